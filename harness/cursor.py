@@ -1,0 +1,283 @@
+"""Cursors: values that come back equal, and of the same type, from JSON.
+
+JSON's own values are stored as they are, so that a cursor of numbers and strings reads in a dashboard as what
+it is (C5). Other types are stored as an object with one key that starts with ``$``::
+
+    (3, "b")                     {"$tuple": [3, "b"]}
+    date(2026, 3, 1)             {"$date": "2026-03-01"}
+    datetime(…, tzinfo=…)        {"$datetime": ["2026-03-01T08:00:00+01:00", "Europe/Berlin", 0]}
+    Decimal("0.10")              {"$decimal": "0.10"}
+    UUID("6ba7…")                {"$uuid": "6ba7…"}
+    b"\\x00"                      {"$bytes": "AA=="}
+    Position(3) (a dataclass)    {"$dataclass": ["shop.jobs:Position", {"row": 3}]}
+    Phase.LOAD (an Enum)         {"$enum": ["shop.jobs:Phase", "LOAD"]}
+    {"$tuple": 1}                {"$dict": {"$tuple": 1}}
+
+Everything else is refused when it is set, not when it is read back (I39). No class is ever looked up by a
+name that comes out of storage: dataclasses and enums have to be registered with :func:`cursor_type`.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from functools import singledispatch
+from typing import Any, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from harness.errors import CorruptProgress, CursorError, JobDefinitionError, UnadvanceableCursor
+
+ATOMIC = frozenset({int, str, bool, type(None), date, UUID, bytes})
+"""Types whose values are immutable and always come back equal: nothing to look into, nothing to copy."""
+
+_IMMUTABLE = frozenset({float, datetime, Decimal})
+
+_ALLOWED = (
+    "None, bool, int, finite float, str, list, dict with str keys, tuple, date, datetime, Decimal, UUID, bytes, "
+    "and dataclasses and enums registered with @cursor_type"
+)
+
+C = TypeVar("C", bound=type)
+_registered: dict[str, type] = {}
+
+
+def cursor_type(cls: C) -> C:
+    """Register a dataclass or an enum as a cursor type (class decorator).
+
+    It is stored under ``module:qualname`` and read back from its fields or its member's name, so these must
+    stay valid while jobs are in the queue.
+    """
+    if not (isinstance(cls, type) and (dataclasses.is_dataclass(cls) or issubclass(cls, Enum))):
+        raise JobDefinitionError(
+            f"@cursor_type takes a dataclass or an Enum, found {cls!r}; add @dataclass below it"
+        )
+    _registered[_name_of(cls)] = cls
+    return cls
+
+
+def encode(value: Any, name: str = "cursor") -> Any:
+    """Return *value* as plain JSON data.
+
+    :param name: what the value is called in errors.
+    :raises CursorError: naming the place inside the value, as in ``cursor[2]['when']: …``.
+    """
+    kind = type(value)
+    if kind is int or kind is str or kind is bool or value is None:
+        return value
+    encoder = _ENCODERS.get(kind)
+    if encoder is not None:
+        return encoder(value, name)
+    if _registered.get(_name_of(kind)) is kind:
+        if isinstance(value, Enum):
+            return {"$enum": [_name_of(kind), value.name]}
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"$dataclass": [_name_of(kind), _encode_dict(fields, name)]}
+    registrable = dataclasses.is_dataclass(value) or isinstance(value, Enum)
+    hint = "; decorate the class with @cursor_type" if registrable else ""
+    raise CursorError(
+        f"{name}: {kind.__module__}.{kind.__qualname__} would not come back equal from JSON; "
+        f"allowed are {_ALLOWED}{hint}"
+    )
+
+
+def decode(data: Any) -> Any:
+    """Return the value that :func:`encode` made *data* of.
+
+    :raises CorruptProgress: if *data* is nothing that :func:`encode` writes.
+    """
+    if isinstance(data, list):
+        return [decode(element) for element in data]
+    if not isinstance(data, dict):
+        return data
+    tag = next(iter(data), "")
+    if not (len(data) == 1 and tag.startswith("$")):
+        return {key: decode(element) for key, element in data.items()}
+    decoder = _DECODERS.get(tag)
+    if decoder is None:
+        raise CorruptProgress(f"stored cursor has the unknown type {tag!r}, allowed are {sorted(_DECODERS)}")
+    try:
+        return decoder(data[tag])
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        raise CorruptProgress(f"stored cursor {data!r} cannot be read: {error}") from error
+
+
+def freeze(value: Any) -> Any:
+    """Return *value*, or a copy of it if it could be changed in place (C17).
+
+    :raises CursorError: as :func:`encode`, so that a cursor is refused where it is set (I39).
+    """
+    if type(value) in ATOMIC:
+        return value
+    data = encode(value)
+    return value if type(value) in _IMMUTABLE else decode(data)
+
+
+def _name_of(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _encode_float(value: float, name: str) -> float:
+    if not math.isfinite(value):
+        raise CursorError(f"{name}: {value!r} has no JSON form; allowed are finite floats")
+    return value
+
+
+def _encode_list(value: list[Any], name: str) -> list[Any]:
+    return [encode(element, f"{name}[{index}]") for index, element in enumerate(value)]
+
+
+def _encode_dict(value: dict[Any, Any], name: str) -> dict[str, Any]:
+    for key in value:
+        if type(key) is not str:
+            raise CursorError(f"{name}: the key {key!r} would come back as a str; allowed are str keys")
+    encoded = {key: encode(element, f"{name}[{key!r}]") for key, element in value.items()}
+    if len(encoded) == 1 and next(iter(encoded)).startswith("$"):
+        return {"$dict": encoded}
+    return encoded
+
+
+def _encode_datetime(value: datetime, name: str) -> dict[str, Any]:
+    zone = value.tzinfo
+    if not (zone is None or type(zone) is timezone or (isinstance(zone, ZoneInfo) and zone.key)):
+        raise CursorError(
+            f"{name}: the time zone {zone!r} would not come back equal; "
+            "allowed are none, datetime.timezone and a ZoneInfo with a key"
+        )
+    key = zone.key if isinstance(zone, ZoneInfo) else None
+    return {"$datetime": [value.isoformat(), key, value.fold]}
+
+
+def _decode_datetime(data: list[Any]) -> datetime:
+    text, key, fold = data
+    value = datetime.fromisoformat(text)
+    if key is not None:
+        value = value.replace(tzinfo=ZoneInfo(key))
+    return value.replace(fold=fold)
+
+
+def _encode_decimal(value: Decimal, name: str) -> dict[str, Any]:
+    if value.is_nan():
+        raise CursorError(f"{name}: {value!r} is not equal to itself; allowed are numbers")
+    return {"$decimal": str(value)}
+
+
+def _decode_dict(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: decode(element) for key, element in data.items()}
+
+
+def _decode_dataclass(data: list[Any]) -> Any:
+    name, fields = data
+    return _class_named(name)(**_decode_dict(fields.get("$dict", fields)))
+
+
+def _decode_enum(data: list[str]) -> Any:
+    name, member = data
+    return _class_named(name)[member]  # type: ignore[index]  # only enums are stored as $enum
+
+
+def _class_named(name: str) -> type:
+    if name not in _registered:
+        raise CorruptProgress(
+            f"stored cursor is a {name!r}, which is not registered; decorate it with @cursor_type "
+            "and import its module before the job runs"
+        )
+    return _registered[name]
+
+
+_ENCODERS: dict[type, Callable[[Any, str], Any]] = {
+    float: _encode_float,
+    list: _encode_list,
+    dict: _encode_dict,
+    tuple: lambda value, name: {"$tuple": _encode_list(list(value), name)},
+    date: lambda value, _: {"$date": value.isoformat()},
+    datetime: _encode_datetime,
+    Decimal: _encode_decimal,
+    UUID: lambda value, _: {"$uuid": str(value)},
+    bytes: lambda value, _: {"$bytes": base64.b64encode(value).decode("ascii")},
+}
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "$tuple": lambda data: tuple(decode(element) for element in data),
+    "$date": date.fromisoformat,
+    "$datetime": _decode_datetime,
+    "$decimal": Decimal,
+    "$uuid": UUID,
+    "$bytes": lambda data: base64.b64decode(data, validate=True),
+    "$dataclass": _decode_dataclass,
+    "$enum": _decode_enum,
+    "$dict": _decode_dict,
+}
+
+
+@singledispatch
+def successor(value: Any) -> Any:
+    """Return the value that follows *value*, for ``step.advance()`` (C15).
+
+    int: plus one; str: as Ruby's ``succ`` for ASCII letters and digits (``"az"`` → ``"ba"``, ``"Zz9"`` →
+    ``"AAa0"``); date: the next day; UUID: the next number; Enum: the next member. Further types are added with
+    ``successor.register``.
+
+    :raises UnadvanceableCursor: for float, None, bool, datetime, the last member of an Enum and everything else
+        that has no one next value.
+    """
+    raise UnadvanceableCursor(
+        f"a cursor of type {type(value).__name__} has no next value (found {value!r}); start the step at an int, "
+        "str, date, UUID or Enum member, call step.set(…) instead, or teach it with successor.register"
+    )
+
+
+@successor.register
+def _(value: int) -> int:
+    if isinstance(value, bool):
+        raise UnadvanceableCursor(
+            f"a cursor of type bool has no next value (found {value!r}); use step.set(…)"
+        )
+    return value + 1
+
+
+@successor.register
+def _(value: date) -> date:
+    if isinstance(value, datetime):
+        raise UnadvanceableCursor(
+            f"a cursor of type datetime has no next value (found {value!r}); use step.set(…) or a date"
+        )
+    return value + timedelta(days=1)
+
+
+@successor.register
+def _(value: UUID) -> UUID:
+    return UUID(int=value.int + 1)
+
+
+@successor.register
+def _(value: Enum) -> Enum:
+    members = list(type(value))
+    following = members.index(value) + 1
+    if following == len(members):
+        raise UnadvanceableCursor(f"{value!r} is the last member of {type(value).__name__}; use step.set(…)")
+    return members[following]
+
+
+@successor.register
+def _(value: str) -> str:
+    """Count up the ASCII letters and digits from the right, carrying, each in its own kind."""
+    if not re.search("[0-9A-Za-z]", value):
+        raise UnadvanceableCursor(
+            f"a str without an ASCII letter or digit has no next value (found {value!r}); use step.set(…)"
+        )
+    characters = list(value)
+    places = [index for index, character in enumerate(value) if re.match("[0-9A-Za-z]", character)]
+    for place in reversed(places):
+        character = characters[place]
+        if character not in "9zZ":
+            characters[place] = chr(ord(character) + 1)
+            return "".join(characters)
+        characters[place] = {"9": "0", "z": "a", "Z": "A"}[character]
+    characters.insert(places[0], {"0": "1", "a": "a", "A": "A"}[characters[places[0]]])
+    return "".join(characters)

@@ -1,0 +1,53 @@
+"""When progress becomes safe.
+
+Both originals save on stop only, and lose the whole execution to a SIGKILL (C31). Here the default also saves on
+the way, so that a SIGKILL costs at most a second of work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.errors import JobDefinitionError
+
+
+@dataclass(frozen=True)
+class Durability:
+    """How often progress is saved beside the end of an execution, where it always is.
+
+    :ivar items: save after so many items; None for no limit.
+    :ivar seconds: save at the first checkpoint after so many seconds; infinity for no limit.
+    """
+
+    items: int | None = None
+    seconds: float = math.inf
+
+    def __str__(self) -> str:
+        limits = []
+        if self.items is not None:
+            limits.append(f"items={self.items}")
+        if self.seconds != math.inf:
+            limits.append(f"seconds={self.seconds:g}")
+        return f"every({', '.join(limits)})" if limits else "on_stop()"
+
+
+def on_stop() -> Durability:
+    """Save when the execution ends, as both originals do: a SIGKILL repeats all of it."""
+    return Durability()
+
+
+def every(*, items: int | None = None, seconds: float | None = None) -> Durability:
+    """Save also after so many items or so many seconds, whichever comes first: a SIGKILL repeats no more.
+
+    ``seconds=0`` saves at every checkpoint.
+
+    :raises JobDefinitionError: without a limit, or for a limit that makes no sense.
+    """
+    if items is None and seconds is None:
+        raise JobDefinitionError("every() takes items=, seconds= or both; for neither use on_stop()")
+    if items is not None and (type(items) is not int or items < 1):
+        raise JobDefinitionError(f"every(items=…) takes an int of 1 or more, found {items!r}")
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise JobDefinitionError(f"every(seconds=…) takes a number of 0 or more, found {seconds!r}")
+    return Durability(items, math.inf if seconds is None else seconds)

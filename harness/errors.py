@@ -1,0 +1,102 @@
+"""Everything this package raises, drawn once.
+
+::
+
+    Exception
+    └── HarnessError                   never resumed: running again would not help
+        ├── UsageError                 what a person typed; the commands end with exit code 2
+        ├── JobDefinitionError         a job class that could not work
+        ├── InvalidStep                steps that do not match what earlier executions did
+        ├── CursorError                a value that would not come back equal
+        │   └── UnadvanceableCursor    a value that has no successor
+        ├── CheckpointInTransaction    a checkpoint while the work is not committed
+        ├── InterruptSwallowed         the job caught the interruption and went on
+        ├── ResumeLimit                resumed more often than ``max_resumptions``
+        ├── ProgressError              stored progress that cannot be used
+        │   ├── CorruptProgress        not what any version of this package writes
+        │   ├── UnsupportedProgress    written by a newer version
+        │   └── ProgressTooLarge       over the size cap
+        ├── Superseded                 another execution of the same job has taken over
+        └── NothingInterrupted         a test asked for an interruption that never came
+    BaseException
+    └── Interrupt                      stands apart: ``except Exception`` must not swallow it
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base of all errors of this package; the docstring of a subclass is its default message."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or type(self).__name__).splitlines()[0])
+
+
+class UsageError(HarnessError):
+    """The command cannot be carried out as given."""
+
+
+class JobDefinitionError(HarnessError):
+    """The job class could not work as it is defined."""
+
+
+class InvalidStep(HarnessError):
+    """The steps found do not match the steps recorded (C11, C12)."""
+
+
+class CursorError(HarnessError):
+    """The cursor would not come back equal from JSON (I39)."""
+
+
+class UnadvanceableCursor(CursorError):
+    """The cursor has no successor (C16)."""
+
+
+class CheckpointInTransaction(HarnessError):
+    """A checkpoint was reached while a transaction was open (C20)."""
+
+
+class InterruptSwallowed(HarnessError):
+    """The job caught the interruption and went on: let BaseException pass, or re-raise it."""
+
+
+class ResumeLimit(HarnessError):
+    """The job was resumed as often as it may be (C24)."""
+
+
+class ProgressError(HarnessError):
+    """The stored progress cannot be used; it was left as it is."""
+
+
+class CorruptProgress(ProgressError):
+    """The stored progress is not what this package writes; it was left as it is."""
+
+
+class UnsupportedProgress(ProgressError):
+    """The stored progress was written by a newer version; it was left as it is."""
+
+
+class ProgressTooLarge(ProgressError):
+    """The progress is larger than the cap; keep large data in the database and its key in the cursor."""
+
+
+class Superseded(HarnessError):
+    """Another execution of this job has taken over; this one must not write any more."""
+
+
+class NothingInterrupted(HarnessError, AssertionError):
+    """The interruption asked for never happened, so the test has shown nothing."""
+
+
+class Interrupt(BaseException):
+    """Ends an execution at a checkpoint (C22); caught at the job boundary and nowhere else.
+
+    It derives from BaseException so that a job's ``except Exception`` cannot swallow it, while
+    ``finally`` and context managers run as for any exception.
+
+    :ivar reason: why the job stops; ``"stopping"`` when a stop source merely said ``True``.
+    """
+
+    def __init__(self, reason: str = "stopping") -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,286 @@
+"""What happens to jobs, as frozen dataclasses, for logs, metrics, monitors and tests.
+
+>>> with subscribe(print):
+...     emit(StepSkipped("17", "Import", step="load"))
+StepSkipped(job_id='17', job='Import', step='load')
+
+Every event but :class:`ItemDone` and :class:`ProgressSaved` is also a line in the log ``harness`` (C34, C35).
+Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+logger = logging.getLogger("harness")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events.
+
+    :ivar job_id: the id of the job in its queue. :ivar job: the name of its class.
+    """
+
+    job_id: str
+    job: str
+
+    @property
+    def line(self) -> str | None:
+        """The log line, without the job; None if the event is not logged."""
+        return None
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.INFO
+
+
+@dataclass(frozen=True)
+class JobStarted(Event):
+    """The first execution begins."""
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return "Started"
+
+
+@dataclass(frozen=True)
+class JobResumed(Event):
+    """A later execution begins where an earlier one ended."""
+
+    description: str
+    resumptions: int
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Resuming {self.description} (resumption {self.resumptions})"
+
+
+@dataclass(frozen=True)
+class JobInterrupted(Event):
+    """An execution ended at a checkpoint, or with an error that is resumed; the job goes on later."""
+
+    reason: str
+    description: str
+    duration_s: float
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Interrupted {self.description} ({self.reason}) after {self.duration_s:.3f} s"
+
+
+@dataclass(frozen=True)
+class JobCompleted(Event):
+    """The job is done.
+
+    :ivar runtime_s: over all executions.
+    """
+
+    done: int
+    executions: int
+    runtime_s: float
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Completed {self.done} items in {self.executions} executions, {self.runtime_s:.3f} s"
+
+
+@dataclass(frozen=True)
+class JobFailed(Event):
+    """An execution ended with an error that is left to the queue."""
+
+    error: BaseException
+    description: str
+    duration_s: float
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Failed {self.description} after {self.duration_s:.3f} s: {type(self.error).__name__}: {self.error}"
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.ERROR
+
+
+@dataclass(frozen=True)
+class ResumeLimitReached(Event):
+    """The job was to be resumed once more than ``max_resumptions`` allows."""
+
+    max_resumptions: int
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Resumed a maximum of {self.max_resumptions} times"
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.ERROR
+
+
+@dataclass(frozen=True)
+class StepEvent(Event):
+    """Base of what happens to a step."""
+
+    step: str
+
+
+@dataclass(frozen=True)
+class StepStarted(StepEvent):
+    """A step begins, at its start or, if resumed, at a cursor."""
+
+    cursor: Any
+    resumed: bool
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Step {self.step!r} " + (
+            f"resumed from cursor {self.cursor!r}" if self.resumed else "started"
+        )
+
+
+@dataclass(frozen=True)
+class StepSkipped(StepEvent):
+    """A step was completed by an earlier execution."""
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Step {self.step!r} skipped"
+
+
+@dataclass(frozen=True)
+class StepCompleted(StepEvent):
+    """A step is done."""
+
+    cursor: Any
+    duration_s: float
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Step {self.step!r} completed in {self.duration_s:.3f} s"
+
+
+@dataclass(frozen=True)
+class StepInterrupted(StepEvent):
+    """A step was interrupted at a checkpoint."""
+
+    cursor: Any
+    duration_s: float
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Step {self.step!r} interrupted at cursor {self.cursor!r} after {self.duration_s:.3f} s"
+
+
+@dataclass(frozen=True)
+class StepFailed(StepEvent):
+    """A step raised an error."""
+
+    cursor: Any
+    duration_s: float
+    error: BaseException
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return (
+            f"Error during step {self.step!r} at cursor {self.cursor!r} after {self.duration_s:.3f} s: "
+            f"{type(self.error).__name__}: {self.error}"
+        )
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.WARNING
+
+
+@dataclass(frozen=True)
+class NothingToIterate(Event):
+    """``build_enumerator`` returned None (I5)."""
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return "Nothing to iterate: build_enumerator returned None"
+
+
+@dataclass(frozen=True)
+class ItemDone(Event):
+    """An item is done and the cursor moved; made only while somebody is subscribed."""
+
+    cursor: Any
+    items: int
+
+
+@dataclass(frozen=True)
+class ProgressSaved(Event):
+    """The progress was stored.
+
+    :ivar why: ``"claim"``, ``"checkpoint"`` or how the execution ended.
+    """
+
+    why: str
+    size_bytes: int
+
+
+Subscriber = Callable[[Event], object]
+
+subscribers: list[Subscriber] = []
+"""Who is told; read in hot loops, so that no event is made for nobody."""
+
+
+class Subscription:
+    """A subscription; a context manager that ends it."""
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._subscriber = subscriber
+        subscribers.append(subscriber)
+
+    def close(self) -> None:
+        """End the subscription; no error if it has ended."""
+        if self._subscriber in subscribers:
+            subscribers.remove(self._subscriber)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def subscribe(subscriber: Subscriber) -> Subscription:
+    """Have *subscriber* called with every event of this process, in the thread of the job.
+
+    Its errors are logged and do not reach the job.
+    """
+    return Subscription(subscriber)
+
+
+def emit(event: Event) -> None:
+    """Log the event and tell the subscribers."""
+    line = event.line
+    if line is not None and logger.isEnabledFor(event.level):
+        logger.log(event.level, "%s (Job ID: %s) %s", event.job, event.job_id, line)
+    for subscriber in tuple(subscribers):
+        try:
+            subscriber(event)
+        except Exception:
+            logger.exception("the subscriber %r failed on %r; the job goes on", subscriber, event)

@@ -1,0 +1,147 @@
+"""Interruptions by name: the same on the command line, in pytest ids and in records.
+
+==========================  ==========================================================================
+``none``                    run undisturbed
+``count:20``                stop once, after 20 items of the job
+``every:7``                 stop in every execution, after 7 items of it
+``time:0.5s``               stop once, at the first checkpoint after half a second
+``progress:40%``            stop once, after 40 per cent of all items
+``flag``                    stop once, by a flag that is set from outside while the job is half done
+``step:price@17``           stop once, in step ``price`` when its cursor is 17 (``step:price``: at any)
+``after-step:load``         stop once, between step ``load`` and the next
+``signal:TERM@count:20``    a real SIGTERM (or INT) to the worker's process, where the trigger behind ``@``
+                            fires (without it, ``progress:50%``)
+==========================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness import stops
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.stops import Clock, Trigger
+
+HALF = "progress:50%"
+SIGNALS = {"TERM": signal.SIGTERM, "INT": signal.SIGINT}
+ALLOWED = (
+    "none, count:N, every:N, time:SECONDSs, progress:PERCENT%, flag, step:NAME[@CURSOR], after-step:NAME, "
+    "signal:TERM[@…], signal:INT[@…]"
+)
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """An interruption that can be named.
+
+    :ivar name: as it is written everywhere.
+    :ivar where: makes the trigger that says when; None for ``none``. Takes the number of items and a clock.
+    :ivar by: ``"stop"`` for a polite stop at the trigger itself, ``"flag"`` for one by a flag that is set there, or a
+        signal that is sent there.
+    """
+
+    name: str
+    where: Callable[[int, Clock], Trigger] | None
+    by: str | signal.Signals = "stop"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parse(name: str) -> Interruption:
+    """Return the interruption of that name.
+
+    :raises UsageError: saying what was found and what is allowed.
+    """
+    if name == "none":
+        return Interruption(name, None)
+    if name == "flag":
+        return Interruption(name, parse(HALF).where, "flag")
+    kind, _, rest = name.partition(":")
+    if kind == "signal":
+        return _signal(name, rest)
+    parser = _PARSERS.get(kind)
+    if parser is None or not rest:
+        raise UsageError(f"unknown interruption {name!r}, allowed are {ALLOWED}")
+    return Interruption(name, parser(name, rest))
+
+
+def _signal(name: str, rest: str) -> Interruption:
+    which, _, where = rest.partition("@")
+    if which not in SIGNALS:
+        raise UsageError(
+            f"interruption {name!r}: found the signal {which!r}, allowed are {', '.join(SIGNALS)}"
+        )
+    inner = parse(where or HALF)
+    if inner.where is None or inner.by != "stop":
+        raise UsageError(
+            f"interruption {name!r}: behind @ comes count, every, time, progress, step or after-step"
+        )
+    return Interruption(name, inner.where, SIGNALS[which])
+
+
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
+        raise UsageError(f"interruption {name!r}: found {text!r}, allowed is a whole number of 1 or more")
+    return int(text)
+
+
+def _number(name: str, text: str, unit: str, most: float) -> float:
+    match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?){unit}", text)
+    value = float(match[1]) if match else 0.0
+    if not 0 < value <= most:
+        limit = f" and up to {most:g}{unit}" if most < float("inf") else ""
+        raise UsageError(
+            f"interruption {name!r}: found {text!r}, allowed is a number over 0{limit} before {unit!r}"
+        )
+    return value
+
+
+def _count(name: str, rest: str) -> Any:
+    items = _whole(name, rest)
+    return lambda total, clock: stops.Count(items)
+
+
+def _every(name: str, rest: str) -> Any:
+    items = _whole(name, rest)
+    return lambda total, clock: stops.Every(items)
+
+
+def _time(name: str, rest: str) -> Any:
+    seconds = _number(name, rest, "s", float("inf"))
+    return lambda total, clock: stops.Elapsed(seconds, clock=clock)
+
+
+def _progress(name: str, rest: str) -> Any:
+    percent = _number(name, rest, "%", 100)
+    return lambda total, clock: stops.Share(percent, total=total)
+
+
+def _step(name: str, rest: str) -> Any:
+    step, separator, text = rest.partition("@")
+    try:
+        cursor = json.loads(text) if separator else None
+    except ValueError:
+        cursor = text  # so that a str needs no quotes
+    return lambda total, clock: stops.AtStep(step, cursor)
+
+
+def _after_step(name: str, rest: str) -> Any:
+    return lambda total, clock: stops.AfterStep(rest)
+
+
+_PARSERS: dict[str, Callable[[str, str], Callable[[int, Clock], Trigger]]] = {
+    "count": _count,
+    "every": _every,
+    "time": _time,
+    "progress": _progress,
+    "step": _step,
+    "after-step": _after_step,
+}

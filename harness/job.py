@@ -1,0 +1,154 @@
+"""What both patterns share: attributes, hooks, durability and the resume policy of a job class."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+
+from harness import cursor as cursors
+from harness.durability import Durability, every
+from harness.errors import JobDefinitionError, UsageError
+
+if TYPE_CHECKING:
+    from harness.execution import Execution  # runs jobs, and so is above this module
+
+T = TypeVar("T")
+
+
+class attribute(Generic[T]):  # noqa: N801 - reads as the declaration it is
+    """A value of a job that is kept between executions (C7).
+
+    ::
+
+        class Import(ContinuableJob):
+            rejected = attribute(default=0)
+
+    The default is copied for every job. Values must be such as a cursor may be; with *type* they must also be
+    instances of it.
+    """
+
+    def __init__(self, *, default: T, type: type[T] | None = None) -> None:  # noqa: A002 - the field's word
+        self._default, self._type, self._name = default, type, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+        self._check(self._default, owner.__name__)
+
+    def _check(self, value: Any, owner: str) -> None:
+        if self._type is not None and not isinstance(value, self._type):
+            raise JobDefinitionError(
+                f"attribute {owner}.{self._name} takes {self._type.__name__}, found {value!r} "
+                f"of type {type(value).__name__}"
+            )
+        cursors.encode(value, f"attribute {owner}.{self._name}")
+
+    @overload
+    def __get__(self, job: None, owner: type) -> attribute[T]: ...
+
+    @overload
+    def __get__(self, job: Job, owner: type) -> T: ...
+
+    def __get__(self, job: Job | None, owner: type) -> attribute[T] | T:
+        if job is None:
+            return self
+        values = job.__dict__.setdefault("_attributes", {})
+        if self._name not in values:
+            values[self._name] = cursors.decode(cursors.encode(self._default))
+        return values[self._name]  # type: ignore[no-any-return]  # stored untyped
+
+    def __set__(self, job: Job, value: T) -> None:
+        self._check(value, type(job).__name__)
+        job.__dict__.setdefault("_attributes", {})[self._name] = value
+
+
+class Job:
+    """Base of the two patterns; its class attributes are the job's policy.
+
+    A job object lives for one execution. It is made without arguments; what the job was enqueued with goes to its
+    methods. Nothing on it is kept but its :class:`attribute`\\ s.
+    """
+
+    durability: ClassVar[Durability] = every(seconds=1)
+    """When progress becomes safe; may be overridden for a run."""
+
+    max_resumptions: ClassVar[int | None] = None
+    """How often the job may be resumed, by interruptions and errors alike (C24); None for no limit."""
+
+    resume_delay: ClassVar[float] = 0
+    """Seconds between an interruption and the next execution, kept by the queue's own scheduling."""
+
+    resume_errors_after_advancing: ClassVar[bool] = True
+    """Whether an error is resumed, not raised, if this execution had advanced (C27)."""
+
+    max_runtime: ClassVar[float | None] = None
+    """Seconds after which an execution stops at its next checkpoint, so that others get their turn (I9)."""
+
+    execution: Execution
+    """The execution that runs this object."""
+
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            cls._check_definition()
+
+    @classmethod
+    def _check_definition(cls) -> None:
+        for name, value in vars(cls).items():
+            if isinstance(value, attribute) and any(name in vars(base) for base in cls.__mro__[1:]):
+                owner = next(base for base in cls.__mro__[1:] if name in vars(base))
+                if not isinstance(vars(owner)[name], attribute):
+                    raise JobDefinitionError(
+                        f"attribute {cls.__name__}.{name} hides {owner.__name__}.{name}; give it another name"
+                    )
+        if not isinstance(cls.durability, Durability):
+            raise JobDefinitionError(
+                f"{cls.__name__}.durability takes on_stop() or every(…), found {cls.durability!r}"
+            )
+
+    @classmethod
+    def path(cls) -> str:
+        """Return the dotted name under which a worker finds this class: ``module:qualname``."""
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+    def on_start(self) -> None:
+        """Run before the first item or step; again only if nothing was saved of the execution before."""
+
+    def on_resume(self) -> None:
+        """Run at the start of every later execution."""
+
+    def on_shutdown(self) -> None:
+        """Run after every execution that did not raise, before the job is enqueued again (I14)."""
+
+    def on_complete(self) -> None:
+        """Run when all is done; an error here fails the execution, and the next one runs only this again."""
+
+    def on_error(self, error: Exception) -> None:
+        """Run when an execution ends with an error, resumed or not."""
+
+    def should_stop(self) -> bool | str | None:
+        """Return True or a reason to stop here; asked at every checkpoint, if overridden (I8)."""
+        return None
+
+    def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Do the work of one execution; implemented by the patterns, not by job authors."""
+        raise NotImplementedError
+
+
+def find(path: str) -> Any:
+    """Return what a dotted name means: ``package.module:Name``, or ``package.module`` for the module itself.
+
+    :raises UsageError: naming the part that cannot be found.
+    """
+    module_name, _, names = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path!r} cannot be imported ({error}); "
+            "allowed is package.module or package.module:Name, on the Python path"
+        ) from error
+    for name in names.split(".") if names else ():
+        if not hasattr(found, name):
+            raise UsageError(f"{path!r} cannot be found: {module_name} has no {name!r}")
+        found = getattr(found, name)
+    return found

@@ -1,0 +1,186 @@
+"""The pytest plugin: options, markers, fixtures, one item for each trial; what they do is in the lab.
+
+Fixtures: ``lab`` (one for each process), ``interruption`` (parametrized: by ``--interrupt``, or by the marker
+``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one and keeps its record).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.errors import HarnessError, UsageError
+from harness.interruptions import Interruption, parse
+from harness.lab import Lab, Scenario, environment
+
+if TYPE_CHECKING:
+    from harness.durability import Durability
+    from harness.monitor import TrialBar
+
+RECORD = "harness-record"
+"""The name of the user property that carries a record from a test, through xdist, into the report."""
+PACKAGES = ("rq", "redis", "sqlalchemy", "fakeredis", "pytest")
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--interrupt": {
+        "action": "append",
+        "metavar": "NAME",
+        "help": "interrupt so, and not as the tests say; may be repeated: count:20, every:7, time:0.5s, "
+        "progress:40%%, flag, signal:TERM, …",
+    },
+    "--pace": {
+        "type": float,
+        "default": 0.0,
+        "metavar": "SECONDS",
+        "help": "let the work on each item last so long (default: no wait)",
+    },
+    "--size": {"default": "quick", "metavar": "NAME", "help": "size of the data: quick or full"},
+    "--database": {"metavar": "URL", "help": "an empty database to use in place of SQLite files"},
+    "--records": {
+        "metavar": "FILE",
+        "help": "write the records of all trials, of all processes, to FILE as JSON",
+    },
+    "--bar": {"action": "store_true", "help": "show a progress bar in place of dots"},
+}
+
+Trial = Callable[..., dict[str, Any]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the harness."""
+    group = parser.getgroup("harness", "interrupting jobs (job-continuation-harness)")
+    for name, settings in OPTIONS.items():
+        group.addoption(name, **settings)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options before anything is collected or written; register what collects the records."""
+    config.addinivalue_line(
+        "markers", "interruptions(*names): run the test once for each of these interruptions"
+    )
+    try:
+        for name in config.getoption("--interrupt") or ():
+            parse(name)
+        if config.getoption("--pace") < 0:
+            raise UsageError(
+                f"--pace: found {config.getoption('--pace'):g}, allowed are seconds of 0 or more"
+            )
+    except UsageError as error:
+        pytest.exit(str(error), returncode=2)
+    if not hasattr(config, "workerinput"):  # the process that the reports of all others come to
+        config.pluginmanager.register(Collector(config), "harness-collector")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test of each interruption, with its name as the id."""
+    if "interruption" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("interruptions")
+    names = metafunc.config.getoption("--interrupt") or (marker.args if marker else ("none",))
+    try:
+        metafunc.parametrize("interruption", [pytest.param(parse(name), id=name) for name in names])
+    except UsageError as error:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: {error}") from None
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A broker, a database and a mailbox for the tests of this process."""
+    option = request.config.getoption
+    directory = tmp_path_factory.mktemp("lab")
+    try:
+        lab = Lab(directory, size=option("--size"), pace=option("--pace"), database=option("--database"))
+    except UsageError as error:
+        pytest.exit(str(error), returncode=2)
+    with lab:
+        yield lab
+
+
+@pytest.fixture
+def trial(lab: Lab, record_property: Callable[[str, object], None]) -> Trial:
+    """Run a trial of a scenario in one of its forms and return its record, which also goes into ``--records``."""
+
+    def run(
+        scenario: Scenario, form: str, interruption: Interruption, durability: Durability | None = None
+    ) -> dict[str, Any]:
+        try:
+            record = lab.run(scenario, form, interruption, durability)
+        except UsageError as error:  # an option that only the scenario can judge, such as its size
+            pytest.exit(str(error), returncode=2)
+        record_property(RECORD, json.dumps(record))
+        return record
+
+    return run
+
+
+class Collector:
+    """Collects the records of all processes, and draws the bar."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._records: list[dict[str, Any]] = []
+        self._bar: TrialBar | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Start the bar where the tests are counted in this process."""
+        if session.items:
+            self._start_bar(len(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
+        """Start the bar where other processes count the tests."""
+        del node
+        self._start_bar(len(ids))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """Let the bar speak for the tests that pass."""
+        return ("passed" if report.when == "call" else "", "", "") if self._bar and report.passed else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the records out of a report, so that no other report carries them on."""
+        if report.when != "teardown":
+            return
+        for name, value in report.user_properties:
+            if name == RECORD:
+                self._records.append(json.loads(str(value)))
+        if self._bar:
+            self._bar.advance(report.nodeid.rpartition("::")[2])
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the records, all of them or nothing."""
+        if self._bar:
+            self._bar.stop()
+        target = self._config.getoption("--records")
+        if target and self._records:
+            option = self._config.getoption
+            data = {
+                "environment": environment(option("--size"), option("--pace"), PACKAGES),
+                "runs": self._records,
+            }
+            path = Path(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+            unfinished.write_text(json.dumps(data), encoding="utf-8")
+            unfinished.replace(path)
+
+    def _start_bar(self, total: int) -> None:
+        if self._config.getoption("--bar") and self._bar is None:
+            # Rich, which that module needs, is optional where no bar is asked for.
+            self._bar = import_module("harness.monitor").TrialBar(total)
+
+
+def pytest_exception_interact(call: pytest.CallInfo[Any], report: pytest.TestReport) -> None:
+    """Show errors that explain themselves as one line, without the way they took."""
+    if (
+        call.excinfo
+        and isinstance(call.excinfo.value, HarnessError)
+        and isinstance(report, pytest.TestReport)
+    ):
+        report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"

@@ -1,0 +1,242 @@
+"""What is remembered of a job between its executions, and who remembers it.
+
+The format is JSON with a version number::
+
+    {"version": 1, "job": "shop.jobs:Import", "epoch": 3, "state": "interrupted", "reason": "stopping",
+     "completed": ["load"], "current": ["price", 1700], "attributes": {"rejected": 2},
+     "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2, "errors": 0, "runtime_s": 12.5}
+
+``completed`` and ``current`` are the original's (C3); ``current`` is absent where nothing is in progress, and
+for an iteration job its name is ``each_iteration``. Nothing in it grows with the number of executions, unlike
+the original's (C26). Fields that are missing get their defaults, so that data of an older version is read (C4);
+data of a newer version is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, get_args
+
+from harness import cursor as cursors
+from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
+
+VERSION = 1
+MAX_BYTES = 128 * 1024
+"""Size cap of a saved progress in bytes: a cursor is a position, not the data."""
+
+State = Literal["new", "running", "interrupted", "failed", "completed"]
+
+
+@dataclass
+class Progress:
+    """The record that a store keeps for a job.
+
+    :ivar job_id: the id of the job in its queue, the same through all executions.
+    :ivar epoch: how many executions have begun; the one with the highest number owns the job.
+    :ivar state: how the latest execution stands.
+    :ivar reason: why it was interrupted, or the error it failed with; None otherwise.
+    :ivar completed: names of completed steps, in order.
+    :ivar step: name of the step in progress, or None.
+    :ivar cursor: position in that step; None is its beginning.
+    :ivar attributes: values of the job's ``attribute``\\ s by name.
+    :ivar done: items done in all executions. :ivar total: of how many, if known.
+    :ivar resumptions: executions that continued earlier progress.
+    :ivar interruptions: executions that ended at a checkpoint. :ivar errors: executions that ended with an error.
+    :ivar runtime_s: seconds spent in executions that ended or saved.
+    """
+
+    job_id: str
+    job: str = ""
+    epoch: int = 0
+    state: State = "new"
+    reason: str | None = None
+    completed: list[str] = field(default_factory=list)
+    step: str | None = None
+    cursor: Any = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    done: int = 0
+    total: int | None = None
+    resumptions: int = 0
+    interruptions: int = 0
+    errors: int = 0
+    runtime_s: float = 0.0
+
+    @property
+    def started(self) -> bool:
+        """Whether there is anything to resume from."""
+        return bool(self.completed or self.step is not None)
+
+    @property
+    def description(self) -> str:
+        """Where the job stands, in words (C23)."""
+        if self.step is not None:
+            return f"at {self.step!r}, cursor {self.cursor!r}"
+        return f"after {self.completed[-1]!r}" if self.completed else "not started"
+
+    def to_json(self) -> str:
+        """Return the stored form.
+
+        :raises CursorError: for a cursor or attribute that would not come back equal.
+        :raises ProgressTooLarge: if the text has more than :data:`MAX_BYTES` bytes.
+        """
+        data: dict[str, Any] = {"version": VERSION}
+        for name in _PLAIN:
+            data[name] = getattr(self, name)
+        if self.step is not None:
+            data["current"] = [self.step, cursors.encode(self.cursor)]
+        data["attributes"] = {
+            name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
+        }
+        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+        if len(text) > MAX_BYTES:
+            raise ProgressTooLarge(
+                f"the progress of job {self.job_id} has {len(text):,} bytes, allowed are {MAX_BYTES:,}; "
+                "keep large data in the database and its key in the cursor"
+            )
+        return text
+
+    @classmethod
+    def from_json(cls, job_id: str, text: str | bytes) -> Progress:
+        """Read the stored form.
+
+        :raises UnsupportedProgress: if a newer version wrote it.
+        :raises CorruptProgress: if it is nothing that :meth:`to_json` writes.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise CorruptProgress(
+                f"the progress of job {job_id} is not JSON ({error}); it was left as it is"
+            ) from error
+        version = data.get("version") if isinstance(data, dict) else None
+        if type(version) is not int or version < 1:
+            raise CorruptProgress(
+                f"the progress of job {job_id} has the version {version!r}, allowed are 1 to {VERSION}; "
+                "it was left as it is"
+            )
+        if version > VERSION:
+            raise UnsupportedProgress(
+                f"the progress of job {job_id} was written in format version {version}, this release reads up to "
+                f"{VERSION}; run the newer release, the progress was left as it is"
+            )
+        return cls._from_data(job_id, data)
+
+    @classmethod
+    def _from_data(cls, job_id: str, data: dict[str, Any]) -> Progress:
+        values = {name: data[name] for name in _PLAIN if name in data}
+        for name, value in values.items():
+            if not isinstance(value, _PLAIN[name]) or (isinstance(value, bool)):
+                raise CorruptProgress(
+                    f"the progress of job {job_id} has {name} = {value!r}; it was left as it is"
+                )
+        if values.get("state", "new") not in get_args(State):
+            raise CorruptProgress(
+                f"the progress of job {job_id} has state = {values['state']!r}; it was left as it is"
+            )
+        attributes, current = data.get("attributes", {}), data.get("current")
+        if not isinstance(attributes, dict):
+            raise CorruptProgress(
+                f"the progress of job {job_id} has attributes = {attributes!r}; it was left as it is"
+            )
+        progress = cls(job_id, **values)
+        progress.attributes = {name: cursors.decode(value) for name, value in attributes.items()}
+        if current is not None:
+            if not (isinstance(current, list) and len(current) == 2 and isinstance(current[0], str)):
+                raise CorruptProgress(
+                    f"the progress of job {job_id} has current = {current!r}; it was left as it is"
+                )
+            progress.step, progress.cursor = current[0], cursors.decode(current[1])
+        return progress
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str, "str | None": (str, type(None)), "State": str, "list[str]": list,
+    "int": int, "int | None": (int, type(None)), "float": (int, float),
+}  # fmt: skip
+_PLAIN = {
+    each.name: _TYPES[str(each.type)]
+    for each in fields(Progress)
+    if each.name not in {"job_id", "step", "cursor", "attributes"}
+}
+"""Fields that are stored as they are, with the types that may come back."""
+
+
+class Store(Protocol):
+    """Where progress lives. Every implementation passes one behaviour suite."""
+
+    def claim(self, job_id: str) -> Progress:
+        """Take the job over: return its progress with the epoch raised by one, stored before it is returned.
+
+        From then on saves with an older epoch raise Superseded. A job not seen before gets a new record.
+        """
+        ...
+
+    def save(self, progress: Progress) -> int:
+        """Store the progress, all of it or nothing; return how many bytes it has.
+
+        :raises Superseded: if the job was claimed since; nothing is stored then.
+        """
+        ...
+
+    def load(self, job_id: str) -> Progress | None:
+        """Return the stored progress without claiming the job, or None if there is none."""
+        ...
+
+    def delete(self, job_id: str) -> None:
+        """Forget the progress of the job; no error if there is none."""
+        ...
+
+
+class Position(Protocol):
+    """What a stop source may look at: where the execution is at this checkpoint."""
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job in its queue."""
+        ...
+
+    @property
+    def step(self) -> str | None:
+        """The step in progress, None between steps."""
+        ...
+
+    @property
+    def cursor(self) -> Any:
+        """The cursor, as a real value."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """Items done in this execution."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Items done in all executions."""
+        ...
+
+    @property
+    def total(self) -> int | None:
+        """Items in all, if known."""
+        ...
+
+    @property
+    def completed(self) -> list[str]:
+        """The names of the completed steps, in order."""
+        ...
+
+
+class StopSource(Protocol):
+    """Asked at a checkpoint whether the job shall stop.
+
+    A falsy answer means go on, True means stop, a string means stop for that reason (C18). The last answer of an
+    execution is the one that stops it: a source is not asked again after it said stop.
+
+    A source may have a float attribute ``interval``: it is then asked at most once in so many seconds; without
+    it, at every checkpoint. ``float("inf")`` means only when :meth:`~harness.job.Execution.wake` was called.
+    """
+
+    def __call__(self, at: Position, /) -> bool | str | None:
+        """Return whether to stop, or why."""
+        ...

@@ -1,0 +1,82 @@
+"""Runs a job here and now, in this thread, one execution after the other."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.execution import Ended, Execution
+from harness.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from harness.durability import Durability
+    from harness.job import Job
+    from harness.progress import Progress, StopSource, Store
+    from harness.stops import Clock
+
+
+class InlineRun:
+    """A job that is run by hand: :meth:`execute` is one execution, :meth:`drain` all that are left.
+
+    :param store: where progress is kept; by default in memory.
+    :param stops: stop sources, asked in every execution; more may be added to the list of that name.
+    """
+
+    def __init__(
+        self,
+        job_class: type[Job],
+        *args: Any,
+        job_id: str | None = None,
+        store: Store | None = None,
+        stops: Sequence[StopSource] = (),
+        durability: Durability | None = None,
+        clock: Clock = time.monotonic,
+        **kwargs: Any,
+    ) -> None:
+        self.job_id = job_id or str(uuid.uuid4())
+        self.store = store or MemoryStore()
+        self._job_class, self._args, self._kwargs = job_class, args, kwargs
+        self.stops, self.clock = list(stops), clock
+        self._durability = durability
+
+    @property
+    def progress(self) -> Progress | None:
+        """The stored progress."""
+        return self.store.load(self.job_id)
+
+    def execute(self) -> Ended:
+        """Run one execution.
+
+        :raises Exception: what the job raised, if it is not resumed.
+        """
+        execution = Execution(
+            self._job_class, self.job_id, self.store, args=self._args, kwargs=self._kwargs,
+            stops=self.stops, durability=self._durability, clock=self.clock,
+        )  # fmt: skip
+        return execution.run()
+
+    def executions(self) -> Iterable[Ended]:
+        """Run executions until one does not ask for another; delays are not waited for."""
+        while True:
+            ended = self.execute()
+            yield ended
+            if ended.outcome != "interrupted":
+                return
+
+    def drain(self) -> list[Ended]:
+        """Run the job to its end and return how each execution ended."""
+        return list(self.executions())
+
+
+def run(job_class: type[Job], *args: Any, **kwargs: Any) -> Progress:
+    """Run a job to its end, in this thread, and return its final progress.
+
+    Takes what :class:`InlineRun` takes.
+    """
+    inline = InlineRun(job_class, *args, **kwargs)
+    inline.drain()
+    progress = inline.progress
+    assert progress is not None  # noqa: S101 - a completed job has stored its progress
+    return progress

@@ -1,0 +1,232 @@
+"""Runs jobs on RQ, under RQ's own job ids, registries and dashboards.
+
+::
+
+    queue = Queue("default", connection=redis, serializer="json")
+    enqueue(queue, Import, 17)
+    # rq worker -w harness.queues.rq.Worker
+
+What RQ calls is :func:`perform`. It ends an interrupted execution by returning an :class:`Interruption`, which
+is an ``rq.Retry``: so even RQ's stock worker puts the job back into its queue, under the same id. Our workers do
+the same without counting a failure or writing a result for it.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from rq import Retry, SimpleWorker
+from rq.job import Job as RQJob
+from rq.job import get_current_job
+from rq.rate_limit import release_slot
+from rq.serializers import JSONSerializer
+from rq.utils import as_text, now
+
+from harness import cursor as cursors
+from harness.durability import Durability
+from harness.errors import UsageError
+from harness.execution import Execution
+from harness.job import Job, find
+from harness.progress import Position, StopSource
+from harness.stops import Clock, Flag, throttled
+from harness.stores.rq_meta import RQMetaStore
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq import Queue
+    from rq.executions import Execution as RQExecution
+    from rq.registry import StartedJobRegistry
+
+shutdown = Flag()
+"""Set when the worker in this process is asked to stop; every job asks it at its checkpoints."""
+
+POLL_SECONDS = 0.5
+"""How often, at most, a job looks into Redis whether it shall stop."""
+
+
+class Interruption(Retry):
+    """The return value of an execution that was interrupted: run the job again.
+
+    :ivar reason: why it stopped.
+    """
+
+    def __init__(self, reason: str, delay: float) -> None:
+        # RQ compares with number_of_retries, which our worker leaves alone; the stock worker counts there.
+        super().__init__(max=sys.maxsize, interval=math.ceil(delay))
+        self.reason = reason
+
+
+def enqueue(
+    queue: Queue, job_class: type[Job], *args: Any, options: dict[str, Any] | None = None, **kwargs: Any
+) -> RQJob:
+    """Put a job into an RQ queue and return RQ's job.
+
+    Arguments may be whatever a cursor may be, and arrive equal and of the same type (C5).
+
+    :param options: for ``Queue.enqueue_call``: ``job_id``, ``timeout``, ``retry``, ``depends_on``, …
+    :raises UsageError: if the queue does not use RQ's JSON serializer.
+    :raises CursorError: if an argument would not come back equal.
+    """
+    if queue.serializer is not JSONSerializer:
+        raise UsageError(
+            f"queue {queue.name!r} uses {queue.serializer!r}, allowed is RQ's JSON serializer; "
+            "make it Queue(…, serializer='json')"
+        )
+    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
+        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob, found {job_class!r}")
+    encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
+    named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
+    settings = {"description": f"{job_class.__qualname__}({_shown(args, kwargs)})", **(options or {})}
+    return queue.enqueue_call(perform, args=(job_class.path(), encoded, named), **settings)
+
+
+def perform(path: str, args: list[Any], kwargs: dict[str, Any]) -> Interruption | None:
+    """Run one execution of the job that RQ is working on; called by RQ, not by people.
+
+    :raises Exception: what the job raised, if it is not resumed; RQ's ``Retry`` then goes on at the cursor.
+    """
+    job_class = find(path)
+    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
+        raise UsageError(f"{path!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
+    current = get_current_job()
+    if current is None or current.connection is None:
+        raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
+    clock = _overrides.clock
+    requested = throttled(StopRequest(current.connection), _overrides.poll_seconds, clock=clock)
+    execution = Execution(
+        job_class,
+        current.id,
+        RQMetaStore(current.connection),
+        args=[cursors.decode(value) for value in args],
+        kwargs={name: cursors.decode(value) for name, value in kwargs.items()},
+        stops=[*_overrides.stops, shutdown, requested],
+        durability=_overrides.durability,
+        clock=clock,
+    )
+    ended = execution.run()
+    return Interruption(ended.reason or "", ended.delay) if ended.outcome == "interrupted" else None
+
+
+def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
+    """Ask a job, wherever it runs, to stop at its next checkpoint once; it goes on when its turn comes again."""
+    connection.set(_stop_key(job_id), reason, ex=24 * 3600)
+
+
+class StopRequest:
+    """Stops a job for which :func:`request_stop` was called."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+
+    def __call__(self, at: Position) -> str | None:
+        """Take the request, so that it stops one execution.
+
+        If the process dies after that, the request is gone, but so is the execution that it was meant for.
+        """
+        reason = self._connection.getdel(_stop_key(at.job_id))
+        return None if reason is None else str(as_text(reason))
+
+
+def _stop_key(job_id: str) -> str:
+    return f"harness:stop:{job_id}"
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a test asks of the jobs of this process, beyond what they were enqueued with."""
+
+    stops: Sequence[StopSource] = ()
+    durability: Durability | None = None
+    clock: Clock = time.monotonic
+    poll_seconds: float = POLL_SECONDS
+
+
+_overrides = Overrides()
+
+
+@contextmanager
+def overriding(overrides: Overrides) -> Iterator[None]:
+    """Apply *overrides* to all jobs that run in this process meanwhile."""
+    global _overrides  # noqa: PLW0603 - RQ calls perform() with nothing but what was enqueued
+    before, _overrides = _overrides, overrides
+    try:
+        yield
+    finally:
+        _overrides = before
+
+
+class InProcessWorker(SimpleWorker):
+    """RQ's SimpleWorker, whose jobs hear of SIGTERM and SIGINT and stop at their next checkpoint.
+
+    It works in the thread that calls ``work()``, which must be the main one, for signals. Its command channel is
+    off: it takes a thread, and there is nobody who would send it commands.
+    """
+
+    def __init__(self, queues: Any, *, serializer: Any = JSONSerializer, **kwargs: Any) -> None:
+        super().__init__(queues, serializer=serializer, **kwargs)
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work, and put the signal handlers back that were there before."""
+        before = {
+            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+        }
+        shutdown.clear()
+        try:
+            return super().work(*args, **kwargs)
+        finally:
+            shutdown.clear()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Tell the job: it runs in this process, so a flag is enough."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        shutdown.set()
+
+    def subscribe(self) -> None:
+        """Open no command channel."""
+
+    def unsubscribe(self) -> None:
+        """Close no command channel."""
+
+    def handle_job_retry(
+        self,
+        job: RQJob,
+        queue: Queue,
+        retry: Retry,
+        started_job_registry: StartedJobRegistry,
+        execution: RQExecution,
+    ) -> None:
+        """Put an interrupted job back into its queue; what else returns a Retry is RQ's business."""
+        if not isinstance(retry, Interruption):
+            super().handle_job_retry(job, queue, retry, started_job_registry, execution)
+            return
+        job._result = None  # noqa: SLF001 - an interruption is no result, and RQ would store it as one
+        with self.connection.pipeline() as pipeline:
+            # One transaction: the job leaves the started registry and is queued again, or neither. Death before it:
+            # RQ recovers the job from the started registry, and its progress is already saved.
+            if job.ended_at and job.started_at:
+                self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
+            delay = retry.intervals[0]
+            if delay:
+                queue.schedule_job(job, now() + timedelta(seconds=delay), pipeline=pipeline)
+            else:
+                queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
+            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
+            pipeline.execute()
+        release_slot(job)
+        self.log.info(
+            "Worker %s: job %s interrupted (%s), back in its queue", self.name, job.id, retry.reason
+        )
+
+
+def _shown(args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])

@@ -1,0 +1,66 @@
+"""A comparison as tables for a terminal; 80 columns suffice as long as scenarios have short names."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from harness.render import words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.compare import Comparison, Totals
+
+WIDTH = 80
+
+_HEAD = ("scenario", "form", "runs", "interruptions", "lost", "duplicated", "repeated", "verdicts")
+
+
+def text(comparison: Comparison) -> str:
+    """Put the runs of every scenario and form in a row, then the finding, then what the forms cost."""
+    parts = [_runs(comparison)] if comparison.runs else []
+    parts.append("\n".join(wrap(words.printable(comparison.finding), WIDTH)))
+    if comparison.benchmarks:
+        parts.append(_benchmarks(comparison))
+    return "\n\n".join(parts)
+
+
+def _runs(comparison: Comparison) -> str:
+    rows: list[Sequence[str]] = [_HEAD]
+    for scenario, part in words.scenarios(comparison).items():
+        rows.append(())
+        for pattern in part.patterns:
+            rows.extend(_totals(scenario, part.totals(pattern)))
+    return _table(rows, left=(0, 1, 7))
+
+
+def _totals(scenario: str, totals: Totals) -> Iterator[Sequence[str]]:
+    counts = (totals.runs, totals.interruptions, totals.lost, totals.duplicated, totals.repeated)
+    cells = [words.printable(scenario), totals.pattern, *(f"{count:,}" for count in counts)]
+    for verdict, number in totals.verdicts.items():
+        if number:
+            yield [*cells, f"{number:,} {verdict}"]
+            cells = [""] * len(cells)
+
+
+def _benchmarks(comparison: Comparison) -> str:
+    rows: list[Sequence[str]] = [("scenario", "form", *words.BENCHMARK_COLUMNS)]
+    rows += [
+        (words.printable(each.scenario), each.pattern, *words.benchmark(each))
+        for each in comparison.benchmarks
+    ]
+    return _table(rows, left=(0, 1))
+
+
+def _table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    lines = (
+        " ".join(
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=False))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

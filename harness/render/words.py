@@ -1,0 +1,107 @@
+"""How figures and verdicts are put in every output."""
+
+from __future__ import annotations
+
+import dataclasses
+from html import escape
+from typing import TYPE_CHECKING
+
+from harness.compare import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.compare import Benchmark, Comparison, Environment, Run, Verdict
+
+NOTHING = DASH = "\N{EN DASH}"
+"""Stands where there is no figure."""
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+SIGNS: Mapping[Verdict, str] = {
+    "exactly once": "✓",
+    "duplicated": f"2{TIMES}",
+    "lost": "∅",
+    "wrong total": "≠",
+    "never finished": "…",
+    "failed": "!",
+}
+"""A sign for each verdict, so that none is told by its colour alone."""
+
+COLUMNS = {
+    "lost": "items whose effect never happened",
+    "duplicated": "items whose effect happened more than once",
+    "repeated": "items run again, whether or not that showed",
+}
+"""What the counted columns mean."""
+
+BENCHMARK_COLUMNS = ("an item", "spread", "to plain", f"low{DASH}high")
+
+
+def seconds(value: float | None) -> str:
+    """Put a duration in the unit that suits it: ``2.4 ms``, ``1.30 s``."""
+    if value is None:
+        return NOTHING
+    if value < 0.9995:
+        return f"{value * 1e3:.{1 if value < 0.0995 else 0}f} ms"
+    return f"{value:,.{2 if value < 9.995 else 0}f} s"
+
+
+def size(value: int | None) -> str:
+    """Put a number of bytes."""
+    return NOTHING if value is None else f"{value:,} B"
+
+
+def damage(run: Run) -> str:
+    """Say how many items were lost, duplicated or, if neither, repeated; the verdict itself is not said again."""
+    counts = {"lost": run.lost, "duplicated": run.duplicated}
+    found = {what: count for what, count in counts.items() if count} or {"repeated": run.repeated}
+    if list(found) == [run.verdict]:
+        return f"{found[run.verdict]:,} of {run.items:,}"
+    return ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
+
+
+def form(run: Run, beside: tuple[Run, ...]) -> str:
+    """Name the form of a run; with its durability if another run of that form stands beside it."""
+    several = sum(other.pattern == run.pattern for other in beside) > 1
+    return f"{run.pattern}, {run.durability}" if several else run.pattern
+
+
+def benchmark(found: Benchmark) -> tuple[str, str, str, str]:
+    """Put the median cost of an item, the spread of its middle half, the ratio to plain, and its range."""
+    ratio, low, high = found.ratio_to_plain, found.ratio_low, found.ratio_high
+    return (
+        f"{found.per_item_us:,.1f} µs",
+        f"{found.iqr_s / found.items * 1e6:,.1f} µs",
+        NOTHING if ratio is None else f"{ratio:.2f}{TIMES}",
+        NOTHING if low is None or high is None else f"{low:.2f}{DASH}{high:.2f}",
+    )
+
+
+def environment(found: Environment) -> str:
+    """Put in one sentence where the figures were taken."""
+    packages = "".join(f", {name} {version}" for name, version in found.packages.items())
+    return (
+        f"Python {found.python} on {found.platform} with {counted(found.cpus, 'CPU')}{packages}; "
+        f"size {found.size}, {seconds(found.pace_s)} an item; {found.generated}."
+    )
+
+
+def scenarios(comparison: Comparison) -> dict[str, Comparison]:
+    """Part a comparison by its scenarios, in order: the runs of each are a comparison of their own."""
+    names = dict.fromkeys(run.scenario for run in comparison.runs)
+    return {
+        name: dataclasses.replace(
+            comparison, runs=tuple(run for run in comparison.runs if run.scenario == name), benchmarks=()
+        )
+        for name in names
+    }
+
+
+def printable(text: str) -> str:
+    """Replace what would steer a terminal or break a line rather than be read."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def escaped(text: str) -> str:
+    """Put a text so that HTML, SVG and their attributes show it and nothing in it acts."""
+    return escape(printable(text))

@@ -1,0 +1,285 @@
+"""Pattern 1: a job of named steps, each with a cursor, as Rails' ``ActiveJob::Continuation``.
+
+::
+
+    class Import(ContinuableJob):
+        def perform(self, import_id):
+            self.import_id = import_id  # outside of steps: runs in every execution
+            self.step("load")
+            self.step("price", start=0)
+
+        def load(self):
+            ...
+
+        def price(self, step):
+            for row in rows_after(step.cursor):
+                price(row)
+                step.set(row.id)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, overload
+
+from harness import events
+from harness.cursor import ATOMIC, freeze, successor
+from harness.errors import Interrupt, InvalidStep, JobDefinitionError
+from harness.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.execution import Execution
+
+StepFunction = Callable[..., object]
+
+
+class Step:
+    """A step in progress, handed to the step's function."""
+
+    __slots__ = ("_before", "_execution", "_live", "name", "resumed")
+
+    def __init__(self, name: str, execution: Execution, *, resumed: bool) -> None:
+        self.name = name
+        self.resumed = resumed
+        """Whether an earlier execution began this step; it then goes on at :attr:`cursor`."""
+        self._execution = execution
+        self._before = execution.cursor
+        self._live = freeze(execution.cursor)
+
+    @property
+    def cursor(self) -> Any:
+        """The position in the step: its ``start`` at first, later what was set (C14)."""
+        cursor = self._execution.cursor
+        # What the job may change in place is its own object, never the one that saves write.
+        return cursor if type(cursor) in ATOMIC else self._live
+
+    @property
+    def advanced(self) -> bool:
+        """Whether the cursor has moved in this execution; changes in place count (C17)."""
+        return bool(freeze(self.cursor) != self._before)
+
+    @property
+    def description(self) -> str:
+        """Where the step is, in words (C23)."""
+        return f"at {self.name!r}, cursor {self.cursor!r}"
+
+    @property
+    def total(self) -> int | None:
+        """How many items the job has, for progress bars; set it as soon as it is known."""
+        return self._execution.total
+
+    @total.setter
+    def total(self, number: int) -> None:
+        self._execution.total = number
+
+    def set(self, cursor: Any, *, items: int = 1) -> None:
+        """Everything up to *cursor* is done: remember that, then checkpoint (C15).
+
+        Call it after the effect, never before: a death in between repeats the effect, the other order loses it.
+
+        :param items: how many items that were, for counts and progress bars.
+        :raises CursorError: if the cursor would not come back equal.
+        """
+        execution = self._execution
+        execution.cursor = freeze(cursor)
+        self._live = cursor
+        execution.items += items
+        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
+            execution.attend()
+
+    def advance(self, from_: Any = None, *, items: int = 1) -> None:
+        """Move the cursor to the successor of *from_*, by default of itself, then checkpoint (C15).
+
+        :raises UnadvanceableCursor: if there is no successor, as for None, the cursor without a ``start`` (C16).
+        """
+        execution = self._execution
+        cursor = execution.cursor if from_ is None else from_
+        if type(cursor) is not int:
+            self.set(successor(self.cursor if from_ is None else from_), items=items)
+            return
+        execution.cursor = cursor + 1
+        execution.items += items
+        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
+            execution.attend()
+
+    def checkpoint(self) -> None:
+        """A place where the job may stop, with the cursor as it is; changes in place are taken over (C17).
+
+        :raises Interrupt: if the job shall stop here.
+        """
+        execution = self._execution
+        if type(execution.cursor) not in ATOMIC:
+            execution.cursor = freeze(self._live)
+        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
+            execution.attend()
+
+
+class _Ran:
+    """What ``self.step("name")`` returns when it ran a method: nothing that can decorate."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, function: StepFunction) -> None:
+        raise InvalidStep(
+            f"Step {self._name!r} is a method of the job and ran; "
+            f"rename the method or the function {function.__name__!r} decorated with it"
+        )
+
+
+class ContinuableJob(Job, abstract=True):
+    """A job of named steps; see the module for an example.
+
+    Subclasses define ``perform``, which runs in every execution: code outside of steps repeats, completed steps
+    are skipped (C8).
+    """
+
+    perform: Callable[..., object]
+    """Define it with the job's arguments: call the steps, always all of them and in the same order."""
+
+    @classmethod
+    def _check_definition(cls) -> None:
+        super()._check_definition()
+        if not hasattr(cls, "perform"):
+            raise JobDefinitionError(f"{cls.__name__} must define perform(self, …), which calls its steps")
+
+    @overload
+    def step(self, name: StepFunction) -> None: ...
+
+    @overload
+    def step(
+        self, name: str, *, start: Any = None, isolated: bool = False
+    ) -> Callable[[StepFunction], None]: ...
+
+    def step(
+        self, name: str | StepFunction, *, start: Any = None, isolated: bool = False
+    ) -> Callable[[StepFunction], None] | None:
+        """Run a step, or skip it if an earlier execution completed it.
+
+        Three forms: ``self.step("load")`` runs the method ``load``; ``@self.step`` and
+        ``@self.step("load", start=0)`` run the function below at once. Either takes no argument or the
+        :class:`Step`.
+
+        :param start: the cursor at the beginning; unused when resumed (C14).
+        :param isolated: give the step, and what follows it, an execution of its own (C30).
+        :raises InvalidStep: if the steps do not match what earlier executions did (C11).
+        """
+        self._refuse_pending()
+        if callable(name):
+            self._run_step(name.__name__, name, None, isolated=False)
+            return None
+        if isinstance(name, str) and not hasattr(type(self), name):
+            self._pending = name
+            return lambda function: self._run_pending(name, function, start, isolated=isolated)
+        function = getattr(self, name) if isinstance(name, str) else None
+        self._run_step(name, function, start, isolated=isolated)
+        return _Ran(name)
+
+    # The rest is not for job authors.
+
+    _pending: str | None = None
+    _isolating = False
+
+    def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Do the work of one execution."""
+        execution = self.execution
+        self._encountered: list[str] = []
+        self._resume_at = execution.step
+        self._before = list(execution.completed)
+        self.perform(*args, **kwargs)
+        self._refuse_pending()
+        if self._resume_at is not None:
+            raise InvalidStep(
+                f"perform ended without step {self._resume_at!r}, which is in progress {execution.description}"
+            )
+        if len(self._encountered) < len(self._before):
+            missing = self._before[len(self._encountered)]
+            raise InvalidStep(f"perform ended without step {missing!r}, which an earlier execution completed")
+
+    def _run_pending(self, name: str, function: StepFunction, start: Any, *, isolated: bool) -> None:
+        self._pending = None
+        self._run_step(name, function, start, isolated=isolated)
+
+    def _refuse_pending(self) -> None:
+        if self._pending is not None:
+            raise InvalidStep(
+                f"Step {self._pending!r} is no method of {type(self).__name__} and no function follows it; "
+                "define the method, or use step() as a decorator"
+            )
+
+    def _run_step(self, name: Any, function: StepFunction | None, start: Any, *, isolated: bool) -> None:
+        execution = self.execution
+        self._validate(name)
+        assert function is not None  # noqa: S101 - only a str that names something gets here
+        takes_step = _takes_step(name, function)
+        self._encountered.append(name)
+        if len(self._encountered) <= len(self._before):
+            events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
+            return
+        resumed, self._resume_at = self._resume_at is not None, None
+        if not resumed:
+            self._checkpoint_between(isolated=isolated)
+            execution.enter(name, start)
+        step = Step(name, execution, resumed=resumed)
+        with self._observed(step):
+            function(step) if takes_step else function()
+        execution.completed = [*execution.completed, name]
+        execution.step, execution.cursor = None, None
+
+    def _checkpoint_between(self, *, isolated: bool) -> None:
+        """Checkpoint before a step, once something has advanced in this execution (C19, C30)."""
+        execution = self.execution
+        self._isolating = self._isolating or isolated
+        if not execution.advanced:
+            return
+        if self._isolating:
+            execution.interrupt("isolating")
+        if execution.clock() >= execution.look_at:
+            execution.attend()
+
+    def _validate(self, name: Any) -> None:
+        if not isinstance(name, str):
+            raise InvalidStep(f"Step {name!r} must be a str or a function, found {type(name).__name__!r}")
+        if name in self._encountered:
+            raise InvalidStep(f"Step {name!r} has already been encountered")
+        current, before, seen = self.execution.step, self._before, len(self._encountered)
+        if current is not None and self._resume_at is None:
+            raise InvalidStep(f"Step {name!r} is nested inside step {current!r}")
+        if seen < len(before) and before[seen] != name:
+            raise InvalidStep(f"Step {name!r} found, expected to see {before[seen]!r}")
+        if seen == len(before) and self._resume_at is not None and name != self._resume_at:
+            raise InvalidStep(f"Step {name!r} found, expected to resume from {self._resume_at!r}")
+
+    @contextmanager
+    def _observed(self, step: Step) -> Iterator[None]:
+        execution, clock, name = self.execution, self.execution.clock, type(self).__name__
+        started = clock()
+        events.emit(events.StepStarted(execution.job_id, name, step.name, step.cursor, step.resumed))
+        try:
+            yield
+        except Interrupt:
+            where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
+            events.emit(events.StepInterrupted(*where))
+            raise
+        except Exception as error:
+            where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
+            events.emit(events.StepFailed(*where, error))
+            raise
+        where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
+        events.emit(events.StepCompleted(*where))
+
+
+def _takes_step(name: str, function: StepFunction) -> bool:
+    """Return whether the function takes the step, and refuse what could not be called (C9)."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if any(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters):
+        raise JobDefinitionError(f"Step method {name!r} must not accept keyword-only arguments")
+    if len(parameters) > 1:
+        raise JobDefinitionError(
+            f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}"
+        )
+    return bool(parameters)

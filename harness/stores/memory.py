@@ -1,0 +1,44 @@
+"""Progress in the memory of the process: the reference for all stores, and for tests."""
+
+from __future__ import annotations
+
+from harness.errors import Superseded
+from harness.progress import Progress
+
+
+class MemoryStore:
+    """Keeps the JSON text, not the object, so that what it accepts every store accepts."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def claim(self, job_id: str) -> Progress:
+        """Take the job over with a raised epoch."""
+        progress = self.load(job_id) or Progress(job_id)
+        progress.epoch += 1
+        self._texts[job_id] = progress.to_json()
+        return progress
+
+    def save(self, progress: Progress) -> int:
+        """Store the progress unless the job was claimed since."""
+        stored = self.load(progress.job_id)
+        if stored is None or stored.epoch != progress.epoch:
+            raise superseded(progress, stored)
+        text = progress.to_json()
+        self._texts[progress.job_id] = text
+        return len(text)
+
+    def load(self, job_id: str) -> Progress | None:
+        """Return the stored progress, or None."""
+        text = self._texts.get(job_id)
+        return None if text is None else Progress.from_json(job_id, text)
+
+    def delete(self, job_id: str) -> None:
+        """Forget the progress."""
+        self._texts.pop(job_id, None)
+
+
+def superseded(progress: Progress, stored: Progress | None) -> Superseded:
+    """Return the error for a save that came too late."""
+    now = "its progress was deleted" if stored is None else f"execution {stored.epoch} has claimed it"
+    return Superseded(f"execution {progress.epoch} of job {progress.job_id} must not save: {now}")

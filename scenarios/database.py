@@ -1,0 +1,42 @@
+"""What the three scenarios ask of their database, beside the business."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, func
+
+from harness import UsageError
+from scenarios import services
+from scenarios.models import Base
+from scenarios.seed import seed, size_named
+
+
+def fill(size: str) -> None:
+    """Create the tables and the data of a named size in the empty database.
+
+    :raises UsageError: if there is no such size.
+    """
+    try:
+        chosen = size_named(size)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    seed(services.engine(), chosen)
+
+
+def clear() -> None:
+    """Drop the tables."""
+    Base.metadata.drop_all(services.engine())
+
+
+def ids(select: Select[Any]) -> list[int]:
+    """Return the ids of the rows of a named query, in order."""
+    entity = select.column_descriptions[0]["entity"]
+    with services.session() as session:
+        return list(session.scalars(select.with_only_columns(entity.id).order_by(entity.id)))
+
+
+def count(session: Any, select: Select[Any]) -> int:
+    """Return how many rows a named query has."""
+    counted: int = session.scalar(select.with_only_columns(func.count(), maintain_column_froms=True))
+    return counted

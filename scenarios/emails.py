@@ -1,0 +1,96 @@
+"""Send a campaign's mails over SMTP, in batches of 50 to a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from harness import ContinuableJob, Enumerator, IterationJob, Step, batches
+from harness.lab import Effects, Scenario
+from harness.mailbox import Mailbox
+from scenarios import services
+from scenarios.database import clear, fill, ids
+from scenarios.models import EmailDelivery
+from scenarios.seed import CAMPAIGN
+
+BATCH_SIZE = 50
+
+
+def plain(delivery_ids: list[int]) -> None:
+    """The loop that people write today: over the mails that were pending when it was enqueued."""
+    with services.session() as session:
+        for start in range(0, len(delivery_ids), BATCH_SIZE):
+            batch = delivery_ids[start : start + BATCH_SIZE]
+            send(session, [session.get_one(EmailDelivery, delivery_id) for delivery_id in batch])
+
+
+def send(session: Session, deliveries: Sequence[EmailDelivery]) -> None:
+    """Send a batch over one connection."""
+    with services.open_smtp() as smtp:
+        for delivery in deliveries:
+            services.send_mail(smtp, session, delivery)
+
+
+class EmailsInSteps(ContinuableJob):
+    """One step; its cursor is the id of the last mail of the last batch sent."""
+
+    def perform(self) -> None:
+        """Run in every execution."""
+        with services.session() as self.session:
+            self.step("send")
+
+    def send(self, step: Step) -> None:
+        """Send the batches after the cursor."""
+        pending = EmailDelivery.pending(CAMPAIGN)
+        for batch, cursor in batches(self.session, pending, cursor=step.cursor, batch_size=BATCH_SIZE):
+            send(self.session, batch)
+            step.set(cursor, items=len(batch))
+
+
+class EmailsByIteration(IterationJob):
+    """One iteration a batch."""
+
+    @contextmanager
+    def around_iterate(self) -> Iterator[None]:
+        """Hold a session open for an execution."""
+        with services.session() as self.session:
+            yield
+
+    def build_enumerator(self, *, cursor: Any) -> Enumerator[list[EmailDelivery]]:
+        """Read the pending mails after the cursor in batches."""
+        return batches(self.session, EmailDelivery.pending(CAMPAIGN), cursor=cursor, batch_size=BATCH_SIZE)
+
+    def each_iteration(self, batch: list[EmailDelivery]) -> None:
+        """Send one batch."""
+        send(self.session, batch)
+
+
+def judge(mailbox: Mailbox) -> Effects:
+    """Compare the campaign with what came in at the SMTP door, by Message-ID."""
+    with services.session() as session:
+        wanted = set(session.scalars(EmailDelivery.message_ids(CAMPAIGN)))
+        pending = session.scalars(EmailDelivery.pending(CAMPAIGN)).first()
+    return Effects(
+        lost=sum(not mailbox.accepted[message_id] for message_id in wanted),
+        duplicated=sum(times > 1 for times in mailbox.accepted.values()),
+        checks={
+            "every mail is marked as sent": pending is None,
+            "no other mail was sent": wanted >= set(mailbox.accepted),
+        },
+    )
+
+
+scenario = Scenario(
+    name="emails",
+    forms={"plain": plain, "steps": EmailsInSteps, "iteration": EmailsByIteration},
+    seed=fill,
+    clear=clear,
+    arguments=lambda: ids(EmailDelivery.pending(CAMPAIGN)),
+    count=lambda: len(ids(EmailDelivery.pending(CAMPAIGN))),
+    judge=judge,
+    close=services.dispose,
+    items_per_checkpoint=BATCH_SIZE,
+)

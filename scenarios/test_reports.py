@@ -1,0 +1,21 @@
+"""The reports job in its three forms, under every interruption."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.interruptions import Interruption
+from harness.plugin import Trial
+from scenarios.expectations import FORMS, INTERRUPTIONS, expect_control, expect_exactly_once
+from scenarios.reports import scenario
+
+
+@pytest.mark.interruptions(*INTERRUPTIONS)
+@pytest.mark.parametrize("form", FORMS)
+def test_reports(trial: Trial, form: str, interruption: Interruption) -> None:
+    """Interrupted and resumed, steps and iteration do every item once; the plain loop does some twice."""
+    record = trial(scenario, form, interruption)
+    if form == "plain":
+        expect_control(interruption, record)
+    else:
+        expect_exactly_once(scenario, interruption, record)

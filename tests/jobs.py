@@ -1,0 +1,124 @@
+"""Every toy job, importable by a real worker. What they did is in ``DONE``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, on_stop
+
+DONE: list[Any] = []
+"""What was done, in order; emptied before each test."""
+
+
+class CountInSteps(ContinuableJob):
+    """Does each of some numbers, in the second of three steps."""
+
+    last = attribute(default=-1, type=int)
+
+    def perform(self, numbers: int) -> None:
+        """Call the three steps."""
+        self.numbers = numbers
+        self.step("load")
+        self.step("count", start=0)
+
+        @self.step
+        def finish() -> None:
+            DONE.append("finish")
+
+    def load(self) -> None:
+        """Take no step."""
+        DONE.append("load")
+
+    def count(self, step: Step) -> None:
+        """Take the step, and move its cursor after each number."""
+        step.total = self.numbers
+        for number in range(step.cursor, self.numbers):
+            DONE.append(number)
+            self.last = number
+            step.advance()
+
+
+class CountByIteration(IterationJob):
+    """Does each of some numbers."""
+
+    def build_enumerator(self, numbers: int, *, cursor: Any) -> Enumerator[int]:
+        """Go through the numbers."""
+        return items(range(numbers), cursor=cursor)
+
+    def each_iteration(self, item: int, numbers: int) -> None:
+        """Do one number."""
+        assert item < numbers
+        DONE.append(item)
+
+
+class FailAt(IterationJob):
+    """Fails at a number, once."""
+
+    durability = on_stop()
+
+    def build_enumerator(self, numbers: int, at: int, *, cursor: Any) -> Enumerator[int]:
+        """Go through the numbers."""
+        del at
+        return items(range(numbers), cursor=cursor)
+
+    def each_iteration(self, item: int, numbers: int, at: int) -> None:
+        """Do one number, or fail in the middle of it."""
+        del numbers
+        if item == at and "failed" not in DONE:
+            DONE.append("failed")
+            raise RuntimeError(f"cannot do {item}")
+        DONE.append(item)
+
+
+class FailInSteps(ContinuableJob):
+    """Fails at a number, once, with a cursor that it changes in place."""
+
+    def perform(self, numbers: int, at: int) -> None:
+        """Do the numbers, each after the cursor was changed for it."""
+
+        @self.step("count", start=[0])
+        def count(step: Step) -> None:
+            while step.cursor[0] < numbers:
+                number = step.cursor[0]
+                step.cursor[0] += 1  # before the effect, and not yet a checkpoint
+                if number == at and "failed" not in DONE:
+                    DONE.append("failed")
+                    raise RuntimeError(f"cannot do {number}")
+                DONE.append(number)
+                step.checkpoint()
+
+
+class Dates(IterationJob):
+    """Takes and iterates values that JSON has no form for."""
+
+    def build_enumerator(self, start: date, *, cursor: Any) -> Iterator[tuple[date, date]]:
+        """Go through the five days from a start."""
+        ordinal = start.toordinal() if cursor is None else cursor.toordinal() + 1
+        days = (date.fromordinal(each) for each in range(ordinal, start.toordinal() + 5))
+        return ((day, day) for day in days)
+
+    def each_iteration(self, item: date, start: date) -> None:
+        """Do one day."""
+        assert item >= start
+        DONE.append(item)
+
+
+class BadCursor(IterationJob):
+    """Has a cursor that JSON cannot hold."""
+
+    def build_enumerator(self, *, cursor: Any) -> Iterator[tuple[int, object]]:
+        """Yield one item with a set for a cursor."""
+        del cursor
+        yield 1, {1, 2}
+
+    def each_iteration(self, item: int) -> None:
+        """Do it."""
+        DONE.append(item)
+
+
+def plain(numbers: int) -> int:
+    """Do the numbers in a function that knows nothing of this package."""
+    DONE.extend(range(numbers))
+    return numbers

@@ -1,0 +1,109 @@
+"""The commands: exit code 0 good, 1 the verdict is bad, 2 bad usage with one line that helps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import main
+
+
+def harness(*arguments: str) -> Result:
+    """Run a command."""
+    return CliRunner().invoke(main, arguments)
+
+
+def test_run_tells_of_each_trial() -> None:
+    """One line a trial, for each form and interruption asked for."""
+    result = harness(
+        "run", "scenarios.orders", "--form", "steps", "--interrupt", "count:20", "--interrupt", "every:7"
+    )
+    assert result.exit_code == 0
+    assert [line.split()[:5] for line in result.output.splitlines()] == [
+        ["orders", "steps", "count:20", "exactly", "once"],
+        ["orders", "steps", "every:7", "exactly", "once"],
+    ]
+
+
+def test_a_bad_verdict_is_exit_code_1() -> None:
+    """The plain form, interrupted, does items twice."""
+    result = harness("run", "scenarios.orders", "--form", "plain", "--interrupt", "count:20", "--json")
+    assert (result.exit_code, json.loads(result.output)["verdict"]) == (1, "duplicated")
+
+
+def test_run_takes_a_job_of_ones_own() -> None:
+    """A job class is run inline, with its arguments as JSON."""
+    result = harness("run", "tests.jobs:CountInSteps", "9", "--interrupt", "every:4")
+    assert result.output.splitlines() == [
+        "CountInSteps interrupted every:4", "CountInSteps interrupted every:4", "CountInSteps completed",
+    ]  # fmt: skip
+    result = harness("run", "tests.jobs:CountByIteration", "9", "--json")
+    assert json.loads(result.output)["done"] == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["scenarios.nothing"],
+            "'scenarios.nothing' cannot be imported (No module named 'scenarios.nothing')",
+        ),
+        (["scenarios.models"], "'scenarios.models' is neither a scenario nor a job"),
+        (["tests.jobs:Nothing"], "'tests.jobs:Nothing' cannot be found: tests.jobs has no 'Nothing'"),
+        (["tests.jobs:plain"], "'tests.jobs:plain' is neither a scenario nor a job"),
+        (["tests.jobs:BadCursor"], "cursor: builtins.set would not come back equal from JSON; allowed are"),
+        (["tests.jobs:CountByIteration", "9", "--interrupt", "flag"], "flag needs a worker"),
+        (["scenarios.orders", "--form", "fancy"], "scenario orders has no form 'fancy', allowed are plain"),
+        (["scenarios.orders", "--interrupt", "often"], "unknown interruption 'often', allowed are"),
+        (["scenarios.orders", "--interrupt", "count:1000"], "was not interrupted by count:1000"),
+        (["scenarios.orders", "--pace", "-1"], "found a pace of -1.0, allowed are seconds of 0 or more"),
+        (["scenarios.orders", "--size", "huge"], "there is no size 'huge'; use one of quick, full"),
+        (["scenarios.orders", "--database", "sqlite:////nowhere/x.db"], "cannot be reached"),
+    ],
+)
+def test_what_cannot_be_run_gets_one_line(arguments: list[str], message: str) -> None:
+    """Found, allowed, exit code 2."""
+    result = harness("run", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("harness: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_password_is_not_shown() -> None:
+    """Not in an error either."""
+    result = harness("run", "scenarios.orders", "--database", "postgresql+none://me:secret@127.0.0.1:1/x")
+    assert result.exit_code == 2
+    assert "secret" not in result.output + result.stderr
+
+
+def test_report_writes_three_files_and_prints_the_table(tmp_path: Path) -> None:
+    """From the records, all of them or none."""
+    runs = harness("run", "scenarios.orders", "--interrupt", "count:20", "--json").output.splitlines()
+    environment = {
+        "python": "3.11", "platform": "Linux", "cpus": 2, "packages": {}, "size": "quick", "pace_s": 0.0,
+        "generated": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    records = tmp_path / "records.json"
+    records.write_text(json.dumps({"environment": environment, "runs": [json.loads(run) for run in runs]}))
+    result = harness("report", str(records), "--to", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "steps and iteration lost nothing and did nothing twice" in " ".join(result.output.split())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.json", "comparison.md", "comparison.html",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), ("{", "cannot be read"), ("{}", "holds no records")]
+)
+def test_report_refuses_what_is_no_record(tmp_path: Path, content: str | None, message: str) -> None:
+    """And writes nothing."""
+    if content is not None:
+        (tmp_path / "records.json").write_text(content)
+    result = harness("report", str(tmp_path / "records.json"), "--to", str(tmp_path / "out"))
+    assert (result.exit_code, message in result.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,278 @@
+"""Pattern 2: one thing done to many items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import (
+    CursorError,
+    Enumerator,
+    InlineRun,
+    IterationJob,
+    JobDefinitionError,
+    events,
+    items,
+    nested,
+    once,
+    run,
+    subscribe,
+    times,
+)
+from harness.stops import Every
+from tests import jobs
+from tests.jobs import BadCursor, CountByIteration, Dates, FailAt
+
+
+def test_a_job_does_every_item(done: list[object]) -> None:
+    """Without an interruption it is a loop."""
+    progress = run(CountByIteration, 3)
+    assert done == [0, 1, 2]
+    assert (progress.state, progress.done, progress.total) == ("completed", 3, 3)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 10])
+def test_interrupted_anywhere_it_does_everything_once(done: list[object], chunk: int) -> None:
+    """It goes on strictly after the cursor (I6), in as many executions as arithmetic says."""
+    ended = InlineRun(CountByIteration, 10, stops=[Every(chunk)]).drain()
+    assert done == list(range(10))
+    assert len(ended) == 10 // chunk + 1
+
+
+def test_an_error_is_resumed_at_the_item_that_failed(done: list[object]) -> None:
+    """The cursor stays at the last success (I12)."""
+    ended = InlineRun(FailAt, 5, 3).drain()
+    assert done == [0, 1, 2, "failed", 3, 4]
+    assert [each.reason for each in ended] == ["RuntimeError: cannot do 3", None]
+
+
+def test_arguments_and_cursors_keep_their_types(done: list[object]) -> None:
+    """Dates are dates in every execution (C5)."""
+    InlineRun(Dates, date(2024, 2, 27), stops=[Every(2)]).drain()
+    assert done == [
+        date(2024, 2, 27),
+        date(2024, 2, 28),
+        date(2024, 2, 29),
+        date(2024, 3, 1),
+        date(2024, 3, 2),
+    ]
+
+
+def test_a_cursor_that_json_cannot_hold_is_refused_before_the_item_is_done(done: list[object]) -> None:
+    """What could not be resumed is not begun (I39)."""
+    with pytest.raises(CursorError, match=r"cursor: builtins\.set would not come back equal"):
+        run(BadCursor)
+    assert done == []
+
+
+def test_nothing_to_iterate_completes(done: list[object]) -> None:
+    """None has an event of its own (I5)."""
+
+    class Nothing(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            del numbers, cursor
+
+    seen: list[object] = []
+    with subscribe(seen.append):
+        assert run(Nothing, 3).state == "completed"
+    assert any(isinstance(event, events.NothingToIterate) for event in seen)
+    assert done == []
+
+
+def test_what_is_no_iterable_is_refused_by_type() -> None:
+    """The error names the type found."""
+
+    class Odd(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            del cursor
+            return numbers
+
+    with pytest.raises(JobDefinitionError, match=r"Odd\.build_enumerator must return .* found int"):
+        run(Odd, 3)
+
+
+def each(self: Any, item: Any) -> None:
+    """Stand in for each_iteration."""
+
+
+def build(self: Any, *, cursor: Any) -> Any:
+    """Stand in for build_enumerator."""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"build_enumerator": build}, "must define each_iteration"),
+        ({"each_iteration": each}, "must define build_enumerator"),
+        ({"each_iteration": each, "build_enumerator": build, "perform": each}, "cannot define perform"),
+        (
+            {"each_iteration": each, "build_enumerator": lambda self, cursor: None},
+            "must take cursor as a keyword",
+        ),
+        (
+            {"each_iteration": lambda self, item, cursor: None, "build_enumerator": build},
+            "'cursor' is reserved",
+        ),
+    ],
+)
+def test_mistakes_in_a_class_fail_when_it_is_defined(body: dict[str, Any], message: str) -> None:
+    """Not at the first interruption in production (I1 to I4)."""
+    with pytest.raises(JobDefinitionError, match=message):
+        type("Mistaken", (IterationJob,), body)
+
+
+class Hooked(CountByIteration):
+    """Tells of its life."""
+
+    @contextmanager
+    def around_iterate(self) -> Iterator[None]:
+        """Wrap an execution."""
+        jobs.DONE.append("enter")
+        try:
+            yield
+        finally:
+            jobs.DONE.append("exit")
+
+    def on_start(self) -> None:
+        """Tell."""
+        jobs.DONE.append("start")
+
+    def on_resume(self) -> None:
+        """Tell."""
+        jobs.DONE.append("resume")
+
+    def on_shutdown(self) -> None:
+        """Tell."""
+        jobs.DONE.append("shutdown")
+
+    def on_complete(self) -> None:
+        """Tell."""
+        jobs.DONE.append("complete")
+
+
+def test_hooks_run_in_order(done: list[object]) -> None:
+    """on_start once, on_resume later, on_shutdown each time, on_complete at the end (I13, I14)."""
+    InlineRun(Hooked, 2, stops=[Every(1)]).drain()
+    assert done == [
+        "start", "enter", 0, "exit", "shutdown",
+        "resume", "enter", 1, "exit", "shutdown",
+        "resume", "enter", "exit", "shutdown", "complete",
+    ]  # fmt: skip
+
+
+def test_a_completed_job_does_nothing_when_it_runs_again(done: list[object]) -> None:
+    """A death between the last save and the queue's own end costs nothing."""
+    inline = InlineRun(Hooked, 2)
+    inline.drain()
+    done.clear()
+    assert inline.execute().outcome == "completed"
+    assert done == []
+
+
+def test_should_stop_is_asked_at_every_checkpoint(done: list[object]) -> None:
+    """A job's own condition stops it, with its reason (I8)."""
+
+    class Own(CountByIteration):
+        def should_stop(self) -> str | None:
+            return "enough" if self.execution.items == 2 else None
+
+    assert InlineRun(Own, 5).execute().reason == "enough"
+    assert done == [0, 1]
+
+
+def test_items_are_events_while_somebody_listens() -> None:
+    """Each item done is told with its new cursor (I16)."""
+    seen: list[object] = []
+    with subscribe(seen.append):
+        run(CountByIteration, 2)
+    assert [event.cursor for event in seen if isinstance(event, events.ItemDone)] == [0, 1]
+
+
+def pairs_of_numbers(cursor: Any) -> Enumerator[Any]:
+    """Go through pairs of numbers, one within the other."""
+    return nested(
+        [
+            lambda cursor: times(3, cursor=cursor),
+            lambda outer, cursor: items([(outer, inner) for inner in range(outer + 1)], cursor=cursor),
+        ],
+        cursor=cursor,
+    )
+
+
+ENUMERATORS = {
+    "items": lambda cursor: items(["a", "b", "c"], cursor=cursor),
+    "items of one": lambda cursor: items(["a"], cursor=cursor),
+    "items of none": lambda cursor: items([], cursor=cursor),
+    "times": lambda cursor: times(4, cursor=cursor),
+    "once": lambda cursor: once(cursor=cursor),
+    "nested": pairs_of_numbers,
+}
+
+
+@pytest.mark.parametrize("make", ENUMERATORS.values(), ids=ENUMERATORS.keys())
+def test_an_enumerator_resumed_from_each_cursor_yields_exactly_the_rest(make: Any) -> None:
+    """The cursor means done up to and including here, for every enumerator."""
+    whole = list(make(None))
+    assert make(None).size in {None, len(whole)}
+    for index, (_, cursor) in enumerate(whole):
+        assert list(make(cursor)) == whole[index + 1 :]
+
+
+@given(sizes=st.lists(st.integers(0, 4), max_size=5), at=st.integers(0, 20))
+def test_nested_resumes_anywhere(sizes: list[int], at: int) -> None:
+    """Whatever the sizes of the inner levels, a cursor splits the whole in two without loss or repetition."""
+
+    def make(cursor: Any) -> Enumerator[Any]:
+        return nested(
+            [
+                lambda cursor: items(sizes, cursor=cursor),
+                lambda size, cursor: times(size, cursor=cursor),
+                lambda _size, number, cursor: items([number, -number], cursor=cursor),
+            ],
+            cursor=cursor,
+        )
+
+    whole = list(make(None))
+    assert len(whole) == 2 * sum(sizes)
+    if whole:
+        index = at % len(whole)
+        assert list(make(whole[index][1])) == whole[index + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: items("abc", cursor=None), TypeError, "a sequence such as a list"),
+        (lambda: items({1}, cursor=None), TypeError, "found set"),  # type: ignore[arg-type]
+        (lambda: items([1], cursor="x"), CursorError, "resumes from an int"),  # type: ignore[arg-type]
+        (lambda: times(-1, cursor=None), TypeError, "an int of 0 or more"),
+        (lambda: nested([], cursor=None), TypeError, "functions that return enumerators"),
+        (lambda: nested([lambda cursor: []], cursor=(1, 2)), CursorError, "a tuple of 1 elements"),
+    ],
+)
+def test_an_enumerator_refuses_what_it_cannot_iterate(
+    make: Any, error: type[Exception], message: str
+) -> None:
+    """The error says what was found and what is allowed (I21, I22, I29)."""
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_batches_count_their_members() -> None:
+    """The items of a batched enumerator are what is in its batches."""
+
+    class Batched(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            del cursor
+            return Enumerator([([1, 2, 3], 0), ([4], 1)], size=numbers, batched=True)
+
+        def each_iteration(self, item: Any, numbers: int) -> None:
+            pass
+
+    assert run(Batched, 4).done == 4

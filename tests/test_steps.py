@@ -1,0 +1,483 @@
+"""Pattern 1: named steps, each with a cursor."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from harness import (
+    ContinuableJob,
+    InlineRun,
+    Interrupt,
+    InterruptSwallowed,
+    InvalidStep,
+    JobDefinitionError,
+    MemoryStore,
+    ResumeLimit,
+    Step,
+    Superseded,
+    UnadvanceableCursor,
+    attribute,
+    events,
+    every,
+    run,
+    subscribe,
+)
+from harness.stops import AfterStep, AtStep, Every, Flag
+from tests import jobs
+from tests.jobs import CountInSteps, FailInSteps
+
+
+def test_a_job_runs_its_steps_in_order(done: list[object]) -> None:
+    """Without an interruption it is a method that calls methods."""
+    progress = run(CountInSteps, 3)
+    assert done == ["load", 0, 1, 2, "finish"]
+    assert (progress.state, progress.completed) == ("completed", ["load", "count", "finish"])
+    assert (progress.done, progress.total, progress.attributes) == (3, 3, {"last": 2})
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 10])
+def test_interrupted_anywhere_it_does_everything_once(done: list[object], chunk: int) -> None:
+    """Completed steps are skipped, the one in progress goes on at its cursor (C8)."""
+    inline = InlineRun(CountInSteps, 10, stops=[Every(chunk)])
+    ended = inline.drain()
+    assert done == ["load", *range(10), "finish"]
+    assert [each.outcome for each in ended] == ["interrupted"] * (10 // chunk) + ["completed"]
+    assert {each.reason for each in ended[:-1]} <= {f"every:{chunk}"}
+
+
+def test_a_trigger_compares_real_cursors(done: list[object]) -> None:
+    """A stop in a step at a cursor happens when its value is equal (C36, C37)."""
+    inline = InlineRun(CountInSteps, 10, stops=[AtStep("count", 4)])
+    assert inline.execute().reason == "step:count@4"
+    assert done == ["load", 0, 1, 2, 3]
+
+
+def test_there_is_a_checkpoint_between_steps_once_something_advanced(done: list[object]) -> None:
+    """A stop after a step happens before the next begins; there is none after the last (C19)."""
+    inline = InlineRun(CountInSteps, 3, stops=[AfterStep("load")])
+    assert inline.execute().reason == "after-step:load"
+    assert done == ["load"]
+    assert [each.outcome for each in InlineRun(CountInSteps, 3, stops=[AfterStep("finish")]).drain()] == [
+        "completed"
+    ]
+
+
+class Invalid(ContinuableJob):
+    """Calls whatever it is told to."""
+
+    def perform(self, plan: list[str]) -> None:
+        """Call the steps of the plan, by name or by what the name stands for."""
+        for name in plan:
+            if name == "stop":
+                self.execution.interrupt("test")
+            elif name == "nested":
+
+                @self.step("outer")
+                def outer(step: Step) -> None:
+                    del step
+                    self.step("a")
+
+            elif name == "number":
+                self.step(3)  # type: ignore[call-overload]  # the mistake under test
+            else:
+                self.step(name)
+
+    def a(self) -> None:
+        """Do nothing."""
+
+    def b(self) -> None:
+        """Do nothing."""
+
+    def three(self, one: int, two: int, three: int) -> None:
+        """Take too much."""
+
+    def keyword(self, *, step: Step) -> None:
+        """Take it by keyword only."""
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "message"),
+    [
+        (["number"], InvalidStep, "Step 3 must be a str or a function, found 'int'"),
+        (["a", "a"], InvalidStep, "Step 'a' has already been encountered"),
+        (["nested"], InvalidStep, "Step 'a' is nested inside step 'outer'"),
+        (["three"], JobDefinitionError, "Step method 'three' must accept 0 or 1 arguments"),
+        (["keyword"], JobDefinitionError, "Step method 'keyword' must not accept keyword-only arguments"),
+        (["missing"], InvalidStep, "Step 'missing' is no method of Invalid and no function follows it"),
+        (["missing", "a"], InvalidStep, "Step 'missing' is no method of Invalid and no function follows it"),
+    ],
+)
+def test_steps_that_cannot_be_right_are_refused(
+    plan: list[str], error: type[Exception], message: str
+) -> None:
+    """Each mistake has an error that names both sides (C9, C11)."""
+    with pytest.raises(error, match=message):
+        run(Invalid, plan)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (["a", "b", "stop"], ["b", "a"], "Step 'b' found, expected to see 'a'"),
+        (["a", "b", "stop"], ["a"], "perform ended without step 'b', which an earlier execution completed"),
+        (["a", "stop"], [], "perform ended without step 'a', which an earlier execution completed"),
+    ],
+)
+def test_a_resumed_run_must_meet_the_steps_it_completed(
+    before: list[str], after: list[str], message: str
+) -> None:
+    """Reordered and dropped steps are errors, never a silent finish (C11, C12)."""
+    store = MemoryStore()
+    assert InlineRun(Invalid, before, job_id="7", store=store).execute().outcome == "interrupted"
+    with pytest.raises(InvalidStep, match=message):
+        InlineRun(Invalid, after, job_id="7", store=store).execute()
+    progress = store.load("7")
+    assert progress is not None
+    assert progress.completed == before[:-1]
+
+
+class Renamed(ContinuableJob):
+    """Has its step under another name in each release."""
+
+    release = 1
+
+    def perform(self) -> None:
+        """Call the step of this release, or none."""
+        if self.release < 3:
+            name = "old" if self.release == 1 else "new"
+
+            @self.step(name, start=0)
+            def count(step: Step) -> None:
+                step.advance()
+
+
+@pytest.mark.parametrize(
+    ("release", "message"),
+    [
+        (2, "Step 'new' found, expected to resume from 'old'"),
+        (3, "perform ended without step 'old', which is in progress"),
+    ],
+)
+def test_a_resumed_run_must_reach_its_step_in_progress(
+    monkeypatch: pytest.MonkeyPatch, release: int, message: str
+) -> None:
+    """A step that a new release renames or drops is an error, and the progress is kept (C12)."""
+    inline = InlineRun(Renamed, stops=[Every(1)])
+    inline.execute()
+    monkeypatch.setattr(Renamed, "release", release)
+    with pytest.raises(InvalidStep, match=message):
+        inline.execute()
+    assert inline.progress is not None
+    assert (inline.progress.step, inline.progress.cursor) == ("old", 1)
+
+
+class Isolated(ContinuableJob):
+    """Gives its second step an execution of its own."""
+
+    def perform(self) -> None:
+        """Call four steps."""
+        for name in "abcd":
+
+            @self.step(name, isolated=name == "b")
+            def step() -> None:
+                jobs.DONE.append(name)  # noqa: B023 - runs at once
+
+
+def test_isolated_steps_have_an_execution_of_their_own(done: list[object]) -> None:
+    """The job is interrupted before the isolated step and before the one after it (C30)."""
+    inline = InlineRun(Isolated)
+    seen = []
+    for ended in inline.executions():
+        seen.append((ended.reason, list(done)))
+        done.clear()
+    assert seen == [("isolating", ["a"]), ("isolating", ["b"]), (None, ["c", "d"])]
+
+
+def test_a_method_and_a_function_of_one_name_are_refused() -> None:
+    """A name that is a method runs it; what is decorated with it then would run never."""
+
+    class Both(ContinuableJob):
+        def perform(self) -> None:
+            @self.step("load")
+            def load() -> None: ...
+
+        def load(self) -> None: ...
+
+    with pytest.raises(InvalidStep, match="rename the method or the function 'load'"):
+        run(Both)
+
+
+def test_advance_without_a_start_says_what_to_do() -> None:
+    """None has no successor (C16)."""
+
+    class NoStart(ContinuableJob):
+        def perform(self) -> None:
+            @self.step
+            def count(step: Step) -> None:
+                step.advance()
+
+    with pytest.raises(UnadvanceableCursor, match="start the step at"):
+        run(NoStart)
+
+
+def test_advance_from_skips() -> None:
+    """The cursor becomes the successor of what is given (C15)."""
+    seen = []
+
+    class From(ContinuableJob):
+        def perform(self) -> None:
+            @self.step("ids", start=0)
+            def ids(step: Step) -> None:
+                step.advance(from_=41)
+                seen.append((step.cursor, step.advanced, step.resumed, step.description))
+
+    run(From)
+    assert seen == [(42, True, False, "at 'ids', cursor 42")]
+
+
+def test_an_error_keeps_the_cursor_of_the_last_checkpoint(done: list[object]) -> None:
+    """A cursor that was changed in place before the effect does not pass it (C17, C27)."""
+    inline = InlineRun(FailInSteps, 5, 3)
+    ended = inline.drain()
+    assert done == [0, 1, 2, "failed", 3, 4]
+    assert [each.reason for each in ended] == ["RuntimeError: cannot do 3", None]
+
+
+def test_an_error_without_progress_is_left_to_the_queue(done: list[object]) -> None:
+    """What fails before anything advanced is raised, and its progress kept (C28)."""
+    inline = InlineRun(FailInSteps, 5, 0)
+    with pytest.raises(RuntimeError, match="cannot do 0"):
+        inline.execute()
+    assert inline.progress is not None
+    assert (inline.progress.state, inline.progress.errors) == ("failed", 1)
+    inline.drain()
+    assert done == ["failed", 0, 1, 2, 3, 4]
+
+
+def test_resumptions_have_a_limit(done: list[object]) -> None:
+    """The interruption after the last resumption allowed fails the job, with its progress kept (C24, C25)."""
+
+    class Limited(CountInSteps):
+        max_resumptions = 2
+
+    inline = InlineRun(Limited, 10, stops=[Every(1)])
+    with pytest.raises(ResumeLimit, match="resumed a maximum of 2 times"):
+        inline.drain()
+    assert done == ["load", 0, 1, 2]
+    assert inline.progress is not None
+    assert (inline.progress.cursor, inline.progress.resumptions) == (3, 2)
+
+
+def test_a_swallowed_interrupt_is_an_error() -> None:
+    """A job that catches everything cannot go on in silence (C22)."""
+
+    class Swallows(ContinuableJob):
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                with suppress(BaseException):
+                    step.advance()
+
+    with pytest.raises(InterruptSwallowed, match="catch Exception instead of BaseException"):
+        InlineRun(Swallows, stops=[Every(1)]).execute()
+
+
+def test_interrupt_passes_except_exception_and_runs_finally() -> None:
+    """Interrupt stands apart from errors, and cleanup runs as for any (C22)."""
+    seen = []
+
+    class Careful(ContinuableJob):
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                try:
+                    step.advance()
+                except Exception:  # noqa: BLE001 - must not see it
+                    seen.append("except")
+                finally:
+                    seen.append("finally")
+
+    assert not issubclass(Interrupt, Exception)
+    assert InlineRun(Careful, stops=[Every(1)]).execute().outcome == "interrupted"
+    assert seen == ["finally"]
+
+
+def test_a_superseded_execution_ends_quietly(done: list[object]) -> None:
+    """Its save fails, it stops at that checkpoint although the job catches errors, and changes nothing."""
+    store = MemoryStore()
+
+    class Frozen(ContinuableJob):
+        durability = every(items=1)
+
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                store.claim("7")  # somebody takes over
+                try:
+                    step.advance()
+                except Exception:  # noqa: BLE001 - must not see it
+                    done.append("caught")
+                done.append("went on")
+
+    assert InlineRun(Frozen, job_id="7", store=store).execute().outcome == "superseded"
+    assert done == []
+    progress = store.load("7")
+    assert progress is not None
+    assert (progress.epoch, progress.step) == (2, None)
+
+
+def test_a_superseded_execution_cannot_complete_the_job() -> None:
+    """The save at the end is refused like any other."""
+    store = MemoryStore()
+
+    class Late(ContinuableJob):
+        def perform(self) -> None:
+            store.claim("7")
+
+    with pytest.raises(Superseded):
+        InlineRun(Late, job_id="7", store=store).execute()
+
+
+def test_durability_by_items_saves_on_the_way() -> None:
+    """What is stored is never more than so many items behind."""
+    stored = []
+    store = MemoryStore()
+
+    class Watched(ContinuableJob):
+        durability = every(items=3)
+
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                for _ in range(7):
+                    step.advance()
+                    progress = store.load("7")
+                    stored.append(progress.cursor if progress else None)
+
+    InlineRun(Watched, job_id="7", store=store).execute()
+    assert stored == [None, None, 3, 3, 3, 6, 6]
+
+
+def test_durability_by_time_saves_on_the_way() -> None:
+    """What is stored is never more than so many seconds behind."""
+    now, stored, store = [0.0], [], MemoryStore()
+
+    class Watched(ContinuableJob):
+        durability = every(seconds=1)
+
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                for _ in range(6):
+                    now[0] += 0.4
+                    step.advance()
+                    progress = store.load("7")
+                    stored.append(progress.cursor if progress else None)
+
+    InlineRun(Watched, job_id="7", store=store, clock=lambda: now[0]).execute()
+    assert stored == [None, None, 3, 3, 3, 6]
+
+
+def test_max_runtime_gives_others_their_turn() -> None:
+    """An execution stops at the first checkpoint after its time (C39)."""
+    now = [0.0]
+
+    class Long(ContinuableJob):
+        max_runtime = 1.0
+
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                for _ in range(step.cursor, 6):
+                    now[0] += 0.4
+                    step.advance()
+
+    ended = InlineRun(Long, clock=lambda: now[0]).drain()
+    assert [each.reason for each in ended] == ["max_runtime", "max_runtime", None]
+
+
+def test_a_flag_wakes_a_running_job() -> None:
+    """A flag that is set while the job runs stops it at its next checkpoint, without being polled."""
+    flag = Flag()
+
+    class Signalled(ContinuableJob):
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                for number in range(step.cursor, 9):
+                    if number == 4:
+                        flag.set("deploy")
+                    step.advance()
+
+    inline = InlineRun(Signalled, stops=[flag])
+    ended = inline.execute()
+    assert (ended.reason, inline.progress and inline.progress.cursor) == ("deploy", 5)
+
+
+def test_attributes_outlive_executions_and_have_their_own_defaults() -> None:
+    """A mutable default is not shared between jobs (C7)."""
+
+    class Collects(ContinuableJob):
+        seen: attribute[list[int]] = attribute(default=[])
+
+        def perform(self) -> None:
+            @self.step("count", start=0)
+            def count(step: Step) -> None:
+                for number in range(step.cursor, 3):
+                    self.seen.append(number)
+                    step.advance()
+
+    for _ in range(2):
+        assert run(Collects, stops=[Every(1)]).attributes == {"seen": [0, 1, 2]}
+
+
+def test_mistakes_in_a_class_fail_when_it_is_defined() -> None:
+    """Not at the first interruption in production."""
+    with pytest.raises(JobDefinitionError, match="must define perform"):
+        type("Nothing", (ContinuableJob,), {})
+    with pytest.raises(JobDefinitionError, match=r"attribute Hides\.step hides ContinuableJob\.step"):
+        type("Hides", (ContinuableJob,), {"perform": lambda self: None, "step": attribute(default=1)})
+    with pytest.raises(JobDefinitionError, match="takes on_stop"):
+        type("Odd", (ContinuableJob,), {"perform": lambda self: None, "durability": "often"})
+    # Python 3.11 wraps what __set_name__ raises, later ones do not.
+    with pytest.raises((JobDefinitionError, RuntimeError)):
+        type(
+            "Typed", (ContinuableJob,), {"perform": lambda self: None, "n": attribute(default="x", type=int)}
+        )
+
+
+def test_events_come_in_the_originals_order() -> None:
+    """Started, interrupted job, interrupted step; then resumed, skipped and completed (C32, C33)."""
+    seen: list[Any] = []
+    with subscribe(seen.append):
+        InlineRun(CountInSteps, 2, stops=[AtStep("count", 1)]).drain()
+    names = [type(event).__name__ for event in seen if not isinstance(event, events.ProgressSaved)]
+    assert names == [
+        "JobStarted", "StepStarted", "StepCompleted", "StepStarted", "JobInterrupted", "StepInterrupted",
+        "JobResumed", "StepSkipped", "StepStarted", "StepCompleted", "StepStarted", "StepCompleted", "JobCompleted",
+    ]  # fmt: skip
+
+
+def test_log_lines_tell_the_story(caplog: pytest.LogCaptureFixture) -> None:
+    """Each names the job, its id and the step (C35)."""
+    caplog.set_level("INFO", logger="harness")
+    InlineRun(CountInSteps, 2, job_id="7", stops=[AtStep("count", 1)]).drain()
+    assert "CountInSteps (Job ID: 7) Resuming at 'count', cursor 1 (resumption 1)" in caplog.messages
+    assert "CountInSteps (Job ID: 7) Step 'load' skipped" in caplog.messages
+    assert any(
+        line.startswith("CountInSteps (Job ID: 7) Interrupted at 'count', cursor 1")
+        for line in caplog.messages
+    )
+
+
+def test_progress_does_not_grow_with_interruptions() -> None:
+    """A thousand interruptions leave it as large as one, but for the digits of its counts (C26)."""
+    few = InlineRun(CountInSteps, 1_000, stops=[Every(500)])
+    many = InlineRun(CountInSteps, 1_000, stops=[Every(1)])
+    sizes = [
+        max(len(each.progress.to_json()) for _ in each.executions() if each.progress) for each in (few, many)
+    ]
+    assert sizes[1] - sizes[0] <= 12
