@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from harness import interruptions, job, lab, render
+from harness import scenario as scenarios
 from harness.compare import Comparison, comparison
 from harness.errors import HarnessError, UsageError
 from harness.queues.inline import InlineRun
@@ -75,12 +77,12 @@ def run(
         _run_job(found, [_argument(each) for each in arguments], chosen, as_json=as_json)
         return
     scenario = getattr(found, "scenario", found)
-    if not isinstance(scenario, lab.Scenario):
+    if not isinstance(scenario, scenarios.Scenario):
         raise UsageError(
             f"{name!r} is neither a scenario nor a job; allowed is a module with a scenario, such as scenarios.orders, "
             "or a job class, such as shop.jobs:Import"
         )
-    _run_scenario(scenario, forms or lab.FORMS, chosen, as_json=as_json, **options)
+    _run_scenario(scenario, forms or scenarios.FORMS, chosen, as_json=as_json, **options)
 
 
 @main.command()
@@ -105,7 +107,7 @@ def report(records: Path, benchmarks: Path | None, folder: Path) -> None:
 
 
 def _run_scenario(
-    scenario: lab.Scenario,
+    scenario: scenarios.Scenario,
     forms: Sequence[str],
     chosen: Sequence[interruptions.Interruption],
     *,
@@ -136,7 +138,7 @@ def _run_job(
             )
         inline = InlineRun(found, *arguments)
         if interruption.where:
-            inline.stops.append(interruption.where(0, inline.clock))
+            inline.stops.append(interruption.where(0, time.monotonic))
         for ended in inline.executions():
             if not as_json:
                 click.echo(f"{found.__name__} {ended.outcome} {ended.reason or ''}".rstrip())

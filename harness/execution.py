@@ -21,12 +21,14 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import events
 from harness.cursor import freeze
 from harness.errors import (
+    CheckpointInTransaction,
     CorruptProgress,
     HarnessError,
     Interrupt,
@@ -35,10 +37,10 @@ from harness.errors import (
     Superseded,
 )
 from harness.job import Job
-from harness.stops import interval_of
+from harness.stops import CANCEL, PAUSE, Control, interval_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from harness.durability import Durability
     from harness.progress import Progress, State, StopSource, Store
@@ -52,12 +54,43 @@ NOW = -math.inf
 class Ended:
     """How an execution ended, where it did not raise.
 
-    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``superseded``: leave it alone.
+    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: once somebody says so;
+        ``superseded``: leave it alone.
     """
 
-    outcome: Literal["completed", "interrupted", "superseded"]
+    outcome: Literal["completed", "interrupted", "paused", "cancelled", "superseded"]
     reason: str | None = None
     delay: float = 0
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a test asks of the jobs of this process, beyond what they are run with.
+
+    :ivar stops: stop sources that are asked before all others.
+    :ivar durability: in place of the job's own. :ivar clock: in place of ``time.monotonic``.
+    :ivar poll_seconds: how often queues look for requests from outside, in place of their own.
+    """
+
+    stops: Sequence[StopSource] = ()
+    durability: Durability | None = None
+    clock: Clock = time.monotonic
+    poll_seconds: float | None = None
+
+
+overrides = Overrides()
+"""What holds now; see :func:`overriding`."""
+
+
+@contextmanager
+def overriding(asked: Overrides) -> Iterator[None]:
+    """Let *asked* hold for all jobs that run in this process meanwhile."""
+    global overrides  # noqa: PLW0603 - a queue calls with nothing but what was enqueued
+    before, overrides = overrides, asked
+    try:
+        yield
+    finally:
+        overrides = before
 
 
 class Execution:
@@ -70,8 +103,8 @@ class Execution:
     :param job_class: the job; it is made anew for each execution.
     :param stops: asked at checkpoints, in this order, after the job's ``max_runtime`` and before its
         ``should_stop`` (I8).
-    :param durability: overrides the job's own.
-    :param clock: seconds that only move forward.
+    :param durability: in place of the job's own.
+    :param clock: seconds that only move forward; ``time.monotonic`` if None.
     """
 
     def __init__(
@@ -84,15 +117,15 @@ class Execution:
         kwargs: dict[str, Any] | None = None,
         stops: Sequence[StopSource] = (),
         durability: Durability | None = None,
-        clock: Clock = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         self.job = job_class()
         self.job.execution = self
         self.job_id = job_id
-        self.clock = clock
+        self.clock = clock or overrides.clock
         self._store, self._args, self._kwargs = store, tuple(args), dict(kwargs or {})
-        self._durability = durability or job_class.durability
-        self._sources: list[StopSource] = [*stops]
+        self._durability = overrides.durability or durability or job_class.durability
+        self._sources: list[StopSource] = [*overrides.stops, *stops]
         if job_class.should_stop is not Job.should_stop:
             self._sources.append(lambda _: self.job.should_stop())
         # The hot path's numbers.
@@ -136,8 +169,11 @@ class Execution:
         self._claim()
         if self.progress.state == "completed":
             return Ended("completed")
+        if self.progress.state == "cancelled":
+            return Ended("cancelled")
         self._attach()
         try:
+            self._obey_before_work()
             self._begin()
             self.job.run_pattern(self._args, self._kwargs)
             if self._reason is not None:
@@ -148,7 +184,7 @@ class Execution:
             self.job.on_shutdown()
             self.job.on_complete()
         except Interrupt as interrupt:
-            return Ended("superseded") if self._superseded else self._interrupted(interrupt.reason)
+            return self._interrupted(interrupt.reason)
         except HarnessError as error:
             self._failed(error)
             raise
@@ -163,6 +199,14 @@ class Execution:
         finally:
             self._detach()
         return self._completed()
+
+    def _obey_before_work(self) -> None:
+        """Let a pause or a cancellation that came while the job was waiting be obeyed before any work."""
+        for source in self._sources:
+            ask = getattr(source, "at_start", None)
+            control = ask(self.job_id) if ask else None
+            if control:
+                self.interrupt(control)
 
     def _claim(self) -> None:
         self.progress = progress = self._store.claim(self.job_id)
@@ -202,9 +246,19 @@ class Execution:
         return Ended("completed")
 
     def _interrupted(self, reason: str) -> Ended:
-        self._check_limit()
+        if self._superseded:
+            return Ended("superseded")
+        if not isinstance(self._reason, Control):
+            self._check_limit()
         self.progress.interruptions += 1
         self.job.on_shutdown()
+        if self._reason is CANCEL:
+            self.job.on_cancel()
+            self._end("cancelled", reason)
+            return Ended("cancelled", reason)
+        if self._reason is PAUSE:
+            self._end("paused", reason)
+            return Ended("paused", reason)
         self._end("interrupted", reason)
         return Ended("interrupted", reason, self.job.resume_delay)
 
@@ -248,6 +302,11 @@ class Execution:
             raise Interrupt(self._reason)
         # From here on wake() is heard at the next checkpoint, if its source was asked already.
         self.look_at = math.inf
+        if self.job.in_transaction():
+            raise CheckpointInTransaction(
+                f"{self._name} has a checkpoint {self.description} inside an open transaction: what it did there may "
+                "yet be rolled back, while the cursor says that it is done; commit before the checkpoint"
+            )
         now = self.clock()
         limit = self.job.max_runtime
         if limit is not None and now - self._started_at >= limit:
@@ -255,7 +314,7 @@ class Execution:
         for source in self._sources:
             answer = source(self)
             if answer:
-                self.interrupt("stopping" if answer is True else str(answer))
+                self.interrupt("stopping" if answer is True else answer)
         if self.items >= self.items_at or now - self._saved_at >= self._durability.seconds:
             self._save_on_the_way()
         self.look_at = min(self.look_at, self._next_look(now))

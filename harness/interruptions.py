@@ -19,12 +19,14 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness import stops
-from harness.errors import UsageError
+from harness.errors import NothingInterrupted, UsageError
+from harness.execution import Overrides, overriding
 
 if TYPE_CHECKING:
     from harness.stops import Clock, Trigger
@@ -71,6 +73,40 @@ def parse(name: str) -> Interruption:
     if parser is None or not rest:
         raise UsageError(f"unknown interruption {name!r}, allowed are {ALLOWED}")
     return Interruption(name, parser(name, rest))
+
+
+@contextmanager
+def interrupt_during_step(step: str, *, cursor: Any = ..., reason: str | None = None) -> Iterator[None]:
+    """Interrupt jobs of this process once, in a step, when its cursor equals *cursor* (C36).
+
+    Cursors are compared as real values, so a date matches a date (C37). By default any cursor does.
+
+    :raises NothingInterrupted: at the end of the block, if nothing was.
+    """
+    trigger = stops.AtStep(step, cursor)
+    with _interrupting(
+        trigger, reason, f"in step {step!r}" + ("" if cursor is ... else f" at cursor {cursor!r}")
+    ):
+        yield
+
+
+@contextmanager
+def interrupt_after_step(step: str, *, reason: str | None = None) -> Iterator[None]:
+    """Interrupt jobs of this process once, between a step and the next (C36).
+
+    :raises NothingInterrupted: at the end of the block, if nothing was, as after the last step.
+    """
+    with _interrupting(stops.AfterStep(step), reason, f"after step {step!r}"):
+        yield
+
+
+@contextmanager
+def _interrupting(trigger: Trigger, reason: str | None, where: str) -> Iterator[None]:
+    trigger.reason = reason or trigger.reason
+    with overriding(Overrides(stops=(trigger,))):
+        yield
+    if not trigger.fired:
+        raise NothingInterrupted(f"no job was interrupted {where}: none had a checkpoint there")
 
 
 def _signal(name: str, rest: str) -> Interruption:
@@ -127,7 +163,7 @@ def _progress(name: str, rest: str) -> Any:
 def _step(name: str, rest: str) -> Any:
     step, separator, text = rest.partition("@")
     try:
-        cursor = json.loads(text) if separator else None
+        cursor = json.loads(text) if separator else ...
     except ValueError:
         cursor = text  # so that a str needs no quotes
     return lambda total, clock: stops.AtStep(step, cursor)

@@ -122,12 +122,24 @@ class Job:
     def on_complete(self) -> None:
         """Run when all is done; an error here fails the execution, and the next one runs only this again."""
 
+    def on_cancel(self) -> None:
+        """Run when the job was cancelled, in place of ``on_complete`` (S4)."""
+
     def on_error(self, error: Exception) -> None:
         """Run when an execution ends with an error, resumed or not."""
 
     def should_stop(self) -> bool | str | None:
         """Return True or a reason to stop here; asked at every checkpoint, if overridden (I8)."""
         return None
+
+    def in_transaction(self) -> bool:
+        """Return whether work is not committed yet; a checkpoint is refused then (C20).
+
+        By default that of ``self.session``, if the job has one that can tell, such as SQLAlchemy's. Override it for
+        several.
+        """
+        ask = getattr(getattr(self, "session", None), "in_transaction", None)
+        return bool(ask()) if callable(ask) else False
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution; implemented by the patterns, not by job authors."""

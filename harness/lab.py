@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,11 +31,13 @@ from rq.job import JobStatus
 
 from harness import events
 from harness.errors import NothingInterrupted, UsageError
+from harness.execution import Overrides, overriding
 from harness.interruptions import Interruption
 from harness.job import Job
 from harness.ledger import marking
 from harness.mailbox import Mailbox
 from harness.queues import rq
+from harness.scenario import FORMS, Effects, Scenario
 
 if TYPE_CHECKING:
     from rq.job import Job as RQJob
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from harness.durability import Durability
     from harness.progress import Position, StopSource
 
-FORMS = ("plain", "steps", "iteration")
 RETRIES = 3
 """How often RQ starts the plain form again."""
 MAX_EXECUTIONS = 2_000
@@ -52,44 +53,6 @@ NOMINAL_SECONDS = 0.02
 """How long the work on an item is taken to last where no pace is given: time then is counted, not waited for."""
 POINTS = 40
 """How many points of an execution's progress a record keeps."""
-
-
-@dataclass(frozen=True)
-class Effects:
-    """What a scenario found when it was over.
-
-    :ivar lost: items whose effect never happened. :ivar duplicated: items whose effect happened more than once.
-    :ivar checks: what else must hold, in words, and whether it does.
-    """
-
-    lost: int
-    duplicated: int
-    checks: Mapping[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A job in its three forms, with its data, its size and its outcome.
-
-    :ivar forms: the plain function, the ContinuableJob and the IterationJob.
-    :ivar seed: fills the empty database with data of a named size.
-    :ivar clear: drops what ``seed`` made.
-    :ivar arguments: what the plain form is enqueued with: the ids that are to be done, fixed at that time.
-    :ivar count: how many items there are to do.
-    :ivar judge: looks at tables and mailbox after the job.
-    :ivar close: closes the connections that the job opened.
-    :ivar items_per_checkpoint: how many items lie between two checkpoints.
-    """
-
-    name: str
-    forms: Mapping[str, Any]
-    seed: Callable[[str], None]
-    clear: Callable[[], None]
-    arguments: Callable[[], list[int]]
-    count: Callable[[], int]
-    judge: Callable[[Mailbox], Effects]
-    close: Callable[[], None]
-    items_per_checkpoint: int = 1
 
 
 class Lab:
@@ -221,8 +184,8 @@ class Trial:
             self._trigger = self._armed(trigger, interruption)
             if self._form != "plain":
                 sources.append(self._trigger)
-        overrides = rq.Overrides(tuple(sources), self._durability, self._clock, poll_seconds=0.0)
-        with _quiet(), events.subscribe(self._notice), marking(self._mark), rq.overriding(overrides):
+        overrides = Overrides(tuple(sources), self._durability, self._clock, poll_seconds=0.0)
+        with _quiet(), events.subscribe(self._notice), marking(self._mark), overriding(overrides):
             self._work()
         if trigger is not None and not (trigger.fired and len(self._attempts) > 1):
             last = self._attempts[-1]

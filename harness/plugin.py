@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness import interruptions
 from harness.errors import HarnessError, UsageError
 from harness.interruptions import Interruption, parse
-from harness.lab import Lab, Scenario, environment
+from harness.lab import Lab, environment
+from harness.scenario import Scenario
 
 if TYPE_CHECKING:
     from harness.durability import Durability
@@ -50,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 Trial = Callable[..., dict[str, Any]]
+Interrupting = Callable[..., AbstractContextManager[None]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -117,6 +121,18 @@ def trial(lab: Lab, record_property: Callable[[str, object], None]) -> Trial:
         return record
 
     return run
+
+
+@pytest.fixture
+def interrupt_during_step() -> Interrupting:
+    """Return the context manager that interrupts a step at a cursor, and fails if nothing was interrupted."""
+    return interruptions.interrupt_during_step
+
+
+@pytest.fixture
+def interrupt_after_step() -> Interrupting:
+    """Return the context manager that interrupts after a step, and fails if nothing was interrupted."""
+    return interruptions.interrupt_after_step
 
 
 class Collector:

@@ -25,7 +25,7 @@ VERSION = 1
 MAX_BYTES = 128 * 1024
 """Size cap of a saved progress in bytes: a cursor is a position, not the data."""
 
-State = Literal["new", "running", "interrupted", "failed", "completed"]
+State = Literal["new", "running", "interrupted", "paused", "failed", "cancelled", "completed"]
 
 
 @dataclass
@@ -234,7 +234,9 @@ class StopSource(Protocol):
     execution is the one that stops it: a source is not asked again after it said stop.
 
     A source may have a float attribute ``interval``: it is then asked at most once in so many seconds; without
-    it, at every checkpoint. ``float("inf")`` means only when :meth:`~harness.job.Execution.wake` was called.
+    it, at every checkpoint. ``float("inf")`` means only when the execution is woken: a source with a method
+    ``attach(wake)``, undone by ``detach(wake)``, is given the function that does so. A source with a method
+    ``at_start(job_id)`` is also asked before any work.
     """
 
     def __call__(self, at: Position, /) -> bool | str | None:

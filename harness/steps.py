@@ -74,6 +74,7 @@ class Step:
 
     @total.setter
     def total(self, number: int) -> None:
+        """Say how many items there are."""
         self._execution.total = number
 
     def set(self, cursor: Any, *, items: int = 1) -> None:

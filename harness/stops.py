@@ -17,6 +17,19 @@ Clock = Callable[[], float]
 Wake = Callable[[], None]
 
 
+class Control(str):
+    """A reason that also says what becomes of the job; a plain reason means that it goes on later."""
+
+    __slots__ = ()
+
+
+PAUSE = Control("paused")
+"""Stop, and do not go on before somebody says so."""
+
+CANCEL = Control("cancelled")
+"""Stop for good: ``on_cancel`` runs, ``on_complete`` does not (S4)."""
+
+
 class Flag:
     """Stops a job once :meth:`set` was called, from a signal handler or from any thread.
 
@@ -85,6 +98,11 @@ class throttled:  # noqa: N801
     def __init__(self, source: StopSource, seconds: float, *, clock: Clock = time.monotonic) -> None:
         self._source, self._clock, self._next = source, clock, -math.inf
         self.interval = seconds
+
+    def at_start(self, job_id: str) -> bool | str | None:
+        """Ask the source before any work, if it can be."""
+        ask = getattr(self._source, "at_start", None)
+        return ask(job_id) if ask else None
 
     def __call__(self, at: Position) -> bool | str | None:
         """Ask the source if it is time, else go on."""
@@ -176,15 +194,15 @@ class Share(Trigger):
 
 
 class AtStep(Trigger):
-    """During a step, when its cursor equals a value (compared as real values, C37)."""
+    """During a step, when its cursor equals a value (compared as real values, C37); ``...`` is any value."""
 
-    def __init__(self, step: str, cursor: Any = None) -> None:
-        super().__init__(f"step:{step}" if cursor is None else f"step:{step}@{cursor}")
+    def __init__(self, step: str, cursor: Any = ...) -> None:
+        super().__init__(f"step:{step}" if cursor is ... else f"step:{step}@{cursor}")
         self._step, self._cursor = step, cursor
 
     def due(self, at: Position) -> bool:
         """Return whether this is the step, at the cursor."""
-        return at.step == self._step and (self._cursor is None or at.cursor == self._cursor)
+        return at.step == self._step and (self._cursor is ... or bool(at.cursor == self._cursor))
 
 
 class AfterStep(Trigger):

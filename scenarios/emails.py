@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, batches
-from harness.lab import Effects, Scenario
 from harness.mailbox import Mailbox
+from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, fill, ids
 from scenarios.models import EmailDelivery

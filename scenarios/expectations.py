@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from harness.interruptions import Interruption
-from harness.lab import Scenario
+from harness.scenario import Scenario
 
 INTERRUPTIONS = (
     "none", "count:20", "every:7", "time:0.1s", "progress:40%", "flag", "signal:TERM@progress:30%",
     "signal:INT@progress:70%",
 )  # fmt: skip
-FORMS = ("plain", "steps", "iteration")
 
 
 def expect_exactly_once(scenario: Scenario, interruption: Interruption, record: dict[str, Any]) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, records
-from harness.lab import Effects, Scenario
 from harness.mailbox import Mailbox
+from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, count, fill, ids
 from scenarios.models import Order

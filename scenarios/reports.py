@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, nested, records
-from harness.lab import Effects, Scenario
 from harness.mailbox import Mailbox
+from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, fill, ids
 from scenarios.models import Customer, Order

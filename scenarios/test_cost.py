@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from harness.interruptions import parse
-from harness.lab import Lab, Scenario
+from harness.lab import Lab
+from harness.scenario import FORMS, Scenario
 from scenarios import emails, orders, reports
-from scenarios.expectations import FORMS
 
 ROUNDS = 5
 

@@ -6,8 +6,9 @@ import pytest
 
 from harness.interruptions import Interruption
 from harness.plugin import Trial
+from harness.scenario import FORMS
 from scenarios.emails import scenario
-from scenarios.expectations import FORMS, INTERRUPTIONS, expect_control, expect_exactly_once
+from scenarios.expectations import INTERRUPTIONS, expect_control, expect_exactly_once
 
 
 @pytest.mark.interruptions(*INTERRUPTIONS)

@@ -6,7 +6,8 @@ import pytest
 
 from harness.interruptions import Interruption
 from harness.plugin import Trial
-from scenarios.expectations import FORMS, INTERRUPTIONS, expect_control, expect_exactly_once
+from harness.scenario import FORMS
+from scenarios.expectations import INTERRUPTIONS, expect_control, expect_exactly_once
 from scenarios.reports import scenario
 
 

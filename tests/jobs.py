@@ -17,7 +17,7 @@ class CountInSteps(ContinuableJob):
 
     last = attribute(default=-1, type=int)
 
-    def perform(self, numbers: int) -> None:
+    def perform(self, numbers: int = 20) -> None:
         """Call the three steps."""
         self.numbers = numbers
         self.step("load")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,7 +96,8 @@ CASES = {
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
     """Return an engine whose tables have rows; nothing is committed to them."""
-    with database(request.param, tmp_path_factory.mktemp("keyset")) as engine:
+    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else None
+    with database(url, tmp_path_factory.mktemp("keyset")) as engine:
         with Session(engine) as session:
             fill(session, ROWS)
         yield engine

@@ -12,8 +12,9 @@ import pytest
 from harness import IterationJob, NothingInterrupted, UsageError, every, mark, times
 from harness.compare import comparison
 from harness.interruptions import parse
-from harness.lab import Effects, Lab, Scenario, environment
+from harness.lab import Lab, environment
 from harness.queues.rq import InProcessWorker
+from harness.scenario import Effects, Scenario
 from tests.jobs import DONE, CountInSteps
 
 NUMBERS = 20
@@ -24,14 +25,6 @@ def plain(numbers: list[int]) -> None:
     for number in numbers:
         mark(number)
         DONE.append(number)
-
-
-class Steps(CountInSteps):
-    """Does twenty numbers."""
-
-    def perform(self) -> None:
-        """Call the steps of the class above."""
-        super().perform(NUMBERS)
 
 
 class Iteration(IterationJob):
@@ -68,7 +61,7 @@ def judge(_: object) -> Effects:
 def numbers_scenario(iteration: Any = Iteration) -> Scenario:
     """Return a scenario without a database."""
     return Scenario(
-        name="numbers", forms={"plain": plain, "steps": Steps, "iteration": iteration}, seed=lambda size: None,
+        name="numbers", forms={"plain": plain, "steps": CountInSteps, "iteration": iteration}, seed=lambda size: None,
         clear=lambda: None, arguments=lambda: list(range(NUMBERS)), count=lambda: NUMBERS, judge=judge,
         close=lambda: None,
     )  # fmt: skip

@@ -45,7 +45,9 @@ def test_interrupt_on_the_command_line_replaces_the_tests_own(project: pytest.Py
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_the_records_of_all_processes_come_together(project: pytest.Pytester, processes: str) -> None:
     """One file has them all, with one process or several."""
-    project.runpytest_subprocess(*QUIET, "-n", processes, "--records", "out/records.json").assert_outcomes(passed=4)
+    project.runpytest_subprocess(*QUIET, "-n", processes, "--records", "out/records.json").assert_outcomes(
+        passed=4
+    )
     data = json.loads((project.path / "out" / "records.json").read_text())
     assert sorted((run["pattern"], run["interruption"]) for run in data["runs"]) == [
         ("iteration", "count:20"), ("iteration", "every:30"), ("plain", "count:20"), ("plain", "every:30"),
@@ -74,9 +76,15 @@ def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pyteste
     [
         (["--interrupt", "sometimes"], "unknown interruption 'sometimes', allowed are none, count:N*"),
         (["--interrupt", "count:-5"], "interruption 'count:-5': found '-5', allowed is a whole number*"),
-        (["--interrupt", "progress:0%"], "interruption 'progress:0%': found '0%', allowed is a number over 0*"),
+        (
+            ["--interrupt", "progress:0%"],
+            "interruption 'progress:0%': found '0%', allowed is a number over 0*",
+        ),
         (["--pace=-1"], "--pace: found -1, allowed are seconds of 0 or more"),
-        (["--database", "sqlite:////nowhere/x.db"], "the database sqlite:////nowhere/x.db cannot be reached: *"),
+        (
+            ["--database", "sqlite:////nowhere/x.db"],
+            "the database sqlite:////nowhere/x.db cannot be reached: *",
+        ),
         (["--size", "huge"], "there is no size 'huge'; use one of quick, full"),
     ],
 )
@@ -86,5 +94,7 @@ def test_wrong_options_end_in_one_line_and_exit_code_2(
     """Found, allowed; and nothing is half written."""
     result = project.runpytest_subprocess(*QUIET, *options, "--records", "out/records.json")
     assert result.ret == 2
-    (result.stderr if "Exit: " in result.stderr.str() else result.stdout).fnmatch_lines([f"*Exit: {message}*"])
+    (result.stderr if "Exit: " in result.stderr.str() else result.stdout).fnmatch_lines(
+        [f"*Exit: {message}*"]
+    )
     assert not Path(project.path / "out").exists()

@@ -15,7 +15,8 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from harness import CursorError, UsageError, every
-from harness.queues.rq import InProcessWorker, Overrides, enqueue, overriding, perform, request_stop
+from harness.execution import Overrides, overriding
+from harness.queues.rq import InProcessWorker, cancel, enqueue, pause, perform, request_stop, resume
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
@@ -188,3 +189,78 @@ class Peeks(CountByIteration):
         assert current.connection is not None
         progress = RQMetaStore(current.connection).load(current.id)
         jobs.DONE.append(progress.cursor if progress else None)
+
+
+class Cancellable(CountByIteration):
+    """Tells how it ends, and asks for something while it works on its third item."""
+
+    ask: Any = None
+
+    def each_iteration(self, item: int, numbers: int) -> None:
+        """Do one item."""
+        super().each_iteration(item, numbers)
+        if item == 2 and self.ask is not None:
+            current = get_current_job()
+            assert current is not None
+            type(self).ask(current.connection, current.id)
+
+    def on_cancel(self) -> None:
+        """Tell."""
+        jobs.DONE.append("cancelled")
+
+    def on_complete(self) -> None:
+        """Tell."""
+        jobs.DONE.append("complete")
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_paused_job_waits_until_it_is_resumed(
+    queue: Queue, redis: Redis, done: list[object], monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    """Paused while it runs it stops at its next checkpoint, paused before it does nothing; resumed it goes on."""
+    job = enqueue(queue, Cancellable, 5)
+    if running:
+        monkeypatch.setattr(Cancellable, "ask", staticmethod(pause))
+    else:
+        pause(redis, job.id)
+    work(queue, poll_seconds=0.0)
+    assert (done, job.get_status()) == ([0, 1, 2] if running else [], JobStatus.SCHEDULED)
+    progress = RQMetaStore(redis).load(job.id)
+    assert progress is not None
+    assert (progress.state, progress.reason) == ("paused", "paused")
+    monkeypatch.setattr(Cancellable, "ask", None)
+    assert resume(queue, job.id)
+    assert not resume(queue, job.id)
+    work(queue)
+    assert (done, job.get_status()) == ([0, 1, 2, 3, 4, "complete"], JobStatus.FINISHED)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_cancelled_job_stops_for_good(
+    queue: Queue, redis: Redis, done: list[object], monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    """on_cancel runs and on_complete does not (S4); RQ shows it as canceled, and its dependents do not run."""
+    job = enqueue(queue, Cancellable, 5)
+    queue.enqueue_call(jobs.plain, args=(9,), depends_on=job)
+    if running:
+        monkeypatch.setattr(Cancellable, "ask", staticmethod(cancel))
+    else:
+        cancel(redis, job.id)
+    work(queue, poll_seconds=0.0)
+    assert done == ([0, 1, 2] if running else []) + ["cancelled"]
+    assert job.get_status() == JobStatus.CANCELED
+    assert queue.canceled_job_registry.get_job_ids() == [job.id]
+    assert len(queue.started_job_registry) == len(queue.failed_job_registry) == 0
+
+
+def test_a_cancelled_job_does_nothing_when_it_runs_again(
+    queue: Queue, redis: Redis, done: list[object]
+) -> None:
+    """Also under RQ's own worker, which parks it."""
+    job = enqueue(queue, Cancellable, 5)
+    cancel(redis, job.id)
+    work(queue, Stock, poll_seconds=0.0)
+    assert (done, job.get_status()) == (["cancelled"], JobStatus.SCHEDULED)
+    resume(queue, job.id)
+    work(queue, Stock, poll_seconds=0.0)
+    assert (done, job.get_status()) == (["cancelled"], JobStatus.SCHEDULED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,14 +31,14 @@ class InlineRun:
         store: Store | None = None,
         stops: Sequence[StopSource] = (),
         durability: Durability | None = None,
-        clock: Clock = time.monotonic,
+        clock: Clock | None = None,
         **kwargs: Any,
     ) -> None:
         self.job_id = job_id or str(uuid.uuid4())
         self.store = store or MemoryStore()
         self._job_class, self._args, self._kwargs = job_class, args, kwargs
-        self.stops, self.clock = list(stops), clock
-        self._durability = durability
+        self.stops = list(stops)
+        self._durability, self._clock = durability, clock
 
     @property
     def progress(self) -> Progress | None:
@@ -53,7 +52,7 @@ class InlineRun:
         """
         execution = Execution(
             self._job_class, self.job_id, self.store, args=self._args, kwargs=self._kwargs,
-            stops=self.stops, durability=self._durability, clock=self.clock,
+            stops=self.stops, durability=self._durability, clock=self._clock,
         )  # fmt: skip
         return execution.run()
 

@@ -16,27 +16,22 @@ from __future__ import annotations
 import math
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rq import Retry, SimpleWorker
 from rq.job import Job as RQJob
-from rq.job import get_current_job
+from rq.job import JobStatus, get_current_job
 from rq.rate_limit import release_slot
 from rq.serializers import JSONSerializer
 from rq.utils import as_text, now
 
 from harness import cursor as cursors
-from harness.durability import Durability
+from harness import execution
 from harness.errors import UsageError
-from harness.execution import Execution
 from harness.job import Job, find
-from harness.progress import Position, StopSource
-from harness.stops import Clock, Flag, throttled
+from harness.stops import CANCEL, PAUSE, Control, Flag, throttled
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
@@ -45,23 +40,34 @@ if TYPE_CHECKING:
     from rq.executions import Execution as RQExecution
     from rq.registry import StartedJobRegistry
 
+    from harness.progress import Position
+
 shutdown = Flag()
 """Set when the worker in this process is asked to stop; every job asks it at its checkpoints."""
 
 POLL_SECONDS = 0.5
 """How often, at most, a job looks into Redis whether it shall stop."""
 
+REQUEST_TTL = 24 * 3600
+"""Seconds after which a request is forgotten whose job never came."""
+
+PARKED = 100 * 365 * 24 * 3600
+"""Seconds until a job that waits for somebody would run by itself."""
+
+_STOP, _CONTROL = "harness:stop:{}", "harness:control:{}"
+
 
 class Interruption(Retry):
     """The return value of an execution that was interrupted: run the job again.
 
     :ivar reason: why it stopped.
+    :ivar cancelled: whether it stopped for good; the stock worker, which cannot know, parks the job then.
     """
 
-    def __init__(self, reason: str, delay: float) -> None:
+    def __init__(self, reason: str, delay: float, *, cancelled: bool = False) -> None:
         # RQ compares with number_of_retries, which our worker leaves alone; the stock worker counts there.
         super().__init__(max=sys.maxsize, interval=math.ceil(delay))
-        self.reason = reason
+        self.reason, self.cancelled = reason, cancelled
 
 
 def enqueue(
@@ -99,68 +105,87 @@ def perform(path: str, args: list[Any], kwargs: dict[str, Any]) -> Interruption 
     current = get_current_job()
     if current is None or current.connection is None:
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
-    clock = _overrides.clock
-    requested = throttled(StopRequest(current.connection), _overrides.poll_seconds, clock=clock)
-    execution = Execution(
+    asked = execution.overrides
+    seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
+    requests = throttled(Requests(current.connection), seconds, clock=asked.clock)
+    attempt = execution.Execution(
         job_class,
         current.id,
         RQMetaStore(current.connection),
         args=[cursors.decode(value) for value in args],
         kwargs={name: cursors.decode(value) for name, value in kwargs.items()},
-        stops=[*_overrides.stops, shutdown, requested],
-        durability=_overrides.durability,
-        clock=clock,
+        stops=[shutdown, requests],
     )
-    ended = execution.run()
-    return Interruption(ended.reason or "", ended.delay) if ended.outcome == "interrupted" else None
+    ended = attempt.run()
+    if ended.outcome in {"completed", "superseded"}:
+        return None
+    delay = PARKED if ended.outcome in {"paused", "cancelled"} else ended.delay
+    return Interruption(ended.reason or ended.outcome, delay, cancelled=ended.outcome == "cancelled")
 
 
 def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
     """Ask a job, wherever it runs, to stop at its next checkpoint once; it goes on when its turn comes again."""
-    connection.set(_stop_key(job_id), reason, ex=24 * 3600)
+    connection.set(_STOP.format(job_id), reason, ex=REQUEST_TTL)
 
 
-class StopRequest:
-    """Stops a job for which :func:`request_stop` was called."""
+def pause(connection: Redis, job_id: str) -> None:
+    """Have a job stop at its next checkpoint, or before it starts, and not go on before :func:`resume`.
+
+    It then waits in RQ's scheduled registry, under a date that is never reached.
+    """
+    connection.set(_CONTROL.format(job_id), PAUSE)
+
+
+def resume(queue: Queue, job_id: str) -> bool:
+    """Take a pause back, and put a job that has paused into its queue; return whether it had.
+
+    If the process dies between the two, the job still waits, and resuming it again does the rest.
+    """
+    queue.connection.delete(_CONTROL.format(job_id))
+    if job_id not in queue.scheduled_job_registry.get_job_ids():
+        return False
+    job = queue.fetch_job(job_id)
+    if job is None:
+        return False
+    with queue.connection.pipeline() as pipeline:
+        queue.scheduled_job_registry.remove(job, pipeline=pipeline)
+        queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as RQ's scheduler does
+        pipeline.execute()
+    return True
+
+
+def cancel(connection: Redis, job_id: str) -> None:
+    """Have a job stop for good at its next checkpoint, or before it starts; its ``on_cancel`` runs (S4).
+
+    Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
+    """
+    connection.set(_CONTROL.format(job_id), CANCEL, ex=REQUEST_TTL)
+
+
+class Requests:
+    """The stop source for what was asked of a job from outside, through Redis."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
 
+    def at_start(self, job_id: str) -> Control | None:
+        """Return what holds before any work; a mere stop does not."""
+        return _control(self._connection.get(_CONTROL.format(job_id)))
+
     def __call__(self, at: Position) -> str | None:
-        """Take the request, so that it stops one execution.
+        """Look for a pause, a cancellation, or a stop, which is taken so that it stops one execution.
 
-        If the process dies after that, the request is gone, but so is the execution that it was meant for.
+        If the process dies after taking it, the request is gone, but so is the execution that it was meant for.
         """
-        reason = self._connection.getdel(_stop_key(at.job_id))
-        return None if reason is None else str(as_text(reason))
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.get(_CONTROL.format(at.job_id))
+            pipeline.getdel(_STOP.format(at.job_id))
+            control, reason = pipeline.execute()
+        return _control(control) or (None if reason is None else str(as_text(reason)))
 
 
-def _stop_key(job_id: str) -> str:
-    return f"harness:stop:{job_id}"
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What a test asks of the jobs of this process, beyond what they were enqueued with."""
-
-    stops: Sequence[StopSource] = ()
-    durability: Durability | None = None
-    clock: Clock = time.monotonic
-    poll_seconds: float = POLL_SECONDS
-
-
-_overrides = Overrides()
-
-
-@contextmanager
-def overriding(overrides: Overrides) -> Iterator[None]:
-    """Apply *overrides* to all jobs that run in this process meanwhile."""
-    global _overrides  # noqa: PLW0603 - RQ calls perform() with nothing but what was enqueued
-    before, _overrides = _overrides, overrides
-    try:
-        yield
-    finally:
-        _overrides = before
+def _control(value: Any) -> Control | None:
+    return None if value is None else {str(each): each for each in (PAUSE, CANCEL)}.get(str(as_text(value)))
 
 
 class InProcessWorker(SimpleWorker):
@@ -216,7 +241,10 @@ class InProcessWorker(SimpleWorker):
             if job.ended_at and job.started_at:
                 self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
             delay = retry.intervals[0]
-            if delay:
+            if retry.cancelled:
+                job.set_status(JobStatus.CANCELED, pipeline=pipeline)
+                queue.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
+            elif delay:
                 queue.schedule_job(job, now() + timedelta(seconds=delay), pipeline=pipeline)
             else:
                 queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies

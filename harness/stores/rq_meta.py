@@ -81,7 +81,8 @@ class RQMetaStore:
                     # A heartbeat or a status touched the job in between; what it wrote is not ours: read again.
                     continue
 
-    def _try_change(self, pipeline: Pipeline, job_id: str, key: str, change: Change
+    def _try_change(
+        self, pipeline: Pipeline, job_id: str, key: str, change: Change
     ) -> tuple[Progress | None, int]:
         pipeline.watch(key)
         meta = _meta(job_id, pipeline.hget(key, "meta"))

@@ -1,0 +1,50 @@
+"""What a comparison needs to know of a job: its three forms, its data, and how to judge what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.mailbox import Mailbox
+
+FORMS = ("plain", "steps", "iteration")
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What a scenario found when it was over.
+
+    :ivar lost: items whose effect never happened. :ivar duplicated: items whose effect happened more than once.
+    :ivar checks: what else must hold, in words, and whether it does.
+    """
+
+    lost: int
+    duplicated: int
+    checks: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A job in its three forms, with its data, its size and its outcome.
+
+    :ivar forms: the plain function, the ContinuableJob and the IterationJob.
+    :ivar seed: fills the empty database with data of a named size.
+    :ivar clear: drops what ``seed`` made.
+    :ivar arguments: what the plain form is enqueued with: the ids that are to be done, fixed at that time.
+    :ivar count: how many items there are to do.
+    :ivar judge: looks at tables and mailbox after the job.
+    :ivar close: closes the connections that the job opened.
+    :ivar items_per_checkpoint: how many items lie between two checkpoints.
+    """
+
+    name: str
+    forms: Mapping[str, Any]
+    seed: Callable[[str], None]
+    clear: Callable[[], None]
+    arguments: Callable[[], list[int]]
+    count: Callable[[], int]
+    judge: Callable[[Mailbox], Effects]
+    close: Callable[[], None]
+    items_per_checkpoint: int = 1
