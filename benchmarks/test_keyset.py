@@ -52,10 +52,11 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 def by_hand(session: Session, rows: int) -> None:
-    """Read so many rows in pages after the last id, as one writes it without this project."""
-    select, last = sa.select(Parcel).where(Parcel.id <= rows).order_by(Parcel.id).limit(PAGE), 0
+    """Read so many rows in pages after the last id, by one select that is built once: the fastest way we know."""
+    after, last = sa.bindparam("after", type_=sa.Integer), 0
+    page = sa.select(Parcel).where(Parcel.id <= rows, Parcel.id > after).order_by(Parcel.id).limit(PAGE)
     while True:
-        parcels = session.scalars(select.where(Parcel.id > last)).all()
+        parcels = session.scalars(page, {"after": last}).all()
         for parcel in parcels:
             last = parcel.id
         if len(parcels) < PAGE:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Coroutine
-from email import message_from_bytes
-from email.policy import SMTP as SMTP_POLICY
+from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING, Any
 
 from aiosmtpd.controller import Controller
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
 
     from aiosmtpd.smtp import SMTP, Envelope
     from aiosmtpd.smtp import Session as SMTPSession
+
+
+HEADERS = BytesHeaderParser()
 
 
 class Mailbox(Controller):
@@ -46,7 +48,7 @@ class Mailbox(Controller):
     ) -> str:
         """Keep a mail."""
         content = envelope.content if isinstance(envelope.content, bytes) else b""
-        self.accepted[str(message_from_bytes(content, policy=SMTP_POLICY)["Message-ID"])] += 1
+        self.accepted[HEADERS.parsebytes(content)["Message-ID"]] += 1
         return "250 OK"
 
     def _create_server(self) -> Coroutine[Any, Any, AbstractServer]:

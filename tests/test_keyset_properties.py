@@ -70,6 +70,14 @@ CASES = {
         [Customer.city, Order.id],
     ),
     "outer-join-to-one": Case(sa.select(Order, Customer.city).outerjoin(Order.customer), None, [Order.id]),
+    # Nothing ties a customer to an order but the outer side, and that only where it is there.
+    "outer-join-of-two": Case(
+        sa.select(Order.id, Customer.city)
+        .join(Customer, sa.true())
+        .outerjoin(other, sa.and_(other.id == Order.id, other.customer_id == Customer.id)),
+        Order.id,
+        [Order.id, Customer.id],
+    ),
     "join-to-many": Case(sa.select(Order, Line.article).join(Order.lines), None, [Order.id, Line.place]),
     "join-by-where": Case(
         sa.select(Line).where(Line.order_id == Order.id, Order.customer_id == 1),
