@@ -16,6 +16,7 @@ class CountInSteps(ContinuableJob):
     """Does each of some numbers, in the second of three steps."""
 
     last = attribute(default=-1, type=int)
+    kept: attribute[list[int]] = attribute(default=[])
 
     def perform(self, numbers: int = 20) -> None:
         """Call the three steps."""

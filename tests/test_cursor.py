@@ -174,6 +174,16 @@ def test_successors(value: Any, following: Any) -> None:
     assert successor(value) == following
 
 
+def test_a_type_of_ones_own_can_be_taught_to_advance() -> None:
+    """successor.register adds one."""
+
+    class Version(tuple[int, ...]):
+        pass
+
+    successor.register(Version, lambda version: Version((*version[:-1], version[-1] + 1)))
+    assert successor(Version((1, 9))) == (1, 10)
+
+
 @pytest.mark.parametrize("value", [None, 1.5, True, datetime(2024, 1, 1, tzinfo=UTC), Phase.PRICE, "§", [1]])
 def test_what_has_no_next_value_says_so(value: Any) -> None:
     """The error names the value, its type and the way out (C16)."""

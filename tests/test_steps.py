@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from harness import (
     CheckpointInTransaction,
     ContinuableJob,
+    CursorError,
     InlineRun,
     Interrupt,
     InterruptSwallowed,
@@ -524,6 +525,17 @@ def test_attributes_outlive_executions_and_have_their_own_defaults() -> None:
 
     for _ in range(2):
         assert run(Collects, stops=[Every(1)]).attributes == {"seen": [0, 1, 2]}
+
+
+def test_attributes_are_checked_when_they_are_set() -> None:
+    """A wrong type and a value that would not come back are refused where they are set, not when they are saved."""
+    job = CountInSteps()
+    with pytest.raises(
+        JobDefinitionError, match=r"attribute CountInSteps\.last takes int, found 'x' of type str"
+    ):
+        job.last = "x"  # type: ignore[assignment]
+    with pytest.raises(CursorError, match=r"attribute CountInSteps\.kept\[1\]: builtins\.set"):
+        job.kept = [0, {1}]  # type: ignore[list-item]
 
 
 def test_mistakes_in_a_class_fail_when_it_is_defined() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import fakeredis
 import pytest
+from hypothesis import given, settings
 from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
@@ -13,6 +16,7 @@ from harness import CorruptProgress, Progress, Store, Superseded, UnsupportedPro
 from harness.stores.memory import MemoryStore
 from harness.stores.rq_meta import FIELD, RQMetaStore
 from tests import jobs
+from tests.test_cursor import cursors, same
 
 
 @pytest.fixture
@@ -52,6 +56,23 @@ def test_a_claim_supersedes_the_one_before(store: Store) -> None:
     with pytest.raises(Superseded, match="execution 1 of job 17 must not save: execution 2 has claimed it"):
         store.save(frozen)
     assert store.load("17") == successor
+
+
+@settings(max_examples=50)
+@given(cursor=cursors)
+def test_every_cursor_comes_back_through_every_store(cursor: Any) -> None:
+    """Equal and of the same type, attributes as well."""
+    with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as connection:
+        connection.hset(RQJob.key_for("17"), "status", "queued")
+        stores: list[Store] = [MemoryStore(), RQMetaStore(connection)]
+        for store in stores:
+            progress = store.claim("17")
+            progress.step, progress.cursor, progress.attributes = "price", cursor, {"seen": cursor}
+            store.save(progress)
+            stored = store.load("17")
+            assert stored is not None
+            assert same(stored.cursor, cursor)
+            assert same(stored.attributes["seen"], cursor)
 
 
 def test_saved_progress_does_not_change_with_the_object(store: Store) -> None:
