@@ -226,10 +226,11 @@ class Execution:
 
     def _begin(self) -> None:
         progress = self.progress
-        fresh, progress.state = progress.state == "new", "running"
-        if fresh:
+        progress.state = "running"
+        if not progress.begun:
             events.emit(events.JobStarted(self.job_id, self._name))
             self.job.on_start()
+            progress.begun = True
             return
         if progress.started:
             progress.resumptions += 1

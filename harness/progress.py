@@ -3,7 +3,7 @@
 The format is JSON with a version number::
 
     {"version": 1, "job": "shop.jobs:Import", "epoch": 3, "state": "interrupted", "reason": "stopping",
-     "completed": ["load"], "current": ["price", 1700], "attributes": {"rejected": 2},
+     "begun": true, "completed": ["load"], "current": ["price", 1700], "attributes": {"rejected": 2},
      "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2, "errors": 0, "runtime_s": 12.5}
 
 ``completed`` and ``current`` are the original's (C3); ``current`` is absent where nothing is in progress, and
@@ -35,6 +35,7 @@ class Progress:
     :ivar job_id: the id of the job in its queue, the same through all executions.
     :ivar epoch: how many executions have begun; the one with the highest number owns the job.
     :ivar state: how the latest execution stands.
+    :ivar begun: whether ``on_start`` has run.
     :ivar reason: why it was interrupted, or the error it failed with; None otherwise.
     :ivar completed: names of completed steps, in order.
     :ivar step: name of the step in progress, or None.
@@ -50,6 +51,7 @@ class Progress:
     job: str = ""
     epoch: int = 0
     state: State = "new"
+    begun: bool = False
     reason: str | None = None
     completed: list[str] = field(default_factory=list)
     step: str | None = None
@@ -126,7 +128,7 @@ class Progress:
     def _from_data(cls, job_id: str, data: dict[str, Any]) -> Progress:
         values = {name: data[name] for name in _PLAIN if name in data}
         for name, value in values.items():
-            if not isinstance(value, _PLAIN[name]) or (isinstance(value, bool)):
+            if not isinstance(value, _PLAIN[name]) or isinstance(value, bool) != (_PLAIN[name] is bool):
                 raise CorruptProgress(
                     f"the progress of job {job_id} has {name} = {value!r}; it was left as it is"
                 )
@@ -151,7 +153,7 @@ class Progress:
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    "str": str, "str | None": (str, type(None)), "State": str, "list[str]": list,
+    "bool": bool, "str": str, "str | None": (str, type(None)), "State": str, "list[str]": list,
     "int": int, "int | None": (int, type(None)), "float": (int, float),
 }  # fmt: skip
 _PLAIN = {

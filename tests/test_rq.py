@@ -204,6 +204,10 @@ class Cancellable(CountByIteration):
             assert current is not None
             type(self).ask(current.connection, current.id)
 
+    def on_start(self) -> None:
+        """Tell."""
+        jobs.DONE.append("start")
+
     def on_cancel(self) -> None:
         """Tell."""
         jobs.DONE.append("cancelled")
@@ -224,7 +228,7 @@ def test_a_paused_job_waits_until_it_is_resumed(
     else:
         pause(redis, job.id)
     work(queue, poll_seconds=0.0)
-    assert (done, job.get_status()) == ([0, 1, 2] if running else [], JobStatus.SCHEDULED)
+    assert (done, job.get_status()) == (["start", 0, 1, 2] if running else [], JobStatus.SCHEDULED)
     progress = RQMetaStore(redis).load(job.id)
     assert progress is not None
     assert (progress.state, progress.reason) == ("paused", "paused")
@@ -232,7 +236,7 @@ def test_a_paused_job_waits_until_it_is_resumed(
     assert resume(queue, job.id)
     assert not resume(queue, job.id)
     work(queue)
-    assert (done, job.get_status()) == ([0, 1, 2, 3, 4, "complete"], JobStatus.FINISHED)
+    assert (done, job.get_status()) == (["start", 0, 1, 2, 3, 4, "complete"], JobStatus.FINISHED)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -247,7 +251,7 @@ def test_a_cancelled_job_stops_for_good(
     else:
         cancel(redis, job.id)
     work(queue, poll_seconds=0.0)
-    assert done == ([0, 1, 2] if running else []) + ["cancelled"]
+    assert done == [*(["start", 0, 1, 2] if running else []), "cancelled"]
     assert job.get_status() == JobStatus.CANCELED
     assert queue.canceled_job_registry.get_job_ids() == [job.id]
     assert len(queue.started_job_registry) == len(queue.failed_job_registry) == 0

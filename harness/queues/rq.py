@@ -4,7 +4,7 @@
 
     queue = Queue("default", connection=redis, serializer="json")
     enqueue(queue, Import, 17)
-    # rq worker -w harness.queues.rq.Worker
+    # rq worker --worker-class harness.queues.rq.InProcessWorker --serializer json
 
 What RQ calls is :func:`perform`. It ends an interrupted execution by returning an :class:`Interruption`, which
 is an ``rq.Retry``: so even RQ's stock worker puts the job back into its queue, under the same id. Our workers do
@@ -29,7 +29,7 @@ from rq.utils import as_text, now
 
 from harness import cursor as cursors
 from harness import execution
-from harness.errors import UsageError
+from harness.errors import Superseded, UsageError
 from harness.job import Job, find
 from harness.stops import CANCEL, PAUSE, Control, Flag, throttled
 from harness.stores.rq_meta import RQMetaStore
@@ -117,7 +117,10 @@ def perform(path: str, args: list[Any], kwargs: dict[str, Any]) -> Interruption 
         stops=[shutdown, requests],
     )
     ended = attempt.run()
-    if ended.outcome in {"completed", "superseded"}:
+    if ended.outcome == "superseded":
+        # Not a success: that would start dependents while the execution that has taken over is still at work.
+        raise Superseded(f"another execution of job {current.id} has taken over; this one has left it alone")
+    if ended.outcome == "completed":
         return None
     delay = PARKED if ended.outcome in {"paused", "cancelled"} else ended.delay
     return Interruption(ended.reason or ended.outcome, delay, cancelled=ended.outcome == "cancelled")
