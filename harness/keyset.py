@@ -28,7 +28,7 @@ columns go different ways. That is slow if ``a`` has few values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -41,15 +41,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, StatementError
 from sqlalchemy.orm import Mapper, Session, scoped_session
 from sqlalchemy.orm.util import AliasedInsp
-from sqlalchemy.sql import operators
 from sqlalchemy.types import NullType
 
 from harness.enumerators import Enumerator
 from harness.errors import CursorError, JobDefinitionError
+from harness.keys import Column, key_of
 
 _Session: TypeAlias = Session | scoped_session[Any]
-_Column: TypeAlias = sa.ColumnElement[Any]
-_Name: TypeAlias = tuple[sa.FromClause, str]
 _Values: TypeAlias = tuple[Any, ...] | None
 """What the database compares with, one value a key column; None is the beginning."""
 
@@ -124,7 +122,7 @@ def ranges(
 class _Key:
     """A column of the key; as *stored*, without its type, it compares exactly. *plain*: that is the same."""
 
-    def __init__(self, column: _Column, descending: bool, dialect: sa.Dialect) -> None:
+    def __init__(self, column: Column, descending: bool, dialect: sa.Dialect) -> None:
         kind = column.type.dialect_impl(dialect)
         bind = kind.bind_processor(dialect)
         self.column = column
@@ -171,8 +169,8 @@ class _Keyset:
                 raise JobDefinitionError(f"{name} cannot read a select with {clause} in pages: {way_out}")
         self.name, self.session, self.select, self.batch_size = name, session, select, batch_size
         dialect = session.get_bind(clause=select).dialect
-        self.keys = [_Key(column, descends, dialect) for column, descends in _key(name, select, columns)]
-        selected: list[_Column] = [key.stored for key in self.keys]
+        self.keys = [_Key(column, descends, dialect) for column, descends in key_of(name, select, columns)]
+        selected: list[Column] = [key.stored for key in self.keys]
         if not all(key.plain for key in self.keys):
             selected += [key.column for key in self.keys]
         self.width = len(selected)
@@ -230,7 +228,7 @@ class _Keyset:
     def _read(self, after: _Values) -> tuple[list[Any], list[Any]]:
         values = {f"keyset_{index}": value for index, value in enumerate(after or ())}
         result = self.session.execute(self.next_page if values else self.first_page, values)
-        width = len(result.keys()) - self.width
+        width = len(self.select.column_descriptions)  # not of result.keys(): an alias may share its name
         try:
             # Frozen, it gives rows without the key that have their names; a slice would be a bare tuple.
             frozen = result.freeze() if width > 1 else None
@@ -291,110 +289,3 @@ def _reading(session: Session) -> Iterator[None]:
             yield
     finally:
         session.expire_on_commit = expire
-
-
-def _key(name: str, select: sa.Select[Any], given: Any) -> list[tuple[_Column, bool]]:
-    """Return the columns of the key, and whether they descend: those given, and what tells all rows apart."""
-    sources = _Sources(select)
-    if given is None:
-        given = [column for source in select.columns_clause_froms[:1] for column in source.primary_key]
-    key: dict[_Name, tuple[_Column, bool]] = {}
-    descending = False
-    for each in given if isinstance(given, list | tuple) else (given,):
-        ordered = each if isinstance(each, sa.UnaryExpression) else sa.asc(each)
-        column, descending = ordered.element, ordered.modifier is operators.desc_op
-        if not (isinstance(column, sa.Column) and (descending or ordered.modifier is operators.asc_op)):
-            raise JobDefinitionError(f"{name} sorts by columns, each with or without desc(), found {each!s}")
-        key[_name(column)] = column, descending
-    while (table := sources.ambiguous(key)) is not None:
-        missing = [column for column in table.primary_key if _name(column) not in key]
-        if not (missing and any(_unique(table))):
-            raise JobDefinitionError(
-                f"{name} cannot tell the rows of {table.description} apart, for it has no primary key; "
-                "name columns that are unique, or if it is a subquery, use it in where() with exists()"
-            )
-        key.update((_name(column), (column, descending)) for column in missing)
-    if not key:
-        raise JobDefinitionError(f"{name} cannot read a select without a table in pages")
-    for column, _ in key.values():
-        if (objection := sources.objection(column)) is not None:
-            raise JobDefinitionError(f"{name} cannot sort by {column}: {objection}")
-    return list(key.values())
-
-
-class _Sources:
-    """The tables that a select reads, those that an outer join may leave out, and what columns it sets equal."""
-
-    def __init__(self, select: sa.Select[Any]) -> None:
-        self.optional: set[sa.FromClause] = set()
-        self.equals = list(_equalities(select.whereclause))
-        # Without its columns, for options such as joinedload() add joins that are not the caller's.
-        bare = select.with_only_columns(sa.literal(1), maintain_column_froms=True)
-        self.tables = [table for source in bare.get_final_froms() for table in self._add(source)]
-
-    def _add(self, source: sa.FromClause) -> list[sa.FromClause]:
-        if not isinstance(source, sa.Join):
-            return [source]
-        left, right = self._add(source.left), self._add(source.right)
-        outer = source.isouter or source.full
-        self.optional.update(right if outer else (), left if source.full else ())
-        # The outer side follows from the other, and not the other from it.
-        self.equals += [each for each in _equalities(source.onclause) if not outer or each[0][0] in right]
-        return left + right
-
-    def ambiguous(self, key: Collection[_Name]) -> sa.FromClause | None:
-        """Return a table of which one value of the key may stand for several rows, if there is one."""
-        known: set[sa.FromClause] = set()
-
-        def fixed(column: _Name) -> bool:
-            equals = [other for one, other in self.equals if one == column]
-            return column in key or any(each is None or each in key or each[0] in known for each in equals)
-
-        def told_apart(table: sa.FromClause) -> bool:
-            return any(all(map(fixed, columns)) for columns in _unique(table))
-
-        while found := {table for table in self.tables if told_apart(table)} - known:
-            known |= found
-        return next((table for table in self.tables if table not in known), None)
-
-    def objection(self, column: _Column) -> str | None:
-        """Say why sorting by *column* would lose rows, if it would."""
-        if column.table not in self.tables:
-            read = ", ".join(table.description for table in self.tables)
-            return f"the select does not read its table or alias; take a column of {read}"
-        if column.table in self.optional:
-            return "an outer join may leave it NULL, which compares with nothing; use an inner join or none"
-        if column.nullable:
-            return "it is nullable, and NULL compares with nothing; declare it NOT NULL or take another"
-        if isinstance(column.type, sa.Float):
-            return "a float may differ from what was read of it; use a Numeric or take another"
-        return None
-
-
-def _name(column: Any) -> _Name:
-    # Not the column: SQLAlchemy makes copies of it with annotations, of which not all are equal.
-    return column.table, column.key
-
-
-def _equalities(clause: Any) -> Iterator[tuple[_Name, _Name | None]]:
-    """Yield each column that *clause* sets equal to a column, and that, or to a parameter, and None."""
-    if isinstance(clause, sa.BooleanClauseList) and clause.operator is operators.and_:
-        for part in clause.clauses:
-            yield from _equalities(part)
-    elif isinstance(clause, sa.BinaryExpression) and clause.operator is operators.eq:
-        for one, other in ((clause.left, clause.right), (clause.right, clause.left)):
-            if isinstance(one, sa.Column) and isinstance(other, sa.Column | sa.BindParameter):
-                yield _name(one), None if isinstance(other, sa.BindParameter) else _name(other)
-
-
-def _unique(table: sa.FromClause) -> Iterator[list[_Name]]:
-    """Yield the sets of columns in which no two rows of a table agree; nothing for a subquery."""
-    base = table.element if isinstance(table, sa.Alias) else table
-    declared: list[Any] = [*base.constraints, *base.indexes] if isinstance(base, sa.Table) else []
-    for each in declared:
-        unique = isinstance(each, sa.PrimaryKeyConstraint | sa.UniqueConstraint)
-        if isinstance(each, sa.Index) and each.unique:
-            whole = not any(option.endswith("_where") for option in each.dialect_kwargs)
-            unique = whole and all(isinstance(part, sa.Column) for part in each.expressions)
-        if unique and each.columns:
-            yield [(table, column.key) for column in each.columns]

@@ -341,6 +341,20 @@ def test_memory_holds_one_page(session: Session) -> None:
     assert max(most) == 4
 
 
+def test_selects_of_one_shape_are_read_each_by_its_own_columns(session: Session) -> None:
+    """An alias is read by its own key, whatever alias of the same table was read before; so are other values."""
+    fill(session, 12)
+    for customer in (1, 2):
+        alias = aliased(Order)
+        for entity in (Order, alias):
+            select = sa.select(entity).where(entity.customer_id == customer)
+            found = [order.id for order, _ in records(session, select, cursor=None, batch_size=2)]
+            assert found == list(
+                session.scalars(sa.select(Order.id).where(Order.customer_id == customer).order_by(Order.id))
+            )
+            assert found
+
+
 def test_bulk_changes_reach_each_row_once(session: Session) -> None:
     """The select of a page restricts an UPDATE, and through its keys a DELETE of a join."""
     fill(session, 10)
