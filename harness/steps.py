@@ -250,10 +250,10 @@ class ContinuableJob(Job, abstract=True):
         current, before, seen = self.execution.step, self._before, len(self._encountered)
         if current is not None and self._resume_at is None:
             raise InvalidStep(f"Step {name!r} is nested inside step {current!r}")
+        if self._resume_at is not None and name != self._resume_at and name not in before:
+            raise InvalidStep(f"Step {name!r} found, expected to resume from {self._resume_at!r}")
         if seen < len(before) and before[seen] != name:
             raise InvalidStep(f"Step {name!r} found, expected to see {before[seen]!r}")
-        if seen == len(before) and self._resume_at is not None and name != self._resume_at:
-            raise InvalidStep(f"Step {name!r} found, expected to resume from {self._resume_at!r}")
 
     @contextmanager
     def _observed(self, step: Step) -> Iterator[None]:

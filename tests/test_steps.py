@@ -115,6 +115,12 @@ class Invalid(ContinuableJob):
                     del step
                     self.step("a")
 
+            elif name == "count":
+
+                @self.step("count", start=0)
+                def count(step: Step) -> None:
+                    step.advance()
+
             elif name == "number":
                 self.step(3)  # type: ignore[call-overload]  # the mistake under test
             else:
@@ -172,6 +178,23 @@ def test_a_resumed_run_must_meet_the_steps_it_completed(
     progress = store.load("7")
     assert progress is not None
     assert progress.completed == before[:-1]
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (["b"], "Step 'b' found, expected to resume from 'count'"),
+        (["count"], "Step 'count' found, expected to see 'a'"),
+        (["a", "b"], "Step 'b' found, expected to resume from 'count'"),
+        (["a"], "perform ended without step 'count', which is in progress at 'count', cursor 1"),
+    ],
+)
+def test_a_step_in_progress_is_expected_after_those_completed(after: list[str], message: str) -> None:
+    """An unknown step is held against the one in progress, a known one against its place (C11)."""
+    store = MemoryStore()
+    InlineRun(Invalid, ["a", "count"], job_id="7", store=store, stops=[Every(1)]).execute()
+    with pytest.raises(InvalidStep, match=message):
+        InlineRun(Invalid, after, job_id="7", store=store).execute()
 
 
 class Renamed(ContinuableJob):
