@@ -49,6 +49,7 @@ class TestReading:
             ("items", True, "a whole number of 0 or more"),
             ("items", 1.0, "a whole number of 0 or more"),
             ("elapsed_s", float("nan"), "a number of 0 or more"),
+            ("elapsed_s", float("inf"), "a number of 0 or more"),
             ("elapsed_s", "1", "a number of 0 or more"),
             ("completed", 1, "true or false"),
             ("pattern", "loop", "one of plain, steps, iteration"),
@@ -209,6 +210,16 @@ class TestBenchmarks:
         made = comparison(ENVIRONMENT, [], {"benchmarks": [benchmark("orders", "steps", 0.1)]})
         assert [each.ratio_to_plain for each in made.benchmarks] == [None]
 
+    def test_a_single_round_has_no_spread(self) -> None:
+        """Its one timing stands for both quartiles."""
+        entries = [
+            benchmark("orders", pattern, seconds) for pattern, seconds in (("plain", 1.0), ("steps", 2.0))
+        ]
+        for entry in entries:
+            entry["stats"] |= {"data": [entry["stats"]["median"]], "rounds": 1}
+        steps = comparison(ENVIRONMENT, [], {"benchmarks": entries}).benchmarks[1]
+        assert (steps.ratio_low, steps.ratio_to_plain, steps.ratio_high) == (2.0, 2.0, 2.0)
+
     def test_benchmarks_of_something_else_are_left_out(self) -> None:
         """A benchmark that names no scenario is not of a job."""
         assert len(benchmarks()["benchmarks"]) == len(sample().benchmarks) + 1
@@ -254,6 +265,10 @@ class TestFinding:
                 "Interrupted 1 time, steps lost 2 items.",
             ),
             (
+                [run("orders", "steps", verdict="failed")],
+                "Interrupted 1 time, steps failed 1 run.",
+            ),
+            (
                 [run("orders", "plain", "none")],
                 "Never interrupted, the plain loop lost nothing and did nothing twice.",
             ),
@@ -265,7 +280,7 @@ class TestFinding:
                 ),
             ),
         ],
-        ids=["nothing", "all well but plain", "repeated", "lost", "undisturbed", "never finished"],
+        ids=["nothing", "all well but plain", "repeated", "lost", "failed", "undisturbed", "never finished"],
     )
     def test_says_what_the_runs_have_shown(self, records: list[dict[str, Any]], sentence: str) -> None:
         """The sentence says how often each form was interrupted, and all that went wrong."""
