@@ -1,10 +1,13 @@
 """Long background jobs that survive a deploy: steps and iteration, and a harness that proves it."""
 
 from harness.cursor import cursor_type, successor
-from harness.durability import Durability, every, on_stop
+from harness.durability import Durability, every, on_stop, with_transaction
 from harness.enumerators import Enumerator, items, nested, once, times
 from harness.errors import (
+    CancelJob,
     CheckpointInTransaction,
+    CollectionChanged,
+    CompleteEarly,
     CorruptProgress,
     CursorError,
     HarnessError,
@@ -16,6 +19,7 @@ from harness.errors import (
     ProgressError,
     ProgressTooLarge,
     ResumeLimit,
+    RetryLater,
     Superseded,
     UnadvanceableCursor,
     UnsupportedProgress,
@@ -26,7 +30,7 @@ from harness.iteration import IterationJob
 from harness.job import attribute
 from harness.keyset import batches, ranges, records
 from harness.ledger import mark
-from harness.progress import Progress, StopSource, Store
+from harness.progress import Progress, StopSource, Store, TransactionalStore
 from harness.queues.inline import InlineRun, run
 from harness.steps import ContinuableJob, Step
 from harness.stops import Flag, any_of, throttled
@@ -55,8 +59,10 @@ __all__ = [
     "MemoryStore",
     "Progress",
     "Store",
+    "TransactionalStore",
     "every",
     "on_stop",
+    "with_transaction",
     # When to stop
     "Flag",
     "StopSource",
@@ -68,7 +74,10 @@ __all__ = [
     "run",
     "subscribe",
     # Errors
+    "CancelJob",
     "CheckpointInTransaction",
+    "CollectionChanged",
+    "CompleteEarly",
     "CorruptProgress",
     "CursorError",
     "HarnessError",
@@ -80,6 +89,7 @@ __all__ = [
     "ProgressError",
     "ProgressTooLarge",
     "ResumeLimit",
+    "RetryLater",
     "Superseded",
     "UnadvanceableCursor",
     "UnsupportedProgress",

@@ -18,13 +18,17 @@ class Durability:
 
     :ivar items: save after so many items; None for no limit.
     :ivar seconds: save at the first checkpoint after so many seconds; infinity for no limit.
+    :ivar transactional: each save is part of the transaction that the work is done in.
     """
 
     items: int | None = None
     seconds: float = math.inf
+    transactional: bool = False
 
     def __str__(self) -> str:
         limits = []
+        if self.transactional:
+            return "with_transaction()" if self.items == 1 else f"with_transaction(items={self.items})"
         if self.items is not None:
             limits.append(f"items={self.items}")
         if self.seconds != math.inf:
@@ -51,3 +55,17 @@ def every(*, items: int | None = None, seconds: float | None = None) -> Durabili
     if seconds is not None and not 0 <= seconds < math.inf:
         raise JobDefinitionError(f"every(seconds=…) takes a number of 0 or more, found {seconds!r}")
     return Durability(items, math.inf if seconds is None else seconds)
+
+
+def with_transaction(*, items: int = 1) -> Durability:
+    """Commit the work and the cursor together: after SIGKILL nothing is lost, and nothing in the database repeated.
+
+    The job does its work on ``self.session``, a SQLAlchemy session, and does not commit it: for iteration each item is
+    committed with its cursor, or each *items* of them; in steps that is ``with step.transaction() as session:``. Its
+    progress must live in the same database: ``progress_store`` returns a store for it.
+
+    :raises JobDefinitionError: for a number of items that makes no sense.
+    """
+    if type(items) is not int or items < 1:
+        raise JobDefinitionError(f"with_transaction(items=…) takes an int of 1 or more, found {items!r}")
+    return Durability(items, math.inf, transactional=True)

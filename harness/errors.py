@@ -16,10 +16,14 @@
         │   ├── CorruptProgress        not what any version of this package writes
         │   ├── UnsupportedProgress    written by a newer version
         │   └── ProgressTooLarge       over the size cap
+        ├── CollectionChanged          what is iterated is no longer what it was
         ├── Superseded                 another execution of the same job has taken over
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
     └── Interrupt                      stands apart: ``except Exception`` must not swallow it
+        ├── CompleteEarly              raised by a job that is done before its last item
+        ├── CancelJob                  raised by a job that ends itself for good
+        └── RetryLater                 raised by a job that goes on after a while
 """
 
 from __future__ import annotations
@@ -80,6 +84,10 @@ class ProgressTooLarge(ProgressError):
     """The progress is larger than the cap; keep large data in the database and its key in the cursor."""
 
 
+class CollectionChanged(HarnessError):
+    """What is iterated has changed since the job began; going on could skip items or do them again."""
+
+
 class Superseded(HarnessError):
     """Another execution of this job has taken over; this one must not write any more."""
 
@@ -100,3 +108,30 @@ class Interrupt(BaseException):
     def __init__(self, reason: str = "stopping") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class CompleteEarly(Interrupt):
+    """Raised by a job: the rest need not be done; ``on_complete`` runs, and the job counts as completed (I15)."""
+
+    def __init__(self, reason: str = "completed early") -> None:
+        super().__init__(reason)
+
+
+class CancelJob(Interrupt):
+    """Raised by a job: end it for good; ``on_cancel`` runs and ``on_complete`` does not (I15, S4)."""
+
+    def __init__(self, reason: str = "cancelled by the job") -> None:
+        super().__init__(reason)
+
+
+class RetryLater(Interrupt):
+    """Raised by a job: go on in *delay* seconds, with the item or step that was in progress (I15).
+
+    :ivar delay: seconds, in place of the job's ``resume_delay``.
+    """
+
+    def __init__(self, delay: float, reason: str = "retried later") -> None:
+        if not 0 <= delay < float("inf"):
+            raise UsageError(f"RetryLater takes seconds of 0 or more, found {delay!r}")
+        super().__init__(reason)
+        self.delay = delay

@@ -11,6 +11,7 @@ from harness.errors import JobDefinitionError, UsageError
 
 if TYPE_CHECKING:
     from harness.execution import Execution  # runs jobs, and so is above this module
+    from harness.progress import Store
 
 T = TypeVar("T")
 
@@ -104,6 +105,14 @@ class Job:
             raise JobDefinitionError(
                 f"{cls.__name__}.durability takes on_stop() or every(…), found {cls.durability!r}"
             )
+
+    @classmethod
+    def progress_store(cls) -> Store | None:
+        """Return where progress lives; None, the default, means where the queue keeps it.
+
+        Called once an execution, in the process that runs it.
+        """
+        return None
 
     @classmethod
     def path(cls) -> str:

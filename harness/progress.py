@@ -189,6 +189,30 @@ class Store(Protocol):
         """Forget the progress of the job; no error if there is none."""
         ...
 
+    def read(self, key: str) -> str | None:
+        """Return what several jobs share under *key*, or None."""
+        ...
+
+    def replace(self, key: str, before: str | None, after: str) -> bool:
+        """Share *after* under *key* if *before* is what is shared there now, and return whether it was.
+
+        ``before=None`` means that nothing is shared yet. Kept for at least 30 days after the last change.
+        """
+        ...
+
+
+class TransactionalStore(Store, Protocol):
+    """A store in the database where the work is: progress and work are committed together, or neither is."""
+
+    def save_within(self, session: Any, progress: Progress) -> int:
+        """Store the progress in the open transaction of a SQLAlchemy session; the caller commits it.
+
+        It locks the progress of the job until then, so that whoever claims the job waits for the commit and sees it.
+
+        :raises Superseded: if the job was claimed since; roll the transaction back.
+        """
+        ...
+
 
 class Position(Protocol):
     """What a stop source may look at: where the execution is at this checkpoint."""

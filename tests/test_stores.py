@@ -96,6 +96,18 @@ def test_delete_forgets(store: Store) -> None:
         store.save(progress)
 
 
+def test_what_jobs_share_is_replaced_by_one_of_them(store: Store) -> None:
+    """Whoever saw what is shared now may replace it, and nobody else (I32)."""
+    assert store.read("17") is None
+    assert store.replace("17", None, "a")
+    assert not store.replace("17", None, "b")
+    assert store.replace("17", "a", "ä")
+    assert not store.replace("17", "a", "c")
+    assert store.read("17") == "ä"
+    store.delete("17")
+    assert store.read("17") == "ä", "what is shared is not the progress of the job"
+
+
 def test_the_authors_meta_is_left_alone(redis: Redis, job: RQJob) -> None:
     """rq_meta changes its own field only, also if the author saved another in between."""
     store = RQMetaStore(redis)

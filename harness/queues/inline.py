@@ -35,7 +35,7 @@ class InlineRun:
         **kwargs: Any,
     ) -> None:
         self.job_id = job_id or str(uuid.uuid4())
-        self.store = store or MemoryStore()
+        self.store = store or job_class.progress_store() or MemoryStore()
         self._job_class, self._args, self._kwargs = job_class, args, kwargs
         self.stops = list(stops)
         self._durability, self._clock = durability, clock

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 from harness.errors import Superseded
 from harness.progress import Progress
 
@@ -11,6 +13,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
+        self._shared: dict[str, str] = {}
+        self._lock = Lock()
 
     def claim(self, job_id: str) -> Progress:
         """Take the job over with a raised epoch."""
@@ -36,6 +40,18 @@ class MemoryStore:
     def delete(self, job_id: str) -> None:
         """Forget the progress."""
         self._texts.pop(job_id, None)
+
+    def read(self, key: str) -> str | None:
+        """Return what is shared under the key."""
+        return self._shared.get(key)
+
+    def replace(self, key: str, before: str | None, after: str) -> bool:
+        """Share something else, unless somebody was faster."""
+        with self._lock:
+            if self._shared.get(key) != before:
+                return False
+            self._shared[key] = after
+            return True
 
 
 def superseded(progress: Progress, stored: Progress | None) -> Superseded:

@@ -16,6 +16,7 @@ from rq.job import get_current_job
 
 from harness.errors import CorruptProgress
 from harness.progress import Progress
+from harness.stores import shared
 from harness.stores.memory import superseded
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ class RQMetaStore:
     def delete(self, job_id: str) -> None:
         """Forget the progress; the rest of ``meta`` stays."""
         self._change(job_id, lambda _: None)
+
+    def read(self, key: str) -> str | None:
+        """Return what is shared under the key."""
+        return shared.read(self._connection, key)
+
+    def replace(self, key: str, before: str | None, after: str) -> bool:
+        """Share something else, unless somebody was faster."""
+        return shared.replace(self._connection, key, before, after)
 
     def _change(self, job_id: str, change: Change) -> tuple[Progress | None, int]:
         key = RQJob.key_for(job_id)

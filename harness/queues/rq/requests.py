@@ -1,0 +1,88 @@
+"""What is asked of a job from outside: to stop, to pause, to go on, to end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rq.utils import as_text
+
+from harness.stops import CANCEL, PAUSE, Control, Flag
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq import Queue
+
+    from harness.progress import Position
+
+shutdown = Flag()
+"""Set when the worker in this process is asked to stop; every job asks it at its checkpoints."""
+
+REQUEST_TTL = 24 * 3600
+"""Seconds after which a request is forgotten whose job never came."""
+
+_STOP, _CONTROL = "harness:stop:{}", "harness:control:{}"
+
+
+def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
+    """Ask a job, wherever it runs, to stop at its next checkpoint once; it goes on when its turn comes again."""
+    connection.set(_STOP.format(job_id), reason, ex=REQUEST_TTL)
+
+
+def pause(connection: Redis, job_id: str) -> None:
+    """Have a job stop at its next checkpoint, or before it starts, and not go on before :func:`resume`.
+
+    It then waits in RQ's scheduled registry, under a date that is never reached.
+    """
+    connection.set(_CONTROL.format(job_id), PAUSE)
+
+
+def resume(queue: Queue, job_id: str) -> bool:
+    """Take a pause back, and put a job that has paused into its queue; return whether it had.
+
+    If the process dies between the two, the job still waits, and resuming it again does the rest.
+    """
+    queue.connection.delete(_CONTROL.format(job_id))
+    if job_id not in queue.scheduled_job_registry.get_job_ids():
+        return False
+    job = queue.fetch_job(job_id)
+    if job is None:
+        return False
+    with queue.connection.pipeline() as pipeline:
+        queue.scheduled_job_registry.remove(job, pipeline=pipeline)
+        queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as RQ's scheduler does
+        pipeline.execute()
+    return True
+
+
+def cancel(connection: Redis, job_id: str) -> None:
+    """Have a job stop for good at its next checkpoint, or before it starts; its ``on_cancel`` runs (S4).
+
+    Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
+    """
+    connection.set(_CONTROL.format(job_id), CANCEL, ex=REQUEST_TTL)
+
+
+class Requests:
+    """The stop source for what was asked of a job from outside, through Redis."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+
+    def at_start(self, job_id: str) -> Control | None:
+        """Return what holds before any work; a mere stop does not."""
+        return _control(self._connection.get(_CONTROL.format(job_id)))
+
+    def __call__(self, at: Position) -> str | None:
+        """Look for a pause, a cancellation, or a stop, which is taken so that it stops one execution.
+
+        If the process dies after taking it, the request is gone, but so is the execution that it was meant for.
+        """
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.get(_CONTROL.format(at.job_id))
+            pipeline.getdel(_STOP.format(at.job_id))
+            control, reason = pipeline.execute()
+        return _control(control) or (None if reason is None else str(as_text(reason)))
+
+
+def _control(value: Any) -> Control | None:
+    return None if value is None else {str(each): each for each in (PAUSE, CANCEL)}.get(str(as_text(value)))

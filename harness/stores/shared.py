@@ -1,0 +1,41 @@
+"""What several jobs share, in Redis: for the stores that live there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from redis.exceptions import WatchError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+TTL = 30 * 24 * 3600
+"""Seconds that it is kept after the last change."""
+
+_KEY = "harness:shared:{}"
+
+
+def read(connection: Redis, key: str) -> str | None:
+    """Return what is shared under the key, or None."""
+    raw = connection.get(_KEY.format(key))
+    return raw.decode() if isinstance(raw, bytes) else raw
+
+
+def replace(connection: Redis, key: str, before: str | None, after: str) -> bool:
+    """Share *after* if *before* is what is shared now; one transaction under ``WATCH``.
+
+    If only the answer is lost, redis-py raises, and whoever tries again reads first what is shared by then.
+    """
+    name = _KEY.format(key)
+    with connection.pipeline() as pipeline:
+        pipeline.watch(name)
+        raw = pipeline.get(name)
+        if (raw.decode() if isinstance(raw, bytes) else raw) != before:
+            return False
+        pipeline.multi()
+        pipeline.set(name, after, ex=TTL)
+        try:
+            pipeline.execute()
+        except WatchError:
+            return False
+        return True
