@@ -7,9 +7,12 @@ back to the same function it yields exactly the items that come after. ``None`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness.errors import CursorError
+
+if TYPE_CHECKING:
+    from harness.execution import Execution
 
 T = TypeVar("T")
 
@@ -39,6 +42,16 @@ class Enumerator(Generic[T]):
 
     def __iter__(self) -> Iterator[tuple[T, Any]]:
         return iter(self._pairs)
+
+    def within(self, execution: Execution) -> Enumerator[T] | None:
+        """Return what is to be iterated in an execution; None for nothing."""
+        del execution
+        return self
+
+    @property
+    def free_size(self) -> int | None:
+        """The size if it is known without asking anybody, else None."""
+        return None if callable(self._size) else self._size
 
     @property
     def size(self) -> int | None:
