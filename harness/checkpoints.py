@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.durability import Durability
+    from harness.execution import Family
     from harness.job import Job
     from harness.progress import Progress, StopSource, Store
 
@@ -48,6 +49,7 @@ class Checkpoints:
 
     job: Job
     job_id: str
+    family: Family | None
     progress: Progress
     clock: Callable[[], float]
     store: Store
@@ -78,6 +80,11 @@ class Checkpoints:
         self._superseded = False
 
     # What stop sources see, beside step, cursor, items, total and completed.
+
+    @property
+    def family_id(self) -> str:
+        """The id of the job that started this one's parallel run; without one, its own."""
+        return self.family.id if self.family else self.job_id
 
     @property
     def done(self) -> int:

@@ -268,6 +268,11 @@ class Position(Protocol):
         ...
 
     @property
+    def family_id(self) -> str:
+        """The id of the job that started this one's parallel run; without one, its own."""
+        ...
+
+    @property
     def step(self) -> str | None:
         """The step in progress, None between steps."""
         ...
@@ -307,7 +312,7 @@ class StopSource(Protocol):
     A source may have a float attribute ``interval``: it is then asked at most once in so many seconds; without
     it, at every checkpoint. ``float("inf")`` means only when the execution is woken: a source with a method
     ``attach(wake)``, undone by ``detach(wake)``, is given the function that does so. A source with a method
-    ``at_start(job_id)`` is also asked before any work.
+    ``at_start(at)`` is also asked before any work.
     """
 
     def __call__(self, at: Position, /) -> bool | str | None:

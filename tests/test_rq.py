@@ -36,14 +36,19 @@ class Stock(SimpleWorker):
         """Close none."""
 
 
-def work(queue: Queue, worker_class: type[SimpleWorker] = InProcessWorker, **overrides: Any) -> SimpleWorker:
+def work(
+    queue: Queue,
+    worker_class: type[SimpleWorker] = InProcessWorker,
+    max_jobs: int | None = None,
+    **overrides: Any,
+) -> SimpleWorker:
     """Work until the queue is empty."""
     worker = worker_class([queue], connection=queue.connection)
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     }
     with overriding(Overrides(**overrides)):
-        worker.work(burst=True, logging_level="WARNING")
+        worker.work(burst=True, logging_level="WARNING", max_jobs=max_jobs)
     for number, handler in handlers.items():
         signal.signal(number, handler)
     return worker
