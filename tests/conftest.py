@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import fakeredis
 import pytest
 from redis import Redis
 from rq import Queue
 
-from tests import jobs, postgresql
+from harness import UsageError
+from harness.servers import Server, postgresql_server, redis_server
+from tests import jobs
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +39,30 @@ def queue(redis: Redis) -> Queue:
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
     """Yield the URL of a PostgreSQL of this process; without one installed skip, or fail where it is required."""
-    programs = postgresql.find()
-    if programs is None:
-        reason = "PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin nor on the path"
-        if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with postgresql.server(programs) as url:
-        yield url
+    with _required(postgresql_server()) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Yield the URL of a Redis server of this process; without one installed skip, or fail where it is required."""
+    with _required(redis_server()) as server:
+        yield server.url
+
+
+@pytest.fixture
+def real_redis(redis_url: str) -> Iterator[Redis]:
+    """Yield a connection to the Redis server of this process, which is empty again after the test."""
+    with Redis.from_url(redis_url) as connection:
+        yield connection
+        connection.flushdb()
+
+
+@contextmanager
+def _required(starting: AbstractContextManager[Server]) -> Iterator[Server]:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(starting)
+        except UsageError as missing:
+            (pytest.fail if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1" else pytest.skip)(str(missing))
+        yield server
