@@ -284,6 +284,26 @@ def test_a_request_in_the_middle_of_a_transaction_waits_for_its_end(
     assert (ended.outcome, ended.reason, effects()) == ("interrupted", "deploy", [0, 1, 2])
 
 
+@pytest.mark.parametrize("durability", [with_transaction(), every(items=1), on_stop()])
+def test_a_block_that_fails_takes_its_cursor_back(engine: sa.Engine, durability: Durability) -> None:
+    """An error after the cursor was moved rolls back the work, so the item comes again."""
+
+    class Job(InSteps):
+        def work(self, step: Step) -> None:
+            for item in range(step.cursor, self.count):
+                with step.transaction():
+                    step.advance()
+                    Work.on(self, item)
+                assert step.cursor == item + 1
+
+    def fail(_: Any) -> None:
+        raise ValueError
+
+    once(Job, 2, fail)
+    InlineRun(Job, 5, durability=durability).drain()
+    assert effects() == list(range(5))
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_what_is_done_stays_done_when_a_job_completes_early(engine: sa.Engine, size: int) -> None:
     """Also where the commit of several items was still to come."""
