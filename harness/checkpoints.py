@@ -121,10 +121,8 @@ class Checkpoints:
 
         :raises Interrupt: if the job shall stop here.
         """
-        if (
-            self.holding
-        ):  # woken in the middle of a transaction: whoever holds it looks again when it is committed
-            return
+        if self.holding:
+            return  # in the middle of a transaction, whose end is a checkpoint
         if self._reason is not None:  # somebody swallowed it; again, until it gets through
             self.look_at = NOW
             raise Interrupt(self._reason)
