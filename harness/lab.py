@@ -211,7 +211,7 @@ class Trial:
         while len(self._attempts) < MAX_EXECUTIONS:
             self._attempts.append(_Attempt(time.perf_counter()))
             self._position.items = 0
-            worker = rq.InProcessWorker([self._queue], connection=self._connection)
+            worker = rq.SimpleWorker([self._queue], connection=self._connection, commands=False)
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)
             self._attempts[-1].end = time.perf_counter()

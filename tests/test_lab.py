@@ -13,7 +13,6 @@ from harness import IterationJob, NothingInterrupted, UsageError, every, mark, t
 from harness.compare import comparison
 from harness.interruptions import parse
 from harness.lab import Lab, environment
-from harness.queues.rq import InProcessWorker
 from harness.scenario import Effects, Scenario
 from tests.jobs import DONE, CountInSteps
 
@@ -147,6 +146,5 @@ def test_what_a_lab_cannot_work_with_is_refused(tmp_path: Path) -> None:
 
 def test_a_worker_leaves_the_signal_handlers_as_they_were(lab: Lab) -> None:
     """What holds during a trial does not outlive it."""
-    assert InProcessWorker.subscribe.__doc__ == "Open no command channel."
     lab.run(numbers_scenario(), "steps", parse("signal:INT@count:3"))
     assert DONE.count(3) == 1

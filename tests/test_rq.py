@@ -8,22 +8,23 @@ from datetime import date
 from typing import Any
 
 import pytest
+import rq
 from redis import Redis
-from rq import Queue, Retry, SimpleWorker
+from rq import Queue, Retry
 from rq.job import JobStatus, get_current_job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from harness import CursorError, UsageError, every
 from harness.overrides import Overrides, overriding
-from harness.queues.rq import InProcessWorker, cancel, enqueue, pause, perform, request_stop, resume
+from harness.queues.rq import SimpleWorker, cancel, enqueue, pause, perform, request_stop, resume
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
 from tests.jobs import CountByIteration, CountInSteps, Dates, FailAt
 
 
-class Stock(SimpleWorker):
+class Stock(rq.SimpleWorker):
     """RQ's own worker, but for its command channel, which takes a thread."""
 
     def __init__(self, queues: Any, *, connection: Redis) -> None:
@@ -38,10 +39,10 @@ class Stock(SimpleWorker):
 
 def work(
     queue: Queue,
-    worker_class: type[SimpleWorker] = InProcessWorker,
+    worker_class: type[rq.SimpleWorker] = SimpleWorker,
     max_jobs: int | None = None,
     **overrides: Any,
-) -> SimpleWorker:
+) -> rq.SimpleWorker:
     """Work until the queue is empty."""
     worker = worker_class([queue], connection=queue.connection)
     handlers = {
@@ -54,10 +55,10 @@ def work(
     return worker
 
 
-@pytest.mark.parametrize("worker_class", [InProcessWorker, Stock])
+@pytest.mark.parametrize("worker_class", [SimpleWorker, Stock])
 @pytest.mark.parametrize("job_class", [CountInSteps, CountByIteration])
 def test_an_interrupted_job_goes_on_under_the_same_id(
-    queue: Queue, done: list[object], job_class: Any, worker_class: type[SimpleWorker]
+    queue: Queue, done: list[object], job_class: Any, worker_class: type[rq.SimpleWorker]
 ) -> None:
     """It is back in its queue after each interruption, and finished in the end; RQ's own worker manages it too."""
     job = enqueue(queue, job_class, 20, options={"job_id": "7"})

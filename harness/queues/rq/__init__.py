@@ -4,7 +4,7 @@
 
     queue = Queue("default", connection=redis, serializer="json")
     enqueue(queue, Import, 17)
-    # rq worker --worker-class harness.queues.rq.InProcessWorker --serializer json
+    # rq worker --worker-class harness.queues.rq.Worker
 
 What RQ calls is :func:`perform`. It ends an interrupted execution by returning an :class:`Interruption`, which
 is an ``rq.Retry``: so even RQ's stock worker puts the job back into its queue, under the same id. Our workers do
@@ -13,10 +13,11 @@ the same without counting a failure or writing a result for it.
 
 from harness.queues.rq.instances import scale
 from harness.queues.rq.jobs import Interruption, enqueue, perform
+from harness.queues.rq.recovery import keep_recovering, recover
 from harness.queues.rq.requests import Requests, cancel, pause, request_stop, resume
-from harness.queues.rq.worker import InProcessWorker
+from harness.queues.rq.worker import SimpleWorker, SpawnWorker, Worker
 
 __all__ = [
-    "InProcessWorker", "Interruption", "Requests", "cancel", "enqueue", "pause", "perform", "request_stop", "resume",
-    "scale",
+    "Interruption", "Requests", "SimpleWorker", "SpawnWorker", "Worker", "cancel", "enqueue", "keep_recovering",
+    "pause", "perform", "recover", "request_stop", "resume", "scale",
 ]  # fmt: skip

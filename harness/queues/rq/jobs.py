@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from rq.job import get_current_job
 from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
-from harness import execution, overrides
+from harness import overrides
 from harness.errors import Superseded, UsageError
-from harness.execution import Portion
+from harness.execution import Execution, Portion
 from harness.job import Job, find
+from harness.queues.rq import leases
 from harness.queues.rq.instances import family_of
+from harness.queues.rq.recovery import forget, queue_of
 from harness.queues.rq.requests import PERFORM, Requests, shutdown
 from harness.stops import throttled
 from harness.stores.rq_meta import RQMetaStore
@@ -25,11 +28,18 @@ from harness.stores.rq_meta import RQMetaStore
 if TYPE_CHECKING:
     from rq import Queue
 
+    from harness.progress import StopSource
+    from harness.queues.rq.leases import Lease
+
 POLL_SECONDS = 0.5
 """How often, at most, a job looks into Redis whether it shall stop."""
 
 PARKED = 100 * 365 * 24 * 3600
 """Seconds until a job that waits for somebody would run by itself."""
+
+
+ROUND = "continuation_round"
+"""The key in ``job.meta`` that tells which round of RQ's ``Repeat`` the progress belongs to."""
 
 
 class Interruption(Retry):
@@ -84,6 +94,7 @@ def perform(
 ) -> Interruption | None:
     """Run one execution of the job that RQ is working on; called by RQ, not by people.
 
+    :raises Superseded: if another execution has taken the job over; only under our workers, and RQ's SimpleWorker.
     :raises Exception: what the job raised, if it is not resumed; RQ's ``Retry`` then goes on at the cursor.
     """
     job_class = find(path)
@@ -92,28 +103,102 @@ def perform(
     current = get_current_job()
     if current is None or current.connection is None:
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
-    asked, more = overrides.current, more or {}
-    seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
-    requests = throttled(Requests(current.connection), seconds, clock=asked.clock)
-    after, limit = more.get("portion", (None, None))
-    attempt = execution.Execution(
-        job_class,
-        current.id,
-        job_class.progress_store() or RQMetaStore(current.connection),
-        args=[cursors.decode(value) for value in args],
-        kwargs={name: cursors.decode(value) for name, value in kwargs.items()},
-        stops=[shutdown, requests],
-        portion=execution.Portion(cursors.decode(after), limit) if "portion" in more else None,
-        family=family_of(current, [path, args, kwargs], more),
-    )
-    ended = attempt.run()
-    if ended.outcome == "superseded":
-        # Not a success: that would start dependents while the execution that has taken over is still at work.
-        raise Superseded(f"another execution of job {current.id} has taken over; this one has left it alone")
-    if ended.outcome == "completed":
-        return None
-    delay = PARKED if ended.outcome in {"paused", "cancelled"} else ended.delay
-    return Interruption(ended.reason or ended.outcome, delay, cancelled=ended.outcome == "cancelled")
+    attempt = _Attempt(job_class, current, [path, args, kwargs], more or {})
+    if leases.current is not None:
+        return attempt.run(leases.current)
+    lease = leases.find(current)  # the worker is RQ's own
+    if lease is None:
+        return attempt.run(None)
+    with lease:
+        try:
+            return attempt.run(lease)
+        except Superseded:
+            _leave(current, lease)
+            raise
+
+
+class _Attempt:
+    """One call of :func:`perform`."""
+
+    def __init__(self, job_class: type[Job], current: RQJob, call: list[Any], more: dict[str, Any]) -> None:
+        self._job_class, self._current, self._call, self._more = job_class, current, call, more
+        self._store = job_class.progress_store() or RQMetaStore(current.connection)
+
+    def run(self, lease: Lease | None) -> Interruption | None:
+        """Run the execution, and say how it ended only if the job is still its own."""
+        if lease is not None:
+            lease.begun()
+        self._begin_round()
+        try:
+            ended = self._execution(lease).run()
+        except Exception as error:
+            if lease is not None and not lease.owned():
+                raise self._superseded() from error
+            raise
+        if ended.outcome == "superseded" or (lease is not None and not lease.owned()):
+            # Not a success: that would start dependents while the execution that has taken over is still at work.
+            raise self._superseded()
+        if ended.outcome == "completed":
+            self._end_round()
+            return None
+        delay = PARKED if ended.outcome in {"paused", "cancelled"} else ended.delay
+        return Interruption(ended.reason or ended.outcome, delay, cancelled=ended.outcome == "cancelled")
+
+    def _execution(self, lease: Lease | None) -> Execution:
+        asked = overrides.current
+        seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
+        requests = Requests(self._current.connection, self._current.worker_name)
+        stops: list[StopSource] = [shutdown, throttled(requests, seconds, clock=asked.clock)]
+        if lease is not None:
+            stops += [lease.lost, lease.orphaned]
+        _, args, kwargs = self._call
+        after, limit = self._more.get("portion", (None, None))
+        return Execution(
+            self._job_class,
+            self._current.id,
+            self._store,
+            args=[cursors.decode(value) for value in args],
+            kwargs={name: cursors.decode(value) for name, value in kwargs.items()},
+            stops=stops,
+            portion=Portion(cursors.decode(after), limit) if "portion" in self._more else None,
+            family=family_of(self._current, self._call, self._more),
+        )
+
+    def _begin_round(self) -> None:
+        """Forget the progress of the round before, if RQ's ``Repeat`` has begun another.
+
+        Death after it: what was forgotten is forgotten again, as long as nothing else is stored.
+        """
+        done, left = self._current.meta.get(ROUND), self._current.repeats_left
+        if isinstance(done, int) and left is not None and left < done:
+            self._store.delete(self._current.id)
+            del self._current.meta[ROUND]
+            self._current.save_meta()
+
+    def _end_round(self) -> None:
+        """Note which round of RQ's ``Repeat`` is done; RQ writes it together with the next one's place in the queue."""
+        if self._current.repeats_left:
+            self._current.meta[ROUND] = self._current.repeats_left
+
+    def _superseded(self) -> Superseded:
+        return Superseded(
+            f"another execution of job {self._current.id} has taken over; this one has left it alone"
+        )
+
+
+def _leave(current: RQJob, lease: Lease) -> None:
+    """End a work horse of RQ's own worker without a word on the job, which is another execution's now.
+
+    RQ's worker takes an error for a failure, and a Retry for a reason to write the whole job anew; of a work horse that
+    ends well without having said anything it takes no notice. Its SimpleWorker has none: there the job shows as
+    failed until the other execution has ended.
+    """
+    if not lease.in_horse:
+        return
+    with current.connection.pipeline() as pipeline:
+        forget(current.connection, queue_of(current), pipeline, current, lease.entry)
+        pipeline.execute()
+    os._exit(os.EX_OK)
 
 
 def _shown(args: Sequence[Any], kwargs: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rq.utils import as_text
+from rq.worker import BaseWorker
 
 from harness.stops import CANCEL, PAUSE, Control, Flag
 
@@ -70,25 +71,33 @@ def cancel(connection: Redis, job_id: str) -> None:
 
 
 class Requests:
-    """The stop source for what was asked of a job from outside, through Redis."""
+    """The stop source for what was asked of a job from outside, through Redis.
 
-    def __init__(self, connection: Redis) -> None:
+    :param worker_name: the RQ worker whose shutdown stops the job too: RQ's own worker notes that it was asked to
+        stop (``shutdown_requested_date``), but does not tell its work horse.
+    """
+
+    def __init__(self, connection: Redis, worker_name: str | None = None) -> None:
         self._connection = connection
+        self._worker_key = BaseWorker.redis_worker_namespace_prefix + (worker_name or "")
 
     def at_start(self, at: Position) -> Control | None:
         """Return what holds before any work; a mere stop does not."""
         return _control(self._connection.mget(_controls(at)))
 
     def __call__(self, at: Position) -> str | None:
-        """Look for a pause, a cancellation, or a stop, which is taken so that it stops one execution.
+        """Look for a pause, a cancellation, the worker's shutdown, or a stop, which is taken so that it stops once.
 
         If the process dies after taking it, the request is gone, but so is the execution that it was meant for.
         """
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.mget(_controls(at))
             pipeline.getdel(_STOP.format(at.job_id))
-            controls, reason = pipeline.execute()
-        return _control(controls) or (None if reason is None else str(as_text(reason)))
+            pipeline.hget(self._worker_key, "shutdown_requested_date")
+            controls, reason, leaving = pipeline.execute()
+        if reason is not None:
+            return _control(controls) or str(as_text(reason))
+        return _control(controls) or ("stopping" if leaving else None)
 
 
 def _controls(at: Position) -> list[str]:

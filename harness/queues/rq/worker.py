@@ -1,90 +1,77 @@
-"""RQ's workers, whose jobs hear of a shutdown and are put back into their queue without counting as failed."""
+"""RQ's three workers, whose jobs hear of a shutdown and outlive their workers.
+
+::
+
+    rq worker --worker-class harness.queues.rq.Worker
+    rq worker-pool --worker-class harness.queues.rq.Worker
+
+They differ from RQ's in these methods of ``rq.worker.BaseWorker`` and its heirs, for jobs of this package only
+unless said otherwise:
+
+* ``__init__``: JSON in place of pickle, for all jobs.
+* ``work``: puts the signal handlers back, and sweeps for the dead meanwhile.
+* ``dequeue_job_and_maintain_ttl``, ``_shutdown``: a signal between two jobs loses none, for all jobs.
+* ``execute_job``: a job that was taken out of the queue just then goes back to its front, for all jobs.
+* ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``: the job
+  hears of SIGTERM and SIGINT.
+* ``request_force_stop``: the job of a horse killed by a second signal is put back.
+* ``perform_job``, ``cleanup_execution``: a lease is held on the job.
+* ``handle_job_retry``: an interruption is no retry. ``_finalize_failure``: nor is being superseded a failure.
+* ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
+* ``clean_registries``: the jobs of the dead are put back before RQ would fail them.
+
+The first half of it is in :mod:`harness.queues.rq.signals`, the other in :mod:`harness.queues.rq.endings`.
+"""
 
 from __future__ import annotations
 
-import signal
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rq import Retry, SimpleWorker
-from rq.job import Job as RQJob
-from rq.job import JobStatus
-from rq.rate_limit import release_slot
-from rq.serializers import JSONSerializer
-from rq.utils import now
+import rq
+from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
+from rq.worker import BaseWorker
 
-from harness.queues.rq.jobs import Interruption
-from harness.queues.rq.requests import shutdown
-
-if TYPE_CHECKING:
-    from rq import Queue
-    from rq.executions import Execution as RQExecution
-    from rq.registry import StartedJobRegistry
+from harness.queues.rq.endings import Endings
+from harness.queues.rq.signals import HorseSignals, Signals
 
 
-class InProcessWorker(SimpleWorker):
-    """RQ's SimpleWorker, whose jobs hear of SIGTERM and SIGINT and stop at their next checkpoint.
+class _JSON(BaseWorker):
+    """A worker that never loads a pickle."""
 
-    It works in the thread that calls ``work()``, which must be the main one, for signals. Its command channel is
-    off: it takes a thread, and there is nobody who would send it commands.
+    def __init__(
+        self, queues: Any, name: str | None = None, *, serializer: Any = None, **kwargs: Any
+    ) -> None:
+        super().__init__(queues, name, serializer=_no_pickle(serializer), **kwargs)
+        for queue in self.queues:  # rq's commands make them with the default, pickle, before they ask
+            queue.serializer = _no_pickle(queue.serializer)
+
+
+def _no_pickle(serializer: Any) -> Any:
+    found = resolve_serializer(serializer)
+    return JSONSerializer if found is DefaultSerializer else found
+
+
+class Worker(HorseSignals, Endings, _JSON, rq.Worker):
+    """RQ's ``Worker``, which forks a work horse for each job."""
+
+
+class SpawnWorker(HorseSignals, Endings, _JSON, rq.SpawnWorker):
+    """RQ's ``SpawnWorker``, which starts a fresh interpreter for each job."""
+
+
+class SimpleWorker(Signals, Endings, _JSON, rq.SimpleWorker):
+    """RQ's ``SimpleWorker``, which works in its own process.
+
+    ``work()`` must be called in the main thread, for signals.
+
+    :param commands: whether it listens to RQ's commands, which takes a thread.
     """
 
-    def __init__(self, queues: Any, *, serializer: Any = JSONSerializer, **kwargs: Any) -> None:
-        super().__init__(queues, serializer=serializer, **kwargs)
-
-    def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, and put the signal handlers back that were there before."""
-        before = {
-            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-        }
-        shutdown.clear()
-        try:
-            return super().work(*args, **kwargs)
-        finally:
-            shutdown.clear()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_warm_shutdown_request(self) -> None:
-        """Tell the job: it runs in this process, so a flag is enough."""
-        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
-        shutdown.set()
+    def __init__(self, queues: Any, name: str | None = None, *, commands: bool = True, **kwargs: Any) -> None:
+        super().__init__(queues, name, **kwargs)
+        self._commands = commands
 
     def subscribe(self) -> None:
-        """Open no command channel."""
-
-    def unsubscribe(self) -> None:
-        """Close no command channel."""
-
-    def handle_job_retry(
-        self,
-        job: RQJob,
-        queue: Queue,
-        retry: Retry,
-        started_job_registry: StartedJobRegistry,
-        execution: RQExecution,
-    ) -> None:
-        """Put an interrupted job back into its queue; what else returns a Retry is RQ's business."""
-        if not isinstance(retry, Interruption):
-            super().handle_job_retry(job, queue, retry, started_job_registry, execution)
-            return
-        job._result = None  # noqa: SLF001 - an interruption is no result, and RQ would store it as one
-        with self.connection.pipeline() as pipeline:
-            # One transaction: the job leaves the started registry and is queued again, or neither. Death before it:
-            # RQ recovers the job from the started registry, and its progress is already saved.
-            if job.ended_at and job.started_at:
-                self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
-            delay = retry.intervals[0]
-            if retry.cancelled:
-                job.set_status(JobStatus.CANCELED, pipeline=pipeline)
-                queue.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
-            elif delay:
-                queue.schedule_job(job, now() + timedelta(seconds=delay), pipeline=pipeline)
-            else:
-                queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
-            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
-            pipeline.execute()
-        release_slot(job)
-        self.log.info(
-            "Worker %s: job %s interrupted (%s), back in its queue", self.name, job.id, retry.reason
-        )
+        """Open the command channel, if it has one."""
+        if self._commands:
+            super().subscribe()  # type: ignore[no-untyped-call]

@@ -1,0 +1,171 @@
+"""How a worker tells RQ that an execution has ended.
+
+RQ knows success and failure. An interruption is neither: it counts nowhere, and the job is queued again. Nor is the
+death of the process: the job is queued again too. And an execution that another one has replaced has nothing to
+tell: the job is not its own.
+
+Each of these is one transaction that also removes the execution from the started registry, made only if it is still
+there. Death before it: the job is recovered from there. Death after it: all is told.
+"""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from rq.job import JobStatus
+from rq.rate_limit import release_slot
+from rq.utils import now
+from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
+
+from harness.errors import Superseded
+from harness.queues.rq.jobs import Interruption
+from harness.queues.rq.leases import LEASES, Lease, registered, while_owned
+from harness.queues.rq.recovery import Sweeper, is_ours, put_back, put_back_dequeued
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from redis.client import Pipeline
+    from rq import Queue, Retry
+    from rq.executions import Execution as RQExecution
+    from rq.job import Job as RQJob
+    from rq.registry import StartedJobRegistry
+
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, "TracebackType | None"]
+
+
+class Endings(BaseWorker):
+    """The part of our workers that has to do with the ends of executions."""
+
+    _cold = False
+    _killed = False
+    """Whether this worker has killed its horse itself, on a command or after a timeout."""
+
+    _died: str | None = None
+    """The id of the job whose horse was found dead."""
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work, and meanwhile put the jobs of the dead back into their queues."""
+        sweeper = Sweeper(self.connection).beat()
+        sweeper.start()
+        try:
+            return super().work(*args, **kwargs)
+        finally:
+            sweeper.close()
+
+    def clean_registries(self) -> None:
+        """Put the jobs of the dead back first: RQ's maintenance would fail them."""
+        Sweeper(self.connection).sweep()
+        super().clean_registries()  # type: ignore[no-untyped-call]
+
+    def execute_job(self, job: RQJob, queue: Queue) -> None:
+        """Execute the job."""
+        self._killed, self._died = False, None
+        super().execute_job(job, queue)
+
+    def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
+        """Perform the job, and tell Redis meanwhile that this process is at work on it."""
+        if not is_ours(job):
+            return super().perform_job(job, queue, execution)
+        with Lease(job, execution.id, worker_pid=self.pid if self.is_horse else None) as lease:
+            if not lease.owned():  # taken for dead before it had begun
+                self._leave_alone(job, execution)
+                return False
+            return super().perform_job(job, queue, execution)
+
+    def cleanup_execution(self, job: RQJob, pipeline: Pipeline, execution: RQExecution | None = None) -> None:
+        """Remove the lease with the execution's other records."""
+        super().cleanup_execution(job, pipeline, execution)
+        if execution is not None:
+            pipeline.zrem(LEASES, execution.composite_key)
+
+    # Interrupted.
+
+    def handle_job_retry(
+        self,
+        job: RQJob,
+        queue: Queue,
+        retry: Retry,
+        started_job_registry: StartedJobRegistry,
+        execution: RQExecution,
+    ) -> None:
+        """Put an interrupted job back into its queue; what else returns a Retry is RQ's business."""
+        if not isinstance(retry, Interruption):
+            super().handle_job_retry(job, queue, retry, started_job_registry, execution)
+            return
+        job._result = None  # noqa: SLF001 - an interruption is no result, and RQ would store it as one
+
+        def write(pipeline: Pipeline) -> None:
+            if job.ended_at and job.started_at:
+                self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
+            delay = retry.intervals[0]
+            if retry.cancelled:
+                job.set_status(JobStatus.CANCELED, pipeline=pipeline)
+                queue.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
+            elif delay:
+                queue.schedule_job(job, now() + timedelta(seconds=delay), pipeline=pipeline)
+            else:
+                queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
+            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
+
+        owned = registered(started_job_registry.key, execution.composite_key)
+        if not while_owned(job.key, self.connection, owned, write):
+            self._leave_alone(job, execution)
+            return
+        release_slot(job)
+        self.log.info(
+            "Worker %s: job %s interrupted (%s), back in its queue", self.name, job.id, retry.reason
+        )
+
+    # Superseded, or told to leave at once.
+
+    def _finalize_failure(self, job: RQJob, queue: Queue, execution: RQExecution, exc_info: ExcInfo) -> None:
+        """Take neither a superseded execution nor a hurried shutdown for a failure of the job."""
+        kind = exc_info[0] or BaseException
+        if issubclass(kind, Superseded):
+            self._leave_alone(job, execution)
+        elif self._cold and issubclass(kind, SystemExit) and is_ours(job):
+            put_back(self.connection, queue, execution.composite_key, died=False)
+        else:
+            super()._finalize_failure(job, queue, execution, exc_info)
+
+    def _leave_alone(self, job: RQJob, execution: RQExecution) -> None:
+        """Remove the execution, and say nothing of the job, which is another one's."""
+        with self.connection.pipeline() as pipeline:
+            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
+            pipeline.execute()
+        self.log.info("Worker %s: job %s was taken over, it is left alone", self.name, job.id)
+
+    # Dead.
+
+    def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
+        """Kill the horse: not a crash, but what somebody asked for."""
+        self._killed = True
+        super().kill_horse(sig)
+
+    def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
+        """Note that the horse died by itself, or was killed by others; RQ is about to fail its job."""
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
+        if not self._killed and is_ours(job):
+            self._died = job.id
+
+    def handle_job_failure(
+        self,
+        job: RQJob,
+        queue: Queue,
+        started_job_registry: StartedJobRegistry | None = None,
+        exc_string: str = "",
+        execution: RQExecution | None = None,
+    ) -> None:
+        """Put the job of a dead horse back, and one that RQ found stuck before its start; else it is RQ's business."""
+        if execution is not None and self._died == job.id:
+            if put_back(self.connection, queue, execution.composite_key, died=True):
+                self.log.warning(
+                    "Worker %s: the horse of job %s died, it is back in its queue", self.name, job.id
+                )
+        elif execution is None and is_ours(job):
+            put_back_dequeued(self.connection, queue, job.id)
+        else:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)

@@ -1,0 +1,219 @@
+"""Who is at work on a job: leases in Redis, short ones, renewed by the process that does the work.
+
+RQ's own heartbeats are of no use for that: the process that works sends none, and they count in minutes. An
+*execution* is named as in RQ's started registry, ``<job id>:<execution id>``, and whoever takes a job away from an
+execution removes that entry. So:
+
+* an execution owns its job as long as its entry is in the started registry;
+* it is dead when its lease, a score in the sorted set ``harness:leases``, has run out (by the clock of Redis);
+* an execution whose lease is gone has been taken for dead. It stops at its next checkpoint and leaves the queue alone.
+
+If the process dies between any two of these writes, the lease runs out. If only an answer is lost, the next renewal
+writes the same again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError, WatchError
+from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
+from rq.utils import as_text, parse_composite_key
+from rq.worker import BaseWorker
+
+from harness.errors import UsageError
+from harness.stops import Flag
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+    from rq.job import Job as RQJob
+
+    from harness.progress import Position
+
+LEASES = "harness:leases"
+"""The sorted set of executions; the score is the time, in seconds of the Redis server's clock, when the lease ends."""
+
+DEAD_STARTS = "dead_starts"
+"""The field of an RQ job that counts the processes which died before they reached the job's code."""
+
+SETTING, DEFAULT_SECONDS = "HARNESS_RECOVER_SECONDS", 15.0
+
+log = logging.getLogger("harness.rq")
+
+
+def recover_seconds() -> float:
+    """Return within how many seconds a job whose worker died is back in its queue.
+
+    The environment says it, so that it reaches ``rq worker``, its pools and its work horses alike: it must be
+    the same for all workers on one Redis.
+
+    :raises UsageError: if ``HARNESS_RECOVER_SECONDS`` is no number of seconds.
+    """
+    text = os.environ.get(SETTING)
+    if text is None:
+        return DEFAULT_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"{SETTING} takes seconds over 0, such as 15, found {text!r}")
+    return seconds
+
+
+class Beat(threading.Thread):
+    """A thread that does something every so many seconds, until it is closed; errors of Redis are logged.
+
+    Signals never go to it: a handler runs in the main thread, and only what interrupts that one is quick.
+    """
+
+    def __init__(self, name: str, seconds: float, action: Callable[[], object]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._seconds, self._action, self._end = seconds, action, threading.Event()
+
+    def run(self) -> None:
+        """Beat."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
+        while not self._end.wait(self._seconds):
+            try:
+                self._action()
+            except RedisError as error:
+                log.warning("%s: %s; it is tried again", self.name, type(error).__name__)
+            except Exception:
+                log.exception("%s failed; it is tried again", self.name)
+
+    def close(self) -> None:
+        """End it, and wait for that."""
+        self._end.set()
+        self.join(timeout=5)
+
+
+class Lease:
+    """That this process is at work on a job, told to Redis while the context is open.
+
+    :param execution_id: RQ's. :param worker_pid: the process that waits for this one, None if it is this one.
+    :ivar lost: a stop source, set when the execution was taken for dead.
+    """
+
+    def __init__(self, job: RQJob, execution_id: str, *, worker_pid: int | None) -> None:
+        self._connection: Redis = job.connection
+        self._job_key = job.key
+        self._registry = job.started_job_registry.key
+        self.entry = f"{job.id}:{execution_id}"
+        self.lost = Flag()
+        self.in_horse = worker_pid is not None
+        self.orphaned = Orphaned(worker_pid)
+        self._seconds = recover_seconds() * 2 / 3
+        self._offset = 0.0
+        self._beat = Beat(f"harness-lease-{job.id}", self._seconds / 4, self._renew)
+
+    def __enter__(self) -> Lease:
+        """Take the lease, unless the job belongs to somebody else by now."""
+        global current  # noqa: PLW0603 - RQ hands nothing to what it calls
+        seconds, micros = self._connection.time()
+        self._offset = seconds + micros / 1e6 - time.monotonic()
+        if self.owned():
+            self._connection.zadd(LEASES, {self.entry: self._deadline()})
+        else:
+            self.lost.set("lease lost")
+        current = self
+        self._beat.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Renew it no more; it is removed with the execution's other records."""
+        global current  # noqa: PLW0603
+        current = None
+        self._beat.close()
+
+    def owned(self) -> bool:
+        """Return whether nobody has taken the job away from this execution."""
+        return self._connection.zscore(self._registry, self.entry) is not None
+
+    def begun(self) -> None:
+        """Note that the job's code was reached: a death from now on is not counted with those before it."""
+        self._connection.hset(self._job_key, DEAD_STARTS, -1)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._offset + self._seconds
+
+    def _renew(self) -> None:
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.zadd(LEASES, {self.entry: self._deadline()}, xx=True, ch=True)
+            (seconds, micros), there = pipeline.execute()
+        self._offset = seconds + micros / 1e6 - time.monotonic()  # its clock may be set; the next beat knows
+        if not there:
+            self.lost.set("lease lost")
+
+
+current: Lease | None = None
+"""The lease of the job that this process works on; None if its worker, RQ's own, takes none."""
+
+
+def find(job: RQJob) -> Lease | None:
+    """Return a lease for the job that RQ's own worker has called, or None if no worker did."""
+    if job.worker_name is None or job.connection is None:
+        return None
+    with job.connection.pipeline(transaction=False) as pipeline:
+        pipeline.hget(BaseWorker.redis_worker_namespace_prefix + job.worker_name, "pid")
+        pipeline.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(job.worker_name))
+        pid, entries = pipeline.execute()
+    worker_pid = int(pid) if pid and int(pid) == os.getppid() else None
+    for entry in entries:
+        job_id, execution_id = parse_composite_key(as_text(entry))
+        if job_id == job.id:
+            return Lease(job, execution_id, worker_pid=worker_pid)
+    return None
+
+
+class Orphaned:
+    """The stop source for a work horse whose worker was killed: nobody is there to be told of a shutdown.
+
+    :param parent: pid of the worker; None for a process that waits on nobody.
+    """
+
+    interval = 1.0
+
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
+
+    def __call__(self, _: Position) -> str | None:
+        """Return why to stop, once the parent is another process."""
+        return "worker died" if self._parent is not None and os.getppid() != self._parent else None
+
+
+def while_owned(
+    job_key: str, connection: Redis, owns: Callable[[Pipeline], bool], write: Callable[[Pipeline], Any]
+) -> bool:
+    """Do the writes in one transaction if the job is still ours to write to, and return whether it was.
+
+    Whoever takes a job over changes its hash, and that is watched. *write* may be called again after that, and
+    may read what it needs. Death before EXEC: nothing is written, after it everything. If the answer is lost,
+    redis-py raises, and whoever tries again finds that the job is no longer its own.
+    """
+    with connection.pipeline() as pipeline:
+        while True:
+            try:
+                pipeline.watch(job_key)
+                if not owns(pipeline):
+                    return False
+                pipeline.multi()
+                write(pipeline)
+                pipeline.execute()
+            except WatchError:
+                continue  # a heartbeat, or somebody was faster: look again
+            return True
+
+
+def registered(registry_key: str, entry: str) -> Callable[[Pipeline], bool]:
+    """Return the question whether an execution owns its job, for :func:`while_owned`."""
+    return lambda pipeline: pipeline.zscore(registry_key, entry) is not None

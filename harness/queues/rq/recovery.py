@@ -1,0 +1,295 @@
+"""Jobs whose worker died are put back into their queue, with the progress that they have.
+
+Each of our workers sweeps, and ``harness recover`` does for those who have none of ours running; a short lock lets
+one do it at a time, for all queues of that Redis. Found dead is
+
+* an execution whose lease has run out (see :mod:`harness.queues.rq.leases`);
+* an execution that nobody ever took a lease for, such as one that died while it started, or that of RQ's own worker:
+  the first sweep that sees it gives it one, which nobody renews;
+* a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
+  way. (A worker of several queues has no such list in RQ 3: a job that it takes out in the very moment when it is
+  killed is lost, as with RQ's own worker. A signal does not do that.)
+
+How often a job may die is counted by its executions (``Job.max_crashes``). Only deaths before its code was reached are
+counted here, up to the same default.
+
+Jobs that are not ours are left to RQ.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution as RQExecution
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.job_lifecycle import record_job_failure
+from rq.rate_limit import release_slot
+from rq.serializers import JSONSerializer
+from rq.utils import as_text, parse_composite_key
+
+from harness.job import Job
+from harness.queues.rq.leases import (
+    DEAD_STARTS,
+    LEASES,
+    Beat,
+    recover_seconds,
+    registered,
+    while_owned,
+)
+from harness.queues.rq.requests import PERFORM
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+LOCK = "harness:sweep"
+
+DEQUEUED = "dequeued"
+"""In place of an execution's id: the job has none yet."""
+
+UNDONE = {JobStatus.QUEUED, JobStatus.STARTED}
+"""What a job is called that a dead process was at."""
+
+log = logging.getLogger("harness.rq")
+
+
+def is_ours(job: RQJob) -> bool:
+    """Return whether the RQ job is one of this package's; one whose data cannot be read is not."""
+    try:
+        return job.func_name == PERFORM
+    except Exception:  # noqa: BLE001 - depends on the serializer, and on what somebody has put there
+        return False
+
+
+def queue_of(job: RQJob) -> Queue:
+    """Return the queue that the job came from."""
+    return Queue(job.origin, connection=job.connection, serializer=JSONSerializer)
+
+
+def recover(connection: Redis) -> list[str]:
+    """Sweep once, and return the ids of the jobs that were put back.
+
+    A job that nobody had taken a lease for is put back by a later sweep: call it every few seconds, or
+    :func:`keep_recovering`.
+    """
+    return Sweeper(connection).sweep()
+
+
+def keep_recovering(connection: Redis, until: threading.Event) -> None:
+    """Sweep until the event is set."""
+    sweeper = Sweeper(connection)
+    sweeper.turn()
+    while not until.wait(sweeper.interval):
+        sweeper.turn()
+
+
+def put_back(connection: Redis, queue: Queue, entry: str, *, died: bool) -> bool:
+    """Put the job of an execution into its queue, if that execution still owns it, and return whether it did.
+
+    :param entry: the execution, as in RQ's started registry.
+    :param died: whether its process died, and did not merely have to go.
+    """
+    job_id, _ = parse_composite_key(entry)
+    back, failed = False, None
+
+    def write(pipeline: Pipeline) -> None:
+        nonlocal back, failed
+        back, failed = False, None
+        # Read anew under the watch: RQ writes all of a job, and its progress may have moved on.
+        job = _fetch(connection, job_id)
+        if job is not None and job.get_status(refresh=False) in UNDONE and _alone(queue, entry):
+            back = _enqueue(connection, queue, job, pipeline, died=died)
+            failed = None if back else job
+        forget(connection, queue, pipeline, job, entry)
+        pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
+
+    key = RQJob.key_for(job_id)
+    while_owned(key, connection, registered(queue.started_job_registry.key, entry), write)
+    if failed is not None:
+        queue.enqueue_dependents(failed)
+        release_slot(failed)
+    return back
+
+
+def put_back_dequeued(connection: Redis, queue: Queue, job_id: str) -> bool:
+    """Put a job that was taken out of its queue, and never started, to the front of it; return whether it was."""
+    back = False
+
+    def waits(pipeline: Pipeline) -> bool:
+        pipeline.watch(queue.intermediate_queue_key)
+        waiting = pipeline.lrange(queue.intermediate_queue_key, 0, -1)
+        return job_id in map(as_text, waiting) and job_id not in queue.started_job_registry
+
+    def write(pipeline: Pipeline) -> None:
+        nonlocal back
+        job = _fetch(connection, job_id)
+        back = job is not None and job.get_status(refresh=False) == JobStatus.QUEUED
+        pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
+        # Else RQ would take the job for stuck at once, should it ever be seen here again.
+        pipeline.delete(queue.intermediate_queue.get_first_seen_key(job_id))
+        pipeline.zrem(LEASES, f"{job_id}:{DEQUEUED}")
+        if back:
+            queue.push_job_id(job_id, pipeline=pipeline, at_front=True)
+
+    while_owned(RQJob.key_for(job_id), connection, waits, write)
+    return back
+
+
+def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | None, entry: str) -> None:
+    """Remove what tells of an execution, in the transaction of the caller."""
+    execution = RQExecution.from_composite_key(entry, connection)
+    name = connection.hget(execution.key, "worker_name")
+    execution.worker_name = as_text(name) if name else ""
+    if job is None:
+        queue.started_job_registry.remove_execution(execution, pipeline=pipeline)
+    else:
+        execution.delete(job=job, pipeline=pipeline)
+    pipeline.zrem(LEASES, entry)
+
+
+def _alone(queue: Queue, entry: str) -> bool:
+    """Return whether no other execution of the job is registered: that one, dead or alive, has it then."""
+    job_id, execution_id = parse_composite_key(entry)
+    registered_now = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
+    return not any(job == job_id and execution != execution_id for job, execution in registered_now)
+
+
+def _fetch(connection: Redis, job_id: str) -> RQJob | None:
+    try:
+        return RQJob.fetch(job_id, connection=connection, serializer=JSONSerializer)
+    except NoSuchJobError:
+        return None
+
+
+def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, *, died: bool) -> bool:
+    """Put the job into its queue, or fail it if it died too often before it began."""
+    deaths = int(connection.hget(job.key, DEAD_STARTS) or 0)
+    if died and deaths >= Job.max_crashes:
+        reason = (
+            f"CrashLimit: the worker of job {job.id} died {deaths + 1} times before it reached the job's code, "
+            f"allowed are {Job.max_crashes}; its progress was kept: requeue it once the reason is mended"
+        )
+        record_job_failure(job, reason, pipeline)
+        pipeline.hdel(job.key, DEAD_STARTS)
+        log.error("%s", reason)
+        return False
+    if died:
+        pipeline.hincrby(job.key, DEAD_STARTS, 1)
+    queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
+    return True
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one look into Redis shows.
+
+    :ivar now: the server's time. :ivar leases: when each ends, by entry.
+    :ivar started: executions with their queue and when RQ gives them up. :ivar dequeued: jobs that wait for one.
+    """
+
+    now: float
+    leases: dict[str, float]
+    started: dict[str, tuple[Queue, float]]
+    dequeued: dict[str, Queue]
+
+
+class Sweeper:
+    """Looks for the dead and puts their jobs back.
+
+    :param connection: any database of RQ's; all its queues are looked at.
+    :ivar interval: how many seconds may pass between two sweeps.
+    """
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+        self._lease = recover_seconds() * 2 / 3
+        self.interval = recover_seconds() / 6
+
+    def beat(self) -> Beat:
+        """Return a thread that sweeps, not started."""
+        return Beat("harness-sweep", self.interval, self.turn)
+
+    def turn(self) -> None:
+        """Sweep, unless another has just done so."""
+        milliseconds = max(1, int(self.interval * 1000) - 1)
+        if self._connection.set(LOCK, "1", nx=True, px=milliseconds):
+            self.sweep()
+
+    def sweep(self) -> list[str]:
+        """Put the jobs of the dead back, and return their ids; several may do so at the same time."""
+        seen = self._look()
+        back = [self._recover(entry, *seen.started[entry][:1]) for entry in self._dead(seen)]
+        for entry, queue in seen.dequeued.items():
+            if seen.leases.get(entry, math.inf) < seen.now:
+                back.append(self._recover(entry, queue))
+        self._tidy(seen)
+        return [job_id for job_id in back if job_id is not None]
+
+    def _look(self) -> _Seen:
+        queues = Queue.all(self._connection, serializer=JSONSerializer)
+        with self._connection.pipeline(transaction=False) as pipeline:
+            # Leases first: whose lease is seen was registered before, and is seen below unless it has ended since.
+            pipeline.time()
+            pipeline.zrange(LEASES, 0, -1, withscores=True)
+            for queue in queues:
+                pipeline.zrange(queue.started_job_registry.key, 0, -1, withscores=True)
+                pipeline.lrange(queue.intermediate_queue_key, 0, -1)
+            (seconds, micros), leases, *lists = pipeline.execute()
+        started = {
+            as_text(entry): (queue, score)
+            for queue, entries in zip(queues, lists[::2], strict=True)
+            for entry, score in entries
+        }
+        running = {parse_composite_key(entry)[0] for entry in started}
+        dequeued = {
+            f"{as_text(job_id)}:{DEQUEUED}": queue
+            for queue, job_ids in zip(queues, lists[1::2], strict=True)
+            for job_id in job_ids
+            if as_text(job_id) not in running
+        }
+        ends = {as_text(entry): score for entry, score in leases}
+        return _Seen(seconds + micros / 1e6, ends, started, dequeued)
+
+    def _dead(self, seen: _Seen) -> list[str]:
+        dead = []
+        for entry, (_, given_up) in seen.started.items():
+            ends = seen.leases.get(entry)
+            if ends is None and 0 <= given_up < seen.now:
+                dead.append(entry)  # before RQ's maintenance fails it
+            elif ends is not None and ends < seen.now:
+                dead.append(entry)
+        return dead
+
+    def _recover(self, entry: str, queue: Queue) -> str | None:
+        job_id, execution_id = parse_composite_key(entry)
+        job = _fetch(self._connection, job_id)
+        if job is not None and not is_ours(job):
+            self._connection.zadd(LEASES, {entry: math.inf}, xx=True)  # not to be looked at again
+            return None
+        if execution_id == DEQUEUED:
+            back = put_back_dequeued(self._connection, queue, job_id)
+        else:
+            back = put_back(self._connection, queue, entry, died=True)
+        if not back:
+            return None
+        log.warning("job %s: its worker died, it is back in queue %s", job_id, queue.name)
+        return job_id
+
+    def _tidy(self, seen: _Seen) -> None:
+        """Give a lease to those who have none, and remove those of executions that have ended."""
+        known: dict[str, Any] = {**seen.started, **seen.dequeued}
+        new = {entry: seen.now + self._lease for entry in known if entry not in seen.leases}
+        ended = [entry for entry in seen.leases if entry not in known]
+        with self._connection.pipeline(transaction=False) as pipeline:
+            if new:
+                pipeline.zadd(LEASES, new, nx=True)
+            if ended:
+                pipeline.zrem(LEASES, *ended)
+            pipeline.execute()

@@ -1,0 +1,208 @@
+"""How a worker is told to leave, and tells its job.
+
+What RQ does on SIGTERM and SIGINT: between jobs it raises in the middle of whatever it does, so that a job which it
+has just taken out of the queue is left nowhere; at work it waits for the job without telling it. The work horse
+dies of a SIGTERM that reaches it too, as under systemd, and in the moments around ``fork()`` the one or the other
+process loses the signal.
+
+Here a signal only notes the wish, and:
+
+* between jobs the worker looks at it at least once a second; a job that it has taken meanwhile goes back to the front;
+* at work, the horse is sent SIGTERM, which sets a flag that the job asks at its checkpoints. It may come twice,
+  and from anybody;
+* while the horse starts, both signals are blocked in it until it can handle them. The worker looks again once it
+  knows the horse's pid, so that neither order of signal and fork loses one.
+
+Jobs that are not ours keep RQ's handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq.exceptions import DequeueTimeout, StopRequested
+from rq.worker import BaseWorker, WorkerStatus
+
+from harness.queues.rq.recovery import is_ours, put_back, queue_of
+from harness.queues.rq.requests import shutdown
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rq import Queue
+    from rq.job import Job as RQJob
+
+ASKED = {signal.SIGTERM, signal.SIGINT}
+"""The signals that ask a worker to leave."""
+
+TURN_SECONDS = 1
+"""How long an idle worker waits for a job before it looks whether it shall leave."""
+
+
+class Signals(BaseWorker):
+    """The part of our workers that has to do with signals."""
+
+    _cold = False
+    """Whether a second signal has come. (RQ takes two within a second for one: a pool's and the terminal's.)"""
+
+    _pausing = False
+    """Whether the worker merely sleeps, so that it may leave at once."""
+
+    _ours = False
+    """Whether the job at work is one of this package's."""
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work, and put the signal handlers back that were there before."""
+        before = {number: signal.getsignal(number) for number in (*ASKED, signal.SIGALRM)}
+        shutdown.clear()
+        try:
+            return super().work(*args, **kwargs)
+        finally:
+            shutdown.clear()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # In the worker.
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Tell the job."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell the job of this process; workers with a horse tell that."""
+        shutdown.set()
+
+    def _shutdown(self) -> None:
+        """Note the wish; RQ raises here if no job is at work."""
+        self._stop_requested = True
+        if self._pausing:
+            raise StopRequested
+        if self.get_state() != WorkerStatus.BUSY:
+            return
+        try:
+            self.set_shutdown_requested_date()  # type: ignore[no-untyped-call]
+        except RedisError as error:  # in a signal handler, so anything may be on its way to anywhere
+            self.log.warning(
+                "Worker %s: its shutdown could not be noted (%s)", self.name, type(error).__name__
+            )
+        if self.scheduler:
+            self.stop_scheduler()  # type: ignore[no-untyped-call]
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Leave at once, as RQ does; but a job whose horse is killed for that is put back into its queue.
+
+        A job in this process is put back by whoever catches the SystemExit.
+        """
+        horse = self.horse_pid
+        try:
+            super().request_force_stop(signum, frame)
+        except SystemExit:
+            self._cold = True
+            for execution in self.executions.values() if horse and self._ours else ():
+                put_back(self.connection, queue_of(execution.job), execution.composite_key, died=False)
+            raise
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[RQJob, Queue] | None:
+        """Wait for a job in short turns: RQ's loop, which a signal leaves only between two turns."""
+        self.set_state(WorkerStatus.IDLE)
+        self.procline("Listening on " + ",".join(self.queue_names()))  # type: ignore[no-untyped-call]
+        idle_since, retry_in = time.monotonic(), 1.0
+        while not self._stop_requested:
+            try:
+                self.heartbeat()
+                if self.should_run_maintenance_tasks:
+                    self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+                return self._dequeued(None if timeout is None else TURN_SECONDS)
+            except DequeueTimeout:
+                if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
+                    return None
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                self.log.warning(
+                    "Worker %s: no connection to Redis (%s), retrying in %d s", self.name, error, retry_in
+                )
+                self._pause(retry_in)
+                retry_in = min(retry_in * self.exponential_backoff_factor, self.max_connection_wait_time)
+        raise StopRequested
+
+    def _dequeued(self, timeout: int | None) -> tuple[RQJob, Queue] | None:
+        result = self.queue_class.dequeue_any(
+            self._ordered_queues,
+            timeout,
+            connection=self.connection,
+            job_class=self.job_class,
+            serializer=self.serializer,
+            death_penalty_class=self.death_penalty_class,
+        )
+        if result is not None:
+            job, queue = result
+            self.reorder_queues(reference_queue=queue)
+            job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
+            what = f"{job.description} ({job.id})" if self.log_job_description else job.id
+            self.log.info("Worker %s: %s: %s", self.name, queue.name, what)
+        return result
+
+    def _pause(self, seconds: float) -> None:
+        self._pausing = True
+        try:
+            if self._stop_requested:
+                raise StopRequested
+            time.sleep(seconds)
+        finally:
+            self._pausing = False
+
+    def execute_job(self, job: RQJob, queue: Queue) -> None:
+        """Execute the job, unless the worker was asked to leave while it took it."""
+        if self._stop_requested:
+            with self.connection.pipeline() as pipeline:
+                # Death before it: it is in the intermediate queue, and recovered.
+                pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+                queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
+                pipeline.execute()
+            return
+        self._ours = is_ours(job)
+        super().execute_job(job, queue)
+
+
+class HorseSignals(Signals):
+    """The same for workers whose jobs run in a process of their own."""
+
+    def _tell(self) -> None:
+        horse = self.horse_pid
+        if horse and self._ours:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(horse, signal.SIGTERM)
+
+    def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """Start the horse with both signals blocked; it unblocks them when it can handle them."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
+        try:
+            super().fork_work_horse(job, queue)  # type: ignore[misc]  # of RQ's workers that have horses
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+        if self._stop_requested:  # it came before the horse had a pid
+            self._tell()
+
+    def main_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """Begin the horse's life."""
+        self._ours = is_ours(job)  # in a spawned one nobody has said so yet
+        super().main_work_horse(job, queue)
+
+    def setup_work_horse_signals(self) -> None:
+        """Let the job hear of signals; RQ's handlers for jobs that are not ours."""
+        if self._ours:
+            shutdown.clear()
+            for number in ASKED:
+                signal.signal(number, lambda *_: shutdown.set())
+        else:
+            super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
