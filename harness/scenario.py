@@ -51,3 +51,6 @@ class Scenario:
     judge: Callable[[Mailbox], Effects]
     close: Callable[[], None]
     items_per_checkpoint: int = 1
+
+    def __str__(self) -> str:
+        return self.name

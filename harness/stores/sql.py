@@ -118,6 +118,11 @@ class SqlStore:
         for table in (self._progress, self._shared):
             table.create(self._engine, checkfirst=True)
 
+    def drop(self) -> None:
+        """Drop the tables, and with them all progress."""
+        for table in (self._progress, self._shared):
+            table.drop(self._engine, checkfirst=True)
+
     def claim(self, job_id: str) -> Progress:
         """Take the job over with a raised epoch.
 
