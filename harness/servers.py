@@ -54,8 +54,8 @@ class Server:
             "end": end,
         }  # fmt: skip
         launcher = subprocess.Popen(  # noqa: S603 - our own program
-            # -I and -S: neither the environment nor installed packages have a say, or cost time.
-            [sys.executable, "-I", "-S", supervisor.__file__, json.dumps(settings)],
+            # -I: neither the environment nor the folder has a say in what it imports.
+            [sys.executable, "-I", supervisor.__file__, json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True,
         )  # fmt: skip
         launcher.wait()  # the supervisor is its child, and from here on nobody's

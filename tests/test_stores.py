@@ -184,7 +184,7 @@ def test_a_claim_has_the_last_save(store: Store) -> None:
     progress.step = "price"
 
     def save_until_superseded() -> int:
-        for saved in range(100_000):
+        for saved in range(20_000):
             progress.cursor = saved
             try:
                 store.save(progress)

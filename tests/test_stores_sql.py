@@ -195,7 +195,7 @@ def test_commits_and_a_claim_race(engine: sa.Engine, store: TransactionalStore) 
 
     def pay_until_superseded() -> int:
         with Session(engine) as session:
-            for order in range(100_000):
+            for order in range(20_000):
                 if order == 20:
                     together.wait()
                 try:
@@ -309,6 +309,21 @@ def test_what_the_database_refuses_for_other_reasons_is_raised(
             SqlStore(impatient).save_within(other, progress)
         other.rollback()
         session.rollback()
+
+
+def test_a_connection_that_was_cut_is_told_as_that(postgresql_url: str) -> None:
+    """It is an error of the database, and no claim; the next claim finds what was committed."""
+    with database(postgresql_url) as (engine, tables), Session(engine) as session:
+        store = SqlStore(engine, tables=tables)
+        progress = store.claim("17")
+        pid = session.scalar(sa.text("SELECT pg_backend_pid()"))
+        with engine.connect() as other:
+            other.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+        with pytest.raises(OperationalError) as caught:
+            store.save_within(session, progress)
+        assert caught.value.connection_invalidated
+        session.rollback()
+        assert store.claim("17").epoch == 2
 
 
 def test_a_database_that_cannot_be_reached_keeps_its_password(postgresql_url: str, tmp_path: Path) -> None:

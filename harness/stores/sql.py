@@ -153,8 +153,6 @@ class SqlStore:
             stored = session.execute(self._save, values).rowcount  # type: ignore[attr-defined]
         except DBAPIError as error:
             self._check_same_database(session)
-            if error.connection_invalidated:
-                raise
             # The session's transaction cannot be asked any more whether it was refused because of a claim.
             with self._transaction(reading=True) as connection:
                 owner = self._owner(connection, progress)
