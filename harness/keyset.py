@@ -24,6 +24,13 @@ already, as it is after an unflushed change, is the caller's and is left alone.
 **Indexes.** Where all key columns go one way, pages compare row values, ``(a, b) > (?, ?)``, which an index over
 both answers; SQLite looks up only ``a`` in it if ``b`` is an integer primary key. So do all databases where the
 columns go different ways. That is slow if ``a`` has few values.
+
+**A guard.** With ``guard=True`` a cursor also has how many rows there were when the job began, how many were passed,
+and the key of the last one. As many must lie after the cursor as are left, and the last must be the same: that is
+asked at the beginning of every execution, two queries, and known at the end. So it finds rows that moved behind the
+cursor, which would be skipped, and rows that came or moved after it or went from there. Rows that leave the select
+once they are done, as those of ``where(Order.sent.is_(None))``, are no change. What is not noticed is changes that make
+up for one another before the last row: one row goes from there, another comes.
 """
 
 from __future__ import annotations
@@ -43,6 +50,7 @@ from sqlalchemy.orm import Mapper, Session, scoped_session
 from sqlalchemy.orm.util import AliasedInsp
 from sqlalchemy.types import NullType
 
+from harness import guards
 from harness.enumerators import Enumerator
 from harness.errors import CursorError, JobDefinitionError
 from harness.keys import Column, key_of
@@ -74,7 +82,13 @@ _REFUSED = {
 
 
 def records(
-    session: _Session, select: Any, *, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
 ) -> Enumerator[Any]:
     """Yield the rows of a select, one at a time (I26).
 
@@ -83,28 +97,46 @@ def records(
     :param cursor: of the last item done, or None.
     :param columns: one column or a list of them, each perhaps with ``.desc()``; None is the primary key.
     :param batch_size: rows in a page; a page is one query.
+    :param guard: check that no rows come, go or move after the cursor; see the module.
     :raises JobDefinitionError: if the select cannot be read in pages, or not by this key.
     :raises CursorError: if the cursor is not one of this key.
+    :raises CollectionChanged: while iterating, if *guard* finds a change.
     """
     keyset = _Keyset("records()", session, select, columns, batch_size)
-    pairs = chain.from_iterable(starmap(zip, keyset.pages(keyset.parse(cursor))))
-    return Enumerator(pairs, size=keyset.count)
+    tally = keyset.tally(cursor, guard=guard)
+    pairs = chain.from_iterable(starmap(zip, keyset.pages(keyset.parse(tally.position))))
+    watched = tally.over((item, cursor, 1) for item, cursor in pairs) if guard else pairs
+    return Enumerator(watched, size=tally.size)
 
 
 def batches(
-    session: _Session, select: Any, *, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
 ) -> Enumerator[list[Any]]:
     """Yield the rows of a select in lists of *batch_size*, each with the cursor of its last row (I27).
 
     The size counts rows. Parameters and errors are those of :func:`records`.
     """
     keyset = _Keyset("batches()", session, select, columns, batch_size)
-    pages = keyset.pages(keyset.parse(cursor))
-    return Enumerator(((items, cursors[-1]) for items, cursors in pages), size=keyset.count, batched=True)
+    tally = keyset.tally(cursor, guard=guard)
+    pages = keyset.pages(keyset.parse(tally.position))
+    pairs = tally.over((items, cursors[-1], len(items)) for items, cursors in pages)
+    return Enumerator(pairs, size=tally.size, batched=True)
 
 
 def ranges(
-    session: _Session, select: Any, *, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
 ) -> Enumerator[sa.Select[Any]]:
     """Yield the select of each page, not yet run: the given one, restricted to a range of keys (I28).
 
@@ -116,7 +148,10 @@ def ranges(
     Parameters and errors are those of :func:`records`.
     """
     keyset = _Keyset("ranges()", session, select, columns, batch_size)
-    return Enumerator(keyset.ranges(keyset.parse(cursor)), size=lambda: -(-keyset.count() // batch_size))
+    tally = keyset.tally(cursor, guard=guard)
+    return Enumerator(
+        tally.over(keyset.ranges(keyset.parse(tally.position))), size=lambda: -(-tally.size() // batch_size)
+    )
 
 
 class _Key:
@@ -175,8 +210,8 @@ class _Keyset:
             selected += [key.column for key in self.keys]
         self.width = len(selected)
         order = (key.stored.desc() if key.descending else key.stored for key in self.keys)
-        page = select.add_columns(*(column.label(None) for column in selected))
-        self.first_page = page.order_by(*order).limit(batch_size)
+        self.keyed = select.add_columns(*(column.label(None) for column in selected))
+        self.first_page = self.keyed.order_by(*order).limit(batch_size)
         # Not one of its own for each page: SQLAlchemy takes the time of 20 rows to prepare a new select.
         bounds = [sa.bindparam(f"keyset_{index}", type_=NullType()) for index in range(len(self.keys))]
         self.next_page = self.first_page.where(self._side(bounds, after=True))
@@ -193,10 +228,23 @@ class _Keyset:
             found = f"{self.name} resumes from None or {shape}, {keys}; found {cursor!r}"
             raise CursorError(found) from error
 
-    def count(self) -> int:
+    def count(self, after: _Values = None) -> int:
         with _reading(self.session):
-            rows = sa.select(sa.func.count()).select_from(self.select.subquery())
-            return self.session.execute(rows).scalar_one()
+            selected = self._restrict(self.select, after, after=True).subquery()
+            return self.session.execute(sa.select(sa.func.count()).select_from(selected)).scalar_one()
+
+    def tally(self, cursor: Any, *, guard: bool) -> guards.Tally:
+        """Return what knows the size and the position, and what was there when the job began."""
+
+        def last(position: Any) -> Any:
+            with _reading(self.session):
+                page = self._restrict(self.keyed, self.parse(position), after=True)
+                row = self.session.execute(self._last(page)).one_or_none()
+            return None if row is None else self._cursors([[value] for value in row[:-1]])[0]
+
+        return guards.Tally(
+            self.name, cursor, guard=guard, count=lambda position: self.count(self.parse(position)), last=last
+        )
 
     def pages(self, after: _Values) -> Iterator[tuple[list[Any], list[Any]]]:
         """Yield the items and the cursors of one page after the other."""
@@ -211,8 +259,8 @@ class _Keyset:
             # Else this page would stay in memory while the next is read.
             del items, cursors
 
-    def ranges(self, after: _Values) -> Iterator[tuple[sa.Select[Any], Any]]:
-        """Yield the select and the last cursor of one page after the other."""
+    def ranges(self, after: _Values) -> Iterator[tuple[sa.Select[Any], Any, int]]:
+        """Yield the select, the last cursor and the number of rows of one page after the other."""
         more = True
         while more:
             with _reading(self.session):
@@ -223,7 +271,7 @@ class _Keyset:
             (cursor,) = self._cursors([[value] for value in row[:-1]])
             page = self._restrict(self.select, after, after=True)
             after, more = self.parse(cursor), row[-1] == self.batch_size
-            yield self._restrict(page, after, after=False), cursor
+            yield self._restrict(page, after, after=False), cursor, row[-1]
 
     def _read(self, after: _Values) -> tuple[list[Any], list[Any]]:
         values = {f"keyset_{index}": value for index, value in enumerate(after or ())}
