@@ -31,7 +31,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import file_digest
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
@@ -207,9 +207,11 @@ class _Source:
 
     def lines_before(self, offset: int) -> int:
         """Return how many lines end before a byte; only errors need it."""
+        if offset == 0:
+            return 0
         with self.opened() as file:
             lines = _Lines(file, self.encoding, 0)
-            return sum(1 for _ in lines if lines.offset <= offset) if offset else 0
+            return sum(1 for _ in takewhile(lambda _: lines.offset <= offset, lines))
 
 
 class _Table:
@@ -279,8 +281,10 @@ class _Table:
                     position = (index, lines.offset) if source.counts_bytes else index
                     yield row, guards.guarded(position, found) if self.guard else position
             except (csv.Error, UnicodeDecodeError) as error:
-                line = source.lines_before(start) + reader.line_num if source.path else reader.line_num
-                raise csv.Error(f"{source.label}, line {line}: {error}") from error
+                line = source.lines_before(start) + reader.line_num
+                coded = isinstance(error, UnicodeDecodeError)  # which is found some lines ahead
+                where, way_out = ("after line", "; give its encoding=") if coded else ("line", "")
+                raise csv.Error(f"{source.label}, {where} {line}: {error}{way_out}") from error
             if self.guard:
                 guards.compare(source.label, found, source.digest(file))
 

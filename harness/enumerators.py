@@ -181,7 +181,7 @@ def throttle(
     :param backoff: seconds to wait, or a function that returns them.
     :raises RetryLater: while iterating, if the job shall wait.
     """
-    asked = [on] if callable(on) else list(on)
+    asked = list(on) if isinstance(on, Sequence) else [on]
     if not asked or not all(callable(each) for each in asked):
         raise TypeError(f"throttle() takes a function or a list of functions as on, found {on!r}")
     if not callable(backoff):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness import InlineRun, IterationJob
+from harness import Enumerator, InlineRun, IterationJob, RetryLater, UsageError, nested, throttle, times
 from harness.cursor import decode, encode
 from harness.stops import Every
-from tests.enumerator_cases import IN_DATABASE, MOST, PLAIN, Case, World, filled
+from tests.enumerator_cases import IN_DATABASE, MOST, PLAIN, Case, World, filled, never
 
 EVERYWHERE = [
     *(pytest.param("sqlite", case, id=name) for name, case in PLAIN.items()),
@@ -115,3 +115,108 @@ def test_interrupted_anywhere_nothing_is_lost_or_done_twice(
     world, done = world.of(rows, batch_size), list[Any]()
     InlineRun(job_over(world, case, done), stops=[lambda at: len(done) in stops]).drain()
     assert done == case.expected(world)
+
+
+def test_a_throttled_item_is_not_read() -> None:
+    """The job waits before an item is produced, the first too, and is asked again before each one."""
+    read: list[int] = []
+
+    def pairs() -> Iterator[tuple[int, int]]:
+        for number in range(3):
+            read.append(number)
+            yield number, number
+
+    answers = iter([False, True, False, False, True])
+    iterator = iter(throttle(pairs(), on=lambda: next(answers), backoff=7))
+    assert next(iterator) == (0, 0)
+    with pytest.raises(RetryLater) as raised:
+        next(iterator)
+    assert (raised.value.delay, raised.value.reason) == (7, "throttled")
+    assert read == [0]
+    read.clear()
+    iterator = iter(throttle(pairs(), on=lambda: next(answers), backoff=lambda: 0.5))
+    assert next(iterator) == (0, 0)
+    assert next(iterator) == (1, 1)
+    with pytest.raises(RetryLater) as raised:
+        next(iterator)
+    assert raised.value.delay == 0.5
+    assert read == [0, 1]
+    with pytest.raises(RetryLater):
+        next(iter(throttle(pairs(), on=[lambda: False, lambda: True], backoff=0)))
+    assert read == [0, 1]
+
+
+def test_the_first_that_says_wait_is_enough() -> None:
+    """Conditions are asked in turn, outer ones first, each with its own backoff."""
+    asked: list[str] = []
+
+    def condition(name: str, wait: bool) -> Any:
+        return lambda: asked.append(name) or wait  # type: ignore[func-returns-value]
+
+    inner = throttle(times(2, cursor=None), on=[condition("c", True), condition("d", True)], backoff=3)
+    outer = throttle(inner, on=[condition("a", False), condition("b", False)], backoff=5)
+    with pytest.raises(RetryLater) as raised:
+        next(iter(outer))
+    assert (asked, raised.value.delay) == (["a", "b", "c"], 3)
+
+
+def test_throttle_asks_for_the_size_only_if_it_is_needed() -> None:
+    """It keeps what is known, and how to know."""
+    asked: list[int] = []
+    inner = Enumerator([([1], 0)], size=lambda: asked.append(1) or 1, batched=True)  # type: ignore[func-returns-value]
+    outer = throttle(inner, on=never, backoff=0)
+    assert (outer.cheap_size, outer.batched, asked) == (None, True, [])
+    assert (outer.size, outer.size, outer.cheap_size, asked) == (1, 1, 1, [1])
+    assert throttle([(1, 1)], on=never, backoff=0).size is None
+
+
+@pytest.mark.parametrize("wrap", [lambda pairs: throttle(pairs, on=never, backoff=0), lambda pairs: nested(
+    [lambda cursor: pairs, lambda outer, cursor: pairs], cursor=None)])  # fmt: skip
+def test_what_is_wrapped_is_closed_with_the_wrapper(wrap: Any) -> None:
+    """What a generator cleans up does not wait for the garbage collector."""
+    closed: list[int] = []
+
+    def pairs() -> Iterator[tuple[int, int]]:
+        try:
+            yield from ((number, number) for number in range(4))
+        finally:
+            closed.append(1)
+
+    inner = pairs()
+    iterator = iter(wrap(inner))
+    next(iterator)
+    iterator.close()
+    assert closed == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"on": True, "backoff": 1}, TypeError, "takes a function or a list of functions as on, found True"),
+        ({"on": [], "backoff": 1}, TypeError, r"found \[\]"),
+        ({"on": [never, 1], "backoff": 1}, TypeError, "found"),
+        ({"on": never, "backoff": -1}, UsageError, "takes seconds of 0 or more, found -1"),
+    ],
+)
+def test_throttle_refuses_what_it_cannot_ask(options: Any, error: type[Exception], message: str) -> None:
+    """At once, with what was found."""
+    with pytest.raises(error, match=message):
+        throttle([], **options)
+
+
+def test_a_throttled_job_goes_on_after_the_backoff(done: list[object]) -> None:
+    """It is interrupted with its reason, waits, and does each item once (I17, I30)."""
+    answers = iter([False, True, True, False, False, False])
+
+    class Throttled(IterationJob):
+        def build_enumerator(self, *, cursor: Any) -> Any:
+            return throttle(times(3, cursor=cursor), on=lambda: next(answers), backoff=30)
+
+        def each_iteration(self, item: int) -> None:
+            done.append(item)
+
+    ended = InlineRun(Throttled).drain()
+    assert [(each.outcome, each.reason, each.delay) for each in ended[:-1]] == [
+        ("interrupted", "throttled", 30)
+    ] * 2
+    assert done == [0, 1, 2]
