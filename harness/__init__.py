@@ -10,6 +10,7 @@ from harness.errors import (
     CollectionChanged,
     CompleteEarly,
     CorruptProgress,
+    CrashLimit,
     CursorError,
     HarnessError,
     Interrupt,
@@ -19,6 +20,7 @@ from harness.errors import (
     NothingInterrupted,
     ProgressError,
     ProgressTooLarge,
+    QuarantineFull,
     ResumeLimit,
     RetryLater,
     Superseded,
@@ -27,10 +29,13 @@ from harness.errors import (
     UsageError,
 )
 from harness.events import subscribe
+from harness.execution import Portion
 from harness.iteration import IterationJob
 from harness.job import attribute
 from harness.keyset import batches, ranges, records
 from harness.ledger import mark
+from harness.overrides import limit_runtime
+from harness.parallel import parallel, parallel_items
 from harness.progress import Progress, StopSource, Store, TransactionalStore
 from harness.queues.inline import InlineRun, run
 from harness.steps import ContinuableJob, Step
@@ -51,6 +56,8 @@ __all__ = [
     "items",
     "nested",
     "once",
+    "parallel",
+    "parallel_items",
     "ranges",
     "records",
     "throttle",
@@ -71,9 +78,11 @@ __all__ = [
     "Flag",
     "StopSource",
     "any_of",
+    "limit_runtime",
     "throttled",
     # Running and watching
     "InlineRun",
+    "Portion",
     "mark",
     "run",
     "subscribe",
@@ -83,6 +92,7 @@ __all__ = [
     "CollectionChanged",
     "CompleteEarly",
     "CorruptProgress",
+    "CrashLimit",
     "CursorError",
     "HarnessError",
     "Interrupt",
@@ -92,6 +102,7 @@ __all__ = [
     "NothingInterrupted",
     "ProgressError",
     "ProgressTooLarge",
+    "QuarantineFull",
     "ResumeLimit",
     "RetryLater",
     "Superseded",

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness import guards
 from harness.errors import CollectionChanged, CursorError, RetryLater
+
+if TYPE_CHECKING:
+    from harness.execution import Execution
 
 T = TypeVar("T")
 
@@ -42,17 +45,22 @@ class Enumerator(Generic[T]):
     def __iter__(self) -> Iterator[tuple[T, Any]]:
         return iter(self._pairs)
 
+    def within(self, execution: Execution) -> Enumerator[T] | None:
+        """Return what is to be iterated in an execution; None for nothing."""
+        del execution
+        return self
+
+    @property
+    def free_size(self) -> int | None:
+        """The size if it is known without asking anybody, else None."""
+        return None if callable(self._size) else self._size
+
     @property
     def size(self) -> int | None:
         """How many items there are in all, or None if unknown."""
         if callable(self._size):
             self._size = self._size()
         return self._size
-
-    @property
-    def cheap_size(self) -> int | None:
-        """The size if it is known without asking, or None."""
-        return None if callable(self._size) else self._size
 
 
 @contextmanager
@@ -187,7 +195,7 @@ def throttle(
     if not callable(backoff):
         RetryLater(backoff)  # refuses what is no number of seconds
     known = pairs if isinstance(pairs, Enumerator) else Enumerator(pairs)
-    size = known.cheap_size
+    size = known.free_size
     return Enumerator(
         _throttled(known, asked, backoff),
         size=(lambda: known.size) if size is None else size,

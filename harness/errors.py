@@ -12,6 +12,8 @@
         ├── CheckpointInTransaction    a checkpoint while the work is not committed
         ├── InterruptSwallowed         the job caught the interruption and went on
         ├── ResumeLimit                resumed more often than ``max_resumptions``
+        ├── CrashLimit                 died more often than ``max_crashes``
+        ├── QuarantineFull             more items set aside than ``max_quarantined``
         ├── ProgressError              stored progress that cannot be used
         │   ├── CorruptProgress        not what any version of this package writes
         │   ├── UnsupportedProgress    written by a newer version
@@ -66,6 +68,14 @@ class InterruptSwallowed(HarnessError):
 
 class ResumeLimit(HarnessError):
     """The job was resumed as often as it may be (C24)."""
+
+
+class CrashLimit(HarnessError):
+    """The job's worker died as often as it may, without the job getting on."""
+
+
+class QuarantineFull(HarnessError):
+    """So many items failed that it is not the items."""
 
 
 class ProgressError(HarnessError):

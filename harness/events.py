@@ -131,6 +131,129 @@ class ResumeLimitReached(Event):
 
 
 @dataclass(frozen=True)
+class CompletedEarly(Event):
+    """The job said that the rest need not be done (I15)."""
+
+    reason: str
+    description: str
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Completed early {self.description} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class CrashNoticed(Event):
+    """The execution before this one died without a word."""
+
+    crashes_in_a_row: int
+    description: str
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Its worker died {self.description}, {self.crashes_in_a_row} in a row"
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.WARNING
+
+
+@dataclass(frozen=True)
+class CheckpointLate(Event):
+    """A checkpoint came later than a deploy would wait for.
+
+    :ivar gap_s: seconds since one was due. :ivar grace_s: the job's ``grace_period``.
+    """
+
+    gap_s: float
+    grace_s: float
+    description: str
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return (
+            f"No checkpoint for {self.gap_s:.1f} s {self.description}, longer than the grace period of "
+            f"{self.grace_s:g} s: a deploy would kill it there; make its items smaller"
+        )
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.WARNING
+
+
+@dataclass(frozen=True)
+class ItemQuarantined(Event):
+    """An item that failed too often was set aside, and the job goes on."""
+
+    cursor: Any
+    failures: int
+    error: str
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return (
+            f"Set aside the item at cursor {self.cursor!r}, which failed {self.failures} times: {self.error}"
+        )
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.ERROR
+
+
+@dataclass(frozen=True)
+class CollectionDrifted(Event):
+    """The number of items is not what it was when the job began."""
+
+    before: int
+    now: int
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return (
+            f"The collection had {self.before} items and now has {self.now}: items may be skipped or come again; "
+            "guard=True would stop here"
+        )
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.WARNING
+
+
+@dataclass(frozen=True)
+class ParallelStarted(Event):
+    """The instances of a parallel run were enqueued."""
+
+    instances: int
+    slices: int
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Started {self.instances} instances over {self.slices} slices"
+
+
+@dataclass(frozen=True)
+class AllDone(Event):
+    """The last slice of a parallel run is done; ``on_all_done`` runs."""
+
+    slices: int
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"All {self.slices} slices are done"
+
+
+@dataclass(frozen=True)
 class StepEvent(Event):
     """Base of what happens to a step."""
 

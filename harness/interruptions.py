@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stops
 from harness.errors import NothingInterrupted, UsageError
-from harness.execution import Overrides, overriding
+from harness.overrides import Overrides, overriding
 
 if TYPE_CHECKING:
     from harness.stops import Clock, Trigger

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import events
 from harness.cursor import ATOMIC, freeze
 from harness.enumerators import Enumerator
-from harness.errors import JobDefinitionError
+from harness.errors import CompleteEarly, HarnessError, JobDefinitionError, QuarantineFull, UsageError
 from harness.job import Job
+from harness.progress import Quarantined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from harness.execution import Portion
 
 STEP = "each_iteration"
 """The name of the only step that an iteration job has."""
@@ -42,6 +45,34 @@ class IterationJob(Job, abstract=True):
 
     each_iteration: Callable[..., object]
     """Define it as ``each_iteration(self, item, …)``, with the job's arguments: do the work on one item."""
+
+    quarantine: ClassVar[bool] = False
+    """Whether an item that fails again and again, or kills its worker, is set aside, so that the job goes on."""
+
+    max_item_failures: ClassVar[int] = 3
+    """How often in a row an item may fail, or its worker die, before it is set aside."""
+
+    max_quarantined: ClassVar[int] = 100
+    """How many items may be set aside; with more, the job fails."""
+
+    def on_quarantine(self, item: Any, error: str) -> None:
+        """Run when an item was set aside; what is kept of it is its cursor, in ``Progress.quarantined``."""
+
+    def on_all_done(self) -> None:
+        """Run once for a parallel run, by the instance that does the last slice, after it (I32)."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Do the work on an item in a transaction of ``self.session``, in whichever durability the job runs.
+
+        ``with self.transaction() as session:`` commits when the block ends; under ``with_transaction()`` the commit
+        waits for the cursor.
+        """
+        session = self.session  # type: ignore[attr-defined]  # the author's
+        yield session
+        # Died before: nothing happened. Died after, or the answer is lost: it happened, and the item comes again.
+        if not self.execution.transactional:
+            session.commit()
 
     def around_iterate(self) -> AbstractContextManager[Any]:
         """Return a context manager around the work of each execution, ``build_enumerator`` included.
@@ -73,32 +104,68 @@ class IterationJob(Job, abstract=True):
                 f"{name}.each_iteration: the argument name 'cursor' is reserved; rename it"
             )
 
+    @classmethod
+    def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
+        """Refuse a job argument named cursor (I4)."""
+        del portion
+        if "cursor" in kwargs:
+            raise UsageError(
+                f"{cls.__name__}: the argument name 'cursor' is reserved; to start in the middle use Portion(after=…)"
+            )
+
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""
+        execution = self.execution
+        start = execution.portion.after if execution.step is None else execution.cursor
         with self.around_iterate():
-            found = self.build_enumerator(*args, cursor=freeze(self.execution.cursor), **kwargs)
-            if found is None:
-                events.emit(events.NothingToIterate(self.execution.job_id, type(self).__name__))
+            found = self.build_enumerator(*args, cursor=freeze(start), **kwargs)
+            enumerator = None if found is None else self._enumerator(found).within(execution)
+            if enumerator is None:
+                events.emit(events.NothingToIterate(execution.job_id, type(self).__name__))
                 return
-            self._run_enumerator(self._enumerator(found), args, kwargs)
+            if execution.step is None:
+                execution.enter(STEP, start)
+            self._note_drift(enumerator)
+            try:
+                self._run_enumerator(enumerator, args, kwargs)
+            except CompleteEarly:
+                if execution.transactional:
+                    execution.commit(
+                        always=True
+                    )  # what is done stays done; leaving around_iterate would roll it back
+                raise
+            if execution.transactional:
+                execution.commit()
+        execution.completed = [STEP]
+
+    def _note_drift(self, enumerator: Enumerator[Any]) -> None:
+        execution = self.execution
+        if execution.total is None:
+            # Asked once and kept: what is done may have left the collection when the job resumes.
+            execution.total = _least(enumerator.size, execution.portion.limit)
+            return
+        now = _least(enumerator.free_size, execution.portion.limit)
+        if now is not None and now != execution.total:
+            name = type(self).__name__
+            events.emit(events.CollectionDrifted(execution.job_id, name, execution.total, now))
 
     def _run_enumerator(
         self, enumerator: Enumerator[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        execution = self.execution
-        if execution.total is None:
-            # Asked once and kept: what is done may have left the collection when the job resumes.
-            execution.total = enumerator.size
-        execution.step = STEP
+        execution, limit = self.execution, self.execution.portion.limit
         pairs = iter(enumerator)
         try:
-            self._iterate(pairs, args, kwargs, batched=enumerator.batched)
+            if self.quarantine and execution.progress.failures:
+                execution.careful()
+                if execution.progress.failures > self.max_item_failures:
+                    self._set_aside(pairs)
+            wanted = pairs if limit is None else self._first(pairs, limit)
+            self._iterate(wanted, args, kwargs, batched=enumerator.batched)
         finally:
             # A generator's own cleanup must not wait for the garbage collector.
             close = getattr(pairs, "close", None)
             if close is not None:
                 close()
-        execution.completed = [STEP]
 
     def _iterate(
         self,
@@ -115,7 +182,12 @@ class IterationJob(Job, abstract=True):
             # Frozen before the work: a cursor that cannot be stored is refused while nothing is done yet, and
             # one that the enumerator goes on changing stays as it was.
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
-            each(item, *args, **kwargs)
+            try:
+                each(item, *args, **kwargs)
+            except Exception as error:
+                if self.quarantine and not isinstance(error, HarnessError):
+                    execution.fail_item(error)
+                raise
             execution.cursor = position
             execution.items += len(item) if batched else 1
             if subscribers:
@@ -123,6 +195,37 @@ class IterationJob(Job, abstract=True):
                 events.emit(events.ItemDone(execution.job_id, name, position, execution.items))
             if execution.items >= execution.items_at or clock() >= execution.look_at:
                 execution.attend()
+
+    def _first(self, pairs: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
+        while self.execution.done < limit:  # asked before the next is produced
+            try:
+                yield next(pairs)
+            except StopIteration:
+                return
+
+    def _set_aside(self, pairs: Iterator[tuple[Any, Any]]) -> None:
+        """Pass over the item that failed too often, in an execution that it has not yet left in disorder.
+
+        The one write says both that the item was set aside and that the cursor has passed it. Death before it: the
+        next execution sets it aside.
+        """
+        execution, progress = self.execution, self.execution.progress
+        pair = next(pairs, None)
+        if pair is None:
+            return
+        item, cursor = pair
+        if len(progress.quarantined) >= self.max_quarantined:
+            raise QuarantineFull(
+                f"{type(self).__name__} has set {self.max_quarantined} items aside (max_quarantined), and the next "
+                f"failed as well: {progress.failure}"
+            )
+        aside = Quarantined(freeze(cursor), progress.failures, progress.failure or "")
+        progress.quarantined.append(aside)
+        execution.cursor = aside.cursor
+        execution.save_on_the_way("quarantine")
+        name = type(self).__name__
+        events.emit(events.ItemQuarantined(execution.job_id, name, aside.cursor, aside.failures, aside.error))
+        self.on_quarantine(item, aside.error)
 
     def _enumerator(self, found: Any) -> Enumerator[Any]:
         if isinstance(found, Enumerator):
@@ -133,3 +236,7 @@ class IterationJob(Job, abstract=True):
             f"{type(self).__name__}.build_enumerator must return an iterable of (item, cursor) pairs or None, "
             f"found {type(found).__name__}"
         )
+
+
+def _least(*numbers: int | None) -> int | None:
+    return min((number for number in numbers if number is not None), default=None)

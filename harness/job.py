@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from harness import cursor as cursors
@@ -10,7 +12,7 @@ from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
 
 if TYPE_CHECKING:
-    from harness.execution import Execution  # runs jobs, and so is above this module
+    from harness.execution import Execution, Portion  # run jobs, and so are above this module
     from harness.progress import Store
 
 T = TypeVar("T")
@@ -84,6 +86,12 @@ class Job:
     max_runtime: ClassVar[float | None] = None
     """Seconds after which an execution stops at its next checkpoint, so that others get their turn (I9)."""
 
+    max_crashes: ClassVar[int] = 10
+    """How often in a row, without an item done in between, the job's worker may die before the job has failed."""
+
+    grace_period: ClassVar[float] = 25
+    """Seconds that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
+
     execution: Execution
     """The execution that runs this object."""
 
@@ -149,6 +157,21 @@ class Job:
         """
         ask = getattr(getattr(self, "session", None), "in_transaction", None)
         return bool(ask()) if callable(ask) else False
+
+    @classmethod
+    def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
+        """Refuse what this kind of job cannot be run with; implemented by the patterns."""
+
+    def idempotency_key(self, item: Any) -> str:
+        """Return a key for the effect on an item that no transaction covers: a mail, a payment.
+
+        It is the same in every execution of this job, and another for every other item and every other job.
+
+        :param item: whatever tells the items of the job apart, and may be a cursor: an id, not the row.
+        :raises CursorError: for what may not be a cursor.
+        """
+        name = json.dumps([self.execution.job_id, cursors.encode(item, "item")], sort_keys=True)
+        return hashlib.sha256(name.encode()).hexdigest()[:32]
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution; implemented by the patterns, not by job authors."""

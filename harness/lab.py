@@ -31,11 +31,11 @@ from rq.job import JobStatus
 
 from harness import events
 from harness.errors import NothingInterrupted, UsageError
-from harness.execution import Overrides, overriding
 from harness.interruptions import Interruption
 from harness.job import Job
 from harness.ledger import marking
 from harness.mailbox import Mailbox
+from harness.overrides import Overrides, overriding
 from harness.queues import rq
 from harness.scenario import FORMS, Effects, Scenario
 
@@ -184,7 +184,7 @@ class Trial:
             self._trigger = self._armed(trigger, interruption)
             if self._form != "plain":
                 sources.append(self._trigger)
-        overrides = Overrides(tuple(sources), self._durability, self._clock, poll_seconds=0.0)
+        overrides = Overrides(tuple(sources), self._durability, clock=self._clock, poll_seconds=0.0)
         with _quiet(), events.subscribe(self._notice), marking(self._mark), overriding(overrides):
             self._work()
         if trigger is not None and not (trigger.fired and len(self._attempts) > 1):

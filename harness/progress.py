@@ -3,7 +3,7 @@
 The format is JSON with a version number::
 
     {"version": 1, "job": "shop.jobs:Import", "epoch": 3, "state": "interrupted", "reason": "stopping",
-     "begun": true, "completed": ["load"], "current": ["price", 1700], "attributes": {"rejected": 2},
+     "begun": true, "ended": 2, "completed": ["load"], "current": ["price", 1700], "attributes": {"rejected": 2},
      "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2, "errors": 0, "runtime_s": 12.5}
 
 ``completed`` and ``current`` are the original's (C3); ``current`` is absent where nothing is in progress, and
@@ -28,6 +28,34 @@ MAX_BYTES = 128 * 1024
 State = Literal["new", "running", "interrupted", "paused", "failed", "cancelled", "completed"]
 
 
+@dataclass(frozen=True)
+class Quarantined:
+    """An item that was set aside.
+
+    :ivar cursor: of the item. :ivar failures: how often it failed. :ivar error: with what, the last time.
+    """
+
+    cursor: Any
+    failures: int
+    error: str
+
+    def to_data(self) -> list[Any]:
+        """Return the stored form."""
+        return [cursors.encode(self.cursor), self.failures, self.error]
+
+    @classmethod
+    def from_data(cls, job_id: str, data: Any) -> Quarantined:
+        """Read the stored form.
+
+        :raises CorruptProgress: if it is not that.
+        """
+        if not (isinstance(data, list) and list(map(type, data[1:])) == [int, str]):
+            raise CorruptProgress(
+                f"the progress of job {job_id} has quarantined {data!r}; it was left as it is"
+            )
+        return cls(cursors.decode(data[0]), data[1], data[2])
+
+
 @dataclass
 class Progress:
     """The record that a store keeps for a job.
@@ -44,6 +72,11 @@ class Progress:
     :ivar done: items done in all executions. :ivar total: of how many, if known.
     :ivar resumptions: executions that continued earlier progress.
     :ivar interruptions: executions that ended at a checkpoint. :ivar errors: executions that ended with an error.
+    :ivar ended: epoch of the latest execution that ended in order; one between it and ``epoch`` has died.
+    :ivar crashes: how many died. :ivar crashes_in_a_row: since an item was done.
+    :ivar failures: how often the item after the cursor has failed, in a row. :ivar failure: with what, the last time.
+    :ivar quarantined: items that were set aside: their cursor, how often they failed, and with what.
+    :ivar longest_gap_s: the longest time between two checkpoints that was over the grace period.
     :ivar runtime_s: seconds spent in executions that ended or saved.
     """
 
@@ -62,6 +95,13 @@ class Progress:
     resumptions: int = 0
     interruptions: int = 0
     errors: int = 0
+    ended: int = 0
+    crashes: int = 0
+    crashes_in_a_row: int = 0
+    failures: int = 0
+    failure: str | None = None
+    quarantined: list[Quarantined] = field(default_factory=list)
+    longest_gap_s: float = 0.0
     runtime_s: float = 0.0
 
     @property
@@ -90,6 +130,7 @@ class Progress:
         data["attributes"] = {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
+        data["quarantined"] = [each.to_data() for each in self.quarantined]
         text = json.dumps(data, separators=(",", ":"), allow_nan=False)
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(
@@ -141,7 +182,11 @@ class Progress:
             raise CorruptProgress(
                 f"the progress of job {job_id} has attributes = {attributes!r}; it was left as it is"
             )
+        values.setdefault(
+            "ended", values.get("epoch", 0)
+        )  # older data does not say; no reason to suspect a death
         progress = cls(job_id, **values)
+        progress.quarantined = [Quarantined.from_data(job_id, each) for each in data.get("quarantined", [])]
         progress.attributes = {name: cursors.decode(value) for name, value in attributes.items()}
         if current is not None:
             if not (isinstance(current, list) and len(current) == 2 and isinstance(current[0], str)):
@@ -159,7 +204,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = {
     each.name: _TYPES[str(each.type)]
     for each in fields(Progress)
-    if each.name not in {"job_id", "step", "cursor", "attributes"}
+    if each.name not in {"job_id", "step", "cursor", "attributes", "quarantined"}
 }
 """Fields that are stored as they are, with the types that may come back."""
 

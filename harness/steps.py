@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 from harness import events
 from harness.cursor import ATOMIC, freeze, successor
-from harness.errors import Interrupt, InvalidStep, JobDefinitionError
+from harness.errors import Interrupt, InvalidStep, JobDefinitionError, UsageError
 from harness.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.execution import Execution
+    from harness.execution import Execution, Portion
 
 StepFunction = Callable[..., object]
 
@@ -118,6 +118,43 @@ class Step:
         if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
             execution.attend()
 
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Do a piece of work in a transaction of the job's ``session``, and set the cursor in it.
+
+        ::
+
+            with step.transaction() as session:
+                price(session, row)
+                step.set(row.id)
+
+        The block commits; under ``with_transaction()`` the cursor is in the same commit. The checkpoint comes after
+        it. If the block raises, it is rolled back, and the cursor with it.
+        """
+        execution = self._execution
+        session: Any = getattr(execution.job, "session", None)
+        if session is None:
+            raise JobDefinitionError(f"step.transaction() needs {type(execution.job).__name__}.session")
+        before = execution.cursor, execution.items
+        execution.holding = True
+        try:
+            yield session
+            # Died before the commit: nothing happened. After it: with a transaction both work and cursor did, else the
+            # work alone, and it is repeated. Answer lost: with a transaction the database is asked which it was.
+            if execution.transactional:
+                execution.commit(always=True)
+            else:
+                session.commit()
+        except BaseException:
+            execution.cursor, execution.items = before
+            self._live = freeze(execution.cursor)
+            session.rollback()
+            raise
+        finally:
+            execution.holding = False
+        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
+            execution.attend()
+
 
 class _Ran:
     """What ``self.step("name")`` returns when it ran a method: nothing that can decorate."""
@@ -141,6 +178,13 @@ class ContinuableJob(Job, abstract=True):
 
     perform: Callable[..., object]
     """Define it with the job's arguments: call the steps, always all of them and in the same order."""
+
+    @classmethod
+    def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
+        """Refuse a portion: where a step starts is its own business."""
+        del kwargs
+        if portion is not None:
+            raise UsageError(f"{cls.__name__} is a job of steps, a portion is for iteration jobs")
 
     @classmethod
     def _check_definition(cls) -> None:
@@ -228,8 +272,7 @@ class ContinuableJob(Job, abstract=True):
         step = Step(name, execution, resumed=resumed)
         with self._observed(step):
             function(step) if takes_step else function()
-        execution.completed = [*execution.completed, name]
-        execution.step, execution.cursor = None, None
+        execution.complete(name)
 
     def _checkpoint_between(self, *, isolated: bool) -> None:
         """Checkpoint before a step, once something has advanced in this execution (C19, C30)."""

@@ -83,9 +83,9 @@ def test_the_size_is_right_or_unknown(world: World, case: Case) -> None:
     for each in sizes(world):
         for cursor in (None, *(cursor for _, cursor in read(each, case, None)[-1:])):
             enumerator = case.make(each, cursor)
-            assert enumerator.cheap_size in {None, case.size(each)}
+            assert enumerator.free_size in {None, case.size(each)}
             assert enumerator.size == case.size(each)
-            assert enumerator.cheap_size == case.size(each)
+            assert enumerator.free_size == case.size(each)
             assert enumerator.batched == (case.count is not None)
 
 
@@ -165,8 +165,8 @@ def test_throttle_asks_for_the_size_only_if_it_is_needed() -> None:
     asked: list[int] = []
     inner = Enumerator([([1], 0)], size=lambda: asked.append(1) or 1, batched=True)  # type: ignore[func-returns-value]
     outer = throttle(inner, on=never, backoff=0)
-    assert (outer.cheap_size, outer.batched, asked) == (None, True, [])
-    assert (outer.size, outer.size, outer.cheap_size, asked) == (1, 1, 1, [1])
+    assert (outer.free_size, outer.batched, asked) == (None, True, [])
+    assert (outer.size, outer.size, outer.free_size, asked) == (1, 1, 1, [1])
     assert throttle([(1, 1)], on=never, backoff=0).size is None
 
 

@@ -15,7 +15,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from harness import CursorError, UsageError, every
-from harness.execution import Overrides, overriding
+from harness.overrides import Overrides, overriding
 from harness.queues.rq import InProcessWorker, cancel, enqueue, pause, perform, request_stop, resume
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore

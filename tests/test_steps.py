@@ -22,7 +22,6 @@ from harness import (
     NothingInterrupted,
     ResumeLimit,
     Step,
-    Superseded,
     UnadvanceableCursor,
     attribute,
     events,
@@ -30,6 +29,7 @@ from harness import (
     run,
     subscribe,
 )
+from harness.execution import Ended
 from harness.plugin import Interrupting
 from harness.stops import CANCEL, PAUSE, AfterStep, AtStep, Every, Flag
 from tests import jobs
@@ -388,15 +388,20 @@ def test_a_superseded_execution_ends_quietly(done: list[object]) -> None:
 
 
 def test_a_superseded_execution_cannot_complete_the_job() -> None:
-    """The save at the end is refused like any other."""
+    """It ends without a word, saves nothing, and leaves on_complete to the execution that has taken over."""
     store = MemoryStore()
 
     class Late(ContinuableJob):
         def perform(self) -> None:
             store.claim("7")
 
-    with pytest.raises(Superseded):
-        InlineRun(Late, job_id="7", store=store).execute()
+        def on_complete(self) -> None:
+            raise AssertionError("completed twice")
+
+    assert InlineRun(Late, job_id="7", store=store).execute() == Ended("superseded")
+    progress = store.load("7")
+    assert progress is not None
+    assert (progress.epoch, progress.state) == (2, "new")
 
 
 def test_durability_by_items_saves_on_the_way() -> None:

@@ -6,11 +6,13 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.execution import Ended, Execution
+from harness.execution import Ended, Execution, Family
+from harness.parallel import Division, check_instances
 from harness.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from harness.durability import Durability
+    from harness.execution import Portion
     from harness.job import Job
     from harness.progress import Progress, StopSource, Store
     from harness.stops import Clock
@@ -21,6 +23,8 @@ class InlineRun:
 
     :param store: where progress is kept; by default in memory.
     :param stops: stop sources, asked in every execution; more may be added to the list of that name.
+    :param portion: the part of an iteration job to do.
+    :ivar instances: those that a parallel run has started, by number; each is an InlineRun.
     """
 
     def __init__(
@@ -32,13 +36,19 @@ class InlineRun:
         stops: Sequence[StopSource] = (),
         durability: Durability | None = None,
         clock: Clock | None = None,
+        portion: Portion | None = None,
+        instance: tuple[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
+        job_class.check_arguments(kwargs, portion)
         self.job_id = job_id or str(uuid.uuid4())
         self.store = store or job_class.progress_store() or MemoryStore()
         self._job_class, self._args, self._kwargs = job_class, args, kwargs
         self.stops = list(stops)
-        self._durability, self._clock = durability, clock
+        self._durability, self._clock, self._portion = durability, clock, portion
+        family, number = instance or (self.job_id, None)
+        self._family = Family(family, number, self._spawn)
+        self.instances: dict[int, InlineRun] = {}
 
     @property
     def progress(self) -> Progress | None:
@@ -51,10 +61,25 @@ class InlineRun:
         :raises Exception: what the job raised, if it is not resumed.
         """
         execution = Execution(
-            self._job_class, self.job_id, self.store, args=self._args, kwargs=self._kwargs,
-            stops=self.stops, durability=self._durability, clock=self._clock,
+            self._job_class, self.job_id, self.store, args=self._args, kwargs=self._kwargs, stops=self.stops,
+            durability=self._durability, clock=self._clock, portion=self._portion, family=self._family,
         )  # fmt: skip
         return execution.run()
+
+    def scale(self, instances: int) -> None:
+        """Have a parallel run go on with more or fewer instances; those new are in :attr:`instances`."""
+        check_instances(instances)
+        for number in Division.change(self.store, self.job_id, lambda division: division.resize(instances)):
+            self._spawn(number)
+
+    def _spawn(self, number: int) -> None:
+        self.instances.setdefault(
+            number,
+            InlineRun(
+                self._job_class, *self._args, job_id=f"{self.job_id}-{number}", store=self.store, stops=self.stops,
+                durability=self._durability, clock=self._clock, instance=(self.job_id, number), **self._kwargs,
+            ),
+        )  # fmt: skip
 
     def executions(self) -> Iterable[Ended]:
         """Run executions until one does not ask for another; delays are not waited for."""
@@ -65,8 +90,11 @@ class InlineRun:
                 return
 
     def drain(self) -> list[Ended]:
-        """Run the job to its end and return how each execution ended."""
-        return list(self.executions())
+        """Run the job to its end, then the instances it started, and return how each execution ended."""
+        ended = list(self.executions())
+        for instance in list(self.instances.values()):
+            ended += instance.drain()
+        return ended
 
 
 def run(job_class: type[Job], *args: Any, **kwargs: Any) -> Progress:

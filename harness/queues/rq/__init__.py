@@ -11,10 +11,12 @@ is an ``rq.Retry``: so even RQ's stock worker puts the job back into its queue, 
 the same without counting a failure or writing a result for it.
 """
 
+from harness.queues.rq.instances import scale
 from harness.queues.rq.jobs import Interruption, enqueue, perform
 from harness.queues.rq.requests import Requests, cancel, pause, request_stop, resume
 from harness.queues.rq.worker import InProcessWorker
 
 __all__ = [
     "InProcessWorker", "Interruption", "Requests", "cancel", "enqueue", "pause", "perform", "request_stop", "resume",
+    "scale",
 ]  # fmt: skip

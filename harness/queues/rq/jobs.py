@@ -13,9 +13,11 @@ from rq.job import get_current_job
 from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
-from harness import execution
+from harness import execution, overrides
 from harness.errors import Superseded, UsageError
+from harness.execution import Portion
 from harness.job import Job, find
+from harness.queues.rq.instances import PERFORM, family_of
 from harness.queues.rq.requests import Requests, shutdown
 from harness.stops import throttled
 from harness.stores.rq_meta import RQMetaStore
@@ -28,9 +30,6 @@ POLL_SECONDS = 0.5
 
 PARKED = 100 * 365 * 24 * 3600
 """Seconds until a job that waits for somebody would run by itself."""
-
-PERFORM = "harness.queues.rq.perform"
-"""What is enqueued: a name that stays, wherever the function is."""
 
 
 class Interruption(Retry):
@@ -47,14 +46,20 @@ class Interruption(Retry):
 
 
 def enqueue(
-    queue: Queue, job_class: type[Job], *args: Any, options: dict[str, Any] | None = None, **kwargs: Any
+    queue: Queue,
+    job_class: type[Job],
+    *args: Any,
+    options: dict[str, Any] | None = None,
+    portion: Portion | None = None,
+    **kwargs: Any,
 ) -> RQJob:
     """Put a job into an RQ queue and return RQ's job.
 
     Arguments may be whatever a cursor may be, and arrive equal and of the same type (C5).
 
     :param options: for ``Queue.enqueue_call``: ``job_id``, ``timeout``, ``retry``, ``depends_on``, …
-    :raises UsageError: if the queue does not use RQ's JSON serializer.
+    :param portion: the part of an iteration job to do, to try it on a few items first.
+    :raises UsageError: if the queue does not use RQ's JSON serializer, or the job cannot take this.
     :raises CursorError: if an argument would not come back equal.
     """
     if queue.serializer is not JSONSerializer:
@@ -64,13 +69,19 @@ def enqueue(
         )
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob, found {job_class!r}")
+    job_class.check_arguments(kwargs, portion)
     encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
     named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
+    call: list[Any] = [job_class.path(), encoded, named]
+    if portion is not None:
+        call.append({"portion": [cursors.encode(portion.after), portion.limit]})
     settings = {"description": f"{job_class.__qualname__}({_shown(args, kwargs)})", **(options or {})}
-    return queue.enqueue_call(PERFORM, args=(job_class.path(), encoded, named), **settings)
+    return queue.enqueue_call(PERFORM, args=tuple(call), **settings)
 
 
-def perform(path: str, args: list[Any], kwargs: dict[str, Any]) -> Interruption | None:
+def perform(
+    path: str, args: list[Any], kwargs: dict[str, Any], more: dict[str, Any] | None = None
+) -> Interruption | None:
     """Run one execution of the job that RQ is working on; called by RQ, not by people.
 
     :raises Exception: what the job raised, if it is not resumed; RQ's ``Retry`` then goes on at the cursor.
@@ -81,9 +92,10 @@ def perform(path: str, args: list[Any], kwargs: dict[str, Any]) -> Interruption 
     current = get_current_job()
     if current is None or current.connection is None:
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
-    asked = execution.overrides
+    asked, more = overrides.current, more or {}
     seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
     requests = throttled(Requests(current.connection), seconds, clock=asked.clock)
+    after, limit = more.get("portion", (None, None))
     attempt = execution.Execution(
         job_class,
         current.id,
@@ -91,6 +103,8 @@ def perform(path: str, args: list[Any], kwargs: dict[str, Any]) -> Interruption 
         args=[cursors.decode(value) for value in args],
         kwargs={name: cursors.decode(value) for name, value in kwargs.items()},
         stops=[shutdown, requests],
+        portion=execution.Portion(cursors.decode(after), limit) if "portion" in more else None,
+        family=family_of(current, [path, args, kwargs], more),
     )
     ended = attempt.run()
     if ended.outcome == "superseded":

@@ -1,0 +1,273 @@
+"""What happens at a checkpoint: whether to stop, and whether to save.
+
+Where progress is written here, and what a death there means:
+
+* A save holds the cursor of work that is done. Death before it: the work since the save before is repeated. Death
+  after it: nothing is repeated. Answer lost: the save raises, the execution fails, and the next claim reads
+  whichever of the two was stored; both are true.
+* With ``with_transaction()`` the save is part of the transaction of the work. Death before the commit: neither
+  happened. Death after it: both did. Answer lost: the commit raises, the execution fails, and the next claim reads
+  what the database has, which is also what became of the work.
+
+A cursor is only ever stored as it was at a checkpoint: an error in the middle of an item stores the cursor before
+the item.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from harness import events, overrides
+from harness.cursor import freeze
+from harness.errors import CheckpointInTransaction, Interrupt, JobDefinitionError, Superseded
+from harness.stops import interval_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.durability import Durability
+    from harness.job import Job
+    from harness.progress import Progress, StopSource, Store
+
+NOW = -math.inf
+"""A time that has always come."""
+
+LOOK_SECONDS = 1.0
+"""How often a checkpoint is attended to at least, so that one that comes late is noticed."""
+
+
+class Checkpoints:
+    """The part of an execution that its patterns call.
+
+    The hot path is theirs: an item ends with ``items += 1`` and two comparisons, ``items >= items_at`` and
+    ``clock() >= look_at``. Only when one of them holds is :meth:`attend` called. Whoever wants attention at once,
+    such as a signal handler, calls :meth:`wake`.
+    """
+
+    job: Job
+    job_id: str
+    progress: Progress
+    clock: Callable[[], float]
+    store: Store
+    _sources: list[StopSource]
+    _durability: Durability
+    _started_at: float
+    _runtime_before: float
+    _done_before: int
+    _completed_before: list[str]
+    _cursor_before: Any
+
+    def __init__(self) -> None:
+        # The hot path's numbers.
+        self.items = 0
+        self.items_at = sys.maxsize
+        self.look_at = NOW
+        # Where the job is; what saves write is always as of a checkpoint.
+        self.step: str | None = None
+        self.cursor: Any = None
+        self.completed: list[str] = []
+        self.total: int | None = None
+        self.item_failed = False
+        self.holding = False
+        """Whether a transaction of the job's is open on purpose, so that no checkpoint counts before its end."""
+        self._saved_at = math.nan
+        self._committed: tuple[int, Any] = (0, None)
+        self._reason: str | None = None
+        self._superseded = False
+
+    # What stop sources see, beside step, cursor, items, total and completed.
+
+    @property
+    def done(self) -> int:
+        """Items done in all executions."""
+        return self._done_before + self.items
+
+    @property
+    def advanced(self) -> bool:
+        """Whether this execution has done anything that the one before had not (C17)."""
+        return self.completed != self._completed_before or bool(self.cursor != self._cursor_before)
+
+    @property
+    def transactional(self) -> bool:
+        """Whether work and cursor are committed together."""
+        return self._durability.transactional
+
+    def enter(self, step: str, cursor: Any) -> None:
+        """Begin a step at *cursor*; that alone is no progress."""
+        self.step, self.cursor = step, freeze(cursor)
+        self._cursor_before = self.cursor
+        self._committed = (self.items, self.cursor)
+
+    def complete(self, step: str) -> None:
+        """End a step that ran to its end; the next save says so, and is now where work and cursor go together."""
+        self.completed = [*self.completed, step]
+        self.step = self.cursor = None
+        if self._durability.transactional and self.job.in_transaction():
+            self.commit(always=True)
+        elif self._durability.transactional:
+            self.save_on_the_way("step")
+
+    def attend(self) -> None:
+        """Ask the stop sources, then save if that is due: the slow part of a checkpoint.
+
+        :raises Interrupt: if the job shall stop here.
+        """
+        if (
+            self.holding
+        ):  # woken in the middle of a transaction: whoever holds it looks again when it is committed
+            return
+        if self._reason is not None:  # somebody swallowed it; again, until it gets through
+            self.look_at = NOW
+            raise Interrupt(self._reason)
+        # From here on wake() is heard at the next checkpoint, if its source was asked already.
+        due, self.look_at = self.look_at, math.inf
+        if self._durability.transactional:
+            self.commit()
+        if self.job.in_transaction():
+            raise CheckpointInTransaction(
+                f"{self._name} has a checkpoint {self.description} inside an open transaction: what it did there may "
+                "yet be rolled back, while the cursor says that it is done; commit before the checkpoint"
+            )
+        now = self.clock()
+        if now - due > self.job.grace_period and due > NOW:
+            self._note_gap(now - due)
+        if now >= self._deadline:
+            self.interrupt("max_runtime")
+        for source in self._sources:
+            answer = source(self)
+            if answer:
+                self.interrupt("stopping" if answer is True else answer)
+        if self.items >= self.items_at or now - self._saved_at >= self._durability.seconds:
+            self.save_on_the_way()
+        self.look_at = min(self.look_at, self._next_look(now))
+
+    def wake(self) -> None:
+        """Have the next checkpoint attend, at once; safe in signal handlers and from other threads."""
+        self.look_at = NOW
+
+    def interrupt(self, reason: str) -> None:
+        """Stop here.
+
+        :raises Interrupt: always.
+        """
+        self._reason, self.look_at = reason, NOW
+        self._emit_interrupted(reason)
+        raise Interrupt(reason)
+
+    def save(self, why: str) -> None:
+        """Store the progress as of the latest checkpoint.
+
+        :raises Superseded: if another execution has claimed the job since.
+        """
+        self._saved(self.store.save(self._current_progress()), why)
+
+    def save_on_the_way(self, why: str = "checkpoint") -> None:
+        """Store the progress while the job is at work.
+
+        :raises Interrupt: if another execution has claimed the job since.
+        """
+        try:
+            self.save(why)
+        except Superseded:
+            self._give_way()
+
+    def commit(self, *, always: bool = False) -> None:
+        """Commit the work since the latest commit together with the cursor, if the cursor has moved or *always*.
+
+        :raises Interrupt: if another execution has claimed the job since; the work was rolled back.
+        """
+        if not always and (self.items, self.cursor) == self._committed:
+            return
+        session: Any = getattr(self.job, "session", None)
+        write = getattr(self.store, "save_within", None)
+        if session is None or write is None:
+            raise JobDefinitionError(
+                f"{self._name}: with_transaction() needs self.session and a store in its database, found "
+                f"{type(session).__name__} and {type(self.store).__name__}; let progress_store() return a SqlStore"
+            )
+        try:
+            size = write(session, self._current_progress())
+        except Superseded:
+            session.rollback()
+            self._give_way()
+        session.commit()
+        self._committed = (self.items, self.cursor)
+        self._saved(size, "transaction")
+
+    # The rest is theirs who derive from this.
+
+    def _give_way(self) -> None:
+        # The job's own ``except Exception`` is between here and the boundary: only Interrupt gets through.
+        self._superseded, self._reason, self.look_at = True, "superseded", NOW
+        raise Interrupt("superseded") from None
+
+    def _saved(self, size: int, why: str) -> None:
+        self._saved_at = self.clock()
+        self._next_items()
+        if events.subscribers:
+            events.emit(events.ProgressSaved(self.job_id, self._name, why, size))
+
+    def _current_progress(self) -> Progress:
+        progress = self.progress
+        progress.completed, progress.step, progress.cursor = self.completed, self.step, self.cursor
+        progress.done, progress.total = self.done, self.total
+        progress.attributes = self.job.__dict__["_attributes"]
+        progress.runtime_s = self._runtime_before + self._duration
+        if self.advanced:
+            progress.crashes_in_a_row = 0
+            if not self.item_failed:  # what is counted belongs to the item after the cursor
+                progress.failures, progress.failure = 0, None
+        return progress
+
+    @property
+    def description(self) -> str:
+        """Where the job is, in words (C23)."""
+        if self.step is not None:
+            return f"at {self.step!r}, cursor {self.cursor!r}"
+        return f"after {self.completed[-1]!r}" if self.completed else "not started"
+
+    @property
+    def _name(self) -> str:
+        return type(self.job).__name__
+
+    @property
+    def _duration(self) -> float:
+        return self.clock() - self._started_at
+
+    def _emit_interrupted(self, reason: str) -> None:
+        events.emit(events.JobInterrupted(self.job_id, self._name, reason, self.description, self._duration))
+
+    def _note_gap(self, seconds: float) -> None:
+        """Say that a stop would have had to wait longer than there is time at a deploy; once for each new record."""
+        if seconds > self.progress.longest_gap_s:
+            self.progress.longest_gap_s = seconds
+            events.emit(
+                events.CheckpointLate(
+                    self.job_id, self._name, seconds, self.job.grace_period, self.description
+                )
+            )
+
+    @property
+    def _deadline(self) -> float:
+        limit = self.job.max_runtime
+        return self._started_at + min(overrides.longest_runtime, math.inf if limit is None else limit)
+
+    def _next_look(self, now: float) -> float:
+        ask = min((interval_of(source) for source in self._sources), default=math.inf)
+        return min(now + min(ask, LOOK_SECONDS), self._saved_at + self._durability.seconds, self._deadline)
+
+    def _next_items(self) -> None:
+        if self._durability.items is not None:
+            self.items_at = self.items + self._durability.items
+
+    def _attach(self) -> None:
+        for source in self._sources:
+            if hasattr(source, "attach"):
+                source.attach(self.wake)
+
+    def _detach(self) -> None:
+        for source in self._sources:
+            if hasattr(source, "detach"):
+                source.detach(self.wake)

@@ -1,0 +1,65 @@
+"""What holds for all jobs of this process, beyond what they say themselves: what tests ask, and an operator's limit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.durability import Durability
+    from harness.progress import StopSource, Store
+    from harness.stops import Clock
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a test asks of the jobs of this process.
+
+    :ivar stops: stop sources that are asked before all others.
+    :ivar durability: in place of the job's own. :ivar store: in place of the job's and the queue's.
+    :ivar clock: in place of ``time.monotonic``.
+    :ivar poll_seconds: how often queues look for requests from outside, in place of their own.
+    """
+
+    stops: Sequence[StopSource] = ()
+    durability: Durability | None = None
+    store: Store | None = None
+    clock: Clock = time.monotonic
+    poll_seconds: float | None = None
+
+
+current = Overrides()
+"""What holds now; see :func:`overriding`."""
+
+longest_runtime = math.inf
+"""Seconds after which every execution of this process gives way; see :func:`limit_runtime`."""
+
+
+@contextmanager
+def overriding(asked: Overrides) -> Iterator[None]:
+    """Let *asked* hold for all jobs that run in this process meanwhile."""
+    global current  # noqa: PLW0603 - a queue calls with nothing but what was enqueued
+    before, current = current, asked
+    try:
+        yield
+    finally:
+        current = before
+
+
+def limit_runtime(seconds: float | None) -> None:
+    """Have every execution of this process stop at its first checkpoint after so many seconds; None for no limit.
+
+    A job's own ``max_runtime`` holds too: the lower one wins (I9). It is read when an execution begins.
+
+    :raises UsageError: for what is no time.
+    """
+    global longest_runtime  # noqa: PLW0603 - one for the process, as documented
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UsageError(f"limit_runtime() takes seconds over 0 or None, found {seconds!r}")
+    longest_runtime = math.inf if seconds is None else seconds

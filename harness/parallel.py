@@ -1,0 +1,270 @@
+"""Several instances of a job that share its items (I31 to I34).
+
+::
+
+    class Backfill(IterationJob):
+        def build_enumerator(self, *, cursor):
+            return parallel_items(regions, instances=4, cursor=cursor)
+
+        def on_complete(self):       # once, when all of it is done
+            ...
+
+The job that was enqueued starts the instances, each a job of its own, and is done. What there is to do is cut into
+more slices than there are instances; an instance takes one after the other. So how many there are can be changed
+while they run, and one that is slow or away does not hold up the rest. ``on_start`` runs once, before the instances;
+``on_complete`` runs once, in the instance that did the last slice.
+
+**Who has what** is in one record that the instances share, in the store of the job's progress. Each change of it is a
+comparison and a replacement in one. Death before a slice is taken: nobody has it. Death after: it stays with the
+instance, which is recovered like any job and finds it there. Death between the last item of a slice and the note
+that it is done: the instance goes on at its own cursor and finds nothing left. Answer lost: the instance reads again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness import cursor as cursors
+from harness import events
+from harness.enumerators import Enumerator, items
+from harness.errors import CorruptProgress, CursorError, UsageError
+
+if TYPE_CHECKING:
+    from harness.execution import Execution, Family
+    from harness.progress import Store
+
+T = TypeVar("T")
+
+SLICES_PER_INSTANCE = 4
+"""Into how many slices the work is cut by default."""
+
+
+@dataclass
+class Division:
+    """The record that the instances share.
+
+    :ivar slices: one description each, in stored form. :ivar owners: who has it. :ivar done: whether it is done.
+    :ivar wanted: how many instances there shall be. :ivar active: the numbers of those that are.
+    :ivar started: how many numbers were given. :ivar last: who did the last slice.
+    """
+
+    slices: list[Any]
+    owners: list[int | None]
+    done: list[bool]
+    wanted: int
+    active: list[int]
+    started: int
+    last: int | None = None
+
+    @classmethod
+    def read(cls, store: Store, family: str) -> Division | None:
+        """Return the record of a parallel run, or None if it has not begun.
+
+        :raises CorruptProgress: if it is not one.
+        """
+        text = store.read(_key(family))
+        return None if text is None else cls._parsed(family, text)
+
+    @classmethod
+    def _parsed(cls, family: str, text: str) -> Division:
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise CorruptProgress(
+                f"what the instances of job {family} share cannot be read ({error}); it was left as it is"
+            ) from error
+
+    @classmethod
+    def change(cls, store: Store, family: str, change: Callable[[Division], T]) -> T:
+        """Change the record in one go, and return what *change* does; it is called again if others were faster.
+
+        :raises UsageError: if there is no such parallel run.
+        """
+        while True:
+            before = store.read(_key(family))
+            if before is None:
+                raise UsageError(f"job {family} is no parallel run, or one that ended over a month ago")
+            division = cls._parsed(family, before)
+            result = change(division)
+            after = division.to_json()
+            if after == before or store.replace(_key(family), before, after):
+                return result
+
+    def to_json(self) -> str:
+        """Return the stored form."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    # Changes.
+
+    def take(self, instance: int) -> int | None:
+        """Return the slice that the instance is to do: the one it has, or the next; None if it shall end."""
+        for index, owner in enumerate(self.owners):
+            if owner == instance and not self.done[index]:
+                return index
+        free = [index for index, owner in enumerate(self.owners) if owner is None]
+        if not free or instance not in self.active or len(self.active) > self.wanted:
+            self.active = [each for each in self.active if each != instance]
+            return None
+        self.owners[free[0]] = instance
+        return free[0]
+
+    def finish(self, index: int, instance: int) -> None:
+        """Note that a slice is done, and by whom if it was the last."""
+        self.done[index] = True
+        if all(self.done) and self.last is None:
+            self.last = instance
+
+    def resize(self, wanted: int) -> list[int]:
+        """Have so many instances from now on; return the numbers of those to start."""
+        self.wanted = wanted
+        missing = wanted - len(self.active) if None in self.owners else 0
+        new = list(range(self.started, self.started + max(0, missing)))
+        self.active, self.started = self.active + new, self.started + len(new)
+        return new
+
+
+class Parallel(Enumerator[Any]):
+    """What :func:`parallel` and its siblings return; the job's outermost enumerator.
+
+    :param plan: returns a description of each slice, such as a cursor may be; asked once.
+    :param open_slice: returns the items of a slice after a cursor.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[], Sequence[Any]],
+        open_slice: Callable[[Any, Any], Iterable[tuple[Any, Any]]],
+        *,
+        instances: int,
+        cursor: Any,
+        batched: bool = False,
+    ) -> None:
+        check_instances(instances)
+        if cursor is not None and not (type(cursor) is dict and list(cursor) == ["slice", "cursor"]):
+            raise CursorError(f"a parallel run resumes from None or from its own cursor, found {cursor!r}")
+        super().__init__((), batched=batched)
+        self._plan, self._open, self._instances, self._cursor = plan, open_slice, instances, cursor
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        raise UsageError(
+            "a parallel run is the outermost enumerator of a job: return it from build_enumerator"
+        )
+
+    def within(self, execution: Execution) -> Enumerator[Any]:
+        """Start the instances, or return the items of this one."""
+        family, portion = execution.family, execution.portion
+        if family is None:
+            raise UsageError("this queue cannot start instances; run the job by harness.run() or on RQ")
+        if portion.limit is not None or portion.after is not None:
+            raise UsageError(
+                "a portion of a parallel run is not defined; try the job with instances=1 or without"
+            )
+        if family.instance is None:
+            self._start(execution, family)
+            execution.completes = False
+            return Enumerator(())
+        return Enumerator(self._shared(execution, family.id, family.instance), batched=self.batched)
+
+    def _start(self, execution: Execution, family: Family) -> None:
+        """Make the record, then start the instances.
+
+        Death in between: the next execution finds the record, and starts those that have taken nothing yet.
+        """
+        store = execution.store
+        if Division.read(store, family.id) is None:
+            slices = [cursors.encode(each, "slice") for each in self._plan()]
+            numbers = list(range(self._instances))
+            nobody: list[int | None] = [None] * len(slices)
+            division = Division(
+                slices, nobody, [False] * len(slices), self._instances, numbers, self._instances
+            )
+            store.replace(_key(family.id), None, division.to_json())
+        found = Division.read(store, family.id)
+        assert found is not None  # noqa: S101 - made above, by this execution or another
+        for number in found.active:
+            if number not in found.owners:
+                family.spawn(number)
+        name = type(execution.job).__name__
+        events.emit(events.ParallelStarted(execution.job_id, name, len(found.active), len(found.slices)))
+
+    def _shared(self, execution: Execution, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
+        store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
+        while True:
+            index = Division.change(store, family, lambda division: division.take(instance))
+            division = Division.read(store, family)
+            assert division is not None  # noqa: S101 - it was changed just now
+            if index is None:
+                break
+            inner = position["cursor"] if position["slice"] == index else None
+            for item, cursor in self._open(cursors.decode(division.slices[index]), inner):
+                yield item, {"slice": index, "cursor": cursor}
+            if execution.transactional:
+                execution.commit()  # the slice is not done before its items are
+            Division.change(store, family, partial(Division.finish, index=index, instance=instance))
+        execution.completes = division.last == instance
+        if execution.completes:
+            name = type(execution.job).__name__
+            events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
+
+
+def parallel(
+    function: Callable[[int, int, Any], Iterable[tuple[Any, Any]]],
+    *,
+    instances: int,
+    cursor: Any,
+    slices: int | None = None,
+) -> Parallel:
+    """Share the items of any enumerator among several instances (I31).
+
+    ::
+
+        parallel(lambda part, parts, cursor: records(session, Order.where_id_modulo(parts, part), cursor=cursor),
+                 instances=4, cursor=cursor)
+
+    :param function: returns the items of one slice: takes its number, how many there are, and a cursor.
+    :param instances: how many work on them at a time.
+    :param slices: how many there are, at least *instances*; by default four for each instance.
+    """
+    check_instances(instances)
+    number = SLICES_PER_INSTANCE * instances if slices is None else slices
+    if type(number) is not int or number < instances:
+        raise UsageError(f"parallel() takes slices of {instances} or more, one an instance, found {slices!r}")
+    return Parallel(
+        lambda: range(number),
+        lambda index, inner: function(index, number, inner),
+        instances=instances,
+        cursor=cursor,
+    )
+
+
+def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Parallel:
+    """Share the items of a sequence, in runs of nearly the same length (I33); see :func:`~harness.items`."""
+    check_instances(instances)
+    items(sequence, cursor=None)  # refuses what is no sequence
+
+    def plan() -> list[tuple[int, int]]:
+        count = min(len(sequence), SLICES_PER_INSTANCE * instances)
+        edges = [len(sequence) * each // count for each in range(count + 1)] if count else []
+        return list(pairwise(edges)) or [(0, 0)]
+
+    def open_slice(edges: tuple[int, int], inner: Any) -> Iterator[tuple[T, int]]:
+        start, stop = edges
+        for index in range(start if inner is None else inner + 1, stop):
+            yield sequence[index], index
+
+    return Parallel(plan, open_slice, instances=instances, cursor=cursor)
+
+
+def check_instances(instances: Any) -> None:
+    """Refuse a number of instances that makes no sense (I32)."""
+    if type(instances) is not int or instances < 1:
+        raise UsageError(f"a parallel run takes instances of 1 or more, found {instances!r}")
+
+
+def _key(family: str) -> str:
+    return f"parallel:{family}"
