@@ -2,6 +2,7 @@
 
 ``{"at": position, "guard": proof}``, where the position is the cursor that an unguarded enumerator would give. What
 the proof is, each enumerator says: a digest of all there is, or how many items there are and how many were passed.
+A proof of None is that of a job which is started in the middle: what it finds then is what it must find later.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def split(name: str, cursor: Any, *, guard: bool) -> tuple[Any, Any]:
     found = type(cursor) is dict and list(cursor) == ["at", "guard"]
     if guard and not found and cursor is not None:
         raise CursorError(
-            f"{name} with guard=True resumes from None or from a cursor that it gave, found {cursor!r}; the job began "
-            "without a guard: let it end without one, or start it anew"
+            f"{name} with guard=True resumes from None or from a cursor that it gave, found {cursor!r}; a job that "
+            'began without a guard must end without; to start in the middle, give {"at": …, "guard": None}'
         )
     if found and not guard:
         raise CursorError(
@@ -115,7 +116,8 @@ class Tally:
             yield from ((item, position) for item, position, _ in found)
             return
         if proof is None:
-            passed, total, last = 0, self.size(), self._last(None)
+            passed = 0 if position is None else self.size() - self._count(position)
+            total, last = self.size(), self._last(None)
         else:
             passed, total, last = proof["passed"], proof["total"], proof["last"]
             left = self._count(position)

@@ -264,14 +264,18 @@ def test_a_file_that_changed_is_noticed(tmp_path: Path, read: Any, opened: bool)
     ],
 )
 def test_a_guard_cannot_be_added_or_left_out_on_the_way(session: Session, make: Any) -> None:
-    """A cursor of the other kind is refused at once, and so is one of another enumerator."""
+    """A cursor of the other kind is refused, and so is one of another enumerator; a job may start in the middle."""
     plain = next(iter(make(session, cursor=None)))[1]
     with_guard = next(iter(make(session, cursor=None, guard=True)))[1]
     assert with_guard["at"] == plain
-    with pytest.raises(CursorError, match=r"with guard=True resumes from None .* began without a guard"):
+    with pytest.raises(
+        CursorError, match=r"with guard=True resumes from None .* without a guard must end without"
+    ):
         make(session, cursor=plain, guard=True)
     with pytest.raises(CursorError, match=r"without a guard resumes from .* pass guard=True"):
         make(session, cursor=with_guard)
+    started = list(make(session, cursor={"at": plain, "guard": None}, guard=True))
+    assert started == list(make(session, cursor=None, guard=True))[1:]
     with pytest.raises(
         (CursorError, CollectionChanged), match=r"resumes from a cursor that it gave|has changed"
     ):
