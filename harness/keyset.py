@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, starmap
 from operator import ge, gt, le, lt
@@ -47,7 +47,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, StatementError
 from sqlalchemy.orm import Mapper, Session, scoped_session
-from sqlalchemy.orm.util import AliasedInsp
+from sqlalchemy.orm.util import AliasedInsp, LoaderCriteriaOption
 from sqlalchemy.types import NullType
 
 from harness import guards
@@ -140,7 +140,8 @@ def ranges(
 ) -> Enumerator[sa.Select[Any]]:
     """Yield the select of each page, not yet run: the given one, restricted to a range of keys (I28).
 
-    Finding where a page ends is one query, which loads no rows. The size counts pages. For bulk changes::
+    Finding where a page ends is one query, which loads no rows. The size counts pages. For bulk changes, which know
+    nothing of the options of the select, such as ``with_loader_criteria()``::
 
         session.execute(update(Order).where(page.whereclause).values(…))
         session.execute(delete(Order).where(Order.id.in_(page.with_only_columns(Order.id))))    # of a join
@@ -164,6 +165,7 @@ class _Key:
         self.descending = descending
         self.stored = sa.type_coerce(column, NullType())
         self.plain = bind is None and isinstance(kind, sa.Integer | sa.String)
+        self.as_text = bind is not None
         self.to_database: Callable[[Any], Any] = bind or (lambda value: value)
         try:
             self.python_type: type = column.type.python_type
@@ -205,10 +207,17 @@ class _Keyset:
         self.name, self.session, self.select, self.batch_size = name, session, select, batch_size
         dialect = session.get_bind(clause=select).dialect
         self.keys = [_Key(column, descends, dialect) for column, descends in key_of(name, select, columns)]
+        for key in self.keys:
+            if key.python_type in {time, timedelta} and not key.as_text:
+                raise JobDefinitionError(
+                    f"{name} cannot sort by {key}: a cursor cannot hold it; take another column"
+                )
         selected: list[Column] = [key.stored for key in self.keys]
         if not all(key.plain for key in self.keys):
             selected += [key.column for key in self.keys]
         self.width = len(selected)
+        # Of a subquery the ORM takes them only from the select around it.
+        self.criteria = [each for each in select._with_options if isinstance(each, LoaderCriteriaOption)]  # noqa: SLF001
         order = (key.stored.desc() if key.descending else key.stored for key in self.keys)
         self.keyed = select.add_columns(*(column.label(None) for column in selected))
         self.first_page = self.keyed.order_by(*order).limit(batch_size)
@@ -231,7 +240,8 @@ class _Keyset:
     def count(self, after: _Values = None) -> int:
         with _reading(self.session):
             selected = self._restrict(self.select, after, after=True).subquery()
-            return self.session.execute(sa.select(sa.func.count()).select_from(selected)).scalar_one()
+            rows = sa.select(sa.func.count()).select_from(selected).options(*self.criteria)
+            return self.session.execute(rows).scalar_one()
 
     def tally(self, cursor: Any, *, guard: bool) -> guards.Tally:
         """Return what knows the size and the position, and what was there when the job began."""
@@ -295,7 +305,7 @@ class _Keyset:
         columns = list(page.subquery().c)[-self.width :]
         pairs = zip(self.keys, columns, strict=False)
         order = (column if key.descending else column.desc() for key, column in pairs)
-        return sa.select(*columns, sa.func.count().over()).order_by(*order).limit(1)
+        return sa.select(*columns, sa.func.count().over()).options(*self.criteria).order_by(*order).limit(1)
 
     def _cursors(self, columns: Sequence[Sequence[Any]]) -> list[Any]:
         """Return one cursor a row, from the key columns of the page."""
@@ -303,6 +313,12 @@ class _Keyset:
         if self.width > count:
             pairs = zip(columns[:count], columns[count:], strict=True)
             columns = [list(map(key.cursor, *pair)) for key, pair in zip(self.keys, pairs, strict=True)]
+        for key, values in zip(self.keys, columns, strict=True):
+            if None in values:
+                raise CursorError(
+                    f"{self.name} found a row whose {key.column} is NULL, though declared NOT NULL; NULL compares with "
+                    "nothing, so rows would be lost: leave it out of the key, or such rows out of the select"
+                )
         return list(columns[0]) if count == 1 else list(zip(*columns, strict=True))
 
     def _restrict(self, select: sa.Select[Any], values: _Values, *, after: bool) -> sa.Select[Any]:
