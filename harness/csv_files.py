@@ -276,8 +276,14 @@ class _Table:
                     reader = self.reader(lines)
                 else:
                     self._drop(reader, done)
+                width = len(names or ())
                 for index, fields in enumerate(filter(None, reader), done):
-                    row = fields if names is None else _row(names, fields, ragged=ragged)
+                    if names is None:
+                        row: Any = fields
+                    elif len(fields) == width:
+                        row = dict(zip(names, fields))  # noqa: B905 - checked, and faster
+                    else:
+                        row = _ragged(names, fields, allowed=ragged)
                     position = (index, lines.offset) if source.counts_bytes else index
                     yield row, guards.guarded(position, found) if self.guard else position
             except (csv.Error, UnicodeDecodeError) as error:
@@ -306,18 +312,14 @@ class _Table:
             )
 
 
-def _row(names: list[str], fields: list[str], *, ragged: bool) -> dict[Any, Any]:
-    row: dict[Any, Any] = dict(zip(names, fields, strict=False))
+def _ragged(names: list[str], fields: list[str], *, allowed: bool) -> dict[str | None, Any]:
     width, found = len(names), len(fields)
-    if width != found:
-        if not ragged:
-            raise csv.Error(
-                f"found {found} fields, the header has {width}; mend the row, or read it with ragged=True"
-            )
-        row.update(dict.fromkeys(names[found:]))
-        if found > width:
-            row[None] = fields[width:]
-    return row
+    if not allowed:
+        raise csv.Error(
+            f"found {found} fields, the header has {width}; mend the row, or read it with ragged=True"
+        )
+    row: dict[str | None, Any] = {**dict.fromkeys(names), **dict(zip(names, fields, strict=False))}
+    return {**row, None: fields[width:]} if found > width else row
 
 
 def _distinct(name: str, header: Sequence[str]) -> list[str]:
