@@ -137,7 +137,8 @@ def nested(
                 lambda customer, cursor: records(session, Order.of(customer), cursor=cursor)], cursor=cursor)
 
     The cursor is a tuple with one element a level. An outer one is that of the last item *finished* there, so
-    that the item in progress is entered again; an inner one starts anew when the level above moves on.
+    that the item in progress is entered again; an inner one starts anew when the level above moves on. A level may
+    have a guard; what an outer one compares with is in the cursor once its first item is finished.
 
     :param levels: functions that take the items of the levels above and ``cursor``, outermost first.
     :raises CursorError: if the cursor has not one element a level.

@@ -210,7 +210,7 @@ def test_a_sequence_that_changed_is_noticed(change: Callable[[list[Any]], None])
     """At the beginning of an execution, and while one runs, at its end or where it gets shorter."""
     numbers: list[Any] = [1, 2, {"b": 1, "a": 2}]
     ((_, cursor),) = list(items(numbers, cursor=None, guard=True))[:1]
-    assert list(items(tuple(numbers), cursor=cursor, guard=True))[-1][0] == {"a": 2, "b": 1}
+    assert len(list(items((1, 2, {"a": 2, "b": 1}), cursor=cursor, guard=True))) == 2
     running = iter(items(numbers, cursor=None, guard=True))
     next(running)
     change(numbers)

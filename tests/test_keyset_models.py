@@ -42,6 +42,15 @@ loose = sa.Table(
 )
 
 
+noted = sa.Table(
+    "noted",
+    Base.metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("asset_id", sa.ForeignKey("assets.id")),
+    sa.Column("tag_id", sa.ForeignKey("tags.id")),
+)
+
+
 class Tag(Base):
     """What an asset may have several of."""
 
@@ -62,6 +71,7 @@ class Asset(Base):
     number = synonym("id")
     tags: Mapped[list[Tag]] = relationship(secondary=tagged)
     loosely: Mapped[list[Tag]] = relationship(secondary=loose)
+    notes: Mapped[list[Tag]] = relationship(secondary=noted)
 
 
 class Vehicle(Asset):
@@ -215,6 +225,11 @@ REFUSED = {
         "an outer join may leave it NULL",
     ),
     "many-to-many-without-key": (sa.select(Asset).join(Asset.loosely), None, "has no primary key"),
+    "many-to-many-with-a-key-of-its-own": (
+        sa.select(Asset.id).join(Asset.notes),
+        None,
+        "the rows of Anonymous alias of noted apart, which a relationship joins .* join it by itself",
+    ),
     "many-to-many-by-outer-join": (
         sa.select(Asset.id).outerjoin(Asset.tags),
         None,
@@ -238,6 +253,12 @@ def test_the_greatest_of_several_columns_is_no_aggregate(session: Session) -> No
     greatest = sa.func.max if session.get_bind().dialect.name == "sqlite" else sa.func.greatest
     select = sa.select(greatest(Trip.id, 5))
     assert [item for item, _ in records(session, select, cursor=None)] == [5, 5, 5, 5, 7, 8]
+
+
+def test_of_a_column_that_is_named_twice_the_first_counts(session: Session) -> None:
+    """As in ORDER BY."""
+    found = records(session, Trip, cursor=None, columns=[Trip.id.desc(), Trip.id], batch_size=2)
+    assert [(trip.id, cursor) for trip, cursor in found] == [(n, n) for n in (8, 7, 5, 4, 2, 1)]
 
 
 @pytest.mark.parametrize("column", [Trip.lasted, Trip.began])
