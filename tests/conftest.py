@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import fakeredis
 import pytest
 from redis import Redis
 from rq import Queue
 
-from tests import jobs, postgresql
+from tests import jobs, postgresql, workers
+from tests.workers import Workers
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,34 @@ def postgresql_url() -> Iterator[str]:
         pytest.skip(reason)
     with postgresql.server(programs) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """Yield the URL of a Redis of this process; without one installed skip, or fail where it is required."""
+    with workers.redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def broker(redis_server: str) -> Iterator[Redis]:
+    """Yield a connection to the real Redis, which is empty."""
+    with Redis.from_url(redis_server) as connection:
+        connection.flushall()
+        yield connection
+
+
+@pytest.fixture
+def jobs_queue(broker: Redis) -> Queue:
+    """Return an RQ queue on the real Redis."""
+    return Queue("test", connection=broker, serializer="json")
+
+
+@pytest.fixture
+def rq_workers(redis_server: str, tmp_path: Path) -> Iterator[Workers]:
+    """Yield what starts real workers; none outlives the test."""
+    started = Workers(redis_server, tmp_path)
+    try:
+        yield started
+    finally:
+        started.close()
