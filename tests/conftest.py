@@ -58,7 +58,7 @@ def redis_server() -> Iterator[str]:
 @pytest.fixture
 def broker(redis_server: str) -> Iterator[Redis]:
     """Yield a connection to the real Redis, which is empty."""
-    with Redis.from_url(redis_server) as connection:
+    with Redis.from_url(redis_server, socket_timeout=None) as connection:  # tests wait in it
         connection.flushall()
         yield connection
 

@@ -66,14 +66,14 @@ class PacedInSteps(Traceable, ContinuableJob):
 
 
 class Stubborn(Paced):
-    """Hangs in its third item, until it is told to go on."""
+    """Hangs in its third item, until its process is told to go on."""
 
     def each_iteration(self, item: int, numbers: int, pace: float = 0.01) -> None:
         """Do one number, or hang."""
         super().each_iteration(item, numbers, pace)
         job = get_current_job()
         if item == 2 and job is not None:
-            job.connection.blpop([f"go:{job.id}"], 60)
+            job.connection.blpop([f"go:{os.getpid()}"], 60)
 
 
 class Delayed(Paced):
