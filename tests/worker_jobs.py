@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from redis import Redis
-from rq import Queue
+from rq import Queue, Retry
 from rq.job import Job, get_current_job
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, every, items
@@ -107,6 +107,19 @@ def fails() -> None:
     """Fail."""
     _note("tried")
     raise RuntimeError("cannot do that")
+
+
+def again(times: int) -> Retry | None:
+    """Ask to be run again, until it was run so often."""
+    _note("run")
+    job = get_current_job()
+    assert job is not None
+    return Retry(max=5) if job.connection.llen(f"done:{job.id}") < times else None
+
+
+def dies() -> None:
+    """Take the process down."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def succeeded(job: Job, connection: Redis, result: object) -> None:
