@@ -8,18 +8,21 @@ import time
 
 import pytest
 from redis import Redis
-from rq import Queue, Retry
+from rq import Callback, Queue, Retry
 from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness import UsageError
+from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, enqueue, recover
 from harness.queues.rq.instances import PERFORM
 from harness.queues.rq.leases import LEASES, recover_seconds
+from harness.queues.rq.recovery import LOCK, Sweeper, put_back
+from harness.stops import Count
 from harness.stores.rq_meta import RQMetaStore
 from tests import worker_jobs
-from tests.worker_jobs import Dies, Paced, Stubborn
+from tests.worker_jobs import Dies, Paced, Stubborn, TakenOver
 from tests.workers import OURS, PATIENCE, SIMPLE, WITH_HORSES, Workers, pid_of, told, wait_for
 
 SOON = 2.0
@@ -179,6 +182,63 @@ def test_a_frozen_horse_does_no_harm_when_it_wakes(
     assert not jobs_queue.failed_job_registry.get_job_ids()
 
 
+def test_a_frozen_horse_that_wakes_before_its_successor_begins(
+    broker: Redis, jobs_queue: Queue, rq_workers: Workers
+) -> None:
+    """It saves what it has done, and leaves the job in the queue where it was put meanwhile, once."""
+    rq_workers.start(queue="other", seconds=SOON)
+    job = enqueue(jobs_queue, Stubborn, 1000)
+    worker = rq_workers.start(OURS, "--max-jobs", "1", seconds=SOON)
+    wait_for(broker, job.id, 3)
+    horse = pid_of(broker, job.id)
+    os.kill(horse, signal.SIGSTOP)
+    wait_until_queued(jobs_queue, job)
+    before = job.get_status(), jobs_queue.job_ids
+    os.kill(horse, signal.SIGCONT)
+    broker.rpush(f"go:{horse}", "on")
+    assert worker.wait(PATIENCE) == 0
+    progress = RQMetaStore(broker).load(job.id)
+    assert progress is not None
+    assert progress.cursor < 999
+    assert told(broker, job.id) == list(range(progress.cursor + 1))
+    assert (job.get_status(), jobs_queue.job_ids) == before == (JobStatus.QUEUED, [job.id])
+    assert not jobs_queue.started_job_registry.get_job_and_execution_ids()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "pace"), [(3, 0.0), (3, -1.0), (5, 0.0)], ids=["completes", "fails", "stops"]
+)
+def test_whoever_was_replaced_has_nothing_to_say(
+    broker: Redis, jobs_queue: Queue, numbers: int, pace: float
+) -> None:
+    """However it ends after its job was put back: no callback, no count, no second place in the queue."""
+    called = Callback("tests.worker_jobs.succeeded"), Callback("tests.worker_jobs.failed")
+    options = {"on_success": called[0], "on_failure": called[1], "retry": Retry(max=2)}
+    job = enqueue(jobs_queue, TakenOver, numbers, pace, options=options)
+    worker = SimpleWorker([jobs_queue], connection=broker, commands=False)
+    with overriding(Overrides(stops=[Count(4)])):
+        worker.work(burst=True, max_jobs=1, logging_level="CRITICAL")
+    worker.refresh()  # type: ignore[no-untyped-call]
+    job.refresh()
+    assert (job.get_status(), jobs_queue.job_ids, job.retries_left) == (JobStatus.QUEUED, [job.id], 2)
+    assert (worker.successful_job_count, worker.failed_job_count) == (0, 0)
+    assert not broker.exists(f"called:{job.id}")
+    assert not jobs_queue.started_job_registry.get_job_and_execution_ids()
+    assert not job.results()
+
+
+def test_whoever_was_replaced_before_it_began_does_nothing(broker: Redis, jobs_queue: Queue) -> None:
+    """A worker that was frozen between taking the job and starting it leaves it to its successor."""
+    job = enqueue(jobs_queue, Paced, 3)
+    broker.delete(jobs_queue.key)
+    worker = SimpleWorker([jobs_queue], connection=broker, commands=False)
+    execution = worker.prepare_execution(job)
+    assert put_back(broker, jobs_queue, execution.composite_key, died=True)
+    assert not worker.perform_job(job, jobs_queue, execution)
+    assert (told(broker, job.id), jobs_queue.job_ids) == ([], [job.id])
+    assert job.get_status() == JobStatus.QUEUED
+
+
 def test_a_job_that_kills_its_horse_is_failed_in_the_end(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
@@ -224,6 +284,47 @@ def test_what_was_dequeued_and_never_started_is_recovered(
     assert not jobs_queue.intermediate_queue.get_job_ids()
     assert recover(broker) == []
     assert not broker.exists(LEASES)
+
+
+def test_a_worker_that_starts_puts_jobs_back_before_rq_fails_them(broker: Redis, jobs_queue: Queue) -> None:
+    """A job that was given up by RQ as well, since no worker ran for long, is finished and not failed."""
+    job = enqueue(jobs_queue, Paced, 3)
+    broker.delete(jobs_queue.key)
+    execution = SimpleWorker([jobs_queue], connection=broker, commands=False).prepare_execution(job)
+    broker.hset(job.key, "status", JobStatus.STARTED)
+    broker.zadd(jobs_queue.started_job_registry.key, {execution.composite_key: 1})
+    finish_here(jobs_queue)
+    assert (job.get_status(), told(broker, job.id)) == (JobStatus.FINISHED, [0, 1, 2])
+
+
+def test_a_job_is_put_back_once(broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many executions of it have died."""
+    monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.000001")
+    job = enqueue(jobs_queue, Paced, 3)
+    broker.delete(jobs_queue.key)
+    for _ in range(3):
+        SimpleWorker([jobs_queue], connection=broker, commands=False).prepare_execution(job)
+    assert [job_id for _ in range(3) for job_id in recover(broker)] == [job.id]
+    assert jobs_queue.job_ids == [job.id]
+
+
+def test_the_living_may_renew_their_leases_after_an_outage(
+    broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Redis was away for long, whoever sweeps waits for two turns."""
+    monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.000001")
+    clock = iter([0.0, 1.0, 1.0, 1.0])
+    sweeper = Sweeper(broker, clock=lambda: next(clock))
+    job = enqueue(jobs_queue, Paced, 3)
+    broker.delete(jobs_queue.key)
+    execution = SimpleWorker([jobs_queue], connection=broker, commands=False).prepare_execution(job)
+    broker.zadd(LEASES, {execution.composite_key: 1})
+    queued = []
+    for _ in range(3):
+        broker.delete(LOCK)
+        sweeper.turn()
+        queued.append(jobs_queue.job_ids)
+    assert queued == [[], [], [job.id]]
 
 
 def test_what_is_not_ours_is_left_to_rq(

@@ -12,7 +12,8 @@ from rq import Queue, Retry
 from rq.job import Job, get_current_job
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, every, items
-from harness.queues.rq import SpawnWorker, Worker
+from harness.queues.rq import SpawnWorker, Worker, leases
+from harness.queues.rq.recovery import put_back, queue_of
 
 
 def _note(what: object, where: str = "done") -> None:
@@ -74,6 +75,20 @@ class Stubborn(Paced):
         job = get_current_job()
         if item == 2 and job is not None:
             job.connection.blpop([f"go:{os.getpid()}"], 60)
+
+
+class TakenOver(Paced):
+    """Is put back by somebody else in its third item, and then ends somehow."""
+
+    def each_iteration(self, item: int, numbers: int, pace: float = 0.0) -> None:
+        """Do one number; a pace below 0 means to fail after the third."""
+        super().each_iteration(item, numbers, 0.0)
+        lease = leases.current
+        job = get_current_job()
+        if item == 2 and lease is not None and job is not None:
+            put_back(job.connection, queue_of(job), lease.entry, died=True)
+            if pace < 0:
+                raise RuntimeError("cannot do that")
 
 
 class Delayed(Paced):

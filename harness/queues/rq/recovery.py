@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
+    from harness.stops import Clock
+
 LOCK = "harness:sweep"
 
 DEQUEUED = "dequeued"
@@ -217,14 +219,15 @@ class Sweeper:
     """Looks for the dead and puts their jobs back.
 
     :param connection: any database of RQ's; all its queues are looked at.
+    :param clock: seconds that only move forward.
     :ivar interval: how many seconds may pass between two sweeps.
     """
 
-    def __init__(self, connection: Redis) -> None:
-        self._connection = connection
+    def __init__(self, connection: Redis, *, clock: Clock = time.monotonic) -> None:
+        self._connection, self._clock = connection, clock
         self._lease = recover_seconds() * 2 / 3
         self.interval = recover_seconds() / 6
-        self._turned, self._skips = time.monotonic(), 0
+        self._turned, self._skips = clock(), 0
 
     def beat(self) -> Beat:
         """Return a thread that sweeps, not started."""
@@ -237,7 +240,7 @@ class Sweeper:
         """
         milliseconds = max(1, int(self.interval * 1000) - 1)
         first = self._connection.set(LOCK, "1", nx=True, px=milliseconds)
-        before, self._turned = self._turned, time.monotonic()
+        before, self._turned = self._turned, self._clock()
         self._skips = 2 if self._turned - before > 4 * self.interval else max(0, self._skips - 1)
         if first and not self._skips:
             self.sweep()

@@ -90,7 +90,7 @@ class Requests:
             control, reason, leaving = pipeline.execute()
         if reason is not None:
             return _control(control) or str(as_text(reason))
-        return _control(control) or ("stopping" if leaving else None)
+        return _control(control) or ("worker leaves" if leaving else None)
 
 
 def _control(value: Any) -> Control | None:
