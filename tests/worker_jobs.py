@@ -80,6 +80,8 @@ class Stubborn(Paced):
 class TakenOver(Paced):
     """Is put back by somebody else in its third item, and then ends somehow."""
 
+    resume_errors_after_advancing = False
+
     def each_iteration(self, item: int, numbers: int, pace: float = 0.0) -> None:
         """Do one number; a pace below 0 means to fail after the third."""
         super().each_iteration(item, numbers, 0.0)
