@@ -70,7 +70,7 @@ class Endings(BaseWorker):
         if not is_ours(job):
             return super().perform_job(job, queue, execution)
         with Lease(job, execution.id, worker_pid=self.pid if self.is_horse else None) as lease:
-            if not lease.owned():  # taken for dead before it had begun
+            if lease.lost():  # taken for dead before it had begun
                 self._leave_alone(job, execution)
                 return False
             return super().perform_job(job, queue, execution)

@@ -44,6 +44,9 @@ LEASES = "harness:leases"
 DEAD_STARTS = "dead_starts"
 """The field of an RQ job that counts the processes which died before they reached the job's code."""
 
+RQ_SECONDS = 60
+"""For how much longer than the lease the entry in RQ's started registry is to last."""
+
 SETTING, DEFAULT_SECONDS = "HARNESS_RECOVER_SECONDS", 15.0
 
 log = logging.getLogger("harness.rq")
@@ -149,7 +152,9 @@ class Lease:
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
             pipeline.zadd(LEASES, {self.entry: self._deadline()}, xx=True, ch=True)
-            (seconds, micros), there = pipeline.execute()
+            # RQ's maintenance must not fail what works: where the worker was killed, only its horse is left to say so.
+            pipeline.zadd(self._registry, {self.entry: self._deadline() + RQ_SECONDS}, xx=True, gt=True)
+            (seconds, micros), there, _ = pipeline.execute()
         self._offset = seconds + micros / 1e6 - time.monotonic()  # its clock may be set; the next beat knows
         if not there:
             self.lost.set("lease lost")

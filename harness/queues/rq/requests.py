@@ -97,7 +97,7 @@ class Requests:
             controls, reason, leaving = pipeline.execute()
         if reason is not None:
             return _control(controls) or str(as_text(reason))
-        return _control(controls) or ("stopping" if leaving else None)
+        return _control(controls) or ("worker leaves" if leaving else None)
 
 
 def _controls(at: Position) -> list[str]:
