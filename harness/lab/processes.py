@@ -29,7 +29,7 @@ LIMIT_SECONDS = 60.0
 PLAIN_SECONDS = 5.0
 """How long the plain form may take to come back after its worker died; RQ needs minutes."""
 RECOVER_SECONDS = 0.6
-"""Within how many seconds the dead are noticed here; it is 15 s by default."""
+"""Within how many seconds the dead are noticed here, where the lab is not told otherwise; workers take 15 s."""
 LOOK_SECONDS = 0.01
 
 
@@ -39,13 +39,22 @@ class ProcessTrial(Trial):
     :param broker: URL of a Redis that is empty but for this trial.
     :param directory: for the journal and the worker's log.
     :param store: URL of the database where progress lives; None where RQ keeps it.
+    :param recover_seconds: within how many seconds the dead are noticed.
     """
 
     def __init__(
-        self, settings: Settings, mailbox: Mailbox, broker: str, directory: Path, store: str | None
+        self,
+        settings: Settings,
+        mailbox: Mailbox,
+        broker: str,
+        directory: Path,
+        *,
+        store: str | None,
+        recover_seconds: float,
     ) -> None:
         super().__init__(settings, Redis.from_url(broker), mailbox)
-        self._broker, self._store = broker, store
+        self._broker, self._store, self._recover_seconds = broker, store, recover_seconds
+        self._exits: list[float] = []
         self._journal, self._log = directory / "journal", directory / "worker.log"
         for each in (self._journal, self._log):
             each.unlink(missing_ok=True)
@@ -70,6 +79,11 @@ class ProcessTrial(Trial):
             self._connection.close()
         story = Story(self._journal)
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
+        if isinstance(interruption.by, signal.Signals):
+            for attempt in self._attempts:
+                # Whoever has asked for a stop waits for the worker, not for the job.
+                if attempt.requested is not None:
+                    attempt.stopped = min((at for at in self._exits if at >= attempt.requested), default=None)
         return story.fired
 
     def _supervise(self, config: Config) -> None:
@@ -82,6 +96,7 @@ class ProcessTrial(Trial):
                 if time.monotonic() > until:
                     return  # the record says that it never finished
                 if worker.poll() is not None:
+                    self._exits.append(time.monotonic())
                     if worker.returncode > 0:
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
                     worker = self._start(config)
@@ -99,7 +114,7 @@ class ProcessTrial(Trial):
             return subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "harness.lab.worker", config.to_json()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, SETTING: str(RECOVER_SECONDS)},
+                env={**os.environ, SETTING: str(self._recover_seconds)},
             )  # fmt: skip
 
     def _end_orphans(self) -> None:
