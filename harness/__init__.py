@@ -1,8 +1,9 @@
 """Long background jobs that survive a deploy: steps and iteration, and a harness that proves it."""
 
+from harness.csv_files import csv_batches, csv_rows
 from harness.cursor import cursor_type, successor
 from harness.durability import Durability, every, on_stop, with_transaction
-from harness.enumerators import Enumerator, items, nested, once, times
+from harness.enumerators import Enumerator, items, nested, once, throttle, times
 from harness.errors import (
     CancelJob,
     CheckpointInTransaction,
@@ -50,6 +51,8 @@ __all__ = [
     # Where items come from
     "Enumerator",
     "batches",
+    "csv_batches",
+    "csv_rows",
     "items",
     "nested",
     "once",
@@ -57,6 +60,7 @@ __all__ = [
     "parallel_items",
     "ranges",
     "records",
+    "throttle",
     "times",
     # Cursors
     "cursor_type",

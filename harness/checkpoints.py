@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.durability import Durability
+    from harness.execution import Family
     from harness.job import Job
     from harness.progress import Progress, StopSource, Store
 
@@ -48,6 +49,7 @@ class Checkpoints:
 
     job: Job
     job_id: str
+    family: Family | None
     progress: Progress
     clock: Callable[[], float]
     store: Store
@@ -78,6 +80,11 @@ class Checkpoints:
         self._superseded = False
 
     # What stop sources see, beside step, cursor, items, total and completed.
+
+    @property
+    def family_id(self) -> str:
+        """The id of the job that started this one's parallel run; without one, its own."""
+        return self.family.id if self.family else self.job_id
 
     @property
     def done(self) -> int:
@@ -114,10 +121,8 @@ class Checkpoints:
 
         :raises Interrupt: if the job shall stop here.
         """
-        if (
-            self.holding
-        ):  # woken in the middle of a transaction: whoever holds it looks again when it is committed
-            return
+        if self.holding:
+            return  # in the middle of a transaction, whose end is a checkpoint
         if self._reason is not None:  # somebody swallowed it; again, until it gets through
             self.look_at = NOW
             raise Interrupt(self._reason)

@@ -113,10 +113,12 @@ def freeze(value: Any) -> Any:
 
     :raises CursorError: as :func:`encode`, so that a cursor is refused where it is set (I39).
     """
-    if type(value) in ATOMIC:
+    kind = type(value)
+    # A key of several columns, or a row and its place in a file: a tenth of the time of a copy.
+    if kind in ATOMIC or (kind is tuple and ATOMIC.issuperset(map(type, value))):
         return value
     data = encode(value)
-    return value if type(value) in _IMMUTABLE else decode(data)
+    return value if kind in _IMMUTABLE else decode(data)
 
 
 def _name_of(cls: type) -> str:

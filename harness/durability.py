@@ -7,9 +7,11 @@ the way, so that a SIGKILL costs at most a second of work.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.errors import JobDefinitionError
+from harness.errors import JobDefinitionError, UsageError
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,26 @@ def every(*, items: int | None = None, seconds: float | None = None) -> Durabili
     if seconds is not None and not 0 <= seconds < math.inf:
         raise JobDefinitionError(f"every(seconds=…) takes a number of 0 or more, found {seconds!r}")
     return Durability(items, math.inf if seconds is None else seconds)
+
+
+def parse(name: str) -> Durability:
+    """Return the durability that ``str()`` gives that name, such as ``every(seconds=1)``.
+
+    :raises UsageError: saying what was found and what is allowed.
+    """
+    makers: dict[str, Callable[..., Durability]] = {
+        "on_stop": on_stop, "every": every, "with_transaction": with_transaction,
+    }  # fmt: skip
+    match = re.fullmatch(r"(\w+)(?:\(((?:\w+=[\d.]+(?:, )?)*)\))?", name)
+    kind, arguments = (match[1], match[2] or "") if match else ("", "")
+    try:
+        pairs = [each.split("=") for each in arguments.split(", ") if each]
+        return makers[kind](**{key: float(text) if key == "seconds" else int(text) for key, text in pairs})
+    except (KeyError, TypeError, ValueError, JobDefinitionError) as error:
+        raise UsageError(
+            f"found the durability {name!r}, allowed are on_stop(), every(items=N, seconds=N) with one or both, and "
+            "with_transaction() or with_transaction(items=N)"
+        ) from error
 
 
 def with_transaction(*, items: int = 1) -> Durability:

@@ -7,9 +7,11 @@ back to the same function it yields exactly the items that come after. ``None`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from harness.errors import CursorError
+from harness import guards
+from harness.errors import CollectionChanged, CursorError, RetryLater
 
 if TYPE_CHECKING:
     from harness.execution import Execution
@@ -61,19 +63,54 @@ class Enumerator(Generic[T]):
         return self._size
 
 
-def items(sequence: Sequence[T], *, cursor: int | None) -> Enumerator[T]:
+@contextmanager
+def iterating(pairs: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Give an iterator for the block, and close it at the end of it if it can be closed.
+
+    What a generator cleans up must not wait for the garbage collector.
+    """
+    iterator = iter(pairs)
+    try:
+        yield iterator
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumerator[T]:
     """Yield the items of a sequence; the cursor is the index (I21).
 
-    The sequence must be the same in every execution: an index says nothing about what lies there.
+    The sequence must be the same in every execution: an index says nothing about what lies there. With *guard*
+    that is checked by a digest of all items, made at the beginning of every execution and at the end; the items must
+    then be such as a cursor may be.
+
+    :raises CursorError: if the cursor is none of this enumerator, or with *guard* an item has no JSON form.
+    :raises CollectionChanged: while iterating, if *guard* finds another sequence.
     """
     if not isinstance(sequence, Sequence) or isinstance(sequence, str | bytes):
         raise TypeError(
             f"items() takes a sequence such as a list or a tuple, found {type(sequence).__name__}; "
             "for a query use records(), for a generator yield (item, cursor) pairs yourself"
         )
-    start = _after(cursor, "items()")
+    position, proof = guards.split("items()", cursor, guard=guard)
+    start = _after(position, "items()")
+    if guard:
+        return Enumerator(_guarded(sequence, start, proof), size=len(sequence))
     pairs = ((sequence[index], index) for index in range(start, len(sequence)))
     return Enumerator(pairs, size=len(sequence))
+
+
+def _guarded(sequence: Sequence[T], start: int, proof: Any) -> Iterator[tuple[T, Any]]:
+    found, length = guards.digest("items()", sequence), len(sequence)
+    guards.compare("the sequence of items()", proof, found)
+    for index in range(start, length):
+        if len(sequence) != length:
+            raise CollectionChanged(
+                f"the sequence of items() had {length} items when the execution began, found {len(sequence)}"
+            )
+        yield sequence[index], guards.guarded(index, found)
+    guards.compare("the sequence of items()", found, guards.digest("items()", sequence))
 
 
 def times(number: int, *, cursor: int | None) -> Enumerator[int]:
@@ -100,7 +137,8 @@ def nested(
                 lambda customer, cursor: records(session, Order.of(customer), cursor=cursor)], cursor=cursor)
 
     The cursor is a tuple with one element a level. An outer one is that of the last item *finished* there, so
-    that the item in progress is entered again; an inner one starts anew when the level above moves on.
+    that the item in progress is entered again; an inner one starts anew when the level above moves on. A level may
+    have a guard; what an outer one compares with is in the cursor once its first item is finished.
 
     :param levels: functions that take the items of the levels above and ``cursor``, outermost first.
     :raises CursorError: if the cursor has not one element a level.
@@ -124,12 +162,60 @@ def _descend(
 ) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     first, *rest = levels
     position = cursors[0]
-    for item, cursor in first(*above, cursor=position):
-        if not rest:
-            yield item, (*finished, cursor)
-            continue
-        yield from _descend(rest, (*above, item), (*finished, position), cursors[1:])
-        position, cursors = cursor, (cursor,) + (None,) * len(rest)
+    with iterating(first(*above, cursor=position)) as pairs:
+        for item, cursor in pairs:
+            if not rest:
+                yield item, (*finished, cursor)
+                continue
+            yield from _descend(rest, (*above, item), (*finished, position), cursors[1:])
+            position, cursors = cursor, (cursor,) + (None,) * len(rest)
+
+
+def throttle(
+    pairs: Iterable[tuple[T, Any]],
+    *,
+    on: Callable[[], Any] | Sequence[Callable[[], Any]],
+    backoff: float | Callable[[], float],
+) -> Enumerator[T]:
+    """Yield what another enumerator yields, but have the job wait while one of *on* says so (I30).
+
+    ::
+
+        throttle(records(session, Order, cursor=cursor), on=replica_lags, backoff=30)
+
+    They are asked before each item is produced, the first too: nothing is read for an item that has to wait. After the
+    last item they are asked once more, for only the enumerator can say that it was the last.
+
+    :param on: one function or several; true means wait. They are asked in turn until one does.
+    :param backoff: seconds to wait, or a function that returns them.
+    :raises RetryLater: while iterating, if the job shall wait.
+    """
+    asked = list(on) if isinstance(on, Sequence) else [on]
+    if not asked or not all(callable(each) for each in asked):
+        raise TypeError(f"throttle() takes a function or a list of functions as on, found {on!r}")
+    if not callable(backoff):
+        RetryLater(backoff)  # refuses what is no number of seconds
+    known = pairs if isinstance(pairs, Enumerator) else Enumerator(pairs)
+    size = known.free_size
+    return Enumerator(
+        _throttled(known, asked, backoff),
+        size=(lambda: known.size) if size is None else size,
+        batched=known.batched,
+    )
+
+
+def _throttled(
+    pairs: Iterable[T], asked: list[Callable[[], Any]], backoff: float | Callable[[], float]
+) -> Iterator[T]:
+    def ask() -> None:
+        if any(each() for each in asked):
+            raise RetryLater(backoff() if callable(backoff) else backoff, reason="throttled")
+
+    ask()
+    with iterating(pairs) as iterator:
+        for pair in iterator:
+            yield pair
+            ask()
 
 
 def _after(cursor: int | None, name: str) -> int:

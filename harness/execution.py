@@ -203,7 +203,7 @@ class Execution(Checkpoints):
         """Let a pause or a cancellation that came while the job was waiting be obeyed before any work."""
         for source in self._sources:
             ask = getattr(source, "at_start", None)
-            control = ask(self.job_id) if ask else None
+            control = ask(self) if ask else None
             if control:
                 self.interrupt(control)
 

@@ -11,6 +11,8 @@
 ``after-step:load``         stop once, between step ``load`` and the next
 ``signal:TERM@count:20``    a real SIGTERM (or INT) to the worker's process, where the trigger behind ``@``
                             fires (without it, ``progress:50%``)
+``kill:horse@count:20``     a real SIGKILL to the work horse when the work on item 21 has begun; ``kill:worker``,
+                            ``kill:both``; behind ``@`` comes count, every, time or progress
 ==========================  ==========================================================================
 """
 
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 
 HALF = "progress:50%"
 SIGNALS = {"TERM": signal.SIGTERM, "INT": signal.SIGINT}
+VICTIMS = ("horse", "worker", "both")
 ALLOWED = (
     "none, count:N, every:N, time:SECONDSs, progress:PERCENT%, flag, step:NAME[@CURSOR], after-step:NAME, "
-    "signal:TERM[@…], signal:INT[@…]"
+    "signal:TERM[@…], signal:INT[@…], kill:horse[@…], kill:worker[@…], kill:both[@…]"
 )
 
 
@@ -45,8 +48,8 @@ class Interruption:
 
     :ivar name: as it is written everywhere.
     :ivar where: makes the trigger that says when; None for ``none``. Takes the number of items and a clock.
-    :ivar by: ``"stop"`` for a polite stop at the trigger itself, ``"flag"`` for one by a flag that is set there, or a
-        signal that is sent there.
+    :ivar by: ``"stop"`` for a polite stop at the trigger itself, ``"flag"`` for one by a flag that is set there, a
+        signal that is sent there, or the name of what is killed there.
     """
 
     name: str
@@ -55,6 +58,16 @@ class Interruption:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def kills(self) -> bool:
+        """Whether it needs processes that can be killed."""
+        return str(self.by).startswith("kill:")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it comes in every execution, and not once."""
+        return re.search("(^|@)every:", self.name) is not None
 
 
 def parse(name: str) -> Interruption:
@@ -69,6 +82,8 @@ def parse(name: str) -> Interruption:
     kind, _, rest = name.partition(":")
     if kind == "signal":
         return _signal(name, rest)
+    if kind == "kill":
+        return _kill(name, rest)
     parser = _PARSERS.get(kind)
     if parser is None or not rest:
         raise UsageError(f"unknown interruption {name!r}, allowed are {ALLOWED}")
@@ -121,6 +136,16 @@ def _signal(name: str, rest: str) -> Interruption:
             f"interruption {name!r}: behind @ comes count, every, time, progress, step or after-step"
         )
     return Interruption(name, inner.where, SIGNALS[which])
+
+
+def _kill(name: str, rest: str) -> Interruption:
+    which, _, where = rest.partition("@")
+    if which not in VICTIMS:
+        raise UsageError(f"interruption {name!r}: found {which!r}, allowed are {', '.join(VICTIMS)}")
+    inner = parse(where or HALF)
+    if inner.name.partition(":")[0] not in {"count", "every", "time", "progress"}:
+        raise UsageError(f"interruption {name!r}: behind @ comes count, every, time or progress")
+    return Interruption(name, inner.where, f"kill:{which}")
 
 
 def _whole(name: str, text: str) -> int:

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.sql import operators
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import FromGrouping
 
 from harness.errors import JobDefinitionError
 
@@ -20,6 +22,12 @@ Key: TypeAlias = list[tuple[Column, bool]]
 
 MOST_KNOWN = 200
 """How many shapes of selects are remembered with their keys."""
+
+_AGGREGATES = frozenset({
+    "aggregate_strings", "avg", "count", "group_concat", "json_group_array", "json_group_object", "max", "min",
+    "string_agg", "sum", "total",
+})  # fmt: skip
+"""Those that SQLite computes of a page without a complaint; PostgreSQL refuses them beside a key."""
 
 _known: dict[Any, Key] = {}
 
@@ -49,25 +57,33 @@ def key_of(name: str, select: sa.Select[Any], given: Any) -> Key:
 
 
 def _found(name: str, select: sa.Select[Any], given: Any) -> Key:
+    for column in select.selected_columns:
+        if (found := next(filter(None, map(_computed, _parts(column))), None)) is not None:
+            raise JobDefinitionError(
+                f"{name} cannot read a select with {found} in pages: each page would compute it anew, of its own "
+                "rows; compute it in a subquery or in the job"
+            )
     sources = _Sources(select)
     if given is None:
         given = [column for source in select.columns_clause_froms[:1] for column in source.primary_key]
     key: dict[Name, tuple[Column, bool]] = {}
     descending = False
     for each in given if isinstance(given, list | tuple) else (given,):
-        ordered = each if isinstance(each, sa.UnaryExpression) else sa.asc(each)
-        column, descending = ordered.element, ordered.modifier is operators.desc_op
-        if not (isinstance(column, sa.Column) and (descending or ordered.modifier is operators.asc_op)):
-            raise JobDefinitionError(f"{name} sorts by columns, each with or without desc(), found {each!s}")
-        key[_name_of(column)] = column, descending
+        column, descending = _ordered(name, each)
+        key.setdefault(_name_of(column), (column, descending))
     while (table := sources.ambiguous(key)) is not None:
+        if table in sources.fleeting and any(_unique(table)):
+            raise JobDefinitionError(
+                f"{name} cannot tell the rows of {table.description} apart, which a relationship joins under a name "
+                "that is not known; join it by itself, in place of the relationship"
+            )
         missing = [column for column in table.primary_key if _name_of(column) not in key]
         if not (missing and any(_unique(table))):
             raise JobDefinitionError(
                 f"{name} cannot tell the rows of {table.description} apart, for it has no primary key; "
                 "name columns that are unique, or if it is a subquery, use it in where() with exists()"
             )
-        key.update((_name_of(column), (column, descending)) for column in missing)
+        key.update((_name_of(column), (_plain(column), descending)) for column in missing)
     if not key:
         raise JobDefinitionError(f"{name} cannot read a select without a table in pages")
     for column, _ in key.values():
@@ -85,8 +101,12 @@ class _Sources:
         # Without its columns, for options such as joinedload() add joins that are not the caller's.
         bare = select.with_only_columns(sa.literal(1), maintain_column_froms=True)
         self.tables = [table for source in bare.get_final_froms() for table in self._add(source)]
+        again = {table for source in bare.get_final_froms() for table in _tables(source)}
+        # A relationship joins its secondary table under an alias made anew each time the select is compiled.
+        self.fleeting = {table for table in self.tables if table not in again}
 
     def _add(self, source: sa.FromClause) -> list[sa.FromClause]:
+        source = _ungrouped(source)
         if not isinstance(source, sa.Join):
             return [source]
         left, right = self._add(source.left), self._add(source.right)
@@ -109,7 +129,12 @@ class _Sources:
 
         while found := {table for table in self.tables if told_apart(table)} - known:
             known |= found
-        return next((table for table in self.tables if table not in known), None)
+        # One whose columns cannot be had comes last: the others may tell its rows apart as well.
+        return min(
+            set(self.tables) - known,
+            key=lambda table: (table in self.fleeting, self.tables.index(table)),
+            default=None,
+        )
 
     def objection(self, column: Column) -> str | None:
         """Say why sorting by *column* would lose rows, if it would."""
@@ -123,6 +148,60 @@ class _Sources:
         if isinstance(column.type, sa.Float):
             return "a float may differ from what was read of it; use a Numeric or take another"
         return None
+
+
+def _ordered(name: str, given: Any) -> tuple[Column, bool]:
+    """Return a column that the caller named, and whether it descends."""
+    try:
+        ordered = given if isinstance(given, sa.UnaryExpression) else sa.asc(given)
+        column, descending = ordered.element, ordered.modifier is operators.desc_op
+    except (sa.exc.ArgumentError, NotImplementedError):
+        column = None
+    if not (isinstance(column, sa.Column) and (descending or ordered.modifier is operators.asc_op)):
+        shown = repr(given) if isinstance(given, str) else str(given)
+        raise JobDefinitionError(
+            f"{name} sorts by columns such as Order.due, each with or without desc(), found {shown}"
+        )
+    return _plain(column), descending
+
+
+def _plain(column: Column) -> Column:
+    # Without what the ORM notes on it: of a class that is read with its subclasses, that would join all of them again.
+    return column.table.c[column.key]  # type: ignore[no-any-return]  # of any kind of table
+
+
+def _parts(element: Any) -> Iterator[Any]:
+    """Yield what an expression of a select is made of, subqueries aside."""
+    if not isinstance(element, sa.ColumnClause | sa.SelectBase):
+        yield element
+        for child in element.get_children():
+            yield from _parts(child)
+
+
+def _computed(part: Any) -> str | None:
+    """Return what a part of an expression is, if it depends on other rows."""
+    if isinstance(part, sa.Over):
+        return "a window function"
+    if isinstance(part, sa.WithinGroup | sa.FunctionFilter):
+        return "an aggregate"
+    name = part.name.lower() if isinstance(part, FunctionElement) and hasattr(part, "name") else ""
+    # Of several arguments, SQLite's max and min are of one row.
+    of_one_row = name in {"max", "min"} and len(part.clauses) > 1
+    return f"the aggregate {name}()" if name in _AGGREGATES and not of_one_row else None
+
+
+def _ungrouped(source: sa.FromClause) -> sa.FromClause:
+    # A class whose table joins its parent's is joined in parentheses.
+    return source.element if isinstance(source, FromGrouping) else source
+
+
+def _tables(source: sa.FromClause) -> Iterator[sa.FromClause]:
+    source = _ungrouped(source)
+    if isinstance(source, sa.Join):
+        yield from _tables(source.left)
+        yield from _tables(source.right)
+    else:
+        yield source
 
 
 def _name_of(column: Any) -> Name:

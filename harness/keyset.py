@@ -24,13 +24,20 @@ already, as it is after an unflushed change, is the caller's and is left alone.
 **Indexes.** Where all key columns go one way, pages compare row values, ``(a, b) > (?, ?)``, which an index over
 both answers; SQLite looks up only ``a`` in it if ``b`` is an integer primary key. So do all databases where the
 columns go different ways. That is slow if ``a`` has few values.
+
+**A guard.** With ``guard=True`` a cursor also has how many rows there were when the job began, how many were passed,
+and the key of the last one. As many must lie after the cursor as are left, and the last must be the same: that is
+asked at the beginning of every execution, two queries, and known at the end. So it finds rows that moved behind the
+cursor, which would be skipped, and rows that came or moved after it or went from there. Rows that leave the select
+once they are done, as those of ``where(Order.sent.is_(None))``, are no change. What is not noticed is changes that make
+up for one another before the last row: one row goes from there, another comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, starmap
 from operator import ge, gt, le, lt
@@ -40,9 +47,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, StatementError
 from sqlalchemy.orm import Mapper, Session, scoped_session
-from sqlalchemy.orm.util import AliasedInsp
+from sqlalchemy.orm.util import AliasedInsp, LoaderCriteriaOption
 from sqlalchemy.types import NullType
 
+from harness import guards
 from harness.enumerators import Enumerator
 from harness.errors import CursorError, JobDefinitionError
 from harness.keys import Column, key_of
@@ -74,7 +82,13 @@ _REFUSED = {
 
 
 def records(
-    session: _Session, select: Any, *, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
 ) -> Enumerator[Any]:
     """Yield the rows of a select, one at a time (I26).
 
@@ -83,32 +97,51 @@ def records(
     :param cursor: of the last item done, or None.
     :param columns: one column or a list of them, each perhaps with ``.desc()``; None is the primary key.
     :param batch_size: rows in a page; a page is one query.
+    :param guard: check that no rows come, go or move after the cursor; see the module.
     :raises JobDefinitionError: if the select cannot be read in pages, or not by this key.
     :raises CursorError: if the cursor is not one of this key.
+    :raises CollectionChanged: while iterating, if *guard* finds a change.
     """
     keyset = _Keyset("records()", session, select, columns, batch_size)
-    pairs = chain.from_iterable(starmap(zip, keyset.pages(keyset.parse(cursor))))
-    return Enumerator(pairs, size=keyset.count)
+    tally = keyset.tally(cursor, guard=guard)
+    pairs = chain.from_iterable(starmap(zip, keyset.pages(keyset.parse(tally.position))))
+    watched = tally.over((item, cursor, 1) for item, cursor in pairs) if guard else pairs
+    return Enumerator(watched, size=tally.size)
 
 
 def batches(
-    session: _Session, select: Any, *, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
 ) -> Enumerator[list[Any]]:
     """Yield the rows of a select in lists of *batch_size*, each with the cursor of its last row (I27).
 
     The size counts rows. Parameters and errors are those of :func:`records`.
     """
     keyset = _Keyset("batches()", session, select, columns, batch_size)
-    pages = keyset.pages(keyset.parse(cursor))
-    return Enumerator(((items, cursors[-1]) for items, cursors in pages), size=keyset.count, batched=True)
+    tally = keyset.tally(cursor, guard=guard)
+    pages = keyset.pages(keyset.parse(tally.position))
+    pairs = tally.over((items, cursors[-1], len(items)) for items, cursors in pages)
+    return Enumerator(pairs, size=tally.size, batched=True)
 
 
 def ranges(
-    session: _Session, select: Any, *, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
 ) -> Enumerator[sa.Select[Any]]:
     """Yield the select of each page, not yet run: the given one, restricted to a range of keys (I28).
 
-    Finding where a page ends is one query, which loads no rows. The size counts pages. For bulk changes::
+    Finding where a page ends is one query, which loads no rows. The size counts pages. For bulk changes, which know
+    nothing of the options of the select, such as ``with_loader_criteria()``::
 
         session.execute(update(Order).where(page.whereclause).values(…))
         session.execute(delete(Order).where(Order.id.in_(page.with_only_columns(Order.id))))    # of a join
@@ -116,7 +149,10 @@ def ranges(
     Parameters and errors are those of :func:`records`.
     """
     keyset = _Keyset("ranges()", session, select, columns, batch_size)
-    return Enumerator(keyset.ranges(keyset.parse(cursor)), size=lambda: -(-keyset.count() // batch_size))
+    tally = keyset.tally(cursor, guard=guard)
+    return Enumerator(
+        tally.over(keyset.ranges(keyset.parse(tally.position))), size=lambda: -(-tally.size() // batch_size)
+    )
 
 
 class _Key:
@@ -129,6 +165,7 @@ class _Key:
         self.descending = descending
         self.stored = sa.type_coerce(column, NullType())
         self.plain = bind is None and isinstance(kind, sa.Integer | sa.String)
+        self.as_text = bind is not None
         self.to_database: Callable[[Any], Any] = bind or (lambda value: value)
         try:
             self.python_type: type = column.type.python_type
@@ -170,13 +207,20 @@ class _Keyset:
         self.name, self.session, self.select, self.batch_size = name, session, select, batch_size
         dialect = session.get_bind(clause=select).dialect
         self.keys = [_Key(column, descends, dialect) for column, descends in key_of(name, select, columns)]
+        for key in self.keys:
+            if key.python_type in {time, timedelta} and not key.as_text:
+                raise JobDefinitionError(
+                    f"{name} cannot sort by {key}: a cursor cannot hold it; take another column"
+                )
         selected: list[Column] = [key.stored for key in self.keys]
         if not all(key.plain for key in self.keys):
             selected += [key.column for key in self.keys]
         self.width = len(selected)
+        # Of a subquery the ORM takes them only from the select around it.
+        self.criteria = [each for each in select._with_options if isinstance(each, LoaderCriteriaOption)]  # noqa: SLF001
         order = (key.stored.desc() if key.descending else key.stored for key in self.keys)
-        page = select.add_columns(*(column.label(None) for column in selected))
-        self.first_page = page.order_by(*order).limit(batch_size)
+        self.keyed = select.add_columns(*(column.label(None) for column in selected))
+        self.first_page = self.keyed.order_by(*order).limit(batch_size)
         # Not one of its own for each page: SQLAlchemy takes the time of 20 rows to prepare a new select.
         bounds = [sa.bindparam(f"keyset_{index}", type_=NullType()) for index in range(len(self.keys))]
         self.next_page = self.first_page.where(self._side(bounds, after=True))
@@ -193,10 +237,24 @@ class _Keyset:
             found = f"{self.name} resumes from None or {shape}, {keys}; found {cursor!r}"
             raise CursorError(found) from error
 
-    def count(self) -> int:
+    def count(self, after: _Values = None) -> int:
         with _reading(self.session):
-            rows = sa.select(sa.func.count()).select_from(self.select.subquery())
+            selected = self._restrict(self.select, after, after=True).subquery()
+            rows = sa.select(sa.func.count()).select_from(selected).options(*self.criteria)
             return self.session.execute(rows).scalar_one()
+
+    def tally(self, cursor: Any, *, guard: bool) -> guards.Tally:
+        """Return what knows the size and the position, and what was there when the job began."""
+
+        def last(position: Any) -> Any:
+            with _reading(self.session):
+                page = self._restrict(self.keyed, self.parse(position), after=True)
+                row = self.session.execute(self._last(page)).one_or_none()
+            return None if row is None else self._cursors([[value] for value in row[:-1]])[0]
+
+        return guards.Tally(
+            self.name, cursor, guard=guard, count=lambda position: self.count(self.parse(position)), last=last
+        )
 
     def pages(self, after: _Values) -> Iterator[tuple[list[Any], list[Any]]]:
         """Yield the items and the cursors of one page after the other."""
@@ -211,8 +269,8 @@ class _Keyset:
             # Else this page would stay in memory while the next is read.
             del items, cursors
 
-    def ranges(self, after: _Values) -> Iterator[tuple[sa.Select[Any], Any]]:
-        """Yield the select and the last cursor of one page after the other."""
+    def ranges(self, after: _Values) -> Iterator[tuple[sa.Select[Any], Any, int]]:
+        """Yield the select, the last cursor and the number of rows of one page after the other."""
         more = True
         while more:
             with _reading(self.session):
@@ -223,7 +281,7 @@ class _Keyset:
             (cursor,) = self._cursors([[value] for value in row[:-1]])
             page = self._restrict(self.select, after, after=True)
             after, more = self.parse(cursor), row[-1] == self.batch_size
-            yield self._restrict(page, after, after=False), cursor
+            yield self._restrict(page, after, after=False), cursor, row[-1]
 
     def _read(self, after: _Values) -> tuple[list[Any], list[Any]]:
         values = {f"keyset_{index}": value for index, value in enumerate(after or ())}
@@ -247,7 +305,7 @@ class _Keyset:
         columns = list(page.subquery().c)[-self.width :]
         pairs = zip(self.keys, columns, strict=False)
         order = (column if key.descending else column.desc() for key, column in pairs)
-        return sa.select(*columns, sa.func.count().over()).order_by(*order).limit(1)
+        return sa.select(*columns, sa.func.count().over()).options(*self.criteria).order_by(*order).limit(1)
 
     def _cursors(self, columns: Sequence[Sequence[Any]]) -> list[Any]:
         """Return one cursor a row, from the key columns of the page."""
@@ -255,6 +313,12 @@ class _Keyset:
         if self.width > count:
             pairs = zip(columns[:count], columns[count:], strict=True)
             columns = [list(map(key.cursor, *pair)) for key, pair in zip(self.keys, pairs, strict=True)]
+        for key, values in zip(self.keys, columns, strict=True):
+            if None in values:
+                raise CursorError(
+                    f"{self.name} found a row whose {key.column} is NULL, though declared NOT NULL; NULL compares with "
+                    "nothing, so rows would be lost: leave it out of the key, or such rows out of the select"
+                )
         return list(columns[0]) if count == 1 else list(zip(*columns, strict=True))
 
     def _restrict(self, select: sa.Select[Any], values: _Values, *, after: bool) -> sa.Select[Any]:

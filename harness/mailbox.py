@@ -23,7 +23,7 @@ HEADERS = BytesHeaderParser()
 class Mailbox(Controller):
     """Accepts mail on a port of its own, from construction until :meth:`stop`.
 
-    :ivar accepted: how many times each Message-ID was accepted: at the door, before anybody removes duplicates.
+    :ivar accepted: the recipient and the Message-ID of each mail, once for every time that it was accepted.
     """
 
     def __init__(self) -> None:
@@ -31,13 +31,23 @@ class Mailbox(Controller):
         self._socket = socket.create_server(("127.0.0.1", 0))
         hostname, port = self._socket.getsockname()
         super().__init__(self, hostname, port)
-        self.accepted: Counter[str] = Counter()
+        self.accepted: list[tuple[str, str]] = []
         self.start()
 
     @property
     def address(self) -> str:
         """Where it listens, as ``host:port``."""
         return f"{self.hostname}:{self.port}"
+
+    @property
+    def at_the_door(self) -> Counter[str]:
+        """How many mails each recipient was sent."""
+        return Counter(recipient for recipient, _ in self.accepted)
+
+    @property
+    def by_key(self) -> Counter[str]:
+        """How many each would see whose server removes copies, which are mails of one Message-ID."""
+        return Counter(recipient for recipient, _ in set(self.accepted))
 
     def empty(self) -> None:
         """Throw all mail away."""
@@ -48,7 +58,8 @@ class Mailbox(Controller):
     ) -> str:
         """Keep a mail."""
         content = envelope.content if isinstance(envelope.content, bytes) else b""
-        self.accepted[HEADERS.parsebytes(content)["Message-ID"]] += 1
+        message_id = HEADERS.parsebytes(content)["Message-ID"]
+        self.accepted += [(recipient, message_id) for recipient in envelope.rcpt_tos]
         return "250 OK"
 
     def _create_server(self) -> Coroutine[Any, Any, AbstractServer]:

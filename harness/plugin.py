@@ -1,7 +1,9 @@
 """The pytest plugin: options, markers, fixtures, one item for each trial; what they do is in the lab.
 
-Fixtures: ``lab`` (one for each process), ``interruption`` (parametrized: by ``--interrupt``, or by the marker
-``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one and keeps its record).
+Fixtures: ``lab`` (one of each kind for each process: by ``--broker`` and ``--database``, or parametrized:
+``@pytest.mark.parametrize("lab", [{"broker": "redis", "database": "postgresql"}], indirect=True)``), ``interruption``
+(parametrized: by ``--interrupt``, or by the marker ``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one
+and keeps its record).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness import interruptions
+from harness.durability import parse as parse_durability
 from harness.errors import HarnessError, UsageError
 from harness.interruptions import Interruption, parse
-from harness.lab import Lab, environment
+from harness.lab import Lab, MissingService, environment, required
 from harness.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -44,7 +47,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "let the work on each item last so long (default: no wait)",
     },
     "--size": {"default": "quick", "metavar": "NAME", "help": "size of the data: quick or full"},
-    "--database": {"metavar": "URL", "help": "an empty database to use in place of SQLite files"},
+    "--broker": {
+        "default": "fakeredis",
+        "metavar": "URL",
+        "help": "fakeredis (the worker is in this process), redis (a private server, and workers that can be "
+        "killed), or the URL of an empty Redis database",
+    },
+    "--database": {
+        "metavar": "URL",
+        "help": "postgresql (a private server), or the URL of an empty database, in place of SQLite files",
+    },
+    "--durability": {
+        "metavar": "NAME",
+        "help": "in place of the jobs' own: on_stop(), every(seconds=1), every(items=7), with_transaction()",
+    },
     "--records": {
         "metavar": "FILE",
         "help": "write the records of all trials, of all processes, to FILE as JSON",
@@ -71,6 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         for name in config.getoption("--interrupt") or ():
             parse(name)
+        if config.getoption("--durability"):
+            parse_durability(config.getoption("--durability"))
         if config.getoption("--pace") < 0:
             raise UsageError(
                 f"--pace: found {config.getoption('--pace'):g}, allowed are seconds of 0 or more"
@@ -93,28 +111,69 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError(f"{metafunc.definition.nodeid}: {error}") from None
 
 
+class Labs:
+    """The labs of this process, each made when it is first asked for."""
+
+    def __init__(self, config: pytest.Config, new_directory: Callable[[str], Path]) -> None:
+        self._config, self._new_directory = config, new_directory
+        self._labs: dict[tuple[str, str | None], Lab] = {}
+        self._stack = ExitStack()
+
+    def get(self, broker: str, database: str | None) -> Lab:
+        """Return the lab of that kind."""
+        key = broker, database
+        if key not in self._labs:
+            option = self._config.getoption
+            lab = Lab(
+                self._new_directory("lab"),
+                size=option("--size"),
+                pace=option("--pace"),
+                broker=broker,
+                database=database,
+            )
+            self._labs[key] = self._stack.enter_context(lab)
+        return self._labs[key]
+
+    def close(self) -> None:
+        """End them all."""
+        self._stack.close()
+
+
 @pytest.fixture(scope="session")
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A broker, a database and a mailbox for the tests of this process."""
-    option = request.config.getoption
-    directory = tmp_path_factory.mktemp("lab")
-    try:
-        lab = Lab(directory, size=option("--size"), pace=option("--pace"), database=option("--database"))
-    except UsageError as error:
-        pytest.exit(str(error), returncode=2)
-    with lab:
-        yield lab
+def labs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    """All labs of this process."""
+    labs = Labs(request.config, tmp_path_factory.mktemp)
+    yield labs
+    labs.close()
 
 
 @pytest.fixture
-def trial(lab: Lab, record_property: Callable[[str, object], None]) -> Trial:
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    """A broker, a database and a mailbox for the tests of this process."""
+    asked = getattr(request, "param", {})
+    option = request.config.getoption
+    broker = option("--broker") if option("--broker") != "fakeredis" else asked.get("broker", "fakeredis")
+    try:
+        return labs.get(broker, option("--database") or asked.get("database"))
+    except MissingService as error:
+        if required():
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    except UsageError as error:
+        pytest.exit(str(error), returncode=2)
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest, lab: Lab, record_property: Callable[[str, object], None]) -> Trial:
     """Run a trial of a scenario in one of its forms and return its record, which also goes into ``--records``."""
+    named = request.config.getoption("--durability")
 
     def run(
         scenario: Scenario, form: str, interruption: Interruption, durability: Durability | None = None
     ) -> dict[str, Any]:
+        asked = parse_durability(named) if named else durability
         try:
-            record = lab.run(scenario, form, interruption, durability)
+            record = lab.run(scenario, form, interruption, asked)
         except UsageError as error:  # an option that only the scenario can judge, such as its size
             pytest.exit(str(error), returncode=2)
         record_property(RECORD, json.dumps(record))

@@ -2,14 +2,15 @@
 
 The format is JSON with a version number::
 
-    {"version": 1, "job": "shop.jobs:Import", "epoch": 3, "state": "interrupted", "reason": "stopping",
-     "begun": true, "ended": 2, "completed": ["load"], "current": ["price", 1700], "attributes": {"rejected": 2},
-     "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2, "errors": 0, "runtime_s": 12.5}
+    {"version": 1, "id": "17", "job": "shop.jobs:Import", "epoch": 3, "state": "interrupted",
+     "reason": "stopping", "begun": true, "ended": 2, "completed": ["load"], "current": ["price", 1700],
+     "attributes": {"rejected": 2}, "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2,
+     "errors": 0, "runtime_s": 12.5}
 
 ``completed`` and ``current`` are the original's (C3); ``current`` is absent where nothing is in progress, and
 for an iteration job its name is ``each_iteration``. Nothing in it grows with the number of executions, unlike
 the original's (C26). Fields that are missing get their defaults, so that data of an older version is read (C4);
-data of a newer version is refused by name.
+data of a newer version is refused by name, and so is what carries the ``id`` of another job.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Progress:
         :raises CursorError: for a cursor or attribute that would not come back equal.
         :raises ProgressTooLarge: if the text has more than :data:`MAX_BYTES` bytes.
         """
-        data: dict[str, Any] = {"version": VERSION}
+        data: dict[str, Any] = {"version": VERSION, "id": self.job_id}
         for name in _PLAIN:
             data[name] = getattr(self, name)
         if self.step is not None:
@@ -144,11 +145,11 @@ class Progress:
         """Read the stored form.
 
         :raises UnsupportedProgress: if a newer version wrote it.
-        :raises CorruptProgress: if it is nothing that :meth:`to_json` writes.
+        :raises CorruptProgress: if it is nothing that :meth:`to_json` writes, or was written for another job.
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptProgress(
                 f"the progress of job {job_id} is not JSON ({error}); it was left as it is"
             ) from error
@@ -162,6 +163,11 @@ class Progress:
             raise UnsupportedProgress(
                 f"the progress of job {job_id} was written in format version {version}, this release reads up to "
                 f"{VERSION}; run the newer release, the progress was left as it is"
+            )
+        owner = data.get("id", job_id)
+        if owner != job_id:
+            raise CorruptProgress(
+                f"the progress of job {job_id} was written for job {owner}; it was left as it is"
             )
         return cls._from_data(job_id, data)
 
@@ -268,6 +274,11 @@ class Position(Protocol):
         ...
 
     @property
+    def family_id(self) -> str:
+        """The id of the job that started this one's parallel run; without one, its own."""
+        ...
+
+    @property
     def step(self) -> str | None:
         """The step in progress, None between steps."""
         ...
@@ -307,7 +318,7 @@ class StopSource(Protocol):
     A source may have a float attribute ``interval``: it is then asked at most once in so many seconds; without
     it, at every checkpoint. ``float("inf")`` means only when the execution is woken: a source with a method
     ``attach(wake)``, undone by ``detach(wake)``, is given the function that does so. A source with a method
-    ``at_start(job_id)`` is also asked before any work.
+    ``at_start(at)`` is also asked before any work.
     """
 
     def __call__(self, at: Position, /) -> bool | str | None:

@@ -17,11 +17,14 @@ class Effects:
     """What a scenario found when it was over.
 
     :ivar lost: items whose effect never happened. :ivar duplicated: items whose effect happened more than once.
+    :ivar duplicated_by_key: those of them that a receiver who removes copies by their idempotency key would still see
+        more than once; None where effects carry no key.
     :ivar checks: what else must hold, in words, and whether it does.
     """
 
     lost: int
     duplicated: int
+    duplicated_by_key: int | None = None
     checks: Mapping[str, bool] = field(default_factory=dict)
 
 
@@ -48,3 +51,6 @@ class Scenario:
     judge: Callable[[Mailbox], Effects]
     close: Callable[[], None]
     items_per_checkpoint: int = 1
+
+    def __str__(self) -> str:
+        return self.name

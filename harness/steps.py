@@ -139,6 +139,11 @@ class Step:
         execution.holding = True
         try:
             yield session
+            if (execution.cursor, execution.items) == before:
+                raise JobDefinitionError(
+                    f"step {self.name!r}: a block of step.transaction() ended without step.set() or step.advance(); "
+                    "move the cursor inside, after the work, so that both are committed together"
+                )
             # Died before the commit: nothing happened. After it: with a transaction both work and cursor did, else the
             # work alone, and it is repeated. Answer lost: with a transaction the database is asked which it was.
             if execution.transactional:

@@ -99,10 +99,10 @@ class throttled:  # noqa: N801
         self._source, self._clock, self._next = source, clock, -math.inf
         self.interval = seconds
 
-    def at_start(self, job_id: str) -> bool | str | None:
+    def at_start(self, at: Position) -> bool | str | None:
         """Ask the source before any work, if it can be."""
         ask = getattr(self._source, "at_start", None)
-        return ask(job_id) if ask else None
+        return ask(at) if ask else None
 
     def __call__(self, at: Position) -> bool | str | None:
         """Ask the source if it is time, else go on."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy.orm import Session
 
@@ -24,14 +25,15 @@ def plain(delivery_ids: list[int]) -> None:
     with services.session() as session:
         for start in range(0, len(delivery_ids), BATCH_SIZE):
             batch = delivery_ids[start : start + BATCH_SIZE]
-            send(session, [session.get_one(EmailDelivery, delivery_id) for delivery_id in batch])
+            mails = [session.get_one(EmailDelivery, delivery_id) for delivery_id in batch]
+            send(session, mails, lambda _: uuid4().hex)
 
 
-def send(session: Session, deliveries: Sequence[EmailDelivery]) -> None:
-    """Send a batch over one connection."""
+def send(session: Session, deliveries: Sequence[EmailDelivery], key: Callable[[int], str]) -> None:
+    """Send a batch over one connection; each mail is committed as sent, so that a death repeats one at most."""
     with services.open_smtp() as smtp:
         for delivery in deliveries:
-            services.send_mail(smtp, session, delivery)
+            services.send_mail(smtp, session, delivery, key(delivery.id))
 
 
 class EmailsInSteps(ContinuableJob):
@@ -46,7 +48,7 @@ class EmailsInSteps(ContinuableJob):
         """Send the batches after the cursor."""
         pending = EmailDelivery.pending(CAMPAIGN)
         for batch, cursor in batches(self.session, pending, cursor=step.cursor, batch_size=BATCH_SIZE):
-            send(self.session, batch)
+            send(self.session, batch, self.idempotency_key)
             step.set(cursor, items=len(batch))
 
 
@@ -65,20 +67,21 @@ class EmailsByIteration(IterationJob):
 
     def each_iteration(self, batch: list[EmailDelivery]) -> None:
         """Send one batch."""
-        send(self.session, batch)
+        send(self.session, batch, self.idempotency_key)
 
 
 def judge(mailbox: Mailbox) -> Effects:
-    """Compare the campaign with what came in at the SMTP door, by Message-ID."""
+    """Compare the campaign with what came in at the SMTP door, and with what is left when copies are removed."""
     with services.session() as session:
-        wanted = set(session.scalars(EmailDelivery.message_ids(CAMPAIGN)))
+        wanted = set(session.scalars(EmailDelivery.recipients(CAMPAIGN)))
         pending = session.scalars(EmailDelivery.pending(CAMPAIGN)).first()
     return Effects(
-        lost=sum(not mailbox.accepted[message_id] for message_id in wanted),
-        duplicated=sum(times > 1 for times in mailbox.accepted.values()),
+        lost=len(wanted - set(mailbox.at_the_door)),
+        duplicated=sum(times > 1 for times in mailbox.at_the_door.values()),
+        duplicated_by_key=sum(times > 1 for times in mailbox.by_key.values()),
         checks={
             "every mail is marked as sent": pending is None,
-            "no other mail was sent": wanted >= set(mailbox.accepted),
+            "no other mail was sent": wanted >= set(mailbox.at_the_door),
         },
     )
 

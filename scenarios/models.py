@@ -204,7 +204,6 @@ class EmailDelivery(Base):
     """One mail of a campaign to one address; it has a time of sending if and only if it was sent.
 
     :ivar recipient: the address as it was when the campaign was planned; not only customers subscribe.
-    :ivar message_id: the ``Message-ID`` header, decided before the first attempt and the same in each.
     """
 
     __tablename__ = "email_deliveries"
@@ -215,7 +214,6 @@ class EmailDelivery(Base):
     status: Mapped[DeliveryStatus] = mapped_column(
         _stored_as_text(DeliveryStatus), default=DeliveryStatus.PENDING
     )
-    message_id: Mapped[str] = mapped_column(unique=True)
     sent_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -234,9 +232,9 @@ class EmailDelivery(Base):
         return select(cls).where(cls.campaign == campaign, cls.status == DeliveryStatus.PENDING)
 
     @classmethod
-    def message_ids(cls, campaign: str) -> Select[str]:
-        """Select the Message-IDs of all mails of a campaign, whatever their status."""
-        return select(cls.message_id).where(cls.campaign == campaign)
+    def recipients(cls, campaign: str) -> Select[str]:
+        """Select the addresses of all mails of a campaign, whatever their status."""
+        return select(cls.recipient).where(cls.campaign == campaign)
 
 
 def _address(value: str) -> str:

@@ -19,6 +19,7 @@ def plain(order_ids: list[int]) -> None:
     with services.session() as session:
         for order_id in order_ids:
             services.process_order(session, session.get_one(Order, order_id))
+            session.commit()
 
 
 class OrdersInSteps(ContinuableJob):
@@ -32,8 +33,9 @@ class OrdersInSteps(ContinuableJob):
     def process(self, step: Step) -> None:
         """Process the orders after the cursor."""
         for order, cursor in records(self.session, Order.pending(), cursor=step.cursor):
-            services.process_order(self.session, order)
-            step.set(cursor)
+            with step.transaction() as session:
+                services.process_order(session, order)
+                step.set(cursor)
 
 
 class OrdersByIteration(IterationJob):
@@ -51,7 +53,8 @@ class OrdersByIteration(IterationJob):
 
     def each_iteration(self, order: Order) -> None:
         """Process one order."""
-        services.process_order(self.session, order)
+        with self.transaction() as session:
+            services.process_order(session, order)
 
 
 def judge(_mailbox: Mailbox) -> Effects:

@@ -25,6 +25,7 @@ def plain(customer_ids: list[int]) -> None:
         for customer_id in customer_ids:
             for order in session.scalars(Order.completed_of(customer_id)).all():
                 services.add_to_report(session, order)
+                session.commit()
 
 
 def orders_by_customer(session: Session, cursor: Any) -> Enumerator[Order]:
@@ -49,8 +50,9 @@ class ReportsInSteps(ContinuableJob):
     def count(self, step: Step) -> None:
         """Count the orders after the cursor."""
         for order, cursor in orders_by_customer(self.session, step.cursor):
-            services.add_to_report(self.session, order)
-            step.set(cursor)
+            with step.transaction() as session:
+                services.add_to_report(session, order)
+                step.set(cursor)
 
 
 class ReportsByIteration(IterationJob):
@@ -68,7 +70,8 @@ class ReportsByIteration(IterationJob):
 
     def each_iteration(self, order: Order) -> None:
         """Count one order."""
-        services.add_to_report(self.session, order)
+        with self.transaction() as session:
+            services.add_to_report(session, order)
 
 
 def judge(_mailbox: Mailbox) -> Effects:

@@ -131,7 +131,6 @@ def _mails(people: list[Row]) -> list[Row]:
             "campaign": CAMPAIGN,
             "recipient": person["email"],
             "status": DeliveryStatus.PENDING,
-            "message_id": f"<{CAMPAIGN}.{number}@example.com>",
         }
-        for number, person in enumerate(people, start=1)
+        for person in people
     ]

@@ -1,8 +1,8 @@
 """What the demonstration jobs do to one order or one mail, whatever pattern calls it.
 
-Each function is one unit of work and commits it; if one raises, roll its session back. None asks whether it
-was called for the same item before: choosing the items is the job's part, and the mistakes made there must
-show in the tables and the mailbox.
+Each function is one unit of work in the caller's transaction, but for sending a mail, which no transaction covers;
+if one raises, roll its session back. None asks whether it was called for the same item before: choosing the items
+is the job's part, and the mistakes made there must show in the tables and the mailbox.
 """
 
 from __future__ import annotations
@@ -101,9 +101,12 @@ def refusal(amount_cents: int) -> str | None:
 
 
 def process_order(session: Session, order: Order) -> None:
-    """Have an order paid, and complete or fail it by the provider's answer: one payment, one commit.
+    """Have an order paid, and complete or fail it by the provider's answer; the caller commits.
 
     It does not look whether the order was processed before: which orders to give it is the caller's choice.
+    Dying before the commit leaves a pending order and no payment, dying after it both: never one alone. If only the
+    answer to the commit is lost, the caller does not know: a position that is not from the same transaction may
+    then have the order paid twice.
 
     :raises InvalidRequestError: if the order belongs to another session; nothing is paid then.
     """
@@ -114,16 +117,15 @@ def process_order(session: Session, order: Order) -> None:
     session.add(Payment(order_id=order.id, amount_cents=order.amount_cents, accepted=failure is None))
     order.status = OrderStatus.COMPLETED if failure is None else OrderStatus.FAILED
     order.failure = failure
-    # Dying before the commit leaves a pending order and no payment, dying after it both: never one alone.
-    # If only the answer is lost, both are there and the caller does not know: what it remembers of its
-    # position must come from this transaction too, or the order is paid twice.
-    session.commit()
+    session.flush()  # what the database refuses is refused here, and not at somebody's commit
 
 
 def add_to_report(session: Session, order: Order) -> None:
-    """Add one order to the report on its customer and commit.
+    """Add one order to the report on its customer; the caller commits.
 
-    Which orders count is the caller's choice; an order that is given twice is counted twice.
+    Which orders count is the caller's choice; an order that is given twice is counted twice. The sum does not tell
+    which orders are in it: a position that was not committed along with it, or a lost answer to that commit, makes
+    the order count twice.
     """
     mark(f"order {order.id}")
     insert = _INSERT[session.get_bind().dialect.name](CustomerReport)
@@ -140,9 +142,6 @@ def add_to_report(session: Session, order: Order) -> None:
             },
         )
     )
-    # Dying before the commit adds nothing, dying after it adds once. The sum does not tell which orders are
-    # in it: a position that was not committed along with it, or a lost answer, makes the order count twice.
-    session.commit()
 
 
 def report_totals(session: Session) -> Totals:
@@ -163,11 +162,12 @@ def expected_totals(session: Session) -> Totals:
     return {customer: (orders, cents) for customer, orders, cents in rows}
 
 
-def send_mail(smtp: smtplib.SMTP, session: Session, delivery: EmailDelivery) -> None:
+def send_mail(smtp: smtplib.SMTP, session: Session, delivery: EmailDelivery, key: str) -> None:
     """Send one mail of a campaign and commit that it was sent, or that its recipient was refused for good.
 
-    Sent again, the mail is the same to the byte, its Message-ID included. It does not look whether it was
-    sent before: which mails to give it is the caller's choice.
+    It does not look whether it was sent before: which mails to give it is the caller's choice.
+
+    :param key: the mail's Message-ID is made of it. With the same key, a second copy is the same to the byte.
 
     :raises SMTPException: if the mail was not taken, for a reason that may pass; it then stays as it was.
     :raises InvalidRequestError: if the delivery belongs to another session; nothing is sent then.
@@ -177,7 +177,7 @@ def send_mail(smtp: smtplib.SMTP, session: Session, delivery: EmailDelivery) -> 
     session.add(delivery)
     # No transaction covers a mail. Dying before this line loses nothing. If the server's answer is lost, the
     # mail may have gone out or not: it counts as unsent, and the same Message-ID shows a second copy as one.
-    sent = _accepted(smtp, _message(delivery))
+    sent = _accepted(smtp, _message(delivery, key))
     delivery.status = DeliveryStatus.SENT if sent else DeliveryStatus.FAILED
     delivery.sent_at = datetime.now(UTC) if sent else None
     # Dying before this commit sends the mail a second time; committing before sending would lose it instead.
@@ -185,12 +185,12 @@ def send_mail(smtp: smtplib.SMTP, session: Session, delivery: EmailDelivery) -> 
     session.commit()
 
 
-def _message(delivery: EmailDelivery) -> EmailMessage:
+def _message(delivery: EmailDelivery, key: str) -> EmailMessage:
     message = EmailMessage()
     message["From"] = SENDER
     message["To"] = delivery.recipient
     message["Subject"] = f"News from us: {delivery.campaign}"
-    message["Message-ID"] = delivery.message_id
+    message["Message-ID"] = f"<{key}@example.com>"
     message.set_content("Dear reader,\n\nsee what is new this season.\n")
     return message
 

@@ -75,6 +75,7 @@ def run(
         "items": items,
         "lost": lost,
         "duplicated": duplicated,
+        "duplicated_by_key": duplicated if scenario == "emails" else None,
         "repeated": repeated,
         "stop_latency_s": 0.0024 if interrupted else None,
         "resume_latency_s": PAUSE_S if interrupted else None,

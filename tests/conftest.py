@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import fakeredis
@@ -11,7 +12,9 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from tests import jobs, postgresql, workers
+from harness import UsageError
+from harness.servers import Server, postgresql_server, redis_server
+from tests import jobs
 from tests.workers import Workers
 
 
@@ -38,42 +41,54 @@ def queue(redis: Redis) -> Queue:
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
     """Yield the URL of a PostgreSQL of this process; without one installed skip, or fail where it is required."""
-    programs = postgresql.find()
-    if programs is None:
-        reason = "PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin nor on the path"
-        if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with postgresql.server(programs) as url:
-        yield url
+    with _required(postgresql_server()) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[str]:
-    """Yield the URL of a Redis of this process; without one installed skip, or fail where it is required."""
-    with workers.redis_server() as url:
-        yield url
+def redis_url() -> Iterator[str]:
+    """Yield the URL of a Redis server of this process; without one installed skip, or fail where it is required."""
+    with _required(redis_server()) as server:
+        yield server.url
 
 
 @pytest.fixture
-def broker(redis_server: str) -> Iterator[Redis]:
-    """Yield a connection to the real Redis, which is empty."""
-    with Redis.from_url(redis_server, socket_timeout=None) as connection:  # tests wait in it
-        connection.flushall()
+def real_redis(redis_url: str) -> Iterator[Redis]:
+    """Yield a connection to the Redis server of this process, which is empty again after the test."""
+    with Redis.from_url(redis_url) as connection:
         yield connection
+        connection.flushdb()
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Redis]:
+    """Yield a connection to the Redis server of this process, on which tests may wait for long."""
+    with Redis.from_url(redis_url, socket_timeout=None) as connection:
+        yield connection
+        connection.flushdb()
 
 
 @pytest.fixture
 def jobs_queue(broker: Redis) -> Queue:
-    """Return an RQ queue on the real Redis."""
+    """Return an RQ queue on the Redis server."""
     return Queue("test", connection=broker, serializer="json")
 
 
 @pytest.fixture
-def rq_workers(redis_server: str, tmp_path: Path) -> Iterator[Workers]:
+def rq_workers(broker: Redis, redis_url: str, tmp_path: Path) -> Iterator[Workers]:
     """Yield what starts real workers; none outlives the test."""
-    started = Workers(redis_server, tmp_path)
+    started = Workers(redis_url, tmp_path)
     try:
         yield started
     finally:
         started.close()
+
+
+@contextmanager
+def _required(starting: AbstractContextManager[Server]) -> Iterator[Server]:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(starting)
+        except UsageError as missing:
+            (pytest.fail if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1" else pytest.skip)(str(missing))
+        yield server

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, on_stop
+from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, on_stop, parallel_items
 
 DONE: list[Any] = []
 """What was done, in order; emptied before each test."""
@@ -123,3 +123,25 @@ def plain(numbers: int) -> int:
     """Do the numbers in a function that knows nothing of this package."""
     DONE.extend(range(numbers))
     return numbers
+
+
+class Shared(IterationJob):
+    """Does each of some numbers, in several instances."""
+
+    def build_enumerator(self, count: int, instances: int, *, cursor: Any) -> Enumerator[int]:
+        """Share the numbers."""
+        return parallel_items(range(count), instances=instances, cursor=cursor)
+
+    def each_iteration(self, item: int, count: int, instances: int) -> None:
+        """Do one number."""
+        assert item < count
+        assert instances
+        DONE.append(item)
+
+    def on_start(self) -> None:
+        """Tell."""
+        DONE.append("start")
+
+    def on_complete(self) -> None:
+        """Tell."""
+        DONE.append("complete")

@@ -23,8 +23,12 @@ def _is_module(value: object) -> bool:
 
 
 @pytest.mark.parametrize(
-    "module", ["harness", "harness.queues.rq", "harness.stores.rq_meta", "harness.keyset"]
-)
+    "module",
+    [
+        "harness", "harness.queues.rq", "harness.stores.rq_meta", "harness.stores.redis", "harness.stores.sql",
+        "harness.keyset",
+    ],
+)  # fmt: skip
 def test_production_needs_nothing_of_the_test_half(module: str) -> None:
     """A worker imports it without pytest, fakeredis, rich, click's users or aiosmtpd being loaded."""
     script = (

@@ -189,3 +189,14 @@ def test_what_has_no_next_value_says_so(value: Any) -> None:
     """The error names the value, its type and the way out (C16)."""
     with pytest.raises(UnadvanceableCursor, match=r"step\.set"):
         successor(value)
+
+
+def test_a_tuple_is_copied_only_if_something_in_it_may_change() -> None:
+    """A key of several columns is taken as it is; a list in a tuple is not the job's own (C17)."""
+    key, held = (3, "b", None), [1]
+    assert freeze(key) is key
+    frozen = freeze((1, held))
+    held.append(2)
+    assert frozen == (1, [1])
+    with pytest.raises(CursorError, match=r"cursor\[1\]: builtins\.object"):
+        freeze((1, object()))

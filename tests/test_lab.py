@@ -118,7 +118,7 @@ def test_an_interruption_that_never_fired_is_an_error(lab: Lab, form: str) -> No
 
 def test_a_job_that_never_ends_is_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """After so many executions the verdict is that it never finished."""
-    monkeypatch.setattr("harness.lab.MAX_EXECUTIONS", 5)
+    monkeypatch.setattr("harness.lab.embedded.MAX_EXECUTIONS", 5)
     record = lab.run(numbers_scenario(Endless), "iteration", parse("every:7"))
     assert (record["verdict"], record["executions"]) == ("never finished", 5)
 

@@ -36,6 +36,12 @@ def test_fields_that_are_missing_get_their_defaults() -> None:
     )
 
 
+def test_progress_of_another_job_is_refused() -> None:
+    """It carries the id of the job that it was written for."""
+    with pytest.raises(CorruptProgress, match="the progress of job 7 was written for job 8"):
+        Progress.from_json("7", Progress("8").to_json())
+
+
 def test_a_newer_version_is_refused_by_number() -> None:
     """Both versions are named."""
     with pytest.raises(UnsupportedProgress, match=r"version 99, this release reads up to 1"):
@@ -45,7 +51,7 @@ def test_a_newer_version_is_refused_by_number() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{", "[]", "null", "{}", '{"version": "1"}', '{"version": 0}', '{"version": 1, "completed": 3}',
+        "{", "[" * 100_000, "[]", "null", "{}", '{"version": "1"}', '{"version": 0}', '{"version": 1, "completed": 3}',
         '{"version": 1, "state": "dreaming"}', '{"version": 1, "current": ["price"]}',
         '{"version": 1, "attributes": []}',
         '{"version": 1, "epoch": true}', '{"version": 1, "current": ["price", {"$set": []}]}',

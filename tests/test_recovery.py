@@ -16,9 +16,9 @@ from rq.job import JobStatus
 from harness import UsageError
 from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, enqueue, recover
-from harness.queues.rq.instances import PERFORM
 from harness.queues.rq.leases import LEASES, recover_seconds
 from harness.queues.rq.recovery import LOCK, Sweeper, put_back
+from harness.queues.rq.requests import PERFORM
 from harness.stops import Count
 from harness.stores.rq_meta import RQMetaStore
 from tests import worker_jobs

@@ -222,10 +222,17 @@ class TestHtml:
         assert "The broker is fakeredis" not in seen
         assert "The database is a file of SQLite" not in seen
 
-    @pytest.mark.parametrize("kind", re.findall(r"(?:^|, )([a-z-]+)", ALLOWED))
+    @pytest.mark.parametrize("kind", sorted(set(re.findall(r"(?:^|, )([a-z-]+)", ALLOWED))))
     def test_explains_every_kind_of_interruption(self, kind: str) -> None:
         """There is no interruption that the page leaves unexplained."""
-        arguments = {"time": "1s", "progress": "40%", "signal": "TERM", "none": "", "flag": ""}
+        arguments = {
+            "time": "1s",
+            "progress": "40%",
+            "signal": "TERM",
+            "kill": "horse",
+            "none": "",
+            "flag": "",
+        }
         name = parse(f"{kind}:{arguments.get(kind, '7')}".rstrip(":")).name
         assert f"<dt>{kind}</dt>" in render.html(compared(run(interruption=name)))
 

@@ -38,7 +38,10 @@ class Stock(rq.SimpleWorker):
 
 
 def work(
-    queue: Queue, worker_class: type[rq.SimpleWorker] = SimpleWorker, **overrides: Any
+    queue: Queue,
+    worker_class: type[rq.SimpleWorker] = SimpleWorker,
+    max_jobs: int | None = None,
+    **overrides: Any,
 ) -> rq.SimpleWorker:
     """Work until the queue is empty."""
     worker = worker_class([queue], connection=queue.connection)
@@ -46,7 +49,7 @@ def work(
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     }
     with overriding(Overrides(**overrides)):
-        worker.work(burst=True, logging_level="WARNING")
+        worker.work(burst=True, logging_level="WARNING", max_jobs=max_jobs)
     for number, handler in handlers.items():
         signal.signal(number, handler)
     return worker

@@ -121,7 +121,6 @@ def test_provider_accepts_several_requests_for_one_order(session: Session, custo
     ("change", "constraint"),
     [
         ({"recipient": "reader1@example.org"}, "campaign, email_deliveries.recipient"),
-        ({"message_id": f"<{CAMPAIGN}.1@example.com>"}, "message_id"),
         ({"status": DeliveryStatus.SENT}, "ck_email_deliveries_sent_at"),
         ({"sent_at": NOON}, "ck_email_deliveries_sent_at"),
     ],
@@ -317,9 +316,11 @@ def test_report_is_added_up_in_the_database_not_in_memory(session: Session, cust
     """What a session has read of the report before does not matter to what it adds."""
     order = _stored(session, _order(customer))
     services.add_to_report(session, order)
+    session.commit()
     stale = session.get_one(CustomerReport, customer.id)
     with services.session() as other:
         services.add_to_report(other, other.get_one(Order, order.id))
+        other.commit()
     services.add_to_report(session, order)
     assert stale.orders_counted == 1
     assert services.report_totals(session) == {customer.id: (3, 3_750)}
@@ -333,6 +334,7 @@ def test_workers_that_add_at_the_same_time_lose_nothing(session: Session, custom
         with services.session() as own:
             for _ in range(10):
                 services.add_to_report(own, own.get_one(Order, order.id))
+                own.commit()
 
     with ThreadPoolExecutor(3) as workers:
         list(workers.map(work, range(3)))
@@ -354,7 +356,6 @@ def _delivery(number: int, **values: Any) -> EmailDelivery:
     row = {
         "campaign": campaign,
         "recipient": f"reader{number}@example.org",
-        "message_id": f"<{campaign}.{number}@example.com>",
     }
     return EmailDelivery(**(row | values))
 

@@ -89,9 +89,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session
 @pytest.fixture
 def delivery(session: Session) -> EmailDelivery:
     """Return a mail that is still to be sent."""
-    delivery = EmailDelivery(
-        campaign="spring-2024", recipient="hana@example.org", message_id="<spring-2024.1@example.com>"
-    )
+    delivery = EmailDelivery(campaign="spring-2024", recipient="hana@example.org")
     session.add(delivery)
     session.commit()
     return delivery
@@ -100,13 +98,13 @@ def delivery(session: Session) -> EmailDelivery:
 def test_mail_is_sent_and_recorded(mailbox: Mailbox, session: Session, delivery: EmailDelivery) -> None:
     """A mail arrives with its headers, and the delivery says when it was sent."""
     with services.open_smtp() as smtp:
-        services.send_mail(smtp, session, delivery)
+        services.send_mail(smtp, session, delivery, "k1")
     (mail,) = mailbox.mails
     assert mail.splitlines()[:4] == [
         b"From: newsletter@example.com",
         b"To: hana@example.org",
         b"Subject: News from us: spring-2024",
-        b"Message-ID: <spring-2024.1@example.com>",
+        b"Message-ID: <k1@example.com>",
     ]
     session.refresh(delivery)
     assert delivery.status is DeliveryStatus.SENT
@@ -119,8 +117,8 @@ def test_mail_sent_again_is_the_same_to_the_byte(
     """A second copy arrives, since nobody asks whether there was a first, and can be recognised as one."""
     marked: list[str] = []
     with services.open_smtp() as smtp, marking(marked.append):
-        services.send_mail(smtp, session, delivery)
-        services.send_mail(smtp, session, delivery)
+        services.send_mail(smtp, session, delivery, "k1")
+        services.send_mail(smtp, session, delivery, "k1")
     first, second = mailbox.mails
     assert first == second
     assert marked == [f"mail {delivery.id}"] * 2
@@ -130,14 +128,12 @@ def test_recipient_refused_for_good_is_recorded_and_the_next_mail_goes_out(
     mailbox: Mailbox, session: Session, delivery: EmailDelivery
 ) -> None:
     """A 5xx answer fails the delivery without an error, and the connection can be used for the next one."""
-    following = EmailDelivery(
-        campaign="spring-2024", recipient="ivan@example.org", message_id="<spring-2024.2@example.com>"
-    )
+    following = EmailDelivery(campaign="spring-2024", recipient="ivan@example.org")
     with services.open_smtp() as smtp:
         mailbox.recipient_answer = "550 no such mailbox"
-        services.send_mail(smtp, session, delivery)
+        services.send_mail(smtp, session, delivery, "k1")
         mailbox.recipient_answer = "250 OK"
-        services.send_mail(smtp, session, following)
+        services.send_mail(smtp, session, following, "k2")
     session.refresh(delivery)
     assert (delivery.status, delivery.sent_at) == (DeliveryStatus.FAILED, None)
     assert following.status is DeliveryStatus.SENT
@@ -150,7 +146,7 @@ def test_recipient_refused_for_now_stays_pending(
     """A 4xx answer is an error that may pass, and the delivery stays as it was."""
     mailbox.recipient_answer = "450 try again later"
     with services.open_smtp() as smtp, pytest.raises(smtplib.SMTPRecipientsRefused):
-        services.send_mail(smtp, session, delivery)
+        services.send_mail(smtp, session, delivery, "k1")
     session.refresh(delivery)
     assert delivery.status is DeliveryStatus.PENDING
 
@@ -161,12 +157,12 @@ def test_lost_answer_counts_as_unsent_and_the_second_copy_has_the_same_id(
     """If the server takes the mail but hangs up, the mail is sent again under the same Message-ID."""
     mailbox.hangs_up = True
     with services.open_smtp() as smtp, pytest.raises(smtplib.SMTPServerDisconnected):
-        services.send_mail(smtp, session, delivery)
+        services.send_mail(smtp, session, delivery, "k1")
     session.refresh(delivery)
     assert delivery.status is DeliveryStatus.PENDING
     mailbox.hangs_up = False
     with services.open_smtp() as smtp:
-        services.send_mail(smtp, session, delivery)
+        services.send_mail(smtp, session, delivery, "k1")
     first, second = mailbox.mails
     assert first == second
 
@@ -177,7 +173,7 @@ def test_delivery_of_another_session_is_not_sent(
     """A mail whose sending could not be recorded is refused before it goes out."""
     attached = pytest.raises(InvalidRequestError, match="already attached")
     with services.open_smtp() as smtp, services.session() as other, attached:
-        services.send_mail(smtp, other, delivery)
+        services.send_mail(smtp, other, delivery, "k1")
     assert mailbox.mails == []
 
 

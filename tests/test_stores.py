@@ -1,41 +1,146 @@
-"""One behaviour suite for every store."""
+"""One behaviour suite for every store, in memory, on fakeredis and on the real services."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Barrier, Event
 from typing import Any
 
-import fakeredis
 import pytest
-from hypothesis import given, settings
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
 from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 
 from harness import CorruptProgress, Progress, Store, Superseded, UnsupportedProgress
 from harness.stores.memory import MemoryStore
+from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import FIELD, RQMetaStore
+from harness.stores.sql import SqlStore, Tables, progress_tables
 from tests import jobs
 from tests.test_cursor import cursors, same
 
-
-@pytest.fixture
-def job(queue: Queue) -> RQJob:
-    """Return an RQ job, with something of its author's in its meta."""
-    return queue.enqueue_call(jobs.plain, args=(3,), job_id="17", meta={"tenant": "a"})
+KINDS = ["rq_meta", "redis", "rq_meta on a server", "redis on a server", "sqlite", "postgresql"]
 
 
-@pytest.fixture(params=["memory", "rq_meta"])
-def store(request: pytest.FixtureRequest, redis: Redis, job: RQJob) -> Store:
-    """Return each store in turn, with room for job 17."""
-    assert job.id == "17"
-    return MemoryStore() if request.param == "memory" else RQMetaStore(redis)
+@dataclass(frozen=True)
+class Place:
+    """A store, and what is in it where only its maker looks.
+
+    :ivar read: returns the stored text of a job, raw. :ivar write: puts something in its place.
+    """
+
+    store: Store
+    read: Callable[[str], Any]
+    write: Callable[[str, Any], None]
+
+
+def enqueued(redis: Redis, job_id: str) -> RQJob:
+    """Enqueue an RQ job, with something of its author's in its meta."""
+    queue = Queue("test", connection=redis, serializer="json")
+    return queue.enqueue_call(jobs.plain, args=(3,), job_id=job_id, meta={"tenant": "a"})
+
+
+def in_meta(redis: Redis) -> Place:
+    """Return the store in the meta of RQ jobs."""
+    for job_id in ("17", "18"):
+        enqueued(redis, job_id)
+
+    def read(job_id: str) -> Any:
+        return json.loads(redis.hget(RQJob.key_for(job_id), "meta") or "{}").get(FIELD)
+
+    def write(job_id: str, text: Any) -> None:
+        redis.hset(RQJob.key_for(job_id), "meta", json.dumps({FIELD: text}))
+
+    return Place(RQMetaStore(redis), read, write)
+
+
+def in_redis(redis: Redis) -> Place:
+    """Return the store in keys of its own."""
+
+    def read(job_id: str) -> Any:
+        return bytes(redis.get(f"harness:progress:{job_id}") or b"").decode()  # type: ignore[arg-type]
+
+    def write(job_id: str, text: Any) -> None:
+        redis.set(f"harness:progress:{job_id}", text)
+
+    return Place(RedisStore(redis), read, write)
+
+
+def patience(url: str) -> dict[str, Any]:
+    """Return what makes SQLite wait for a writer that never rests, as some tests here have one."""
+    return {"timeout": 60} if url.startswith("sqlite") else {}
+
+
+@contextmanager
+def database(url: str) -> Iterator[tuple[sa.Engine, Tables]]:
+    """Make the tables of a store in an SQL database, and drop them afterwards."""
+    engine, metadata = sa.create_engine(url, connect_args=patience(url)), sa.MetaData()
+    tables = progress_tables(metadata)
+    SqlStore(engine, tables=tables).create()
+    try:
+        yield engine, tables
+    finally:
+        metadata.drop_all(engine)
+        engine.dispose()
+
+
+def in_sql(engine: sa.Engine, tables: Tables) -> Place:
+    """Return the store in an SQL database."""
+    table = tables.progress
+
+    def read(job_id: str) -> Any:
+        with engine.connect() as connection:
+            return connection.scalar(sa.select(table.c.progress).where(table.c.job_id == job_id))
+
+    def write(job_id: str, text: Any) -> None:
+        with engine.begin() as connection:
+            connection.execute(sa.update(table).where(table.c.job_id == job_id).values(progress=text))
+
+    return Place(SqlStore(engine, tables=tables), read, write)
+
+
+@contextmanager
+def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Make a store of one of the kinds whose data others can reach, with room for jobs 17 and 18."""
+    kind, _, server = kind.partition(" on a ")
+    if kind in {"rq_meta", "redis"}:
+        redis = request.getfixturevalue("real_redis" if server else "redis")
+        yield in_meta(redis) if kind == "rq_meta" else in_redis(redis)
+        return
+    file = request.getfixturevalue("tmp_path") / "stores.db"
+    url = request.getfixturevalue("postgresql_url") if kind == "postgresql" else f"sqlite:///{file}"
+    with database(url) as (engine, tables):
+        yield in_sql(engine, tables)
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Yield each store whose data others can reach, in turn."""
+    with opened(request.param, request) as place:
+        yield place
+
+
+@pytest.fixture(params=["memory", *KINDS])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Yield each store in turn."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    with opened(request.param, request) as place:
+        yield place.store
 
 
 def test_a_job_not_seen_before_gets_a_new_record(store: Store) -> None:
     """The first claim returns epoch 1 and nothing done."""
     assert store.load("17") is None
     assert store.claim("17") == Progress("17", epoch=1)
+    assert store.load("17") == Progress("17", epoch=1)
 
 
 def test_what_was_saved_is_claimed(store: Store) -> None:
@@ -45,6 +150,7 @@ def test_what_was_saved_is_claimed(store: Store) -> None:
     assert store.save(progress) == len(progress.to_json())
     claimed = store.claim("17")
     assert (claimed.epoch, claimed.step, claimed.cursor, claimed.done) == (2, "price", (3, "b"), 3)
+    assert store.load("17") == claimed
 
 
 def test_a_claim_supersedes_the_one_before(store: Store) -> None:
@@ -58,21 +164,54 @@ def test_a_claim_supersedes_the_one_before(store: Store) -> None:
     assert store.load("17") == successor
 
 
-@settings(max_examples=50)
+def test_claims_at_once_come_one_after_the_other(store: Store) -> None:
+    """Each of some executions that begin in the same moment has an epoch of its own, also of a job not seen before."""
+    claimants = 6
+    together = Barrier(claimants)
+
+    def claim() -> int:
+        together.wait()
+        return store.claim("17").epoch
+
+    with ThreadPoolExecutor(claimants) as pool:
+        epochs = [each.result() for each in [pool.submit(claim) for _ in range(claimants)]]
+    assert sorted(epochs) == list(range(1, claimants + 1))
+
+
+def test_a_claim_has_the_last_save(store: Store) -> None:
+    """Whatever a save was told to be stored, the claim that supersedes it returns."""
+    progress, under_way = store.claim("17"), Event()
+    progress.step = "price"
+
+    def save_until_superseded() -> int:
+        for saved in range(20_000):
+            progress.cursor = saved
+            try:
+                store.save(progress)
+            except Superseded:
+                return saved - 1
+            if saved == 20:
+                under_way.set()
+        raise AssertionError("never superseded")
+
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(save_until_superseded)
+        under_way.wait(60)
+        claimed = store.claim("17")
+        assert claimed.cursor == last.result()
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cursor=cursors)
-def test_every_cursor_comes_back_through_every_store(cursor: Any) -> None:
+def test_every_cursor_comes_back_through_every_store(store: Store, cursor: Any) -> None:
     """Equal and of the same type, attributes as well."""
-    with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as connection:
-        connection.hset(RQJob.key_for("17"), "status", "queued")
-        stores: list[Store] = [MemoryStore(), RQMetaStore(connection)]
-        for store in stores:
-            progress = store.claim("17")
-            progress.step, progress.cursor, progress.attributes = "price", cursor, {"seen": cursor}
-            store.save(progress)
-            stored = store.load("17")
-            assert stored is not None
-            assert same(stored.cursor, cursor)
-            assert same(stored.attributes["seen"], cursor)
+    progress = store.claim("17")
+    progress.step, progress.cursor, progress.attributes = "price", cursor, {"seen": cursor}
+    store.save(progress)
+    stored = store.load("17")
+    assert stored is not None
+    assert same(stored.cursor, cursor)
+    assert same(stored.attributes["seen"], cursor)
 
 
 def test_saved_progress_does_not_change_with_the_object(store: Store) -> None:
@@ -87,18 +226,21 @@ def test_saved_progress_does_not_change_with_the_object(store: Store) -> None:
 
 
 def test_delete_forgets(store: Store) -> None:
-    """After delete the job is as never seen, and its late executions cannot save."""
-    progress = store.claim("17")
+    """After delete the job is as never seen, its late executions cannot save, and other jobs stay."""
+    progress, other = store.claim("17"), store.claim("18")
     store.delete("17")
     store.delete("17")
     assert store.load("17") is None
     with pytest.raises(Superseded, match="was deleted"):
         store.save(progress)
+    assert store.load("18") == other
+    assert store.claim("17").epoch == 1
 
 
 def test_what_jobs_share_is_replaced_by_one_of_them(store: Store) -> None:
     """Whoever saw what is shared now may replace it, and nobody else (I32)."""
     assert store.read("17") is None
+    assert not store.replace("17", "a", "b")
     assert store.replace("17", None, "a")
     assert not store.replace("17", None, "b")
     assert store.replace("17", "a", "ä")
@@ -108,9 +250,66 @@ def test_what_jobs_share_is_replaced_by_one_of_them(store: Store) -> None:
     assert store.read("17") == "ä", "what is shared is not the progress of the job"
 
 
-def test_the_authors_meta_is_left_alone(redis: Redis, job: RQJob) -> None:
+def test_nothing_that_jobs_share_is_lost(store: Store) -> None:
+    """Of executions that all add one, each that was told so has added one."""
+    threads, rounds = 4, 10
+
+    def add() -> None:
+        for _ in range(rounds):
+            while True:
+                before = store.read("count")
+                if store.replace("count", before, str(int(before or 0) + 1)):
+                    break
+
+    with ThreadPoolExecutor(threads) as pool:
+        for each in [pool.submit(add) for _ in range(threads)]:
+            each.result()
+    assert store.read("count") == str(threads * rounds)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", CorruptProgress),
+        ("\x80\x05N.", CorruptProgress),  # a pickle: never loaded
+        ('{"version": 1, "epo', CorruptProgress),
+        ("[" * 100_000, CorruptProgress),
+        ("17", CorruptProgress),
+        ('{"version": 99}', UnsupportedProgress),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_kept(place: Place, text: str, error: type[Exception]) -> None:
+    """It is refused by name, and stays to the letter; the epoch stays as well."""
+    place.store.claim("17")
+    before = place.read("17")
+    place.write("17", text)
+    for _ in range(2):
+        with pytest.raises(error, match="job 17"):
+            place.store.claim("17")
+        with pytest.raises(error, match="job 17"):
+            place.store.load("17")
+    assert place.read("17") == text
+    place.write("17", before)
+    assert place.store.claim("17").epoch == 2
+
+
+def test_progress_of_another_job_is_refused_and_kept(place: Place) -> None:
+    """Also of one of the same class, whose data would look right."""
+    for job_id in ("17", "18"):
+        place.store.claim(job_id)
+    texts = [place.read(job_id) for job_id in ("17", "18")]
+    for job_id, other, text in (("17", "18", texts[1]), ("18", "17", texts[0])):
+        place.write(job_id, text)
+        with pytest.raises(
+            CorruptProgress, match=f"the progress of job {job_id} was written for job {other}"
+        ):
+            place.store.claim(job_id)
+        assert place.read(job_id) == text
+
+
+def test_the_authors_meta_is_left_alone(redis: Redis) -> None:
     """rq_meta changes its own field only, also if the author saved another in between."""
-    store = RQMetaStore(redis)
+    store, job = RQMetaStore(redis), enqueued(redis, "17")
     progress = store.claim("17")
     job.refresh()
     job.meta["tenant"] = "b"
@@ -119,6 +318,15 @@ def test_the_authors_meta_is_left_alone(redis: Redis, job: RQJob) -> None:
     job.refresh()
     assert job.meta["tenant"] == "b"
     assert json.loads(job.meta[FIELD])["epoch"] == 1
+    store.delete("17")
+    job.refresh()
+    assert job.meta == {"tenant": "b"}
+
+
+def test_to_forget_a_job_that_is_gone_makes_none(redis: Redis) -> None:
+    """rq_meta leaves no key where there was none."""
+    RQMetaStore(redis).delete("17")
+    assert redis.keys() == []
 
 
 @pytest.mark.parametrize(
@@ -126,16 +334,17 @@ def test_the_authors_meta_is_left_alone(redis: Redis, job: RQJob) -> None:
     [
         (b"\x80\x05N.", CorruptProgress),  # a pickle: never loaded
         (b'{"continuation": ', CorruptProgress),
+        (b"[" * 100_000, CorruptProgress),
         (b"[]", CorruptProgress),
         (b'{"continuation": 3}', CorruptProgress),
-        (b'{"continuation": "{\\"version\\": 1, \\"epo"}', CorruptProgress),
         (b'{"continuation": "{\\"version\\": 99}"}', UnsupportedProgress),
     ],
 )
-def test_hostile_data_is_refused_and_kept(
-    redis: Redis, job: RQJob, meta: bytes, error: type[Exception]
+def test_meta_that_cannot_be_used_is_refused_and_kept(
+    redis: Redis, meta: bytes, error: type[Exception]
 ) -> None:
-    """What cannot be used is refused by name, and stays in Redis byte for byte."""
+    """rq_meta leaves what is no JSON object, or holds no text, as it is."""
+    job = enqueued(redis, "17")
     redis.hset(job.key, "meta", meta)
     with pytest.raises(error):
         RQMetaStore(redis).claim("17")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-import pytest
 from redis import Redis
 
 PATIENCE = 60
@@ -23,42 +19,6 @@ SPAWN = "harness.queues.rq.SpawnWorker"
 SIMPLE = "harness.queues.rq.SimpleWorker"
 WITH_HORSES = [OURS, SPAWN]
 ALL = [OURS, SPAWN, SIMPLE]
-
-
-@contextmanager
-def redis_server() -> Iterator[str]:
-    """Run a private Redis on a Unix socket, and yield its URL."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        reason = "Redis is not installed: neither redis-server nor valkey-server is on the path"
-        if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp())
-    url = f"unix://{folder}/redis.sock"
-    command = [
-        program,
-        "--port",
-        "0",
-        "--unixsocket",
-        f"{folder}/redis.sock",
-        "--save",
-        "",
-        "--dir",
-        str(folder),
-    ]
-    # Through a shell that leaves it behind: a child of this process would look like one that a test forgot.
-    script = ["sh", "-c", '"$@" & ', "sh", *command]
-    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert any("ready to accept connections" in line.lower() for line in process.stdout)
-        process.stdout.close()
-    try:
-        yield url
-    finally:
-        with Redis.from_url(url) as connection:
-            connection.shutdown(nosave=True)
-        shutil.rmtree(folder)
 
 
 class Workers:

@@ -34,6 +34,7 @@ class Totals:
     interruptions: int
     lost: int
     duplicated: int
+    duplicated_by_key: int | None
     repeated: int
     verdicts: Mapping[Verdict, int]
     stop_latency_s: float | None
@@ -140,6 +141,7 @@ class Comparison:
             interruptions=sum(run.interruptions for run in runs),
             lost=sum(run.lost for run in runs),
             duplicated=sum(run.duplicated for run in runs),
+            duplicated_by_key=_sum(run.duplicated_by_key for run in runs),
             repeated=sum(run.repeated for run in runs),
             verdicts=verdicts,
             stop_latency_s=_largest(run.stop_latency_s for run in runs),
@@ -205,6 +207,11 @@ def _natural(name: str) -> tuple[bool, list[str | float]]:
     """Numbers by value, "none" before everything else."""
     parts = re.split(r"(\d+(?:\.\d+)?)", name)
     return name != "none", [float(part) if odd % 2 else part for odd, part in enumerate(parts)]
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _largest(values: Iterable[Any]) -> Any:

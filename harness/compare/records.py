@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 Pattern = Literal["plain", "steps", "iteration"]
 Verdict = Literal["exactly once", "duplicated", "lost", "wrong total", "never finished", "failed"]
-Ended = Literal["completed", "interrupted", "failed", "cut off"]
+Ended = Literal["completed", "interrupted", "failed", "cut off", "killed"]
 
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 
@@ -63,6 +63,8 @@ class Run:
 
     :ivar lost: items whose effect never happened.
     :ivar duplicated: items whose effect happened more than once.
+    :ivar duplicated_by_key: those of them that are left when copies are removed by idempotency key; None where effects
+        carry none.
     :ivar repeated: items run again, whether or not that showed.
     :ivar stop_latency_s: the longest time from a request to stop until the execution had ended.
     :ivar resume_latency_s: the longest time from the end of an execution until the next worked on an item.
@@ -81,6 +83,7 @@ class Run:
     items: int
     lost: int
     duplicated: int
+    duplicated_by_key: int | None
     repeated: int
     stop_latency_s: float | None
     resume_latency_s: float | None
@@ -92,8 +95,8 @@ class Run:
 
     @property
     def interruptions(self) -> int:
-        """How many executions were interrupted or cut off."""
-        return sum(each.ended in {"interrupted", "cut off"} for each in self.timeline.executions)
+        """How many executions were interrupted, cut off or killed."""
+        return sum(each.ended in {"interrupted", "cut off", "killed"} for each in self.timeline.executions)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ SIGNS: Mapping[Verdict, str] = {
 COLUMNS = {
     "lost": "items whose effect never happened",
     "duplicated": "items whose effect happened more than once",
+    "by key": "duplicated items that are left when copies are removed by idempotency key, for effects that carry one",
     "repeated": "items run again, whether or not that showed",
 }
 """What the counted columns mean."""
@@ -55,9 +56,12 @@ def damage(run: Run) -> str:
     """Say how many items were lost, duplicated or, if neither, repeated; the verdict itself is not said again."""
     counts = {"lost": run.lost, "duplicated": run.duplicated}
     found = {what: count for what, count in counts.items() if count} or {"repeated": run.repeated}
+    by_key = (
+        "" if not run.duplicated or run.duplicated_by_key is None else f", {run.duplicated_by_key:,} by key"
+    )
     if list(found) == [run.verdict]:
-        return f"{found[run.verdict]:,} of {run.items:,}"
-    return ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
+        return f"{found[run.verdict]:,} of {run.items:,}{by_key}"
+    return ", ".join(f"{count:,} {what}" for what, count in found.items() if count) + by_key
 
 
 def form(run: Run, beside: tuple[Run, ...]) -> str:

@@ -18,18 +18,20 @@ class MemoryStore:
 
     def claim(self, job_id: str) -> Progress:
         """Take the job over with a raised epoch."""
-        progress = self.load(job_id) or Progress(job_id)
-        progress.epoch += 1
-        self._texts[job_id] = progress.to_json()
-        return progress
+        with self._lock:
+            progress = self.load(job_id) or Progress(job_id)
+            progress.epoch += 1
+            self._texts[job_id] = progress.to_json()
+            return progress
 
     def save(self, progress: Progress) -> int:
         """Store the progress unless the job was claimed since."""
-        stored = self.load(progress.job_id)
-        if stored is None or stored.epoch != progress.epoch:
-            raise superseded(progress, stored)
         text = progress.to_json()
-        self._texts[progress.job_id] = text
+        with self._lock:
+            stored = self.load(progress.job_id)
+            if stored is None or stored.epoch != progress.epoch:
+                raise superseded(progress, None if stored is None else stored.epoch)
+            self._texts[progress.job_id] = text
         return len(text)
 
     def load(self, job_id: str) -> Progress | None:
@@ -54,7 +56,10 @@ class MemoryStore:
             return True
 
 
-def superseded(progress: Progress, stored: Progress | None) -> Superseded:
-    """Return the error for a save that came too late."""
-    now = "its progress was deleted" if stored is None else f"execution {stored.epoch} has claimed it"
+def superseded(progress: Progress, owner: int | None) -> Superseded:
+    """Return the error for a save that came too late.
+
+    :param owner: the epoch of the execution that has the job now; None if its progress was deleted.
+    """
+    now = "its progress was deleted" if owner is None else f"execution {owner} has claimed it"
     return Superseded(f"execution {progress.epoch} of job {progress.job_id} must not save: {now}")

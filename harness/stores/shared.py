@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from redis.exceptions import WatchError
+from redis.exceptions import RedisError, WatchError
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -24,7 +24,9 @@ def read(connection: Redis, key: str) -> str | None:
 def replace(connection: Redis, key: str, before: str | None, after: str) -> bool:
     """Share *after* if *before* is what is shared now; one transaction under ``WATCH``.
 
-    If only the answer is lost, redis-py raises, and whoever tries again reads first what is shared by then.
+    If only the answer is lost, this raises, and whoever tries again reads first what is shared by then.
+
+    :raises RedisError: if the connection fails; it may be shared or not.
     """
     name = _KEY.format(key)
     with connection.pipeline() as pipeline:
@@ -36,6 +38,9 @@ def replace(connection: Redis, key: str, before: str | None, after: str) -> bool
         pipeline.set(name, after, ex=TTL)
         try:
             pipeline.execute()
-        except WatchError:
+        except WatchError as error:
+            if isinstance(error.__context__, RedisError):
+                # redis-py says the same of a connection that broke during EXEC: nobody knows what was stored.
+                raise error.__context__ from None
             return False
         return True

@@ -13,13 +13,11 @@ from harness.errors import UsageError
 from harness.execution import Family
 from harness.job import find
 from harness.parallel import Division, check_instances
+from harness.queues.rq.requests import PERFORM
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
     from redis import Redis
-
-PERFORM = "harness.queues.rq.perform"
-"""What is enqueued: a name that stays, wherever the function is."""
 
 
 def family_of(job: RQJob, call: list[Any], more: dict[str, Any]) -> Family:

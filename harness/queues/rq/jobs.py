@@ -19,9 +19,9 @@ from harness.errors import Superseded, UsageError
 from harness.execution import Execution, Portion
 from harness.job import Job, find
 from harness.queues.rq import leases
-from harness.queues.rq.instances import PERFORM, family_of
+from harness.queues.rq.instances import family_of
 from harness.queues.rq.recovery import forget, queue_of
-from harness.queues.rq.requests import Requests, shutdown
+from harness.queues.rq.requests import PERFORM, Requests, shutdown
 from harness.stops import throttled
 from harness.stores.rq_meta import RQMetaStore
 

@@ -37,7 +37,6 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text, parse_composite_key
 
 from harness.job import Job
-from harness.queues.rq.instances import PERFORM
 from harness.queues.rq.leases import (
     DEAD_STARTS,
     LEASES,
@@ -46,6 +45,7 @@ from harness.queues.rq.leases import (
     registered,
     while_owned,
 )
+from harness.queues.rq.requests import PERFORM
 
 if TYPE_CHECKING:
     from redis import Redis

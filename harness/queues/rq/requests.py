@@ -12,11 +12,15 @@ from harness.stops import CANCEL, PAUSE, Control, Flag
 if TYPE_CHECKING:
     from redis import Redis
     from rq import Queue
+    from rq.job import Job
 
     from harness.progress import Position
 
 shutdown = Flag()
 """Set when the worker in this process is asked to stop; every job asks it at its checkpoints."""
+
+PERFORM = "harness.queues.rq.perform"
+"""What is enqueued: a name that stays, wherever the function is."""
 
 REQUEST_TTL = 24 * 3600
 """Seconds after which a request is forgotten whose job never came."""
@@ -40,19 +44,22 @@ def pause(connection: Redis, job_id: str) -> None:
 def resume(queue: Queue, job_id: str) -> bool:
     """Take a pause back, and put a job that has paused into its queue; return whether it had.
 
-    If the process dies between the two, the job still waits, and resuming it again does the rest.
+    Of a parallel run, these are all its instances that have paused. If the process dies in between, jobs still wait,
+    and resuming again does the rest.
     """
     queue.connection.delete(_CONTROL.format(job_id))
-    if job_id not in queue.scheduled_job_registry.get_job_ids():
-        return False
-    job = queue.fetch_job(job_id)
-    if job is None:
-        return False
-    with queue.connection.pipeline() as pipeline:
-        queue.scheduled_job_registry.remove(job, pipeline=pipeline)
-        queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as RQ's scheduler does
-        pipeline.execute()
-    return True
+    waiting = [job for each in queue.scheduled_job_registry.get_job_ids() if (job := queue.fetch_job(each))]
+    ours = [job for job in waiting if job.id == job_id or _family(job) == job_id]
+    for job in ours:
+        with queue.connection.pipeline() as pipeline:
+            queue.scheduled_job_registry.remove(job, pipeline=pipeline)
+            queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as RQ's scheduler does
+            pipeline.execute()
+    return bool(ours)
+
+
+def _family(job: Job) -> str | None:
+    return job.args[3].get("instance", [None])[0] if job.func_name == PERFORM and len(job.args) > 3 else None
 
 
 def cancel(connection: Redis, job_id: str) -> None:
@@ -74,9 +81,9 @@ class Requests:
         self._connection = connection
         self._worker_key = BaseWorker.redis_worker_namespace_prefix + (worker_name or "")
 
-    def at_start(self, job_id: str) -> Control | None:
+    def at_start(self, at: Position) -> Control | None:
         """Return what holds before any work; a mere stop does not."""
-        return _control(self._connection.get(_CONTROL.format(job_id)))
+        return _control(self._connection.mget(_controls(at)))
 
     def __call__(self, at: Position) -> str | None:
         """Look for a pause, a cancellation, the worker's shutdown, or a stop, which is taken so that it stops once.
@@ -84,14 +91,19 @@ class Requests:
         If the process dies after taking it, the request is gone, but so is the execution that it was meant for.
         """
         with self._connection.pipeline(transaction=False) as pipeline:
-            pipeline.get(_CONTROL.format(at.job_id))
+            pipeline.mget(_controls(at))
             pipeline.getdel(_STOP.format(at.job_id))
             pipeline.hget(self._worker_key, "shutdown_requested_date")
-            control, reason, leaving = pipeline.execute()
+            controls, reason, leaving = pipeline.execute()
         if reason is not None:
-            return _control(control) or str(as_text(reason))
-        return _control(control) or ("worker leaves" if leaving else None)
+            return _control(controls) or str(as_text(reason))
+        return _control(controls) or ("worker leaves" if leaving else None)
 
 
-def _control(value: Any) -> Control | None:
-    return None if value is None else {str(each): each for each in (PAUSE, CANCEL)}.get(str(as_text(value)))
+def _controls(at: Position) -> list[str]:
+    return [_CONTROL.format(job_id) for job_id in dict.fromkeys((at.job_id, at.family_id))]
+
+
+def _control(values: list[Any]) -> Control | None:
+    asked = [str(as_text(value)) for value in values if value is not None]
+    return next((each for each in (CANCEL, PAUSE) if each in asked), None)

@@ -1,0 +1,138 @@
+"""Guarded cursors: a position, and proof that what is iterated is still what it was.
+
+``{"at": position, "guard": proof}``, where the position is the cursor that an unguarded enumerator would give. What
+the proof is, each enumerator says: a digest of all there is, or how many items there are and how many were passed.
+A proof of None is that of a job which is started in the middle: what it finds then is what it must find later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+from harness.cursor import encode
+from harness.errors import CollectionChanged, CursorError
+
+T = TypeVar("T")
+
+hasher = partial(blake2b, digest_size=16)
+"""Makes a digest; its size is enough to tell collections apart, and nobody gains by forging one."""
+
+
+def guarded(position: Any, proof: Any) -> dict[str, Any]:
+    """Return the cursor of a position and its proof."""
+    return {"at": position, "guard": proof}
+
+
+def split(name: str, cursor: Any, *, guard: bool) -> tuple[Any, Any]:
+    """Return the position and the proof of a cursor, each None at the beginning.
+
+    :param name: of the enumerator, for errors.
+    :raises CursorError: if the cursor is guarded and the enumerator is not, or the other way round.
+    """
+    found = type(cursor) is dict and list(cursor) == ["at", "guard"]
+    if guard and not found and cursor is not None:
+        raise CursorError(
+            f"{name} with guard=True resumes from None or from a cursor that it gave, found {cursor!r}; a job that "
+            'began without a guard must end without; to start in the middle, give {"at": …, "guard": None}'
+        )
+    if found and not guard:
+        raise CursorError(
+            f"{name} without a guard resumes from its own cursors, found the guarded {cursor!r}; pass guard=True, or "
+            "start from what it has under 'at'"
+        )
+    return (cursor["at"], cursor["guard"]) if found else (cursor, None)
+
+
+def digest(name: str, values: Iterable[Any]) -> str:
+    """Return a digest of values such as a cursor may hold.
+
+    :raises CursorError: naming a value that is none.
+    """
+    state = hasher()
+    for index, value in enumerate(values):
+        state.update(json.dumps(encode(value, f"{name}[{index}]"), sort_keys=True).encode() + b"\n")
+    return state.hexdigest()
+
+
+def compare(what: str, proof: Any, found: Any) -> None:
+    """Compare the proof in a cursor, if there is one, with what is found now.
+
+    :param what: is iterated, for the error.
+    :raises CollectionChanged: if they differ.
+    """
+    if proof is not None and proof != found:
+        raise CollectionChanged(
+            f"{what} has changed since the job began (its digest was {proof}, found {found}): going on could skip "
+            "items or do them again; put back what was there, or start the job anew"
+        )
+
+
+class Tally:
+    """Guards what has an order and can be counted: how many there were, how many were passed, which was the last.
+
+    Without *guard* it only knows the position and the size.
+
+    :param name: of the enumerator, for errors.
+    :param count: returns how many items come after a position; None is the beginning.
+    :param last: returns the position of the last item after a position, or None if there is none.
+    :ivar position: that of the cursor.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cursor: Any,
+        *,
+        guard: bool,
+        count: Callable[[Any], int],
+        last: Callable[[Any], Any],
+    ) -> None:
+        self.position, proof = split(name, cursor, guard=guard)
+        self._name, self._guard, self._count, self._last = name, guard, count, last
+        if proof is not None and not (type(proof) is dict and list(proof) == ["passed", "total", "last"]):
+            raise CursorError(f"{name} with guard=True resumes from a cursor that it gave, found {cursor!r}")
+        self._proof: dict[str, Any] | None = proof
+        self._total: int | None = None if proof is None else proof["total"]
+
+    def size(self) -> int:
+        """Return how many items there are, or with a guard, were when the job began."""
+        if not self._guard:
+            return self._count(None)
+        if self._total is None:
+            self._total = self._count(None)
+        return self._total
+
+    def over(self, found: Iterable[tuple[T, Any, int]]) -> Iterator[tuple[T, Any]]:
+        """Yield what is found, each with its cursor, of triples of an item, its position and how many it counts for.
+
+        :raises CollectionChanged: at the beginning or at the end, if *guard* finds a change.
+        """
+        position, proof = self.position, self._proof
+        if not self._guard:
+            yield from ((item, position) for item, position, _ in found)
+            return
+        if proof is None:
+            passed = 0 if position is None else self.size() - self._count(position)
+            total, last = self.size(), self._last(None)
+        else:
+            passed, total, last = proof["passed"], proof["total"], proof["last"]
+            left = self._count(position)
+            self._compare("the number of items after the cursor", total - passed, left)
+            if left:
+                self._compare("the last item", last, self._last(position))
+        for item, position, items in found:
+            passed += items
+            yield item, guarded(position, {"passed": passed, "total": total, "last": last})
+        self._compare("the number of items", total, passed)
+        self._compare("the last item", last, position)
+
+    def _compare(self, what: str, expected: Any, found: Any) -> None:
+        if expected != found:
+            raise CollectionChanged(
+                f"what {self._name} reads has changed since the job began: {what} was {expected!r}, found {found!r}; "
+                "items could be skipped or done again; start the job anew"
+            )

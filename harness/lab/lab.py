@@ -1,0 +1,171 @@
+"""A broker, a database and a mailbox of its own, and trials that interrupt jobs in it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+
+from harness.errors import UsageError
+from harness.lab.embedded import EmbeddedTrial
+from harness.lab.processes import ProcessTrial
+from harness.lab.services import EMBEDDED, Services
+from harness.lab.trial import Settings, Trial
+from harness.mailbox import Mailbox
+from harness.scenario import FORMS, Scenario
+from harness.stores.sql import SqlStore
+
+if TYPE_CHECKING:
+    from harness.durability import Durability
+    from harness.interruptions import Interruption
+
+
+class Lab:
+    """Runs trials, one at a time, and leaves nothing behind; a context manager.
+
+    Jobs find the database and the mail server in the environment variables ``HARNESS_DATABASE_URL`` and
+    ``HARNESS_SMTP``.
+
+    :param directory: an existing folder for database files, journals and logs.
+    :param size: the size of the data.
+    :param pace: seconds that the work on an item lasts. 0 waits for nothing; embedded, triggers by time then count
+        20 ms an item.
+    :param broker: ``fakeredis``: the worker is in this process. ``redis``, or the URL of an empty Redis database:
+        workers are processes, and can be killed.
+    :param database: None for files of SQLite, ``postgresql`` for a private server, or the URL of an empty database.
+    :raises MissingService: if a private server is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        size: str = "quick",
+        pace: float = 0.0,
+        broker: str = EMBEDDED,
+        database: str | None = None,
+    ) -> None:
+        if not 0 <= pace < float("inf"):
+            raise UsageError(f"found a pace of {pace!r}, allowed are seconds of 0 or more")
+        self.directory, self.size, self.pace = directory, size, pace
+        self.services = Services(broker, database)
+        self._templates: dict[str, Path] = {}
+        self.mailbox = Mailbox()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mailbox.stop()
+        self.services.close()
+
+    @contextmanager
+    def prepared(
+        self, scenario: Scenario, form: str, durability: Durability | None = None
+    ) -> Iterator[Trial]:
+        """Set up fresh data, a fresh broker and an empty mailbox for one trial, and remove them afterwards."""
+        if form not in scenario.forms:
+            raise UsageError(f"scenario {scenario.name} has no form {form!r}, allowed are {', '.join(FORMS)}")
+        services = self.services
+        with ExitStack() as stack:
+            url = stack.enter_context(self._database(scenario))
+            self.mailbox.empty()
+            stack.enter_context(_environment(HARNESS_DATABASE_URL=url, HARNESS_SMTP=self.mailbox.address))
+            stack.callback(scenario.close)
+            if services.database is not None:
+                stack.callback(scenario.clear)
+                scenario.seed(self.size)
+            stack.callback(services.empty_broker)
+            store = (
+                stack.enter_context(_progress_in(url)) if durability and durability.transactional else None
+            )
+            names = services.broker_name, services.database_name
+            settings = Settings(scenario, form, durability, *names, self.pace)
+            if services.broker is None:
+                yield EmbeddedTrial(settings, self.mailbox, store)
+            else:
+                in_sql = url if store else None
+                yield ProcessTrial(settings, self.mailbox, services.broker, self.directory, in_sql)
+
+    def run(
+        self, scenario: Scenario, form: str, interruption: Interruption, durability: Durability | None = None
+    ) -> dict[str, Any]:
+        """Run one trial to its end and return its record.
+
+        :param durability: in place of the job's own. With ``with_transaction()`` progress lives in the database.
+        :raises NothingInterrupted: if the interruption never came; the trial has then shown nothing.
+        """
+        with self.prepared(scenario, form, durability) as trial:
+            return trial.run(interruption)
+
+    @contextmanager
+    def _database(self, scenario: Scenario) -> Iterator[str]:
+        if self.services.database is not None:
+            yield self.services.database
+            return
+        template = self._templates.get(scenario.name) or self._seeded(scenario)
+        path = self.directory / f"{scenario.name}-trial.db"
+        shutil.copyfile(template, path)
+        try:
+            yield f"sqlite:///{path}"
+        finally:
+            for each in self.directory.glob(f"{path.name}*"):  # with SQLite's own files beside it
+                each.unlink()
+
+    def _seeded(self, scenario: Scenario) -> Path:
+        path = self.directory / f"{scenario.name}-seeded.db"
+        with _environment(HARNESS_DATABASE_URL=f"sqlite:///{path}"):
+            try:
+                scenario.seed(self.size)
+            finally:
+                scenario.close()
+        self._templates[scenario.name] = path
+        return path
+
+
+def environment(size: str, pace: float, packages: Sequence[str]) -> dict[str, Any]:
+    """Return what a comparison says about where its figures were taken; neither host nor path."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count() or 1,
+        "packages": {name: version(name) for name in packages},
+        "size": size,
+        "pace_s": pace,
+        "generated": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@contextmanager
+def _progress_in(url: str) -> Iterator[SqlStore]:
+    """Have the tables for progress in the database of the work."""
+    engine = sqlalchemy.create_engine(url)
+    store = SqlStore(engine)
+    store.create()
+    try:
+        yield store
+    finally:
+        store.drop()
+        engine.dispose()
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

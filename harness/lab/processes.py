@@ -1,0 +1,115 @@
+"""Trials with real processes: ``rq`` workers on a real Redis that are signalled and killed, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redis import Redis
+from rq.job import JobStatus
+
+from harness.errors import HarnessError
+from harness.interruptions import parse
+from harness.lab.journal import Story
+from harness.lab.trial import Settings, Trial
+from harness.lab.worker import FIRED, Config
+from harness.queues.rq.leases import SETTING
+
+if TYPE_CHECKING:
+    from harness.interruptions import Interruption
+    from harness.mailbox import Mailbox
+
+LIMIT_SECONDS = 60.0
+"""How long a trial may take; a job that is still not done then never will be."""
+PLAIN_SECONDS = 5.0
+"""How long the plain form may take to come back after its worker died; RQ needs minutes."""
+RECOVER_SECONDS = 0.6
+"""Within how many seconds the dead are noticed here; it is 15 s by default."""
+LOOK_SECONDS = 0.01
+
+
+class ProcessTrial(Trial):
+    """A trial whose worker is a process of its own, started again whenever it ends, as a supervisor does.
+
+    :param broker: URL of a Redis that is empty but for this trial.
+    :param directory: for the journal and the worker's log.
+    :param store: URL of the database where progress lives; None where RQ keeps it.
+    """
+
+    def __init__(
+        self, settings: Settings, mailbox: Mailbox, broker: str, directory: Path, store: str | None
+    ) -> None:
+        super().__init__(settings, Redis.from_url(broker), mailbox)
+        self._broker, self._store = broker, store
+        self._journal, self._log = directory / "journal", directory / "worker.log"
+        for each in (self._journal, self._log):
+            each.unlink(missing_ok=True)
+
+    def _run(self, interruption: Interruption) -> bool:
+        settings = self.settings
+        config = Config(
+            broker=self._broker,
+            journal=str(self._journal),
+            interruption=interruption.name,
+            items=self.items,
+            plain=self.plain,
+            pace=settings.pace,
+            durability=str(settings.durability) if settings.durability else None,
+            store=self._store,
+        )
+        self._connection.delete(FIRED)
+        try:
+            self._supervise(config)
+        finally:
+            self._end_orphans()
+            self._connection.close()
+        story = Story(self._journal)
+        self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
+        return story.fired
+
+    def _supervise(self, config: Config) -> None:
+        until = time.monotonic() + (
+            PLAIN_SECONDS if self.plain and parse(config.interruption).kills else LIMIT_SECONDS
+        )
+        worker = self._start(config)
+        try:
+            while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:
+                if time.monotonic() > until:
+                    return  # the record says that it never finished
+                if worker.poll() is not None:
+                    if worker.returncode > 0:
+                        raise HarnessError(f"the worker failed; it said: {self._said()}")
+                    worker = self._start(config)
+                time.sleep(LOOK_SECONDS)
+        finally:
+            worker.terminate()
+            try:
+                worker.wait(10)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+    def _start(self, config: Config) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "harness.lab.worker", config.to_json()],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, SETTING: str(RECOVER_SECONDS)},
+            )  # fmt: skip
+
+    def _end_orphans(self) -> None:
+        """Kill what is left of the work horses; those that were killed are gone, the rest have nothing to do."""
+        for pid in Story(self._journal).pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def _said(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "nothing"

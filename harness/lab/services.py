@@ -1,0 +1,134 @@
+"""The broker and the database of a lab: found, started where they are private, and checked to be empty."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+import redis
+import sqlalchemy
+
+from harness.errors import UsageError
+from harness.servers import postgresql_server, redis_server
+
+EMBEDDED = "fakeredis"
+
+
+class MissingService(UsageError):
+    """A server that trials need is not installed."""
+
+
+class Services:
+    """Starts what a lab asks for, once, and ends it with :meth:`close`.
+
+    :param broker: ``fakeredis`` for none, ``redis`` for a private server, or the URL of an empty Redis database.
+    :param database: None for files of SQLite, ``postgresql`` for a private server, or the URL of an empty database.
+    :raises UsageError: for a URL that cannot be used.
+    :raises MissingService: if a private server is asked for and not installed.
+    """
+
+    def __init__(self, broker: str, database: str | None) -> None:
+        self._stack = ExitStack()
+        try:
+            self.broker = self._broker(broker)
+            self.database = self._database(database)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def broker_name(self) -> str:
+        """What records call the broker."""
+        return EMBEDDED if self.broker is None else "redis"
+
+    @property
+    def database_name(self) -> str:
+        """What records call the database."""
+        if self.database is None:
+            return "sqlite"
+        return sqlalchemy.make_url(self.database).get_backend_name()
+
+    def empty_broker(self) -> None:
+        """Throw away what a trial left in Redis."""
+        if self.broker is not None:
+            with redis.Redis.from_url(self.broker) as connection:
+                connection.flushdb()
+
+    def close(self) -> None:
+        """End the private servers."""
+        self._stack.close()
+
+    def _broker(self, broker: str) -> str | None:
+        if broker == EMBEDDED:
+            return None
+        if broker == "redis":
+            try:
+                return self._stack.enter_context(redis_server()).url
+            except UsageError as error:
+                raise MissingService(str(error)) from None
+        _check_redis(broker)
+        return broker
+
+    def _database(self, database: str | None) -> str | None:
+        if database == "postgresql":
+            try:
+                return self._stack.enter_context(postgresql_server()).url
+            except UsageError as error:
+                raise MissingService(str(error)) from None
+        if database is not None:
+            _check_database(database)
+        return database
+
+
+def required() -> bool:
+    """Return whether a service that is missing fails a test, and does not skip it."""
+    return os.environ.get("HARNESS_REQUIRE_SERVICES") == "1"
+
+
+def _check_redis(url: str) -> None:
+    try:
+        connection = redis.Redis.from_url(url)
+    except ValueError as error:
+        raise UsageError(
+            f"found a broker that is no URL of a Redis ({_first_line(error)}), allowed are fakeredis, redis for a "
+            "private server, and a URL such as redis://localhost/15"
+        ) from None
+    with connection:
+        try:
+            keys = connection.dbsize()
+        except redis.RedisError as error:
+            raise UsageError(f"the Redis at {_shown(url)} cannot be used: {type(error).__name__}") from None
+    if keys:
+        raise UsageError(
+            f"the Redis database at {_shown(url)} has {keys} keys already; allowed is an empty one, because trials "
+            "remove all that is in it"
+        )
+
+
+def _shown(url: str) -> str:
+    return url.rpartition("@")[2] if "@" in url else url.partition("://")[2]
+
+
+def _check_database(database: str) -> None:
+    """Refuse a URL that nobody answers at, or where there are tables that the lab would have to share."""
+    try:
+        url = sqlalchemy.make_url(database)
+        shown = url.render_as_string(hide_password=True)
+        engine = sqlalchemy.create_engine(url)
+    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        raise UsageError(f"the database URL cannot be used: {_first_line(error)}") from None
+    try:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise UsageError(f"the database {shown} cannot be reached: {_first_line(error)}") from None
+    finally:
+        engine.dispose()
+    if tables:
+        raise UsageError(
+            f"the database {shown} has tables already ({', '.join(tables[:3])}, …); allowed is an empty one, "
+            "because trials drop what they make"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,188 @@
+"""What every trial is: a job in a queue, its attempts, and the record that is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from rq import Queue, Retry
+from rq.job import JobStatus
+
+from harness.errors import NothingInterrupted
+from harness.job import Job
+from harness.queues import rq
+from harness.scenario import Effects, Scenario
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq.job import Job as RQJob
+
+    from harness.durability import Durability
+    from harness.interruptions import Interruption
+    from harness.mailbox import Mailbox
+
+RETRIES = 3
+"""How often RQ starts the plain form again."""
+POINTS = 40
+"""How many points of an execution's progress a record keeps."""
+QUEUE = "trials"
+
+
+@dataclass
+class Attempt:
+    """An execution as the lab sees it; times are seconds of one clock that only moves forward.
+
+    :ivar requested: when it was asked to stop, or killed. :ivar marks: when it began to work on each item.
+    """
+
+    start: float
+    end: float = 0.0
+    ended: str = "completed"
+    reason: str | None = None
+    requested: float | None = None
+    marks: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trial is about, beside its interruption.
+
+    :ivar form: one of the scenario's. :ivar durability: in place of the job's own.
+    :ivar broker: ``fakeredis`` or ``redis``. :ivar database: the name of the database's dialect, for the record.
+    :ivar pace: seconds that the work on an item lasts.
+    """
+
+    scenario: Scenario
+    form: str
+    durability: Durability | None
+    broker: str
+    database: str
+    pace: float
+
+
+class Trial:
+    """One run of a job with its interruptions and resumes; the embedded and the real one derive from it.
+
+    :param connection: to the empty broker that the job is put into.
+    """
+
+    def __init__(self, settings: Settings, connection: Redis, mailbox: Mailbox) -> None:
+        self.settings = settings
+        self.items = settings.scenario.count()
+        self._mailbox = mailbox
+        self._connection = connection
+        self._queue = Queue(QUEUE, connection=connection, serializer="json")
+        self._job = self._enqueued()
+        self._attempts: list[Attempt] = []
+        self._marked: list[str] = []
+        self._bytes: int | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the job is the control, which has no checkpoints."""
+        return self.settings.form == "plain"
+
+    def run(self, interruption: Interruption) -> dict[str, Any]:
+        """Run the job to its end, interrupted as told, and return the record.
+
+        :raises NothingInterrupted: if the interruption never came; the trial has then shown nothing.
+        """
+        fired = self._run(interruption)
+        # A work horse may finish the job before it notices that its worker was killed.
+        alone = interruption.by == "kill:worker" or self._job.get_status() != JobStatus.FINISHED
+        if interruption.where is not None and not (fired and (alone or len(self._attempts) > 1)):
+            last = self._attempts[-1] if self._attempts else Attempt(0.0)
+            why = f"it failed: {last.reason}" if last.ended == "failed" else "choose an earlier place"
+            raise NothingInterrupted(
+                f"{self.settings.scenario.name} as {self.settings.form} was not interrupted by {interruption.name}: "
+                f"it went through {len(self._marked)} items without meeting it; {why}"
+            )
+        return self._record(interruption)
+
+    def _run(self, interruption: Interruption) -> bool:
+        """Run the job to its end and take down what happened; return whether the interruption came."""
+        raise NotImplementedError
+
+    def _enqueued(self) -> RQJob:
+        job = self.settings.scenario.forms[self.settings.form]
+        if self.plain:
+            arguments = self.settings.scenario.arguments()
+            return self._queue.enqueue_call(job, args=(arguments,), retry=Retry(max=RETRIES))
+        return rq.enqueue(self._queue, job)
+
+    def _record(self, interruption: Interruption) -> dict[str, Any]:
+        settings, effects = self.settings, self.settings.scenario.judge(self._mailbox)
+        completed = self._job.get_status() == JobStatus.FINISHED
+        attempts = self._attempts or [Attempt(0.0)]
+        start = attempts[0].start
+        job = settings.scenario.forms[settings.form]
+        durability = settings.durability or job.durability if is_job(job) else "none"
+        return {
+            "scenario": settings.scenario.name,
+            "pattern": settings.form,
+            "interruption": interruption.name,
+            "durability": str(durability),
+            "broker": settings.broker,
+            "database": settings.database,
+            "completed": completed,
+            "executions": len(self._attempts),
+            "items": self.items,
+            "lost": effects.lost,
+            "duplicated": effects.duplicated,
+            "duplicated_by_key": effects.duplicated_by_key,
+            "repeated": len(self._marked) - len(set(self._marked)),
+            "stop_latency_s": _largest([a.end - a.requested for a in attempts if a.requested is not None]),
+            "resume_latency_s": _largest([b.marks[0] - a.end for a, b in pairwise(attempts) if b.marks]),
+            "elapsed_s": round(max(attempt.end for attempt in attempts) - start, 6),
+            "progress_bytes": self._bytes,
+            "verdict": _verdict(completed, effects),
+            "checks": dict(effects.checks),
+            "timeline": {"executions": [_timeline(attempt, start) for attempt in attempts]},
+        }
+
+
+class PlainPosition:
+    """Where a job without checkpoints is, as far as its marks tell."""
+
+    step, cursor, completed = None, None, ()
+
+    def __init__(self, job_id: str, total: int) -> None:
+        self.job_id, self.family_id, self.total, self.items, self.done = job_id, job_id, total, 0, 0
+
+    def mark(self) -> None:
+        """Count an item."""
+        self.items += 1
+        self.done += 1
+
+
+def is_job(form: Any) -> TypeGuard[type[Job]]:
+    """Return whether a form has checkpoints."""
+    return isinstance(form, type) and issubclass(form, Job)
+
+
+def _verdict(completed: bool, effects: Effects) -> str:
+    if not completed:
+        return "never finished"
+    if effects.lost:
+        return "lost"
+    if effects.duplicated:
+        return "duplicated"
+    return "exactly once" if all(effects.checks.values()) else "wrong total"
+
+
+def _timeline(attempt: Attempt, start: float) -> dict[str, Any]:
+    step = max(1, -(-len(attempt.marks) // POINTS))
+    chosen = sorted({*range(0, len(attempt.marks), step), len(attempt.marks) - 1} - {-1})
+    return {
+        "start_s": round(attempt.start - start, 4),
+        "end_s": round(attempt.end - start, 4),
+        "ended": attempt.ended,
+        "reason": attempt.reason,
+        "items": [[round(attempt.marks[index] - start, 4), index + 1] for index in chosen],
+    }
+
+
+def _largest(values: list[float]) -> float | None:
+    # An orphan may still be at work when its successor begins: then the job never stood still.
+    return round(max(0.0, *values), 6) if values else None

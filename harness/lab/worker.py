@@ -1,0 +1,160 @@
+"""What a worker process of a trial runs: ``python -m harness.lab.worker CONFIG``; started by the lab, not by people.
+
+It is our RQ worker, which forks a work horse for each job. In the horse the trial's trigger is asked at every item
+that begins, and what the interruption is happens there and then: this process is killed, its worker, or both, or the
+worker gets the signal. A plain job does not stop for a signal; there the end of the grace period follows at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import redis
+import sqlalchemy
+from rq import Queue
+
+from harness import durability, events
+from harness.interruptions import Interruption, parse
+from harness.lab.journal import Journal
+from harness.lab.trial import QUEUE, PlainPosition
+from harness.ledger import marking
+from harness.overrides import Overrides, overriding
+from harness.queues import rq
+from harness.stores.sql import SqlStore
+
+if TYPE_CHECKING:
+    from rq.executions import Execution as RQExecution
+    from rq.job import Job as RQJob
+
+    from harness.progress import Position, StopSource, Store
+
+FIRED = "harness:lab:fired"
+"""The key that says that the interruption came; it outlives those whom it kills."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a worker process is told: names and numbers only."""
+
+    broker: str
+    journal: str
+    interruption: str
+    items: int
+    plain: bool
+    pace: float
+    durability: str | None
+    store: str | None
+
+    def to_json(self) -> str:
+        """Return it as an argument."""
+        return json.dumps(asdict(self))
+
+
+class TrialWorker(rq.Worker):
+    """Notes when an execution begins and when it ends."""
+
+    journal: Journal
+
+    def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
+        """Perform it, in the work horse."""
+        self.journal.write("start")
+        try:
+            return super().perform_job(job, queue, execution)
+        finally:
+            self.journal.write("end")
+
+
+class Trigger:
+    """The interruption of a trial, in the process where it happens."""
+
+    def __init__(self, config: Config, connection: redis.Redis, journal: Journal) -> None:
+        self._interruption: Interruption = parse(config.interruption)
+        self._config, self._connection, self._journal = config, connection, journal
+        self._position = PlainPosition("", config.items)
+        self._worker = os.getpid()  # this is made before any work horse
+        where = self._interruption.where
+        self._trigger: Any = where(config.items, time.monotonic) if where else None
+
+    @property
+    def sources(self) -> list[StopSource]:
+        """What checkpoints are to ask: nothing where the interruption comes from outside."""
+        polite = self._interruption.by in {"stop", "flag"} and self._trigger is not None
+        return [self._ask] if polite and not self._config.plain else []
+
+    def mark(self, item: str) -> None:
+        """Note that the work on an item begins, or do what interrupts it."""
+        if self._trigger is not None and not self.sources and self._first(self._trigger(self._position)):
+            self._strike()
+        self._journal.write("mark", item=item)
+        self._position.mark()
+        if self._config.pace:
+            time.sleep(self._config.pace)
+
+    def _ask(self, at: Position) -> str | None:
+        reason: str | None = self._trigger(at)
+        if not self._first(reason):
+            return None
+        if self._interruption.by == "flag":
+            rq.request_stop(self._connection, at.job_id, "flag")
+            return None
+        return reason
+
+    def _first(self, reason: str | None) -> bool:
+        """Return whether it is time; where once is enough, whether it is the first time of all processes."""
+        if not reason:
+            return False
+        if not self._interruption.repeats and not self._connection.set(FIRED, "1", nx=True):
+            return False
+        self._journal.write("fire", reason=self._interruption.name)
+        return True
+
+    def _strike(self) -> None:
+        by, plain = self._interruption.by, self._config.plain
+        signalled = isinstance(by, signal.Signals)
+        if os.getppid() == self._worker:  # not whoever has adopted an orphan
+            if isinstance(by, signal.Signals):
+                os.kill(self._worker, by)
+            if by in {"kill:worker", "kill:both"} or (plain and signalled):
+                os.kill(self._worker, signal.SIGKILL)
+        if by in {"kill:horse", "kill:both"} or (plain and signalled):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def notice(journal: Journal) -> Any:
+    """Return the subscriber that takes down how executions end."""
+
+    def subscriber(event: events.Event) -> None:
+        if isinstance(event, events.JobInterrupted):
+            journal.write("outcome", ended="interrupted", reason=event.reason)
+        elif isinstance(event, events.JobFailed):
+            journal.write("outcome", ended="failed", reason=f"{type(event.error).__name__}: {event.error}")
+        elif isinstance(event, events.ProgressSaved):
+            journal.write("saved", bytes=event.size_bytes)
+
+    return subscriber
+
+
+def main(text: str) -> None:
+    """Work until told to stop."""
+    config = Config(**json.loads(text))
+    journal = Journal(config.journal)
+    connection = redis.Redis.from_url(config.broker)
+    trigger = Trigger(config, connection, journal)
+    store: Store | None = SqlStore(sqlalchemy.create_engine(config.store)) if config.store else None
+    asked = Overrides(
+        tuple(trigger.sources), durability.parse(config.durability) if config.durability else None, store
+    )
+    with marking(trigger.mark), events.subscribe(notice(journal)), overriding(asked):
+        worker = TrialWorker([Queue(QUEUE, connection=connection, serializer="json")], connection=connection)
+        worker.journal = journal
+        worker.work(logging_level="WARNING")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,280 @@
+"""Progress in two small tables of a database; where the work is in the same one, both can be committed together.
+
+Make the tables with :meth:`SqlStore.create`, with ``harness init-db``, or with a migration: Alembic finds them once
+:func:`progress_tables` has added them to your metadata.
+
+**What a death means.** ``claim``, ``save``, ``delete`` and ``replace`` are one transaction each, of their own. If the
+process dies before its commit nothing is stored, after it everything is. If only the answer is lost, SQLAlchemy's
+OperationalError is raised, and the execution fails with its progress stored or not, both of them true; a claim that
+nobody heard of is an epoch that nobody uses. ``save_within`` is part of the caller's transaction. If the process dies
+before the commit, neither the work nor the progress is stored, after it both are. If only the answer to that commit is
+lost, the next claim reads whichever it was, and the work agrees with it.
+
+**Who waits for whom.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for
+it, and then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the
+claim wait until it wakes up or its connection ends: nobody can know yet whether its work will be committed.
+PostgreSQL's ``idle_in_transaction_session_timeout`` bounds that. A worker that was frozen *before* finds the epoch
+raised: Superseded, and its transaction is rolled back.
+
+**PostgreSQL.** The store's own transactions are READ COMMITTED, whatever the engine's are. The caller's may be of any
+level: above READ COMMITTED the database refuses an update of a row that was claimed meanwhile (SQLSTATE 40001), and
+that is told as Superseded too.
+
+**SQLite.** Its lock is that of the whole file. Each transaction here takes it with its first statement, so it waits
+for other writers, never reads what is stale, and never dead-locks; it waits for as long as the connection says, 5 s by
+default, then "database is locked" is raised. Longer transactions than that need
+``create_engine(url, connect_args={"timeout": 30})``; with ``PRAGMA journal_mode=WAL`` readers and the writer do not
+wait for each other. A store and a session of one process are two connections: end the session's transaction before
+anything but ``save_within``. A database in memory will not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+
+from harness.errors import UsageError
+from harness.progress import Progress
+from harness.stores.memory import superseded
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+class Tables(NamedTuple):
+    """The tables that a :class:`SqlStore` needs.
+
+    :ivar progress: one row a job. :ivar shared: what several jobs share, one row a key. Rows stay until they are
+        deleted; ``updated_at`` (UTC) tells which are old.
+    """
+
+    progress: sa.Table
+    shared: sa.Table
+
+
+def progress_tables(
+    metadata: sa.MetaData, *, name: str = "job_progress", schema: str | None = None
+) -> Tables:
+    """Add the tables of a :class:`SqlStore` to *metadata*, for Alembic or ``metadata.create_all()``.
+
+    :param name: of the first table; the second is called that with ``_shared`` after it.
+    """
+    return Tables(
+        sa.Table(
+            name,
+            metadata,
+            sa.Column("job_id", sa.String(255), primary_key=True),
+            sa.Column("epoch", sa.Integer, nullable=False),
+            sa.Column("state", sa.String(16), nullable=False),
+            sa.Column("progress", sa.Text, nullable=False),
+            sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+            schema=schema,
+        ),
+        sa.Table(
+            f"{name}_shared",
+            metadata,
+            sa.Column("key", sa.String(255), primary_key=True),
+            sa.Column("value", sa.Text, nullable=False),
+            sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+            schema=schema,
+        ),
+    )
+
+
+TABLES = progress_tables(sa.MetaData())
+"""With the names that ``harness init-db`` gives them."""
+
+NOW = sa.func.current_timestamp()
+
+
+class SqlStore:
+    """Keeps progress in a database: a :class:`harness.progress.TransactionalStore`.
+
+    :param engine: of the database, SQLite or PostgreSQL; made in this process, for connections do not survive a fork.
+    :param tables: what :func:`progress_tables` returned, where the names are not the default ones.
+    """
+
+    def __init__(self, engine: sa.Engine, *, tables: Tables = TABLES) -> None:
+        self._sqlite = engine.dialect.name == "sqlite"
+        self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
+        self._progress, self._shared = tables
+        columns = self._progress.c
+        # The text has the epoch too; the column is what counts, for it is what is locked and compared.
+        self._of_job = columns.job_id == sa.bindparam("job")
+        self._save = (
+            sa.update(self._progress)
+            .where(self._of_job, columns.epoch == sa.bindparam("owner"))
+            .values(state=sa.bindparam("stands"), progress=sa.bindparam("text"), updated_at=NOW)
+        )
+        self._raise_epoch = sa.update(self._progress).where(self._of_job).values(epoch=columns.epoch + 1)
+        self._select = sa.select(columns.epoch, columns.progress).where(self._of_job)
+
+    def create(self) -> None:
+        """Make the tables that are not there yet."""
+        for table in (self._progress, self._shared):
+            table.create(self._engine, checkfirst=True)
+
+    def drop(self) -> None:
+        """Drop the tables, and with them all progress."""
+        for table in (self._progress, self._shared):
+            table.drop(self._engine, checkfirst=True)
+
+    def claim(self, job_id: str) -> Progress:
+        """Take the job over with a raised epoch.
+
+        :raises UsageError: if the tables are missing.
+        """
+        try:
+            return self._claim(job_id)
+        except IntegrityError:
+            # Another execution was the first one in the same moment: now there is a row to raise.
+            return self._claim(job_id)
+
+    def save(self, progress: Progress) -> int:
+        """Store the progress unless the job was claimed since."""
+        values = _values(progress)
+        with self._transaction() as connection:
+            if connection.execute(self._save, values).rowcount == 0:
+                raise superseded(progress, self._owner(connection, progress))
+        return len(values["text"])
+
+    def save_within(self, session: Session, progress: Progress) -> int:
+        """Store the progress in the open transaction of *session*, which locks it until the caller commits.
+
+        :raises Superseded: if the job was claimed since; roll the transaction back.
+        :raises UsageError: if the session is not on the database of the store.
+        """
+        values = _values(progress)
+        try:
+            stored = session.execute(self._save, values).rowcount  # type: ignore[attr-defined]
+        except DBAPIError as error:
+            self._check_same_database(session)
+            # The session's transaction cannot be asked any more whether it was refused because of a claim.
+            with self._transaction(reading=True) as connection:
+                owner = self._owner(connection, progress)
+            if owner == progress.epoch:
+                raise
+            raise superseded(progress, owner) from error
+        if not stored:
+            owner = self._owner(session, progress)
+            if owner is None:
+                self._check_same_database(session)
+            raise superseded(progress, owner)
+        return len(values["text"])
+
+    def load(self, job_id: str) -> Progress | None:
+        """Return the stored progress, or None."""
+        with self._transaction(reading=True) as connection:
+            row = connection.execute(self._select, {"job": job_id}).one_or_none()
+        return None if row is None else _progress(job_id, *row)
+
+    def delete(self, job_id: str) -> None:
+        """Forget the progress."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(self._progress).where(self._of_job), {"job": job_id})
+
+    def read(self, key: str) -> str | None:
+        """Return what is shared under the key."""
+        with self._transaction(reading=True) as connection:
+            value: str | None = connection.scalar(
+                sa.select(self._shared.c.value).where(self._shared.c.key == key)
+            )
+        return value
+
+    def replace(self, key: str, before: str | None, after: str) -> bool:
+        """Share something else, unless somebody was faster.
+
+        If only the answer is lost, this raises, and whoever tries again reads first what is shared by then.
+        """
+        columns = self._shared.c
+        if before is None:
+            insert = sa.insert(self._shared).values(key=key, value=after, updated_at=NOW)
+            try:
+                with self._transaction() as connection:
+                    connection.execute(insert)
+            except IntegrityError:
+                return False
+            return True
+        update = sa.update(self._shared).where(columns.key == key, columns.value == before)
+        with self._transaction() as connection:
+            return connection.execute(update.values(value=after, updated_at=NOW)).rowcount == 1
+
+    def _claim(self, job_id: str) -> Progress:
+        with self._transaction() as connection:
+            # The first statement writes, so that from here on nobody else does, and what is read is the latest.
+            if connection.execute(self._raise_epoch, {"job": job_id}).rowcount == 0:
+                progress = Progress(job_id, epoch=1)
+                connection.execute(
+                    sa.insert(self._progress).values(
+                        job_id=job_id,
+                        epoch=1,
+                        state=progress.state,
+                        progress=progress.to_json(),
+                        updated_at=NOW,
+                    )
+                )
+                return progress
+            # What cannot be read raises, and the epoch is rolled back with it: the row stays as it was.
+            progress = _progress(job_id, *connection.execute(self._select, {"job": job_id}).one())
+            connection.execute(self._save, _values(progress))
+            return progress
+
+    def _owner(self, at: sa.Connection | Session, progress: Progress) -> int | None:
+        row = at.execute(self._select, {"job": progress.job_id}).one_or_none()
+        return None if row is None else row[0]
+
+    @contextmanager
+    def _transaction(self, *, reading: bool = False) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            try:
+                with connection.begin():
+                    if self._sqlite and not reading:
+                        _lock_sqlite(connection)
+                    yield connection
+            except (OperationalError, ProgrammingError) as error:
+                if error.connection_invalidated or self._exist(connection):
+                    raise
+                raise UsageError(
+                    f"the {_name(self._engine)} has no table {self._progress.fullname!r} for the progress of jobs, or "
+                    f"no {self._shared.fullname!r}; make them once with SqlStore.create(), with `harness init-db` or "
+                    "by a migration (progress_tables() adds them to your metadata)"
+                ) from error
+
+    def _exist(self, connection: sa.Connection) -> bool:
+        tables = sa.inspect(connection)
+        return all(tables.has_table(each.name, schema=each.schema) for each in (self._progress, self._shared))
+
+    def _check_same_database(self, session: Session) -> None:
+        engine = session.get_bind(clause=self._progress).engine
+        if engine.url != self._engine.url:
+            raise UsageError(
+                f"the session works in the {_name(engine)}, the progress is in the {_name(self._engine)}; they can "
+                "be committed together in one database only: give the store the session's engine"
+            )
+
+
+def _lock_sqlite(connection: sa.Connection) -> None:
+    """Take the lock of the file, unless the engine is made so that a transaction has begun already."""
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _values(progress: Progress) -> dict[str, Any]:
+    text = progress.to_json()
+    return {"job": progress.job_id, "owner": progress.epoch, "stands": progress.state, "text": text}
+
+
+def _progress(job_id: str, epoch: int, text: str) -> Progress:
+    progress = Progress.from_json(job_id, text)
+    progress.epoch = epoch
+    return progress
+
+
+def _name(engine: sa.Engine) -> str:
+    """Name a database by nothing that could be a secret."""
+    return f"{engine.url.get_backend_name()} database {engine.url.database!r}"

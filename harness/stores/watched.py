@@ -1,0 +1,113 @@
+"""What the two stores in Redis have in common: progress in one key a job, changed under ``WATCH``.
+
+What a death means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. If the process
+dies before ``EXEC`` arrives nothing is stored, after it everything is. If only the answer is lost, redis-py says
+WatchError, and the change is made again on what is stored by then: a save is stored once more, the same; a claim
+raises the epoch once more, and nobody has seen the one in between; if another execution has claimed the job meanwhile
+it is Superseded, which is true. If the connection cannot be made again redis-py's ConnectionError is raised: the
+execution fails with its progress stored or not, both of them true.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from redis.exceptions import WatchError
+
+from harness.progress import Progress
+from harness.stores import shared
+from harness.stores.memory import superseded
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+Change: TypeAlias = Callable[[Progress | None], Progress | None]
+"""What to store in place of what is stored; None is nothing."""
+
+
+class WatchedStore(ABC):
+    """A store in Redis. A subclass says which key a job has, and how progress is read from it and written to it.
+
+    :param connection: a connection to Redis.
+    """
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+
+    def claim(self, job_id: str) -> Progress:
+        """Take the job over with a raised epoch."""
+
+        def claimed(stored: Progress | None) -> Progress:
+            progress = stored or Progress(job_id)
+            progress.epoch += 1
+            return progress
+
+        progress, _ = self._change(job_id, claimed)
+        assert progress is not None  # noqa: S101 - claimed() makes one
+        return progress
+
+    def save(self, progress: Progress) -> int:
+        """Store the progress unless the job was claimed since."""
+
+        def saved(stored: Progress | None) -> Progress:
+            if stored is None or stored.epoch != progress.epoch:
+                raise superseded(progress, None if stored is None else stored.epoch)
+            return progress
+
+        return len(self._change(progress.job_id, saved)[1] or "")
+
+    def load(self, job_id: str) -> Progress | None:
+        """Return the stored progress, or None."""
+        return self._progress(job_id, self._get(self._connection, self._key(job_id)))
+
+    def delete(self, job_id: str) -> None:
+        """Forget the progress."""
+        self._change(job_id, lambda _: None)
+
+    def read(self, key: str) -> str | None:
+        """Return what is shared under the key."""
+        return shared.read(self._connection, key)
+
+    def replace(self, key: str, before: str | None, after: str) -> bool:
+        """Share something else, unless somebody was faster."""
+        return shared.replace(self._connection, key, before, after)
+
+    @abstractmethod
+    def _key(self, job_id: str) -> str:
+        """Return the key that is watched."""
+
+    @abstractmethod
+    def _get(self, connection: Redis, key: str) -> Any:
+        """Return what the key holds; None if nothing."""
+
+    @abstractmethod
+    def _text(self, job_id: str, held: Any) -> str | bytes | None:
+        """Return the progress in what the key holds, as JSON."""
+
+    @abstractmethod
+    def _put(self, pipeline: Pipeline, key: str, held: Any, text: str | None) -> None:
+        """Queue the command that puts *text* in the place of the progress, or nothing."""
+
+    def _progress(self, job_id: str, held: Any) -> Progress | None:
+        text = None if held is None else self._text(job_id, held)
+        return None if text is None else Progress.from_json(job_id, text)
+
+    def _change(self, job_id: str, change: Change) -> tuple[Progress | None, str | None]:
+        key = self._key(job_id)
+        with self._connection.pipeline() as pipeline:
+            while True:
+                try:
+                    pipeline.watch(key)
+                    held = self._get(pipeline, key)
+                    progress = change(self._progress(job_id, held))
+                    text = None if progress is None else progress.to_json()
+                    pipeline.multi()
+                    self._put(pipeline, key, held, text)
+                    pipeline.execute()
+                except WatchError:
+                    # Somebody touched the key in between, or the answer was lost: read again.
+                    continue
+                return progress, text
