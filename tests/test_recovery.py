@@ -293,6 +293,7 @@ def test_a_worker_that_starts_puts_jobs_back_before_rq_fails_them(broker: Redis,
     execution = SimpleWorker([jobs_queue], connection=broker, commands=False).prepare_execution(job)
     broker.hset(job.key, "status", JobStatus.STARTED)
     broker.zadd(jobs_queue.started_job_registry.key, {execution.composite_key: 1})
+    broker.delete(LEASES)
     finish_here(jobs_queue)
     assert (job.get_status(), told(broker, job.id)) == (JobStatus.FINISHED, [0, 1, 2])
 
