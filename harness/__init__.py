@@ -36,6 +36,7 @@ from harness.keyset import batches, ranges, records
 from harness.ledger import mark
 from harness.overrides import limit_runtime
 from harness.parallel import parallel, parallel_items
+from harness.parallel_selects import parallel_batches, parallel_records
 from harness.progress import Progress, StopSource, Store, TransactionalStore
 from harness.queues.inline import InlineRun, run
 from harness.steps import ContinuableJob, Step
@@ -57,7 +58,9 @@ __all__ = [
     "nested",
     "once",
     "parallel",
+    "parallel_batches",
     "parallel_items",
+    "parallel_records",
     "ranges",
     "records",
     "throttle",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import events
 from harness.cursor import ATOMIC, freeze
-from harness.enumerators import Enumerator
+from harness.enumerators import Enumerator, iterating
 from harness.errors import CompleteEarly, HarnessError, JobDefinitionError, QuarantineFull, UsageError
 from harness.job import Job
 from harness.progress import Quarantined
@@ -153,19 +153,13 @@ class IterationJob(Job, abstract=True):
         self, enumerator: Enumerator[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         execution, limit = self.execution, self.execution.portion.limit
-        pairs = iter(enumerator)
-        try:
+        with iterating(enumerator) as pairs:
             if self.quarantine and execution.progress.failures:
                 execution.careful()
                 if execution.progress.failures > self.max_item_failures:
                     self._set_aside(pairs)
             wanted = pairs if limit is None else self._first(pairs, limit)
             self._iterate(wanted, args, kwargs, batched=enumerator.batched)
-        finally:
-            # A generator's own cleanup must not wait for the garbage collector.
-            close = getattr(pairs, "close", None)
-            if close is not None:
-                close()
 
     def _iterate(
         self,

@@ -155,6 +155,15 @@ def ranges(
     )
 
 
+def within(session: _Session, select: Any, after: Any, until: Any, *, columns: Any = None) -> sa.Select[Any]:
+    """Return a select restricted to the rows after one cursor, up to and including another; None is no limit.
+
+    :raises CursorError: for what is no cursor of :func:`records` with these columns.
+    """
+    keyset = _Keyset("within()", session, select, columns, 1)
+    return keyset.between(keyset.parse(after), keyset.parse(until))
+
+
 class _Key:
     """A column of the key; as *stored*, without its type, it compares exactly. *plain*: that is the same."""
 
@@ -279,9 +288,8 @@ class _Keyset:
             if row is None:
                 return
             (cursor,) = self._cursors([[value] for value in row[:-1]])
-            page = self._restrict(self.select, after, after=True)
-            after, more = self.parse(cursor), row[-1] == self.batch_size
-            yield self._restrict(page, after, after=False), cursor, row[-1]
+            begin, after, more = after, self.parse(cursor), row[-1] == self.batch_size
+            yield self.between(begin, after), cursor, row[-1]
 
     def _read(self, after: _Values) -> tuple[list[Any], list[Any]]:
         values = {f"keyset_{index}": value for index, value in enumerate(after or ())}
@@ -320,6 +328,10 @@ class _Keyset:
                     "nothing, so rows would be lost: leave it out of the key, or such rows out of the select"
                 )
         return list(columns[0]) if count == 1 else list(zip(*columns, strict=True))
+
+    def between(self, after: _Values, until: _Values) -> sa.Select[Any]:
+        """Restrict the select to a range of the key."""
+        return self._restrict(self._restrict(self.select, after, after=True), until, after=False)
 
     def _restrict(self, select: sa.Select[Any], values: _Values, *, after: bool) -> sa.Select[Any]:
         if values is None:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import cursor as cursors
 from harness import events
-from harness.enumerators import Enumerator, items
+from harness.enumerators import Enumerator, items, iterating
 from harness.errors import CorruptProgress, CursorError, UsageError
 
 if TYPE_CHECKING:
@@ -201,8 +201,9 @@ class Parallel(Enumerator[Any]):
             if index is None:
                 break
             inner = position["cursor"] if position["slice"] == index else None
-            for item, cursor in self._open(cursors.decode(division.slices[index]), inner):
-                yield item, {"slice": index, "cursor": cursor}
+            with iterating(self._open(cursors.decode(division.slices[index]), inner)) as pairs:
+                for item, cursor in pairs:
+                    yield item, {"slice": index, "cursor": cursor}
             if execution.transactional:
                 execution.commit()  # the slice is not done before its items are
             Division.change(store, family, partial(Division.finish, index=index, instance=instance))

@@ -1,0 +1,63 @@
+"""Several instances of a job that share the rows of a select (I34).
+
+::
+
+    def build_enumerator(self, *, cursor):
+        return parallel_records(self.session, Order.pending(), instances=4, cursor=cursor)
+
+The slices are ranges of the key, of nearly the same number of rows when the job begins: any key that
+:func:`~harness.keyset.records` can read by will do, and each slice reads a part of the index of its own. Rows that
+come later fall into the slice where their key lies.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from harness.enumerators import Enumerator
+from harness.keyset import batches, ranges, records, within
+from harness.parallel import SLICES_PER_INSTANCE, Parallel, check_instances
+
+
+def parallel_records(
+    session: Any, select: Any, *, instances: int, cursor: Any, columns: Any = None, batch_size: int = 100
+) -> Parallel:
+    """Share the rows of a select among several instances, one row at a time.
+
+    :param instances: how many work on them at a time.
+
+    The other parameters and the errors are those of :func:`~harness.keyset.records`.
+    """
+    read = partial(records, session, columns=columns, batch_size=batch_size)
+    return _parallel(
+        read, session, select, columns=columns, instances=instances, cursor=cursor, batched=False
+    )
+
+
+def parallel_batches(
+    session: Any, select: Any, *, instances: int, cursor: Any, columns: Any = None, batch_size: int = 100
+) -> Parallel:
+    """Share the rows of a select among several instances, in lists of *batch_size*; see :func:`parallel_records`."""
+    read = partial(batches, session, columns=columns, batch_size=batch_size)
+    return _parallel(read, session, select, columns=columns, instances=instances, cursor=cursor, batched=True)
+
+
+def _parallel(
+    read: Any, session: Any, select: Any, *, columns: Any, instances: int, cursor: Any, batched: bool
+) -> Parallel:
+    check_instances(instances)
+
+    def plan() -> list[tuple[Any, Any]]:
+        size = records(session, select, cursor=None, columns=columns).size or 0
+        rows = -(-size // (SLICES_PER_INSTANCE * instances)) or 1
+        edges = [edge for _, edge in ranges(session, select, cursor=None, columns=columns, batch_size=rows)]
+        # The last slice has no end, and the first no beginning: so no row that comes later is in none.
+        return list(zip([None, *edges[:-1]], [*edges[:-1], None], strict=True))
+
+    def open_slice(edges: tuple[Any, Any], inner: Any) -> Enumerator[Any]:
+        after, until = edges
+        found: Enumerator[Any] = read(within(session, select, after, until, columns=columns), cursor=inner)
+        return found
+
+    return Parallel(plan, open_slice, instances=instances, cursor=cursor, batched=batched)
