@@ -62,20 +62,20 @@ def real_redis(redis_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def broker(redis_url: str) -> Iterator[Redis]:
-    """Yield a connection to the real Redis, which is empty."""
-    with Redis.from_url(redis_url, socket_timeout=None) as connection:  # tests wait in it
-        connection.flushall()
+    """Yield a connection to the Redis server of this process, on which tests may wait for long."""
+    with Redis.from_url(redis_url, socket_timeout=None) as connection:
         yield connection
+        connection.flushdb()
 
 
 @pytest.fixture
 def jobs_queue(broker: Redis) -> Queue:
-    """Return an RQ queue on the real Redis."""
+    """Return an RQ queue on the Redis server."""
     return Queue("test", connection=broker, serializer="json")
 
 
 @pytest.fixture
-def rq_workers(redis_url: str, tmp_path: Path) -> Iterator[Workers]:
+def rq_workers(broker: Redis, redis_url: str, tmp_path: Path) -> Iterator[Workers]:
     """Yield what starts real workers; none outlives the test."""
     started = Workers(redis_url, tmp_path)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -15,7 +16,7 @@ from rq.job import JobStatus
 
 from harness import UsageError
 from harness.overrides import Overrides, overriding
-from harness.queues.rq import SimpleWorker, enqueue, recover
+from harness.queues.rq import SimpleWorker, enqueue, keep_recovering, recover
 from harness.queues.rq.leases import LEASES, recover_seconds
 from harness.queues.rq.recovery import LOCK, Sweeper, put_back
 from harness.queues.rq.requests import PERFORM
@@ -293,6 +294,7 @@ def test_a_worker_that_starts_puts_jobs_back_before_rq_fails_them(broker: Redis,
     execution = SimpleWorker([jobs_queue], connection=broker, commands=False).prepare_execution(job)
     broker.hset(job.key, "status", JobStatus.STARTED)
     broker.zadd(jobs_queue.started_job_registry.key, {execution.composite_key: 1})
+    broker.delete(LEASES)
     finish_here(jobs_queue)
     assert (job.get_status(), told(broker, job.id)) == (JobStatus.FINISHED, [0, 1, 2])
 
@@ -306,6 +308,22 @@ def test_a_job_is_put_back_once(broker: Redis, jobs_queue: Queue, monkeypatch: p
         SimpleWorker([jobs_queue], connection=broker, commands=False).prepare_execution(job)
     assert [job_id for _ in range(3) for job_id in recover(broker)] == [job.id]
     assert jobs_queue.job_ids == [job.id]
+
+
+def test_recovery_can_run_by_itself(
+    broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no worker of ours runs, a loop does it until it is told to end."""
+    monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.1")
+    job = enqueue(jobs_queue, Paced, 3)
+    broker.lmove(jobs_queue.key, jobs_queue.intermediate_queue_key)
+    until = threading.Event()
+    loop = threading.Thread(target=keep_recovering, args=(broker, until))
+    loop.start()
+    wait_until_queued(jobs_queue, job)
+    until.set()
+    loop.join(PATIENCE)
+    assert not loop.is_alive()
 
 
 def test_the_living_may_renew_their_leases_after_an_outage(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Callback, Queue, Retry
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -210,6 +212,27 @@ def test_an_idle_worker_leaves(broker: Redis, rq_workers: Workers) -> None:
     assert not broker.smembers("rq:workers")
 
 
+def test_a_worker_that_waits_for_redis_leaves(jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps between its attempts to connect, and does not sleep on."""
+    slept_on = []
+
+    def asleep(seconds: float) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        slept_on.append(seconds)
+
+    monkeypatch.setattr(time, "sleep", asleep)
+    worker = WithoutRedis([jobs_queue], connection=jobs_queue.connection, commands=False)
+    assert not worker.work(logging_level="CRITICAL")
+    assert not slept_on
+
+
+class WithoutRedis(SimpleWorker):
+    """Cannot connect."""
+
+    def _dequeued(self, timeout: int | None) -> tuple[RQJob, Queue] | None:
+        raise RedisConnectionError
+
+
 def test_a_pool_of_workers_leaves_with_all_jobs_queued(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
@@ -229,11 +252,9 @@ def test_a_pool_of_workers_leaves_with_all_jobs_queued(
 def test_a_delay_is_kept_by_rqs_scheduler(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
     """With ``--with-scheduler`` a job that waits after an interruption goes on by itself."""
     job = enqueue(jobs_queue, Delayed, 60)
-    worker = rq_workers.start(OURS, "--with-scheduler")
+    worker = rq_workers.start(OURS, "--with-scheduler", "--max-jobs", "2")
     wait_for(broker, job.id, 3)
     request_stop(broker, job.id)
-    wait_for(broker, job.id, 57)
-    worker.terminate()
     assert worker.wait(PATIENCE) == 0
     progress = RQMetaStore(broker).load(job.id)
     assert progress is not None

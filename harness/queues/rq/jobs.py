@@ -97,21 +97,18 @@ def perform(
     :raises Superseded: if another execution has taken the job over; only under our workers, and RQ's SimpleWorker.
     :raises Exception: what the job raised, if it is not resumed; RQ's ``Retry`` then goes on at the cursor.
     """
-    job_class = find(path)
-    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"{path!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
     current = get_current_job()
     if current is None or current.connection is None:
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
-    attempt = _Attempt(job_class, current, [path, args, kwargs], more or {})
+    call, more = [path, args, kwargs], more or {}
     if leases.current is not None:
-        return attempt.run(leases.current)
+        return _Attempt(current, call, more).run(leases.current)
     lease = leases.find(current)  # the worker is RQ's own
     if lease is None:
-        return attempt.run(None)
-    with lease:
+        return _Attempt(current, call, more).run(None)
+    with lease:  # before anything is imported, which may take long
         try:
-            return attempt.run(lease)
+            return _Attempt(current, call, more).run(lease)
         except Superseded:
             _leave(current, lease)
             raise
@@ -120,7 +117,11 @@ def perform(
 class _Attempt:
     """One call of :func:`perform`."""
 
-    def __init__(self, job_class: type[Job], current: RQJob, call: list[Any], more: dict[str, Any]) -> None:
+    def __init__(self, current: RQJob, call: list[Any], more: dict[str, Any]) -> None:
+        path = call[0]
+        job_class = find(path)
+        if not (isinstance(job_class, type) and issubclass(job_class, Job)):
+            raise UsageError(f"{path!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
         self._job_class, self._current, self._call, self._more = job_class, current, call, more
         self._store = job_class.progress_store() or RQMetaStore(current.connection)
 

@@ -10,6 +10,9 @@ execution removes that entry. So:
 
 If the process dies between any two of these writes, the lease runs out. If only an answer is lost, the next renewal
 writes the same again.
+
+A thread renews the lease. So a job that lets no other thread run for longer, as in an extension that keeps the
+interpreter's lock, is taken for dead; raise ``HARNESS_RECOVER_SECONDS`` for it.
 """
 
 from __future__ import annotations
@@ -99,6 +102,17 @@ class Beat(threading.Thread):
         self.join(timeout=5)
 
 
+def lease_seconds() -> float:
+    """Return how long a lease lasts: so that the sweep after its end is in time."""
+    return recover_seconds() * 2 / 3
+
+
+def grant(connection: Redis, entry: str) -> None:
+    """Give an execution its first lease."""
+    seconds, micros = connection.time()
+    connection.zadd(LEASES, {entry: seconds + micros / 1e6 + lease_seconds()})
+
+
 class Lease:
     """That this process is at work on a job, told to Redis while the context is open.
 
@@ -114,7 +128,7 @@ class Lease:
         self.lost = Flag()
         self.in_horse = worker_pid is not None
         self.orphaned = Orphaned(worker_pid)
-        self._seconds = recover_seconds() * 2 / 3
+        self._seconds = lease_seconds()
         self._offset = 0.0
         self._beat = Beat(f"harness-lease-{job.id}", self._seconds / 4, self._renew)
 

@@ -41,6 +41,7 @@ from harness.queues.rq.leases import (
     DEAD_STARTS,
     LEASES,
     Beat,
+    lease_seconds,
     recover_seconds,
     registered,
     while_owned,
@@ -225,8 +226,8 @@ class Sweeper:
 
     def __init__(self, connection: Redis, *, clock: Clock = time.monotonic) -> None:
         self._connection, self._clock = connection, clock
-        self._lease = recover_seconds() * 2 / 3
         self.interval = recover_seconds() / 6
+        self._first_lease = lease_seconds() - self.interval  # began at most one sweep ago
         self._turned, self._skips = clock(), 0
 
     def beat(self) -> Beat:
@@ -307,7 +308,7 @@ class Sweeper:
     def _tidy(self, seen: _Seen) -> None:
         """Give a lease to those who have none, and remove those of executions that have ended."""
         known: dict[str, Any] = {**seen.started, **seen.dequeued}
-        new = {entry: seen.now + self._lease for entry in known if entry not in seen.leases}
+        new = {entry: seen.now + self._first_lease for entry in known if entry not in seen.leases}
         ended = [entry for entry in seen.leases if entry not in known]
         with self._connection.pipeline(transaction=False) as pipeline:
             if new:
