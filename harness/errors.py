@@ -17,7 +17,8 @@
         ├── ProgressError              stored progress that cannot be used
         │   ├── CorruptProgress        not what any version of this package writes
         │   ├── UnsupportedProgress    written by a newer version
-        │   └── ProgressTooLarge       over the size cap
+        │   ├── ProgressTooLarge       over the size cap
+        │   └── ProgressUnavailable    where it is kept cannot be reached now: run the job again later
         ├── CollectionChanged          what is iterated is no longer what it was
         ├── Superseded                 another execution of the same job has taken over
         └── NothingInterrupted         a test asked for an interruption that never came
@@ -88,6 +89,10 @@ class CorruptProgress(ProgressError):
 
 class UnsupportedProgress(ProgressError):
     """The stored progress was written by a newer version; it was left as it is."""
+
+
+class ProgressUnavailable(ProgressError):
+    """Where progress is kept cannot be reached now; run the job again later."""
 
 
 class ProgressTooLarge(ProgressError):

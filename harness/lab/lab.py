@@ -151,7 +151,7 @@ def environment(size: str, pace: float, packages: Sequence[str]) -> dict[str, An
 @contextmanager
 def _progress_in(url: str) -> Iterator[SqlStore]:
     """Have the tables for progress in the database of the work."""
-    engine = sqlalchemy.create_engine(url)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     store = SqlStore(engine)
     store.create()
     try:

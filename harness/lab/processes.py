@@ -21,6 +21,8 @@ from harness.lab.worker import FIRED, Config
 from harness.queues.rq.leases import SETTING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.interruptions import Interruption
     from harness.mailbox import Mailbox
 
@@ -55,6 +57,9 @@ class ProcessTrial(Trial):
         super().__init__(settings, Redis.from_url(broker), mailbox)
         self._broker, self._store, self._recover_seconds = broker, store, recover_seconds
         self._exits: list[float] = []
+        self.limit_seconds = LIMIT_SECONDS
+        self.disturb: Callable[[subprocess.Popen[bytes], Path], object] = lambda *_: None
+        """Called again and again while the job is at work, with the worker's process and the journal."""
         self._journal, self._log = directory / "journal", directory / "worker.log"
         for each in (self._journal, self._log):
             each.unlink(missing_ok=True)
@@ -87,9 +92,8 @@ class ProcessTrial(Trial):
         return story.fired
 
     def _supervise(self, config: Config) -> None:
-        until = time.monotonic() + (
-            PLAIN_SECONDS if self.plain and parse(config.interruption).kills else LIMIT_SECONDS
-        )
+        limit = PLAIN_SECONDS if self.plain and parse(config.interruption).kills else self.limit_seconds
+        until = time.monotonic() + limit
         worker = self._start(config)
         try:
             while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:
@@ -100,6 +104,8 @@ class ProcessTrial(Trial):
                     if worker.returncode > 0:
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
                     worker = self._start(config)
+                else:
+                    self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
         finally:
             worker.terminate()

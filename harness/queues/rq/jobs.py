@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
 from harness import overrides
-from harness.errors import Superseded, UsageError
+from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.execution import Execution, Portion
 from harness.job import Job, find
 from harness.queues.rq import leases
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
     from harness.progress import StopSource
     from harness.queues.rq.leases import Lease
+
+UNAVAILABLE_SECONDS = 1.0
+"""How long an execution holds a worker that could not reach the store of its progress, before it is tried again."""
 
 POLL_SECONDS = 0.5
 """How often, at most, a job looks into Redis whether it shall stop."""
@@ -132,6 +136,10 @@ class _Attempt:
         self._begin_round()
         try:
             ended = self._execution(lease).run()
+        except ProgressUnavailable as error:
+            # Back into the queue, not to fail, and not at once: to claim it does no harm, and no work begins before.
+            time.sleep(UNAVAILABLE_SECONDS)
+            return Interruption(str(error), 0)
         except Exception as error:
             if lease is not None and not lease.owned():
                 raise self._superseded() from error
