@@ -1,0 +1,305 @@
+"""Record a job once, then interrupt it everywhere, and compare what it leaves outside with what the clean run left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+from harness import probes
+from harness.crash import current
+from harness.errors import UsageError
+from harness.execution import Overrides, overriding
+from harness.explore import plan
+from harness.explore.findings import AT_LEAST_ONCE, RANK, Finding, Verdict
+from harness.explore.memory import Memory
+from harness.explore.outcomes import reading
+from harness.explore.points import between
+from harness.explore.recording import CleanRunFailed, Recording, record
+from harness.explore.targets import Target, target_of
+from harness.explore.trials import ACTIONS, Action, Ending, Trial, Watch, execute, parse, run_to_end
+from harness.explore.world import World
+from harness.ledger import marking
+from harness.probes.steps import at_checkpoint
+
+if TYPE_CHECKING:
+    from harness.durability import Durability
+    from harness.explore.outcomes import Difference
+
+Progress = Callable[[int, int, str], object]
+"""Told after each trial: how many are done, of how many, and the name of the latest."""
+
+SAMPLE = 60
+"""How many pairs, and how many freezes, are tried where there are more and no other number is asked for."""
+LIMIT_SECONDS = 10.0
+"""How long an execution may last, unless another limit is given."""
+BUDGET = 20
+"""How many times as many crash points as the clean run's an interrupted run may pass before it counts as endless."""
+
+
+def explore(
+    job: Any,
+    *args: Any,
+    seed: int = 0,
+    outcome: Callable[..., Any] | None = None,
+    only: str | None = None,
+    **options: Any,
+) -> Verdict:
+    """Interrupt a job everywhere and say whether it does everything exactly once.
+
+    :param job: a ContinuableJob, an IterationJob, or any function that uses SQLAlchemy, Redis or SMTP.
+    :param args: what it is enqueued with; ``kwargs=`` for those with names.
+    :param outcome: returns what is compared with the clean run; by default all tables, mails and keys. If it takes
+        an argument, it is given these, by name, as :class:`~harness.explore.places.Table`.
+    :param only: the name of a trial: run just that one.
+    :param options: what :class:`Explorer` takes.
+    """
+    with Explorer(job, *args, seed=seed, outcome=outcome, **options) as explorer:
+        return explorer.run(None if only is None else [parse(only)])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial showed.
+
+    :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
+    """
+
+    trial: Trial
+    ending: Ending
+    differences: list[Difference]
+    repeated: int = 0
+    price: int = 0
+
+
+class Explorer:
+    """Explores a job; a context manager, which hooks the probes and lets go of them.
+
+    :param actions: what to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash twice.
+    :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
+    :param durability: in place of the job's own. :param witnesses: objects outside, see
+        :class:`~harness.explore.world.World`. :param limit: seconds that an execution may last.
+    :param first: stop at the first finding. :param progress: told after each trial.
+    """
+
+    def __init__(
+        self,
+        job: Any,
+        *args: Any,
+        kwargs: dict[str, Any] | None = None,
+        seed: int = 0,
+        outcome: Callable[..., Any] | None = None,
+        actions: Sequence[Action] = ACTIONS,
+        pairs: bool = True,
+        sample: int | None = None,
+        durability: Durability | None = None,
+        witnesses: Mapping[str, Any] | None = None,
+        limit: float = LIMIT_SECONDS,
+        first: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        wrong = [action for action in actions if action not in ACTIONS]
+        if wrong:
+            raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
+        self._target: Target = target_of(job, args, kwargs or {}, durability)
+        self._world = World(witnesses or {})
+        self._world.memory = Memory(self._target.name.partition(":")[0], list((witnesses or {}).values()))
+        self._read = reading(outcome, self._world.contents)
+        self._seed, self._actions, self._pairs, self._sample = seed, actions, pairs, sample
+        self._durability, self._limit, self._first, self._progress = durability, limit, first, progress
+        self._recovered: dict[Trial, Mapping[str, int]] = {}
+        self._tried: set[int] = set()
+        self._stack = ExitStack()
+        self.recording: Recording | None = None
+
+    def __enter__(self) -> Explorer:
+        overrides = Overrides((at_checkpoint,), self._durability, _clock, poll_seconds=0.0)
+        self._stack.callback(self._world.close)
+        # Thousands of deaths would each be told in the log.
+        self._stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.CRITICAL)
+        self._stack.enter_context(probes.installed())
+        self._stack.enter_context(marking(_mark))
+        self._stack.enter_context(overriding(overrides))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._world.restore(self._world.first)
+        self._stack.close()
+
+    def record(self) -> Recording:
+        """Run the job cleanly and number its crash points, unless that was done.
+
+        :raises UsageError: if it does not end well.
+        """
+        if self.recording is None:
+            self.recording = record(self._target, self._world, self._read, self._limit)
+        return self.recording
+
+    def run(self, trials: Sequence[Trial] | None = None) -> Verdict:
+        """Run the trials, by default all that there are, and return the verdict."""
+        began = time.perf_counter()
+        verdict = Verdict(self._target.name, self._seed)
+        try:
+            self.record()
+        except CleanRunFailed as failed:
+            if failed.__cause__ is not None:
+                raise
+            verdict.findings.append(Finding("never finishes" if failed.why == "never ends" else failed.why, "crash:none", str(failed)))
+            return verdict
+        for trial in self._planned(verdict) if trials is None else trials:
+            self._try(trial, verdict)
+            if self._first and verdict.findings:
+                break
+        self._cover(verdict)
+        verdict.seconds = time.perf_counter() - began
+        return verdict
+
+    def result(self, trial: Trial) -> Result:
+        """Run one trial.
+
+        :raises UsageError: if the job does not come to the point.
+        """
+        recording = self.record()
+        point = recording.point(*trial.points[0])
+        begun: list[str] = []
+        price = 0
+        if trial.action == "crash":
+            # Nothing but the outside outlives a death: the trial begins with what was there when it came.
+            self._world.restore(recording.states[point.state])
+            begun, price = recording.marks[: point.marks], point.unsaved
+            watch = self._watching(trial if len(trial.points) > 1 else None)
+            ending = run_to_end(self._target, self._world, watch, self._limit)
+            self._recovered[trial] = watch.counts
+        else:
+            self._world.restore(self._world.first)
+            watch = self._watching(trial)
+            if trial.action == "freeze":
+                ending = self._freeze(watch, begun)
+            else:
+                ending = run_to_end(self._target, self._world, watch, self._limit)
+        if watch.trial is not None and not watch.fired:
+            raise UsageError(f"{trial}: the job did not come to that point")
+        marks = [*begun, *watch.marks]
+        repeated = len(marks) - len(set(marks)) - (len(recording.marks) - len(set(recording.marks)))
+        differences = recording.reference.differences(self._read()) if ending.kind == "completed" else []
+        return Result(trial, ending, differences, max(0, repeated), price + watch.price)
+
+    def _watching(self, trial: Trial | None) -> Watch:
+        assert self.recording is not None  # noqa: S101 - result() has recorded
+        return Watch(self._world, trial, BUDGET * len(self.recording.points) + BUDGET)
+
+    def _freeze(self, watch: Watch, begun: list[str]) -> Ending:
+        """Let an execution stand still, a second one complete the job, and the first one go on."""
+        paused, go_on = Event(), Event()
+
+        def handover() -> None:
+            paused.set()
+            go_on.wait()
+
+        def first() -> None:
+            execute(self._target, self._world, watch, self._limit)  # how it ends, nobody asks any more
+            paused.set()
+
+        watch.handover, watch.alone = handover, False
+        thread = Thread(target=first, name="frozen worker", daemon=True)
+        thread.start()
+        paused.wait(self._limit)
+        second = self._watching(None)
+        second.alone = False
+        ending = run_to_end(self._target, self._world, second, self._limit)
+        begun += second.marks
+        go_on.set()
+        thread.join(self._limit)
+        return Ending("endless", "goes on after it was superseded") if thread.is_alive() else ending
+
+    def _planned(self, verdict: Verdict) -> Iterator[Trial]:
+        """Go through all trials; pairs come last, made of what the single crashes showed."""
+        recording, sample = self.record(), self._sample
+        some = SAMPLE if sample is None else sample
+        plans: dict[Action, tuple[list[Trial], int | None]] = {
+            "crash": (plan.crashes(recording), sample),
+            "stop": (plan.stops(recording), sample),
+            "lost-reply": (plan.lost_replies(recording), sample),
+            "freeze": (plan.freezes(recording), some),
+        }
+        for action in self._actions:
+            trials, most = plans[action]
+            verdict.planned[action] = len(trials)
+            yield from plan.sampled(trials, most, self._seed)
+        if self._pairs and "crash" in self._actions:
+            pairs = plan.pairs(self._recovered)
+            verdict.planned["pair"] = len(pairs)
+            yield from plan.sampled(pairs, some, self._seed)
+
+    def _try(self, trial: Trial, verdict: Verdict) -> None:
+        result = self.result(trial)
+        verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
+        finding = self._finding(result)
+        if finding is not None:
+            verdict.findings.append(finding)
+        if trial.action == "crash":
+            self._tried.add(self.record().point(*trial.points[0]).state)
+        if self._progress:
+            self._progress(sum(verdict.trials.values()), sum(verdict.planned.values()), str(trial))
+
+    def _finding(self, result: Result) -> Finding | None:
+        trial, ending = result.trial, result.ending
+        if ending.kind == "completed" and not result.differences:
+            return None
+        recording = self.record()
+        point = recording.point(*trial.points[0])
+        ways = [point.lines]
+        if trial.action == "crash":
+            around = (recording.first_of(point.state) if point.state else None, recording.after(point))
+            ways = [each.lines for each in around if each is not None]
+        lines = between(*ways) if len(ways) == 2 else [way[-1] for way in ways if way]
+        what = "; ".join(map(str, result.differences[:3])) or ending.why
+        if len(result.differences) > 3:
+            what += f"; and {len(result.differences) - 3} more"
+        return Finding(
+            verdict=self._verdict(result),
+            trial=str(trial),
+            what=what,
+            item=recording.marks[point.marks - 1] if point.marks else None,
+            where=str(point),
+            lines=tuple(str(line) for line in lines if line is not None),
+            repeated=result.repeated or sum(each.times for each in result.differences),
+            command=f"harness explore {self._target.name} --trial {trial}",
+        )
+
+    def _verdict(self, result: Result) -> str:
+        if result.ending.kind != "completed":
+            kinds = {"endless": "never finishes", "failed": "error on resume"}
+            return kinds.get(result.ending.kind, result.ending.why)
+        more = all(each.kind == "duplicated" or each.more for each in result.differences)
+        if more and self._target.documented and result.trial.action != "stop":
+            repeated = result.repeated or sum(each.times for each in result.differences)
+            if repeated <= result.price or result.trial.action == "freeze":
+                return AT_LEAST_ONCE
+        if result.trial.action == "freeze":
+            return "superseded worker wrote"
+        return min((each.kind for each in result.differences), key=RANK.index)
+
+    def _cover(self, verdict: Verdict) -> None:
+        recording = self.record()
+        verdict.points, verdict.states = len(recording.points), len(recording.states)
+        verdict.tried = len(self._tried)
+        lines = {(point.lines[-1], point.state in self._tried) for point in recording.points if point.lines}
+        verdict.all_lines = len({line for line, _ in lines})
+        verdict.lines = len({line for line, tried in lines if tried})
+
+
+def _mark(item: str) -> None:
+    life = current()
+    if life is not None and isinstance(life.observer, Watch):
+        life.observer.mark(item)
+
+
+def _clock() -> float:
+    life = current()
+    return life.observer.now if life is not None and isinstance(life.observer, Watch) else 0.0

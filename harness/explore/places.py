@@ -1,0 +1,293 @@
+"""The places outside of a process where a job can leave something, and how each is kept and put back.
+
+A place is looked at after every crash point. What it held there is kept whenever it has changed, so that a trial need
+not repeat what came before its crash.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.crash import current
+from harness.stores.memory import MemoryStore
+
+OURS = ("harness", "sqlite_", "alembic_version")
+"""How the names of tables begin that are no job's outcome: where progress and the like is kept."""
+MOMENTS = ("DATE", "TIME")
+"""What the declared types of columns contain that hold a moment: they differ from run to run."""
+
+_WAL_BYTES = slice(18, 20)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What there is under one name: rows, as tuples.
+
+    :ivar key: the indexes of the columns by which a row is known.
+    :ivar numbered: whether the key is a number that the database gives, which says nothing of a new row.
+    :ivar moments: the indexes of columns that hold a date or a time.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    key: tuple[int, ...] = ()
+    numbered: bool = False
+    moments: frozenset[int] = frozenset()
+
+
+class Place(Protocol):
+    """Something outside."""
+
+    def changed(self) -> bool:
+        """Return whether it changed since it was asked this last."""
+        ...
+
+    def keep(self) -> Any:
+        """Return what it holds, of what is committed."""
+        ...
+
+    def restore(self, kept: Any) -> None:
+        """Put back what was kept."""
+        ...
+
+    def contents(self) -> dict[str, Table]:
+        """Return what may be compared."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class SqlitePlace:
+    """A SQLite database; a file is seen through a connection of its own, so that only what is committed counts.
+
+    :param path: of the file; empty for a database in memory, which is seen through the job's connection.
+    """
+
+    def __init__(self, path: str, raw: sqlite3.Connection) -> None:
+        self._in_memory = not path
+        if self._in_memory:
+            self._connection = raw
+        else:
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # A process that dies leaves its writes to the operating system; only a power cut needs more.
+            self._connection.execute("PRAGMA synchronous=OFF")
+        self._tables: dict[str, Table] = {}
+        self._schema = -1
+        self._seen = self._version()
+
+    def changed(self) -> bool:
+        """Return whether somebody committed a change."""
+        version = self._version()
+        if version == self._seen:
+            return False
+        self._seen = version
+        return True
+
+    def keep(self) -> bytes:
+        """Return the database file."""
+        return self._connection.serialize()
+
+    def restore(self, kept: bytes) -> None:
+        """Write all pages in one transaction, which connections that are open elsewhere notice."""
+        if self._in_memory:
+            self._connection.rollback()
+            self._connection.deserialize(kept)
+        else:
+            source = sqlite3.connect(":memory:")
+            # A database in memory cannot have a write-ahead log; the file keeps the mode that it has.
+            source.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
+            source.backup(self._connection)
+            source.close()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._seen = self._version()
+
+    def contents(self) -> dict[str, Table]:
+        """Return all tables but ours."""
+        execute = self._connection.execute
+        schema = execute("PRAGMA schema_version").fetchone()[0]
+        if schema != self._schema:
+            self._schema, self._tables = schema, self._described()
+        return {
+            name: Table(
+                table.columns, execute(f'SELECT * FROM "{name}"').fetchall(),  # noqa: S608 - a name of the database's own
+                table.key, table.numbered, table.moments,
+            )
+            for name, table in self._tables.items()
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """Close the connection, if it is ours."""
+        if not self._in_memory:
+            self._connection.close()
+
+    def _version(self) -> Any:
+        if not self._in_memory:
+            return self._connection.execute("PRAGMA data_version").fetchone()
+        if self._connection.in_transaction:
+            return self._seen  # as it was, until the commit
+        schema = self._connection.execute("PRAGMA schema_version").fetchone()
+        return self._connection.total_changes, schema
+
+    def _described(self) -> dict[str, Table]:
+        names = self._connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+        described = {}
+        for name, sql in names:
+            if name.startswith(OURS):
+                continue
+            columns = self._connection.execute(f'PRAGMA table_info("{name}")').fetchall()
+            key = tuple(index for index, column in enumerate(columns) if column[5])
+            described[name] = Table(
+                columns=tuple(column[1] for column in columns),
+                rows=[],
+                key=key,
+                numbered=len(key) == 1 and columns[key[0]][2].upper() == "INTEGER" and not _refers(columns, key, sql),
+                moments=frozenset(
+                    index for index, column in enumerate(columns) if any(m in column[2].upper() for m in MOMENTS)
+                ),
+            )
+        return described
+
+
+def _refers(columns: list[Any], key: tuple[int, ...], sql: str) -> bool:
+    """Return whether the key is also a foreign key, whose numbers do mean something."""
+    name = columns[key[0]][1].lower()
+    return any(
+        f"foreign key({quoted})" in sql.lower() for quoted in (name, f'"{name}"')
+    )
+
+
+class ProgressPlace(MemoryStore):
+    """The store of an explored job, where the job has none of its own: a server, as far as the job can tell.
+
+    Crash points: ``before-save`` and ``save``, for claims too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = False
+
+    def claim(self, job_id: str) -> Any:
+        """Take the job over."""
+        return self._reached("claim", lambda: super(ProgressPlace, self).claim(job_id))
+
+    def save(self, progress: Any) -> int:
+        """Store the progress."""
+        size: int = self._reached("save", lambda: super(ProgressPlace, self).save(progress))
+        return size
+
+    def replace(self, key: str, before: str | None, after: str) -> bool:
+        """Share something."""
+        replaced: bool = self._reached("share", lambda: super(ProgressPlace, self).replace(key, before, after))
+        return replaced
+
+    def changed(self) -> bool:
+        """Return whether anything was saved."""
+        changed, self._changed = self._changed, False
+        return changed
+
+    def keep(self) -> Any:
+        """Return the texts."""
+        return dict(self._texts), dict(self._shared)
+
+    def restore(self, kept: Any) -> None:
+        """Put them back."""
+        self._texts, self._shared = dict(kept[0]), dict(kept[1])
+
+    def contents(self) -> dict[str, Table]:
+        """Return nothing: progress is not what a job is for."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _reached(self, verb: str, write: Any) -> Any:
+        life = current()
+        if life is None:
+            return write()
+        life.reach("before-save", verb)
+        answer = write()
+        self._changed = True
+        life.reach("save", verb, lambda: ConnectionError("the connection was lost before the answer came"))
+        return answer
+
+
+class SentPlace:
+    """The mails and requests that arrived, in order."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self._seen = 0
+
+    def changed(self) -> bool:
+        """Return whether one more arrived."""
+        seen, self._seen = self._seen, len(self.sent)
+        return seen != self._seen
+
+    def keep(self) -> tuple[tuple[str, str], ...]:
+        """Return them."""
+        return tuple(self.sent)
+
+    def restore(self, kept: tuple[tuple[str, str], ...]) -> None:
+        """Put them back."""
+        self.sent = list(kept)
+        self._seen = len(self.sent)
+
+    def contents(self) -> dict[str, Table]:
+        """Return one table for each kind."""
+        kinds = sorted({kind for kind, _ in self.sent})
+        return {
+            f"{kind}s": Table((kind,), [(label,) for each, label in self.sent if each == kind]) for kind in kinds
+        }
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class ObjectPlace:
+    """A list, dict or set that stands for something outside, such as what a test's double has been told."""
+
+    def __init__(self, name: str, thing: Any) -> None:
+        self._name, self._thing = name, thing
+        self._seen = self.keep()
+
+    def changed(self) -> bool:
+        """Return whether it is no longer equal."""
+        if self._seen == self._thing:
+            return False
+        self._seen = self.keep()
+        return True
+
+    def keep(self) -> Any:
+        """Return a copy."""
+        return self._thing.copy()
+
+    def restore(self, kept: Any) -> None:
+        """Change it back, in place."""
+        self._thing.clear()
+        add = self._thing.extend if isinstance(self._thing, list) else self._thing.update
+        add(kept)
+        self._seen = self.keep()
+
+    def contents(self) -> dict[str, Table]:
+        """Return its members."""
+        if isinstance(self._thing, dict):
+            return {self._name: Table(("key", "value"), list(self._thing.items()), key=(0,))}
+        return {self._name: Table(("member",), [(member,) for member in self._thing])}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def sqlite_path(raw: Any) -> str | None:
+    """Return the file of a DBAPI connection, ``""`` for a database in memory, None if it is not SQLite's."""
+    if not isinstance(raw, sqlite3.Connection):
+        return None
+    with suppress(sqlite3.OperationalError):  # in a transaction it stays as it is
+        raw.execute("PRAGMA synchronous=OFF")  # as in SqlitePlace
+    path: str = raw.execute("PRAGMA database_list").fetchone()[2]
+    return path

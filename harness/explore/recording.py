@@ -1,0 +1,130 @@
+"""The clean run: which crash points a job passes, and what the outside was at each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.crash import current
+from harness.errors import UsageError
+from harness.explore.outcomes import Contents, Reference
+from harness.explore.points import Point, lines_here
+from harness.explore.trials import Watch, run_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
+    from harness.explore.targets import Target
+    from harness.explore.world import State, World
+
+
+@dataclass
+class Recorder(Watch):
+    """Numbers the crash points, and keeps the outside whenever it has changed.
+
+    :ivar boundary: the function that calls the job.
+    """
+
+    boundary: CodeType | None = None
+    points: list[Point] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+
+    def look(self, kind: str, label: str) -> object:
+        """Take the point down."""
+        life = current()
+        assert life is not None and self.boundary is not None  # noqa: S101, PT018 - only a life reaches points
+        state = self.world.look()
+        if state is not None:
+            self.states.append(state)
+        held = any(
+            getattr(getattr(each, "dbapi_connection", None), "in_transaction", False)
+            for each in life.connections.values()
+        )
+        self.points.append(
+            Point(
+                kind, self.counts[kind], label, lines_here(self.boundary), len(self.states) - 1, len(self.marks),
+                max(self.unsaved, self.checkpoints + 1), held,
+            )
+        )  # fmt: skip
+        return None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the clean run showed.
+
+    :ivar states: the outside, each time it changed; the first is from before the job. :ivar marks: items, in order.
+    """
+
+    points: list[Point]
+    states: list[State]
+    marks: list[str]
+    reference: Reference
+
+    def first_of(self, state: int) -> Point:
+        """Return the first point of a state: the one that made it."""
+        return next(point for point in self.points if point.state == state)
+
+    def after(self, point: Point) -> Point | None:
+        """Return the point at which the outside changes next."""
+        return next((each for each in self.points if each.state > point.state), None)
+
+    def point(self, kind: str, number: int) -> Point:
+        """Return the point of that name.
+
+        :raises UsageError: if the clean run does not pass it.
+        """
+        for point in self.points:
+            if (point.kind, point.number) == (kind, number):
+                return point
+        kinds = sorted({f"{each.kind}#1 to #{self.count(each.kind)}" for each in self.points})
+        raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
+
+    def count(self, kind: str) -> int:
+        """Return how many points of a kind there are."""
+        return sum(point.kind == kind for point in self.points)
+
+
+def record(
+    target: Target,
+    world: World,
+    read: Callable[[], Contents],
+    seconds: float,
+) -> Recording:
+    """Run the job twice, cleanly, and once to its first look at the outside.
+
+    :param read: reads the outcome.
+    :raises UsageError: if the job does not end well when nothing interrupts it.
+    """
+    boundary = type(target).attempt.__code__
+    recorder = Recorder(world, boundary=boundary)
+    recorder.states.append(world.first)
+    _clean(target, world, recorder, seconds)
+    clean = read()
+    # Places are met on the way: what they held at first is part of every state.
+    first = world.first
+    states = [{**first, **state} for state in recorder.states]
+    world.restore(first)
+    before = read()
+    _clean(target, world, Watch(world), seconds)
+    return Recording(recorder.points, states, recorder.marks, Reference(before, clean, read()))
+
+
+def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
+    ending = run_to_end(target, world, watch, seconds)
+    if ending.kind != "completed":
+        raise CleanRunFailed(target.name, ending.why) from ending.error
+    if not watch.passed:
+        raise UsageError(
+            f"{target.name} does nothing outside that a crash could come between: no SQL by SQLAlchemy, no Redis, no "
+            "mail, no checkpoint"
+        )
+
+
+class CleanRunFailed(UsageError):
+    """The job does not end well when nothing interrupts it, so that nothing can be compared with it."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} does not end well even when nothing interrupts it: it {why}")
+        self.why = why
