@@ -16,9 +16,8 @@ from harness.errors import UsageError
 from harness.execution import Overrides, overriding
 from harness.explore import plan
 from harness.explore.findings import AT_LEAST_ONCE, RANK, Finding, Verdict
-from harness.explore.memory import Memory
 from harness.explore.outcomes import reading
-from harness.explore.points import between
+from harness.explore.points import Line, between, innermost, lines_of
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.targets import Target, target_of
 from harness.explore.trials import ACTIONS, Action, Ending, Trial, Watch, execute, parse, run_to_end
@@ -67,6 +66,7 @@ class Result:
     """What a trial showed.
 
     :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
+    :ivar then: where the interrupted execution reached for the outside next.
     """
 
     trial: Trial
@@ -74,6 +74,7 @@ class Result:
     differences: list[Difference]
     repeated: int = 0
     price: int = 0
+    then: tuple[Line, ...] = ()
 
 
 class Explorer:
@@ -106,8 +107,7 @@ class Explorer:
         if wrong:
             raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
         self._target: Target = target_of(job, args, kwargs or {}, durability)
-        self._world = World(witnesses or {})
-        self._world.memory = Memory(self._target.name.partition(":")[0], list((witnesses or {}).values()))
+        self._world = World(witnesses or {}, self._target.name.partition(":")[0])
         self._read = reading(outcome, self._world.contents)
         self._seed, self._actions, self._pairs, self._sample = seed, actions, pairs, sample
         self._durability, self._limit, self._first, self._progress = durability, limit, first, progress
@@ -187,11 +187,12 @@ class Explorer:
         marks = [*begun, *watch.marks]
         repeated = len(marks) - len(set(marks)) - (len(recording.marks) - len(set(recording.marks)))
         differences = recording.reference.differences(self._read()) if ending.kind == "completed" else []
-        return Result(trial, ending, differences, max(0, repeated), price + watch.price)
+        return Result(trial, ending, differences, max(0, repeated), price + watch.price, watch.then)
 
     def _watching(self, trial: Trial | None) -> Watch:
         assert self.recording is not None  # noqa: S101 - result() has recorded
-        return Watch(self._world, trial, BUDGET * len(self.recording.points) + BUDGET)
+        budget = BUDGET * len(self.recording.points) + BUDGET
+        return Watch(self._world, trial, budget, boundary=type(self._target).attempt.__code__)
 
     def _freeze(self, watch: Watch, begun: list[str]) -> Ending:
         """Let an execution stand still, a second one complete the job, and the first one go on."""
@@ -205,14 +206,19 @@ class Explorer:
             execute(self._target, self._world, watch, self._limit)  # how it ends, nobody asks any more
             paused.set()
 
+        memory = self._world.memory
+        memory.restore()
         watch.handover, watch.alone = handover, False
         thread = Thread(target=first, name="frozen worker", daemon=True)
         thread.start()
         paused.wait(self._limit)
+        standing_still = memory.now()  # two processes, two memories
+        memory.restore()
         second = self._watching(None)
         second.alone = False
         ending = run_to_end(self._target, self._world, second, self._limit)
         begun += second.marks
+        memory.restore(standing_still)
         go_on.set()
         thread.join(self._limit)
         return Ending("endless", "goes on after it was superseded") if thread.is_alive() else ending
@@ -253,21 +259,24 @@ class Explorer:
             return None
         recording = self.record()
         point = recording.point(*trial.points[0])
-        ways = [point.lines]
+        ways = (point.lines, result.then)
         if trial.action == "crash":
-            around = (recording.first_of(point.state) if point.state else None, recording.after(point))
-            ways = [each.lines for each in around if each is not None]
-        lines = between(*ways) if len(ways) == 2 else [way[-1] for way in ways if way]
+            after = recording.after(point)
+            ways = (recording.first_of(point.state).lines if point.state else (), after.lines if after else ())
+        lines = between(*ways, self._target.file)
         what = "; ".join(map(str, result.differences[:3])) or ending.why
         if len(result.differences) > 3:
             what += f"; and {len(result.differences) - 3} more"
+        raised = innermost(lines_of(ending.error), self._target.file) if ending.error else None
+        if raised is not None:
+            what, lines = f"{what}, raised at {raised}", [*lines, raised]
         return Finding(
             verdict=self._verdict(result),
             trial=str(trial),
             what=what,
             item=recording.marks[point.marks - 1] if point.marks else None,
             where=str(point),
-            lines=tuple(str(line) for line in lines if line is not None),
+            lines=tuple(str(line) for line in lines),
             repeated=result.repeated or sum(each.times for each in result.differences),
             command=f"harness explore {self._target.name} --trial {trial}",
         )

@@ -43,7 +43,7 @@ class Finding:
         """Where the interruption was, in words."""
         how = {"crash": "died", "stop": "stopped", "lost-reply": "the answer was lost", "freeze": "stood still"}
         verb = how[self.trial.partition(":")[0]]
-        if len(self.lines) == 2:
+        if len(self.lines) > 1:
             place = f"{verb} between {self.lines[0]} and {_short(self.lines)}"
         else:
             place = f"{verb} at {self.lines[0]}" if self.lines else verb

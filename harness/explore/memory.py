@@ -34,16 +34,25 @@ class Memory:
                     if isinstance(value, type) and value.__module__ == name:
                         self._keep(value, skipped)
 
-    def restore(self) -> None:
-        """Put it back: containers in place, because others may have imported them."""
-        for owner, name, value, kept in self._kept:
+    def now(self) -> list[Any]:
+        """Return what the variables hold at the moment."""
+        return [copy.deepcopy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
+
+    def restore(self, values: list[Any] | None = None) -> None:
+        """Put back what there was at first, or what :meth:`now` returned.
+
+        Containers are changed in place, because others may have imported them.
+        """
+        for index, (owner, name, value, first) in enumerate(self._kept):
+            kept = first if values is None else values[index]
             if isinstance(kept, _CONTAINERS):
                 if value != kept:
                     fresh = copy.deepcopy(kept)
                     value.clear()
                     value.extend(fresh) if isinstance(value, list) else value.update(fresh)
-            if vars(owner).get(name) is not value:
-                setattr(owner, name, value)
+                kept = value
+            if vars(owner).get(name) is not kept:
+                setattr(owner, name, kept)
 
     def _keep(self, owner: Any, skipped: set[int]) -> None:
         for name, value in list(vars(owner).items()):

@@ -49,7 +49,6 @@ class Reference:
     def __init__(self, first: Contents, clean: Contents, again: Contents) -> None:
         self._clean = clean
         self._old = {name: _keys(table) for name, table in first.items()}
-        self._before = {name: _by_key(table) for name, table in first.items()}
         self._noise = {name: _noise(name, clean[name], again.get(name)) for name in clean}
         self._expected = {name: self._comparable(name, table) for name, table in clean.items()}
         found = self.differences(again)
@@ -119,10 +118,8 @@ class Reference:
             if one != other
         ]
         words = ", ".join(f"{column} is {other!r}, not {one!r}" for column, one, other in differing)
-        before = self._before.get(name, {}).get(key)
-        untouched = before is not None and before == _by_key(table).get(key)
         numeric = [(o, w) for _, w, o in differing if _is_number(o) and _is_number(w)]
-        if untouched or not numeric:
+        if not numeric:
             return Difference("lost", name, f"{name}({at}): {words}")
         return Difference(
             "wrong total", name, f"{name}({at}): {words}", more=all(other > one for other, one in numeric)

@@ -239,7 +239,7 @@ class SentPlace:
 
     def contents(self) -> dict[str, Table]:
         """Return one table for each kind."""
-        kinds = sorted({kind for kind, _ in self.sent})
+        kinds = sorted({"mail", *(kind for kind, _ in self.sent)})
         return {
             f"{kind}s": Table((kind,), [(label,) for each, label in self.sent if each == kind]) for kind in kinds
         }

@@ -88,9 +88,28 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
     return tuple(reversed(found))
 
 
-def between(before: tuple[Line, ...], after: tuple[Line, ...]) -> tuple[Line | None, Line | None]:
-    """Return the two lines that two ways differ in first: the places in one function that lie around a crash."""
+def lines_of(error: BaseException) -> tuple[Line, ...]:
+    """Return the lines of the job's own code that an error came through."""
+    found = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not code.co_filename.startswith(_NOT_THE_JOBS):
+            found.append(Line(code, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return tuple(found)
+
+
+def innermost(way: tuple[Line, ...], file: str) -> Line | None:
+    """Return the line that a way is best known by: the last in a file, or the last of all."""
+    own = [line for line in way if line.code.co_filename == file]
+    return (own or [*way] or [None])[-1]
+
+
+def between(before: tuple[Line, ...], after: tuple[Line, ...], file: str) -> list[Line]:
+    """Return the lines around an interruption: those in which the two ways differ first, or the best known."""
     for one, other in zip(before, after, strict=False):
         if one != other:
-            return one, other
-    return (before[-1] if before else None), (after[-1] if after else None)
+            return [one, other]
+    found = [innermost(before, file), innermost(after, file)]
+    return [line for line in found if line is not None]

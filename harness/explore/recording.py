@@ -13,7 +13,6 @@ from harness.explore.trials import Watch, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
 
     from harness.explore.targets import Target
     from harness.explore.world import State, World
@@ -21,12 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Recorder(Watch):
-    """Numbers the crash points, and keeps the outside whenever it has changed.
+    """Numbers the crash points, and keeps the outside whenever it has changed."""
 
-    :ivar boundary: the function that calls the job.
-    """
-
-    boundary: CodeType | None = None
     points: list[Point] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
 

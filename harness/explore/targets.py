@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,11 +21,12 @@ JOB_ID = "explored"
 class Target(Protocol):
     """Something to explore.
 
-    :ivar name: its dotted name, ``module:name``. :ivar code: the code of :meth:`attempt`, where its frames begin.
-    :ivar documented: how often it may repeat an item is documented: by its durability. :ivar items: its marks.
+    :ivar name: its dotted name, ``module:name``. :ivar file: of its source.
+    :ivar documented: whether it says by its durability how much it may repeat.
     """
 
     name: str
+    file: str
     documented: bool
 
     def attempt(self, world: World) -> bool:
@@ -45,6 +47,7 @@ class JobTarget:
     ) -> None:
         self.name = job_class.path()
         self.durability = durability or job_class.durability
+        self.file = _file(job_class)
         self._job_class, self._args, self._kwargs = job_class, args, kwargs
 
     def attempt(self, world: World) -> bool:
@@ -66,6 +69,7 @@ class FunctionTarget:
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         module = getattr(function, "__module__", "?")
         self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"
+        self.file = _file(function)
         self._function, self._args, self._kwargs = function, args, kwargs
 
     def attempt(self, world: World) -> bool:
@@ -74,6 +78,13 @@ class FunctionTarget:
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # they come out of the queue anew each time
         self._function(*args, **kwargs)
         return True
+
+
+def _file(thing: Any) -> str:
+    try:
+        return inspect.getsourcefile(thing) or ""
+    except TypeError:
+        return ""
 
 
 def target_of(

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.crash import Life, current, living
 from harness.errors import Died, UsageError
+from harness.explore.points import Line, lines_here
 from harness.explore.world import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     from harness.crash import Lost
     from harness.explore.targets import Target
@@ -95,7 +97,8 @@ class Watch:
     :ivar marks: the items that were begun. :ivar unsaved: how many since progress was saved.
     :ivar price: how many items durability lets the interruption repeat: those begun since progress was saved.
     :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
-    :ivar alone: whether no other execution is alive.
+    :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
+    :ivar then: where the interrupted execution reached for the outside next.
     """
 
     world: World
@@ -111,6 +114,9 @@ class Watch:
     checkpoints: int = 0
     now: float = 0.0
     alone: bool = True
+    boundary: CodeType | None = None
+    then: tuple[Line, ...] = ()
+    _interrupted: Life | None = None
 
     def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
         """Count, and interrupt if this is the place."""
@@ -124,7 +130,10 @@ class Watch:
             self.now += TICK
             self.checkpoints += 1
         if self.trial is not None and not self.fired and (kind, self.counts[kind]) == self.trial.points[-1]:
+            self._interrupted = life
             return self._interrupt(life, lost)
+        if self._interrupted is life and not self.then and self.boundary is not None:
+            self.then = lines_here(self.boundary)
         return self.look(kind, label)
 
     def look(self, kind: str, label: str) -> object:
@@ -188,7 +197,7 @@ def run_to_end(target: Target, world: World, watch: Watch, seconds: float) -> En
 def execute(target: Target, world: World, watch: Watch, seconds: float) -> Ending | bool:
     """Run one execution in a life of its own; return whether the job is done, or how it ended otherwise."""
     life = Life(watch)
-    if watch.alone and world.memory is not None:
+    if watch.alone:
         world.memory.restore()
     error: BaseException | None = None
     done = False

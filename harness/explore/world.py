@@ -9,12 +9,12 @@ from sqlalchemy.orm import close_all_sessions
 
 from harness.crash import Life, living
 from harness.errors import UsageError
+from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.explore.memory import Memory
     from harness.explore.places import Place, Table
 
 State = dict[str, Any]
@@ -25,16 +25,17 @@ class World:
     """The outside of a job.
 
     :param witnesses: lists, dicts and sets by name that stand for something outside.
+    :param module: the name of the job's module.
     :ivar memory: what a process remembers, and a new one does not.
     :ivar progress: where an explored job of ours keeps its progress, unless it has a store of its own.
     """
 
-    def __init__(self, witnesses: Mapping[str, Any]) -> None:
+    def __init__(self, witnesses: Mapping[str, Any], module: str) -> None:
         self.progress, self._sent = ProgressPlace(), SentPlace()
         self._places: dict[str, Place] = {"progress": self.progress, "sent": self._sent}
         for name, thing in witnesses.items():
             self._places[name] = ObjectPlace(name, thing)
-        self.memory: Memory | None = None
+        self.memory = Memory(module, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
         self._last: State = dict(self._first)
 
