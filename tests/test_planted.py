@@ -96,7 +96,8 @@ def lines_named(verdict: Verdict) -> set[str]:
     """Return the lines that findings of the verdict's kind name."""
     worst = verdict.worst
     assert worst is not None
-    return {line for finding in verdict.findings if finding.verdict == worst.verdict for line in finding.lines}
+    findings = [finding for finding in verdict.findings if finding.verdict == worst.verdict]
+    return {line for finding in findings for line in (*finding.lines, *finding.written)}
 
 
 def mistakes(job: Any) -> set[str]:

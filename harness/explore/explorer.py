@@ -17,7 +17,7 @@ from harness.execution import Overrides, overriding
 from harness.explore import plan
 from harness.explore.findings import AT_LEAST_ONCE, RANK, Finding, Verdict
 from harness.explore.outcomes import reading
-from harness.explore.points import Line, between, innermost, lines_of
+from harness.explore.points import Line, Point, between, innermost, lines_of
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.targets import Target, target_of
 from harness.explore.trials import ACTIONS, Action, Ending, Trial, Watch, execute, parse, run_to_end
@@ -36,6 +36,8 @@ SAMPLE = 60
 """How many pairs, and how many freezes, are tried where there are more and no other number is asked for."""
 LIMIT_SECONDS = 10.0
 """How long an execution may last, unless another limit is given."""
+SHOWN = 3
+"""How many rows a finding shows."""
 BUDGET = 20
 """How many times as many crash points as the clean run's an interrupted run may pass before it counts as endless."""
 
@@ -108,6 +110,7 @@ class Explorer:
             raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
         self._target: Target = target_of(job, args, kwargs or {}, durability)
         self._world = World(witnesses or {}, self._target.name.partition(":")[0])
+        self._outcome = outcome
         self._read = reading(outcome, self._world.contents)
         self._seed, self._actions, self._pairs, self._sample = seed, actions, pairs, sample
         self._durability, self._limit, self._first, self._progress = durability, limit, first, progress
@@ -254,45 +257,59 @@ class Explorer:
             self._progress(sum(verdict.trials.values()), sum(verdict.planned.values()), str(trial))
 
     def _finding(self, result: Result) -> Finding | None:
-        trial, ending = result.trial, result.ending
+        trial, ending, recording = result.trial, result.ending, self.record()
         if ending.kind == "completed" and not result.differences:
             return None
-        recording = self.record()
         point = recording.point(*trial.points[0])
         ways = (point.lines, result.then)
         if trial.action == "crash":
             after = recording.after(point)
             ways = (recording.first_of(point.state).lines if point.state else (), after.lines if after else ())
         lines = between(*ways, self._target.file)
-        what = "; ".join(map(str, result.differences[:3])) or ending.why
-        if len(result.differences) > 3:
-            what += f"; and {len(result.differences) - 3} more"
+        what = "; ".join(map(str, result.differences[:SHOWN])) or ending.why
+        if len(result.differences) > SHOWN:
+            what += f"; and {len(result.differences) - SHOWN} more"
         raised = innermost(lines_of(ending.error), self._target.file) if ending.error else None
         if raised is not None:
             what, lines = f"{what}, raised at {raised}", [*lines, raised]
+        written = self._written(result, point.state)
+        ways_there = [innermost(each.lines, self._target.file) for each in written]
         return Finding(
-            verdict=self._verdict(result),
+            verdict=self._verdict(result, written, recording.saved(point.state)),
             trial=str(trial),
             what=what,
             item=recording.marks[point.marks - 1] if point.marks else None,
             where=str(point),
             lines=tuple(str(line) for line in lines),
+            written=tuple(dict.fromkeys(str(line) for line in ways_there if line is not None)),
             repeated=result.repeated or sum(each.times for each in result.differences),
             command=f"harness explore {self._target.name} --trial {trial}",
         )
 
-    def _verdict(self, result: Result) -> str:
+    def _written(self, result: Result, state: int) -> list[Point]:
+        """Return where the clean run had last written each row that is wrong now."""
+        if self._outcome is not None:
+            return []
+        written = [self.record().written(each, state)[-1:] for each in result.differences]
+        return [point for points in written for point in points]
+
+    def _verdict(self, result: Result, written: list[Point], saved: int) -> str:
         if result.ending.kind != "completed":
             kinds = {"endless": "never finishes", "failed": "error on resume"}
             return kinds.get(result.ending.kind, result.ending.why)
-        more = all(each.kind == "duplicated" or each.more for each in result.differences)
-        if more and self._target.documented and result.trial.action != "stop":
-            repeated = result.repeated or sum(each.times for each in result.differences)
-            if repeated <= result.price or result.trial.action == "freeze":
-                return AT_LEAST_ONCE
+        if self._is_the_price(result) and all(point.state > saved for point in written):
+            return AT_LEAST_ONCE
         if result.trial.action == "freeze":
             return "superseded worker wrote"
         return min((each.kind for each in result.differences), key=RANK.index)
+
+    def _is_the_price(self, result: Result) -> bool:
+        """Return whether nothing but what durability allows was repeated: what came after progress was saved."""
+        more = all(each.kind == "duplicated" or each.more for each in result.differences)
+        if not more or not self._target.documented or result.trial.action == "stop":
+            return False
+        repeated = result.repeated or sum(each.times for each in result.differences)
+        return repeated <= result.price or result.trial.action == "freeze"
 
     def _cover(self, verdict: Verdict) -> None:
         recording = self.record()

@@ -20,6 +20,7 @@ class Finding:
     :ivar verdict: one of :data:`RANK`. :ivar trial: its name, which repeats it.
     :ivar what: what is wrong outside, in words. :ivar item: the item in progress, by its mark.
     :ivar where: the crash point; :ivar lines: the lines of the job's own code around it, ``file:line``.
+    :ivar written: where the clean run had written what is wrong now, before the interruption.
     :ivar repeated: how many items were begun again. :ivar command: repeats just this trial.
     """
 
@@ -31,11 +32,14 @@ class Finding:
     lines: tuple[str, ...] = ()
     repeated: int = 0
     command: str = ""
+    written: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.verdict}: {self.place}"
         if self.item:
             text += f", in {self.item}"
+        if self.written:
+            return f"{text}; {self.what}, first written at {', '.join(self.written)}"
         return f"{text}; {self.what}"
 
     @property

@@ -27,6 +27,7 @@ class Difference:
     :ivar kind: ``lost``, ``duplicated`` or ``wrong total``. :ivar text: the row, in words.
     :ivar table: where; :ivar times: how many such rows there are too few or too many.
     :ivar more: whether a number is larger than it should be, as after doing something twice.
+    :ivar row: how the row is known: ``known`` by its key, or ``new``, by its values.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Difference:
     text: str
     times: int = 1
     more: bool = False
+    row: tuple[str, Any] = ("", None)
 
     def __str__(self) -> str:
         return self.text
@@ -68,10 +70,20 @@ class Reference:
                 rows = clean or table
                 assert rows is not None  # noqa: S101 - it is in one of the two
                 kind = "lost" if table is None else "duplicated"
-                found += [Difference(kind, name, f"{name}: {_shown(rows.columns, row)}") for row in rows.rows]
+                found += [
+                    Difference(kind, name, f"{name}: {_shown(rows.columns, row)}", row=("new", row)) for row in rows.rows
+                ]
             elif table.rows != clean.rows:
                 found += self._compare(name, table)
         return sorted(found, key=str)
+
+    def value(self, contents: Contents, difference: Difference) -> Any:
+        """Return what the contents hold of the row that a difference is about; None for nothing."""
+        table = contents.get(difference.table)
+        if table is None:
+            return None
+        kind, row = difference.row
+        return self._comparable(difference.table, table)[kind == "new"].get(row)
 
     def _comparable(self, name: str, table: Table) -> tuple[dict[Any, Any], Counter[Any]]:
         """Return rows that are known by their key, and a count of those that are not."""
@@ -99,12 +111,13 @@ class Reference:
         found = []
         for key, values in expected.items():
             if key not in known:
-                found.append(Difference("lost", name, f"{name}: no row {_shown(columns, values)}"))
+                found.append(Difference("lost", name, f"{name}: no row {_shown(columns, values)}", row=("known", key)))
             elif known[key] != values:
                 found.append(self._changed(name, table, key, columns, values, known[key]))
         for key, values in known.items():
             if key not in expected:
-                found.append(Difference("duplicated", name, f"{name}: one row more, {_shown(columns, values)}"))
+                text = f"{name}: one row more, {_shown(columns, values)}"
+                found.append(Difference("duplicated", name, text, row=("known", key)))
         shown = tuple(_without(columns, table, noise))
         return found + _new_rows(name, shown, wanted, new)
 
@@ -120,10 +133,9 @@ class Reference:
         words = ", ".join(f"{column} is {other!r}, not {one!r}" for column, one, other in differing)
         numeric = [(o, w) for _, w, o in differing if _is_number(o) and _is_number(w)]
         if not numeric:
-            return Difference("lost", name, f"{name}({at}): {words}")
-        return Difference(
-            "wrong total", name, f"{name}({at}): {words}", more=all(other > one for other, one in numeric)
-        )
+            return Difference("lost", name, f"{name}({at}): {words}", row=("known", key))
+        more = all(other > one for other, one in numeric)
+        return Difference("wrong total", name, f"{name}({at}): {words}", more=more, row=("known", key))
 
 
 def _new_rows(name: str, columns: Any, wanted: Counter[Any], new: Counter[Any]) -> list[Difference]:
@@ -131,23 +143,21 @@ def _new_rows(name: str, columns: Any, wanted: Counter[Any], new: Counter[Any]) 
     found = []
     for row in [row for row in extra if row in wanted]:
         times = extra.pop(row)
-        found.append(
-            Difference(
-                "duplicated", name, f"{name}: {_shown(columns, row)}, {wanted[row] + times} times", times
-            )
-        )
+        text = f"{name}: {_shown(columns, row)}, {wanted[row] + times} times"
+        found.append(Difference("duplicated", name, text, times, row=("new", row)))
     for one, other in zip(sorted(missing, key=repr), sorted(extra, key=repr), strict=False):
         pairs = [(w, o) for w, o in zip(one, other, strict=True) if w != o]
         more = all(_is_number(w) and _is_number(o) and o > w for w, o in pairs)
         text = f"{name}: {_shown(columns, other)}, not {_shown(columns, one)}"
-        found.append(Difference("wrong total", name, text, more=more))
+        found.append(Difference("wrong total", name, text, more=more, row=("new", other)))
         missing[one] -= 1
         extra[other] -= 1
-    found += [Difference("lost", name, f"{name}: no row {_shown(columns, row)}", n) for row, n in (+missing).items()]
-    found += [
-        Difference("duplicated", name, f"{name}: one row more, {_shown(columns, row)}", n)
-        for row, n in (+extra).items()
-    ]
+    for row, times in (+missing).items():
+        text = f"{name}: no row {_shown(columns, row)}"
+        found.append(Difference("lost", name, text, times, row=("new", row)))
+    for row, times in (+extra).items():
+        text = f"{name}: one row more, {_shown(columns, row)}"
+        found.append(Difference("duplicated", name, text, times, row=("new", row)))
     return found
 
 

@@ -7,8 +7,8 @@ not repeat what came before its crash.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from harness.crash import current
@@ -53,8 +53,8 @@ class Place(Protocol):
         """Put back what was kept."""
         ...
 
-    def contents(self) -> dict[str, Table]:
-        """Return what may be compared."""
+    def contents(self, kept: Any = None) -> dict[str, Table]:
+        """Return what may be compared, of what it holds now or of what was kept."""
         ...
 
     def close(self) -> None:
@@ -98,27 +98,20 @@ class SqlitePlace:
             self._connection.rollback()
             self._connection.deserialize(kept)
         else:
-            source = sqlite3.connect(":memory:")
-            # A database in memory cannot have a write-ahead log; the file keeps the mode that it has.
-            source.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
-            source.backup(self._connection)
-            source.close()
+            with closing(_opened(kept)) as source:
+                source.backup(self._connection)
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._seen = self._version()
 
-    def contents(self) -> dict[str, Table]:
+    def contents(self, kept: bytes | None = None) -> dict[str, Table]:
         """Return all tables but ours."""
-        execute = self._connection.execute
-        schema = execute("PRAGMA schema_version").fetchone()[0]
+        if kept is not None:
+            with closing(_opened(kept)) as connection:
+                return _tables(connection, _described(connection))
+        schema = self._connection.execute("PRAGMA schema_version").fetchone()[0]
         if schema != self._schema:
-            self._schema, self._tables = schema, self._described()
-        return {
-            name: Table(
-                table.columns, execute(f'SELECT * FROM "{name}"').fetchall(),  # noqa: S608 - a name of the database's own
-                table.key, table.numbered, table.moments,
-            )
-            for name, table in self._tables.items()
-        }  # fmt: skip
+            self._schema, self._tables = schema, _described(self._connection)
+        return _tables(self._connection, self._tables)
 
     def close(self) -> None:
         """Close the connection, if it is ours."""
@@ -133,24 +126,42 @@ class SqlitePlace:
         schema = self._connection.execute("PRAGMA schema_version").fetchone()
         return self._connection.total_changes, schema
 
-    def _described(self) -> dict[str, Table]:
-        names = self._connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
-        described = {}
-        for name, sql in names:
-            if name.startswith(OURS):
-                continue
-            columns = self._connection.execute(f'PRAGMA table_info("{name}")').fetchall()
-            key = tuple(index for index, column in enumerate(columns) if column[5])
-            described[name] = Table(
-                columns=tuple(column[1] for column in columns),
-                rows=[],
-                key=key,
-                numbered=len(key) == 1 and columns[key[0]][2].upper() == "INTEGER" and not _refers(columns, key, sql),
-                moments=frozenset(
-                    index for index, column in enumerate(columns) if any(m in column[2].upper() for m in MOMENTS)
-                ),
-            )
-        return described
+
+def _opened(kept: bytes) -> sqlite3.Connection:
+    """Open a database file that was kept, in memory."""
+    connection = sqlite3.connect(":memory:")
+    # There can be no write-ahead log in memory; what is restored from here keeps the mode that its file has.
+    connection.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
+    return connection
+
+
+def _tables(connection: sqlite3.Connection, described: dict[str, Table]) -> dict[str, Table]:
+    return {
+        name: replace(table, rows=connection.execute(f'SELECT * FROM "{name}"').fetchall())  # noqa: S608
+        for name, table in described.items()
+    }
+
+
+def _described(connection: sqlite3.Connection) -> dict[str, Table]:
+    """Return the tables without their rows."""
+    names = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+    described = {}
+    for name, sql in names:
+        if name.startswith(OURS):
+            continue
+        columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
+        key = tuple(index for index, column in enumerate(columns) if column[5])
+        is_integer = len(key) == 1 and columns[key[0]][2].upper() == "INTEGER"
+        described[name] = Table(
+            columns=tuple(column[1] for column in columns),
+            rows=[],
+            key=key,
+            numbered=is_integer and not _refers(columns, key, sql),
+            moments=frozenset(
+                index for index, column in enumerate(columns) if any(m in column[2].upper() for m in MOMENTS)
+            ),
+        )
+    return described
 
 
 def _refers(columns: list[Any], key: tuple[int, ...], sql: str) -> bool:
@@ -198,8 +209,9 @@ class ProgressPlace(MemoryStore):
         """Put them back."""
         self._texts, self._shared = dict(kept[0]), dict(kept[1])
 
-    def contents(self) -> dict[str, Table]:
+    def contents(self, kept: Any = None) -> dict[str, Table]:
         """Return nothing: progress is not what a job is for."""
+        del kept
         return {}
 
     def close(self) -> None:
@@ -237,11 +249,12 @@ class SentPlace:
         self.sent = list(kept)
         self._seen = len(self.sent)
 
-    def contents(self) -> dict[str, Table]:
+    def contents(self, kept: tuple[tuple[str, str], ...] | None = None) -> dict[str, Table]:
         """Return one table for each kind."""
-        kinds = sorted({"mail", *(kind for kind, _ in self.sent)})
+        sent = self.sent if kept is None else kept
+        kinds = sorted({"mail", *(kind for kind, _ in sent)})
         return {
-            f"{kind}s": Table((kind,), [(label,) for each, label in self.sent if each == kind]) for kind in kinds
+            f"{kind}s": Table((kind,), [(label,) for each, label in sent if each == kind]) for kind in kinds
         }
 
     def close(self) -> None:
@@ -273,11 +286,12 @@ class ObjectPlace:
         add(kept)
         self._seen = self.keep()
 
-    def contents(self) -> dict[str, Table]:
+    def contents(self, kept: Any = None) -> dict[str, Table]:
         """Return its members."""
-        if isinstance(self._thing, dict):
-            return {self._name: Table(("key", "value"), list(self._thing.items()), key=(0,))}
-        return {self._name: Table(("member",), [(member,) for member in self._thing])}
+        thing = self._thing if kept is None else kept
+        if isinstance(thing, dict):
+            return {self._name: Table(("key", "value"), list(thing.items()), key=(0,))}
+        return {self._name: Table(("member",), [(member,) for member in thing])}
 
     def close(self) -> None:
         """Nothing is open."""

@@ -14,6 +14,7 @@ from harness.explore.trials import Watch, run_to_end
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harness.explore.outcomes import Difference
     from harness.explore.targets import Target
     from harness.explore.world import State, World
 
@@ -49,13 +50,15 @@ class Recorder(Watch):
 class Recording:
     """What the clean run showed.
 
-    :ivar states: the outside, each time it changed; the first is from before the job. :ivar marks: items, in order.
+    :ivar read: reads a state. :ivar states: the outside, each time it changed; the first is from before the job. :ivar marks: items, in order.
     """
 
     points: list[Point]
     states: list[State]
     marks: list[str]
     reference: Reference
+    read: Callable[[State], Contents]
+    _contents: dict[int, Contents] = field(default_factory=dict)
 
     def first_of(self, state: int) -> Point:
         """Return the first point of a state: the one that made it."""
@@ -75,6 +78,21 @@ class Recording:
                 return point
         kinds = sorted({f"{each.kind}#1 to #{self.count(each.kind)}" for each in self.points})
         raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
+
+    def written(self, difference: Difference, before: int) -> list[Point]:
+        """Return the points at which the row was written that a difference is about, up to a state."""
+        values = [self.reference.value(self.contents(state), difference) for state in range(before + 1)]
+        return [self.first_of(state) for state in range(1, before + 1) if values[state] != values[state - 1]]
+
+    def contents(self, state: int) -> Contents:
+        """Return what there was in a state."""
+        if state not in self._contents:
+            self._contents[state] = self.read(self.states[state])
+        return self._contents[state]
+
+    def saved(self, state: int) -> int:
+        """Return the state in which progress had been saved last, as of a state."""
+        return max((p.state for p in self.points if p.kind == "save" and p.state <= state), default=0)
 
     def count(self, kind: str) -> int:
         """Return how many points of a kind there are."""
@@ -103,7 +121,7 @@ def record(
     world.restore(first)
     before = read()
     _clean(target, world, Watch(world), seconds)
-    return Recording(recorder.points, states, recorder.marks, Reference(before, clean, read()))
+    return Recording(recorder.points, states, recorder.marks, Reference(before, clean, read()), world.contents)
 
 
 def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:

@@ -79,11 +79,11 @@ class World:
             place.restore(state.get(key, self._first[key]))
         self._last = {**self._first, **state}
 
-    def contents(self) -> dict[str, Table]:
-        """Return what all places hold, by name."""
+    def contents(self, state: State | None = None) -> dict[str, Table]:
+        """Return what all places hold, by name, now or in a state."""
         found: dict[str, Table] = {}
-        for place in self._places.values():
-            found.update(place.contents())
+        for key, place in self._places.items():
+            found.update(place.contents() if state is None else place.contents(state.get(key, self._first[key])))
         return found
 
     def close(self) -> None:

@@ -93,13 +93,12 @@ def lock_taken_over() -> None:
 def swallows_errors() -> None:
     """Counts an invoice whose answer was lost as refused, although it was paid."""
     with shop.session() as session:
-        for invoice in shop.pending(session):
+        for number in [invoice.id for invoice in shop.pending(session)]:
             try:
-                shop.pay_once(session, invoice.id)
+                shop.pay_once(session, number)
             except SQLAlchemyError:
                 session.rollback()
-                refused = update(Invoice).where(Invoice.id == invoice.id).values(status="refused")
-                session.execute(refused)  # mistake
+                session.execute(update(Invoice).where(Invoice.id == number).values(status="refused"))  # mistake
                 session.commit()
 
 
