@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from harness.errors import Died
@@ -152,13 +152,11 @@ def close_raw(connection: Any) -> None:
     raw = getattr(connection, "dbapi_connection", None)
     if raw is None:
         return
-    try:
-        if in_memory(raw):
-            raw.rollback()
-        else:
+    with suppress(Exception):
+        raw.rollback()  # SQLite keeps what it closes open, lock and all, while a statement of it is in somebody's hands
+    if not in_memory(raw):
+        with suppress(Exception):  # a connection that cannot be closed is as good as closed
             connection.invalidate()
-    except Exception:  # noqa: BLE001, S110 - a connection that cannot be closed is as good as closed
-        pass
 
 
 def in_memory(raw: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness import probes
 from harness.crash import current
@@ -16,6 +16,7 @@ from harness.errors import UsageError
 from harness.execution import Overrides, overriding
 from harness.explore import plan
 from harness.explore.findings import AT_LEAST_ONCE, RANK, Finding, Verdict
+from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
 from harness.explore.points import Line, Point, between, innermost, lines_of
 from harness.explore.recording import CleanRunFailed, Recording, record
@@ -28,6 +29,8 @@ from harness.probes.steps import at_checkpoint
 if TYPE_CHECKING:
     from harness.durability import Durability
     from harness.explore.outcomes import Difference
+
+Death = Literal["restored", "simulated", "killed"]
 
 Progress = Callable[[int, int, str], object]
 """Told after each trial: how many are done, of how many, and the name of the latest."""
@@ -162,24 +165,31 @@ class Explorer:
         verdict.seconds = time.perf_counter() - began
         return verdict
 
-    def result(self, trial: Trial) -> Result:
+    def result(self, trial: Trial, death: Death = "restored") -> Result:
         """Run one trial.
 
+        :param death: how a crash comes about: ``restored`` begins with what was outside then, which is all that
+            outlives a death; ``simulated`` runs to the point and dies in this process; ``killed`` in another, by SIGKILL.
         :raises UsageError: if the job does not come to the point.
         """
         recording = self.record()
         point = recording.point(*trial.points[0])
         begun: list[str] = []
         price = 0
-        if trial.action == "crash":
-            # Nothing but the outside outlives a death: the trial begins with what was there when it came.
-            self._world.restore(recording.states[point.state])
+        second = trial if len(trial.points) > 1 else None
+        if trial.action != "crash" or death != "restored":
+            self._world.restore(self._world.first)
+        if trial.action == "crash" and death != "simulated":
             begun, price = recording.marks[: point.marks], point.unsaved
-            watch = self._watching(trial if len(trial.points) > 1 else None)
+            watch = self._watching(second)
+            if death == "killed":
+                suicide = Suicide(self._world, Trial("crash", trial.points[:1]))
+                run_and_kill(self._target, self._world, suicide, self._limit)
+            else:
+                self._world.restore(recording.states[point.state])
             ending = run_to_end(self._target, self._world, watch, self._limit)
             self._recovered[trial] = watch.counts
         else:
-            self._world.restore(self._world.first)
             watch = self._watching(trial)
             if trial.action == "freeze":
                 ending = self._freeze(watch, begun)

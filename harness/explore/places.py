@@ -9,15 +9,21 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness.crash import current
+from harness.errors import UsageError
 from harness.stores.memory import MemoryStore
 
 OURS = ("harness", "sqlite_", "alembic_version")
 """How the names of tables begin that are no job's outcome: where progress and the like is kept."""
 MOMENTS = ("DATE", "TIME")
 """What the declared types of columns contain that hold a moment: they differ from run to run."""
+
+WAIT_SECONDS = 0.25
+MAX_WAITS = 10
+"""How long, and how often, a lock is waited for."""
 
 _WAL_BYTES = slice(18, 20)
 
@@ -69,16 +75,19 @@ class SqlitePlace:
     """
 
     def __init__(self, path: str, raw: sqlite3.Connection) -> None:
-        self._in_memory = not path
-        if self._in_memory:
-            self._connection = raw
-        else:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # A process that dies leaves its writes to the operating system; only a power cut needs more.
-            self._connection.execute("PRAGMA synchronous=OFF")
+        self._path, self._in_memory = path, not path
+        self._connection = raw
+        self.open()
         self._tables: dict[str, Table] = {}
         self._schema = -1
         self._seen = self._version()
+
+    def open(self) -> None:
+        """Look at a file through a connection of its own."""
+        if not self._in_memory:
+            self._connection = sqlite3.connect(self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            # A process that dies leaves its writes to the operating system; only a power cut needs more.
+            self._connection.execute("PRAGMA synchronous=OFF")
 
     def changed(self) -> bool:
         """Return whether somebody committed a change."""
@@ -99,8 +108,8 @@ class SqlitePlace:
             self._connection.deserialize(kept)
         else:
             with closing(_opened(kept)) as source:
-                source.backup(self._connection)
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                source.backup(self._connection, progress=_Patience(self._path))
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # so that the log stays short
         self._seen = self._version()
 
     def contents(self, kept: bytes | None = None) -> dict[str, Table]:
@@ -125,6 +134,21 @@ class SqlitePlace:
             return self._seen  # as it was, until the commit
         schema = self._connection.execute("PRAGMA schema_version").fetchone()
         return self._connection.total_changes, schema
+
+
+class _Patience:
+    """Ends a backup that waits for a lock: sqlite3 would wait for ever."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._waited = path, 0
+
+    def __call__(self, _status: int, _remaining: int, _total: int) -> None:
+        self._waited += 1
+        if self._waited > MAX_WAITS:
+            raise UsageError(
+                f"the database {Path(self._path).name} is locked by somebody else, so that it cannot be put back; end "
+                "the transactions of the test before it explores"
+            )
 
 
 def _opened(kept: bytes) -> sqlite3.Connection:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import close_all_sessions
@@ -85,6 +86,27 @@ class World:
         for key, place in self._places.items():
             found.update(place.contents() if state is None else place.contents(state.get(key, self._first[key])))
         return found
+
+    def mortal(self) -> State:
+        """Return what those places hold that live in this process."""
+        return {key: place.keep() for key, place in self._places.items() if not isinstance(place, SqlitePlace)}
+
+    @contextmanager
+    def let_go(self) -> Iterator[None]:
+        """Hold no database file open: a child process must not inherit what SQLite knows of its locks."""
+        files = [place for place in self._places.values() if isinstance(place, SqlitePlace)]
+        for place in files:
+            place.close()
+        try:
+            yield
+        finally:
+            for place in files:
+                place.open()
+
+    def take_over(self, state: State) -> None:
+        """Put into places that live in this process what they held in another."""
+        for key, kept in state.items():
+            self._places[key].restore(kept)
 
     def close(self) -> None:
         """Let go of all places."""
