@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,6 +91,7 @@ class Explorer:
     :param durability: in place of the job's own. :param witnesses: objects outside, see
         :class:`~harness.explore.world.World`. :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: told after each trial.
+    :param command: repeats a trial, with ``{trial}`` for its name.
     """
 
     def __init__(
@@ -107,12 +109,16 @@ class Explorer:
         limit: float = LIMIT_SECONDS,
         first: bool = False,
         progress: Progress | None = None,
+        command: str | None = None,
     ) -> None:
         wrong = [action for action in actions if action not in ACTIONS]
         if wrong:
             raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
         self._target: Target = target_of(job, args, kwargs or {}, durability)
         self._world = World(witnesses or {}, self._target.name.partition(":")[0])
+        shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
+        self._command = command or f"harness explore {self._target.name}{shown} --trial {{trial}}"
+        self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
         self._read = reading(outcome, self._world.contents)
         self._seed, self._actions, self._pairs, self._sample = seed, actions, pairs, sample
@@ -155,7 +161,8 @@ class Explorer:
         except CleanRunFailed as failed:
             if failed.__cause__ is not None:
                 raise
-            verdict.findings.append(Finding("never finishes" if failed.why == "never ends" else failed.why, "crash:none", str(failed)))
+            why = "never finishes" if failed.why == "never ends" else failed.why
+            verdict.findings.append(Finding(why, "none", str(failed), lines=failed.lines))
             return verdict
         for trial in self._planned(verdict) if trials is None else trials:
             self._try(trial, verdict)
@@ -164,6 +171,13 @@ class Explorer:
         self._cover(verdict)
         verdict.seconds = time.perf_counter() - began
         return verdict
+
+    def names(self) -> list[str]:
+        """Return the names of all trials but pairs, or of a sample of them."""
+        plans = self._plans()
+        return [
+            str(trial) for action in self._actions for trial in plan.sampled(*plans[action], self._seed)
+        ]
 
     def result(self, trial: Trial, death: Death = "restored") -> Result:
         """Run one trial.
@@ -238,22 +252,24 @@ class Explorer:
 
     def _planned(self, verdict: Verdict) -> Iterator[Trial]:
         """Go through all trials; pairs come last, made of what the single crashes showed."""
-        recording, sample = self.record(), self._sample
-        some = SAMPLE if sample is None else sample
-        plans: dict[Action, tuple[list[Trial], int | None]] = {
-            "crash": (plan.crashes(recording), sample),
-            "stop": (plan.stops(recording), sample),
-            "lost-reply": (plan.lost_replies(recording), sample),
-            "freeze": (plan.freezes(recording), some),
-        }
+        plans = self._plans()
         for action in self._actions:
-            trials, most = plans[action]
-            verdict.planned[action] = len(trials)
-            yield from plan.sampled(trials, most, self._seed)
+            verdict.planned[action] = len(plans[action][0])
+            yield from plan.sampled(*plans[action], self._seed)
         if self._pairs and "crash" in self._actions:
             pairs = plan.pairs(self._recovered)
             verdict.planned["pair"] = len(pairs)
-            yield from plan.sampled(pairs, some, self._seed)
+            yield from plan.sampled(pairs, self._some, self._seed)
+
+    def _plans(self) -> dict[Action, tuple[list[Trial], int | None]]:
+        """Return the trials of each sort, and how many of them at most."""
+        recording = self.record()
+        return {
+            "crash": (plan.crashes(recording), self._sample),
+            "stop": (plan.stops(recording), self._sample),
+            "lost-reply": (plan.lost_replies(recording), self._sample),
+            "freeze": (plan.freezes(recording), self._some),
+        }
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:
         result = self.result(trial)
@@ -264,7 +280,8 @@ class Explorer:
         if trial.action == "crash":
             self._tried.add(self.record().point(*trial.points[0]).state)
         if self._progress:
-            self._progress(sum(verdict.trials.values()), sum(verdict.planned.values()), str(trial))
+            done, planned = sum(verdict.trials.values()), sum(verdict.planned.values())
+            self._progress(done, max(done, planned), str(trial))
 
     def _finding(self, result: Result) -> Finding | None:
         trial, ending, recording = result.trial, result.ending, self.record()
@@ -293,7 +310,7 @@ class Explorer:
             lines=tuple(str(line) for line in lines),
             written=tuple(dict.fromkeys(str(line) for line in ways_there if line is not None)),
             repeated=result.repeated or sum(each.times for each in result.differences),
-            command=f"harness explore {self._target.name} --trial {trial}",
+            command=self._command.replace("{trial}", str(trial)),
         )
 
     def _written(self, result: Result, state: int) -> list[Point]:

@@ -45,9 +45,13 @@ class Finding:
     @property
     def place(self) -> str:
         """Where the interruption was, in words."""
+        if self.trial == "none":
+            return f"at {self.lines[0]}" if self.lines else "undisturbed"
         how = {"crash": "died", "stop": "stopped", "lost-reply": "the answer was lost", "freeze": "stood still"}
         verb = how[self.trial.partition(":")[0]]
-        if len(self.lines) > 1:
+        if len(self.lines) > 1 and self.lines[0] == self.lines[1]:
+            place = f"{verb} after {self.lines[0]}, before it came there again"
+        elif len(self.lines) > 1:
             place = f"{verb} between {self.lines[0]} and {_short(self.lines)}"
         else:
             place = f"{verb} at {self.lines[0]}" if self.lines else verb
@@ -121,7 +125,7 @@ class Verdict:
         tried = ", ".join(
             f"{self.trials[action]} {action}"
             + (f" of {self.planned[action]}" if self.planned[action] > self.trials[action] else "")
-            for action in self.planned
+            for action in self.planned or self.trials
         )
         rate = f"{sum(self.trials.values()) / self.seconds:.0f} trials/s" if self.seconds else ""
         return (

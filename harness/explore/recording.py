@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.crash import current
 from harness.errors import UsageError
 from harness.explore.outcomes import Contents, Reference
-from harness.explore.points import Point, lines_here
+from harness.explore.points import Point, innermost, lines_here
 from harness.explore.trials import Watch, run_to_end
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def record(
 def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
     ending = run_to_end(target, world, watch, seconds)
     if ending.kind != "completed":
-        raise CleanRunFailed(target.name, ending.why) from ending.error
+        lines = tuple(str(line) for line in [innermost(ending.lines, target.file)] if line is not None)
+        raise CleanRunFailed(target.name, ending.why, lines) from ending.error
     if not watch.passed:
         raise UsageError(
             f"{target.name} does nothing outside that a crash could come between: no SQL by SQLAlchemy, no Redis, no "
@@ -138,6 +139,6 @@ def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
 class CleanRunFailed(UsageError):
     """The job does not end well when nothing interrupts it, so that nothing can be compared with it."""
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name} does not end well even when nothing interrupts it: it {why}")
-        self.why = why
+    def __init__(self, name: str, why: str, lines: tuple[str, ...]) -> None:
+        super().__init__(f"{name} does not end well even when nothing interrupts it: {why}")
+        self.why, self.lines = why, lines

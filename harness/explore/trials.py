@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.crash import Life, current, living
 from harness.errors import Died, UsageError
-from harness.explore.points import Line, lines_here
+from harness.explore.points import Line, lines_here, lines_of
 from harness.explore.world import leave
 
 if TYPE_CHECKING:
@@ -80,12 +80,13 @@ class Ending:
     """How a run ended.
 
     :ivar kind: ``completed``, ``failed`` (it went on failing), ``endless``, or ``left`` (its process).
-    :ivar why: in words.
+    :ivar why: in words. :ivar lines: where the job was when its time was over, or left its process.
     """
 
     kind: Literal["completed", "failed", "endless", "left"]
     why: str = ""
     error: BaseException | None = None
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass
@@ -201,11 +202,12 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
         world.memory.restore()
     error: BaseException | None = None
     done = False
+    ended_at: tuple[Line, ...] = ()
     try:
         with living(life), limited(life, seconds):
             done = target.attempt(world)
-    except Died:
-        pass
+    except Died as died:
+        ended_at = lines_of(died)
     except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a job raises is what the queue would see
         error = raised
     dead, cause = life.dead, life.cause
@@ -213,7 +215,7 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
     if dead:
         if cause is None:
             return False
-        return Ending("endless" if cause == "never ends" else "left", cause)
+        return Ending("endless" if cause == "never ends" else "left", cause, lines=ended_at)
     return done if error is None else Ending("failed", f"{type(error).__name__}: {error}", error)
 
 
