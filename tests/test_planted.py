@@ -57,6 +57,7 @@ PLANTED = [
     Planted(effects.remembered_in_the_module, effects.remembered_in_the_database, "duplicated"),
     Planted(effects.looked_before_it_paid, effects.paid_if_it_was_pending, "superseded worker wrote"),
     Planted(effects.TouchedBeforeNow, effects.TouchedBeforeTheFirstExecution, "duplicated"),
+    Planted(effects.counted_in_redis, effects.written_to_redis, "wrong total"),
     Planted(effects.mailed_under_a_new_id, effects.mailed_under_its_id, "wrong total", mails),
     Planted(endings.SwallowsTheInterrupt, endings.LetsItThrough, "lost"),
     Planted(endings.finally_done, endings.done_at_the_end, "lost"),

@@ -21,6 +21,7 @@ from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
 from harness.explore.points import Line, Point, between, innermost, lines_of
 from harness.explore.recording import CleanRunFailed, Recording, record
+from harness.explore.rq import RQTarget
 from harness.explore.targets import Target, target_of
 from harness.explore.trials import ACTIONS, Action, Ending, Trial, Watch, execute, parse, run_to_end
 from harness.explore.world import World
@@ -40,6 +41,7 @@ SAMPLE = 60
 """How many pairs, and how many freezes, are tried where there are more and no other number is asked for."""
 LIMIT_SECONDS = 10.0
 """How long an execution may last, unless another limit is given."""
+QUEUES = ("inline", "rq")
 SHOWN = 3
 """How many rows a finding shows."""
 BUDGET = 20
@@ -88,6 +90,7 @@ class Explorer:
 
     :param actions: what to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash twice.
     :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
+    :param queue: ``inline``, or ``rq`` for RQ's worker in this process, with fakeredis.
     :param durability: in place of the job's own. :param witnesses: objects outside, see
         :class:`~harness.explore.world.World`. :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: told after each trial.
@@ -105,6 +108,7 @@ class Explorer:
         pairs: bool = True,
         sample: int | None = None,
         durability: Durability | None = None,
+        queue: str = "inline",
         witnesses: Mapping[str, Any] | None = None,
         limit: float = LIMIT_SECONDS,
         first: bool = False,
@@ -114,7 +118,11 @@ class Explorer:
         wrong = [action for action in actions if action not in ACTIONS]
         if wrong:
             raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
-        self._target: Target = target_of(job, args, kwargs or {}, durability)
+        if queue not in QUEUES:
+            raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
+        self._target: Target = (
+            RQTarget(job, args, kwargs or {}) if queue == "rq" else target_of(job, args, kwargs or {}, durability)
+        )
         self._world = World(witnesses or {}, self._target.name.partition(":")[0])
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         self._command = command or f"harness explore {self._target.name}{shown} --trial {{trial}}"

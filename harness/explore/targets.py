@@ -47,7 +47,7 @@ class JobTarget:
     ) -> None:
         self.name = job_class.path()
         self.durability = durability or job_class.durability
-        self.file = _file(job_class)
+        self.file = file_of(job_class)
         self._job_class, self._args, self._kwargs = job_class, args, kwargs
 
     def attempt(self, world: World) -> bool:
@@ -69,7 +69,7 @@ class FunctionTarget:
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         module = getattr(function, "__module__", "?")
         self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"
-        self.file = _file(function)
+        self.file = file_of(function)
         self._function, self._args, self._kwargs = function, args, kwargs
 
     def attempt(self, world: World) -> bool:
@@ -80,7 +80,8 @@ class FunctionTarget:
         return True
 
 
-def _file(thing: Any) -> str:
+def file_of(thing: Any) -> str:
+    """Return the file of a job's source, or nothing."""
     try:
         return inspect.getsourcefile(thing) or ""
     except TypeError:

@@ -12,6 +12,7 @@ from harness.crash import Life, living
 from harness.errors import UsageError
 from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
+from harness.explore.redis import RedisPlace, identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,9 @@ class World:
 
     def meet(self, thing: Any) -> None:
         """Find the place that a connection or client leads to; what it holds now is what was there at first."""
+        if hasattr(thing, "connection_pool"):
+            self._meet_redis(thing)
+            return
         raw = getattr(thing, "driver_connection", None)
         path = sqlite_path(raw)
         if path is None:
@@ -56,6 +60,13 @@ class World:
             place = SqlitePlace(path, raw)
             self._places[key] = place
             self._first[key] = self._last[key] = place.keep()
+
+    def _meet_redis(self, client: Any) -> None:
+        key = identity(client)
+        if key not in self._places:
+            place = self._places[key] = RedisPlace(client)
+            self._first[key] = self._last[key] = place.keep()
+        self._places[key].touched = True  # type: ignore[attr-defined]
 
     def sent(self, kind: str, label: str) -> None:
         """Take down a mail or a request that arrived."""

@@ -57,6 +57,7 @@ def _reached(client: Any, label: str, execute: Any) -> Any:
     life.observer.meet(client)
     life.reach("before-redis", label)
     answer = execute()
+    life.observer.meet(client)  # which may have changed something
     life.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer
 

@@ -177,6 +177,22 @@ class TouchedBeforeTheFirstExecution(TouchedBeforeNow):
         return datetime.fromisoformat(self.since)
 
 
+def counted_in_redis() -> None:
+    """Counts in Redis what it marks in the database a moment later."""
+    with shop.session() as session, shop.redis() as redis:
+        for invoice in shop.pending(session):
+            redis.incr("paid")  # mistake
+            shop.pay_once(session, invoice.id)
+
+
+def written_to_redis() -> None:
+    """Writes there what the database says."""
+    with shop.session() as session, shop.redis() as redis:
+        for invoice in shop.pending(session):
+            shop.pay_once(session, invoice.id)
+        redis.set("paid", len(shop.all_ids(session)))
+
+
 def mailed_under_a_new_id() -> None:
     """Sends each invoice under a Message-ID that is another in each attempt."""
     _mail_all(lambda _: f"<{uuid.uuid4()}@shop.example>")  # mistake

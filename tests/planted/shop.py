@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import fakeredis
 from sqlalchemy import DateTime, Engine, create_engine, event, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -67,6 +68,7 @@ class Archived(Base):
 
 
 _engines: dict[str, Engine] = {}
+_servers: dict[str, fakeredis.FakeServer] = {}
 
 
 def open_shop(path: str) -> None:
@@ -74,6 +76,7 @@ def open_shop(path: str) -> None:
     engine = create_engine(f"sqlite:///{path}")
     event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA journal_mode=WAL"))
     _engines["shop"] = engine
+    _servers["shop"] = fakeredis.FakeServer()
     Base.metadata.create_all(engine)
     start = datetime(2024, 6, 1, 6, tzinfo=UTC).replace(tzinfo=None)
     with Session(engine) as session:
@@ -96,6 +99,11 @@ def close_shop() -> None:
 def session() -> Session:
     """Open a session."""
     return Session(_engines["shop"], expire_on_commit=False)
+
+
+def redis() -> fakeredis.FakeRedis:
+    """Connect to the shop's Redis."""
+    return fakeredis.FakeRedis(server=_servers["shop"])
 
 
 def pending(session: Session) -> list[Invoice]:
