@@ -18,7 +18,10 @@ ROUNDS = 3
 @pytest.mark.parametrize("form", ["steps", "iteration"])
 def test_crashes_a_second(capsys: pytest.CaptureFixture[str], form: str, queue: str, wanted: int) -> None:
     """Every single crash, from the first to the last: on average a trial runs half of the job."""
-    with seeded(scenario, "quick"), Explorer(scenario.forms[form], queue=queue, actions=["crash"]) as explorer:
+    with (
+        seeded(scenario, "quick"),
+        Explorer(scenario.forms[form], queue=queue, actions=["crash"]) as explorer,
+    ):
         trials = [parse(name) for name in explorer.names()]
         rates, busy = [], []
         for _ in range(ROUNDS):

@@ -91,14 +91,23 @@ def run(
 @main.command()
 @click.argument("name")
 @click.argument("arguments", nargs=-1)
-@click.option("--trial", "trials", multiple=True, help="Run just this one, such as crash:commit#12; may be repeated.")
+@click.option(
+    "--trial", "trials", multiple=True, help="Run just this one, such as crash:commit#12; may be repeated."
+)
 @click.option("--sample", type=click.IntRange(1), help="Try at most so many of each sort; all by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the samples.")
 @click.option("--first", is_flag=True, help="Stop at the first finding.")
-@click.option("--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default.")
+@click.option(
+    "--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default."
+)
 @click.option("--size", default="tiny", show_default=True, help="Of a scenario's data.")
 def explore(
-    name: str, arguments: Sequence[str], trials: Sequence[str], forms: Sequence[str], size: str, **options: Any
+    name: str,
+    arguments: Sequence[str],
+    trials: Sequence[str],
+    forms: Sequence[str],
+    size: str,
+    **options: Any,
 ) -> None:
     """Crash a job everywhere, and say which line loses or doubles what.
 

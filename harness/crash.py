@@ -35,7 +35,7 @@ class Observer(Protocol):
         ...
 
     def meet(self, thing: Any) -> None:
-        """Hear of something outside that the life has to do with, before it does anything there: a database, a client."""
+        """Hear of a connection, a client or the path of a file, before the life does anything there."""
         ...
 
     def sent(self, kind: str, label: str) -> None:
@@ -127,17 +127,14 @@ def threads_inherit() -> Iterator[None]:
             run = thread.run
 
             def run_within() -> None:
-                with living(life):
-                    try:
-                        run()
-                    except Died:
-                        pass  # a dead process has no threads that could complain
+                with living(life), suppress(Died):  # a dead process has no threads that could complain
+                    run()
 
             life.threads.append(thread)
             thread.run = run_within  # type: ignore[method-assign]
         start(thread)
 
-    threading.Thread.start = start_within  # type: ignore[method-assign]
+    threading.Thread.start = start_within  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
-"""The pytest plugin: options, markers, fixtures, one item for each trial; what they do is in the lab.
+"""The pytest plugin: options, markers, fixtures, one item for each trial; what they do is in the lab and the explorer.
 
 Fixtures: ``lab`` (one for each process), ``interruption`` (parametrized: by ``--interrupt``, or by the marker
-``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one and keeps its record), ``explore`` (crashes a job everywhere), ``crash_point`` (parametrized by the
-marker ``@pytest.mark.crash_points(job, …)``: one test a crash point, with its name as the id).
+``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one and keeps its record), ``explore`` (crashes a job
+everywhere), ``crash_point`` (parametrized by the marker ``@pytest.mark.crash_points(job, …)``: one test a crash point,
+with its name as the id).
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "write the records of all trials, of all processes, to FILE as JSON",
     },
-    "--sample": {"metavar": "N", "help": "explore at most N trials of each sort, or all, and not as the tests say"},
+    "--sample": {
+        "metavar": "N",
+        "help": "explore at most N trials of each sort, or all, and not as the tests say",
+    },
     "--seed": {"type": int, "default": 0, "metavar": "S", "help": "seed of the samples (default: 0)"},
     "--trial": {"metavar": "NAME", "help": "explore just this one: crash:commit#12"},
     "--bar": {"action": "store_true", "help": "show a progress bar in place of dots"},
@@ -143,8 +147,8 @@ def trial(lab: Lab, record_property: Callable[[str, object], None]) -> Trial:
 def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
     """Crash a job everywhere; fail the test unless everything was done as *expect* says; return the verdict.
 
-    Takes what :class:`harness.explore.Explorer` takes, and ``expect="exactly once"``: how the verdict must begin, None for
-    any.
+    Takes what :class:`harness.explore.Explorer` takes, and ``expect="exactly once"``: how the verdict must begin, None
+    for any.
     """
 
     def run(job: Any, *args: Any, expect: str | None = "exactly once", **options: Any) -> Verdict:
@@ -168,7 +172,9 @@ def crash_point(request: pytest.FixtureRequest) -> Verdict:
 
 
 def _generate_crash_points(metafunc: pytest.Metafunc) -> None:
-    with _explorer(metafunc.config, metafunc.definition.nodeid, _crash_points(metafunc.definition)) as explorer:
+    with _explorer(
+        metafunc.config, metafunc.definition.nodeid, _crash_points(metafunc.definition)
+    ) as explorer:
         names = [metafunc.config.getoption("--trial")]
         metafunc.parametrize("crash_point", names if names[0] else explorer.names(), indirect=True)
 
@@ -176,7 +182,9 @@ def _generate_crash_points(metafunc: pytest.Metafunc) -> None:
 def _crash_points(node: Any) -> pytest.Mark:
     marker: pytest.Mark | None = node.get_closest_marker("crash_points")
     if marker is None:
-        raise pytest.UsageError(f"{node.nodeid}: crash_point needs the marker @pytest.mark.crash_points(job, …)")
+        raise pytest.UsageError(
+            f"{node.nodeid}: crash_point needs the marker @pytest.mark.crash_points(job, …)"
+        )
     return marker
 
 

@@ -28,10 +28,16 @@ def test_nothing_is_lost(
     """Nothing is lost, and no more is repeated than what the progress did not hold yet."""
     with seeded(scenario, SIZE):
         verdict = explore(
-            scenario.forms[form], durability=durability, sample=SAMPLE, expect=None, command=command(scenario, form)
+            scenario.forms[form],
+            durability=durability,
+            sample=SAMPLE,
+            expect=None,
+            command=command(scenario, form),
         )
     assert verdict.verdict.startswith(("exactly once", "at least once")), verdict.text()
-    assert not any(finding.trial.startswith("stop:") for finding in verdict.findings), "a polite stop costs nothing"
+    assert not any(finding.trial.startswith("stop:") for finding in verdict.findings), (
+        "a polite stop costs nothing"
+    )
 
 
 @by_scenario

@@ -12,6 +12,9 @@ from rq import Queue
 
 from tests import jobs, postgresql
 
+collect_ignore = ["userproject"]
+"""A project of its own, whose tests run where it is copied to."""
+
 
 @pytest.fixture(autouse=True)
 def done() -> list[object]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.engine.default import DefaultDialect
 
 from harness import probes
 from harness.crash import Life, current, living
@@ -63,7 +64,9 @@ def statuses() -> list[str]:
 def test_a_restored_a_simulated_and_a_real_death_have_one_outcome(job: Any) -> None:
     """At a sample of all crash points, also those between which the explorer sees no difference."""
     with Explorer(job) as explorer:
-        points = Random(7).sample(explorer.record().points, 8)
+        points = Random(7).sample(  # noqa: S311 - to be repeatable
+            explorer.record().points, 8
+        )
         for point in points:
             trial = Trial("crash", ((point.kind, point.number),))
             outcomes = [outcome(explorer, trial, death) for death in ("restored", "simulated", "killed")]
@@ -128,9 +131,10 @@ def test_threads_die_with_their_process() -> None:
             shop.pay_once(session, 2)
 
     with probes.installed():
-        with living(life), pytest.raises(Died), shop.session() as session:
+        with living(life), shop.session() as session:
             threading.Thread(target=later).start()
-            shop.pay_once(session, 1)
+            with pytest.raises(Died):
+                shop.pay_once(session, 1)
         died.set()
         for thread in life.threads:
             thread.join()
@@ -139,8 +143,6 @@ def test_threads_die_with_their_process() -> None:
 
 def test_outside_of_a_trial_nothing_is_hooked() -> None:
     """After the block every method is the one that it was; inside, a thread without a life is not observed."""
-    from sqlalchemy.engine.default import DefaultDialect
-
     before = DefaultDialect.do_commit, threading.Thread.start
     with probes.installed():
         assert (DefaultDialect.do_commit, threading.Thread.start) != before

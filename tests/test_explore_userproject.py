@@ -22,7 +22,9 @@ QUIET = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider")
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Copy the project to where its tests run."""
     shutil.copytree(PROJECT, pytester.path, dirs_exist_ok=True)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(harness.__file__).parents[1]), str(pytester.path)]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(harness.__file__).parents[1]), str(pytester.path)])
+    )
     return pytester
 
 
@@ -39,8 +41,10 @@ def test_its_tests_find_what_is_wrong(project: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             "shopapp.tasks:charge_fees: duplicated",
-            "*died after shopapp/tasks.py:21, before it came there again, crash:commit#1; fees: (member_id=1, "
-            "month='2024-05'), 2 times, first written at shopapp/tasks.py:21",
+            (
+                "*died after shopapp/tasks.py:21, before it came there again, crash:commit#1; fees: (member_id=1, "
+                "month='2024-05'), 2 times, first written at shopapp/tasks.py:21"
+            ),
             "*again: pytest 'checks/test_tasks.py::test_charge_fees' --trial crash:commit#1",
         ]
     )
@@ -74,7 +78,9 @@ def test_one_trial_is_repeated_by_name(project: pytest.Pytester) -> None:
 
 def test_the_command_explores_a_function_by_name(project: pytest.Pytester) -> None:
     """With its arguments; exit code 1 if something is wrong, 0 if not."""
-    subprocess.run([sys.executable, "-c", "from shopapp import models; models.fill()"], check=True, cwd=project.path)
+    subprocess.run(
+        [sys.executable, "-c", "from shopapp import models; models.fill()"], check=True, cwd=project.path
+    )
     results = [
         subprocess.run(
             [sys.executable, "-c", COMMAND, "explore", f"shopapp.tasks:{name}", "2024-05", "--sample", "5"],
@@ -84,5 +90,7 @@ def test_the_command_explores_a_function_by_name(project: pytest.Pytester) -> No
     ]  # fmt: skip
     assert [result.returncode for result in results] == [1, 0], results[0].stderr
     assert "shopapp.tasks:charge_fees: duplicated" in results[0].stdout
-    assert "harness explore shopapp.tasks:charge_fees '\"2024-05\"' --trial crash:commit#" in results[0].stdout
+    assert (
+        "harness explore shopapp.tasks:charge_fees '\"2024-05\"' --trial crash:commit#" in results[0].stdout
+    )
     assert results[1].stdout.startswith("shopapp.tasks:charge_fees_once: exactly once")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,43 @@ def told() -> None:
         for invoice in shop.pending(session):
             SENT.append(f"invoice {invoice.id}")
             shop.pay_once(session, invoice.id)
+
+
+def posts(address: str) -> None:
+    """Post every invoice to a server, and mark it a moment later."""
+    with shop.session() as session:
+        for invoice in shop.pending(session):
+            connection = HTTPConnection(address)
+            connection.request("POST", f"/invoices/{invoice.id}", body=b"1")
+            connection.getresponse().read()
+            connection.close()
+            shop.pay_once(session, invoice.id)
+
+
+class Server(BaseHTTPRequestHandler):
+    """Takes what is posted."""
+
+    def do_POST(self) -> None:
+        """Take it down, and answer."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        SENT.append(self.path)
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Yield where a server listens."""
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def fails() -> None:
@@ -148,6 +188,20 @@ def test_objects_that_stand_for_the_outside_are_compared() -> None:
     assert SENT == [], "afterwards all is as it was"
 
 
+def test_requests_over_http_are_effects(address: str) -> None:
+    """Each is a crash point, and one that is sent twice is found."""
+    verdict = explore(posts, address, actions=["crash", "lost-reply"], pairs=False)
+    assert verdict.verdict == "duplicated"
+    assert f"requests: POST http://{address.partition(':')[0]}/invoices/1, 2 times" in says_so(verdict)
+    assert verdict.trials["lost-reply"] > shop.INVOICES
+
+
+def test_a_server_that_knows_what_it_has_got_makes_it_once(address: str) -> None:
+    """The outcome is then what the server says."""
+    verdict = explore(posts, address, witnesses={"server": SENT}, outcome=lambda: set(SENT), sample=10)
+    assert verdict.good, verdict.text()
+
+
 def test_the_outcome_may_be_the_users() -> None:
     """What it leaves out is not compared."""
     assert explore(marked, outcome=lambda: None, sample=5).good
@@ -170,7 +224,9 @@ def test_on_rq_a_mistake_is_found() -> None:
 
 def test_a_job_that_fails_by_itself_is_refused() -> None:
     """Its error is the cause."""
-    with pytest.raises(UsageError, match="does not end well even when nothing interrupts it: LookupError") as failed:
+    with pytest.raises(
+        UsageError, match="does not end well even when nothing interrupts it: LookupError"
+    ) as failed:
         explore(fails)
     assert isinstance(failed.value.__cause__, LookupError)
 

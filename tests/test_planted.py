@@ -58,6 +58,7 @@ PLANTED = [
     Planted(effects.looked_before_it_paid, effects.paid_if_it_was_pending, "superseded worker wrote"),
     Planted(effects.TouchedBeforeNow, effects.TouchedBeforeTheFirstExecution, "duplicated"),
     Planted(effects.counted_in_redis, effects.written_to_redis, "wrong total"),
+    Planted(effects.appended_to_a_file, effects.written_and_renamed, "duplicated"),
     Planted(effects.mailed_under_a_new_id, effects.mailed_under_its_id, "wrong total", mails),
     Planted(endings.SwallowsTheInterrupt, endings.LetsItThrough, "lost"),
     Planted(endings.finally_done, endings.done_at_the_end, "lost"),
@@ -103,7 +104,7 @@ def lines_named(verdict: Verdict) -> set[str]:
 
 def mistakes(job: Any) -> set[str]:
     """Return the lines of the job's source that are marked as mistakes, as ``file:line``."""
-    source, start = inspect.getsourcelines(inspect.getmodule(job) if job in MAILS else job)
+    source, start = inspect.getsourcelines(effects if job in MAILS else job)
     path = Path(inspect.getsourcefile(job) or "").relative_to(Path.cwd())
     return {f"{path}:{max(start, 1) + index}" for index, line in enumerate(source) if "mistake" in line}
 

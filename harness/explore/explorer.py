@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -121,7 +123,9 @@ class Explorer:
         if queue not in QUEUES:
             raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
         self._target: Target = (
-            RQTarget(job, args, kwargs or {}) if queue == "rq" else target_of(job, args, kwargs or {}, durability)
+            RQTarget(job, args, kwargs or {})
+            if queue == "rq"
+            else target_of(job, args, kwargs or {}, durability)
         )
         self._world = World(witnesses or {}, self._target.name.partition(":")[0])
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
@@ -139,7 +143,10 @@ class Explorer:
     def __enter__(self) -> Explorer:
         overrides = Overrides((at_checkpoint,), self._durability, _clock, poll_seconds=0.0)
         self._stack.callback(self._world.close)
-        # Thousands of deaths would each be told in the log.
+        # What a dead process leaves open is nobody's fault, and thousands of deaths would each be told in the log.
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ResourceWarning)
+        self._stack.callback(gc.collect)
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         self._stack.enter_context(probes.installed())
@@ -183,15 +190,13 @@ class Explorer:
     def names(self) -> list[str]:
         """Return the names of all trials but pairs, or of a sample of them."""
         plans = self._plans()
-        return [
-            str(trial) for action in self._actions for trial in plan.sampled(*plans[action], self._seed)
-        ]
+        return [str(trial) for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
 
     def result(self, trial: Trial, death: Death = "restored") -> Result:
         """Run one trial.
 
-        :param death: how a crash comes about: ``restored`` begins with what was outside then, which is all that
-            outlives a death; ``simulated`` runs to the point and dies in this process; ``killed`` in another, by SIGKILL.
+        :param death: how a crash comes about: ``restored`` begins with what was outside then, which is all that a death
+            leaves; ``simulated`` runs to the point and dies in this process; ``killed`` in another one, by SIGKILL.
         :raises UsageError: if the job does not come to the point.
         """
         recording = self.record()
@@ -299,7 +304,8 @@ class Explorer:
         ways = (point.lines, result.then)
         if trial.action == "crash":
             after = recording.after(point)
-            ways = (recording.first_of(point.state).lines if point.state else (), after.lines if after else ())
+            before = recording.maker(point.state)
+            ways = (before.lines if before else (), after.lines if after else ())
         lines = between(*ways, self._target.file)
         what = "; ".join(map(str, result.differences[:SHOWN])) or ending.why
         if len(result.differences) > SHOWN:

@@ -47,7 +47,12 @@ class Finding:
         """Where the interruption was, in words."""
         if self.trial == "none":
             return f"at {self.lines[0]}" if self.lines else "undisturbed"
-        how = {"crash": "died", "stop": "stopped", "lost-reply": "the answer was lost", "freeze": "stood still"}
+        how = {
+            "crash": "died",
+            "stop": "stopped",
+            "lost-reply": "the answer was lost",
+            "freeze": "stood still",
+        }
         verb = how[self.trial.partition(":")[0]]
         if len(self.lines) > 1 and self.lines[0] == self.lines[1]:
             place = f"{verb} after {self.lines[0]}, before it came there again"

@@ -1,8 +1,8 @@
 """The same trial with a process that is really killed: what the simulated death is measured against.
 
-A child process runs the job from the start and sends itself SIGKILL at the crash point. What it changed in files is then
-in the files; what it changed in places that live in this process, such as the mails it sent, it has told through a pipe,
-before it went on.
+A child process runs the job from the start and sends itself SIGKILL at the crash point. What it changed in files is
+then in the files; what it changed in places that live in this process, such as the mails it sent, it has told through a
+pipe, before it went on.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Suicide(Watch):
 
     def look(self, kind: str, label: str) -> object:
         """Tell what is new."""
+        del kind, label
         self.tell()
         return None
 
@@ -48,6 +49,7 @@ class Suicide(Watch):
             os.write(self.pipe, state.encode() + b"\n")
 
     def _interrupt(self, life: Life, lost: Lost | None) -> object:
+        del life, lost
         self.tell()
         os.kill(os.getpid(), signal.SIGKILL)
         return None

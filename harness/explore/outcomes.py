@@ -1,7 +1,7 @@
 """Outcomes: what a job left outside, compared with what its clean run left.
 
-Compared are the rows of all tables, mails, keys. Left out is what may differ: columns of dates and times, but for whether
-they are set; numbers that the database gave to new rows; and columns that differ between two clean runs.
+Compared are the rows of all tables, mails, keys. Left out is what may differ: columns of dates and times, but for
+whether they are set; numbers that the database gave to new rows; and columns that differ between two clean runs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Reference:
                 assert rows is not None  # noqa: S101 - it is in one of the two
                 kind = "lost" if table is None else "duplicated"
                 found += [
-                    Difference(kind, name, f"{name}: {_shown(rows.columns, row)}", row=("new", row)) for row in rows.rows
+                    Difference(kind, name, f"{name}: {_shown(rows.columns, row)}", row=("new", row))
+                    for row in rows.rows
                 ]
             elif table.rows != clean.rows:
                 found += self._compare(name, table)
@@ -111,9 +112,11 @@ class Reference:
         found = []
         for key, values in expected.items():
             if key not in known:
-                found.append(Difference("lost", name, f"{name}: no row {_shown(columns, values)}", row=("known", key)))
+                found.append(
+                    Difference("lost", name, f"{name}: no row {_shown(columns, values)}", row=("known", key))
+                )
             elif known[key] != values:
-                found.append(self._changed(name, table, key, columns, values, known[key]))
+                found.append(self._changed(name, table, key, columns, (values, known[key])))
         for key, values in known.items():
             if key not in expected:
                 text = f"{name}: one row more, {_shown(columns, values)}"
@@ -121,14 +124,11 @@ class Reference:
         shown = tuple(_without(columns, table, noise))
         return found + _new_rows(name, shown, wanted, new)
 
-    def _changed(
-        self, name: str, table: Table, key: Any, columns: Any, wanted: Any, found: Any
-    ) -> Difference:
+    @staticmethod
+    def _changed(name: str, table: Table, key: Any, columns: Any, both: tuple[Any, Any]) -> Difference:
         at = ", ".join(f"{table.columns[i]}={value!r}" for i, value in zip(table.key, key, strict=True))
         differing = [
-            (column, one, other)
-            for column, one, other in zip(columns, wanted, found, strict=True)
-            if one != other
+            (column, one, other) for column, one, other in zip(columns, *both, strict=True) if one != other
         ]
         words = ", ".join(f"{column} is {other!r}, not {one!r}" for column, one, other in differing)
         numeric = [(o, w) for _, w, o in differing if _is_number(o) and _is_number(w)]
@@ -170,7 +170,9 @@ def reading(outcome: Callable[..., Any] | None, contents: Callable[[], Contents]
     def read() -> Contents:
         value = outcome(contents()) if takes_contents else outcome()
         if isinstance(value, Mapping):
-            return {"outcome": Table(("key", "value"), [(k, _hashable(v)) for k, v in value.items()], key=(0,))}
+            return {
+                "outcome": Table(("key", "value"), [(k, _hashable(v)) for k, v in value.items()], key=(0,))
+            }
         if isinstance(value, list | tuple | set | frozenset):
             return {"outcome": Table(("value",), [(_hashable(each),) for each in value])}
         return {"outcome": Table(("value",), [(_hashable(value),)])}

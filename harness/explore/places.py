@@ -25,6 +25,7 @@ WAIT_SECONDS = 0.25
 MAX_WAITS = 10
 """How long, and how often, a lock is waited for."""
 
+_SCHEMA = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
 _WAL_BYTES = slice(18, 20)
 
 
@@ -79,13 +80,15 @@ class SqlitePlace:
         self._connection = raw
         self.open()
         self._tables: dict[str, Table] = {}
-        self._schema = -1
+        self._schema: list[Any] | None = None
         self._seen = self._version()
 
     def open(self) -> None:
         """Look at a file through a connection of its own."""
         if not self._in_memory:
-            self._connection = sqlite3.connect(self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
+            )
             # A process that dies leaves its writes to the operating system; only a power cut needs more.
             self._connection.execute("PRAGMA synchronous=OFF")
 
@@ -109,7 +112,9 @@ class SqlitePlace:
         else:
             with closing(_opened(kept)) as source:
                 source.backup(self._connection, progress=_Patience(self._path))
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # so that the log stays short
+            self._connection.execute(
+                "PRAGMA wal_checkpoint(PASSIVE)"
+            ).fetchall()  # so that the log stays short
         self._seen = self._version()
 
     def contents(self, kept: bytes | None = None) -> dict[str, Table]:
@@ -117,7 +122,7 @@ class SqlitePlace:
         if kept is not None:
             with closing(_opened(kept)) as connection:
                 return _tables(connection, _described(connection))
-        schema = self._connection.execute("PRAGMA schema_version").fetchone()[0]
+        schema = self._connection.execute(_SCHEMA).fetchall()
         if schema != self._schema:
             self._schema, self._tables = schema, _described(self._connection)
         return _tables(self._connection, self._tables)
@@ -168,9 +173,8 @@ def _tables(connection: sqlite3.Connection, described: dict[str, Table]) -> dict
 
 def _described(connection: sqlite3.Connection) -> dict[str, Table]:
     """Return the tables without their rows."""
-    names = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
     described = {}
-    for name, sql in names:
+    for name, sql in connection.execute(_SCHEMA).fetchall():
         if name.startswith(OURS):
             continue
         columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
@@ -191,9 +195,7 @@ def _described(connection: sqlite3.Connection) -> dict[str, Table]:
 def _refers(columns: list[Any], key: tuple[int, ...], sql: str) -> bool:
     """Return whether the key is also a foreign key, whose numbers do mean something."""
     name = columns[key[0]][1].lower()
-    return any(
-        f"foreign key({quoted})" in sql.lower() for quoted in (name, f'"{name}"')
-    )
+    return any(f"foreign key({quoted})" in sql.lower() for quoted in (name, f'"{name}"'))
 
 
 class ProgressPlace(MemoryStore):
@@ -217,7 +219,9 @@ class ProgressPlace(MemoryStore):
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
         """Share something."""
-        replaced: bool = self._reached("share", lambda: super(ProgressPlace, self).replace(key, before, after))
+        replaced: bool = self._reached(
+            "share", lambda: super(ProgressPlace, self).replace(key, before, after)
+        )
         return replaced
 
     def changed(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.explore.trials import Trial
 
 if TYPE_CHECKING:
+    from harness.explore.points import Point
     from harness.explore.recording import Recording
 
 CHANGING = ("commit", "mail", "redis", "request", "save", "write")
@@ -17,7 +18,7 @@ CHANGING = ("commit", "mail", "redis", "request", "save", "write")
 
 def crashes(recording: Recording) -> list[Trial]:
     """Return one crash for each state of the outside: between points where it stayed the same, dying is the same."""
-    firsts = {}
+    firsts: dict[int, Point] = {}
     for point in recording.points:
         firsts.setdefault(point.state, point)
     return [Trial("crash", ((point.kind, point.number),)) for _, point in sorted(firsts.items())]

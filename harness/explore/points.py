@@ -103,7 +103,8 @@ def lines_of(error: BaseException) -> tuple[Line, ...]:
 def innermost(way: tuple[Line, ...], file: str) -> Line | None:
     """Return the line that a way is best known by: the last in a file, or the last of all."""
     own = [line for line in way if line.code.co_filename == file]
-    return (own or [*way] or [None])[-1]
+    found = own or way
+    return found[-1] if found else None
 
 
 def between(before: tuple[Line, ...], after: tuple[Line, ...], file: str) -> list[Line]:

@@ -10,6 +10,7 @@ from harness.errors import UsageError
 from harness.explore.outcomes import Contents, Reference
 from harness.explore.points import Point, innermost, lines_here
 from harness.explore.trials import Watch, run_to_end
+from harness.explore.world import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +26,17 @@ class Recorder(Watch):
 
     points: list[Point] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    makers: list[Point] = field(default_factory=list)
 
     def look(self, kind: str, label: str) -> object:
         """Take the point down."""
         life = current()
         assert life is not None and self.boundary is not None  # noqa: S101, PT018 - only a life reaches points
         state = self.world.look()
+        files_only = False
         if state is not None:
+            before = self.states[-1]
+            files_only = all(key.startswith(FILE) for key in state if state[key] != before.get(key))
             self.states.append(state)
         held = any(
             getattr(getattr(each, "dbapi_connection", None), "in_transaction", False)
@@ -43,6 +48,10 @@ class Recorder(Watch):
                 max(self.unsaved, self.checkpoints + 1), held,
             )
         )  # fmt: skip
+        if state is not None:
+            # A file changes some time after it was opened, when it is flushed or closed: nothing tells when.
+            written = [point for point in self.points if point.kind == "write"] if files_only else []
+            self.makers.append(written[-1] if written else self.points[-1])
         return None
 
 
@@ -50,23 +59,26 @@ class Recorder(Watch):
 class Recording:
     """What the clean run showed.
 
-    :ivar read: reads a state. :ivar states: the outside, each time it changed; the first is from before the job. :ivar marks: items, in order.
+    :ivar states: the outside, each time it changed; the first is from before the job.
+    :ivar makers: for each state but the first, the point that made it.
+    :ivar marks: the items begun, in order. :ivar read: reads a state.
     """
 
     points: list[Point]
     states: list[State]
+    makers: list[Point]
     marks: list[str]
     reference: Reference
     read: Callable[[State], Contents]
     _contents: dict[int, Contents] = field(default_factory=dict)
 
-    def first_of(self, state: int) -> Point:
-        """Return the first point of a state: the one that made it."""
-        return next(point for point in self.points if point.state == state)
+    def maker(self, state: int) -> Point | None:
+        """Return the point that made a state; None for what there was before the job."""
+        return self.makers[state - 1] if state else None
 
     def after(self, point: Point) -> Point | None:
         """Return the point at which the outside changes next."""
-        return next((each for each in self.points if each.state > point.state), None)
+        return self.makers[point.state] if point.state < len(self.makers) else None
 
     def point(self, kind: str, number: int) -> Point:
         """Return the point of that name.
@@ -82,7 +94,9 @@ class Recording:
     def written(self, difference: Difference, before: int) -> list[Point]:
         """Return the points at which the row was written that a difference is about, up to a state."""
         values = [self.reference.value(self.contents(state), difference) for state in range(before + 1)]
-        return [self.first_of(state) for state in range(1, before + 1) if values[state] != values[state - 1]]
+        return [
+            self.makers[state - 1] for state in range(1, before + 1) if values[state] != values[state - 1]
+        ]
 
     def contents(self, state: int) -> Contents:
         """Return what there was in a state."""
@@ -121,7 +135,14 @@ def record(
     world.restore(first)
     before = read()
     _clean(target, world, Watch(world), seconds)
-    return Recording(recorder.points, states, recorder.marks, Reference(before, clean, read()), world.contents)
+    return Recording(
+        recorder.points,
+        states,
+        recorder.makers,
+        recorder.marks,
+        Reference(before, clean, read()),
+        world.contents,
+    )
 
 
 def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:

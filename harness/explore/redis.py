@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from redis import ConnectionPool, Redis
@@ -23,7 +24,11 @@ def identity(client: Any) -> str:
     """Return what two clients of the same database have in common."""
     given = client.connection_pool.connection_kwargs
     server = given.get("server")
-    where = f"fake {id(server)}" if server is not None else f"{given.get('path') or given.get('host')}:{given.get('port')}"
+    where = (
+        f"fake {id(server)}"
+        if server is not None
+        else f"{given.get('path') or given.get('host')}:{given.get('port')}"
+    )
     return f"redis {where}/{given.get('db', 0)}"
 
 
@@ -38,10 +43,10 @@ class RedisPlace:
         given = pool.connection_kwargs
         if given.get("server") is None and not given.get("path") and given.get("host") not in LOCAL:
             raise UsageError(
-                f"the job uses Redis on {given.get('host')}, and the explorer would empty it for every trial; allowed are "
-                "fakeredis and a Redis on this machine"
+                f"the job uses Redis on {given.get('host')}, and the explorer would empty it for every trial; "
+                "allowed are fakeredis and a Redis on this machine"
             )
-        self._client = Redis(
+        self._client: Any = Redis(
             connection_pool=ConnectionPool(
                 connection_class=pool.connection_class, **{**given, "decode_responses": False}
             )
@@ -63,8 +68,10 @@ class RedisPlace:
     def keep(self) -> Kept:
         """Return all keys."""
         with living(None):
-            keys = sorted(self._client.keys())
-            return {key: (kind, self._read(key, kind)) for key, kind in zip(keys, self._kinds(keys), strict=True)}
+            keys: list[bytes] = sorted(self._client.keys())
+            return {
+                key: (kind, self._read(key, kind)) for key, kind in zip(keys, self._kinds(keys), strict=True)
+            }
 
     def restore(self, kept: Kept) -> None:
         """Write all keys, in one transaction."""
@@ -97,8 +104,8 @@ class RedisPlace:
         return kinds
 
     def _read(self, key: bytes, kind: bytes) -> Any:
-        client: Any = self._client
-        readers = {
+        client = self._client
+        readers: dict[bytes, Callable[[], Any]] = {
             b"string": lambda: client.get(key),
             b"hash": lambda: client.hgetall(key),
             b"list": lambda: client.lrange(key, 0, -1),
@@ -119,7 +126,7 @@ def _write(pipeline: Any, key: bytes, kind: bytes, value: Any) -> None:
     elif kind == b"set":
         pipeline.sadd(key, *value)
     elif kind == b"zset":
-        pipeline.zadd(key, {member: score for member, score in value})
+        pipeline.zadd(key, dict(value))
     elif kind == b"stream":
         for entry, fields in value:
             pipeline.xadd(key, fields, id=entry)

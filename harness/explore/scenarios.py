@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def seeded(scenario: Scenario, size: str) -> Iterator[None]:
     """Set up a SQLite database with the scenario's data of that size, and remove it afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        variables = {"HARNESS_DATABASE_URL": f"sqlite:///{Path(folder) / 'explored.db'}", "HARNESS_SMTP": "mail:25"}
+        variables = {
+            "HARNESS_DATABASE_URL": f"sqlite:///{Path(folder) / 'explored.db'}",
+            "HARNESS_SMTP": "mail:25",
+        }
         with mock.patch.dict(os.environ, variables):
             try:
                 scenario.seed(size)

@@ -43,7 +43,11 @@ class JobTarget:
     documented = True
 
     def __init__(
-        self, job_class: type[Job], args: tuple[Any, ...], kwargs: dict[str, Any], durability: Durability | None
+        self,
+        job_class: type[Job],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        durability: Durability | None,
     ) -> None:
         self.name = job_class.path()
         self.durability = durability or job_class.durability

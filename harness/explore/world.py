@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from sqlalchemy.orm import close_all_sessions
 
 from harness.crash import Life, living
 from harness.errors import UsageError
+from harness.explore.files import FilePlace
 from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
 from harness.explore.redis import RedisPlace, identity
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 """What every place held at a time, by the place's key."""
+
+
+FILE = "file "
+"""How the keys of files begin."""
 
 
 class World:
@@ -42,11 +47,17 @@ class World:
         self._last: State = dict(self._first)
 
     def meet(self, thing: Any) -> None:
-        """Find the place that a connection or client leads to; what it holds now is what was there at first."""
+        """Find the place that a connection, a client or a file's path leads to.
+
+        What it holds now is what it held at first.
+        """
         if hasattr(thing, "connection_pool"):
             self._meet_redis(thing)
             return
-        raw = getattr(thing, "driver_connection", None)
+        if isinstance(thing, str):
+            self._add(f"{FILE}{thing}", lambda: FilePlace(thing))
+            return
+        raw: Any = getattr(thing, "driver_connection", None)
         path = sqlite_path(raw)
         if path is None:
             if raw is not None:
@@ -55,17 +66,16 @@ class World:
                     "back SQLite only: explore the job on a SQLite database"
                 )
             return
-        key = path or f"database in memory {id(raw)}"
+        self._add(path or f"database in memory {id(raw)}", lambda: SqlitePlace(path, raw))
+
+    def _add(self, key: str, make: Callable[[], Place]) -> None:
         if key not in self._places:
-            place = SqlitePlace(path, raw)
-            self._places[key] = place
+            place = self._places[key] = make()
             self._first[key] = self._last[key] = place.keep()
 
     def _meet_redis(self, client: Any) -> None:
         key = identity(client)
-        if key not in self._places:
-            place = self._places[key] = RedisPlace(client)
-            self._first[key] = self._last[key] = place.keep()
+        self._add(key, lambda: RedisPlace(client))
         self._places[key].touched = True  # type: ignore[attr-defined]
 
     def sent(self, kind: str, label: str) -> None:
@@ -95,12 +105,16 @@ class World:
         """Return what all places hold, by name, now or in a state."""
         found: dict[str, Table] = {}
         for key, place in self._places.items():
-            found.update(place.contents() if state is None else place.contents(state.get(key, self._first[key])))
+            found.update(
+                place.contents() if state is None else place.contents(state.get(key, self._first[key]))
+            )
         return found
 
     def mortal(self) -> State:
         """Return what those places hold that live in this process."""
-        return {key: place.keep() for key, place in self._places.items() if not isinstance(place, SqlitePlace)}
+        return {
+            key: place.keep() for key, place in self._places.items() if not isinstance(place, SqlitePlace)
+        }
 
     @contextmanager
     def let_go(self) -> Iterator[None]:

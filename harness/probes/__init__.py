@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from harness.crash import threads_inherit
-from harness.probes import mail, process, redis, sql, steps
+from harness.probes import files, mail, process, redis, sql, steps, web
 
-_PROBES = (sql.probes, redis.probes, mail.probes, process.probes, steps.probes, threads_inherit)
+_PROBES = (
+    sql.probes, redis.probes, mail.probes, web.probes, files.probes, process.probes, steps.probes, threads_inherit,
+)  # fmt: skip
 
 
 @contextmanager

@@ -113,7 +113,9 @@ def _data(send: Any) -> Any:
         life.reach("before-mail", label)
         answer = send(client, message)
         if answer[0] == _ACCEPTED:
-            life.reach("mail", label, lambda: smtplib.SMTPServerDisconnected("Connection unexpectedly closed"))
+            life.reach(
+                "mail", label, lambda: smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+            )
         return answer
 
     return hooked

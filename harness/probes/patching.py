@@ -23,6 +23,7 @@ def patched(*patches: tuple[Any, str, Wrap]) -> Iterator[None]:
 def with_overrides(owner: type, name: str, wrap: Wrap) -> list[tuple[Any, str, Wrap]]:
     """Return the patches for a method of a class and for those of its subclasses that have their own."""
     found = [(owner, name, wrap)] if name in vars(owner) else []
+    subclass: type
     for subclass in owner.__subclasses__():
         found += with_overrides(subclass, name, wrap)
     return found

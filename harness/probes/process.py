@@ -27,7 +27,7 @@ def _leave(cause: str) -> Any:
             if life is None:
                 return call(*args)
             life.reach("leave", cause)
-            life.die(cause)
+            return life.die(cause)
 
         return hooked
 

@@ -44,9 +44,7 @@ def _pipeline(execute: Any) -> Any:
             return execute(pipeline, *args, **options)
         commands = ", ".join(" ".join(map(_text, command[0][:2])) for command in pipeline.command_stack[:3])
         more = ", …" if len(pipeline.command_stack) > 3 else ""
-        return _reached(
-            pipeline, f"pipeline {commands}{more}", lambda: execute(pipeline, *args, **options)
-        )
+        return _reached(pipeline, f"pipeline {commands}{more}", lambda: execute(pipeline, *args, **options))
 
     return hooked
 

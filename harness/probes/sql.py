@@ -1,7 +1,7 @@
 """Crash points before and after each SQL statement, commit and rollback of SQLAlchemy.
 
-``before-statement``, ``statement``, ``before-commit`` and ``commit``; a lost answer is a lost connection, as the database
-driver reports it. Hooked are the methods of the dialect: the last that SQLAlchemy does before the driver.
+``before-statement``, ``statement``, ``before-commit`` and ``commit``; a lost answer is a lost connection, as the
+database driver reports it. Hooked are the methods of the dialect: the last that SQLAlchemy does before the driver.
 """
 
 from __future__ import annotations

@@ -96,7 +96,11 @@ class SortedByCustomer(InSteps):
 
     def pay(self, step: Step) -> None:
         """Pay by customer."""
-        query = select(Invoice).where(Invoice.customer > (step.cursor or 0)).order_by(Invoice.customer, Invoice.id)
+        query = (
+            select(Invoice)
+            .where(Invoice.customer > (step.cursor or 0))
+            .order_by(Invoice.customer, Invoice.id)
+        )
         for invoice in self.session.scalars(query).all():
             shop.pay_once(self.session, invoice.id)
             step.set(invoice.customer)  # mistake

@@ -114,7 +114,8 @@ def looked_before_it_paid() -> None:
         for invoice_id in shop.all_ids(session):
             status = session.scalar(select(Invoice.status).where(Invoice.id == invoice_id))
             if status == "pending":
-                session.execute(update(Invoice).where(Invoice.id == invoice_id).values(status="paid"))  # mistake
+                paid = update(Invoice).where(Invoice.id == invoice_id).values(status="paid")
+                session.execute(paid)  # mistake
                 session.add(Payment(invoice_id=invoice_id, cents=1))
             session.commit()
 
@@ -191,6 +192,25 @@ def written_to_redis() -> None:
         for invoice in shop.pending(session):
             shop.pay_once(session, invoice.id)
         redis.set("paid", len(shop.all_ids(session)))
+
+
+def appended_to_a_file() -> None:
+    """Writes a line for each invoice, and marks it a moment later."""
+    with shop.session() as session:
+        for invoice in shop.pending(session):
+            with shop.report().open("a") as report:  # mistake
+                report.write(f"invoice {invoice.id}\n")
+            shop.pay_once(session, invoice.id)
+
+
+def written_and_renamed() -> None:
+    """Writes the file when all is paid, beside it, and renames it when it is complete."""
+    with shop.session() as session:
+        for invoice in shop.pending(session):
+            shop.pay_once(session, invoice.id)
+        unfinished = shop.report().with_suffix(".part")
+        unfinished.write_text("".join(f"invoice {number}\n" for number in shop.all_ids(session)))
+        unfinished.replace(shop.report())
 
 
 def mailed_under_a_new_id() -> None:

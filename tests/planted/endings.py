@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import ContinuableJob, Step, every
@@ -26,7 +26,7 @@ class SwallowsTheInterrupt(ContinuableJob):
             try:
                 shop.pay_once(self.session, invoice.id)
                 step.set(invoice.id)
-            except:  # noqa: E722
+            except:
                 refused = update(Invoice).where(Invoice.id == invoice.id).values(status="refused")
                 self.session.execute(refused)  # mistake
                 self.session.commit()
@@ -86,7 +86,7 @@ def lock_taken_over() -> None:
         session.commit()
         for invoice in shop.pending(session):
             shop.pay_once(session, invoice.id)
-        session.execute(Lock.__table__.delete())
+        session.execute(delete(Lock))
         session.commit()
 
 
@@ -98,7 +98,8 @@ def swallows_errors() -> None:
                 shop.pay_once(session, number)
             except SQLAlchemyError:
                 session.rollback()
-                session.execute(update(Invoice).where(Invoice.id == number).values(status="refused"))  # mistake
+                refused = update(Invoice).where(Invoice.id == number).values(status="refused")
+                session.execute(refused)  # mistake
                 session.commit()
 
 

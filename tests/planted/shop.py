@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import fakeredis
 from sqlalchemy import DateTime, Engine, create_engine, event, select, update
@@ -84,7 +85,11 @@ def open_shop(path: str) -> None:
             issued = start + timedelta(minutes=40 * number)
             session.add(
                 Invoice(
-                    id=number, customer=(number + 1) // 2, cents=100 * number, issued_at=issued, touched_at=start
+                    id=number,
+                    customer=(number + 1) // 2,
+                    cents=100 * number,
+                    issued_at=issued,
+                    touched_at=start,
                 )
             )
         session.add(Total(name="sum", value=0))
@@ -104,6 +109,11 @@ def session() -> Session:
 def redis() -> fakeredis.FakeRedis:
     """Connect to the shop's Redis."""
     return fakeredis.FakeRedis(server=_servers["shop"])
+
+
+def report() -> Path:
+    """Return the path of the shop's report."""
+    return Path(str(_engines["shop"].url.database)).with_name("report.txt")
 
 
 def pending(session: Session) -> list[Invoice]:

@@ -48,6 +48,7 @@ class TotalInAttribute(TotalInMemory):
 
     @summed.setter
     def summed(self, value: int) -> None:
+        """Keep it."""
         self.kept = value
 
 
