@@ -155,8 +155,10 @@ class Explorer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._world.restore(self._world.first)
-        self._stack.close()
+        try:
+            self._world.restore(self._world.first)
+        finally:
+            self._stack.close()
 
     def record(self) -> Recording:
         """Run the job cleanly and number its crash points, unless that was done.

@@ -108,10 +108,9 @@ class SqlitePlace:
         """Write all pages in one transaction, which connections that are open elsewhere notice."""
         if self._in_memory:
             self._connection.rollback()
-            self._connection.deserialize(kept)
-        else:
-            with closing(_opened(kept)) as source:
-                source.backup(self._connection, progress=_Patience(self._path))
+        with closing(_opened(kept)) as source:
+            source.backup(self._connection, progress=_Patience(self._path))
+        if not self._in_memory:
             self._connection.execute(
                 "PRAGMA wal_checkpoint(PASSIVE)"
             ).fetchall()  # so that the log stays short
