@@ -1,4 +1,4 @@
-"""The commands: ``harness run``, ``harness report``. Jobs and scenarios are found by dotted name.
+"""The commands: ``harness run``, ``harness explore``, ``harness report``. Jobs and scenarios are found by dotted name.
 
 Exit codes: 0 good, 1 the verdict is bad, 2 the command cannot be carried out as given.
 """
@@ -15,10 +15,13 @@ from typing import Any
 
 import click
 
+from harness import explore as exploring
 from harness import interruptions, job, lab, render
 from harness import scenario as scenarios
 from harness.compare import Comparison, comparison
 from harness.errors import HarnessError, UsageError
+from harness.explore import Verdict
+from harness.explore.scenarios import seeded
 from harness.queues.inline import InlineRun
 
 BAD_VERDICT, BAD_USAGE = 1, 2
@@ -86,6 +89,54 @@ def run(
 
 
 @main.command()
+@click.argument("name")
+@click.argument("arguments", nargs=-1)
+@click.option(
+    "--trial", "trials", multiple=True, help="Run just this one, such as crash:commit#12; may be repeated."
+)
+@click.option("--sample", type=click.IntRange(1), help="Try at most so many of each sort; all by default.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the samples.")
+@click.option("--first", is_flag=True, help="Stop at the first finding.")
+@click.option(
+    "--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default."
+)
+@click.option("--size", default="tiny", show_default=True, help="Of a scenario's data.")
+def explore(
+    name: str,
+    arguments: Sequence[str],
+    trials: Sequence[str],
+    forms: Sequence[str],
+    size: str,
+    **options: Any,
+) -> None:
+    """Crash a job everywhere, and say which line loses or doubles what.
+
+    NAME is a job class or any function that uses SQLAlchemy, Redis or SMTP, such as shop.jobs:charge; ARGUMENTS are
+    JSON values. Or it is a module with a scenario.
+
+    \b
+    harness explore shop.jobs:charge 17
+    harness explore shop.jobs:charge 17 --trial crash:commit#12
+    harness explore scenarios.reports --form steps --sample 20
+    """
+    found = job.find(name)
+    chosen = [exploring.parse(each) for each in trials] or None
+    scenario = getattr(found, "scenario", found)
+    good = True
+    with _Bar() as options["progress"]:
+        if isinstance(scenario, scenarios.Scenario):
+            for form in forms or scenarios.FORMS:
+                with seeded(scenario, size):
+                    args = [scenario.arguments()] if form == "plain" else []
+                    command = f"harness explore {name} --form {form} --size {size} --trial {{trial}}"
+                    verdict = _explored(scenario.forms[form], args, chosen, {**options, "command": command})
+                    good = good and verdict.good
+        else:
+            good = _explored(found, [_argument(each) for each in arguments], chosen, options).good
+    sys.exit(0 if good else BAD_VERDICT)
+
+
+@main.command()
 @click.argument("records", type=click.Path(path_type=Path))
 @click.option("--benchmarks", type=click.Path(path_type=Path), help="What pytest --benchmark-json wrote.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=Path("reports"), show_default=True)
@@ -104,6 +155,41 @@ def report(records: Path, benchmarks: Path | None, folder: Path) -> None:
     render.write(made, folder)
     click.echo(render.text(made))
     click.echo(f"\nWritten: {folder / 'comparison.html'}, comparison.md and comparison.json beside it.")
+
+
+class _Bar:
+    """A progress bar with the time left, on a terminal; made when it is known how long."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def __call__(self, done: int, planned: int, trial: str) -> None:
+        """Show how far it is."""
+        if self._bar is None:
+            self._bar = click.progressbar(length=planned, label="trials", file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.length, self._bar.label = planned, trial
+        self._bar.update(done - self._bar.pos)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def _explored(found: Any, arguments: Sequence[Any], chosen: Any, options: dict[str, Any]) -> Verdict:
+    with exploring.Explorer(found, *arguments, **options) as explorer:
+        verdict = explorer.run(chosen)
+    options["progress"].end()
+    click.echo(verdict.text())
+    return verdict
 
 
 def _run_scenario(

@@ -23,6 +23,7 @@
         ├── Superseded                 another execution of the same job has taken over
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
+    ├── Died                           stands apart: a simulated death, in trials only
     └── Interrupt                      stands apart: ``except Exception`` must not swallow it
         ├── CompleteEarly              raised by a job that is done before its last item
         ├── CancelJob                  raised by a job that ends itself for good
@@ -150,3 +151,7 @@ class RetryLater(Interrupt):
             raise UsageError(f"RetryLater takes seconds of 0 or more, found {delay!r}")
         super().__init__(reason)
         self.delay = delay
+
+
+class Died(BaseException):
+    """The process that did this has died, in a trial: nothing that it does reaches the outside any more."""

@@ -17,6 +17,9 @@ from harness.servers import Server, postgresql_server, redis_server
 from tests import jobs
 from tests.workers import Workers
 
+collect_ignore = ["userproject"]
+"""A project of its own, whose tests run where it is copied to."""
+
 
 @pytest.fixture(autouse=True)
 def done() -> list[object]:
