@@ -203,23 +203,12 @@ class Explorer:
         """
         recording = self.record()
         point = recording.point(*trial.points[0])
-        begun: list[str] = []
-        price = 0
-        second = trial if len(trial.points) > 1 else None
         if trial.action != "crash" or death != "restored":
             self._world.restore(self._world.first)
         if trial.action == "crash" and death != "simulated":
-            begun, price = recording.marks[: point.marks], point.unsaved
-            watch = self._watching(second)
-            if death == "killed":
-                suicide = Suicide(self._world, Trial("crash", trial.points[:1]))
-                run_and_kill(self._target, self._world, suicide, self._limit)
-            else:
-                self._world.restore(recording.states[point.state])
-            ending = run_to_end(self._target, self._world, watch, self._limit)
-            self._recovered[trial] = watch.counts
+            watch, ending, begun, price = self._crash(trial, point, death)
         else:
-            watch = self._watching(trial)
+            watch, begun, price = self._watching(trial, dies=True), [], 0
             if trial.action == "freeze":
                 ending = self._freeze(watch, begun)
             else:
@@ -231,10 +220,33 @@ class Explorer:
         differences = recording.reference.differences(self._read()) if ending.kind == "completed" else []
         return Result(trial, ending, differences, max(0, repeated), price + watch.price, watch.then)
 
-    def _watching(self, trial: Trial | None) -> Watch:
+    def _crash(self, trial: Trial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
+        """Recover from a crash, or from two; nothing but the outside outlives one.
+
+        :return: the watch over the last recovery, how it ended, the items begun before it, and what of these durability
+            lets it repeat.
+        """
+        recording, run = self.record(), (self._target, self._world)
+        if death == "killed":
+            run_and_kill(*run, Suicide(self._world, Trial("crash", trial.points[:1])), self._limit)
+        else:
+            self._world.restore(recording.states[point.state])
+        begun, price = recording.marks[: point.marks], point.unsaved
+        watch = self._watching(trial if len(trial.points) > 1 else None)
+        ending = run_to_end(*run, watch, self._limit)
+        self._recovered[trial] = watch.counts
+        if watch.left is None:
+            return watch, ending, begun, price
+        # What the first recovery did after the second crash is undone: that it went on there was for convenience.
+        self._world.restore(watch.left)
+        last = self._watching(None)
+        ending = run_to_end(*run, last, self._limit)
+        return last, ending, [*begun, *watch.marks[: watch.begun]], price + watch.price
+
+    def _watching(self, trial: Trial | None, *, dies: bool = False) -> Watch:
         assert self.recording is not None  # noqa: S101 - result() has recorded
         budget = BUDGET * len(self.recording.points) + BUDGET
-        return Watch(self._world, trial, budget, boundary=type(self._target).attempt.__code__)
+        return Watch(self._world, trial, budget, boundary=type(self._target).attempt.__code__, dies=dies)
 
     def _freeze(self, watch: Watch, begun: list[str]) -> Ending:
         """Let an execution stand still, a second one complete the job, and the first one go on."""
@@ -283,7 +295,7 @@ class Explorer:
             "crash": (plan.crashes(recording), self._sample),
             "stop": (plan.stops(recording), self._sample),
             "lost-reply": (plan.lost_replies(recording), self._sample),
-            "freeze": (plan.freezes(recording), self._some),
+            "freeze": ([] if self._world.one_process else plan.freezes(recording), self._some),
         }
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:

@@ -76,7 +76,7 @@ class SqlitePlace:
     """
 
     def __init__(self, path: str, raw: sqlite3.Connection) -> None:
-        self._path, self._in_memory = path, not path
+        self._path, self.in_memory = path, not path
         self._connection = raw
         self.open()
         self._tables: dict[str, Table] = {}
@@ -85,7 +85,7 @@ class SqlitePlace:
 
     def open(self) -> None:
         """Look at a file through a connection of its own."""
-        if not self._in_memory:
+        if not self.in_memory:
             self._connection = sqlite3.connect(
                 self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -106,11 +106,11 @@ class SqlitePlace:
 
     def restore(self, kept: bytes) -> None:
         """Write all pages in one transaction, which connections that are open elsewhere notice."""
-        if self._in_memory:
+        if self.in_memory:
             self._connection.rollback()
         with closing(_opened(kept)) as source:
             source.backup(self._connection, progress=_Patience(self._path))
-        if not self._in_memory:
+        if not self.in_memory:
             self._connection.execute(
                 "PRAGMA wal_checkpoint(PASSIVE)"
             ).fetchall()  # so that the log stays short
@@ -128,11 +128,11 @@ class SqlitePlace:
 
     def close(self) -> None:
         """Close the connection, if it is ours."""
-        if not self._in_memory:
+        if not self.in_memory:
             self._connection.close()
 
     def _version(self) -> Any:
-        if not self._in_memory:
+        if not self.in_memory:
             return self._connection.execute("PRAGMA data_version").fetchone()
         if self._connection.in_transaction:
             return self._seen  # as it was, until the commit

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.crash import Life, current, living
 from harness.errors import Died, UsageError
 from harness.explore.points import Line, lines_here, lines_of
-from harness.explore.world import leave
+from harness.explore.world import State, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +99,8 @@ class Watch:
     :ivar price: how many items durability lets the interruption repeat: those begun since progress was saved.
     :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
     :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
+    :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, and ``left`` is what was
+        outside then, ``begun`` how many items had begun.
     :ivar then: where the interrupted execution reached for the outside next.
     """
 
@@ -116,6 +118,9 @@ class Watch:
     now: float = 0.0
     alone: bool = True
     boundary: CodeType | None = None
+    dies: bool = False
+    left: State | None = None
+    begun: int = 0
     then: tuple[Line, ...] = ()
     _interrupted: Life | None = None
 
@@ -161,8 +166,10 @@ class Watch:
         assert self.trial is not None  # noqa: S101 - reach() has looked
         self.fired = True
         self.price = max(self.unsaved, self.checkpoints + 1)
-        if self.trial.action == "crash":
+        if self.trial.action == "crash" and self.dies:
             life.die()
+        if self.trial.action == "crash":
+            self.left, self.begun = self.world.now(), len(self.marks)
         if self.trial.action == "lost-reply":
             if lost is None:
                 raise UsageError(f"{self.trial}: nothing is answered there, so that no answer can be lost")

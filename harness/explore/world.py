@@ -90,6 +90,15 @@ class World:
         self._last = {**self._last, **{key: self._places[key].keep() for key in changed}}
         return self._last
 
+    def now(self) -> State:
+        """Return what all places hold at the moment, changed or not."""
+        return {key: place.keep() for key, place in self._places.items()}
+
+    @property
+    def one_process(self) -> bool:
+        """Whether a place cannot be shared with a second process: a database in the memory of this one."""
+        return any(isinstance(place, SqlitePlace) and place.in_memory for place in self._places.values())
+
     @property
     def first(self) -> State:
         """The state before anything was done."""
