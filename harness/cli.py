@@ -20,7 +20,6 @@ from harness import interruptions, job, lab, render
 from harness import scenario as scenarios
 from harness.compare import Comparison, comparison
 from harness.errors import HarnessError, UsageError
-from harness.explore import Verdict
 from harness.explore.scenarios import seeded
 from harness.queues.inline import InlineRun
 
@@ -96,6 +95,7 @@ def run(
 )
 @click.option("--sample", type=click.IntRange(1), help="Try at most so many of each sort; all by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON, one a line.")
 @click.option("--first", is_flag=True, help="Stop at the first finding.")
 @click.option(
     "--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default."
@@ -105,8 +105,10 @@ def explore(
     name: str,
     arguments: Sequence[str],
     trials: Sequence[str],
+    *,
     forms: Sequence[str],
     size: str,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Crash a job everywhere, and say which line loses or doubles what.
@@ -126,13 +128,13 @@ def explore(
     with _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
             for form in forms or scenarios.FORMS:
+                options["command"] = f"harness explore {name} --form {form} --size {size} --trial {{trial}}"
                 with seeded(scenario, size):
-                    args = [scenario.arguments()] if form == "plain" else []
-                    command = f"harness explore {name} --form {form} --size {size} --trial {{trial}}"
-                    verdict = _explored(scenario.forms[form], args, chosen, {**options, "command": command})
-                    good = good and verdict.good
+                    given = [scenario.arguments()] if form == "plain" else []
+                    good = _explored(scenario.forms[form], given, chosen, options, as_json=as_json) and good
         else:
-            good = _explored(found, [_argument(each) for each in arguments], chosen, options).good
+            given = [_argument(each) for each in arguments]
+            good = _explored(found, given, chosen, options, as_json=as_json)
     sys.exit(0 if good else BAD_VERDICT)
 
 
@@ -184,12 +186,14 @@ class _Bar:
             self._bar = None
 
 
-def _explored(found: Any, arguments: Sequence[Any], chosen: Any, options: dict[str, Any]) -> Verdict:
+def _explored(
+    found: Any, arguments: Sequence[Any], chosen: Any, options: dict[str, Any], *, as_json: bool
+) -> bool:
     with exploring.Explorer(found, *arguments, **options) as explorer:
         verdict = explorer.run(chosen)
     options["progress"].end()
-    click.echo(verdict.text())
-    return verdict
+    click.echo(json.dumps(verdict.record) if as_json else verdict.text())
+    return verdict.good
 
 
 def _run_scenario(

@@ -44,6 +44,8 @@ SAMPLE = 60
 LIMIT_SECONDS = 10.0
 """How long an execution may last, unless another limit is given."""
 QUEUES = ("inline", "rq")
+FULL_COLLECTION = 100
+"""After how many trials all garbage is collected, not only that of late."""
 SHOWN = 3
 """How many rows a finding shows."""
 BUDGET = 20
@@ -147,6 +149,10 @@ class Explorer:
         self._stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
         self._stack.callback(gc.collect)
+        # In the middle of trials it would go through everything that was imported, again and again.
+        if gc.isenabled():
+            self._stack.callback(gc.enable)
+            gc.disable()
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         self._stack.enter_context(probes.installed())
@@ -300,6 +306,7 @@ class Explorer:
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:
         result = self.result(trial)
+        gc.collect(1 if sum(verdict.trials.values()) % FULL_COLLECTION else 2)
         verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
         finding = self._finding(result)
         if finding is not None:
