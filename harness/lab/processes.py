@@ -73,9 +73,10 @@ class ProcessTrial(Trial):
         return story.fired
 
     def _supervise(self, config: Config) -> None:
-        until = time.monotonic() + (
-            PLAIN_SECONDS if self.plain and parse(config.interruption).kills else LIMIT_SECONDS
-        )
+        # Whose work horse alone died is back at once; nobody takes up what the worker itself was at.
+        left_alone = self.plain and parse(config.interruption).by in {"kill:worker", "kill:both"}
+        limit = PLAIN_SECONDS if left_alone else LIMIT_SECONDS
+        until = time.monotonic() + limit + config.items * config.pace
         worker = self._start(config)
         try:
             while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:
