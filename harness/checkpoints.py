@@ -17,15 +17,22 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness import events, overrides
 from harness.cursor import freeze
-from harness.errors import CheckpointInTransaction, Interrupt, JobDefinitionError, Superseded
+from harness.errors import (
+    CheckpointInTransaction,
+    Interrupt,
+    JobDefinitionError,
+    ProgressUnavailable,
+    Superseded,
+)
 from harness.stops import interval_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from harness.durability import Durability
     from harness.execution import Family
@@ -145,7 +152,7 @@ class Checkpoints:
             if answer:
                 self.interrupt("stopping" if answer is True else answer)
         if self.items >= self.items_at or now - self._saved_at >= self._durability.seconds:
-            self.save_on_the_way()
+            self._save_if_possible()
         self.look_at = min(self.look_at, self._next_look(now))
 
     def wake(self) -> None:
@@ -166,7 +173,9 @@ class Checkpoints:
 
         :raises Superseded: if another execution has claimed the job since.
         """
-        self._saved(self.store.save(self._current_progress()), why)
+        with self.reaching_store("saved"):
+            size = self.store.save(self._current_progress())
+        self._saved(size, why)
 
     def save_on_the_way(self, why: str = "checkpoint") -> None:
         """Store the progress while the job is at work.
@@ -177,6 +186,20 @@ class Checkpoints:
             self.save(why)
         except Superseded:
             self._give_way()
+
+    @contextmanager
+    def reaching_store(self, what: str) -> Iterator[None]:
+        """Tell the errors of a store that cannot be reached from those of the job.
+
+        :raises ProgressUnavailable: in their place.
+        """
+        try:
+            yield
+        except self.store.unavailable as error:
+            raise ProgressUnavailable(
+                f"the progress of job {self.job_id} cannot be {what} now ({type(error).__name__}); run the job again "
+                "later, what was saved before is kept"
+            ) from error
 
     def commit(self, *, always: bool = False) -> None:
         """Commit the work since the latest commit together with the cursor, if the cursor has moved or *always*.
@@ -202,6 +225,15 @@ class Checkpoints:
         self._saved(size, "transaction")
 
     # The rest is theirs who derive from this.
+
+    def _save_if_possible(self) -> None:
+        """Save; while the store cannot be reached the job goes on, and a death repeats more than was promised."""
+        try:
+            self.save_on_the_way()
+        except ProgressUnavailable as error:
+            self._saved_at = self.clock()
+            self._next_items()
+            events.emit(events.SaveFailed(self.job_id, self._name, error))
 
     def _give_way(self) -> None:
         # The job's own ``except Exception`` is between here and the boundary: only Interrupt gets through.

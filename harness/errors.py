@@ -17,11 +17,13 @@
         ├── ProgressError              stored progress that cannot be used
         │   ├── CorruptProgress        not what any version of this package writes
         │   ├── UnsupportedProgress    written by a newer version
-        │   └── ProgressTooLarge       over the size cap
+        │   ├── ProgressTooLarge       over the size cap
+        │   └── ProgressUnavailable    where it is kept cannot be reached now: run the job again later
         ├── CollectionChanged          what is iterated is no longer what it was
         ├── Superseded                 another execution of the same job has taken over
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
+    ├── Died                           stands apart: a simulated death, in trials only
     └── Interrupt                      stands apart: ``except Exception`` must not swallow it
         ├── CompleteEarly              raised by a job that is done before its last item
         ├── CancelJob                  raised by a job that ends itself for good
@@ -90,6 +92,10 @@ class UnsupportedProgress(ProgressError):
     """The stored progress was written by a newer version; it was left as it is."""
 
 
+class ProgressUnavailable(ProgressError):
+    """Where progress is kept cannot be reached now; run the job again later."""
+
+
 class ProgressTooLarge(ProgressError):
     """The progress is larger than the cap; keep large data in the database and its key in the cursor."""
 
@@ -145,3 +151,7 @@ class RetryLater(Interrupt):
             raise UsageError(f"RetryLater takes seconds of 0 or more, found {delay!r}")
         super().__init__(reason)
         self.delay = delay
+
+
+class Died(BaseException):
+    """The process that did this has died, in a trial: nothing that it does reaches the outside any more."""

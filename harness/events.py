@@ -162,6 +162,23 @@ class CrashNoticed(Event):
 
 
 @dataclass(frozen=True)
+class SaveFailed(Event):
+    """Progress could not be saved on the way; the job goes on, and it is tried again when the next save is due."""
+
+    error: Exception
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Not saved: {self.error}"
+
+    @property
+    def level(self) -> int:
+        """The level of the log line."""
+        return logging.WARNING
+
+
+@dataclass(frozen=True)
 class CheckpointLate(Event):
     """A checkpoint came later than a deploy would wait for.
 

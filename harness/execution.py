@@ -26,6 +26,7 @@ from harness.errors import (
     HarnessError,
     Interrupt,
     InterruptSwallowed,
+    ProgressUnavailable,
     ResumeLimit,
     RetryLater,
     Superseded,
@@ -132,6 +133,7 @@ class Execution(Checkpoints):
     def run(self) -> Ended:
         """Run the job until it completes, stops or fails; the one place where Interrupt is caught.
 
+        :raises ProgressUnavailable: if the store cannot be reached; run the job again later.
         :raises Exception: what the job raised, if it is not resumed; its progress was saved.
         """
         try:
@@ -152,11 +154,13 @@ class Execution(Checkpoints):
             self._work()
         except Interrupt as interrupt:
             return self._interrupted(interrupt)
+        except ProgressUnavailable:
+            raise  # nothing can be saved: to the next execution this one is as good as dead
         except HarnessError as error:
             self._failed(error)
             raise
         except Exception as error:
-            if self.item_failed or (self.advanced and self.job.resume_errors_after_advancing):
+            if self._resumes(error):
                 return self._resumed_after(error)
             self._failed(error)
             raise
@@ -208,7 +212,8 @@ class Execution(Checkpoints):
                 self.interrupt(control)
 
     def _claim(self) -> None:
-        self.progress = progress = self.store.claim(self.job_id)
+        with self.reaching_store("claimed"):
+            self.progress = progress = self.store.claim(self.job_id)
         path = type(self.job).path()
         if progress.job and progress.job != path:
             raise CorruptProgress(
@@ -307,6 +312,11 @@ class Execution(Checkpoints):
         self._emit_interrupted(reason)
         return Ended("interrupted", reason, self.job.resume_delay)
 
+    def _resumes(self, error: Exception) -> bool:
+        """Return whether an error is an interruption: after progress (C27), of an item, or of a connection cut off."""
+        cut_off = getattr(error, "connection_invalidated", False) is True  # what SQLAlchemy says of it
+        return self.item_failed or cut_off or (self.advanced and self.job.resume_errors_after_advancing)
+
     def _check_limit(self) -> None:
         limit = self.job.max_resumptions
         if limit is not None and self.progress.resumptions >= limit:
@@ -333,7 +343,8 @@ class Execution(Checkpoints):
         """
         if not self.transactional:
             return
-        stored = self.store.load(self.job_id)
+        with self.reaching_store("read"):
+            stored = self.store.load(self.job_id)
         if stored is None or stored.epoch != self.progress.epoch:
             raise Superseded
         self._take_position(stored)

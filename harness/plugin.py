@@ -1,9 +1,10 @@
-"""The pytest plugin: options, markers, fixtures, one item for each trial; what they do is in the lab.
+"""The pytest plugin: options, markers, fixtures, one item for each trial; what they do is in the lab and the explorer.
 
 Fixtures: ``lab`` (one of each kind for each process: by ``--broker`` and ``--database``, or parametrized:
 ``@pytest.mark.parametrize("lab", [{"broker": "redis", "database": "postgresql"}], indirect=True)``), ``interruption``
 (parametrized: by ``--interrupt``, or by the marker ``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one
-and keeps its record).
+and keeps its record), ``explore`` (crashes a job everywhere), ``crash_point`` (parametrized by the marker
+``@pytest.mark.crash_points(job, …)``: one test a crash point, with its name as the id).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ import pytest
 from harness import interruptions
 from harness.durability import parse as parse_durability
 from harness.errors import HarnessError, UsageError
+from harness.explore import Explorer, Verdict
+from harness.explore import parse as parse_trial
 from harness.interruptions import Interruption, parse
 from harness.lab import Lab, MissingService, environment, required
 from harness.scenario import Scenario
@@ -65,6 +68,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "FILE",
         "help": "write the records of all trials, of all processes, to FILE as JSON",
     },
+    "--sample": {
+        "metavar": "N",
+        "help": "explore at most N trials of each sort, or all, and not as the tests say",
+    },
+    "--seed": {"type": int, "default": 0, "metavar": "S", "help": "seed of the samples (default: 0)"},
+    "--trial": {"metavar": "NAME", "help": "explore just this one: crash:commit#12"},
     "--bar": {"action": "store_true", "help": "show a progress bar in place of dots"},
 }
 
@@ -84,7 +93,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "interruptions(*names): run the test once for each of these interruptions"
     )
+    config.addinivalue_line(
+        "markers",
+        "crash_points(job, *args, within=…): run the test once for each crash point that the job passes; within is a "
+        "function that returns a context manager, in which there is the data that the job needs",
+    )
     try:
+        _sample(config, None)
+        if config.getoption("--trial"):
+            parse_trial(config.getoption("--trial"))
         for name in config.getoption("--interrupt") or ():
             parse(name)
         if config.getoption("--durability"):
@@ -101,6 +118,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test of each interruption, with its name as the id."""
+    if "crash_point" in metafunc.fixturenames:
+        _generate_crash_points(metafunc)
     if "interruption" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("interruptions")
@@ -180,6 +199,78 @@ def trial(request: pytest.FixtureRequest, lab: Lab, record_property: Callable[[s
         return record
 
     return run
+
+
+@pytest.fixture
+def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
+    """Crash a job everywhere; fail the test unless everything was done as *expect* says; return the verdict.
+
+    Takes what :class:`harness.explore.Explorer` takes, and ``expect="exactly once"``: how the verdict must begin, None
+    for any.
+    """
+
+    def run(job: Any, *args: Any, expect: str | None = "exactly once", **options: Any) -> Verdict:
+        only = request.config.getoption("--trial")
+        options = _options(request.config, request.node.nodeid, options)
+        with Explorer(job, *args, **options) as explorer:
+            verdict = explorer.run([parse_trial(only)] if only else None)
+        if expect is not None and not verdict.verdict.startswith(expect):
+            pytest.fail(verdict.text(), pytrace=False)
+        return verdict
+
+    return run
+
+
+@pytest.fixture
+def crash_point(request: pytest.FixtureRequest) -> Verdict:
+    """Run the trial that this test is, and return the verdict."""
+    marker = _crash_points(request.node)
+    with _explorer(request.config, request.node.nodeid, marker) as explorer:
+        return explorer.run([parse_trial(request.param)])
+
+
+def _generate_crash_points(metafunc: pytest.Metafunc) -> None:
+    with _explorer(
+        metafunc.config, metafunc.definition.nodeid, _crash_points(metafunc.definition)
+    ) as explorer:
+        names = [metafunc.config.getoption("--trial")]
+        metafunc.parametrize("crash_point", names if names[0] else explorer.names(), indirect=True)
+
+
+def _crash_points(node: Any) -> pytest.Mark:
+    marker: pytest.Mark | None = node.get_closest_marker("crash_points")
+    if marker is None:
+        raise pytest.UsageError(
+            f"{node.nodeid}: crash_point needs the marker @pytest.mark.crash_points(job, …)"
+        )
+    return marker
+
+
+@contextmanager
+def _explorer(config: pytest.Config, nodeid: str, marker: pytest.Mark) -> Iterator[Explorer]:
+    options = dict(marker.kwargs)
+    within = options.pop("within", nullcontext)
+    with within(), Explorer(*marker.args, **_options(config, nodeid, options)) as explorer:
+        yield explorer
+
+
+def _options(config: pytest.Config, nodeid: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of an explorer: the command line's come before the test's."""
+    return {
+        "seed": config.getoption("--seed"),
+        "command": f"pytest '{nodeid.partition('[')[0]}' --trial {{trial}}",
+        **options,
+        "sample": _sample(config, options.get("sample")),
+    }
+
+
+def _sample(config: pytest.Config, default: int | None) -> int | None:
+    text = config.getoption("--sample")
+    if text is None:
+        return default
+    if text != "all" and not (text.isdecimal() and int(text) > 0):
+        raise UsageError(f"--sample: found {text!r}, allowed is a number of 1 or more, or all")
+    return None if text == "all" else int(text)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from harness import cursor as cursors
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
@@ -216,7 +216,12 @@ _PLAIN = {
 
 
 class Store(Protocol):
-    """Where progress lives. Every implementation passes one behaviour suite."""
+    """Where progress lives. Every implementation passes one behaviour suite.
+
+    :ivar unavailable: the errors which say that it cannot be reached now, but may be again.
+    """
+
+    unavailable: ClassVar[tuple[type[Exception], ...]]
 
     def claim(self, job_id: str) -> Progress:
         """Take the job over: return its progress with the epoch raised by one, stored before it is returned.

@@ -45,10 +45,11 @@ class Size:
     mails: int
 
 
+TINY = Size("tiny", orders=13, customers=5, mails=60)
 QUICK = Size("quick", orders=61, customers=50, mails=500)
 FULL = Size("full", orders=10_000, customers=2_000, mails=20_000)
 
-_SIZES = {size.name: size for size in (QUICK, FULL)}
+_SIZES = {size.name: size for size in (TINY, QUICK, FULL)}
 
 
 def size_named(name: str) -> Size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 
 import fakeredis
 import pytest
@@ -14,6 +15,10 @@ from rq import Queue
 from harness import UsageError
 from harness.servers import Server, postgresql_server, redis_server
 from tests import jobs
+from tests.workers import Workers
+
+collect_ignore = ["userproject"]
+"""A project of its own, whose tests run where it is copied to."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +61,30 @@ def real_redis(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url) as connection:
         yield connection
         connection.flushdb()
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Redis]:
+    """Yield a connection to the Redis server of this process, on which tests may wait for long."""
+    with Redis.from_url(redis_url, socket_timeout=None) as connection:
+        yield connection
+        connection.flushdb()
+
+
+@pytest.fixture
+def jobs_queue(broker: Redis) -> Queue:
+    """Return an RQ queue on the Redis server."""
+    return Queue("test", connection=broker, serializer="json")
+
+
+@pytest.fixture
+def rq_workers(broker: Redis, redis_url: str, tmp_path: Path) -> Iterator[Workers]:
+    """Yield what starts real workers; none outlives the test."""
+    started = Workers(redis_url, tmp_path)
+    try:
+        yield started
+    finally:
+        started.close()
 
 
 @contextmanager

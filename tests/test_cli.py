@@ -60,7 +60,7 @@ def test_run_takes_a_job_of_ones_own() -> None:
         (["scenarios.orders", "--interrupt", "often"], "unknown interruption 'often', allowed are"),
         (["scenarios.orders", "--interrupt", "count:1000"], "was not interrupted by count:1000"),
         (["scenarios.orders", "--pace", "-1"], "found a pace of -1.0, allowed are seconds of 0 or more"),
-        (["scenarios.orders", "--size", "huge"], "there is no size 'huge'; use one of quick, full"),
+        (["scenarios.orders", "--size", "huge"], "there is no size 'huge'; use one of tiny, quick, full"),
         (["scenarios.orders", "--database", "sqlite:////nowhere/x.db"], "cannot be reached"),
     ],
 )

@@ -12,7 +12,7 @@ from harness.stops import AtStep
 from tests.jobs import CountInSteps
 
 TESTS = Path(__file__).parent
-ROW = re.compile(r"^\| (C\d+) \| (.+) \| (.+) \| (test_\w+\.py)::(test_\w+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| ([CISM]\d+) \| (.+) \| (.+) \| (test_\w+\.py)::(test_\w+) \|$", re.MULTILINE)
 
 
 def rows() -> list[tuple[str, ...]]:
@@ -21,8 +21,10 @@ def rows() -> list[tuple[str, ...]]:
 
 
 def test_every_statement_has_a_row() -> None:
-    """C1 to C39, in order, each once."""
-    assert [row[0] for row in rows()] == [f"C{number}" for number in range(1, 40)]
+    """C1 to C39, I1 to I40, and those of the neighbours that are iteration's, in order, each once."""
+    steps = [f"C{number}" for number in range(1, 40)]
+    iteration = [f"I{number}" for number in range(1, 41)]
+    assert [row[0] for row in rows()] == [*steps, *iteration, "S4", "S5", "S6", "M3", "M6", "M7"]
 
 
 def test_every_row_has_a_verdict() -> None:

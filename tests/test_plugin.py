@@ -85,7 +85,7 @@ def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pyteste
             ["--database", "sqlite:////nowhere/x.db"],
             "the database sqlite:////nowhere/x.db cannot be reached: *",
         ),
-        (["--size", "huge"], "there is no size 'huge'; use one of quick, full"),
+        (["--size", "huge"], "there is no size 'huge'; use one of tiny, quick, full"),
     ],
 )
 def test_wrong_options_end_in_one_line_and_exit_code_2(

@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer
 from harness import CursorError, UsageError, every
 from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, cancel, enqueue, pause, perform, request_stop, resume
+from harness.queues.rq.requests import PERFORM
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
@@ -169,12 +170,15 @@ def test_what_cannot_be_enqueued_is_refused(queue: Queue, redis: Redis) -> None:
     assert queue.is_empty()
 
 
-def test_perform_is_for_workers_and_jobs_only() -> None:
+def test_perform_is_for_workers_and_jobs_only(queue: Queue) -> None:
     """Called by hand, or with the name of something else, it says so."""
     with pytest.raises(UsageError, match="inside an RQ worker only"):
         perform("tests.jobs:CountByIteration", [3], {})
-    with pytest.raises(UsageError, match="allowed is a ContinuableJob"):
-        perform("os:system", ["true"], {})
+    job = queue.enqueue_call(PERFORM, args=("os:system", ["true"], {}))
+    work(queue)
+    result = job.latest_result()
+    assert result is not None
+    assert "allowed is a ContinuableJob" in str(result.exc_string)
 
 
 def test_durability_can_be_overridden_for_a_run(queue: Queue, redis: Redis) -> None:

@@ -120,7 +120,7 @@ def test_size_is_found_by_its_name(size: Size) -> None:
 
 def test_unknown_size_is_refused_with_those_that_exist() -> None:
     """The error for an unknown size lists the known ones."""
-    with pytest.raises(ValueError, match="no size 'huge'; use one of quick, full"):
+    with pytest.raises(ValueError, match="no size 'huge'; use one of tiny, quick, full"):
         size_named("huge")
 
 

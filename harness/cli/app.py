@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 from redis import RedisError
 
-from harness.cli import demo, judge, prepare, run, steer, watch
+from harness.cli import demo, explore, judge, prepare, run, steer, watch
 from harness.cli.stopping import Stopped
 from harness.errors import HarnessError
 
@@ -40,6 +40,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[Sequence[click.Command], str]]]] = 
         ((watch.explain,), "The story of one job on one timeline"),
     )),
     ("judge", (
+        ((explore.explore,), "Crash a job everywhere; name the lines at fault"),
         ((judge.bench,), "Measure what steps and iteration cost"),
         ((judge.report,), "Make a report of the records of trials"),
     )),

@@ -1,4 +1,4 @@
-"""Judge: bench, report. Place for ``explore`` is here, and in the last of the sections in :mod:`harness.cli.app`."""
+"""Judge: bench, report."""
 
 from __future__ import annotations
 

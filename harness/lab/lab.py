@@ -16,7 +16,7 @@ import sqlalchemy
 
 from harness.errors import UsageError
 from harness.lab.embedded import EmbeddedTrial
-from harness.lab.processes import ProcessTrial
+from harness.lab.processes import RECOVER_SECONDS, ProcessTrial
 from harness.lab.services import EMBEDDED, Services
 from harness.lab.trial import Settings, Trial
 from harness.mailbox import Mailbox
@@ -41,6 +41,7 @@ class Lab:
     :param broker: ``fakeredis``: the worker is in this process. ``redis``, or the URL of an empty Redis database:
         workers are processes, and can be killed.
     :param database: None for files of SQLite, ``postgresql`` for a private server, or the URL of an empty database.
+    :param recover_seconds: within how many seconds workers notice the dead.
     :raises MissingService: if a private server is asked for and not installed.
     """
 
@@ -52,10 +53,11 @@ class Lab:
         pace: float = 0.0,
         broker: str = EMBEDDED,
         database: str | None = None,
+        recover_seconds: float = RECOVER_SECONDS,
     ) -> None:
         if not 0 <= pace < float("inf"):
             raise UsageError(f"found a pace of {pace!r}, allowed are seconds of 0 or more")
-        self.directory, self.size, self.pace = directory, size, pace
+        self.directory, self.size, self.pace, self._recover_seconds = directory, size, pace, recover_seconds
         self.services = Services(broker, database)
         self._templates: dict[str, Path] = {}
         self.mailbox = Mailbox()
@@ -92,8 +94,10 @@ class Lab:
             if services.broker is None:
                 yield EmbeddedTrial(settings, self.mailbox, store)
             else:
-                in_sql = url if store else None
-                yield ProcessTrial(settings, self.mailbox, services.broker, self.directory, in_sql)
+                yield ProcessTrial(
+                    settings, self.mailbox, services.broker, self.directory,
+                    store=url if store else None, recover_seconds=self._recover_seconds,
+                )  # fmt: skip
 
     def run(
         self, scenario: Scenario, form: str, interruption: Interruption, durability: Durability | None = None
@@ -147,7 +151,7 @@ def environment(size: str, pace: float, packages: Sequence[str]) -> dict[str, An
 @contextmanager
 def _progress_in(url: str) -> Iterator[SqlStore]:
     """Have the tables for progress in the database of the work."""
-    engine = sqlalchemy.create_engine(url)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     store = SqlStore(engine)
     store.create()
     try:

@@ -21,6 +21,8 @@ from harness.lab.worker import FIRED, Config
 from harness.queues.rq.leases import SETTING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.interruptions import Interruption
     from harness.mailbox import Mailbox
 
@@ -29,7 +31,7 @@ LIMIT_SECONDS = 60.0
 PLAIN_SECONDS = 5.0
 """How long the plain form may take to come back after its worker died; RQ needs minutes."""
 RECOVER_SECONDS = 0.6
-"""Within how many seconds the dead are noticed here; it is 15 s by default."""
+"""Within how many seconds the dead are noticed here, where the lab is not told otherwise; workers take 15 s."""
 LOOK_SECONDS = 0.01
 
 
@@ -39,13 +41,25 @@ class ProcessTrial(Trial):
     :param broker: URL of a Redis that is empty but for this trial.
     :param directory: for the journal and the worker's log.
     :param store: URL of the database where progress lives; None where RQ keeps it.
+    :param recover_seconds: within how many seconds the dead are noticed.
     """
 
     def __init__(
-        self, settings: Settings, mailbox: Mailbox, broker: str, directory: Path, store: str | None
+        self,
+        settings: Settings,
+        mailbox: Mailbox,
+        broker: str,
+        directory: Path,
+        *,
+        store: str | None,
+        recover_seconds: float,
     ) -> None:
         super().__init__(settings, Redis.from_url(broker), mailbox)
-        self._broker, self._store = broker, store
+        self._broker, self._store, self._recover_seconds = broker, store, recover_seconds
+        self._exits: list[float] = []
+        self.limit_seconds = LIMIT_SECONDS
+        self.disturb: Callable[[subprocess.Popen[bytes], Path], object] = lambda *_: None
+        """Called again and again while the job is at work, with the worker's process and the journal."""
         self._journal, self._log = directory / "journal", directory / "worker.log"
         for each in (self._journal, self._log):
             each.unlink(missing_ok=True)
@@ -70,12 +84,17 @@ class ProcessTrial(Trial):
             self._connection.close()
         story = Story(self._journal)
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
+        if isinstance(interruption.by, signal.Signals):
+            for attempt in self._attempts:
+                # Whoever has asked for a stop waits for the worker, not for the job.
+                if attempt.requested is not None:
+                    attempt.stopped = min((at for at in self._exits if at >= attempt.requested), default=None)
         return story.fired
 
     def _supervise(self, config: Config) -> None:
         # Whose work horse alone died is back at once; nobody takes up what the worker itself was at.
         left_alone = self.plain and parse(config.interruption).by in {"kill:worker", "kill:both"}
-        limit = PLAIN_SECONDS if left_alone else LIMIT_SECONDS
+        limit = PLAIN_SECONDS if left_alone else self.limit_seconds
         until = time.monotonic() + limit + config.items * config.pace
         worker = self._start(config)
         try:
@@ -83,9 +102,12 @@ class ProcessTrial(Trial):
                 if time.monotonic() > until:
                     return  # the record says that it never finished
                 if worker.poll() is not None:
+                    self._exits.append(time.monotonic())
                     if worker.returncode > 0:
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
                     worker = self._start(config)
+                else:
+                    self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
         finally:
             worker.terminate()
@@ -100,7 +122,7 @@ class ProcessTrial(Trial):
             return subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "harness.lab.worker", config.to_json()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, SETTING: str(RECOVER_SECONDS)},
+                env={**os.environ, SETTING: str(self._recover_seconds)},
             )  # fmt: skip
 
     def _end_orphans(self) -> None:

@@ -33,7 +33,8 @@ QUEUE = "trials"
 class Attempt:
     """An execution as the lab sees it; times are seconds of one clock that only moves forward.
 
-    :ivar requested: when it was asked to stop, or killed. :ivar marks: when it began to work on each item.
+    :ivar requested: when it was asked to stop, or killed. :ivar stopped: when its worker had left, if it was asked to.
+    :ivar marks: when it began to work on each item.
     """
 
     start: float
@@ -41,6 +42,7 @@ class Attempt:
     ended: str = "completed"
     reason: str | None = None
     requested: float | None = None
+    stopped: float | None = None
     marks: list[float] = field(default_factory=list)
 
 
@@ -132,7 +134,7 @@ class Trial:
             "duplicated": effects.duplicated,
             "duplicated_by_key": effects.duplicated_by_key,
             "repeated": len(self._marked) - len(set(self._marked)),
-            "stop_latency_s": _largest([a.end - a.requested for a in attempts if a.requested is not None]),
+            "stop_latency_s": _largest([(a.stopped or a.end) - a.requested for a in attempts if a.requested]),
             "resume_latency_s": _largest([b.marks[0] - a.end for a, b in pairwise(attempts) if b.marks]),
             "elapsed_s": round(max(attempt.end for attempt in attempts) - start, 6),
             "progress_bytes": self._bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import ClassVar
 
 from harness.errors import Superseded
 from harness.progress import Progress
@@ -10,6 +11,8 @@ from harness.progress import Progress
 
 class MemoryStore:
     """Keeps the JSON text, not the object, so that what it accepts every store accepts."""
+
+    unavailable: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}

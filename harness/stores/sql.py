@@ -32,10 +32,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from harness.errors import UsageError
 from harness.progress import Progress
@@ -97,6 +97,8 @@ class SqlStore:
     :param engine: of the database, SQLite or PostgreSQL; made in this process, for connections do not survive a fork.
     :param tables: what :func:`progress_tables` returned, where the names are not the default ones.
     """
+
+    unavailable: ClassVar[tuple[type[Exception], ...]] = (OperationalError, InterfaceError)
 
     def __init__(self, engine: sa.Engine, *, tables: Tables = TABLES) -> None:
         self._sqlite = engine.dialect.name == "sqlite"

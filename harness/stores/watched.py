@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.exceptions import WatchError
 
 from harness.progress import Progress
@@ -33,6 +35,8 @@ class WatchedStore(ABC):
 
     :param connection: a connection to Redis.
     """
+
+    unavailable: ClassVar[tuple[type[Exception], ...]] = (RedisConnectionError, RedisTimeoutError)
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection

@@ -21,7 +21,7 @@ from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
 
 from harness.errors import Superseded
 from harness.queues.rq.jobs import Interruption
-from harness.queues.rq.leases import LEASES, Lease, registered, while_owned
+from harness.queues.rq.leases import LEASES, Lease, grant, registered, while_owned
 from harness.queues.rq.recovery import Sweeper, is_ours, put_back, put_back_dequeued
 
 if TYPE_CHECKING:
@@ -65,12 +65,22 @@ class Endings(BaseWorker):
         self._killed, self._died = False, None
         super().execute_job(job, queue)
 
+    def prepare_execution(self, job: RQJob) -> RQExecution:
+        """Register the execution, with a lease until it can renew it itself.
+
+        Death in between: the next sweep gives it one.
+        """
+        execution = super().prepare_execution(job)
+        if is_ours(job):
+            grant(self.connection, execution.composite_key)
+        return execution
+
     def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
         """Perform the job, and tell Redis meanwhile that this process is at work on it."""
         if not is_ours(job):
             return super().perform_job(job, queue, execution)
         with Lease(job, execution.id, worker_pid=self.pid if self.is_horse else None) as lease:
-            if not lease.owned():  # taken for dead before it had begun
+            if lease.lost():  # taken for dead before it had begun
                 self._leave_alone(job, execution)
                 return False
             return super().perform_job(job, queue, execution)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
 from harness import overrides
-from harness.errors import Superseded, UsageError
+from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.execution import Execution, Portion
 from harness.job import Job, find
 from harness.queues.rq import leases
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     from harness.progress import StopSource
     from harness.queues.rq.leases import Lease
+
+UNAVAILABLE_SECONDS = 1.0
+"""How long an execution holds a worker that could not reach the store of its progress, before it is tried again."""
 
 POLL_SECONDS = 0.5
 """How often, at most, a job looks into Redis whether it shall stop."""
@@ -98,21 +102,18 @@ def perform(
     :raises Superseded: if another execution has taken the job over; only under our workers, and RQ's SimpleWorker.
     :raises Exception: what the job raised, if it is not resumed; RQ's ``Retry`` then goes on at the cursor.
     """
-    job_class = find(path)
-    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"{path!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
     current = get_current_job()
     if current is None or current.connection is None:
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
-    attempt = _Attempt(job_class, current, [path, args, kwargs], more or {})
+    call, more = [path, args, kwargs], more or {}
     if leases.current is not None:
-        return attempt.run(leases.current)
+        return _Attempt(current, call, more).run(leases.current)
     lease = leases.find(current)  # the worker is RQ's own
     if lease is None:
-        return attempt.run(None)
-    with lease:
+        return _Attempt(current, call, more).run(None)
+    with lease:  # before anything is imported, which may take long
         try:
-            return attempt.run(lease)
+            return _Attempt(current, call, more).run(lease)
         except Superseded:
             _leave(current, lease)
             raise
@@ -121,7 +122,11 @@ def perform(
 class _Attempt:
     """One call of :func:`perform`."""
 
-    def __init__(self, job_class: type[Job], current: RQJob, call: list[Any], more: dict[str, Any]) -> None:
+    def __init__(self, current: RQJob, call: list[Any], more: dict[str, Any]) -> None:
+        path = call[0]
+        job_class = find(path)
+        if not (isinstance(job_class, type) and issubclass(job_class, Job)):
+            raise UsageError(f"{path!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
         self._job_class, self._current, self._call, self._more = job_class, current, call, more
         self._store = job_class.progress_store() or RQMetaStore(current.connection)
 
@@ -133,6 +138,10 @@ class _Attempt:
         try:
             with Recording(self._current) as recording:
                 ended = recording.ended(self._execution(lease, recording).run())
+        except ProgressUnavailable as error:
+            # Back into the queue, not to fail, and not at once: to claim it does no harm, and no work begins before.
+            time.sleep(UNAVAILABLE_SECONDS)
+            return Interruption(str(error), 0)
         except Exception as error:
             if lease is not None and not lease.owned():
                 raise self._superseded() from error

@@ -10,6 +10,9 @@ execution removes that entry. So:
 
 If the process dies between any two of these writes, the lease runs out. If only an answer is lost, the next renewal
 writes the same again.
+
+A thread renews the lease. So a job that lets no other thread run for longer, as in an extension that keeps the
+interpreter's lock, is taken for dead; raise ``HARNESS_RECOVER_SECONDS`` for it.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ LEASES = "harness:leases"
 
 DEAD_STARTS = "dead_starts"
 """The field of an RQ job that counts the processes which died before they reached the job's code."""
+
+RQ_SECONDS = 60
+"""For how much longer than the lease the entry in RQ's started registry is to last."""
 
 SETTING, DEFAULT_SECONDS = "HARNESS_RECOVER_SECONDS", 15.0
 
@@ -96,6 +102,17 @@ class Beat(threading.Thread):
         self.join(timeout=5)
 
 
+def lease_seconds() -> float:
+    """Return how long a lease lasts: so that the sweep after its end is in time."""
+    return recover_seconds() * 2 / 3
+
+
+def grant(connection: Redis, entry: str) -> None:
+    """Give an execution its first lease."""
+    seconds, micros = connection.time()
+    connection.zadd(LEASES, {entry: seconds + micros / 1e6 + lease_seconds()})
+
+
 class Lease:
     """That this process is at work on a job, told to Redis while the context is open.
 
@@ -111,7 +128,7 @@ class Lease:
         self.lost = Flag()
         self.in_horse = worker_pid is not None
         self.orphaned = Orphaned(worker_pid)
-        self._seconds = recover_seconds() * 2 / 3
+        self._seconds = lease_seconds()
         self._offset = 0.0
         self._beat = Beat(f"harness-lease-{job.id}", self._seconds / 4, self._renew)
 
@@ -149,7 +166,9 @@ class Lease:
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
             pipeline.zadd(LEASES, {self.entry: self._deadline()}, xx=True, ch=True)
-            (seconds, micros), there = pipeline.execute()
+            # RQ's maintenance must not fail what works: where the worker was killed, only its horse is left to say so.
+            pipeline.zadd(self._registry, {self.entry: self._deadline() + RQ_SECONDS}, xx=True, gt=True)
+            (seconds, micros), there, _ = pipeline.execute()
         self._offset = seconds + micros / 1e6 - time.monotonic()  # its clock may be set; the next beat knows
         if not there:
             self.lost.set("lease lost")

@@ -21,9 +21,11 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution as RQExecution
@@ -39,6 +41,7 @@ from harness.queues.rq.leases import (
     DEAD_STARTS,
     LEASES,
     Beat,
+    lease_seconds,
     recover_seconds,
     registered,
     while_owned,
@@ -48,6 +51,8 @@ from harness.queues.rq.requests import PERFORM
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+
+    from harness.stops import Clock
 
 LOCK = "harness:sweep"
 
@@ -168,6 +173,17 @@ def _fetch(connection: Redis, job_id: str) -> RQJob | None:
         return None
 
 
+def _ours_or_gone(connection: Redis, job_id: str) -> bool:
+    try:
+        job = _fetch(connection, job_id)
+    except RedisError:
+        raise
+    except Exception:
+        log.exception("job %s cannot be read, it was left as it is", job_id)
+        return False
+    return job is None or is_ours(job)
+
+
 def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, *, died: bool) -> bool:
     """Put the job into its queue, or fail it if it died too often before it began."""
     deaths = int(connection.hget(job.key, DEAD_STARTS) or 0)
@@ -204,28 +220,36 @@ class Sweeper:
     """Looks for the dead and puts their jobs back.
 
     :param connection: any database of RQ's; all its queues are looked at.
+    :param clock: seconds that only move forward.
     :ivar interval: how many seconds may pass between two sweeps.
     """
 
-    def __init__(self, connection: Redis) -> None:
-        self._connection = connection
-        self._lease = recover_seconds() * 2 / 3
+    def __init__(self, connection: Redis, *, clock: Clock = time.monotonic) -> None:
+        self._connection, self._clock = connection, clock
         self.interval = recover_seconds() / 6
+        self._first_lease = lease_seconds() - self.interval  # began at most one sweep ago
+        self._turned, self._skips = clock(), 0
 
     def beat(self) -> Beat:
         """Return a thread that sweeps, not started."""
         return Beat("harness-sweep", self.interval, self.turn)
 
     def turn(self) -> None:
-        """Sweep, unless another has just done so."""
+        """Sweep, unless another has just done so.
+
+        Where Redis was away, nobody could renew a lease: the living get two turns to do so.
+        """
         milliseconds = max(1, int(self.interval * 1000) - 1)
-        if self._connection.set(LOCK, "1", nx=True, px=milliseconds):
+        first = self._connection.set(LOCK, "1", nx=True, px=milliseconds)
+        before, self._turned = self._turned, self._clock()
+        self._skips = 2 if self._turned - before > 4 * self.interval else max(0, self._skips - 1)
+        if first and not self._skips:
             self.sweep()
 
     def sweep(self) -> list[str]:
         """Put the jobs of the dead back, and return their ids; several may do so at the same time."""
         seen = self._look()
-        back = [self._recover(entry, *seen.started[entry][:1]) for entry in self._dead(seen)]
+        back = [self._recover(entry, seen.started[entry][0]) for entry in self._dead(seen)]
         for entry, queue in seen.dequeued.items():
             if seen.leases.get(entry, math.inf) < seen.now:
                 back.append(self._recover(entry, queue))
@@ -269,8 +293,7 @@ class Sweeper:
 
     def _recover(self, entry: str, queue: Queue) -> str | None:
         job_id, execution_id = parse_composite_key(entry)
-        job = _fetch(self._connection, job_id)
-        if job is not None and not is_ours(job):
+        if not _ours_or_gone(self._connection, job_id):
             self._connection.zadd(LEASES, {entry: math.inf}, xx=True)  # not to be looked at again
             return None
         if execution_id == DEQUEUED:
@@ -285,7 +308,7 @@ class Sweeper:
     def _tidy(self, seen: _Seen) -> None:
         """Give a lease to those who have none, and remove those of executions that have ended."""
         known: dict[str, Any] = {**seen.started, **seen.dequeued}
-        new = {entry: seen.now + self._lease for entry in known if entry not in seen.leases}
+        new = {entry: seen.now + self._first_lease for entry in known if entry not in seen.leases}
         ended = [entry for entry in seen.leases if entry not in known]
         with self._connection.pipeline(transaction=False) as pipeline:
             if new:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 from rq.worker import BaseWorker
 
@@ -24,6 +26,8 @@ PERFORM = "harness.queues.rq.perform"
 
 REQUEST_TTL = 24 * 3600
 """Seconds after which a request is forgotten whose job never came."""
+
+_UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
 
 _STOP, _CONTROL = "harness:stop:{}", "harness:control:{}"
 
@@ -83,21 +87,27 @@ class Requests:
 
     def at_start(self, at: Position) -> Control | None:
         """Return what holds before any work; a mere stop does not."""
-        return _control(self._connection.mget(_controls(at)))
+        try:
+            return _control(self._connection.mget(_controls(at)))
+        except _UNREACHABLE:
+            return None  # it is asked again at a checkpoint
 
     def __call__(self, at: Position) -> str | None:
         """Look for a pause, a cancellation, the worker's shutdown, or a stop, which is taken so that it stops once.
 
         If the process dies after taking it, the request is gone, but so is the execution that it was meant for.
         """
-        with self._connection.pipeline(transaction=False) as pipeline:
-            pipeline.mget(_controls(at))
-            pipeline.getdel(_STOP.format(at.job_id))
-            pipeline.hget(self._worker_key, "shutdown_requested_date")
-            controls, reason, leaving = pipeline.execute()
+        try:
+            with self._connection.pipeline(transaction=False) as pipeline:
+                pipeline.mget(_controls(at))
+                pipeline.getdel(_STOP.format(at.job_id))
+                pipeline.hget(self._worker_key, "shutdown_requested_date")
+                controls, reason, leaving = pipeline.execute()
+        except _UNREACHABLE:
+            return None  # no reason to stop working; a stop that was taken now is lost, and may be asked for again
         if reason is not None:
             return _control(controls) or str(as_text(reason))
-        return _control(controls) or ("stopping" if leaving else None)
+        return _control(controls) or ("worker leaves" if leaving else None)
 
 
 def _controls(at: Position) -> list[str]:

@@ -28,6 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.exceptions import DequeueTimeout, StopRequested
+from rq.job import JobStatus
 from rq.worker import BaseWorker, WorkerStatus
 
 from harness.queues.rq.recovery import is_ours, put_back, queue_of
@@ -44,6 +45,14 @@ ASKED = {signal.SIGTERM, signal.SIGINT}
 
 TURN_SECONDS = 1
 """How long an idle worker waits for a job before it looks whether it shall leave."""
+
+
+class UnreadableJob(Exception):
+    """A job was taken out of the queue, and what is stored of it is nothing that RQ writes."""
+
+    def __init__(self, job_id: str, queue: Queue) -> None:
+        super().__init__(job_id)
+        self.job_id, self.queue = job_id, queue
 
 
 class Signals(BaseWorker):
@@ -123,6 +132,8 @@ class Signals(BaseWorker):
                 if self.should_run_maintenance_tasks:
                     self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
                 return self._dequeued(None if timeout is None else TURN_SECONDS)
+            except UnreadableJob as found:
+                self._refuse(found)
             except DequeueTimeout:
                 if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                     return None
@@ -135,14 +146,19 @@ class Signals(BaseWorker):
         raise StopRequested
 
     def _dequeued(self, timeout: int | None) -> tuple[RQJob, Queue] | None:
-        result = self.queue_class.dequeue_any(
-            self._ordered_queues,
-            timeout,
-            connection=self.connection,
-            job_class=self.job_class,
-            serializer=self.serializer,
-            death_penalty_class=self.death_penalty_class,
-        )
+        try:
+            result = self.queue_class.dequeue_any(
+                self._ordered_queues,
+                timeout,
+                connection=self.connection,
+                job_class=self.job_class,
+                serializer=self.serializer,
+                death_penalty_class=self.death_penalty_class,
+            )
+        except Exception as error:
+            if hasattr(error, "job_id") and not isinstance(error, RedisError):
+                raise UnreadableJob(error.job_id, error.queue) from error  # type: ignore[attr-defined]  # RQ's
+            raise
         if result is not None:
             job, queue = result
             self.reorder_queues(reference_queue=queue)
@@ -150,6 +166,21 @@ class Signals(BaseWorker):
             what = f"{job.description} ({job.id})" if self.log_job_description else job.id
             self.log.info("Worker %s: %s: %s", self.name, queue.name, what)
         return result
+
+    def _refuse(self, found: UnreadableJob) -> None:
+        """Take a job out of the way whose hash RQ cannot read, and leave that as it is.
+
+        RQ's worker quits of it, and of RQ's registries whoever lists them: so it goes into none. Death before it: it
+        stays in the intermediate queue, where the next worker to look at it does the same.
+        """
+        with self.connection.pipeline() as pipeline:
+            pipeline.lrem(found.queue.intermediate_queue_key, 1, found.job_id)
+            pipeline.hset(self.job_class.key_for(found.job_id), "status", JobStatus.FAILED)
+            pipeline.execute()
+        self.log.error(
+            "Worker %s: job %s cannot be read (%r), it was left as it is",
+            self.name, found.job_id, found.__cause__,
+        )  # fmt: skip
 
     def _pause(self, seconds: float) -> None:
         self._pausing = True

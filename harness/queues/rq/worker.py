@@ -15,7 +15,7 @@ unless said otherwise:
 * ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``: the job
   hears of SIGTERM and SIGINT.
 * ``request_force_stop``: the job of a horse killed by a second signal is put back.
-* ``perform_job``, ``cleanup_execution``: a lease is held on the job.
+* ``prepare_execution``, ``perform_job``, ``cleanup_execution``: a lease is held on the job.
 * ``handle_job_retry``: an interruption is no retry. ``_finalize_failure``: nor is being superseded a failure.
 * ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
 * ``clean_registries``: the jobs of the dead are put back before RQ would fail them.

@@ -1,0 +1,13 @@
+"""The explorer: crash a job everywhere, and say which line loses or doubles what.
+
+::
+
+    verdict = explore(charge_everybody, "2024-05")
+    assert verdict.good, verdict.text()
+"""
+
+from harness.explore.explorer import Explorer, explore
+from harness.explore.findings import Finding, Verdict
+from harness.explore.trials import Trial, parse
+
+__all__ = ["Explorer", "Finding", "Trial", "Verdict", "explore", "parse"]

@@ -1,0 +1,150 @@
+"""What an exploration found, in words: the verdict on a job, and the smallest interruption that shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+GOOD = "exactly once"
+AT_LEAST_ONCE = "at least once"
+RANK = (
+    "never finishes", "error on resume", "lost", "wrong total", "duplicated", "superseded worker wrote", AT_LEAST_ONCE,
+)  # fmt: skip
+"""From the worst to the mildest."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A trial whose outcome is not the clean run's.
+
+    :ivar verdict: one of :data:`RANK`. :ivar trial: its name, which repeats it.
+    :ivar what: what is wrong outside, in words. :ivar item: the item in progress, by its mark.
+    :ivar where: the crash point; :ivar lines: the lines of the job's own code around it, ``file:line``.
+    :ivar written: where the clean run had written what is wrong now, before the interruption.
+    :ivar repeated: how many items were begun again. :ivar command: repeats just this trial.
+    """
+
+    verdict: str
+    trial: str
+    what: str
+    item: str | None = None
+    where: str = ""
+    lines: tuple[str, ...] = ()
+    repeated: int = 0
+    command: str = ""
+    written: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.verdict}: {self.place}"
+        if self.item:
+            text += f", in {self.item}"
+        if self.written:
+            return f"{text}; {self.what}, first written at {', '.join(self.written)}"
+        return f"{text}; {self.what}"
+
+    @property
+    def place(self) -> str:
+        """Where the interruption was, in words."""
+        if self.trial == "none":
+            return f"at {self.lines[0]}" if self.lines else "undisturbed"
+        how = {
+            "crash": "died",
+            "stop": "stopped",
+            "lost-reply": "the answer was lost",
+            "freeze": "stood still",
+        }
+        verb = how[self.trial.partition(":")[0]]
+        if len(self.lines) > 1 and self.lines[0] == self.lines[1]:
+            place = f"{verb} after {self.lines[0]}, before it came there again"
+        elif len(self.lines) > 1:
+            place = f"{verb} between {self.lines[0]} and {_short(self.lines)}"
+        else:
+            place = f"{verb} at {self.lines[0]}" if self.lines else verb
+        return f"{place}, {self.trial}"
+
+
+@dataclass
+class Verdict:
+    """What the exploration of a job showed.
+
+    :ivar job: its dotted name. :ivar findings: the smallest interruption first.
+    :ivar trials: how many were run, by what they did. :ivar planned: how many there were to choose from.
+    :ivar points: how many crash points the clean run passed, :ivar states: between which the outside changed so often.
+    :ivar tried: how many of these states a crash was tried in.
+    :ivar lines: lines of the job's code that a crash was tried behind, :ivar all_lines: of so many.
+    :ivar seconds: how long it took. :ivar seed: of the samples.
+    """
+
+    job: str
+    seed: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    trials: Counter[str] = field(default_factory=Counter)
+    planned: Counter[str] = field(default_factory=Counter)
+    points: int = 0
+    states: int = 0
+    tried: int = 0
+    lines: int = 0
+    all_lines: int = 0
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """The worst of what was found; ``exactly once`` if nothing was."""
+        found = {finding.verdict for finding in self.findings}
+        worst = next((each for each in RANK if each in found), None)
+        if worst == AT_LEAST_ONCE:
+            return f"{AT_LEAST_ONCE}, repeated ≤ {self.repeated}"
+        return worst or next(iter(found), GOOD)
+
+    @property
+    def good(self) -> bool:
+        """Whether every trial ended as the clean run."""
+        return not self.findings
+
+    @property
+    def repeated(self) -> int:
+        """The most items that one interruption made the job do again."""
+        return max((finding.repeated for finding in self.findings), default=0)
+
+    @property
+    def worst(self) -> Finding | None:
+        """The finding that the verdict comes from: the smallest interruption that shows it."""
+        rank = {verdict: index for index, verdict in enumerate(RANK)}
+        return min(self.findings, key=lambda each: rank.get(each.verdict, -1), default=None)
+
+    def text(self, shown: int = 5) -> str:
+        """Return the verdict, its figures and the first findings as lines."""
+        lines = [f"{self.job}: {self.verdict}", f"  {self.figures}"]
+        for finding in self._shortest(shown):
+            lines += [f"  {finding}"]
+            if finding.command:
+                lines += [f"    again: {finding.command}"]
+        more = len(self.findings) - shown
+        if more > 0:
+            lines.append(f"  and {more} more findings")
+        return "\n".join(lines)
+
+    @property
+    def figures(self) -> str:
+        """How much was tried, in words."""
+        tried = ", ".join(
+            f"{self.trials[action]} {action}"
+            + (f" of {self.planned[action]}" if self.planned[action] > self.trials[action] else "")
+            for action in self.planned or self.trials
+        )
+        rate = f"{sum(self.trials.values()) / self.seconds:.0f} trials/s" if self.seconds else ""
+        return (
+            f"{self.points} crash points, {self.states} states of the outside, {self.tried} of them tried; "
+            f"{self.lines} of {self.all_lines} lines; trials: {tried}; seed {self.seed}; {self.seconds:.1f} s, {rate}"
+        )
+
+    def _shortest(self, shown: int) -> list[Finding]:
+        worst = self.worst
+        rest = [finding for finding in self.findings if finding is not worst]
+        return ([worst] if worst else []) + rest[: shown - 1]
+
+
+def _short(lines: tuple[str, ...]) -> str:
+    """Leave out the file where it is the same."""
+    file, _, number = lines[1].rpartition(":")
+    return f":{number}" if lines[0].rpartition(":")[0] == file else lines[1]

@@ -1,0 +1,93 @@
+"""The same trial with a process that is really killed: what the simulated death is measured against.
+
+A child process runs the job from the start and sends itself SIGKILL at the crash point. What it changed in files is
+then in the files; what it changed in places that live in this process, such as the mails it sent, it has told through a
+pipe, before it went on.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UsageError
+from harness.explore.trials import Watch, run_to_end
+
+if TYPE_CHECKING:
+    from harness.crash import Life, Lost
+    from harness.explore.targets import Target
+    from harness.explore.world import World
+
+
+@dataclass
+class Suicide(Watch):
+    """Kills its process at the point of its trial, and tells what changed in places that die with it.
+
+    :ivar pipe: file descriptor that states are written to, one a line.
+    """
+
+    pipe: int = -1
+    _told: str = ""
+
+    def look(self, kind: str, label: str) -> object:
+        """Tell what is new."""
+        del kind, label
+        self.tell()
+        return None
+
+    def tell(self) -> None:
+        """Write the state, if it is another."""
+        state = repr(self.world.mortal())
+        if state != self._told:
+            self._told = state
+            os.write(self.pipe, state.encode() + b"\n")
+
+    def _interrupt(self, life: Life, lost: Lost | None) -> object:
+        del life, lost
+        self.tell()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+
+def run_and_kill(target: Target, world: World, watch: Suicide, seconds: float) -> None:
+    """Run the job in a child process until it kills itself, and take over what it left.
+
+    :raises UsageError: if it ended otherwise, or not within the time.
+    """
+    with world.let_go():
+        reading, watch.pipe = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            with suppress(BaseException):
+                run_to_end(target, world, watch, seconds)
+            os._exit(0)
+        os.close(watch.pipe)
+        try:
+            told = _read_all(reading, time.monotonic() + seconds)
+        finally:
+            os.close(reading)
+            os.kill(pid, signal.SIGKILL)  # harmless where it has ended: nobody has waited for it yet
+            _, status = os.waitpid(pid, 0)
+    if told is None or not os.WIFSIGNALED(status):
+        raise UsageError(f"{watch.trial}: the process was not killed there: it did not come to that point")
+    world.take_over(told)
+
+
+def _read_all(pipe: int, deadline: float) -> Any:
+    """Return the last state that was told until the pipe was closed; None if that took too long."""
+    data = b""
+    while True:
+        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return None
+        chunk = os.read(pipe, 1 << 16)
+        if not chunk:
+            lines = data.splitlines()
+            return ast.literal_eval(lines[-1].decode()) if lines else {}
+        data += chunk

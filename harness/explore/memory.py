@@ -1,0 +1,70 @@
+"""The memory of a process, as far as a trial must forget it: plain data at the top of the job's modules.
+
+A new process imports its modules anew. Trials share one process, so that what the job left in a module's variables, or
+on its classes, is put back before each execution: numbers, strings, and lists, dicts and sets of such.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+_ATOMS = (str, bytes, int, float, complex, bool, type(None))
+_CONTAINERS = (list, dict, set)
+MAX_MEMBERS = 10_000
+"""Larger containers are left as they are."""
+
+
+class Memory:
+    """What the modules of a package hold now.
+
+    :param module: the name of the job's module; all loaded modules of its top-level package count.
+    :param witnesses: objects that stand for something outside, which a death leaves alone.
+    """
+
+    def __init__(self, module: str, witnesses: list[Any]) -> None:
+        package = module.partition(".")[0]
+        skipped = {id(witness) for witness in witnesses}
+        self._kept: list[tuple[Any, str, Any, Any]] = []
+        for name, loaded in list(sys.modules.items()):
+            if name == package or name.startswith(f"{package}."):
+                self._keep(loaded, skipped)
+                for value in list(vars(loaded).values()):
+                    if isinstance(value, type) and value.__module__ == name:
+                        self._keep(value, skipped)
+
+    def now(self) -> list[Any]:
+        """Return what the variables hold at the moment."""
+        return [copy.deepcopy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
+
+    def restore(self, values: list[Any] | None = None) -> None:
+        """Put back what there was at first, or what :meth:`now` returned.
+
+        Containers are changed in place, because others may have imported them.
+        """
+        for index, (owner, name, value, first) in enumerate(self._kept):
+            kept = first if values is None else values[index]
+            if isinstance(kept, _CONTAINERS):
+                if value != kept:
+                    fresh = copy.deepcopy(kept)
+                    value.clear()
+                    value.extend(fresh) if isinstance(value, list) else value.update(fresh)
+                kept = value
+            if vars(owner).get(name) is not kept:
+                setattr(owner, name, kept)
+
+    def _keep(self, owner: Any, skipped: set[int]) -> None:
+        for name, value in list(vars(owner).items()):
+            if not name.startswith("__") and id(value) not in skipped and _is_plain(value):
+                kept = copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value
+                self._kept.append((owner, name, value, kept))
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in _ATOMS:
+        return True
+    if type(value) in {*_CONTAINERS, tuple} and len(value) <= MAX_MEMBERS:
+        members = [*value, *value.values()] if isinstance(value, dict) else value
+        return all(_is_plain(member) for member in members)
+    return False

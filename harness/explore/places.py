@@ -1,0 +1,334 @@
+"""The places outside of a process where a job can leave something, and how each is kept and put back.
+
+A place is looked at after every crash point. What it held there is kept whenever it has changed, so that a trial need
+not repeat what came before its crash.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.crash import current
+from harness.errors import UsageError
+from harness.stores.memory import MemoryStore
+
+OURS = ("harness", "sqlite_", "alembic_version")
+"""How the names of tables begin that are no job's outcome: where progress and the like is kept."""
+MOMENTS = ("DATE", "TIME")
+"""What the declared types of columns contain that hold a moment: they differ from run to run."""
+
+WAIT_SECONDS = 0.25
+MAX_WAITS = 10
+"""How long, and how often, a lock is waited for."""
+
+_SCHEMA = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
+_WAL_BYTES = slice(18, 20)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What there is under one name: rows, as tuples.
+
+    :ivar key: the indexes of the columns by which a row is known.
+    :ivar numbered: whether the key is a number that the database gives, which says nothing of a new row.
+    :ivar moments: the indexes of columns that hold a date or a time.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    key: tuple[int, ...] = ()
+    numbered: bool = False
+    moments: frozenset[int] = frozenset()
+
+
+class Place(Protocol):
+    """Something outside."""
+
+    def changed(self) -> bool:
+        """Return whether it changed since it was asked this last."""
+        ...
+
+    def keep(self) -> Any:
+        """Return what it holds, of what is committed."""
+        ...
+
+    def restore(self, kept: Any) -> None:
+        """Put back what was kept."""
+        ...
+
+    def contents(self, kept: Any = None) -> dict[str, Table]:
+        """Return what may be compared, of what it holds now or of what was kept."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class SqlitePlace:
+    """A SQLite database; a file is seen through a connection of its own, so that only what is committed counts.
+
+    :param path: of the file; empty for a database in memory, which is seen through the job's connection.
+    """
+
+    def __init__(self, path: str, raw: sqlite3.Connection) -> None:
+        self._path, self.in_memory = path, not path
+        self._connection = raw
+        self.open()
+        self._tables: dict[str, Table] = {}
+        self._schema: list[Any] | None = None
+        self._seen = self._version()
+
+    def open(self) -> None:
+        """Look at a file through a connection of its own."""
+        if not self.in_memory:
+            self._connection = sqlite3.connect(
+                self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            # A process that dies leaves its writes to the operating system; only a power cut needs more.
+            self._connection.execute("PRAGMA synchronous=OFF")
+
+    def changed(self) -> bool:
+        """Return whether somebody committed a change."""
+        version = self._version()
+        if version == self._seen:
+            return False
+        self._seen = version
+        return True
+
+    def keep(self) -> bytes:
+        """Return the database file."""
+        return self._connection.serialize()
+
+    def restore(self, kept: bytes) -> None:
+        """Write all pages in one transaction, which connections that are open elsewhere notice."""
+        if self.in_memory:
+            self._connection.rollback()
+        with closing(_opened(kept)) as source:
+            source.backup(self._connection, progress=_Patience(self._path))
+        if not self.in_memory:
+            self._connection.execute(
+                "PRAGMA wal_checkpoint(PASSIVE)"
+            ).fetchall()  # so that the log stays short
+        self._seen = self._version()
+
+    def contents(self, kept: bytes | None = None) -> dict[str, Table]:
+        """Return all tables but ours."""
+        if kept is not None:
+            with closing(_opened(kept)) as connection:
+                return _tables(connection, _described(connection))
+        schema = self._connection.execute(_SCHEMA).fetchall()
+        if schema != self._schema:
+            self._schema, self._tables = schema, _described(self._connection)
+        return _tables(self._connection, self._tables)
+
+    def close(self) -> None:
+        """Close the connection, if it is ours."""
+        if not self.in_memory:
+            self._connection.close()
+
+    def _version(self) -> Any:
+        if not self.in_memory:
+            return self._connection.execute("PRAGMA data_version").fetchone()
+        if self._connection.in_transaction:
+            return self._seen  # as it was, until the commit
+        schema = self._connection.execute("PRAGMA schema_version").fetchone()
+        return self._connection.total_changes, schema
+
+
+class _Patience:
+    """Ends a backup that waits for a lock: sqlite3 would wait for ever."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._waited = path, 0
+
+    def __call__(self, _status: int, _remaining: int, _total: int) -> None:
+        self._waited += 1
+        if self._waited > MAX_WAITS:
+            raise UsageError(
+                f"the database {Path(self._path).name} is locked by somebody else, so that it cannot be put back; end "
+                "the transactions of the test before it explores"
+            )
+
+
+def _opened(kept: bytes) -> sqlite3.Connection:
+    """Open a database file that was kept, in memory."""
+    connection = sqlite3.connect(":memory:")
+    # There can be no write-ahead log in memory; what is restored from here keeps the mode that its file has.
+    connection.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
+    return connection
+
+
+def _tables(connection: sqlite3.Connection, described: dict[str, Table]) -> dict[str, Table]:
+    return {
+        name: replace(table, rows=connection.execute(f'SELECT * FROM "{name}"').fetchall())  # noqa: S608
+        for name, table in described.items()
+    }
+
+
+def _described(connection: sqlite3.Connection) -> dict[str, Table]:
+    """Return the tables without their rows."""
+    described = {}
+    for name, sql in connection.execute(_SCHEMA).fetchall():
+        if name.startswith(OURS):
+            continue
+        columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
+        key = tuple(index for index, column in enumerate(columns) if column[5])
+        is_integer = len(key) == 1 and columns[key[0]][2].upper() == "INTEGER"
+        described[name] = Table(
+            columns=tuple(column[1] for column in columns),
+            rows=[],
+            key=key,
+            numbered=is_integer and not _refers(columns, key, sql),
+            moments=frozenset(
+                index for index, column in enumerate(columns) if any(m in column[2].upper() for m in MOMENTS)
+            ),
+        )
+    return described
+
+
+def _refers(columns: list[Any], key: tuple[int, ...], sql: str) -> bool:
+    """Return whether the key is also a foreign key, whose numbers do mean something."""
+    name = columns[key[0]][1].lower()
+    return any(f"foreign key({quoted})" in sql.lower() for quoted in (name, f'"{name}"'))
+
+
+class ProgressPlace(MemoryStore):
+    """The store of an explored job, where the job has none of its own: a server, as far as the job can tell.
+
+    Crash points: ``before-save`` and ``save``, for claims too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = False
+
+    def claim(self, job_id: str) -> Any:
+        """Take the job over."""
+        return self._reached("claim", lambda: super(ProgressPlace, self).claim(job_id))
+
+    def save(self, progress: Any) -> int:
+        """Store the progress."""
+        size: int = self._reached("save", lambda: super(ProgressPlace, self).save(progress))
+        return size
+
+    def replace(self, key: str, before: str | None, after: str) -> bool:
+        """Share something."""
+        replaced: bool = self._reached(
+            "share", lambda: super(ProgressPlace, self).replace(key, before, after)
+        )
+        return replaced
+
+    def changed(self) -> bool:
+        """Return whether anything was saved."""
+        changed, self._changed = self._changed, False
+        return changed
+
+    def keep(self) -> Any:
+        """Return the texts."""
+        return dict(self._texts), dict(self._shared)
+
+    def restore(self, kept: Any) -> None:
+        """Put them back."""
+        self._texts, self._shared = dict(kept[0]), dict(kept[1])
+
+    def contents(self, kept: Any = None) -> dict[str, Table]:
+        """Return nothing: progress is not what a job is for."""
+        del kept
+        return {}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _reached(self, verb: str, write: Any) -> Any:
+        life = current()
+        if life is None:
+            return write()
+        life.reach("before-save", verb)
+        answer = write()
+        self._changed = True
+        life.reach("save", verb, lambda: ConnectionError("the connection was lost before the answer came"))
+        return answer
+
+
+class SentPlace:
+    """The mails and requests that arrived, in order."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self._seen = 0
+
+    def changed(self) -> bool:
+        """Return whether one more arrived."""
+        seen, self._seen = self._seen, len(self.sent)
+        return seen != self._seen
+
+    def keep(self) -> tuple[tuple[str, str], ...]:
+        """Return them."""
+        return tuple(self.sent)
+
+    def restore(self, kept: tuple[tuple[str, str], ...]) -> None:
+        """Put them back."""
+        self.sent = list(kept)
+        self._seen = len(self.sent)
+
+    def contents(self, kept: tuple[tuple[str, str], ...] | None = None) -> dict[str, Table]:
+        """Return one table for each kind."""
+        sent = self.sent if kept is None else kept
+        kinds = sorted({"mail", *(kind for kind, _ in sent)})
+        return {
+            f"{kind}s": Table((kind,), [(label,) for each, label in sent if each == kind]) for kind in kinds
+        }
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class ObjectPlace:
+    """A list, dict or set that stands for something outside, such as what a test's double has been told."""
+
+    def __init__(self, name: str, thing: Any) -> None:
+        self._name, self._thing = name, thing
+        self._seen = self.keep()
+
+    def changed(self) -> bool:
+        """Return whether it is no longer equal."""
+        if self._seen == self._thing:
+            return False
+        self._seen = self.keep()
+        return True
+
+    def keep(self) -> Any:
+        """Return a copy."""
+        return self._thing.copy()
+
+    def restore(self, kept: Any) -> None:
+        """Change it back, in place."""
+        self._thing.clear()
+        add = self._thing.extend if isinstance(self._thing, list) else self._thing.update
+        add(kept)
+        self._seen = self.keep()
+
+    def contents(self, kept: Any = None) -> dict[str, Table]:
+        """Return its members."""
+        thing = self._thing if kept is None else kept
+        if isinstance(thing, dict):
+            return {self._name: Table(("key", "value"), list(thing.items()), key=(0,))}
+        return {self._name: Table(("member",), [(member,) for member in thing])}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def sqlite_path(raw: Any) -> str | None:
+    """Return the file of a DBAPI connection, ``""`` for a database in memory, None if it is not SQLite's."""
+    if not isinstance(raw, sqlite3.Connection):
+        return None
+    with suppress(sqlite3.OperationalError):  # in a transaction it stays as it is
+        raw.execute("PRAGMA synchronous=OFF")  # as in SqlitePlace
+    path: str = raw.execute("PRAGMA database_list").fetchone()[2]
+    return path

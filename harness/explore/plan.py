@@ -1,0 +1,69 @@
+"""Which trials there are: all that could show something else, and seeded samples where these are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import TYPE_CHECKING
+
+from harness.explore.trials import Trial
+
+if TYPE_CHECKING:
+    from harness.explore.points import Point
+    from harness.explore.recording import Recording
+
+CHANGING = ("commit", "mail", "redis", "request", "save", "write")
+"""Kinds of points after which the outside may be another."""
+
+
+def crashes(recording: Recording) -> list[Trial]:
+    """Return one crash for each state of the outside: between points where it stayed the same, dying is the same."""
+    firsts: dict[int, Point] = {}
+    for point in recording.points:
+        firsts.setdefault(point.state, point)
+    return [Trial("crash", ((point.kind, point.number),)) for _, point in sorted(firsts.items())]
+
+
+def stops(recording: Recording) -> list[Trial]:
+    """Return a polite stop at every checkpoint."""
+    return [Trial("stop", (("checkpoint", n + 1),)) for n in range(recording.count("checkpoint"))]
+
+
+def lost_replies(recording: Recording) -> list[Trial]:
+    """Return a lost answer for everything that changed the outside."""
+    found, state = [], 0
+    for point in recording.points:
+        if point.state != state and point.kind in CHANGING:
+            found.append(Trial("lost-reply", ((point.kind, point.number),)))
+        state = point.state
+    return found
+
+
+def freezes(recording: Recording) -> list[Trial]:
+    """Return a stand-still before everything that goes outside, but where others would wait for a lock meanwhile."""
+    return [
+        Trial("freeze", ((point.kind, point.number),))
+        for point in recording.points
+        if point.kind.startswith("before-") and not point.held
+    ]
+
+
+def pairs(recovered: Mapping[Trial, Mapping[str, int]]) -> list[Trial]:
+    """Return, for each crash, a second one after everything that may have changed the outside during the recovery.
+
+    :param recovered: how many points of each kind the recovery from each crash passed.
+    """
+    return [
+        Trial("crash", (*first.points, (kind, n + 1)))
+        for first, counts in recovered.items()
+        for kind in CHANGING
+        for n in range(counts.get(kind, 0))
+    ]
+
+
+def sampled(trials: list[Trial], most: int | None, seed: int) -> list[Trial]:
+    """Return at most so many, in their order; the same for the same seed."""
+    if most is None or len(trials) <= most:
+        return trials
+    chosen = sorted(Random(f"{seed} {most}").sample(range(len(trials)), most))  # noqa: S311 - to be repeatable
+    return [trials[index] for index in chosen]

@@ -1,0 +1,165 @@
+"""The clean run: which crash points a job passes, and what the outside was at each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.crash import current
+from harness.errors import UsageError
+from harness.explore.outcomes import Contents, Reference
+from harness.explore.points import Point, innermost, lines_here
+from harness.explore.trials import Watch, run_to_end
+from harness.explore.world import FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.explore.outcomes import Difference
+    from harness.explore.targets import Target
+    from harness.explore.world import State, World
+
+
+@dataclass
+class Recorder(Watch):
+    """Numbers the crash points, and keeps the outside whenever it has changed."""
+
+    points: list[Point] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    makers: list[Point] = field(default_factory=list)
+
+    def look(self, kind: str, label: str) -> object:
+        """Take the point down."""
+        life = current()
+        assert life is not None and self.boundary is not None  # noqa: S101, PT018 - only a life reaches points
+        state = self.world.look()
+        files_only = False
+        if state is not None:
+            before = self.states[-1]
+            files_only = all(key.startswith(FILE) for key in state if state[key] != before.get(key))
+            self.states.append(state)
+        held = any(
+            getattr(getattr(each, "dbapi_connection", None), "in_transaction", False)
+            for each in life.connections.values()
+        )
+        self.points.append(
+            Point(
+                kind, self.counts[kind], label, lines_here(self.boundary), len(self.states) - 1, len(self.marks),
+                max(self.unsaved, self.checkpoints + 1), held,
+            )
+        )  # fmt: skip
+        if state is not None:
+            # A file changes some time after it was opened, when it is flushed or closed: nothing tells when.
+            written = [point for point in self.points if point.kind == "write"] if files_only else []
+            self.makers.append(written[-1] if written else self.points[-1])
+        return None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the clean run showed.
+
+    :ivar states: the outside, each time it changed; the first is from before the job.
+    :ivar makers: for each state but the first, the point that made it.
+    :ivar marks: the items begun, in order. :ivar read: reads a state.
+    """
+
+    points: list[Point]
+    states: list[State]
+    makers: list[Point]
+    marks: list[str]
+    reference: Reference
+    read: Callable[[State], Contents]
+    _contents: dict[int, Contents] = field(default_factory=dict)
+
+    def maker(self, state: int) -> Point | None:
+        """Return the point that made a state; None for what there was before the job."""
+        return self.makers[state - 1] if state else None
+
+    def after(self, point: Point) -> Point | None:
+        """Return the point at which the outside changes next."""
+        return self.makers[point.state] if point.state < len(self.makers) else None
+
+    def point(self, kind: str, number: int) -> Point:
+        """Return the point of that name.
+
+        :raises UsageError: if the clean run does not pass it.
+        """
+        for point in self.points:
+            if (point.kind, point.number) == (kind, number):
+                return point
+        kinds = sorted({f"{each.kind}#1 to #{self.count(each.kind)}" for each in self.points})
+        raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
+
+    def written(self, difference: Difference, before: int) -> list[Point]:
+        """Return the points at which the row was written that a difference is about, up to a state."""
+        values = [self.reference.value(self.contents(state), difference) for state in range(before + 1)]
+        return [
+            self.makers[state - 1] for state in range(1, before + 1) if values[state] != values[state - 1]
+        ]
+
+    def contents(self, state: int) -> Contents:
+        """Return what there was in a state."""
+        if state not in self._contents:
+            self._contents[state] = self.read(self.states[state])
+        return self._contents[state]
+
+    def saved(self, state: int) -> int:
+        """Return the state in which progress had been saved last, as of a state."""
+        return max((p.state for p in self.points if p.kind == "save" and p.state <= state), default=0)
+
+    def count(self, kind: str) -> int:
+        """Return how many points of a kind there are."""
+        return sum(point.kind == kind for point in self.points)
+
+
+def record(
+    target: Target,
+    world: World,
+    read: Callable[[], Contents],
+    seconds: float,
+) -> Recording:
+    """Run the job twice, cleanly, and once to its first look at the outside.
+
+    :param read: reads the outcome.
+    :raises UsageError: if the job does not end well when nothing interrupts it.
+    """
+    boundary = type(target).attempt.__code__
+    recorder = Recorder(world, boundary=boundary)
+    recorder.states.append(world.first)
+    _clean(target, world, recorder, seconds)
+    clean = read()
+    # Places are met on the way: what they held at first is part of every state.
+    first = world.first
+    states = [{**first, **state} for state in recorder.states]
+    world.restore(first)
+    before = read()
+    _clean(target, world, Watch(world), seconds)
+    return Recording(
+        recorder.points,
+        states,
+        recorder.makers,
+        recorder.marks,
+        Reference(before, clean, read()),
+        world.contents,
+    )
+
+
+def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
+    ending = run_to_end(target, world, watch, seconds)
+    if ending.kind != "completed":
+        lines = tuple(str(line) for line in [innermost(ending.lines, target.file)] if line is not None)
+        raise CleanRunFailed(target.name, ending.why, lines) from ending.error
+    if not watch.passed:
+        raise UsageError(
+            f"{target.name} does nothing outside that a crash could come between: no SQL by SQLAlchemy, no Redis, no "
+            "mail, no checkpoint"
+        )
+
+
+class CleanRunFailed(UsageError):
+    """The job does not end well when nothing interrupts it, so that nothing can be compared with it."""
+
+    def __init__(self, name: str, why: str, lines: tuple[str, ...]) -> None:
+        super().__init__(f"{name} does not end well even when nothing interrupts it: {why}")
+        self.why, self.lines = why, lines

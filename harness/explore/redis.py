@@ -1,0 +1,140 @@
+"""Redis as a place outside: read and put back key by key, through a connection of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from redis import ConnectionPool, Redis
+
+from harness.crash import living
+from harness.errors import UsageError
+from harness.explore.places import Table
+
+NOT_THE_JOBS = (b"rq:", b"harness:")
+"""How keys begin that are no job's outcome: those of its queue, and ours."""
+LOCAL = {None, "localhost", "127.0.0.1", "::1"}
+"""Hosts whose Redis the explorer agrees to empty and fill again."""
+
+Kept = dict[bytes, tuple[bytes, Any]]
+"""Type and value, by key; how long they live is not kept."""
+
+
+def identity(client: Any) -> str:
+    """Return what two clients of the same database have in common."""
+    given = client.connection_pool.connection_kwargs
+    server = given.get("server")
+    where = (
+        f"fake {id(server)}"
+        if server is not None
+        else f"{given.get('path') or given.get('host')}:{given.get('port')}"
+    )
+    return f"redis {where}/{given.get('db', 0)}"
+
+
+class RedisPlace:
+    """A Redis database; it is compared after every command, since Redis has no version to look at.
+
+    :raises UsageError: for a Redis on another machine, because it is emptied for every trial.
+    """
+
+    def __init__(self, client: Any) -> None:
+        pool = client.connection_pool
+        given = pool.connection_kwargs
+        if given.get("server") is None and not given.get("path") and given.get("host") not in LOCAL:
+            raise UsageError(
+                f"the job uses Redis on {given.get('host')}, and the explorer would empty it for every trial; "
+                "allowed are fakeredis and a Redis on this machine"
+            )
+        self._client: Any = Redis(
+            connection_pool=ConnectionPool(
+                connection_class=pool.connection_class, **{**given, "decode_responses": False}
+            )
+        )
+        self.touched = False
+        self._seen = self.keep()
+
+    def changed(self) -> bool:
+        """Return whether a command changed anything."""
+        if not self.touched:
+            return False
+        self.touched = False
+        kept = self.keep()
+        if kept == self._seen:
+            return False
+        self._seen = kept
+        return True
+
+    def keep(self) -> Kept:
+        """Return all keys."""
+        with living(None):
+            keys: list[bytes] = sorted(self._client.keys())
+            return {
+                key: (kind, self._read(key, kind)) for key, kind in zip(keys, self._kinds(keys), strict=True)
+            }
+
+    def restore(self, kept: Kept) -> None:
+        """Write all keys, in one transaction."""
+        with living(None), self._client.pipeline() as pipeline:
+            pipeline.flushdb()
+            for key, (kind, value) in kept.items():
+                _write(pipeline, key, kind, value)
+            pipeline.execute()
+        self._seen, self.touched = kept, False
+
+    def contents(self, kept: Kept | None = None) -> dict[str, Table]:
+        """Return the job's own keys."""
+        found = self.keep() if kept is None else kept
+        rows = [
+            (key.decode(errors="replace"), _shown(value))
+            for key, (_, value) in found.items()
+            if not key.startswith(NOT_THE_JOBS)
+        ]
+        return {"keys": Table(("key", "value"), rows, key=(0,))}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.connection_pool.disconnect()
+
+    def _kinds(self, keys: list[bytes]) -> list[bytes]:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.type(key)
+            kinds: list[bytes] = pipeline.execute()
+        return kinds
+
+    def _read(self, key: bytes, kind: bytes) -> Any:
+        client = self._client
+        readers: dict[bytes, Callable[[], Any]] = {
+            b"string": lambda: client.get(key),
+            b"hash": lambda: client.hgetall(key),
+            b"list": lambda: client.lrange(key, 0, -1),
+            b"set": lambda: sorted(client.smembers(key)),
+            b"zset": lambda: client.zrange(key, 0, -1, withscores=True),
+            b"stream": lambda: client.xrange(key),
+        }
+        return readers[kind]() if kind in readers else None
+
+
+def _write(pipeline: Any, key: bytes, kind: bytes, value: Any) -> None:
+    if kind == b"string":
+        pipeline.set(key, value)
+    elif kind == b"hash":
+        pipeline.hset(key, mapping=value)
+    elif kind == b"list":
+        pipeline.rpush(key, *value)
+    elif kind == b"set":
+        pipeline.sadd(key, *value)
+    elif kind == b"zset":
+        pipeline.zadd(key, dict(value))
+    elif kind == b"stream":
+        for entry, fields in value:
+            pipeline.xadd(key, fields, id=entry)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it may be compared and shown: numbers as numbers, so that more can be told from less."""
+    if isinstance(value, bytes):
+        text = value.decode(errors="replace")
+        return int(text) if text.lstrip("-").isdecimal() else text
+    return repr(value)

@@ -1,0 +1,92 @@
+"""Runs an explored job on RQ: fakeredis for a broker, and RQ's own worker in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import fakeredis
+from rq import Queue, Retry, SimpleWorker
+from rq.job import JobStatus
+from rq.timeouts import BaseDeathPenalty
+
+from harness.crash import current, living
+from harness.explore.targets import file_of
+from harness.explore.trials import RETRIES
+from harness.job import Job
+from harness.queues.rq import enqueue
+
+if TYPE_CHECKING:
+    from rq.job import Job as RQJob
+
+    from harness.explore.world import World
+
+
+class NoPenalty(BaseDeathPenalty):
+    """Sets no alarm: the explorer has its own limit, and a frozen worker is no main thread."""
+
+    def setup_death_penalty(self) -> None:
+        """Set none."""
+
+    def cancel_death_penalty(self) -> None:
+        """Cancel none."""
+
+
+class Worker(SimpleWorker):
+    """RQ's worker without what belongs to a process of its own: signals, and a thread for commands."""
+
+    death_penalty_class = NoPenalty
+
+    def subscribe(self) -> None:
+        """Open no command channel."""
+
+    def unsubscribe(self) -> None:
+        """Close no command channel."""
+
+    def _install_signal_handlers(self) -> None:
+        """Leave the signals to the explorer."""
+
+
+class RQTarget:
+    """A job or a function, enqueued on RQ; after a death it is put back into its queue.
+
+    That is what RQ's cleanup of its registry of started jobs does, some minutes later.
+    """
+
+    def __init__(self, job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.documented = isinstance(job, type) and issubclass(job, Job)
+        self.name, self.file = f"{job.__module__}:{job.__qualname__}", file_of(job)
+        self._connection = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        self._queue = Queue("explored", connection=self._connection, serializer="json")
+        self._job: RQJob
+        if self.documented:
+            self._job = enqueue(self._queue, job, *args, options={"timeout": -1}, **kwargs)
+        else:
+            self._job = self._queue.enqueue_call(
+                job, args=args, kwargs=kwargs, retry=Retry(max=RETRIES), timeout=-1
+            )
+
+    def attempt(self, world: World) -> bool:
+        """Let a worker take the job, once."""
+        del world
+        life = current()
+        with living(None):
+            self._put_back()
+        with living(life):
+            worker = Worker([self._queue], connection=self._connection, serializer="json")
+            worker.log_job_description = False
+            worker.work(burst=True, max_jobs=1)
+        with living(None):
+            status = self._job.get_status(refresh=True)
+            if status == JobStatus.FAILED and not (life and life.dead):
+                result = self._job.latest_result()
+                raise RuntimeError(str(result.exc_string if result else "failed").strip().splitlines()[-1])
+            return status in {JobStatus.FINISHED, JobStatus.CANCELED}
+
+    def _put_back(self) -> None:
+        """Have the job in its queue, wherever a dead worker or a delay has left it."""
+        if self._job.id in self._queue.get_job_ids():
+            return
+        for registry in (self._queue.started_job_registry, self._queue.scheduled_job_registry):
+            registry.connection.zrem(registry.key, self._job.id)
+        self._job.refresh()
+        self._queue._enqueue_job(self._job)  # noqa: SLF001 - as RQ's own registries do

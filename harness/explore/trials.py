@@ -1,0 +1,246 @@
+"""Trials by name, and one run of a job from a state of the outside to its end.
+
+==============================  ===================================================================================
+``crash:commit#12``             die there; recover; run to the end
+``crash:commit#12+commit#3``    and die again during the recovery, at its third commit
+``stop:checkpoint#7``           stop politely there; go on
+``lost-reply:commit#12``        the commit takes place, but the job gets an error for an answer
+``freeze:before-commit#12``     stand still there; a second execution takes over and completes; then go on
+==============================  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.crash import Life, current, living
+from harness.errors import Died, UsageError
+from harness.explore.points import Line, lines_here, lines_of
+from harness.explore.world import State, leave
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
+    from harness.crash import Lost
+    from harness.explore.targets import Target
+    from harness.explore.world import World
+
+Action = Literal["crash", "stop", "lost-reply", "freeze"]
+ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze")
+
+RETRIES = 3
+"""How often in a row an execution may fail with an error before the job counts as failed."""
+MAX_EXECUTIONS = 500
+"""More than any explored job should need."""
+SECOND_LOOK = 0.05
+"""Seconds after which a job that swallowed the end of its time is told once more."""
+
+_NAME = re.compile(r"(crash|stop|lost-reply|freeze):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An interruption: what happens, and at which crash points.
+
+    :ivar points: pairs of kind and number; a second one is counted from the first death on.
+    """
+
+    action: Action
+    points: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        return f"{self.action}:{'+'.join(f'{kind}#{number}' for kind, number in self.points)}"
+
+
+def parse(name: str) -> Trial:
+    """Return the trial of that name.
+
+    :raises UsageError: saying what was found and what is allowed.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or (match[4] and match[1] != "crash"):
+        raise UsageError(
+            f"unknown trial {name!r}, allowed are crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
+            "lost-reply:KIND#N and freeze:KIND#N, such as crash:commit#12"
+        )
+    points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
+    return Trial(match[1], points)  # type: ignore[arg-type]
+
+
+@dataclass
+class Ending:
+    """How a run ended.
+
+    :ivar kind: ``completed``, ``failed`` (it went on failing), ``endless``, or ``left`` (its process).
+    :ivar why: in words. :ivar lines: where the job was when its time was over, or left its process.
+    """
+
+    kind: Literal["completed", "failed", "endless", "left"]
+    why: str = ""
+    error: BaseException | None = None
+    lines: tuple[Line, ...] = ()
+
+
+@dataclass
+class Watch:
+    """Watches the executions of a run, and interrupts them where it is told to.
+
+    :ivar trial: what to do; None for nothing. :ivar budget: the number of crash points after which it never ends.
+    :ivar fired: whether it was done. :ivar counts: how many points of each kind were passed.
+    :ivar marks: the items that were begun. :ivar unsaved: how many since progress was saved.
+    :ivar price: how many items durability lets the interruption repeat: those begun since progress was saved.
+    :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
+    :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
+    :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, and ``left`` is what was
+        outside then, ``begun`` how many items had begun.
+    :ivar then: where the interrupted execution reached for the outside next.
+    """
+
+    world: World
+    trial: Trial | None = None
+    budget: int = 1_000_000
+    handover: Callable[[], None] | None = None
+    fired: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+    marks: list[str] = field(default_factory=list)
+    unsaved: int = 0
+    price: int = 0
+    passed: int = 0
+    checkpoints: int = 0
+    now: float = 0.0
+    alone: bool = True
+    boundary: CodeType | None = None
+    dies: bool = False
+    left: State | None = None
+    begun: int = 0
+    then: tuple[Line, ...] = ()
+    _interrupted: Life | None = None
+
+    def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
+        """Count, and interrupt if this is the place."""
+        self.passed += 1
+        if self.passed > self.budget:
+            life.die("never ends")
+        self.counts[kind] += 1
+        if kind == "save":
+            self.unsaved = self.checkpoints = 0
+        elif kind == "checkpoint":
+            self.now += TICK
+            self.checkpoints += 1
+        if self.trial is not None and not self.fired and (kind, self.counts[kind]) == self.trial.points[-1]:
+            self._interrupted = life
+            return self._interrupt(life, lost)
+        if self._interrupted is life and not self.then and self.boundary is not None:
+            self.then = lines_here(self.boundary)
+        return self.look(kind, label)
+
+    def look(self, kind: str, label: str) -> object:
+        """See the outside after a point; for those who record."""
+        del kind, label
+        return None
+
+    def meet(self, thing: Any) -> None:
+        """Let the world know of it."""
+        self.world.meet(thing)
+
+    def sent(self, kind: str, label: str) -> None:
+        """Let the world know of it."""
+        self.world.sent(kind, label)
+
+    def mark(self, item: str) -> None:
+        """Take down that an item was begun."""
+        life = current()
+        if life is not None and not life.dead:
+            self.marks.append(item)
+            self.unsaved += 1
+
+    def _interrupt(self, life: Life, lost: Lost | None) -> object:
+        assert self.trial is not None  # noqa: S101 - reach() has looked
+        self.fired = True
+        self.price = max(self.unsaved, self.checkpoints + 1)
+        if self.trial.action == "crash" and self.dies:
+            life.die()
+        if self.trial.action == "crash":
+            self.left, self.begun = self.world.now(), len(self.marks)
+        if self.trial.action == "lost-reply":
+            if lost is None:
+                raise UsageError(f"{self.trial}: nothing is answered there, so that no answer can be lost")
+            raise lost()
+        if self.trial.action == "freeze" and self.handover is not None:
+            self.handover()
+        return str(self.trial) if self.trial.action == "stop" else None
+
+
+TICK = 0.02
+"""Seconds that pass from checkpoint to checkpoint, as in the lab."""
+
+
+def run_to_end(target: Target, world: World, watch: Watch, seconds: float) -> Ending:
+    """Run execution after execution until the job is done, or never will be.
+
+    :param seconds: how long an execution may last.
+    """
+    failures = 0
+    for _ in range(MAX_EXECUTIONS):
+        ending = execute(target, world, watch, seconds)
+        if isinstance(ending, Ending):
+            if ending.kind != "failed":
+                return ending
+            failures += 1
+            if failures > RETRIES:
+                return ending
+        elif ending:
+            return Ending("completed")
+    return Ending("endless", f"is not done after {MAX_EXECUTIONS} executions")
+
+
+def execute(target: Target, world: World, watch: Watch, seconds: float) -> Ending | bool:
+    """Run one execution in a life of its own; return whether the job is done, or how it ended otherwise."""
+    life = Life(watch)
+    if watch.alone:
+        world.memory.restore()
+    error: BaseException | None = None
+    done = False
+    ended_at: tuple[Line, ...] = ()
+    try:
+        with living(life), limited(life, seconds):
+            done = target.attempt(world)
+    except Died as died:
+        ended_at = lines_of(died)
+    except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a job raises is what the queue would see
+        error = raised
+    dead, cause = life.dead, life.cause
+    leave(life, alone=watch.alone)
+    if dead:
+        if cause is None:
+            return False
+        return Ending("endless" if cause == "never ends" else "left", cause, lines=ended_at)
+    return done if error is None else Ending("failed", f"{type(error).__name__}: {error}", error)
+
+
+@contextmanager
+def limited(life: Life, seconds: float) -> Iterator[None]:
+    """End a life that lasts longer; in the main thread only, where Python runs signal handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: object) -> None:
+        life.end("never ends")
+        raise Died
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds, SECOND_LOOK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,176 @@
+"""All places outside of a process that a job has to do with, found as it meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import close_all_sessions
+
+from harness.crash import Life, living
+from harness.errors import UsageError
+from harness.explore.files import FilePlace
+from harness.explore.memory import Memory
+from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
+from harness.explore.redis import RedisPlace, identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.explore.places import Place, Table
+
+State = dict[str, Any]
+"""What every place held at a time, by the place's key."""
+
+
+FILE = "file "
+"""How the keys of files begin."""
+
+
+class World:
+    """The outside of a job.
+
+    :param witnesses: lists, dicts and sets by name that stand for something outside.
+    :param module: the name of the job's module.
+    :ivar memory: what a process remembers, and a new one does not.
+    :ivar progress: where an explored job of ours keeps its progress, unless it has a store of its own.
+    """
+
+    def __init__(self, witnesses: Mapping[str, Any], module: str) -> None:
+        self.progress, self._sent = ProgressPlace(), SentPlace()
+        self._places: dict[str, Place] = {"progress": self.progress, "sent": self._sent}
+        for name, thing in witnesses.items():
+            self._places[name] = ObjectPlace(name, thing)
+        self.memory = Memory(module, list(witnesses.values()))
+        self._first: State = {key: place.keep() for key, place in self._places.items()}
+        self._last: State = dict(self._first)
+
+    def meet(self, thing: Any) -> None:
+        """Find the place that a connection, a client or a file's path leads to.
+
+        What it holds now is what it held at first.
+        """
+        if hasattr(thing, "connection_pool"):
+            self._meet_redis(thing)
+            return
+        if isinstance(thing, str):
+            self._add(f"{FILE}{thing}", lambda: FilePlace(thing))
+            return
+        raw: Any = getattr(thing, "driver_connection", None)
+        path = sqlite_path(raw)
+        if path is None:
+            if raw is not None:
+                raise UsageError(
+                    f"the job uses a database through {type(raw).__module__.partition('.')[0]}; the explorer can put "
+                    "back SQLite only: explore the job on a SQLite database"
+                )
+            return
+        self._add(path or f"database in memory {id(raw)}", lambda: SqlitePlace(path, raw))
+
+    def _add(self, key: str, make: Callable[[], Place]) -> None:
+        if key not in self._places:
+            place = self._places[key] = make()
+            self._first[key] = self._last[key] = place.keep()
+
+    def _meet_redis(self, client: Any) -> None:
+        key = identity(client)
+        self._add(key, lambda: RedisPlace(client))
+        self._places[key].touched = True  # type: ignore[attr-defined]
+
+    def sent(self, kind: str, label: str) -> None:
+        """Take down a mail or a request that arrived."""
+        self._sent.sent.append((kind, label))
+
+    def look(self) -> State | None:
+        """Return the state if it is another than before, or None."""
+        changed = [key for key, place in self._places.items() if place.changed()]
+        if not changed:
+            return None
+        self._last = {**self._last, **{key: self._places[key].keep() for key in changed}}
+        return self._last
+
+    def now(self) -> State:
+        """Return what all places hold at the moment, changed or not."""
+        return {key: place.keep() for key, place in self._places.items()}
+
+    @property
+    def one_process(self) -> bool:
+        """Whether a place cannot be shared with a second process: a database in the memory of this one."""
+        return any(isinstance(place, SqlitePlace) and place.in_memory for place in self._places.values())
+
+    @property
+    def first(self) -> State:
+        """The state before anything was done."""
+        return self._first
+
+    def restore(self, state: State) -> None:
+        """Put the outside back to a state; places that were met only later, to what they held at first."""
+        for key, place in self._places.items():
+            place.restore(state.get(key, self._first[key]))
+        self._last = {**self._first, **state}
+
+    def contents(self, state: State | None = None) -> dict[str, Table]:
+        """Return what all places hold, by name, now or in a state."""
+        found: dict[str, Table] = {}
+        for key, place in self._places.items():
+            found.update(
+                place.contents() if state is None else place.contents(state.get(key, self._first[key]))
+            )
+        return found
+
+    def mortal(self) -> State:
+        """Return what those places hold that live in this process."""
+        return {
+            key: place.keep() for key, place in self._places.items() if not isinstance(place, SqlitePlace)
+        }
+
+    @contextmanager
+    def let_go(self) -> Iterator[None]:
+        """Hold no database file open: a child process must not inherit what SQLite knows of its locks."""
+        files = [place for place in self._places.values() if isinstance(place, SqlitePlace)]
+        for place in files:
+            place.close()
+        try:
+            yield
+        finally:
+            for place in files:
+                place.open()
+
+    def take_over(self, state: State) -> None:
+        """Put into places that live in this process what they held in another."""
+        for key, kept in state.items():
+            self._places[key].restore(kept)
+
+    def close(self) -> None:
+        """Let go of all places."""
+        for place in self._places.values():
+            place.close()
+
+
+def leave(life: Life, *, alone: bool) -> None:
+    """End a process that is over, dead or not: its connections, its sessions and its threads.
+
+    The next execution then finds what a new process would: no session that remembers rows, and no connection.
+
+    :param alone: whether no other execution is alive, whose sessions must stay as they are.
+    """
+    engines = list(life.engines.values())
+    life.end("over")
+    for thread in life.threads:
+        thread.join(JOIN_SECONDS)
+    if alone:
+        with living(None), suppress(Exception):
+            close_all_sessions()
+    for engine in engines:
+        if not _keeps_memory(engine):
+            engine.dispose()
+
+
+def _keeps_memory(engine: Any) -> bool:
+    url = engine.url
+    return url.get_backend_name() == "sqlite" and (not url.database or ":memory:" in str(url))
+
+
+JOIN_SECONDS = 1.0
+"""How long threads are waited for that a dead process has left; at the latest their next step outside ends them."""

@@ -1,0 +1,114 @@
+"""Kills at random moments until there were many, and servers restarted in between: the books must balance.
+
+``tox run -e soak`` runs it, for it takes minutes; ``HARNESS_SOAK_KILLS`` and ``HARNESS_SOAK_SEED`` change how many and
+which.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from harness import with_transaction
+from harness.interruptions import parse
+from harness.lab import Lab
+from harness.lab.journal import Story
+from harness.lab.processes import ProcessTrial
+from harness.servers import Server, postgresql_server, redis_server
+from scenarios import emails, orders, reports, services
+
+KILLS = int(os.environ.get("HARNESS_SOAK_KILLS", "200"))
+SEED = int(os.environ.get("HARNESS_SOAK_SEED", "20260801"))
+PACE, LIMIT_SECONDS = 0.005, 600
+WAYS = ("SIGTERM to the worker", "SIGKILL to the horse", "SIGKILL to the worker", "SIGKILL to both")
+
+
+class Nemesis:
+    """Does something bad to the processes every now and then, and now and then to a server.
+
+    :param servers: what may be restarted. :ivar done: what it did, and how often.
+    """
+
+    def __init__(self, seed: int, servers: list[Server]) -> None:
+        self._random = random.Random(seed)
+        self._servers = servers
+        self._next = 0.0
+        self.done: Counter[str] = Counter()
+
+    @property
+    def kills(self) -> int:
+        """How many processes it has signalled or killed."""
+        return sum(self.done[way] for way in WAYS)
+
+    def __call__(self, worker: subprocess.Popen[bytes], journal: Path) -> None:
+        """Strike, if it is time and somebody is at work."""
+        now = time.monotonic()
+        horses = Story(journal).working
+        if now < self._next or not horses:
+            return
+        self._next = now + self._random.uniform(0.05, 1.0)
+        way = self._random.choice(WAYS)
+        self.done[way] += 1
+        if way == "SIGTERM to the worker":
+            worker.terminate()
+        if way in {"SIGKILL to the worker", "SIGKILL to both"}:
+            worker.kill()
+        if way in {"SIGKILL to the horse", "SIGKILL to both"}:
+            with suppress(ProcessLookupError):
+                os.kill(horses[-1], signal.SIGKILL)
+        if self._servers and self._random.random() < 0.1:
+            server = self._random.choice(self._servers)
+            server.restart()
+            services.dispose()  # of this process, whose connections are cut too
+            self.done[
+                "restart of PostgreSQL" if server.url.startswith("postgresql") else "restart of Redis"
+            ] += 1
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, list[Server]]]:
+    """Yield a lab on a Redis that keeps what it was told, and the servers that may be restarted."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(redis_server(appendonly=True))]
+        if request.param == "postgresql":
+            servers.append(stack.enter_context(postgresql_server()))
+        urls = [server.url for server in servers]
+        database = urls[1] if len(urls) > 1 else None
+        yield stack.enter_context(Lab(tmp_path, pace=PACE, broker=urls[0], database=database)), servers
+
+
+def test_soak(world: tuple[Lab, list[Server]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is killed, and whenever: nothing is lost, and nothing is twice in the database."""
+    lab, servers = world
+    nemesis = Nemesis(SEED, servers)
+    forms = cycle(
+        (scenario, form) for scenario in (orders, reports, emails) for form in ("steps", "iteration")
+    )
+    jobs, at_the_door = 0, 0
+    while nemesis.kills < KILLS:
+        module, form = next(forms)
+        with lab.prepared(module.scenario, form, with_transaction()) as trial:
+            assert isinstance(trial, ProcessTrial)
+            trial.disturb, trial.limit_seconds = nemesis, LIMIT_SECONDS
+            record = trial.run(parse("none"))
+        jobs += 1
+        told = f"seed {SEED}, job {jobs}, after {dict(nemesis.done)}: {record}"
+        assert (record["completed"], record["lost"]) == (True, 0), told
+        by_key = record["duplicated_by_key"]
+        assert (record["duplicated"] if by_key is None else by_key) == 0, told
+        at_the_door += 0 if by_key is None else record["duplicated"]
+    with capsys.disabled():
+        print(
+            f"\nseed {SEED}: {jobs} jobs, {nemesis.kills} kills, {dict(nemesis.done)}: nothing lost, nothing twice in "
+            f"the database; {at_the_door} mails twice at the door, none by key"
+        )

@@ -1,0 +1,58 @@
+"""The project's own tests, with nothing but the installed plugin's fixture."""
+
+import contextlib
+
+import pytest
+from shopapp import models, tasks
+
+
+@contextlib.contextmanager
+def members():
+    """Fill the database."""
+    models.fill()
+    yield
+    models.engine.dispose()
+
+
+@pytest.fixture
+def filled():
+    """Fill the database."""
+    with members():
+        yield
+
+
+def test_charge_fees(filled, explore):
+    """Fails: a member pays twice."""
+    explore(tasks.charge_fees, "2024-05")
+
+
+def test_charge_fees_once(filled, explore):
+    """Passes."""
+    verdict = explore(tasks.charge_fees_once, "2024-05")
+    assert verdict.verdict == "exactly once"
+
+
+def test_welcome(filled, explore):
+    """Fails: a member is welcomed twice."""
+    explore(tasks.welcome)
+
+
+@pytest.mark.parametrize(
+    ("task", "verdict"),
+    [
+        (tasks.waits_for_itself, "never finishes"),
+        (tasks.never_ends, "never finishes"),
+        (tasks.leaves, "calls os._exit"),
+        (tasks.forks, "forks"),
+        (tasks.never_ends_after_a_crash, "never finishes"),
+    ],
+)
+def test_misbehaved(filled, explore, task, verdict):
+    """Passes: what is wrong is said, and the tests go on."""
+    assert explore(task, expect=verdict, limit=0.3, sample=3, actions=["crash"]).verdict == verdict
+
+
+@pytest.mark.crash_points(tasks.charge_fees, "2024-05", within=members, actions=["crash"])
+def test_each(filled, crash_point):
+    """Fails where a fee was charged when the crash came, and passes where none was."""
+    assert crash_point.good, crash_point.text()

@@ -1,0 +1,95 @@
+"""Real RQ workers in processes of their own, started and ended for a test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from redis import Redis
+
+PATIENCE = 60
+"""Seconds after which something that must happen has failed; nothing waits for so long in a test that passes."""
+
+OURS = "harness.queues.rq.Worker"
+SPAWN = "harness.queues.rq.SpawnWorker"
+SIMPLE = "harness.queues.rq.SimpleWorker"
+WITH_HORSES = [OURS, SPAWN]
+ALL = [OURS, SPAWN, SIMPLE]
+
+
+class Workers:
+    """Starts workers on one Redis.
+
+    :param url: of the Redis. :param folder: where their output goes.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._url, self._folder = url, folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        self,
+        worker_class: str = OURS,
+        *more: str,
+        queue: str = "test",
+        command: str = "worker",
+        seconds: float | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start ``rq worker``, in a process group of its own.
+
+        :param seconds: within which the jobs of the dead shall be back; by default as in production.
+        """
+        environment = {**os.environ} | ({} if seconds is None else {"HARNESS_RECOVER_SECONDS": str(seconds)})
+        with (self._folder / f"worker-{len(self._processes)}.log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rq.cli", command, "-u", self._url, "-w", worker_class, *more, queue],
+                stdout=output, stderr=output, env=environment, start_new_session=True,
+            )  # fmt: skip
+        self._processes.append(process)
+        return process
+
+    def finish(self, worker_class: str = OURS, *more: str) -> None:
+        """Have a worker do all there is to do."""
+        assert self.start(worker_class, "--burst", *more).wait(PATIENCE) == 0
+
+    def close(self) -> None:
+        """Kill what is left of them, their horses too, and wait for it."""
+        for process in self._processes:
+            for pid in _session(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(PATIENCE)
+
+
+def _session(leader: int) -> list[int]:
+    """Return the processes of a session; horses have a process group of their own, but stay in the session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[3]) == leader:
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(connection: Redis, job_id: str, items: int) -> None:
+    """Wait until a toy job has done so many items more."""
+    for number in range(items):
+        answer = connection.blmove(f"done:{job_id}", f"all:{job_id}", PATIENCE)
+        assert answer is not None, f"job {job_id} did {number} items of {items}"
+
+
+def pid_of(connection: Redis, job_id: str) -> int:
+    """Wait until a toy job has begun an execution, and return the pid of its process."""
+    answer = connection.blpop([f"pid:{job_id}"], PATIENCE)
+    assert answer is not None
+    return int(answer[1])
+
+
+def told(connection: Redis, job_id: str) -> list[int]:
+    """Return all the numbers that a toy job has told of."""
+    keys = (f"all:{job_id}", f"done:{job_id}")
+    return [int(each) for key in keys for each in connection.lrange(key, 0, -1)]
