@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
+
     from harness.mailbox import Mailbox
 
 FORMS = ("plain", "steps", "iteration")
@@ -40,6 +42,8 @@ class Scenario:
     :ivar judge: looks at tables and mailbox after the job.
     :ivar close: closes the connections that the job opened.
     :ivar items_per_checkpoint: how many items lie between two checkpoints.
+    :ivar create: makes the empty tables, where they are not there yet.
+    :ivar statuses: for who watches: a SQLAlchemy select of (what, status, how many).
     """
 
     name: str
@@ -51,6 +55,8 @@ class Scenario:
     judge: Callable[[Mailbox], Effects]
     close: Callable[[], None]
     items_per_checkpoint: int = 1
+    create: Callable[[], None] | None = None
+    statuses: Callable[[], Select[str, str, int]] | None = None
 
     def __str__(self) -> str:
         return self.name

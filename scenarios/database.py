@@ -24,6 +24,11 @@ def fill(size: str) -> None:
     seed(services.engine(), chosen)
 
 
+def create() -> None:
+    """Create the tables, empty, where they are not there yet."""
+    Base.metadata.create_all(services.engine())
+
+
 def clear() -> None:
     """Drop the tables."""
     Base.metadata.drop_all(services.engine())

@@ -13,7 +13,7 @@ from harness import ContinuableJob, Enumerator, IterationJob, Step, batches
 from harness.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
-from scenarios.database import clear, fill, ids
+from scenarios.database import clear, create, fill, ids
 from scenarios.models import EmailDelivery
 from scenarios.seed import CAMPAIGN
 
@@ -96,4 +96,6 @@ scenario = Scenario(
     judge=judge,
     close=services.dispose,
     items_per_checkpoint=BATCH_SIZE,
+    create=create,
+    statuses=EmailDelivery.statuses,
 )

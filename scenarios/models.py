@@ -18,9 +18,12 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     MetaData,
+    String,
     TypeDecorator,
     UniqueConstraint,
+    cast,
     func,
+    literal,
     select,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, validates
@@ -165,6 +168,11 @@ class Order(Base):
         return cls.completed().where(cls.customer_id == customer_id)
 
     @classmethod
+    def statuses(cls) -> Select[str, str, int]:
+        """Select how many orders stand where."""
+        return select(literal("orders"), cast(cls.status, String), func.count()).group_by(cls.status)
+
+    @classmethod
     def paid_more_than_once(cls) -> Select[Order]:
         """Select the orders that the payment provider was asked about again."""
         asked = select(Payment.order_id).group_by(Payment.order_id).having(func.count() > 1)
@@ -199,6 +207,13 @@ class CustomerReport(Base):
 
     __table_args__ = (CheckConstraint("orders_counted > 0 AND total_cents > 0", name="positive"),)
 
+    @classmethod
+    def statuses(cls) -> Select[str, str, int]:
+        """Select how many orders are counted."""
+        return select(
+            literal("reports"), literal("orders counted"), func.coalesce(func.sum(cls.orders_counted), 0)
+        )
+
 
 class EmailDelivery(Base):
     """One mail of a campaign to one address; it has a time of sending if and only if it was sent.
@@ -230,6 +245,12 @@ class EmailDelivery(Base):
     def pending(cls, campaign: str) -> Select[EmailDelivery]:
         """Select the mails of the campaign that are still to be sent."""
         return select(cls).where(cls.campaign == campaign, cls.status == DeliveryStatus.PENDING)
+
+    @classmethod
+    def statuses(cls) -> Select[str, str, int]:
+        """Select how many mails of which campaign stand where."""
+        what = literal("mails of ", String) + cls.campaign
+        return select(what, cast(cls.status, String), func.count()).group_by(cls.campaign, cls.status)
 
     @classmethod
     def recipients(cls, campaign: str) -> Select[str]:

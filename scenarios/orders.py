@@ -10,7 +10,7 @@ from harness import ContinuableJob, Enumerator, IterationJob, Step, records
 from harness.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
-from scenarios.database import clear, count, fill, ids
+from scenarios.database import clear, count, create, fill, ids
 from scenarios.models import Order
 
 
@@ -74,4 +74,6 @@ scenario = Scenario(
     count=lambda: len(ids(Order.pending())),
     judge=judge,
     close=services.dispose,
+    create=create,
+    statuses=Order.statuses,
 )

@@ -15,8 +15,8 @@ from harness import ContinuableJob, Enumerator, IterationJob, Step, nested, reco
 from harness.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
-from scenarios.database import clear, fill, ids
-from scenarios.models import Customer, Order
+from scenarios.database import clear, create, fill, ids
+from scenarios.models import Customer, CustomerReport, Order
 
 
 def plain(customer_ids: list[int]) -> None:
@@ -98,4 +98,6 @@ scenario = Scenario(
     count=lambda: len(ids(Order.completed())),
     judge=judge,
     close=services.dispose,
+    create=create,
+    statuses=CustomerReport.statuses,
 )

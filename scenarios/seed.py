@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -52,10 +53,17 @@ _SIZES = {size.name: size for size in (TINY, QUICK, FULL)}
 
 
 def size_named(name: str) -> Size:
-    """Return the size of that name.
+    """Return the size of that name, or one such as ``orders=200,mails=50``; what is not named is not there.
 
     :raises ValueError: if there is none.
     """
+    if match := re.fullmatch(r"(?:(?:orders|customers|mails)=\d+,?)+", name):
+        given = {key: int(number) for key, number in re.findall(r"(\w+)=(\d+)", match[0])}
+        if given.get("customers") == 0:
+            raise ValueError(
+                f"found the size {name!r}, somebody must have ordered: allowed are 1 or more customers"
+            )
+        return Size(name, **{"orders": 0, "customers": 1, "mails": 0, **given})
     if name not in _SIZES:
         raise ValueError(f"there is no size {name!r}; use one of {', '.join(_SIZES)}")
     return _SIZES[name]
@@ -84,8 +92,12 @@ def _fill(session: Session, size: Size, random: Random) -> None:
     # The database numbers the rows, so that its sequences know of them.
     new_customers = insert(Customer).returning(Customer.id, sort_by_parameter_order=True)
     customers = session.scalars(new_customers, people[:buyers]).all()
-    session.execute(insert(Order), _orders(size, list(customers), random))
-    session.execute(insert(EmailDelivery), _mails(people[: size.mails]))
+    for table, rows in (
+        (Order, _orders(size, list(customers), random)),
+        (EmailDelivery, _mails(people[: size.mails])),
+    ):
+        if rows:
+            session.execute(insert(table), rows)
     session.commit()
 
 

@@ -94,8 +94,10 @@ class ProcessTrial(Trial):
         return story.fired
 
     def _supervise(self, config: Config) -> None:
-        limit = PLAIN_SECONDS if self.plain and parse(config.interruption).kills else self.limit_seconds
-        until = time.monotonic() + limit
+        # Whose work horse alone died is back at once; nobody takes up what the worker itself was at.
+        left_alone = self.plain and parse(config.interruption).by in {"kill:worker", "kill:both"}
+        limit = PLAIN_SECONDS if left_alone else self.limit_seconds
+        until = time.monotonic() + limit + config.items * config.pace
         worker, failures = self._start(config), 0
         try:
             while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DAY = 24 * 3600
 """Seconds."""
 
+PREFIX = "harness:progress:"
+"""Of the keys, before the id of the job."""
+
 
 class RedisStore(WatchedStore):
     """Keeps progress in Redis, written through and under ``WATCH``.
@@ -27,9 +30,7 @@ class RedisStore(WatchedStore):
     :param prefix: of the key, before the id of the job.
     """
 
-    def __init__(
-        self, connection: Redis, *, ttl: int | None = 30 * DAY, prefix: str = "harness:progress:"
-    ) -> None:
+    def __init__(self, connection: Redis, *, ttl: int | None = 30 * DAY, prefix: str = PREFIX) -> None:
         super().__init__(connection)
         self._ttl, self._prefix = ttl, prefix
 

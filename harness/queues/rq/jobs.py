@@ -20,6 +20,7 @@ from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.execution import Execution, Portion
 from harness.job import Job, find
 from harness.queues.rq import leases
+from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import family_of
 from harness.queues.rq.recovery import forget, queue_of
 from harness.queues.rq.requests import PERFORM, Requests, shutdown
@@ -135,7 +136,8 @@ class _Attempt:
             lease.begun()
         self._begin_round()
         try:
-            ended = self._execution(lease).run()
+            with Recording(self._current) as recording:
+                ended = recording.ended(self._execution(lease, recording).run())
         except ProgressUnavailable as error:
             # Back into the queue, not to fail, and not at once: to claim it does no harm, and no work begins before.
             time.sleep(UNAVAILABLE_SECONDS)
@@ -153,11 +155,11 @@ class _Attempt:
         delay = PARKED if ended.outcome in {"paused", "cancelled"} else ended.delay
         return Interruption(ended.reason or ended.outcome, delay, cancelled=ended.outcome == "cancelled")
 
-    def _execution(self, lease: Lease | None) -> Execution:
+    def _execution(self, lease: Lease | None, recording: Recording) -> Execution:
         asked = overrides.current
         seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
         requests = Requests(self._current.connection, self._current.worker_name)
-        stops: list[StopSource] = [shutdown, throttled(requests, seconds, clock=asked.clock)]
+        stops: list[StopSource] = [recording, shutdown, throttled(requests, seconds, clock=asked.clock)]
         if lease is not None:
             stops += [lease.lost, lease.orphaned]
         _, args, kwargs = self._call

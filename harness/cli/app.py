@@ -1,0 +1,109 @@
+"""The command ``harness`` itself: its help on one screen, its errors in one line, its exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+from redis import RedisError
+
+from harness.cli import demo, explore, judge, prepare, run, steer, watch
+from harness.cli.stopping import Stopped
+from harness.errors import HarnessError
+
+GOOD, BAD_VERDICT, BAD_USAGE, STOPPED = 0, 1, 2, 130
+
+SECTIONS: Sequence[tuple[str, Sequence[tuple[Sequence[click.Command], str]]]] = (
+    ("prepare", (
+        ((prepare.verify,), "Check Python, packages, database, Redis, mail"),
+        ((prepare.init_db,), "Make the tables for progress, and the demo's"),
+        ((prepare.seed,), "Fill the demo's: orders, customers, mails"),
+        ((prepare.reset,), "Drop what init-db and seed have made"),
+    )),
+    ("run", (
+        ((run.enqueue,), "Put a job into a queue"),
+        ((run.worker,), "Work on the jobs of queues"),
+        ((run.run,), "Run a job to its end, interrupted; judge it"),
+        ((demo.demo,), "Show it: orders, reports, emails, compare"),
+    )),
+    ("steer", (
+        ((steer.interrupt,), "Ask, signal or kill a job at work"),
+        ((steer.pause, steer.resume, steer.cancel), "Hold a job, let it go on, end it for good"),
+        ((steer.recover,), "Put the jobs of dead workers back"),
+        ((steer.scale,), "Give a parallel job more or fewer instances"),
+    )),
+    ("watch", (
+        ((watch.status,), "Tables, queues, workers and jobs, now"),
+        ((watch.monitor,), "The same, live, and what a kill would cost now"),
+        ((watch.explain,), "The story of one job on one timeline"),
+    )),
+    ("judge", (
+        ((explore.explore,), "Crash a job everywhere; name the lines at fault"),
+        ((judge.bench,), "Measure what steps and iteration cost"),
+        ((judge.report,), "Make a report of the records of trials"),
+    )),
+)  # fmt: skip
+"""What one wants to do, and the commands for it; those in one line of the help belong together."""
+
+
+class Commands(click.Group):
+    """The group: every error is one line that helps."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help, 24 lines of 80 columns at most."""
+        formatter.write(
+            f"Usage: {ctx.command_path} COMMAND [OPTIONS] …    long jobs that survive a deploy\n\n"
+        )
+        for section, rows in SECTIONS:
+            for index, (commands, text) in enumerate(rows):
+                names = ", ".join(str(command.name) for command in commands)
+                formatter.write(f"{section if index == 0 else '':8}{names:22} {text}\n")
+        formatter.write(
+            "\nharness COMMAND --help has examples. Exit: 0 good, 1 bad verdict, 2 bad usage.\n"
+            'Completion: eval "$(_HARNESS_COMPLETE=bash_source harness)" (zsh_, fish_source)\n'
+        )
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run, and end the process with the exit code."""
+        kwargs["standalone_mode"] = False
+        try:
+            code: Any = super().main(*args, **kwargs)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "harness"
+            _say(f"{_one_line(error.format_message())} See {command} --help")
+            sys.exit(BAD_USAGE)
+        except HarnessError as error:
+            _say(str(error))
+            sys.exit(BAD_USAGE)
+        except RedisError as error:
+            _say(f"the connection to Redis broke: {type(error).__name__}: {error}")
+            sys.exit(BAD_USAGE)
+        except (click.Abort, Stopped) as stopped:
+            _say(str(stopped) or "stopped")
+            sys.exit(STOPPED)
+        sys.exit(code if isinstance(code, int) else GOOD)
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if line.endswith((".", "?", "!")) else f"{line}."
+
+
+def _say(text: str) -> None:
+    click.echo(f"harness: {' '.join(text.split())}", err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Interrupt long jobs, resume them, and say whether anything was lost or done twice."""
+    if "" not in sys.path:  # a user's jobs are found from where the command is given, as with python -m
+        sys.path.insert(0, "")
+
+
+for _, rows in SECTIONS:
+    for commands, _ in rows:
+        for command in commands:
+            main.add_command(command)

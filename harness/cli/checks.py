@@ -1,0 +1,188 @@
+"""What ``harness verify`` looks at: each check says what it found, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import smtplib
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import redis
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.cli.settings import DATABASE, engine_of, first_line, shown
+from harness.errors import UsageError
+from harness.servers import find_postgresql, find_redis
+from harness.stores.sql import TABLES
+
+DISTRIBUTION = "job-continuation-harness"
+OLDEST = (3, 11)
+SECONDS = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check has found.
+
+    :ivar state: ``ok``; ``note`` where it works without; ``bad`` where something must be mended.
+    :ivar mend: how; empty where nothing need be.
+    """
+
+    name: str
+    state: str
+    found: str
+    mend: str = ""
+
+
+def checks(redis_url: str, redis_named: bool, database_url: str | None) -> Iterator[Check]:
+    """Make all checks, one after the other.
+
+    :param redis_named: whether somebody has named that Redis; only then it must answer.
+    """
+    yield _python()
+    yield from _packages()
+    yield _database(database_url)
+    yield _redis(redis_url, redis_named)
+    yield _servers()
+    yield _mail(os.environ.get("HARNESS_SMTP"))
+    yield _writing()
+
+
+def _python() -> Check:
+    found = platform.python_version()
+    if sys.version_info < OLDEST:
+        return Check("Python", "bad", found, f"use Python {OLDEST[0]}.{OLDEST[1]} or newer")
+    return Check("Python", "ok", found)
+
+
+def _packages() -> Iterator[Check]:
+    try:
+        wanted = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        yield Check(
+            "packages", "bad", f"{DISTRIBUTION} is not installed", f"pip install '{DISTRIBUTION}[test]'"
+        )
+        return
+    found, missing = [], []
+    for each in wanted:
+        name, least = _wanted(each)
+        try:
+            there = version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+            continue
+        if _numbers(there) < _numbers(least):
+            missing.append(f"{name}>={least} (found {there})")
+        else:
+            found.append(f"{name} {there}")
+    if missing:
+        yield Check(
+            "packages", "bad", "missing: " + ", ".join(missing), f"pip install '{DISTRIBUTION}[test]'"
+        )
+    else:
+        yield Check("packages", "ok", ", ".join(found))
+
+
+def _wanted(requirement: str) -> tuple[str, str]:
+    match = re.match(r"([\w.-]+)[^>;]*(?:>=([\d.]+))?", requirement)
+    return (match[1], match[2] or "0") if match else (requirement, "0")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)[:3]]
+
+
+def _database(url: str | None) -> Check:
+    if not url:
+        return Check(
+            "database", "note", f"{DATABASE} is not set: run, demo and tests make SQLite files of their own",
+            f"for seed and worker: export {DATABASE}=sqlite:///demo.db",
+        )  # fmt: skip
+    try:
+        engine = engine_of(url)
+    except UsageError as error:
+        return Check("database", "bad", str(error), f"correct {DATABASE}")
+    name = engine.url.render_as_string(hide_password=True)
+    try:
+        there = sa.inspect(engine).has_table(TABLES.progress.name)
+    except SQLAlchemyError as error:
+        return Check("database", "bad", f"{name}: {first_line(error)}", "start it, or correct the URL")
+    finally:
+        engine.dispose()
+    if not there:
+        return Check(
+            "database", "note", f"{name} answers; it has no tables for progress", "harness init-db --demo"
+        )
+    return Check("database", "ok", f"{name} answers; it has the tables for progress")
+
+
+def _redis(url: str, named: bool) -> Check:
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=SECONDS) as connection:
+            info = connection.info()
+    except (redis.RedisError, ValueError) as error:
+        if named:
+            mend = "start it, or correct HARNESS_REDIS_URL"
+            return Check("Redis", "bad", f"{shown(url)}: {type(error).__name__}", mend)
+        return Check(
+            "Redis", "note", f"none at {shown(url)}: run and demo use a private one, or fakeredis in their process",
+            "for enqueue, worker and monitor: start a Redis, or export HARNESS_REDIS_URL=redis://…",
+        )  # fmt: skip
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        return Check(
+            "Redis", "bad", f"{shown(url)} answers, but may throw keys away ({policy})",
+            "redis-cli config set maxmemory-policy noeviction",
+        )  # fmt: skip
+    return Check("Redis", "ok", f"{shown(url)} answers, version {info.get('redis_version', '?')}")
+
+
+def _servers() -> Check:
+    found = [str(program) for program in (find_redis(), find_postgresql()) if program]
+    if find_redis() is None:
+        return Check(
+            "servers", "note", "no redis-server on the path: trials run embedded, and nothing is killed in them",
+            "install Redis or Valkey",
+        )  # fmt: skip
+    return Check("servers", "ok", f"trials can start their own: {', '.join(found)}")
+
+
+def _mail(peer: str | None) -> Check:
+    if not peer:
+        return Check(
+            "mail", "note", "HARNESS_SMTP is not set: run, demo and tests bring a mail server of their own",
+            "for the emails of a worker: export HARNESS_SMTP=127.0.0.1:2525",
+        )  # fmt: skip
+    host, _, port = peer.rpartition(":")
+    if not host or not port.isdecimal():
+        return Check("mail", "bad", f"HARNESS_SMTP is {peer!r}", "make it host:port, such as 127.0.0.1:2525")
+    try:
+        with smtplib.SMTP(host, int(port), local_hostname="localhost", timeout=SECONDS):
+            return Check("mail", "ok", f"{peer} answers")
+    except (OSError, smtplib.SMTPException) as error:
+        return Check(
+            "mail",
+            "bad",
+            f"{peer}: {first_line(error)}",
+            "start a mail server there, or correct HARNESS_SMTP",
+        )
+
+
+def _writing() -> Check:
+    refused = []
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            refused.append(f"{folder}: {error.strerror}")
+    if refused:
+        return Check("files", "bad", "; ".join(refused), "make it writable, or go elsewhere")
+    return Check("files", "ok", "this folder and the temporary one can be written")

@@ -1,0 +1,158 @@
+"""``harness demo``: four shows, automated and narrated, with real workers where a Redis server is installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from harness import lab, render
+from harness.cli.run import line
+from harness.cli.script import COMPARED, COMPARED_PACE, DEMOS, FAST_PACE, Act, Demo, compared
+from harness.cli.settings import DATABASE, engine_of, scenario_named
+from harness.cli.stopping import HardStop, saying
+from harness.compare import comparison
+from harness.durability import parse as parse_durability
+from harness.interruptions import parse
+from harness.lab import Lab
+from harness.monitor import LiveLine, Tables, TrialBar
+from harness.scenario import Scenario
+from harness.servers import find_redis
+
+READING_SECONDS = 2.5
+PACKAGES = ("rq", "redis", "sqlalchemy", "fakeredis")
+REAL = "real workers on a private Redis, SQLite; Ctrl-C ends it all"
+EMBEDDED = (
+    "no Redis server: one process and fakeredis, where a job is stopped and nothing is killed; Ctrl-C ends it"
+)
+KEPT = "nothing was kept: the demo's servers, tables and mails were its own"
+
+
+@click.command()
+@click.argument("which", type=click.Choice([*DEMOS, "compare"]))
+@click.option("--pace", type=click.Choice(["talk", "fast"]), default="talk", show_default=True,
+              help="For an audience, or in seconds.")  # fmt: skip
+@click.option(
+    "--embedded", is_flag=True, help="Without real workers, also where a Redis server is installed."
+)
+@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"),
+              show_default=True, help="Where compare writes its report.")  # fmt: skip
+def demo(which: str, pace: str, embedded: bool, folder: Path) -> None:
+    """Show it: orders (30 s), reports (45 s), emails (1 min), compare (2 min).
+
+    With a Redis server on the path the workers are real processes, and are killed; without one all is in this
+    process, and is stopped politely: so is compare, if it shall be fast. Exit code 1 if a job with checkpoints lost
+    anything.
+
+    \b
+    harness demo orders
+    harness demo compare --to reports
+    harness demo emails --pace fast --embedded
+    """
+    real = find_redis() is not None and not embedded
+    fast = pace == "fast"
+    if which == "compare":
+        good = _compare(real and not fast, FAST_PACE if fast else COMPARED_PACE, folder)
+    else:
+        good = _show(DEMOS[which], real, fast=fast)
+    sys.exit(0 if good else 1)
+
+
+def _show(shown: Demo, real: bool, *, fast: bool) -> bool:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+    scenario, good = scenario_named(shown.scenario), True
+    _say(console, shown.intro, fast=fast)
+    console.print(f"[dim]({REAL if real else EMBEDDED})[/dim]\n")
+    with _laboratory(real, FAST_PACE if fast else shown.pace, lambda: None) as laboratory:
+        for number, act in enumerate(shown.acts, 1):
+            console.print(f"[bold]{number}. {act.form.upper()}[/bold]")
+            _say(console, act.words, fast=fast)
+            record = _perform(laboratory, scenario, act, real, console)
+            console.print(f"   [dim]{record['interruption']}, {record['durability']}[/dim]")
+            console.print(f"   {_outcome(record, shown.effect)}\n")
+            good = good and (act.form == "plain" or (record["completed"] and not record["lost"]))
+    console.print(shown.outro)
+    return good
+
+
+def _say(console: Console, words: str, *, fast: bool) -> None:
+    console.print(words)
+    if not fast and console.is_terminal:
+        threading.Event().wait(READING_SECONDS)
+
+
+def _outcome(record: dict[str, Any], effect: tuple[str, str]) -> str:
+    items, done = effect
+    told = []
+    if not record["completed"]:
+        told.append("[bold red]never finished[/bold red]")
+    if record["lost"]:
+        told.append(f"[bold red]{record['lost']:,} {items} were lost[/bold red]")
+    if record["duplicated"]:
+        told.append(f"[bold red]{record['duplicated']:,} {items} were {done} twice[/bold red]")
+        if record["duplicated_by_key"] == 0:
+            told.append("a receiver who knows the Message-ID sees none of it")
+    if record["verdict"] == "exactly once":
+        told.append(f"[bold green]all {record['items']:,} {items} were {done} exactly once[/bold green]")
+    return f"{'; '.join(told)}, in {record['executions']} executions, {record['elapsed_s']:.1f} s"
+
+
+def _perform(laboratory: Lab, scenario: Scenario, act: Act, real: bool, console: Console) -> dict[str, Any]:
+    durability = parse_durability(act.durability) if act.durability else None
+    with laboratory.prepared(scenario, act.form, durability) as trial:
+        tables = Tables(engine_of(os.environ[DATABASE]), [scenario.statuses()] if scenario.statuses else [])
+        try:
+            with LiveLine(console, lambda: _standing(tables)):
+                return trial.run(parse(act.interruption(real=real)))
+        finally:
+            tables.close()
+
+
+def _standing(tables: Tables) -> str:
+    counts, _ = tables.count()
+    told = [
+        f"{what}: " + ", ".join(f"{number:,} {status}" for status, number in sorted(statuses.items()))
+        for what, statuses in counts.items()
+    ]
+    return "   " + "; ".join(told)
+
+
+def _compare(real: bool, pace: float, folder: Path) -> bool:
+    acts, records, good = compared(real=real), [], True
+    bar = TrialBar(len(acts) * len(COMPARED), Console(stderr=True), lines=0)
+    with ExitStack() as stack:
+        stack.callback(bar.stop)
+        laboratory = stack.enter_context(_laboratory(real, pace, bar.stop))
+        for scenario in map(scenario_named, COMPARED):
+            for act in acts:
+                interruption = parse(act.interruption(real=real))
+                durability = parse_durability(act.durability) if act.durability else None
+                record = laboratory.run(scenario, act.form, interruption, durability)
+                records.append(record)
+                good = good and (act.form == "plain" or (record["completed"] and not record["lost"]))
+                click.echo(line(record))
+                bar.advance(f"{scenario.name} {act.form} {interruption.name}")
+    made = comparison(lab.environment("quick", pace, PACKAGES), records)
+    folder.mkdir(parents=True, exist_ok=True)
+    render.write(made, folder)
+    click.echo(f"\n{render.text(made)}\n\nWritten: {folder / 'comparison.html'}; open it in a browser.")
+    return good
+
+
+@contextmanager
+def _laboratory(real: bool, pace: float, leave: Any) -> Iterator[Lab]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(saying(KEPT))
+        laboratory = stack.enter_context(Lab(folder, pace=pace, broker="redis" if real else "fakeredis"))
+        if not real:
+            stack.enter_context(HardStop(folder, KEPT, leave))
+        yield laboratory

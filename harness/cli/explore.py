@@ -1,0 +1,104 @@
+"""``harness explore``: crash a job everywhere, and say which line loses or doubles what."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from harness import explore as exploring
+from harness import job
+from harness import scenario as scenarios
+from harness.cli.settings import arguments_of
+from harness.cli.stopping import saying
+from harness.explore.scenarios import seeded
+
+
+@click.command()
+@click.argument("name")
+@click.argument("arguments", nargs=-1)
+@click.option(
+    "--trial", "trials", multiple=True, help="Run just this one, such as crash:commit#12; may be repeated."
+)
+@click.option("--sample", type=click.IntRange(1), help="Try at most so many of each sort; all by default.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON, one a line.")
+@click.option("--first", is_flag=True, help="Stop at the first finding.")
+@click.option(
+    "--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default."
+)
+@click.option("--size", default="tiny", show_default=True, help="Of a scenario's data.")
+def explore(
+    name: str,
+    arguments: Sequence[str],
+    trials: Sequence[str],
+    *,
+    forms: Sequence[str],
+    size: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Crash a job everywhere, and say which line loses or doubles what.
+
+    NAME is a job class or any function that uses SQLAlchemy, Redis or SMTP, such as shop.jobs:charge; ARGUMENTS are
+    JSON values. Or it is a module with a scenario.
+
+    \b
+    harness explore shop.jobs:charge 17
+    harness explore shop.jobs:charge 17 --trial crash:commit#12
+    harness explore scenarios.reports --form steps --sample 20
+    """
+    found = job.find(name)
+    chosen = [exploring.parse(each) for each in trials] or None
+    scenario = getattr(found, "scenario", found)
+    good = True
+    with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
+        if isinstance(scenario, scenarios.Scenario):
+            for form in forms or scenarios.FORMS:
+                options["command"] = f"harness explore {name} --form {form} --size {size} --trial {{trial}}"
+                with seeded(scenario, size):
+                    given = [scenario.arguments()] if form == "plain" else []
+                    good = _explored(scenario.forms[form], given, chosen, options, as_json=as_json) and good
+        else:
+            good = _explored(found, arguments_of(arguments), chosen, options, as_json=as_json)
+    sys.exit(0 if good else 1)
+
+
+class _Bar:
+    """A progress bar with the time left, on a terminal; made when it is known how long."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def __call__(self, done: int, planned: int, trial: str) -> None:
+        """Show how far it is."""
+        if self._bar is None:
+            self._bar = click.progressbar(length=planned, label="trials", file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.length, self._bar.label = planned, trial
+        self._bar.update(done - self._bar.pos)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def _explored(
+    found: Any, arguments: Sequence[Any], chosen: Any, options: dict[str, Any], *, as_json: bool
+) -> bool:
+    with exploring.Explorer(found, *arguments, **options) as explorer:
+        verdict = explorer.run(chosen)
+    options["progress"].end()
+    click.echo(json.dumps(verdict.record) if as_json else verdict.text())
+    return verdict.good

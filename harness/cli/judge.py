@@ -1,0 +1,117 @@
+"""Judge: bench, report."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from harness import lab, render
+from harness.cli.settings import json_option, scenario_named
+from harness.cli.stopping import HardStop
+from harness.compare import Comparison, comparison
+from harness.errors import UsageError
+from harness.interruptions import parse
+from harness.monitor import TrialBar
+from harness.scenario import FORMS, Scenario
+
+
+@click.command()
+@click.argument("name", default="scenarios.orders")
+@click.option(
+    "--rounds", type=click.IntRange(2), default=7, show_default=True, help="Of each form, taking turns."
+)
+@click.option("--size", default="quick", show_default=True, help="Of the scenario's data.")
+@json_option
+def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
+    """Measure what the forms of a scenario cost when nothing interrupts them, against the plain loop.
+
+    The time is that of a whole run from the queue to its end, an item's share of it. The ratio is that of the
+    medians; where the ranges overlap, it says little.
+
+    \b
+    harness bench
+    harness bench scenarios.emails --rounds 15 --size full --json
+    """
+    scenario = scenario_named(name)
+    costs = _measured(scenario, rounds, size)
+    plain = statistics.median(costs["plain"])
+    rows = [
+        {
+            "scenario": scenario.name, "form": form, "rounds": rounds, "median_us": statistics.median(each),
+            "least_us": min(each), "most_us": max(each), "ratio": statistics.median(each) / plain,
+        }
+        for form, each in costs.items()
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    click.echo(f"{'form':10} {'µs an item':>12} {'least':>10} {'most':>10} {'to plain':>9}")
+    for row in rows:
+        click.echo(
+            f"{row['form']:10} {row['median_us']:12,.1f} {row['least_us']:10,.1f} {row['most_us']:10,.1f} "
+            f"{row['ratio']:9.2f}"
+        )
+
+
+@click.command()
+@click.argument("records", type=click.Path(path_type=Path))
+@click.option("--benchmarks", type=click.Path(path_type=Path), help="What pytest --benchmark-json wrote.")
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=Path("reports"), show_default=True)
+def report(records: Path, benchmarks: Path | None, folder: Path) -> None:
+    """Make comparison.json, .md and .html of RECORDS, which pytest --records wrote, and print the table.
+
+    \b
+    harness report reports/records.json --benchmarks reports/benchmarks.json
+    """
+    data = _read_json(records)
+    if not isinstance(data, dict) or not {"environment", "runs"} <= set(data):
+        raise UsageError(f"{records} holds no records; allowed is what pytest --records wrote")
+    measured = _read_json(benchmarks) if benchmarks else None
+    made: Comparison = comparison(data["environment"], data["runs"], measured)
+    folder.mkdir(parents=True, exist_ok=True)
+    render.write(made, folder)
+    click.echo(render.text(made))
+    click.echo(f"\nWritten: {folder / 'comparison.html'}, comparison.md and comparison.json beside it.")
+
+
+def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[float]]:
+    """Return microseconds an item of each round, by form; the first round, which warms up, is not counted."""
+    costs: dict[str, list[float]] = {form: [] for form in FORMS}
+    bar = TrialBar((rounds + 1) * len(FORMS), Console(stderr=True))
+    with tempfile.TemporaryDirectory() as folder:
+        stop = HardStop(Path(folder), "nothing was kept", bar.stop)
+        with lab.Lab(Path(folder), size=size) as laboratory, stop:
+            try:
+                for number in range(rounds + 1):
+                    for form in _turn(FORMS, number):
+                        record = laboratory.run(scenario, form, parse("none"))
+                        if number:
+                            costs[form].append(record["elapsed_s"] / record["items"] * 1e6)
+                        bar.advance(form)
+            finally:
+                bar.stop()
+    return costs
+
+
+def _turn(forms: Sequence[str], number: int) -> list[str]:
+    """Let each form come first in turn, so that none profits from its place."""
+    first = number % len(forms)
+    return [*forms[first:], *forms[:first]]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: no such file; run pytest with --records or --benchmark-json first"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,166 @@
+"""Check and prepare: verify, init-db, seed, reset."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import click
+from click.core import ParameterSource
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+
+from harness.cli.checks import checks
+from harness.cli.settings import (
+    connected,
+    database,
+    database_option,
+    json_option,
+    queue_at,
+    queue_option,
+    redis_option,
+    scenario_named,
+    scenario_option,
+)
+from harness.cli.stopping import saying
+from harness.errors import UsageError
+from harness.monitor import Tables
+from harness.scenario import Scenario
+from harness.stores.sql import SqlStore
+
+SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
+
+
+@click.command()
+@redis_option
+@database_option
+@json_option
+@click.pass_context
+def verify(context: click.Context, redis_url: str, database_url: str | None, as_json: bool) -> None:
+    """Check what is installed and what answers, and say how to mend the rest.
+
+    A note is something that the commands can do without. Exit code 1 if something must be mended.
+
+    \b
+    harness verify
+    harness verify --redis redis://cache:6379 --json
+    """
+    named = context.get_parameter_source("redis_url") is not ParameterSource.DEFAULT
+    found = list(checks(redis_url, named, database_url))
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in found]))
+    else:
+        for check in found:
+            click.echo(f"{SIGNS[check.state]} {check.name}: {check.found}")
+            if check.mend:
+                click.echo(f"     -> {check.mend}")
+    sys.exit(any(check.state == "bad" for check in found))
+
+
+@click.command("init-db")
+@database_option
+@click.option("--demo", is_flag=True, help="Also the tables of the scenarios.")
+@scenario_option
+def init_db(database_url: str | None, demo: bool, names: Sequence[str]) -> None:
+    """Make the tables for the progress of jobs, where they are not there yet.
+
+    \b
+    harness init-db --database sqlite:///demo.db --demo
+    harness init-db --database postgresql+psycopg://me@localhost/shop
+    """
+    with database(database_url) as engine:
+        SqlStore(engine).create()
+        click.echo("made: the tables for the progress of jobs")
+        if demo:
+            for scenario in _distinct(names):
+                if scenario.create is not None:
+                    _closing(scenario, scenario.create)
+                click.echo(f"made: the tables of {scenario.name}")
+
+
+@click.command()
+@click.argument("size", default="quick")
+@click.option("--orders", type=click.IntRange(0), metavar="N", help="Pending orders, in place of SIZE.")
+@click.option("--customers", type=click.IntRange(1), metavar="N", help="Customers with orders to report on.")
+@click.option("--mails", type=click.IntRange(0), metavar="N", help="Mails to send.")
+@database_option
+@scenario_option
+@json_option
+def seed(
+    size: str, database_url: str | None, names: Sequence[str], as_json: bool, **numbers: int | None
+) -> None:
+    """Fill the empty tables: SIZE is quick, full, or what the options say.
+
+    The rows are the same whenever and wherever they are made. The demo's scenarios share their tables, so the first
+    one named fills them.
+
+    \b
+    harness seed quick --database sqlite:///demo.db
+    harness seed --orders 2000 --customers 50 --mails 500
+    """
+    given = {name: number for name, number in numbers.items() if number is not None}
+    if given:
+        size = ",".join(f"{name}={number}" for name, number in given.items())
+    scenario = scenario_named(names[0])
+    with saying("nothing was kept: the rows are one transaction"), database(database_url) as engine:
+        try:
+            _closing(scenario, lambda: scenario.seed(size))
+        except IntegrityError:
+            raise UsageError("the tables have rows already; run `harness reset` first") from None
+        counts = _counted(engine, names)
+        if as_json:
+            click.echo(json.dumps(counts))
+        else:
+            for what, statuses in counts.items():
+                click.echo(
+                    f"{what}: " + ", ".join(f"{number:,} {status}" for status, number in statuses.items())
+                )
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--jobs", is_flag=True, help="Also throw away what waits in the queue.")
+@database_option
+@redis_option
+@queue_option
+@scenario_option
+def reset(
+    *, yes: bool, jobs: bool, database_url: str | None, redis_url: str, queue_name: str, names: Sequence[str]
+) -> None:
+    """Drop the tables that init-db and seed have made, with all that is in them.
+
+    \b
+    harness reset --database sqlite:///demo.db
+    harness reset --yes --jobs
+    """
+    with database(database_url) as engine:
+        where = engine.url.render_as_string(hide_password=True)
+        if not yes:
+            click.confirm(
+                f"Drop the demo's tables and the progress of all jobs in {where}?", abort=True, err=True
+            )
+        for scenario in _distinct(names):
+            _closing(scenario, scenario.clear)
+        SqlStore(engine).drop()
+        click.echo(f"dropped: the tables of the scenarios and of progress in {where}")
+    if jobs:
+        with connected(redis_url) as connection:
+            click.echo(f"thrown away: {queue_at(connection, queue_name).empty()} jobs of queue {queue_name}")
+
+
+def _distinct(names: Sequence[str]) -> list[Scenario]:
+    return [scenario_named(name) for name in dict.fromkeys(names)]
+
+
+def _closing(scenario: Scenario, action: Callable[[], object]) -> None:
+    try:
+        action()
+    finally:
+        scenario.close()
+
+
+def _counted(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    selects = [each.statuses() for each in _distinct(names) if each.statuses is not None]
+    return Tables(engine, selects).count()[0]

@@ -1,0 +1,111 @@
+"""What the demos tell and do: acts, each a form of a scenario, an interruption, and what to say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+KILLED, ASKED = "kill:horse", "signal:TERM"
+
+
+@dataclass(frozen=True)
+class Act:
+    """One run of a scenario before the audience.
+
+    :ivar words: said before it. :ivar where: when the interruption comes.
+    :ivar real: what it is with real workers. :ivar embedded: what it is where no process can be killed.
+    :ivar durability: in place of the job's own.
+    """
+
+    words: str
+    form: str
+    where: str
+    real: str = ASKED
+    embedded: str = ASKED
+    durability: str | None = None
+
+    def interruption(self, *, real: bool) -> str:
+        """Return its name."""
+        kind = self.real if real else self.embedded
+        return f"{kind}@{self.where}" if kind else self.where
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo.
+
+    :ivar scenario: by dotted name. :ivar pace: seconds an item, for an audience.
+    :ivar effect: what one item is, and what happens to it, as in ``17 orders were paid twice``.
+    """
+
+    scenario: str
+    intro: str
+    effect: tuple[str, str]
+    acts: tuple[Act, ...]
+    pace: float
+    outro: str
+
+
+DEMOS: Mapping[str, Demo] = {
+    "orders": Demo(
+        "scenarios.orders",
+        "61 orders wait to be paid. In the middle of them a deploy comes: the job is told to stop, and after a grace "
+        "period it is killed.",
+        ("orders", "paid"),
+        (
+            Act("The loop that everybody writes. It does not hear the signal, so it is killed at order 20, and RQ "
+                "starts it again: at order 1.", "plain", "count:20", real=KILLED),
+            Act("The same in steps. SIGTERM reaches the worker; the job stops at its next checkpoint, is back in the "
+                "queue, and goes on at order 21.", "steps", "count:20"),
+            Act("By iteration, and this time without any warning: SIGKILL to the worker and its child, at order 33. "
+                "Work and cursor are one transaction.", "iteration", "count:33", real="kill:both", embedded="",
+                durability="with_transaction()"),
+        ),
+        0.1,
+        "Next: harness demo reports, or harness run scenarios.orders --broker redis --interrupt kill:both@count:20",
+    ),
+    "reports": Demo(
+        "scenarios.reports",
+        "50 customers, and a report that adds up the orders of each: nested, so the cursor is a pair, customer and "
+        "order. An order counted twice is a wrong total.",
+        ("orders", "counted"),
+        (
+            Act("The loop, killed at 40 per cent and started again.", "plain", "progress:40%", real=KILLED),
+            Act("In steps, told to stop at 40 per cent, in the middle of a customer.", "steps", "progress:40%"),
+            Act("By iteration, killed at 60 per cent; the sum and the cursor are committed together.", "iteration",
+                "progress:60%", real="kill:both", embedded="", durability="with_transaction()"),
+        ),
+        0.06,
+        "Each total was compared with one SQL aggregate over the same orders. Next: harness demo emails",
+    ),
+    "emails": Demo(
+        "scenarios.emails",
+        "500 mails in batches of 50, over real SMTP. No transaction covers a mail that has left the house; what can be "
+        "had is few copies, and copies that a receiver recognises.",
+        ("recipients", "sent a mail"),
+        (
+            Act("The loop, killed at mail 120 and started again.", "plain", "count:120", real=KILLED),
+            Act("In steps, told to stop at mail 120: the batch is finished first.", "steps", "count:120"),
+            Act("By iteration, killed in the middle of a batch. The batch comes again, but every mail is marked as "
+                "sent in the database, so at most the one in flight is sent twice, with the same Message-ID.",
+                "iteration", "count:230", real=KILLED, embedded="", durability="every(items=50)"),
+        ),
+        0.034,
+        "Next: harness demo compare, which puts it all into one report",
+    ),
+}  # fmt: skip
+
+COMPARED = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
+COMPARED_PACE = 0.012
+FAST_PACE = 0.002
+
+
+def compared(*, real: bool) -> list[Act]:
+    """Return the acts of the comparison, the same for each scenario."""
+    acts = [Act("", form, "none", real="", embedded="") for form in ("plain", "steps", "iteration")]
+    acts.append(Act("", "plain", "progress:40%", real=KILLED))
+    for form in ("steps", "iteration"):
+        acts.append(Act("", form, "progress:40%"))
+        if real:
+            acts.append(Act("", form, "progress:40%", real=KILLED, durability="with_transaction()"))
+    return acts

@@ -1,0 +1,162 @@
+"""What several commands are told: which Redis, queue and database, which scenarios, whether as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import redis
+import sqlalchemy as sa
+from rq import Queue
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from harness import job
+from harness.errors import UsageError
+from harness.scenario import Scenario
+
+REDIS_URL = "redis://localhost:6379"
+DEMO = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
+CONNECT_SECONDS = 5
+DATABASE = "HARNESS_DATABASE_URL"
+
+redis_option = click.option(
+    "--redis", "redis_url", envvar="HARNESS_REDIS_URL", default=REDIS_URL, show_envvar=True, metavar="URL",
+    show_default=True, help="Where RQ's queues are.",
+)  # fmt: skip
+queue_option = click.option(
+    "--queue", "queue_name", default="default", show_default=True, metavar="NAME", help="Which queue."
+)
+database_option = click.option(
+    "--database", "database_url", envvar=DATABASE, show_envvar=True, metavar="URL",
+    help="Where the tables are, such as sqlite:///demo.db.",
+)  # fmt: skip
+scenario_option = click.option(
+    "--scenario", "names", multiple=True, default=DEMO, metavar="NAME",
+    help="Whose tables: a module with a scenario; the demo's by default. May be repeated.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@contextmanager
+def connected(url: str) -> Iterator[redis.Redis]:
+    """Yield a connection to a Redis that answers.
+
+    :raises UsageError: in one line, without a password, if it does not.
+    """
+    try:
+        connection = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS)
+    except ValueError as error:
+        raise UsageError(
+            f"{shown(url)!r} is no URL of a Redis ({error}); allowed is one such as {REDIS_URL}"
+        ) from None
+    with connection:
+        try:
+            connection.ping()
+        except redis.RedisError as error:
+            raise UsageError(
+                f"no Redis answers at {shown(url)} ({type(error).__name__}); start one, or name another with --redis "
+                "or HARNESS_REDIS_URL"
+            ) from None
+        yield connection
+
+
+def queue_at(connection: redis.Redis, name: str) -> Queue:
+    """Return a queue as our jobs need it."""
+    return Queue(name, connection=connection, serializer="json")
+
+
+@contextmanager
+def database(url: str | None) -> Iterator[sa.Engine]:
+    """Yield the engine of a database that answers; jobs find it in the environment meanwhile.
+
+    :raises UsageError: in one line, without a password, if there is none.
+    """
+    if not url:
+        raise UsageError(
+            f"no database is named; give --database or set {DATABASE}, for example to sqlite:///demo.db"
+        )
+    engine = engine_of(url)
+    try:
+        with engine.connect():
+            pass
+    except SQLAlchemyError as error:
+        raise UsageError(
+            f"the database {engine.url.render_as_string(hide_password=True)} cannot be reached: {first_line(error)}"
+        ) from None
+    try:
+        with environment(**{DATABASE: url}):
+            yield engine
+    finally:
+        engine.dispose()
+
+
+def engine_of(url: str) -> sa.Engine:
+    """Return an engine that nobody has tried yet.
+
+    :raises UsageError: if the URL names no database that can be used here.
+    """
+    try:
+        return sa.create_engine(url)
+    except (ArgumentError, ImportError) as error:
+        raise UsageError(
+            f"the database URL cannot be used: {first_line(error)}; allowed is one such as sqlite:///demo.db"
+        ) from None
+
+
+@contextmanager
+def environment(**variables: str | None) -> Iterator[None]:
+    """Let variables of the environment hold meanwhile, for jobs that read them; None leaves one as it is."""
+    asked = {name: value for name, value in variables.items() if value is not None}
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def scenario_named(name: str) -> Scenario:
+    """Return a scenario by the dotted name of it, or of its module.
+
+    :raises UsageError: if there is none.
+    """
+    found = job.find(name)
+    scenario = getattr(found, "scenario", found)
+    if not isinstance(scenario, Scenario):
+        raise UsageError(f"{name!r} is no scenario; allowed is a module with one, such as scenarios.orders")
+    return scenario
+
+
+def arguments_of(texts: Sequence[str]) -> list[Any]:
+    """Return arguments that were typed: JSON, or else the text itself, so that a str needs no quotes."""
+    values = []
+    for text in texts:
+        try:
+            values.append(json.loads(text))
+        except ValueError:
+            values.append(text)
+    return values
+
+
+def shown(url: str) -> str:
+    """Return a URL without its password."""
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError:
+        return "the URL given"
+    return url if not password else url.replace(f":{password}@", ":***@")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,236 @@
+"""Steer jobs from another terminal: interrupt, pause, resume, cancel, recover, scale."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+
+import click
+from redis import Redis
+from rq.job import Job as RQJob
+
+from harness.cli.settings import connected, json_option, queue_at, redis_option
+from harness.cli.stopping import saying
+from harness.errors import UsageError
+from harness.queues import rq
+from harness.queues.rq.history import Pulse, history
+from harness.queues.rq.overview import JobView, Watcher, WorkerView
+from harness.queues.rq.recovery import is_ours
+
+SIGNALS = ("TERM", "INT")
+VICTIMS = ("horse", "worker")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@click.option("--flag", is_flag=True, help="Ask politely, through Redis, wherever it runs; the default.")
+@click.option("--signal", "signal_name", type=click.Choice(SIGNALS), help="To its worker, as a deploy does.")
+@click.option(
+    "--kill",
+    "victim",
+    type=click.Choice(VICTIMS),
+    help="SIGKILL to the process that works, or to its worker.",
+)
+@click.option("--reason", default="requested", show_default=True, help="With --flag.")
+@redis_option
+def interrupt(
+    *, job_id: str, flag: bool, signal_name: str | None, victim: str | None, reason: str, redis_url: str
+) -> None:
+    """Interrupt a job that is at work now. It goes on when its turn comes again.
+
+    JOB is an id, or the beginning of one. Signals reach workers on this machine only.
+
+    \b
+    harness interrupt 2f4e19
+    harness interrupt 2f4e19 --signal TERM
+    harness interrupt 2f4e19 --kill horse
+    """
+    if flag + bool(signal_name) + bool(victim) > 1:
+        raise UsageError("choose one of --flag, --signal and --kill")
+    with connected(redis_url) as connection:
+        job = the_job(connection, job_id)
+        running = _at_work(connection, job)
+        if not (signal_name or victim):
+            rq.request_stop(connection, job.id, reason)
+            click.echo(f"asked job {job.id} to stop at its next checkpoint ({reason})")
+            return
+        worker = _worker_here(connection, running)
+        assert worker.pid is not None  # noqa: S101 - _worker_here has looked
+        if victim == "horse":
+            pid, number = _horse(connection, job.id, worker.pid), signal.SIGKILL
+        else:
+            pid, number = worker.pid, signal.SIGKILL if victim else signal.Signals[f"SIG{signal_name}"]
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError) as error:
+            raise UsageError(f"process {pid} of job {job.id} cannot be signalled: {error.strerror}") from None
+        click.echo(f"sent {number.name} to {victim or 'worker'} {pid} of job {job.id}")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@redis_option
+def pause(job_id: str, redis_url: str) -> None:
+    """Have a job stop at its next checkpoint, and not go on before `harness resume`.
+
+    \b
+    harness pause 2f4e19
+    """
+    with connected(redis_url) as connection:
+        job = _ours(the_job(connection, job_id))
+        _not_over(job)
+        rq.pause(connection, job.id)
+        click.echo(f"job {job.id} pauses at its next checkpoint, or before it starts")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@redis_option
+def resume(job_id: str, redis_url: str) -> None:
+    """Let a paused job go on where it stopped.
+
+    \b
+    harness resume 2f4e19
+    """
+    with connected(redis_url) as connection:
+        job = _ours(the_job(connection, job_id))
+        if rq.resume(queue_at(connection, job.origin), job.id):
+            click.echo(f"job {job.id} is back in queue {job.origin}")
+        else:
+            click.echo(f"job {job.id} had not paused; a pause that was asked for is taken back")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@redis_option
+def cancel(job_id: str, redis_url: str) -> None:
+    """End a job for good at its next checkpoint, or before it starts; its progress is kept.
+
+    \b
+    harness cancel 2f4e19
+    """
+    with connected(redis_url) as connection:
+        job = _ours(the_job(connection, job_id))
+        _not_over(job)
+        rq.cancel(connection, job.id)
+        click.echo(f"job {job.id} is cancelled at its next checkpoint, or before it starts")
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Go on until Ctrl-C.")
+@redis_option
+@json_option
+def recover(keep: bool, redis_url: str, as_json: bool) -> None:
+    """Put the jobs of dead workers back into their queues.
+
+    Our workers do this by themselves; it is for those who have none of them running. A job that nobody has held a
+    lease for is put back by a later look: use --keep, or run it again after a while.
+
+    \b
+    harness recover
+    harness recover --keep
+    """
+    with connected(redis_url) as connection:
+        back = rq.recover(connection)
+        if as_json:
+            click.echo(json.dumps(back))
+        else:
+            click.echo(
+                "\n".join(f"job {job_id} is back in its queue" for job_id in back)
+                or "no job of a dead worker"
+            )
+        if keep:
+            with saying("whoever was recovered is in its queue"):
+                rq.keep_recovering(connection, threading.Event())
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@click.argument("instances", type=int)
+@redis_option
+def scale(job_id: str, instances: int, redis_url: str) -> None:
+    """Have a parallel job go on with more or fewer instances.
+
+    JOB is the id that was enqueued, without an instance's number.
+
+    \b
+    harness scale 2f4e19 8
+    """
+    with connected(redis_url) as connection:
+        rq.scale(connection, job_id, instances)
+        click.echo(f"job {job_id} goes on with {instances} instances")
+
+
+def the_job(connection: Redis, job_id: str) -> RQJob:
+    """Return a job by its id, or by the beginning of one that the monitor shows.
+
+    :raises UsageError: if there is none, or several.
+    """
+    found = queue_at(connection, "default").fetch_job(job_id)
+    if found is not None:
+        return found
+    ids = [job.id for job in Watcher(connection).look().jobs if job.id.startswith(job_id)]
+    if len(ids) == 1:
+        return RQJob.fetch(ids[0], connection=connection, serializer="json")
+    if ids:
+        raise UsageError(
+            f"{job_id!r} is the beginning of several jobs: {', '.join(ids[:4])}; give more of it"
+        )
+    raise UsageError(f"there is no job {job_id!r}; `harness status` lists those there are")
+
+
+def _ours(job: RQJob) -> RQJob:
+    if not is_ours(job):
+        raise UsageError(
+            f"job {job.id} is no ContinuableJob or IterationJob: it has no checkpoint where it could stop"
+        )
+    return job
+
+
+def _not_over(job: RQJob) -> None:
+    status = job.get_status(refresh=False)
+    if status in {"finished", "canceled", "failed", "stopped"}:
+        raise UsageError(f"job {job.id} is over: {status}")
+
+
+def _at_work(connection: Redis, job: RQJob) -> JobView:
+    for each in Watcher(connection, [job.origin], [job.id]).look().jobs:
+        if each.id == job.id and each.status == "started":
+            return each
+    raise UsageError(
+        f"job {job.id} is not at work now: {job.get_status()}; `harness pause` holds one that waits"
+    )
+
+
+def _worker_here(connection: Redis, job: JobView) -> WorkerView:
+    for worker in Watcher(connection).look().workers:
+        if worker.name == job.worker:
+            if worker.host != socket.gethostname():
+                raise UsageError(
+                    f"the worker of job {job.id} is on {worker.host}, this is {socket.gethostname()}; "
+                    "signals stay on a machine, --flag reaches it"
+                )
+            if worker.pid is not None:
+                return worker
+    raise UsageError(f"the worker of job {job.id} is not registered any more; --flag reaches whoever runs it")
+
+
+def _horse(connection: Redis, job_id: str, worker_pid: int) -> int:
+    pulse: Pulse | None = history(connection, job_id)[1]
+    if pulse is None:
+        raise UsageError(
+            f"job {job_id} has not told which process works on it; kill its worker, or use --flag"
+        )
+    if pulse.pid == worker_pid:
+        raise UsageError(f"the worker of job {job_id} has no process for it: use --kill worker")
+    # A pid may have been given to somebody else since: it must still be that worker's child.
+    asked = subprocess.run(  # noqa: S603 - a number
+        ["/bin/ps", "-o", "ppid=", "-p", str(pulse.pid)], capture_output=True, text=True, check=False
+    )
+    if asked.stdout.strip() != str(worker_pid):
+        raise UsageError(f"process {pulse.pid}, which worked on job {job_id}, is gone; try again in a second")
+    return pulse.pid

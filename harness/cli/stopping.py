@@ -1,0 +1,80 @@
+"""Ctrl-C: nothing is left behind, and the last line says what was kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+STOPPED = 130
+"""What shells call a process that Ctrl-C has ended."""
+
+
+class Stopped(Exception):
+    """Ctrl-C; the message says what was kept."""
+
+
+@contextmanager
+def saying(kept: str | Callable[[], str]) -> Iterator[None]:
+    """At Ctrl-C, say what was kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; {kept if isinstance(kept, str) else kept()}") from None
+
+
+class HardStop:
+    """Ends this process at Ctrl-C although an RQ worker in it would take the signal for its own.
+
+    The worker of an embedded trial handles SIGINT like any worker: its job stops, and the trial starts the next.
+    So the signal is heard beside the handler: Python writes its number into a socket that a thread reads. The process
+    then ends at once, as one that is killed: what is in the folder goes, private servers notice by themselves.
+
+    :param folder: all that this process has made.
+    :param kept: what the last line says. :param leave: called before that, such as to take a bar away.
+    :ivar expected: whether a SIGINT is the trial's own.
+    """
+
+    def __init__(self, folder: Path, kept: str, leave: Callable[[], object]) -> None:
+        self._folder, self._kept, self._leave = folder, kept, leave
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._thread = threading.Thread(target=self._watch, name="harness-ctrl-c", daemon=True)
+        self._before = -1
+        self.expected = False
+
+    def __enter__(self) -> HardStop:
+        self._before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is KeyboardInterrupt:
+            self._thread.join()  # it ends the process, and says why
+        signal.set_wakeup_fd(self._before)
+        self._writer.close()
+        self._thread.join()
+        self._reader.close()
+
+    def _watch(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGALRM})
+        while numbers := self._reader.recv(16):
+            if signal.SIGINT in numbers and not self.expected:
+                self._end()
+
+    def _end(self) -> None:
+        self._leave()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        sys.stderr.write(f"harness: stopped; {self._kept}\n")
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(STOPPED)

@@ -1,0 +1,184 @@
+"""Watch: status, monitor, explain."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from redis import Redis, RedisError
+from rich.console import Console
+
+from harness import explain as explaining
+from harness.cli.settings import (
+    connected,
+    database_option,
+    engine_of,
+    json_option,
+    redis_option,
+    scenario_named,
+    scenario_option,
+    shown,
+)
+from harness.cli.steer import the_job
+from harness.cli.stopping import saying
+from harness.errors import UsageError
+from harness.monitor import LiveScreen, Monitor, Snapshot, Tables, draw, summary
+from harness.queues.rq.history import history
+from harness.queues.rq.overview import Watcher
+from harness.stores.redis import RedisStore
+from harness.stores.rq_meta import RQMetaStore
+
+FASTEST = 0.25
+"""Seconds between two refreshes, at least."""
+LINE_SECONDS = 10.0
+
+queues_option = click.option(
+    "--queue", "queues", multiple=True, metavar="NAME", help="Which; all by default."
+)
+watching = (redis_option, database_option, queues_option, scenario_option, json_option)
+
+
+def watched(command: Any) -> Any:
+    """Give a command the options that say what is watched."""
+    for option in reversed(watching):
+        command = option(command)
+    return command
+
+
+@click.command()
+@watched
+def status(
+    redis_url: str, database_url: str | None, queues: Sequence[str], names: Sequence[str], as_json: bool
+) -> None:
+    """Print once what there is: jobs, rows of the database by status, queues, workers.
+
+    \b
+    harness status
+    harness status --json | jq '.jobs[] | {id, done, total}'
+    """
+    with connected(redis_url) as connection, _monitor(connection, database_url, queues, names) as watching:
+        _print(watching.refresh(), shown(redis_url), as_json=as_json)
+
+
+@click.command()
+@watched
+@click.option("--once", is_flag=True, help="Print one screen, and leave.")
+@click.option("--every", type=click.FloatRange(min=FASTEST), default=0.5, show_default=True, metavar="SECONDS",
+              help="How often to look.")  # fmt: skip
+def monitor(
+    *,
+    redis_url: str,
+    database_url: str | None,
+    queues: Sequence[str],
+    names: Sequence[str],
+    as_json: bool,
+    once: bool,
+    every: float,
+) -> None:
+    """Watch jobs at work, on whatever machine: how far, how fast, and what a kill would cost now.
+
+    "Killed now, it would repeat 212 items, 0.8 s" is what the job has done since its progress was last saved. It
+    costs the job nothing: a thread beside it tells once a second. Without a terminal there is a line every 10 s.
+
+    \b
+    harness monitor
+    harness monitor --queue urgent --every 0.25
+    harness monitor --once --json
+    """
+    where = shown(redis_url)
+    with connected(redis_url) as connection, _monitor(connection, database_url, queues, names) as watching:
+        if once:
+            _print(watching.refresh(), where, as_json=as_json)
+            return
+        console = Console()
+        with saying("the jobs go on; only the watching has ended"):
+            if as_json:
+                for snapshot in _snapshots(watching, every):
+                    click.echo(json.dumps(snapshot.to_data()))
+            elif console.is_terminal:
+                _live(watching, where, every, console)
+            else:
+                for snapshot in _snapshots(watching, max(every, LINE_SECONDS)):
+                    click.echo(summary(snapshot))
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@click.option(
+    "--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also draw it into FILE."
+)
+@redis_option
+@json_option
+def explain(job_id: str, svg: Path | None, redis_url: str, as_json: bool) -> None:
+    """Tell the story of a job: its executions, why each ended, what was repeated, where the time went.
+
+    JOB is an id, or the beginning of one. The last 100 executions are remembered, for 30 days.
+
+    \b
+    harness explain 2f4e19
+    harness explain 2f4e19 --svg story.svg
+    """
+    with connected(redis_url) as connection:
+        job = the_job(connection, job_id)
+        entries, pulse = history(connection, job.id)
+        seconds, micros = connection.time()
+        progress = RedisStore(connection).load(job.id) or RQMetaStore(connection).load(job.id)
+    if not entries:
+        raise UsageError(
+            f"job {job.id} has no history: it is {job.get_status(refresh=False)} and has not begun, or is none of ours"
+        )
+    told = explaining.story(
+        job.id, job.description or "", entries, pulse, now=seconds + micros / 1e6, progress=progress
+    )
+    click.echo(json.dumps(told.to_data()) if as_json else explaining.text(told))
+    if svg is not None:
+        try:
+            svg.write_text(explaining.svg(told), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{svg} cannot be written: {error.strerror}") from None
+        click.echo(f"written: {svg}", err=True)
+
+
+@contextmanager
+def _monitor(
+    connection: Redis, database_url: str | None, queues: Sequence[str], names: Sequence[str]
+) -> Iterator[Monitor]:
+    with ExitStack() as stack:
+        tables = None
+        if database_url:
+            selects = [each.statuses() for each in map(scenario_named, names) if each.statuses is not None]
+            tables = Tables(engine_of(database_url), selects)
+            stack.callback(tables.close)
+        yield Monitor(Watcher(connection, queues), tables)
+
+
+def _snapshots(watching: Monitor, every: float) -> Iterator[Snapshot]:
+    pause = threading.Event()
+    while True:
+        yield watching.refresh()
+        pause.wait(every)
+
+
+def _live(watching: Monitor, where: str, every: float, console: Console) -> None:
+    pause, snapshot = threading.Event(), watching.refresh()
+    with LiveScreen(console) as screen:
+        while True:
+            screen.show(snapshot, where, "Ctrl-C ends the watching")
+            pause.wait(every)
+            try:
+                snapshot = watching.refresh()
+            except RedisError as error:
+                screen.show(snapshot, where, f"no answer from Redis ({type(error).__name__}), trying again")
+                pause.wait(every)
+
+
+def _print(snapshot: Snapshot, where: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(snapshot.to_data()))
+    else:
+        Console(width=80, highlight=False).print(draw(snapshot, where))

@@ -1,0 +1,166 @@
+"""What the entries of a history tell: one part for each execution, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.progress import Progress
+    from harness.queues.rq.history import Entry, Pulse
+
+
+@dataclass(frozen=True)
+class Part:
+    """One execution. Times are seconds since the story began.
+
+    :ivar start_s: when it began. :ivar end_s: when it ended; of one that died, its last sign of life; else now.
+    :ivar outcome: as in the history, or ``died``, or ``running``. :ivar reason: why it ended so.
+    :ivar began_at: items that were safe when it began. :ivar came_to: items when it ended; None if nobody knows.
+    :ivar repeated: items of the one before that it had to do again.
+    :ivar waited_s: seconds in the queue before it.
+    :ivar unnoticed_s: seconds before that, in which nobody knew that the one before had died.
+    """
+
+    epoch: int
+    start_s: float
+    end_s: float
+    outcome: str
+    reason: str | None
+    began_at: int
+    came_to: int | None
+    repeated: int
+    waited_s: float
+    unnoticed_s: float
+    worker: str
+    durability: str
+
+    @property
+    def items(self) -> int | None:
+        """Items done in it, repeated ones included."""
+        return None if self.came_to is None else max(0, self.came_to - self.began_at)
+
+    @property
+    def lasted_s(self) -> float:
+        """How long it was at work."""
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that is known of a job.
+
+    :ivar state: how it stands now. :ivar began_at: seconds of the Redis server's clock at the beginning of the story.
+    :ivar forgotten: executions before the first that is remembered.
+    :ivar total_s: from its first place in the queue to its end, or to now.
+    :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: dead, and nobody knew.
+    :ivar repeated_s: seconds of the work that went into items that were done before; about.
+    """
+
+    job_id: str
+    description: str
+    state: str
+    began_at: float
+    forgotten: int
+    done: int
+    total: int | None
+    parts: tuple[Part, ...]
+    total_s: float
+    working_s: float
+    waiting_s: float
+    unnoticed_s: float
+    repeated: int
+    repeated_s: float
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return asdict(self)
+
+
+def story(
+    job_id: str,
+    description: str,
+    entries: Sequence[Entry],
+    pulse: Pulse | None,
+    *,
+    now: float,
+    progress: Progress | None = None,
+) -> Story:
+    """Put the entries together.
+
+    :param entries: of one job, the oldest first; at least one start among them.
+    :param now: seconds of the Redis server's clock.
+    :param progress: as it is stored, if it is in Redis.
+    """
+    starts = sorted((each for each in entries if each.what == "start"), key=lambda each: each.epoch)
+    ends = {each.epoch: each for each in entries if each.what == "end"}
+    first = starts[0]
+    began_at = min(first.at, first.enqueued_at or first.at)
+    parts: list[Part] = []
+    for index, start in enumerate(starts):
+        following = starts[index + 1] if index + 1 < len(starts) else None
+        parts.append(
+            _part(start, following, ends.get(start.epoch), pulse, now=now, began_at=began_at, before=parts)
+        )
+    last = parts[-1]
+    done = max([last.came_to or last.began_at, progress.done if progress else 0])
+    totals = [each.total for each in entries if each.total is not None]
+    return Story(
+        job_id=job_id, description=description, state=_state(last, progress), began_at=began_at,
+        forgotten=first.epoch - 1, done=done, total=totals[-1] if totals else None, parts=tuple(parts),
+        total_s=last.end_s, working_s=sum(part.lasted_s for part in parts),
+        waiting_s=sum(part.waited_s for part in parts), unnoticed_s=sum(part.unnoticed_s for part in parts),
+        repeated=sum(part.repeated for part in parts), repeated_s=_repeated_s(parts),
+    )  # fmt: skip
+
+
+def _part(
+    start: Entry,
+    following: Entry | None,
+    end: Entry | None,
+    pulse: Pulse | None,
+    *,
+    now: float,
+    began_at: float,
+    before: Sequence[Part],
+) -> Part:
+    outcome, reason, ended_at, came_to = "died", None, start.at, None
+    if end is not None:
+        outcome, reason, ended_at, came_to = end.outcome, end.reason, end.at, end.done
+    elif following is not None:
+        sign = following.died
+        if sign is not None and sign.epoch == start.epoch:
+            ended_at, came_to = max(start.at, sign.at), sign.done
+    else:
+        outcome, ended_at = "running", now
+        if pulse is not None and pulse.epoch == start.epoch:
+            came_to = pulse.done
+    last = before[-1] if before else None
+    free_at = began_at + last.end_s if last else began_at
+    # The clocks of two machines: nothing waits before it was free, or after it has begun.
+    queued_at = min(max(start.enqueued_at or free_at, free_at), start.at)
+    died_before = last is not None and last.outcome == "died"
+    waited_from = queued_at if died_before else free_at
+    return Part(
+        epoch=start.epoch, start_s=start.at - began_at, end_s=max(ended_at, start.at) - began_at, outcome=outcome,
+        reason=reason, began_at=start.done, came_to=came_to,
+        repeated=max(0, last.came_to - start.done) if last and last.came_to is not None else 0,
+        waited_s=max(0.0, start.at - waited_from), unnoticed_s=max(0.0, queued_at - free_at) if died_before else 0.0,
+        worker=start.worker, durability=start.durability,
+    )  # fmt: skip
+
+
+def _state(last: Part, progress: Progress | None) -> str:
+    if last.outcome == "running" and progress is not None and progress.ended >= last.epoch:
+        return progress.state
+    return last.outcome
+
+
+def _repeated_s(parts: Sequence[Part]) -> float:
+    seconds = 0.0
+    for before, part in pairwise(parts):
+        if part.repeated and before.items:
+            seconds += before.lasted_s * min(1.0, part.repeated / before.items)
+    return seconds

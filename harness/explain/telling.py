@@ -1,0 +1,115 @@
+"""A story as lines of a terminal, 80 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.explain.story import Part, Story
+
+WIDTH = 80
+BAR = 44
+"""Columns of the time axis."""
+SHOWN = 12
+"""Executions that are drawn; of more, the first and the last."""
+DARK, LIGHT = "█", "·"
+
+
+def text(story: Story) -> str:
+    """Tell a story."""
+    return "\n".join(line[:WIDTH].rstrip() for line in _lines(story))
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its word, in the plural where it must be."""
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def seconds(value: float) -> str:
+    """Return a time as people say it."""
+    if value < 10:
+        return f"{value:.2f} s"
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def headline(story: Story) -> str:
+    """Return the story in one sentence."""
+    of = "" if story.total is None or story.total == story.done else f" of {story.total:,}"
+    executions = counted(story.parts[-1].epoch, "execution")
+    return f"{story.state}: {story.done:,}{of} items in {executions}, {seconds(story.total_s)}"
+
+
+def how(part: Part) -> str:
+    """Return how an execution ended, and why."""
+    return f"{part.outcome}: {part.reason}" if part.reason and part.reason != part.outcome else part.outcome
+
+
+def detail(part: Part) -> str:
+    """Return what an execution did, in words."""
+    did = (
+        "nobody knows how far it came"
+        if part.items is None
+        else f"{counted(part.items, 'item')} in {seconds(part.lasted_s)}"
+    )
+    told = [did]
+    if part.repeated:
+        told.append(f"{part.repeated:,} of them again")
+    if part.unnoticed_s:
+        told.append(f"the death before it was noticed after {seconds(part.unnoticed_s)}")
+    if part.waited_s >= 0.01:
+        told.append(f"waited {seconds(part.waited_s)}")
+    return ", ".join(told)
+
+
+def where_time_went(story: Story) -> list[tuple[str, float]]:
+    """Return what the time was spent on, as (words, seconds); together they are all of it."""
+    shares = [
+        ("at work", story.working_s - story.repeated_s),
+        ("on items done before", story.repeated_s),
+        ("waiting in the queue", story.waiting_s),
+        ("dead, and nobody knew", story.unnoticed_s),
+    ]
+    return [(words, value) for words, value in shares if value > 0]
+
+
+def _lines(story: Story) -> Iterator[str]:
+    yield f"{story.description} ({story.job_id})"
+    yield headline(story)
+    yield ""
+    if story.forgotten:
+        yield f"   {counted(story.forgotten, 'earlier execution')}: not remembered any more"
+    yield _axis(story.total_s)
+    parts = story.parts
+    if len(parts) > SHOWN:
+        half = SHOWN // 2
+        for part in parts[:half]:
+            yield from _told(part, story)
+        yield f"     … {len(parts) - 2 * half:,} executions more, all of them in --json …"
+        parts = parts[-half:]
+    for part in parts:
+        yield from _told(part, story)
+    yield ""
+    yield "where the time went"
+    whole = story.total_s or 1.0
+    for words, value in where_time_went(story):
+        yield f"  {words:22} {seconds(value):>12} {value / whole:5.0%}"
+
+
+def _axis(total: float) -> str:
+    end = seconds(total)
+    return f"     0{end:>{BAR - 1}}"
+
+
+def _told(part: Part, story: Story) -> Iterator[str]:
+    whole = story.total_s or 1.0
+    left = min(BAR - 1, int(part.start_s / whole * BAR))
+    right = max(left + 1, min(BAR, round(part.end_s / whole * BAR)))
+    waited = min(left, max(0, round((part.waited_s + part.unnoticed_s) / whole * BAR)))
+    bar = " " * (left - waited) + LIGHT * waited + DARK * (right - left)
+    yield f"{part.epoch:4} {bar:{BAR}} {how(part)}"
+    yield f"     {detail(part)}"

@@ -1,0 +1,26 @@
+"""What people see while jobs run. Beside the commands the only importer of rich.
+
+* :mod:`harness.monitor.snapshot`: what is to be seen, read from Redis and the database: numbers, no drawing.
+* :mod:`harness.monitor.tables`: how many rows of the database stand where.
+* :mod:`harness.monitor.screen`: a snapshot as lines, and the live screen.
+* :mod:`harness.monitor.bar`: the progress bar.
+"""
+
+from harness.monitor.bar import ItemBar, LiveLine, TrialBar
+from harness.monitor.screen import LiveScreen, draw, lines, summary
+from harness.monitor.snapshot import JobRow, Monitor, Snapshot
+from harness.monitor.tables import Tables
+
+__all__ = [
+    "ItemBar",
+    "JobRow",
+    "LiveLine",
+    "LiveScreen",
+    "Monitor",
+    "Snapshot",
+    "Tables",
+    "TrialBar",
+    "draw",
+    "lines",
+    "summary",
+]

@@ -1,0 +1,183 @@
+"""What a monitor shows, as numbers: one round trip to Redis and one query a refresh."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.queues.rq.overview import JobView, Overview, Watcher, WorkerView
+
+if TYPE_CHECKING:
+    from harness.monitor.tables import Tables
+    from harness.progress import Progress
+    from harness.queues.rq.history import Entry
+
+SILENT_SECONDS = 4.0
+"""After how long without a pulse a job at work is called silent."""
+
+ACTIVE = {"started", "queued", "scheduled", "deferred"}
+EVENTS = 6
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job, as it is shown.
+
+    :ivar state: RQ's status, or what the job's own progress knows better: ``paused``, ``interrupted``.
+    :ivar done: items, those included that are not saved yet. :ivar saved: those that are safe.
+    :ivar rate: items a second in this execution. :ivar left_s: seconds to the end at that rate.
+    :ivar executions: how many have begun. :ivar crashes: how many of them died.
+    :ivar last_end: how the latest execution ended that did not complete the job. :ivar reason: why.
+    :ivar at_risk: items that would be repeated if it were killed now; None if it is not at work, or does not tell.
+    :ivar at_risk_s: the seconds of work in them. :ivar silent_s: seconds since its pulse, if that is too long.
+    """
+
+    id: str
+    name: str
+    queue: str
+    state: str
+    done: int | None
+    saved: int | None
+    total: int | None
+    rate: float | None
+    left_s: float | None
+    executions: int
+    crashes: int
+    last_end: str | None
+    reason: str | None
+    at_risk: int | None
+    at_risk_s: float | None
+    durability: str | None
+    silent_s: float | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job.
+
+    :ivar at: seconds of the Redis server's clock.
+    """
+
+    at: float
+    job_id: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that is shown at one moment.
+
+    :ivar at: seconds of the Redis server's clock. :ivar queues: how many jobs of which queue are where.
+    :ivar tables: how many rows of the database stand where. :ivar events: the latest, the newest first.
+    """
+
+    at: float
+    jobs: tuple[JobRow, ...]
+    queues: dict[str, dict[str, int]]
+    workers: tuple[WorkerView, ...]
+    tables: dict[str, dict[str, int]]
+    events: tuple[Event, ...]
+
+    @property
+    def active(self) -> bool:
+        """Whether any job is at work or waits."""
+        return any(
+            number for counts in self.queues.values() for name, number in counts.items() if name in ACTIVE
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return asdict(self)
+
+
+class Monitor:
+    """Takes snapshots.
+
+    :param watcher: of the queues. :param tables: of the work's database, if it is to be asked.
+    """
+
+    def __init__(self, watcher: Watcher, tables: Tables | None = None) -> None:
+        self._watcher, self._tables = watcher, tables
+
+    def refresh(self) -> Snapshot:
+        """Look once.
+
+        :raises RedisError: if Redis does not answer.
+        """
+        overview = self._watcher.look()
+        tables, kept = self._count(overview)
+        rows = [_row(job, kept.get(job.id) or job.progress, overview.at) for job in overview.jobs]
+        rows.sort(key=lambda row: row.state != "running")
+        return Snapshot(
+            overview.at, tuple(rows), overview.queues, overview.workers, tables, tuple(_events(overview))
+        )
+
+    def _count(self, overview: Overview) -> tuple[dict[str, dict[str, int]], dict[str, Progress]]:
+        if self._tables is None:
+            return {}, {}
+        # Those that have begun and keep no progress in Redis.
+        elsewhere = [job.id for job in overview.jobs if job.progress is None and job.entries]
+        return self._tables.count(elsewhere)
+
+
+def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
+    # A pulse of an execution that has been replaced, or has ended since, says nothing of the job now.
+    pulse = job.pulse if job.status == "started" else None
+    if pulse is not None and progress is not None and pulse.epoch < progress.epoch:
+        pulse = None
+    done = pulse.done if pulse else progress.done if progress else None
+    total = (pulse.total if pulse else None) or (progress.total if progress else None)
+    rate = pulse.rate if pulse else None
+    left = (total - done) / rate if rate and total is not None and done is not None else None
+    end = next(
+        (each for each in reversed(job.entries) if each.what == "end" and each.outcome != "completed"), None
+    )
+    silent = now - pulse.at if pulse and now - pulse.at > SILENT_SECONDS else None
+    return JobRow(
+        id=job.id, name=_name(job, progress), queue=job.queue, state=_state(job, progress), done=done,
+        saved=pulse.saved if pulse else progress.done if progress else None, total=total, rate=rate,
+        left_s=left, executions=progress.epoch if progress else 0, crashes=progress.crashes if progress else 0,
+        last_end=end.outcome if end else None, reason=end.reason if end else None,
+        at_risk=pulse.done - pulse.saved if pulse else None, at_risk_s=pulse.unsaved_s if pulse else None,
+        durability=pulse.durability if pulse else None, silent_s=silent,
+    )  # fmt: skip
+
+
+def _name(job: JobView, progress: Progress | None) -> str:
+    if job.description:
+        return job.description
+    return progress.job.rpartition(":")[2] if progress else job.id
+
+
+def _state(job: JobView, progress: Progress | None) -> str:
+    """Say in one word where the job stands: RQ parks what is paused among the scheduled."""
+    if job.status == "started":
+        return "running"
+    if progress is not None and job.status in {"scheduled", "queued"}:
+        if progress.state in {"paused", "cancelled"} and job.status == "scheduled":
+            return progress.state
+        if progress.state == "interrupted":
+            return "interrupted" if job.status == "queued" else "delayed"
+    return job.status
+
+
+def _events(overview: Overview) -> list[Event]:
+    told = [
+        Event(entry.at, job.id, what)
+        for job in overview.jobs
+        for entry in job.entries
+        for what in _told(entry)
+    ]
+    return sorted(told, key=lambda event: -event.at)[:EVENTS]
+
+
+def _told(entry: Entry) -> list[str]:
+    if entry.what == "end":
+        why = f" ({entry.reason})" if entry.reason else ""
+        return [f"{entry.outcome}{why} at {entry.done:,} items"]
+    begun = f"execution {entry.epoch} " + (
+        "started" if entry.epoch == 1 else f"goes on at {entry.done:,} items"
+    )
+    if entry.died is not None:
+        begun += f"; the one before died at {entry.died.done:,} or later"
+    return [begun]

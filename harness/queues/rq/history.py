@@ -1,0 +1,259 @@
+"""What became of each execution of a job, and where the present one is: for people who watch, not for the job.
+
+Beside the progress, which must not grow with interruptions (C26), a job has two keys:
+
+* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
+  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept, for 30 days.
+* ``harness:pulse:<job id>``: how far the execution at work is, written by a thread of its own once a second. The job is
+  not asked and does not wait: the thread reads the numbers that the hot path counts anyway. That is why nothing
+  here subscribes to events: while somebody does, an event is made of every item.
+
+Nothing depends on either. Death before the entry of a start: that execution is not told of. Death before the entry of
+an end: its pulse stays, and the next start tells from it how far it had come. An answer lost: the entry may be there
+twice, and reading takes the first. An error of Redis is logged, and the job goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+from rq.utils import as_text
+
+from harness import overrides
+from harness.queues.rq.leases import Beat
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from redis import Redis
+    from redis.client import Pipeline
+    from rq.job import Job as RQJob
+
+    from harness.execution import Ended, Execution
+    from harness.progress import Position
+
+EXECUTIONS = 100
+"""How many executions of a job are remembered."""
+
+TTL = 30 * 24 * 3600
+"""Seconds that they are, after the last entry."""
+
+PULSE_SECONDS = 1.0
+"""How often a job at work tells where it is."""
+
+_HISTORY, _PULSE = "harness:history:{}", "harness:pulse:{}"
+
+log = logging.getLogger("harness.rq")
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """Where an execution at work was when it last told.
+
+    :ivar at: seconds of the Redis server's clock. :ivar epoch: of the execution.
+    :ivar done: items done in all executions. :ivar saved: how many of them are safe.
+    :ivar unsaved_s: seconds since progress was last saved.
+    :ivar elapsed_s: seconds since the execution began. :ivar items: done in it.
+    :ivar pid: of the process that does the work, on *host*. :ivar parent: of the worker that waits for it.
+    """
+
+    at: float
+    epoch: int
+    done: int
+    saved: int
+    unsaved_s: float
+    elapsed_s: float
+    items: int
+    total: int | None
+    durability: str
+    worker: str
+    host: str
+    pid: int
+    parent: int
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second in this execution; None before the first."""
+        return self.items / self.elapsed_s if self.items and self.elapsed_s > 0 else None
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None) -> Pulse | None:
+        """Read the stored form; None if there is none, or another release's."""
+        try:
+            return None if text is None else cls(**json.loads(text))
+        except (TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An execution began or ended.
+
+    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"`` or ``"end"``. :ivar done: items by then.
+    :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
+    :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
+    :ivar outcome: of an end: completed, interrupted, paused, cancelled, superseded or failed.
+    """
+
+    at: float
+    what: str
+    epoch: int
+    done: int
+    job: str = ""
+    total: int | None = None
+    worker: str = ""
+    durability: str = ""
+    enqueued_at: float | None = None
+    died: Pulse | None = None
+    outcome: str = ""
+    reason: str | None = None
+
+
+class Recording:
+    """Writes the history of one execution: a context manager around it, and a stop source that never stops.
+
+    It is asked once, before any work, which is when the progress is known; at checkpoints it says nothing.
+    """
+
+    interval = math.inf
+
+    def __init__(self, job: RQJob) -> None:
+        self._job = job
+        self._connection: Redis = job.connection
+        self._execution: Execution | None = None
+        self._beat: Beat | None = None
+        self._offset = self._started = self._runtime_before = 0.0
+        self._epoch = 0
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __call__(self, _: Position) -> None:
+        """Say nothing."""
+
+    def at_start(self, at: Any) -> None:
+        """Write that the execution begins, and have its pulse told from now on."""
+        execution: Execution = at
+        self._execution, self._epoch = execution, execution.progress.epoch
+        self._started, self._runtime_before = execution.clock(), execution.progress.runtime_s
+        try:
+            self._write_start(execution)
+        except RedisError as error:
+            self._excuse(error)
+        self._beat = Beat(f"harness-pulse-{self._job.id}", PULSE_SECONDS, self._tell)
+        self._beat.start()
+
+    def ended(self, ended: Ended) -> Ended:
+        """Write how the execution ended, and return it."""
+        self._end(ended.outcome, ended.reason)
+        return ended
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Write that it failed, if it did."""
+        if kind is not None:
+            self._end("failed", f"{kind.__name__}: {error}")
+
+    def _write_start(self, execution: Execution) -> None:
+        pulse_key, progress = _PULSE.format(self._job.id), execution.progress
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.get(pulse_key)
+            (seconds, micros), left = pipeline.execute()
+        self._offset = seconds + micros / 1e6 - time.monotonic()
+        died = Pulse.from_json(left)
+        enqueued = self._job.enqueued_at
+        entry = {
+            "what": "start", "epoch": self._epoch, "done": progress.done, "job": progress.job, "total": progress.total,
+            "worker": self._job.worker_name or "", "durability": _durability(execution),
+            "enqueued_at": enqueued.timestamp() if enqueued else None, "died": asdict(died) if died else None,
+        }  # fmt: skip
+        with self._connection.pipeline() as pipeline:
+            self._add(pipeline, entry)
+            pipeline.set(pulse_key, self._pulse(execution), ex=TTL)
+            pipeline.execute()
+
+    def _end(self, outcome: str, reason: str | None) -> None:
+        execution, self._execution = self._execution, None
+        if execution is None:
+            return
+        if self._beat is not None:
+            self._beat.close()
+        entry = {
+            "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome, "reason": reason,
+            "total": execution.total,
+        }  # fmt: skip
+        try:
+            with self._connection.pipeline() as pipeline:
+                self._add(pipeline, entry)
+                if outcome != "superseded":  # else the pulse is another execution's
+                    pipeline.delete(_PULSE.format(self._job.id))
+                pipeline.execute()
+        except RedisError as error:
+            self._excuse(error)
+
+    def _add(self, pipeline: Pipeline, entry: dict[str, Any]) -> None:
+        key = _HISTORY.format(self._job.id)
+        pipeline.xadd(key, {"entry": json.dumps(entry)}, maxlen=2 * EXECUTIONS, approximate=False)
+        pipeline.expire(key, TTL)
+
+    def _tell(self) -> None:
+        execution = self._execution
+        if execution is not None:
+            self._connection.set(_PULSE.format(self._job.id), self._pulse(execution), ex=TTL)
+
+    def _pulse(self, execution: Execution) -> str:
+        elapsed = execution.clock() - self._started
+        saved_after = execution.progress.runtime_s - self._runtime_before
+        pulse = Pulse(
+            at=time.monotonic() + self._offset, epoch=self._epoch, done=execution.done, saved=execution.progress.done,
+            unsaved_s=max(0.0, elapsed - saved_after), elapsed_s=elapsed, items=execution.items,
+            total=execution.total, durability=_durability(execution), worker=self._job.worker_name or "",
+            host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
+        )  # fmt: skip
+        return json.dumps(asdict(pulse))
+
+    def _excuse(self, error: RedisError) -> None:
+        log.warning("job %s: its history was not written (%s); it goes on", self._job.id, error)
+
+
+def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
+    """Queue the commands whose two answers :func:`read_history` and :meth:`Pulse.from_json` take."""
+    pipeline.xrevrange(_HISTORY.format(job_id), count=entries)
+    pipeline.get(_PULSE.format(job_id))
+
+
+def read_history(answer: list[tuple[Any, dict[Any, Any]]]) -> list[Entry]:
+    """Return what a stream holds, the oldest first; what another release wrote is left out."""
+    entries: dict[tuple[int, str], Entry] = {}
+    for number, fields in reversed(answer):
+        try:
+            data = json.loads({as_text(name): value for name, value in fields.items()}["entry"])
+            left = data.pop("died", None)
+            died = Pulse(**left) if left else None
+            entry = Entry(at=int(as_text(number).partition("-")[0]) / 1000, died=died, **data)
+        except (KeyError, TypeError, ValueError):
+            continue
+        entries.setdefault((entry.epoch, entry.what), entry)
+    return list(entries.values())
+
+
+def history(connection: Redis, job_id: str) -> tuple[list[Entry], Pulse | None]:
+    """Return what is remembered of a job, the oldest first, and where it is if it is at work."""
+    with connection.pipeline(transaction=False) as pipeline:
+        ask_history(pipeline, job_id)
+        entries, pulse = pipeline.execute()
+    return read_history(entries), Pulse.from_json(pulse)
+
+
+def _durability(execution: Execution) -> str:
+    return str(overrides.current.durability or type(execution.job).durability)
