@@ -15,12 +15,13 @@ from typing import Any
 
 import click
 
+from harness import durability as durabilities
 from harness import explore as exploring
 from harness import interruptions, job, lab, render
 from harness import scenario as scenarios
 from harness.compare import Comparison, comparison
 from harness.errors import HarnessError, UsageError
-from harness.explore.scenarios import seeded
+from harness.explore.scenarios import prepared
 from harness.queues.inline import InlineRun
 
 BAD_VERDICT, BAD_USAGE = 1, 2
@@ -101,6 +102,9 @@ def run(
     "--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default."
 )
 @click.option("--size", default="tiny", show_default=True, help="Of a scenario's data.")
+@click.option(
+    "--durability", help="In place of the job's own, such as 'every(items=5)' or 'with_transaction()'."
+)
 def explore(
     name: str,
     arguments: Sequence[str],
@@ -108,6 +112,7 @@ def explore(
     *,
     forms: Sequence[str],
     size: str,
+    durability: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -122,19 +127,17 @@ def explore(
     harness explore scenarios.reports --form steps --sample 20
     """
     found = job.find(name)
-    chosen = [exploring.parse(each) for each in trials] or None
+    chosen_durability = durabilities.parse(durability) if durability else None
     scenario = getattr(found, "scenario", found)
     good = True
     with _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
             for form in forms or scenarios.FORMS:
-                options["command"] = f"harness explore {name} --form {form} --size {size} --trial {{trial}}"
-                with seeded(scenario, size):
-                    given = [scenario.arguments()] if form == "plain" else []
-                    good = _explored(scenario.forms[form], given, chosen, options, as_json=as_json) and good
+                with prepared(scenario, form, size, chosen_durability) as (what, more):
+                    good = _explored(what, trials, {**options, **more}, as_json=as_json) and good
         else:
-            given = [_argument(each) for each in arguments]
-            good = _explored(found, given, chosen, options, as_json=as_json)
+            what = [found, *(_argument(each) for each in arguments)]
+            good = _explored(what, trials, {**options, "durability": chosen_durability}, as_json=as_json)
     sys.exit(0 if good else BAD_VERDICT)
 
 
@@ -186,11 +189,9 @@ class _Bar:
             self._bar = None
 
 
-def _explored(
-    found: Any, arguments: Sequence[Any], chosen: Any, options: dict[str, Any], *, as_json: bool
-) -> bool:
-    with exploring.Explorer(found, *arguments, **options) as explorer:
-        verdict = explorer.run(chosen)
+def _explored(what: Sequence[Any], trials: Sequence[str], options: dict[str, Any], *, as_json: bool) -> bool:
+    with exploring.Explorer(*what, **options) as explorer:
+        verdict = explorer.run([exploring.parse(each) for each in trials] or None)
     options["progress"].end()
     click.echo(json.dumps(verdict.record) if as_json else verdict.text())
     return verdict.good
