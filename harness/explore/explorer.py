@@ -33,6 +33,7 @@ from harness.probes.steps import at_checkpoint
 if TYPE_CHECKING:
     from harness.durability import Durability
     from harness.explore.outcomes import Difference
+    from harness.progress import Store
 
 Death = Literal["restored", "simulated", "killed"]
 
@@ -95,8 +96,9 @@ class Explorer:
     :param actions: what to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash twice.
     :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
     :param queue: ``inline``, or ``rq`` for RQ's worker in this process, with fakeredis.
-    :param durability: in place of the job's own. :param witnesses: objects outside, see
-        :class:`~harness.explore.world.World`. :param limit: seconds that an execution may last.
+    :param durability: in place of the job's own. :param store: in place of the job's, or of the explorer's.
+    :param witnesses: objects outside, see :class:`~harness.explore.world.World`.
+    :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: told after each trial.
     :param command: repeats a trial, with ``{trial}`` for its name.
     """
@@ -112,6 +114,7 @@ class Explorer:
         pairs: bool = True,
         sample: int | None = None,
         durability: Durability | None = None,
+        store: Store | None = None,
         queue: str = "inline",
         witnesses: Mapping[str, Any] | None = None,
         limit: float = LIMIT_SECONDS,
@@ -127,11 +130,12 @@ class Explorer:
         self._target: Target = (
             RQTarget(job, args, kwargs or {})
             if queue == "rq"
-            else target_of(job, args, kwargs or {}, durability)
+            else target_of(job, args, kwargs or {}, durability, store)
         )
         self._world = World(witnesses or {}, self._target.name.partition(":")[0])
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         self._command = command or f"harness explore {self._target.name}{shown} --trial {{trial}}"
+        self._store = store
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
         self._read = reading(outcome, self._world.contents)
@@ -143,7 +147,7 @@ class Explorer:
         self.recording: Recording | None = None
 
     def __enter__(self) -> Explorer:
-        overrides = Overrides((at_checkpoint,), self._durability, clock=_clock, poll_seconds=0.0)
+        overrides = Overrides((at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0)
         self._stack.callback(self._world.close)
         # What a dead process leaves open is nobody's fault, and thousands of deaths would each be told in the log.
         self._stack.enter_context(warnings.catch_warnings())
@@ -263,7 +267,9 @@ class Explorer:
             go_on.wait()
 
         def first() -> None:
-            execute(self._target, self._world, watch, self._limit)  # how it ends, nobody asks any more
+            # One execution after the other until the point; how the last one ends, nobody asks any more.
+            while not watch.fired and execute(self._target, self._world, watch, self._limit) is False:
+                pass
             paused.set()
 
         memory = self._world.memory
