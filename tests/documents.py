@@ -62,7 +62,7 @@ def run(page: Path, folder: Path) -> None:
         elif block.kind == "python":
             # With as many lines before it as in the page, an error is shown where it is.
             code = "\n" * (block.line - 1) + block.text
-            exec(compile(code, page.name, "exec"), names)  # noqa: S102 - the page's own code
+            exec(compile(code, page.name, "exec", dont_inherit=True), names)  # noqa: S102 - the page's own code
         else:
             _run_commands(block.text, folder)
 
@@ -71,13 +71,16 @@ def _run_commands(text: str, folder: Path) -> None:
     for shown in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, *expected = shown.replace("\\\n", "").splitlines()
         done = subprocess.run(
-            ["bash", "-ec", command], cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False,
-            timeout=COMMAND_SECONDS,
+            ["bash", "-ec", command],  # noqa: S607 - the shell of whoever reads
+            cwd=folder, env=_environment(folder), text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_SECONDS,
         )  # fmt: skip
-        output = done.stdout + done.stderr
+        output = done.stdout
         assert done.returncode == 0, f"$ {command}\n{output}"
         pattern = ".*".join(re.escape(line.strip()).replace("…", ".*?") for line in expected if line.strip())
-        assert re.search(pattern, output, re.DOTALL), f"$ {command}\n{output}\nshown is:\n" + "\n".join(expected)
+        assert re.search(pattern, output, re.DOTALL), f"$ {command}\n{output}\nshown is:\n" + "\n".join(
+            expected
+        )
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -31,7 +31,9 @@ def folder(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> I
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if documents.blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if documents.blocks(page)], ids=lambda page: page.name
+)
 def test_what_a_page_shows_works(page: Path, folder: Path) -> None:
     """All code and all commands of a page, in their order."""
     documents.run(page, folder)

@@ -156,6 +156,14 @@ class TestDurabilities:
             "none of them under with_transaction()"
         ) in showpiece().finding
 
+    def test_the_finding_says_no_more_than_happened(self) -> None:
+        """Where nothing was doubled, nothing is said of who doubled nothing."""
+        again = run("orders", "steps", "kill:horse@count:20", durability="with_transaction()", repeated=1)
+        assert (
+            compared(again).finding
+            == "Killed in 1 run, steps lost nothing and repeated 1 item a run at most."
+        )
+
 
 class TestAdvice:
     """When to use which."""
@@ -176,9 +184,11 @@ class TestAdvice:
         """What is within the spread decides nothing."""
         (same,) = (each for each in advice(sample()) if each.question == "Steps or iteration?")
         assert "the cost does not decide" in same.answer
-        dear = [benchmark("orders", *each) for each in (("plain", 0.1), ("steps", 0.1), ("iteration", 0.2))]
-        (other,) = advice(compared(pytest_benchmark_json={"benchmarks": dear}))
-        assert other.answer.endswith("Cheaper: steps for orders.")
+        for dear, cheap in (("iteration", "steps"), ("steps", "iteration")):
+            costs = {"plain": 0.1, cheap: 0.1, dear: 0.2}
+            entries = [benchmark("orders", *each) for each in costs.items()]
+            (other,) = advice(compared(pytest_benchmark_json={"benchmarks": entries}))
+            assert other.answer.endswith(f"Cheaper: {cheap} for orders.")
 
     def test_without_figures_there_is_none(self) -> None:
         """Nothing is advised of what was not tried."""

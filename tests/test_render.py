@@ -205,8 +205,8 @@ class TestHtml:
             "duplicated items whose effect happened more than once",
             "repeated items run again, whether or not that showed",
             "the lab cuts it off at that item, as the end of a grace period would",
-            "The broker is fakeredis",
-            "The database is a file of SQLite",
+            "the broker is fakeredis",
+            "the database is a file of SQLite",
             "Linux x86_64, 2 CPUs",
             "never finished 54 lost, 7 duplicated",
             "duplicated 20 of 61",
@@ -219,8 +219,8 @@ class TestHtml:
     def test_says_nothing_of_services_that_were_not_used(self) -> None:
         """What is said of fakeredis and SQLite is left out where others were used."""
         seen = Page(render.html(compared(run(broker="redis", database="postgresql")))).seen
-        assert "The broker is fakeredis" not in seen
-        assert "The database is a file of SQLite" not in seen
+        assert "the broker is fakeredis" not in seen
+        assert "the database is a file of SQLite" not in seen
 
     @pytest.mark.parametrize("kind", sorted(set(re.findall(r"(?:^|, )([a-z-]+)", ALLOWED))))
     def test_explains_every_kind_of_interruption(self, kind: str) -> None:

@@ -29,7 +29,7 @@ def page() -> Page:
         "every(items=5) steps 2 3 3 0",
         "at least once, repeated ≤ 5 210 64 48 8 of 9 120 5 2.50 s",
         "25 of 25 interrupted runs ended otherwise than exactly once",
-        "The broker is a Redis server",
+        "the broker is a Redis server",
         "one that went wrong proves that it can",
     ],
 )

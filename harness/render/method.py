@@ -12,19 +12,20 @@ if TYPE_CHECKING:
     from harness.compare import Comparison
 
 _SIMULATED = (
-    "The worker is an RQ worker that runs the job in the process of the test. No process is killed and no machine "
+    "One process: an RQ worker runs the job in the process of the test. No process is killed and no machine "
     "goes away; where a signal is named, a real one is sent to that process.\n"
-    "The plain form has no checkpoint. Where a polite stop is asked of it, the lab cuts it off at that item, as "
+    "The plain form has no checkpoint. Where a polite stop is asked of it there, the lab cuts it off at that item, as "
     "the end of a grace period would, and RQ's Retry starts it again from item 1, a few times at most.\n"
-    "Grace periods and delays before a retry are not waited for, so stops and resumes are quicker here than in "
+    "Grace periods and delays before a retry are not waited for, so stops and resumes are quicker there than in "
     "production."
 ).splitlines()
 _SERVICES = {
-    "redis": "The broker is a Redis server; workers are processes that fork a work horse for each job, are signalled "
-    "and killed, and started again. The dead are noticed after 0.6 s here, after 15 s by default. The plain form is "
-    "killed where it is signalled, at the end of no grace period.",
-    "fakeredis": "The broker is fakeredis: Redis simulated in the memory of that process, without a server.",
-    "sqlite": "The database is a file of SQLite: one writer at a time, without a server.",
+    "redis": "Real workers: the broker is a Redis server; workers are processes that fork a work horse for each job, "
+    "are signalled and killed, and started again. The dead are noticed after 0.6 s here, after 15 s by default. The "
+    "plain form is killed where it is signalled, at the end of no grace period.",
+    "fakeredis": "One process: the broker is fakeredis, Redis simulated in the memory of that process, "
+    "without a server.",
+    "sqlite": "sqlite: the database is a file of SQLite, one writer at a time, without a server.",
 }
 _INTERRUPTIONS = {
     "none": "run undisturbed",
