@@ -28,7 +28,8 @@ def test_nothing_is_lost(
 ) -> None:
     """Nothing is lost, and no more is repeated than what the progress did not hold yet."""
     with prepared(scenario, form, SIZE, durability) as (what, options):
-        verdict = explore(*what, **options, sample=SAMPLE, expect=None)
+        about = (scenario.name, form, str(durability))
+        verdict = explore(*what, **options, about=about, sample=SAMPLE, expect=None)
     assert verdict.verdict.startswith(("exactly once", "at least once")), verdict.text()
     assert not any(finding.trial.startswith("stop:") for finding in verdict.findings), "a stop costs nothing"
 
@@ -41,7 +42,8 @@ def test_work_and_progress_in_one_transaction_are_done_once(
     """At every point, a frozen worker's too; only a mail, which no transaction covers, may go out a second time."""
     expect = "at least once" if scenario is emails.scenario else "exactly once"
     with prepared(scenario, form, SIZE, with_transaction()) as (what, options):
-        verdict = explore(*what, **options, sample=SAMPLE, expect=expect)
+        about = (scenario.name, form, str(with_transaction()))
+        verdict = explore(*what, **options, about=about, sample=SAMPLE, expect=expect)
     assert all("mails: " in finding.what for finding in verdict.findings)
 
 
@@ -49,5 +51,6 @@ def test_work_and_progress_in_one_transaction_are_done_once(
 def test_the_plain_form_fails(explore: Callable[..., Verdict], scenario: Scenario) -> None:
     """A control that cannot fail shows nothing."""
     with prepared(scenario, "plain", SIZE, None) as (what, options):
-        verdict = explore(*what, **options, sample=SAMPLE, expect=None)
+        about = (scenario.name, "plain", "none")
+        verdict = explore(*what, **options, about=about, sample=SAMPLE, expect=None)
     assert verdict.verdict in {"duplicated", "wrong total"}, verdict.text()

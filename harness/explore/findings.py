@@ -119,6 +119,15 @@ class Verdict:
         counts = {"trials": dict(self.trials), "planned": dict(self.planned)}  # asdict() knows no Counter
         return {**asdict(self), **counts, "verdict": self.verdict, "repeated": self.repeated}
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Its figures, as a comparison holds them."""
+        return {
+            "verdict": self.verdict, "points": self.points, "states": self.states, "tried": self.tried,
+            "trials": sum(self.trials.values()), "lines": self.all_lines, "lines_tried": self.lines,
+            "repeated_most": self.repeated, "seconds": round(self.seconds, 3),
+        }  # fmt: skip
+
     def text(self, shown: int = 5) -> str:
         """Return the verdict, its figures and the first findings as lines."""
         lines = [f"{self.job}: {self.verdict}", f"  {self.figures}"]
