@@ -6,14 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from harness.cli import main
-
-
-def harness(*arguments: str) -> Result:
-    """Run a command."""
-    return CliRunner().invoke(main, arguments)
+from tests.commands import harness
 
 
 def test_run_tells_of_each_trial() -> None:
