@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -206,3 +207,17 @@ class SignalledAtDequeue(Worker):
         taken = super()._dequeued(timeout)
         _signal_myself()
         return taken
+
+
+class Endless(IterationJob):
+    """Has no last item; makes a file when it has begun."""
+
+    def build_enumerator(self, path: str, *, cursor: Any) -> Enumerator[int]:
+        """Go through more numbers than anybody waits for."""
+        return items(range(10**9), cursor=cursor)
+
+    def each_iteration(self, item: int, path: str) -> None:
+        """Do one number."""
+        time.sleep(0.01)
+        if item == 3:
+            Path(path).touch()

@@ -13,6 +13,7 @@ from harness.cli import demo, explore, judge, prepare, run, steer, watch
 from harness.cli.stopping import Stopped
 from harness.errors import HarnessError
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 GOOD, BAD_VERDICT, BAD_USAGE, STOPPED = 0, 1, 2, 130
 
 SECTIONS: Sequence[tuple[str, Sequence[tuple[Sequence[click.Command], str]]]] = (
@@ -96,7 +97,11 @@ def _say(text: str) -> None:
     click.echo(f"harness: {' '.join(text.split())}", err=True)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    "harness",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 def main() -> None:
     """Interrupt long jobs, resume them, and say whether anything was lost or done twice."""
     if "" not in sys.path:  # a user's jobs are found from where the command is given, as with python -m

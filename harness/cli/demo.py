@@ -33,7 +33,7 @@ REAL = "real workers on a private Redis, SQLite; Ctrl-C ends it all"
 EMBEDDED = (
     "no Redis server: one process and fakeredis, where a job is stopped and nothing is killed; Ctrl-C ends it"
 )
-KEPT = "nothing was kept: the demo's servers, tables and mails were its own"
+KEPT = "nothing was kept, all of it was the demo's own"
 
 
 @click.command()

@@ -24,7 +24,7 @@ from harness.cli.settings import (
     scenario_named,
     scenario_option,
 )
-from harness.cli.stopping import saying
+from harness.cli.stopping import Stopped, saying
 from harness.errors import UsageError
 from harness.monitor import Tables
 from harness.scenario import Scenario
@@ -137,10 +137,9 @@ def reset(
     """
     with database(database_url) as engine:
         where = engine.url.render_as_string(hide_password=True)
-        if not yes:
-            click.confirm(
-                f"Drop the demo's tables and the progress of all jobs in {where}?", abort=True, err=True
-            )
+        question = f"Drop the demo's tables and the progress of all jobs in {where}?"
+        if not (yes or click.confirm(question, err=True)):
+            raise Stopped("nothing was dropped")
         for scenario in _distinct(names):
             _closing(scenario, scenario.clear)
         SqlStore(engine).drop()

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import rq as rq_package
 from rich.console import Console
+from rq.job import Job as RQJob
 
 from harness import interruptions, job, lab
 from harness import scenario as scenarios
@@ -32,6 +33,7 @@ from harness.cli.stopping import HardStop, saying
 from harness.durability import Durability
 from harness.durability import parse as parse_durability
 from harness.errors import UsageError
+from harness.ledger import marking
 from harness.monitor import ItemBar, TrialBar
 from harness.queues import rq
 from harness.queues.inline import InlineRun
@@ -81,7 +83,7 @@ def enqueue(
         options["retry"] = rq_package.Retry(max=retry)
     with connected(redis_url) as connection:
         queue = queue_at(connection, queue_name)
-        if job_id and queue.fetch_job(job_id):
+        if job_id and RQJob.exists(job_id, connection=connection):
             raise UsageError(
                 f"there is a job {job_id!r} already; choose another id, or see `harness explain {job_id}`"
             )
@@ -105,10 +107,17 @@ def enqueue(
 @click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
 @click.option("--name", help="The worker's name; a new one by default.")
 @click.option("--log", "level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--pace",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Seconds each item lasts that calls mark(); to watch it.",
+)
 @redis_option
 @database_option
 def worker(
     *,
+    pace: float,
     queue_names: Sequence[str],
     kind: str,
     burst: bool,
@@ -124,6 +133,7 @@ def worker(
     \b
     harness worker
     harness worker urgent default --burst
+    harness worker --pace 0.05
     """
     if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise UsageError(f"--log: found {level!r}, allowed are DEBUG, INFO, WARNING, ERROR")
@@ -131,7 +141,8 @@ def worker(
         queues = [queue_at(connection, each) for each in queue_names or ("default",)]
         try:
             working = KINDS[kind](queues, name, connection=connection)
-            working.work(burst=burst, logging_level=level.upper())
+            with marking((lambda _: time.sleep(pace)) if pace else (lambda _: None)):
+                working.work(burst=burst, logging_level=level.upper())
         except ValueError as error:  # RQ's word for a name that is taken
             raise UsageError(str(error)) from None
     click.echo("the worker has left; a job that it was at is back in its queue", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ import threading
 
 import click
 from redis import Redis
+from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
+from rq.serializers import JSONSerializer
 
 from harness.cli.settings import connected, json_option, queue_at, redis_option
 from harness.cli.stopping import saying
@@ -170,12 +173,11 @@ def the_job(connection: Redis, job_id: str) -> RQJob:
 
     :raises UsageError: if there is none, or several.
     """
-    found = queue_at(connection, "default").fetch_job(job_id)
-    if found is not None:
-        return found
+    with contextlib.suppress(NoSuchJobError):
+        return RQJob.fetch(job_id, connection=connection, serializer=JSONSerializer)
     ids = [job.id for job in Watcher(connection).look().jobs if job.id.startswith(job_id)]
     if len(ids) == 1:
-        return RQJob.fetch(ids[0], connection=connection, serializer="json")
+        return RQJob.fetch(ids[0], connection=connection, serializer=JSONSerializer)
     if ids:
         raise UsageError(
             f"{job_id!r} is the beginning of several jobs: {', '.join(ids[:4])}; give more of it"
@@ -194,7 +196,7 @@ def _ours(job: RQJob) -> RQJob:
 def _not_over(job: RQJob) -> None:
     status = job.get_status(refresh=False)
     if status in {"finished", "canceled", "failed", "stopped"}:
-        raise UsageError(f"job {job.id} is over: {status}")
+        raise UsageError(f"job {job.id} is over: {status.value}")
 
 
 def _at_work(connection: Redis, job: RQJob) -> JobView:
@@ -202,7 +204,7 @@ def _at_work(connection: Redis, job: RQJob) -> JobView:
         if each.id == job.id and each.status == "started":
             return each
     raise UsageError(
-        f"job {job.id} is not at work now: {job.get_status()}; `harness pause` holds one that waits"
+        f"job {job.id} is not at work now: {job.get_status(refresh=False).value}; `harness pause` holds one that waits"
     )
 
 

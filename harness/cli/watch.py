@@ -130,7 +130,8 @@ def explain(job_id: str, svg: Path | None, redis_url: str, as_json: bool) -> Non
         progress = RedisStore(connection).load(job.id) or RQMetaStore(connection).load(job.id)
     if not entries:
         raise UsageError(
-            f"job {job.id} has no history: it is {job.get_status(refresh=False)} and has not begun, or is none of ours"
+            f"job {job.id} has no history: it is {job.get_status(refresh=False).value} and has not begun, or is none "
+            "of ours"
         )
     told = explaining.story(
         job.id, job.description or "", entries, pulse, now=seconds + micros / 1e6, progress=progress

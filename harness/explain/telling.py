@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -111,5 +112,8 @@ def _told(part: Part, story: Story) -> Iterator[str]:
     right = max(left + 1, min(BAR, round(part.end_s / whole * BAR)))
     waited = min(left, max(0, round((part.waited_s + part.unnoticed_s) / whole * BAR)))
     bar = " " * (left - waited) + LIGHT * waited + DARK * (right - left)
-    yield f"{part.epoch:4} {bar:{BAR}} {how(part)}"
-    yield f"     {detail(part)}"
+    lane = f"{part.epoch:4} {bar:{BAR}} {how(part)}"
+    fits = len(lane) <= WIDTH
+    yield lane if fits else f"{part.epoch:4} {bar:{BAR}} {part.outcome}"
+    words = detail(part) if fits else f"{part.reason}; {detail(part)}"
+    yield from wrap(words, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)

@@ -109,15 +109,15 @@ def _first(row: JobRow) -> Text:
     share = min(row.done / row.total, 1.0) if row.total else None
     line.append(("█" * int(share * BAR)).ljust(BAR, "░") if share is not None else " " * BAR)
     line.append(f" {row.done:,}" + (f"/{row.total:,}" if row.total is not None else ""))
-    if row.rate and row.state == "running":
-        line.append(f" {row.rate:,.0f}/s" if row.rate >= 10 else f" {row.rate:.1f}/s")
-    if row.left_s is not None:
-        line.append(f" {seconds(row.left_s)}")
     return line
 
 
 def _story(row: JobRow) -> str:
     told = "1 execution" if row.executions == 1 else f"{row.executions} executions"
+    if row.rate and row.state == "running":
+        speed = f"{row.rate:,.0f}/s" if row.rate >= 10 else f"{row.rate:.1f}/s"
+        left = "" if row.left_s is None else f", {seconds(row.left_s)} left"
+        told = f"{speed}{left}; {told}"
     if row.crashes:
         told += f", {row.crashes} died"
     if row.last_end is not None:

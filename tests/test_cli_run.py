@@ -6,16 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from harness.cli import main
 from harness.compare import comparison
+from tests.commands import harness
 from tests.comparisons import ENVIRONMENT, benchmarks, run
-
-
-def harness(*arguments: str) -> Result:
-    """Run a command."""
-    return CliRunner().invoke(main, arguments)
 
 
 def test_run_tells_of_each_trial() -> None:

@@ -1,0 +1,99 @@
+"""Commands for tests: in this process, and in a terminal whose screen is read."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyte
+from click.testing import CliRunner, Result
+
+from harness.cli import main
+from tests.workers import PATIENCE
+
+
+def harness(*arguments: str, text: str | None = None) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, arguments, input=text)
+
+
+def one_line(result: Result) -> str:
+    """Return the error of a command that was refused: exit code 2, and one line."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("harness: ")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+class Terminal:
+    """A command in a pseudo-terminal of 80 columns; a context manager that kills what is left of it.
+
+    :ivar screen: what is to be seen there now.
+    """
+
+    def __init__(self, *arguments: str, folder: Path, lines: int = 24, **environment: str) -> None:
+        self.screen = pyte.Screen(80, lines)
+        self._stream = pyte.ByteStream(self.screen)
+        self._terminal, child = pty.openpty()
+        variables = {
+            **os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": str(lines), "TMPDIR": str(folder),
+            **environment,
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "harness", *arguments],
+            stdin=child, stdout=child, stderr=child, start_new_session=True, env=variables,
+        )  # fmt: skip
+        os.close(child)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self._terminal)
+
+    @property
+    def text(self) -> str:
+        """The screen as it is to be seen, without the blanks behind its lines."""
+        return "\n".join(line.rstrip() for line in self.screen.display)
+
+    def read_until(self, seen: Callable[[str], bool]) -> str:
+        """Read until the screen is as it should be, and return it."""
+        until = time.monotonic() + PATIENCE
+        while not seen(self.text):
+            assert time.monotonic() < until, f"it never came; the screen is:\n{self.text}"
+            if not self._read(until):
+                break
+        assert seen(self.text), f"it has ended; the screen is:\n{self.text}"
+        return self.text
+
+    def end(self) -> int:
+        """Read to the end, and return the exit code."""
+        until = time.monotonic() + PATIENCE
+        while self._read(until):
+            assert time.monotonic() < until, f"it does not end; the screen is:\n{self.text}"
+        return self.process.wait(PATIENCE)
+
+    def ctrl_c(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def _read(self, until: float) -> bool:
+        ready, _, _ = select.select([self._terminal], [], [], max(0.0, until - time.monotonic()))
+        if not ready:
+            return True
+        try:
+            data = os.read(self._terminal, 65536)
+        except OSError:  # nobody has it open any more
+            return False
+        self._stream.feed(data)
+        return bool(data)

@@ -1,0 +1,120 @@
+"""Commands on a terminal: a demo is read from its screen, and Ctrl-C leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from harness.progress import Progress
+from tests.commands import Terminal, harness
+from tests.workers import PATIENCE
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines of processes that have the folder in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TMPDIR={folder}".encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append((path.parent / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def test_a_demo_is_narrated(tmp_path: Path) -> None:
+    """Acts in order, each with what came of it; nothing is left in the temporary folder."""
+    with Terminal("demo", "orders", "--pace", "fast", "--embedded", folder=tmp_path, lines=60) as terminal:
+        assert terminal.end() == 0
+        text = " ".join(terminal.text.split())
+    assert text.index("1. PLAIN") < text.index("2. STEPS") < text.index("3. ITERATION")
+    assert "20 orders were paid twice" in text
+    assert text.count("all 61 orders were paid exactly once") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("which", ["reports", "emails"])
+def test_the_other_demos(which: str) -> None:
+    """Without a terminal they say the same, in lines."""
+    said = harness("demo", which, "--pace", "fast", "--embedded")
+    assert said.exit_code == 0, said.output
+    assert said.output.count("exactly once") == 2
+    assert "twice" in said.output
+
+
+def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
+    """Where a Redis server is installed, processes are killed in it."""
+    del redis_url  # for its skip where none is
+    with Terminal("demo", "orders", "--pace", "fast", folder=tmp_path, lines=60) as terminal:
+        assert terminal.end() == 0
+        text = " ".join(terminal.text.split())
+    assert "kill:both@count:33" in text
+    assert text.count("all 61 orders were paid exactly once") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_comparison_makes_a_report(tmp_path: Path) -> None:
+    """The finding on the terminal, the report in a folder."""
+    said = harness("demo", "compare", "--pace", "fast", "--embedded", "--to", str(tmp_path / "out"))
+    assert said.exit_code == 0, said.output
+    assert "steps and iteration lost nothing and did nothing twice" in " ".join(said.output.split())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.html", "comparison.json", "comparison.md",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["demo", "emails", "--embedded"], "nothing was kept, all of it was the demo's own"),
+        (["demo", "emails"], "nothing was kept, all of it was the demo's own"),
+        (["run", "scenarios.emails", "--pace", "0.05", "--json"], "the records above are complete"),
+        (["bench", "scenarios.emails", "--size", "full"], "nothing was kept"),
+    ],
+    ids=["embedded", "real", "run", "bench"],
+)
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, arguments: list[str], kept: str) -> None:
+    """No process, no file, exit code 130, and a line that says what was kept."""
+    with Terminal(*arguments, folder=tmp_path) as terminal:
+        terminal.read_until(lambda _: bool(list(tmp_path.glob("*/*.db"))))  # it has begun
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+        assert kept in " ".join(terminal.text.split())
+    assert list(tmp_path.iterdir()) == []
+    assert processes_in(tmp_path) == []
+
+
+def test_a_trials_own_interrupt_is_no_ctrl_c() -> None:
+    """signal:INT reaches the job, and the command goes on."""
+    said = harness("run", "scenarios.orders", "--form", "steps", "--interrupt", "signal:INT@count:20")
+    assert (said.exit_code, "exactly once" in said.output) == (0, True)
+
+
+def test_ctrl_c_in_a_job_says_where_it_was(tmp_path: Path) -> None:
+    """A job run here and now: its progress is gone, or where its store keeps it."""
+    with Terminal("run", "tests.worker_jobs:Endless", str(tmp_path / "begun"), folder=tmp_path) as terminal:
+        terminal.read_until(lambda _: (tmp_path / "begun").exists())
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+        assert "where, was in memory only, and is gone" in " ".join(terminal.text.split())
+
+
+def test_ctrl_c_ends_a_worker_after_its_job(redis_url: str, broker: Redis, tmp_path: Path) -> None:
+    """The job stops at its next checkpoint, and is back in its queue."""
+    harness("enqueue", "tests.worker_jobs:Paced", "10000", "--id", "long", "--redis", redis_url)
+    with Terminal("worker", "--redis", redis_url, folder=tmp_path) as terminal:
+        assert broker.blpop(["done:long"], PATIENCE) is not None
+        terminal.ctrl_c()
+        assert terminal.end() == 0
+        assert "a job that it was at is back in its queue" in " ".join(terminal.text.split())
+    assert broker.lrange("rq:queue:default", 0, -1) == [b"long"]
+
+
+def test_a_job_that_runs_here_ends_with_its_progress() -> None:
+    """As JSON that a store could read."""
+    said = harness("run", "tests.jobs:CountInSteps", "9", "--durability", "every(items=2)", "--json")
+    assert Progress.from_json(json.loads(said.output)["id"], said.output).done == 9

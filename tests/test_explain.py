@@ -1,0 +1,175 @@
+"""The story of a job: what its history tells, in text and as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+from rq import Queue
+
+from harness.explain import story, svg, text
+from harness.explain.telling import where_time_went
+from harness.overrides import Overrides, overriding
+from harness.progress import Progress
+from harness.queues.rq import SimpleWorker, enqueue
+from harness.queues.rq.history import Entry, Pulse
+from harness.stops import Every
+from tests.commands import harness, one_line
+from tests.jobs import CountByIteration, plain
+
+START = 1_000.0
+
+
+def started(at: float, epoch: int, done: int, **more: Any) -> Entry:
+    """Return the entry of a start."""
+    return Entry(START + at, "start", epoch, done, job="shop:Import", durability="every(seconds=1)", **more)
+
+
+def ended(at: float, epoch: int, done: int, outcome: str, reason: str | None = None) -> Entry:
+    """Return the entry of an end."""
+    return Entry(START + at, "end", epoch, done, outcome=outcome, reason=reason, total=200)
+
+
+def pulse(at: float, epoch: int, done: int) -> Pulse:
+    """Return a sign of life."""
+    return Pulse(
+        at=START + at, epoch=epoch, done=done, saved=done, unsaved_s=0.0, elapsed_s=1.0, items=done, total=200,
+        durability="every(seconds=1)", worker="w", host="h", pid=1, parent=2,
+    )  # fmt: skip
+
+
+ENTRIES = [
+    started(1, 1, 0, enqueued_at=START), ended(5, 1, 80, "interrupted", "stopping"),
+    started(6, 2, 80, enqueued_at=START + 5), started(24, 3, 100, enqueued_at=START + 23, died=pulse(8, 2, 120)),
+    ended(34, 3, 200, "completed"),
+]  # fmt: skip
+"""A deploy, a death that was noticed after 15 s, the end."""
+
+
+def test_where_the_time_went() -> None:
+    """Work, waiting, and the time in which nobody knew of a death are all of it; repeated work is told apart."""
+    told = story("7", "Import(17)", ENTRIES, None, now=START + 99)
+    assert [(p.outcome, p.items, p.repeated, p.waited_s, p.unnoticed_s) for p in told.parts] == [
+        ("interrupted", 80, 0, 1.0, 0.0), ("died", 40, 0, 1.0, 0.0), ("completed", 100, 20, 1.0, 15.0),
+    ]  # fmt: skip
+    assert (told.total_s, told.working_s, told.waiting_s, told.unnoticed_s) == (34.0, 16.0, 3.0, 15.0)
+    assert (told.repeated, told.repeated_s) == (20, 1.0)
+    assert sum(value for _, value in where_time_went(told)) == told.total_s
+
+
+def test_the_story_in_a_terminal() -> None:
+    """Headline, a lane for each execution with its reason, and the shares; 80 columns."""
+    lines = text(story("7", "Import(17)", ENTRIES, None, now=START + 99)).splitlines()
+    assert lines[1] == "completed: 200 items in 3 executions, 34.0 s"
+    assert max(map(len, lines)) <= 80
+    told = " ".join(" ".join(lines).split())
+    assert "interrupted: stopping" in told
+    assert "20 of them again, the death before it was noticed after 15.0 s" in told
+    assert "dead, and nobody knew 15.0 s 44%" in told
+
+
+def test_a_long_reason_is_told_in_full() -> None:
+    """Below the lane, where there is room for it."""
+    reason = "OperationalError: the database has gone away and nobody knows where to"
+    entries = [started(0, 1, 0), ended(5, 1, 80, "failed", reason)]
+    lines = text(story("7", "Import(17)", entries, None, now=START + 9)).splitlines()
+    assert reason in " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_job_at_work_is_told_until_now() -> None:
+    """With what its pulse says; without one, nobody knows how far it is."""
+    told = story("7", "Import(17)", ENTRIES[:1], pulse(3, 1, 30), now=START + 4)
+    assert (told.state, told.done, told.parts[0].end_s) == ("running", 30, 4.0)
+    lost = story("7", "Import(17)", ENTRIES[:1], None, now=START + 4, progress=Progress("7", done=10))
+    assert (lost.state, lost.done, lost.parts[0].items) == ("running", 10, None)
+    assert "nobody knows how far it came" in text(lost)
+
+
+def test_what_is_no_longer_remembered_is_said() -> None:
+    """And of many executions only the first and the last are drawn in a terminal."""
+    many: list[Entry] = []
+    for epoch in range(41, 81):
+        many += [started(epoch, epoch, epoch), ended(epoch + 0.5, epoch, epoch + 1, "interrupted", "every:1")]
+    told = text(story("7", "Import(17)", many, None, now=START + 99))
+    assert "40 earlier executions: not remembered any more" in told
+    assert "28 executions more" in told
+
+
+def test_the_picture_says_the_same() -> None:
+    """An SVG file that needs nothing else, with a text for who cannot see it, whatever the job is called."""
+    drawn = svg(story("7", "Import('<&>')", ENTRIES, None, now=START + 99))
+    root = ET.fromstring(drawn)  # noqa: S314 - our own
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.findtext(f"{space}title") == "Import('<&>'): completed: 200 items in 3 executions, 34.0 s"
+    assert "Execution 2: died" in str(root.findtext(f"{space}desc"))
+    kinds = [each.get("class") for each in root.iter(f"{space}rect")]
+    assert (kinds.count("polite"), kinds.count("harsh"), kinds.count("good"), kinds.count("again")) == (
+        1,
+        1,
+        1,
+        1,
+    )
+    assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 50), st.floats(0, 50), st.integers(0, 500), st.booleans(), st.floats(-20, 20)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_any_history_can_be_told(lives: list[tuple[float, float, int, bool, float]]) -> None:
+    """No time is negative, whatever the clocks say, and the shares are all of the time."""
+    at, done, entries = 0.0, 0, []
+    for epoch, (waits, lasts, items, dies, skew) in enumerate(lives, 1):
+        at += waits
+        entries.append(started(at, epoch, done, enqueued_at=START + at + skew))
+        at += lasts
+        if not dies:
+            done += items
+            entries.append(ended(at, epoch, done, "interrupted", "stopping"))
+    told = story("7", "Import(17)", entries, None, now=START + at)
+    for part in told.parts:
+        assert min(part.waited_s, part.unnoticed_s, part.lasted_s, part.repeated) >= 0
+    assert told.working_s + told.waiting_s + told.unnoticed_s <= told.total_s + 1e-6
+    assert all(len(line) <= 80 for line in text(told).splitlines())
+    ET.fromstring(svg(told))  # noqa: S314 - our own
+
+
+def test_explain_tells_of_a_job(jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path) -> None:
+    """In text, as JSON and into a file; by the beginning of its id."""
+    job = enqueue(jobs_queue, CountByIteration, 20)
+    with overriding(Overrides(stops=[Every(8)])):
+        SimpleWorker([jobs_queue], connection=broker, commands=False).work(burst=True, logging_level="ERROR")
+    target = tmp_path / "story.svg"
+    told = harness("explain", job.id[:8], "--redis", redis_url, "--svg", str(target))
+    assert told.exit_code == 0
+    assert f"CountByIteration(20) ({job.id})" in told.output
+    assert "completed: 20 items in 3 executions" in told.output
+    assert target.read_text(encoding="utf-8").startswith("<svg")
+    data = json.loads(harness("explain", job.id, "--redis", redis_url, "--json").output)
+    assert [part["reason"] for part in data["parts"]] == ["every:8", "every:8", None]
+    refused = harness("explain", job.id, "--redis", redis_url, "--svg", str(tmp_path / "nowhere" / "x.svg"))
+    assert "cannot be written: No such file" in one_line_of(refused.stderr)
+
+
+def one_line_of(stderr: str) -> str:
+    """Return the only line."""
+    assert len(stderr.splitlines()) == 1
+    return stderr
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_explain_needs_a_history(jobs_queue: Queue, redis_url: str, ours: bool) -> None:
+    """A job that has not begun has none, nor has one that is not ours."""
+    job = enqueue(jobs_queue, CountByIteration, 3) if ours else jobs_queue.enqueue_call(plain, args=(3,))
+    assert "has no history: it is queued" in one_line(harness("explain", job.id, "--redis", redis_url))
+    assert "there is no job 'nothing'" in one_line(harness("explain", "nothing", "--redis", redis_url))
