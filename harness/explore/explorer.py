@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,11 +19,11 @@ from harness.explore import plan
 from harness.explore.findings import AT_LEAST_ONCE, RANK, Finding, Verdict
 from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
-from harness.explore.points import Line, Point, between, innermost, lines_of
+from harness.explore.points import Point, between, innermost, lines_of
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
 from harness.explore.targets import Target, target_of
-from harness.explore.trials import ACTIONS, Action, Ending, Trial, Watch, execute, parse, run_to_end
+from harness.explore.trials import ACTIONS, Action, Ending, Result, Trial, Watch, execute, parse, run_to_end
 from harness.explore.world import World
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
@@ -32,7 +31,6 @@ from harness.probes.steps import at_checkpoint
 
 if TYPE_CHECKING:
     from harness.durability import Durability
-    from harness.explore.outcomes import Difference
     from harness.progress import Store
 
 Death = Literal["restored", "simulated", "killed"]
@@ -72,22 +70,6 @@ def explore(
     """
     with Explorer(job, *args, seed=seed, outcome=outcome, **options) as explorer:
         return explorer.run(None if only is None else [parse(only)])
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a trial showed.
-
-    :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
-    :ivar then: where the interrupted execution reached for the outside next.
-    """
-
-    trial: Trial
-    ending: Ending
-    differences: list[Difference]
-    repeated: int = 0
-    price: int = 0
-    then: tuple[Line, ...] = ()
 
 
 class Explorer:
@@ -365,7 +347,10 @@ class Explorer:
         if result.ending.kind != "completed":
             kinds = {"endless": "never finishes", "failed": "error on resume"}
             return kinds.get(result.ending.kind, result.ending.why)
-        if self._is_the_price(result) and all(point.state > saved for point in written):
+        # What was written between two interruptions, or by two workers at a time, the clean run does not tell.
+        told = len(result.trial.points) == 1 and result.trial.action != "freeze"
+        fresh = not told or all(point.state > saved for point in written)
+        if fresh and self._is_the_price(result):
             return AT_LEAST_ONCE
         if result.trial.action == "freeze":
             return "superseded worker wrote"

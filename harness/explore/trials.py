@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from harness.crash import Lost
+    from harness.explore.outcomes import Difference
     from harness.explore.targets import Target
     from harness.explore.world import World
 
@@ -87,6 +88,22 @@ class Ending:
     why: str = ""
     error: BaseException | None = None
     lines: tuple[Line, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial showed.
+
+    :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
+    :ivar then: where the interrupted execution reached for the outside next.
+    """
+
+    trial: Trial
+    ending: Ending
+    differences: list[Difference]
+    repeated: int = 0
+    price: int = 0
+    then: tuple[Line, ...] = ()
 
 
 @dataclass
