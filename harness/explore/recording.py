@@ -71,6 +71,7 @@ class Recording:
     reference: Reference
     read: Callable[[State], Contents]
     _contents: dict[int, Contents] = field(default_factory=dict)
+    _named: dict[tuple[str, int], Point] = field(default_factory=dict)
 
     def maker(self, state: int) -> Point | None:
         """Return the point that made a state; None for what there was before the job."""
@@ -85,9 +86,10 @@ class Recording:
 
         :raises UsageError: if the clean run does not pass it.
         """
-        for point in self.points:
-            if (point.kind, point.number) == (kind, number):
-                return point
+        if not self._named:
+            self._named.update({(point.kind, point.number): point for point in self.points})
+        if (kind, number) in self._named:
+            return self._named[kind, number]
         kinds = sorted({f"{each.kind}#1 to #{self.count(each.kind)}" for each in self.points})
         raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
 
