@@ -52,7 +52,7 @@ class Life:
     :param observer: told of every crash point while the life lasts.
     :ivar dead: whether it is over.
     :ivar cause: why it ended, if not by a crash that was asked for.
-    :ivar connections: database connections in use, by identity. :ivar engines: what they came from.
+    :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
     :ivar threads: the threads that the execution started.
     """
 
@@ -76,10 +76,11 @@ class Life:
 
     def use(self, engine: Any, connection: Any) -> None:
         """Remember a connection, an object with ``invalidate()``, which a death closes."""
-        if id(connection) not in self.connections:
-            self.connections[id(connection)] = connection
+        raw = id(connection.dbapi_connection)  # the pool wraps it anew for each transaction
+        if raw not in self.connections:
             self.engines[id(engine)] = engine
             self.observer.meet(connection)
+        self.connections[raw] = connection
 
     def die(self, cause: str | None = None) -> NoReturn:
         """End here.

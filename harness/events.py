@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 logger = logging.getLogger("harness")
 
@@ -26,6 +26,9 @@ class Event:
     :ivar job_id: the id of the job in its queue. :ivar job: the name of its class.
     """
 
+    level: ClassVar[int] = logging.INFO
+    """The level of the log line."""
+
     job_id: str
     job: str
 
@@ -33,11 +36,6 @@ class Event:
     def line(self) -> str | None:
         """The log line, without the job; None if the event is not logged."""
         return None
-
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.INFO
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,7 @@ class JobCompleted(Event):
 class JobFailed(Event):
     """An execution ended with an error that is left to the queue."""
 
+    level: ClassVar[int] = logging.ERROR
     error: BaseException
     description: str
     duration_s: float
@@ -107,27 +106,18 @@ class JobFailed(Event):
         """The log line."""
         return f"Failed {self.description} after {self.duration_s:.3f} s: {type(self.error).__name__}: {self.error}"
 
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.ERROR
-
 
 @dataclass(frozen=True)
 class ResumeLimitReached(Event):
     """The job was to be resumed once more than ``max_resumptions`` allows."""
 
+    level: ClassVar[int] = logging.ERROR
     max_resumptions: int
 
     @property
     def line(self) -> str:
         """The log line."""
         return f"Resumed a maximum of {self.max_resumptions} times"
-
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.ERROR
 
 
 @dataclass(frozen=True)
@@ -147,6 +137,7 @@ class CompletedEarly(Event):
 class CrashNoticed(Event):
     """The execution before this one died without a word."""
 
+    level: ClassVar[int] = logging.WARNING
     crashes_in_a_row: int
     description: str
 
@@ -155,27 +146,18 @@ class CrashNoticed(Event):
         """The log line."""
         return f"Its worker died {self.description}, {self.crashes_in_a_row} in a row"
 
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.WARNING
-
 
 @dataclass(frozen=True)
 class SaveFailed(Event):
     """Progress could not be saved on the way; the job goes on, and it is tried again when the next save is due."""
 
+    level: ClassVar[int] = logging.WARNING
     error: Exception
 
     @property
     def line(self) -> str:
         """The log line."""
         return f"Not saved: {self.error}"
-
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.WARNING
 
 
 @dataclass(frozen=True)
@@ -185,6 +167,7 @@ class CheckpointLate(Event):
     :ivar gap_s: seconds since one was due. :ivar grace_s: the job's ``grace_period``.
     """
 
+    level: ClassVar[int] = logging.WARNING
     gap_s: float
     grace_s: float
     description: str
@@ -197,16 +180,12 @@ class CheckpointLate(Event):
             f"{self.grace_s:g} s: a deploy would kill it there; make its items smaller"
         )
 
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.WARNING
-
 
 @dataclass(frozen=True)
 class ItemQuarantined(Event):
     """An item that failed too often was set aside, and the job goes on."""
 
+    level: ClassVar[int] = logging.ERROR
     cursor: Any
     failures: int
     error: str
@@ -218,16 +197,12 @@ class ItemQuarantined(Event):
             f"Set aside the item at cursor {self.cursor!r}, which failed {self.failures} times: {self.error}"
         )
 
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.ERROR
-
 
 @dataclass(frozen=True)
 class CollectionDrifted(Event):
     """The number of items is not what it was when the job began."""
 
+    level: ClassVar[int] = logging.WARNING
     before: int
     now: int
 
@@ -238,11 +213,6 @@ class CollectionDrifted(Event):
             f"The collection had {self.before} items and now has {self.now}: items may be skipped or come again; "
             "guard=True would stop here"
         )
-
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.WARNING
 
 
 @dataclass(frozen=True)
@@ -332,6 +302,7 @@ class StepInterrupted(StepEvent):
 class StepFailed(StepEvent):
     """A step raised an error."""
 
+    level: ClassVar[int] = logging.WARNING
     cursor: Any
     duration_s: float
     error: BaseException
@@ -343,11 +314,6 @@ class StepFailed(StepEvent):
             f"Error during step {self.step!r} at cursor {self.cursor!r} after {self.duration_s:.3f} s: "
             f"{type(self.error).__name__}: {self.error}"
         )
-
-    @property
-    def level(self) -> int:
-        """The level of the log line."""
-        return logging.WARNING
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from harness.durability import Durability
     from harness.monitor import TrialBar
 
-RECORD = "harness-record"
-"""The name of the user property that carries a record from a test, through xdist, into the report."""
+RECORD, EXPLORATION = "harness-record", "harness-exploration"
+"""The names of the user properties that carry what was found from a test, through xdist, into the report."""
 PACKAGES = ("rq", "redis", "sqlalchemy", "fakeredis", "pytest")
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -206,14 +206,23 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
     """Crash a job everywhere; fail the test unless everything was done as *expect* says; return the verdict.
 
     Takes what :class:`harness.explore.Explorer` takes, and ``expect="exactly once"``: how the verdict must begin, None
-    for any.
+    for any. With ``about=(scenario, pattern, durability)``, three names, the verdict also goes into ``--records``.
     """
 
-    def run(job: Any, *args: Any, expect: str | None = "exactly once", **options: Any) -> Verdict:
+    def run(
+        job: Any,
+        *args: Any,
+        expect: str | None = "exactly once",
+        about: tuple[str, str, str] | None = None,
+        **options: Any,
+    ) -> Verdict:
         only = request.config.getoption("--trial")
         options = _options(request.config, request.node.nodeid, options)
         with Explorer(job, *args, **options) as explorer:
             verdict = explorer.run([parse_trial(only)] if only else None)
+        if about is not None:
+            names = dict(zip(("scenario", "pattern", "durability"), about, strict=True))
+            request.node.user_properties.append((EXPLORATION, json.dumps({**names, **verdict.summary})))
         if expect is not None and not verdict.verdict.startswith(expect):
             pytest.fail(verdict.text(), pytrace=False)
         return verdict
@@ -290,7 +299,7 @@ class Collector:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._records: list[dict[str, Any]] = []
+        self._found: dict[str, list[dict[str, Any]]] = {RECORD: [], EXPLORATION: []}
         self._bar: TrialBar | None = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -314,8 +323,8 @@ class Collector:
         if report.when != "teardown":
             return
         for name, value in report.user_properties:
-            if name == RECORD:
-                self._records.append(json.loads(str(value)))
+            if name in self._found:
+                self._found[name].append(json.loads(str(value)))
         if self._bar:
             self._bar.advance(report.nodeid.rpartition("::")[2])
 
@@ -324,11 +333,12 @@ class Collector:
         if self._bar:
             self._bar.stop()
         target = self._config.getoption("--records")
-        if target and self._records:
+        if target and any(self._found.values()):
             option = self._config.getoption
             data = {
                 "environment": environment(option("--size"), option("--pace"), PACKAGES),
-                "runs": self._records,
+                "runs": self._found[RECORD],
+                "explorations": self._found[EXPLORATION],
             }
             path = Path(target)
             path.parent.mkdir(parents=True, exist_ok=True)

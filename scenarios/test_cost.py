@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness import Durability, every, on_stop, with_transaction
 from harness.interruptions import parse
 from harness.lab import Lab
 from harness.scenario import FORMS, Scenario
@@ -23,18 +24,33 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    "scenario", [orders.scenario, reports.scenario, emails.scenario], ids=lambda s: s.name
-)
-def test_cost(benchmark: Any, lab: Lab, stack: ExitStack, scenario: Scenario, form: str) -> None:
+Case = tuple[Scenario, str, Durability | None]
+
+CASES: list[Case] = [
+    (each, form, None) for each in (orders.scenario, reports.scenario, emails.scenario) for form in FORMS
+]
+CASES += [
+    (orders.scenario, form, durability)
+    for durability in (on_stop(), every(items=5), with_transaction())
+    for form in FORMS[1:]
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_cost(benchmark: Any, lab: Lab, stack: ExitStack, case: Case) -> None:
     """An uninterrupted run, from the queue to its end, does every item once; its time is the form's cost."""
+    scenario, form, durability = case
     records = []
 
     def setup() -> tuple[tuple[Any], dict[str, Any]]:
         stack.close()
-        return (stack.enter_context(lab.prepared(scenario, form)),), {}
+        return (stack.enter_context(lab.prepared(scenario, form, durability)),), {}
 
     benchmark.pedantic(lambda trial: records.append(trial.run(parse("none"))), setup=setup, rounds=ROUNDS)
     assert {record["verdict"] for record in records} == {"exactly once"}
-    benchmark.extra_info.update(scenario=scenario.name, pattern=form, items=records[0]["items"])
+    benchmark.extra_info.update(
+        scenario=scenario.name,
+        pattern=form,
+        items=records[0]["items"],
+        durability=records[0]["durability"],
+    )

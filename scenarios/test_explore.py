@@ -6,51 +6,51 @@ from collections.abc import Callable
 
 import pytest
 
-from harness import Durability, every, on_stop
+from harness import Durability, every, on_stop, with_transaction
 from harness.explore import Verdict
-from harness.explore.scenarios import seeded
+from harness.explore.scenarios import prepared
 from harness.scenario import Scenario
 from scenarios import emails, orders, reports
 
 SIZE = "tiny"
 SAMPLE = 5
+by_form = pytest.mark.parametrize("form", ["steps", "iteration"])
 by_scenario = pytest.mark.parametrize(
     "scenario", [orders.scenario, reports.scenario, emails.scenario], ids=lambda scenario: scenario.name
 )
 
 
 @by_scenario
-@pytest.mark.parametrize("form", ["steps", "iteration"])
+@by_form
 @pytest.mark.parametrize("durability", [on_stop(), every(items=5)], ids=str)
 def test_nothing_is_lost(
     explore: Callable[..., Verdict], scenario: Scenario, form: str, durability: Durability
 ) -> None:
     """Nothing is lost, and no more is repeated than what the progress did not hold yet."""
-    with seeded(scenario, SIZE):
-        verdict = explore(
-            scenario.forms[form],
-            durability=durability,
-            sample=SAMPLE,
-            expect=None,
-            command=command(scenario, form),
-        )
+    with prepared(scenario, form, SIZE, durability) as (what, options):
+        about = (scenario.name, form, str(durability))
+        verdict = explore(*what, **options, about=about, sample=SAMPLE, expect=None)
     assert verdict.verdict.startswith(("exactly once", "at least once")), verdict.text()
-    assert not any(finding.trial.startswith("stop:") for finding in verdict.findings), (
-        "a polite stop costs nothing"
-    )
+    assert not any(finding.trial.startswith("stop:") for finding in verdict.findings), "a stop costs nothing"
+
+
+@by_scenario
+@by_form
+def test_work_and_progress_in_one_transaction_are_done_once(
+    explore: Callable[..., Verdict], scenario: Scenario, form: str
+) -> None:
+    """At every point, a frozen worker's too; only a mail, which no transaction covers, may go out a second time."""
+    expect = "at least once" if scenario is emails.scenario else "exactly once"
+    with prepared(scenario, form, SIZE, with_transaction()) as (what, options):
+        about = (scenario.name, form, str(with_transaction()))
+        verdict = explore(*what, **options, about=about, sample=SAMPLE, expect=expect)
+    assert all("mails: " in finding.what for finding in verdict.findings)
 
 
 @by_scenario
 def test_the_plain_form_fails(explore: Callable[..., Verdict], scenario: Scenario) -> None:
     """A control that cannot fail shows nothing."""
-    with seeded(scenario, SIZE):
-        arguments = scenario.arguments()
-        verdict = explore(
-            scenario.forms["plain"], arguments, sample=SAMPLE, expect=None, command=command(scenario, "plain")
-        )
+    with prepared(scenario, "plain", SIZE, None) as (what, options):
+        about = (scenario.name, "plain", "none")
+        verdict = explore(*what, **options, about=about, sample=SAMPLE, expect=None)
     assert verdict.verdict in {"duplicated", "wrong total"}, verdict.text()
-
-
-def command(scenario: Scenario, form: str) -> str:
-    """Return what repeats a trial."""
-    return f"harness explore scenarios.{scenario.name} --form {form} --size {SIZE} --trial {{trial}}"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.compare import comparison
 from tests.commands import harness
+from tests.comparisons import ENVIRONMENT, benchmarks, run
 
 
 def test_run_tells_of_each_trial() -> None:
@@ -74,7 +76,7 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in result.output + result.stderr
 
 
-def test_report_writes_three_files_and_prints_the_table(tmp_path: Path) -> None:
+def test_report_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     """From the records, all of them or none."""
     runs = harness("run", "scenarios.orders", "--interrupt", "count:20", "--json").output.splitlines()
     environment = {
@@ -87,7 +89,7 @@ def test_report_writes_three_files_and_prints_the_table(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "steps and iteration lost nothing and did nothing twice" in " ".join(result.output.split())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "comparison.json", "comparison.md", "comparison.html",
+        "comparison.json", "comparison.md", "comparison.html", "timelines.svg", "damage.svg", "latencies.svg",
     }  # fmt: skip
 
 
@@ -101,3 +103,46 @@ def test_report_refuses_what_is_no_record(tmp_path: Path, content: str | None, m
     result = harness("report", str(tmp_path / "records.json"), "--to", str(tmp_path / "out"))
     assert (result.exit_code, message in result.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Path:
+    """Write a comparison in which steps lost an item, and return its file."""
+    lossy = comparison(ENVIRONMENT, [run(pattern="steps", verdict="lost", lost=1)], benchmarks())
+    lossy.save(tmp_path / "lossy.json")
+    return tmp_path / "lossy.json"
+
+
+def test_report_takes_a_comparison_that_was_made_before(compared: Path, tmp_path: Path) -> None:
+    """And writes the same again."""
+    assert harness("report", str(compared), "--to", str(tmp_path / "out")).exit_code == 0
+    assert (tmp_path / "out" / "comparison.json").read_text() == compared.read_text()
+    result = harness("report", str(compared), "--benchmarks", str(compared))
+    assert (result.exit_code, "leave --benchmarks out" in result.stderr) == (2, True)
+
+
+def test_report_tells_what_moved_against_an_older_one(compared: Path, tmp_path: Path) -> None:
+    """On the terminal and in the files."""
+    older = tmp_path / "older.json"
+    comparison(ENVIRONMENT, [run(pattern="steps")], benchmarks()).save(older)
+    result = harness("report", str(compared), "--against", str(older), "--to", str(tmp_path / "out"))
+    assert result.exit_code == 0
+    assert "worse: orders, steps, count:20" in result.output
+    for name in ("comparison.md", "comparison.html"):
+        assert "What moved" in (tmp_path / "out" / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("condition", "code", "told"),
+    [
+        ("steps.ratio > 1.2", 0, ""),
+        ("steps.lost > 0", 1, "harness: steps.lost > 0: found 1"),
+        ("steps.loss > 0", 2, "found the figure 'loss', allowed are"),
+        ("steps.untried > 0", 2, "has no such figure"),
+    ],
+)
+def test_report_is_a_gate(compared: Path, tmp_path: Path, condition: str, code: int, told: str) -> None:
+    """A condition that is met is exit code 1 and is told; the report is written all the same."""
+    result = harness("report", str(compared), "--fail-if", condition, "--to", str(tmp_path / "out"))
+    assert (result.exit_code, told in result.stderr) == (code, True)
+    assert (tmp_path / "out" / "comparison.html").exists() == (code != 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -94,3 +95,22 @@ def test_the_command_explores_a_function_by_name(project: pytest.Pytester) -> No
         "harness explore shopapp.tasks:charge_fees '\"2024-05\"' --trial crash:commit#" in results[0].stdout
     )
     assert results[1].stdout.startswith("shopapp.tasks:charge_fees_once: exactly once")
+
+
+def test_the_command_writes_json(project: pytest.Pytester) -> None:
+    """One verdict a line, with its findings."""
+    subprocess.run(
+        [sys.executable, "-c", "from shopapp import models; models.fill()"], check=True, cwd=project.path
+    )
+    trials = ("--trial", "crash:commit#2", "--trial", "freeze:before-statement#1")
+    result = subprocess.run(
+        [sys.executable, "-c", COMMAND, "explore", "shopapp.tasks:charge_fees", "2024-05", "--json", *trials],
+        capture_output=True, text=True, check=False, cwd=project.path,
+    )  # fmt: skip
+    verdict = json.loads(result.stdout)
+    assert (verdict["job"], verdict["verdict"]) == ("shopapp.tasks:charge_fees", "duplicated")
+    assert [finding["trial"] for finding in verdict["findings"]] == [
+        "crash:commit#2",
+        "freeze:before-statement#1",
+    ]
+    assert verdict["findings"][0]["lines"] == ["shopapp/tasks.py:21", "shopapp/tasks.py:21"]

@@ -135,7 +135,7 @@ class TestMarkdown:
         rows = [line for line in told.splitlines() if re.match(r"\| (emails|orders|reports) ", line)]
         assert len(rows) == len(ITEMS) * len(INTERRUPTIONS) + len(ITEMS) * len(PATTERNS)
         cells = "2\N{MULTIPLICATION SIGN} duplicated (20 of 61) | ✓ exactly once | ✓ exactly once |"
-        assert f"| orders | count:20 | {cells}" in rows
+        assert f"| orders | count:20 | fakeredis, sqlite | {cells}" in rows
 
     def test_every_row_has_the_columns_of_its_head(self) -> None:
         """Whatever a name holds, it neither adds a column to a table nor breaks a row."""
@@ -186,8 +186,8 @@ class TestHtml:
         )
 
     def test_every_picture_has_a_title_and_a_description(self, page: Page) -> None:
-        """There is a picture for every group and benchmark, each told in words to those who do not see it."""
-        assert len(page.pictures) == len(sample().groups) + len(sample().benchmarks)
+        """There is a picture for every group, benchmark, scenario and latency, each told in words as well."""
+        assert len(page.pictures) == len(sample().groups) + len(sample().benchmarks) + len(ITEMS) + 2
         for picture in page.pictures:
             assert picture["role"] == "img"
             assert picture["within"][:2] == ["title", "desc"]
@@ -205,8 +205,8 @@ class TestHtml:
             "duplicated items whose effect happened more than once",
             "repeated items run again, whether or not that showed",
             "the lab cuts it off at that item, as the end of a grace period would",
-            "The broker is fakeredis",
-            "The database is a file of SQLite",
+            "the broker is fakeredis",
+            "the database is a file of SQLite",
             "Linux x86_64, 2 CPUs",
             "never finished 54 lost, 7 duplicated",
             "duplicated 20 of 61",
@@ -219,8 +219,8 @@ class TestHtml:
     def test_says_nothing_of_services_that_were_not_used(self) -> None:
         """What is said of fakeredis and SQLite is left out where others were used."""
         seen = Page(render.html(compared(run(broker="redis", database="postgresql")))).seen
-        assert "The broker is fakeredis" not in seen
-        assert "The database is a file of SQLite" not in seen
+        assert "the broker is fakeredis" not in seen
+        assert "the database is a file of SQLite" not in seen
 
     @pytest.mark.parametrize("kind", sorted(set(re.findall(r"(?:^|, )([a-z-]+)", ALLOWED))))
     def test_explains_every_kind_of_interruption(self, kind: str) -> None:
@@ -327,11 +327,11 @@ class TestAll:
         """Control characters in names do not reach the terminal."""
         assert all(each.isprintable() for each in render.text(hostile()).replace("\n", ""))
 
-    def test_writes_three_files_and_nothing_else(self, tmp_path: Path) -> None:
-        """JSON, Markdown and HTML lie side by side, and the JSON is read back equal."""
+    def test_writes_its_files_and_nothing_else(self, tmp_path: Path) -> None:
+        """JSON, Markdown, HTML and pictures lie side by side, and the JSON is read back equal."""
         render.write(sample(), tmp_path)
-        names = ["comparison.html", "comparison.json", "comparison.md"]
-        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        names = ["comparison.html", "comparison.json", "comparison.md", *render.pictures(sample())]
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
         assert Comparison.load(tmp_path / "comparison.json") == sample()
         assert (tmp_path / "comparison.html").read_text(encoding="utf-8") == render.html(sample())
         assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == render.markdown(sample())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +14,8 @@ from harness import job
 from harness import scenario as scenarios
 from harness.cli.settings import arguments_of
 from harness.cli.stopping import saying
-from harness.explore import Verdict
-from harness.explore.scenarios import seeded
+from harness.durability import parse
+from harness.explore.scenarios import prepared
 
 
 @click.command()
@@ -25,17 +26,24 @@ from harness.explore.scenarios import seeded
 )
 @click.option("--sample", type=click.IntRange(1), help="Try at most so many of each sort; all by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON, one a line.")
 @click.option("--first", is_flag=True, help="Stop at the first finding.")
 @click.option(
     "--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default."
 )
 @click.option("--size", default="tiny", show_default=True, help="Of a scenario's data.")
+@click.option(
+    "--durability", help="In place of the job's own, such as 'every(items=5)' or 'with_transaction()'."
+)
 def explore(
     name: str,
     arguments: Sequence[str],
     trials: Sequence[str],
+    *,
     forms: Sequence[str],
     size: str,
+    durability: str | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Crash a job everywhere, and say which line loses or doubles what.
@@ -49,19 +57,17 @@ def explore(
     harness explore scenarios.reports --form steps --sample 20
     """
     found = job.find(name)
-    chosen = [exploring.parse(each) for each in trials] or None
+    asked = parse(durability) if durability else None
     scenario = getattr(found, "scenario", found)
     good = True
     with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
             for form in forms or scenarios.FORMS:
-                with seeded(scenario, size):
-                    args = [scenario.arguments()] if form == "plain" else []
-                    command = f"harness explore {name} --form {form} --size {size} --trial {{trial}}"
-                    verdict = _explored(scenario.forms[form], args, chosen, {**options, "command": command})
-                    good = good and verdict.good
+                with prepared(scenario, form, size, asked) as (what, more):
+                    good = _explored(what, trials, {**options, **more}, as_json=as_json) and good
         else:
-            good = _explored(found, arguments_of(arguments), chosen, options).good
+            what = [found, *arguments_of(arguments)]
+            good = _explored(what, trials, {**options, "durability": asked}, as_json=as_json)
     sys.exit(0 if good else 1)
 
 
@@ -92,9 +98,9 @@ class _Bar:
             self._bar = None
 
 
-def _explored(found: Any, arguments: Sequence[Any], chosen: Any, options: dict[str, Any]) -> Verdict:
-    with exploring.Explorer(found, *arguments, **options) as explorer:
-        verdict = explorer.run(chosen)
+def _explored(what: Sequence[Any], trials: Sequence[str], options: dict[str, Any], *, as_json: bool) -> bool:
+    with exploring.Explorer(*what, **options) as explorer:
+        verdict = explorer.run([exploring.parse(each) for each in trials] or None)
     options["progress"].end()
-    click.echo(verdict.text())
-    return verdict
+    click.echo(json.dumps(verdict.record) if as_json else verdict.text())
+    return verdict.good

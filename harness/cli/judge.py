@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
-from harness import lab, render
+from harness import compare, lab, render
 from harness.cli.settings import json_option, scenario_named
 from harness.cli.stopping import HardStop
-from harness.compare import Comparison, comparison
-from harness.errors import UsageError
 from harness.interruptions import parse
 from harness.monitor import TrialBar
 from harness.scenario import FORMS, Scenario
@@ -64,21 +62,30 @@ def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
 @click.argument("records", type=click.Path(path_type=Path))
 @click.option("--benchmarks", type=click.Path(path_type=Path), help="What pytest --benchmark-json wrote.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=Path("reports"), show_default=True)
-def report(records: Path, benchmarks: Path | None, folder: Path) -> None:
-    """Make comparison.json, .md and .html of RECORDS, which pytest --records wrote, and print the table.
+@click.option("--against", type=click.Path(path_type=Path), help="An older comparison.json: tell what moved.")
+@click.option("--fail-if", "conditions", multiple=True, help="Exit with 1 if it is met; may be repeated.")
+def report(
+    records: Path, benchmarks: Path | None, folder: Path, against: Path | None, conditions: Sequence[str]
+) -> None:
+    """Make comparison.json, .md, .html and pictures of RECORDS, which pytest --records wrote, and print the table.
 
     \b
     harness report reports/records.json --benchmarks reports/benchmarks.json
+    harness report reports/records.json --against main/comparison.json --fail-if 'steps.ratio > 1.2'
     """
-    data = _read_json(records)
-    if not isinstance(data, dict) or not {"environment", "runs"} <= set(data):
-        raise UsageError(f"{records} holds no records; allowed is what pytest --records wrote")
-    measured = _read_json(benchmarks) if benchmarks else None
-    made: Comparison = comparison(data["environment"], data["runs"], measured)
+    gates = [compare.parse_gate(each) for each in conditions]
+    made = compare.made_from(records, benchmarks)
+    moved = compare.changes(compare.Comparison.load(against), made) if against else None
+    met = [each for each in (gate.met_by(made) for gate in gates) if each]
     folder.mkdir(parents=True, exist_ok=True)
-    render.write(made, folder)
-    click.echo(render.text(made))
-    click.echo(f"\nWritten: {folder / 'comparison.html'}, comparison.md and comparison.json beside it.")
+    render.write(made, folder, moved)
+    click.echo(render.text(made, moved))
+    click.echo(
+        f"\nWritten: {folder / 'comparison.html'}; comparison.md, comparison.json and pictures beside it."
+    )
+    for each in met:
+        click.echo(f"harness: {each}", err=True)
+    sys.exit(1 if met else 0)
 
 
 def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[float]]:
@@ -104,14 +111,3 @@ def _turn(forms: Sequence[str], number: int) -> list[str]:
     """Let each form come first in turn, so that none profits from its place."""
     first = number % len(forms)
     return [*forms[first:], *forms[:first]]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path}: no such file; run pytest with --records or --benchmark-json first"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None

@@ -16,6 +16,7 @@ class _ExtraInfo:
     scenario: str
     pattern: Pattern
     items: int
+    durability: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,21 @@ def benchmarks_from(found: object) -> list[Benchmark]:
 
     :raises UsageError: naming the field, what was found and what is allowed.
     """
-    measured: dict[tuple[str, Pattern], tuple[_ExtraInfo, _Stats]] = {}
+    measured: dict[tuple[str, Pattern, str | None], tuple[_ExtraInfo, _Stats]] = {}
     for index, entry in enumerate(read(_File, found, "").benchmarks):
         if "scenario" in entry.extra_info:
             about, stats = _read_entry(entry, f"benchmarks[{index}]")
-            if (about.scenario, about.pattern) in measured:
+            key = about.scenario, about.pattern, about.durability
+            if key in measured:
                 again = f"{about.scenario} as {about.pattern} again"
                 malformed(
-                    f"benchmarks[{index}].extra_info", again, "one benchmark of each scenario and pattern"
+                    f"benchmarks[{index}].extra_info",
+                    again,
+                    "one benchmark of each scenario, pattern and durability",
                 )
-            measured[about.scenario, about.pattern] = about, stats
-    return [
-        _benchmark(about, stats, measured.get((about.scenario, "plain"), (about, None))[1])
-        for about, stats in measured.values()
-    ]
+            measured[key] = about, stats
+    plain = {about.scenario: stats for about, stats in measured.values() if about.pattern == "plain"}
+    return [_benchmark(about, stats, plain.get(about.scenario)) for about, stats in measured.values()]
 
 
 def _read_entry(entry: _Entry, where: str) -> tuple[_ExtraInfo, _Stats]:
@@ -96,4 +98,5 @@ def _benchmark(about: _ExtraInfo, stats: _Stats, plain: _Stats | None) -> Benchm
         min_s=stats.min,
         per_item_us=stats.median / about.items * 1e6,
         **ratios,
+        durability=about.durability,
     )

@@ -10,36 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from harness.compare.benchmarks import benchmarks_from
 from harness.compare.finding import sentence
 from harness.compare.reading import malformed, read
-from harness.compare.records import PATTERNS, Benchmark, Environment, Pattern, Run, Verdict
+from harness.compare.records import PATTERNS, Benchmark, Environment, Exploration, Pattern, Run
+from harness.compare.totals import Totals, add_up
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Totals:
-    """All runs of one pattern, added up; the latencies and bytes are the largest seen."""
-
-    pattern: Pattern
-    runs: int
-    exactly_once: int
-    interruptions: int
-    lost: int
-    duplicated: int
-    duplicated_by_key: int | None
-    repeated: int
-    verdicts: Mapping[Verdict, int]
-    stop_latency_s: float | None
-    resume_latency_s: float | None
-    progress_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +47,7 @@ class Comparison:
     environment: Environment
     runs: tuple[Run, ...]
     benchmarks: tuple[Benchmark, ...]
+    explorations: tuple[Exploration, ...] = ()
 
     @classmethod
     def from_json(cls, found: object) -> Comparison:
@@ -79,7 +63,8 @@ class Comparison:
         return cls(
             unsorted.environment,
             tuple(sorted(unsorted.runs, key=_run_order)),
-            tuple(sorted(unsorted.benchmarks, key=lambda each: (each.scenario, _rank(each.pattern)))),
+            tuple(sorted(unsorted.benchmarks, key=_form_order)),
+            tuple(sorted(unsorted.explorations, key=_form_order)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -128,39 +113,26 @@ class Comparison:
     @property
     def finding(self) -> str:
         """What the runs have shown, in one sentence made from nothing but their figures."""
-        return sentence([self.totals(pattern) for pattern in self.patterns])
+        return sentence(self.runs)
 
     def totals(self, pattern: Pattern) -> Totals:
         """Add up all runs of one pattern."""
-        runs = [run for run in self.runs if run.pattern == pattern]
-        verdicts = {verdict: sum(run.verdict == verdict for run in runs) for verdict in get_args(Verdict)}
-        return Totals(
-            pattern=pattern,
-            runs=len(runs),
-            exactly_once=verdicts["exactly once"],
-            interruptions=sum(run.interruptions for run in runs),
-            lost=sum(run.lost for run in runs),
-            duplicated=sum(run.duplicated for run in runs),
-            duplicated_by_key=_sum(run.duplicated_by_key for run in runs),
-            repeated=sum(run.repeated for run in runs),
-            verdicts=verdicts,
-            stop_latency_s=_largest(run.stop_latency_s for run in runs),
-            resume_latency_s=_largest(run.resume_latency_s for run in runs),
-            progress_bytes=_largest(run.progress_bytes for run in runs),
-        )
+        return add_up(pattern, [run for run in self.runs if run.pattern == pattern])
 
 
 def comparison(
     environment: Mapping[str, object],
     runs: Iterable[Mapping[str, object]],
     pytest_benchmark_json: Mapping[str, Any] | None = None,
+    explorations: Iterable[Mapping[str, object]] = (),
 ) -> Comparison:
     """Bring together what trials recorded and what pytest-benchmark measured.
 
     :param environment: the fields of :class:`Environment`.
     :param runs: one record a trial, with the fields of :class:`Run`.
     :param pytest_benchmark_json: what ``--benchmark-json`` wrote. A benchmark counts if its ``extra_info``
-        names a ``scenario``; then ``pattern`` and ``items`` must be there too.
+        names a ``scenario``; then ``pattern`` and ``items`` must be there too, and ``durability`` may be.
+    :param explorations: with the fields of :class:`Exploration`.
     :raises UsageError: naming the field, what was found and what is allowed.
     """
     benchmarks = benchmarks_from(pytest_benchmark_json) if pytest_benchmark_json is not None else []
@@ -170,6 +142,7 @@ def comparison(
             "environment": environment,
             "runs": list(runs),
             "benchmarks": [dataclasses.asdict(benchmark) for benchmark in benchmarks],
+            "explorations": list(explorations),
         }
     )
 
@@ -198,6 +171,10 @@ def _rank(pattern: Pattern) -> int:
     return PATTERNS.index(pattern)
 
 
+def _form_order(found: Benchmark | Exploration) -> tuple[object, ...]:
+    return found.scenario, _rank(found.pattern), _natural(found.durability or "none")
+
+
 def _run_order(run: Run) -> tuple[object, ...]:
     settings = (run.broker, run.database, _natural(run.durability))
     return (run.scenario, _rank(run.pattern), _natural(run.interruption), *settings)
@@ -207,15 +184,6 @@ def _natural(name: str) -> tuple[bool, list[str | float]]:
     """Numbers by value, "none" before everything else."""
     parts = re.split(r"(\d+(?:\.\d+)?)", name)
     return name != "none", [float(part) if odd % 2 else part for odd, part in enumerate(parts)]
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _largest(values: Iterable[Any]) -> Any:
-    return max((value for value in values if value is not None), default=None)
 
 
 def _in_lines(found: Mapping[str, Any]) -> str:

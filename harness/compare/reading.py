@@ -44,9 +44,12 @@ def _an_object(found: object, where: str) -> Mapping[str, object]:
 
 def _read_fields(kind: Any, found: Mapping[str, object], where: str) -> Any:
     values = {}
+    optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
     for name, hint in get_type_hints(kind).items():
         path = f"{where}.{name}" if where else name
         if name not in found:
+            if name in optional:
+                continue
             raise UsageError(f"{path}: found nothing, but this field is required")
         values[name] = read(hint, found[name], path)
     return kind(**values)

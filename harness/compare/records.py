@@ -1,7 +1,8 @@
 """What ``reports/comparison.json`` holds, field by field.
 
 This is the contract with everything that comes later: reports are rendered from that file and from nothing
-else. All its numbers are finite and 0 or more. A field that is not named here is left out on reading.
+else. All its numbers are finite and 0 or more. A field that is not named here is left out on reading; one that has a
+default may be missing, as in files that were written before there was one.
 """
 
 from __future__ import annotations
@@ -98,6 +99,11 @@ class Run:
         """How many executions were interrupted, cut off or killed."""
         return sum(each.ended in {"interrupted", "cut off", "killed"} for each in self.timeline.executions)
 
+    @property
+    def killed(self) -> bool:
+        """Whether its interruption is a SIGKILL, which asks nobody."""
+        return self.interruption.startswith("kill:")
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -106,6 +112,7 @@ class Benchmark:
     :ivar median_s: seconds a run; ``iqr_s`` is the spread of its middle half.
     :ivar ratio_to_plain: median divided by that of the plain form of the same scenario, ``ratio_low`` and
         ``ratio_high`` the same of the nearest and the farthest quartiles; None without a plain form.
+    :ivar durability: that was asked for; None for the job's own.
     """
 
     scenario: str
@@ -119,3 +126,29 @@ class Benchmark:
     ratio_to_plain: float | None
     ratio_low: float | None
     ratio_high: float | None
+    durability: str | None = None
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A job that was crashed everywhere, and what came of it.
+
+    :ivar verdict: the explorer's, in words: ``exactly once``, ``at least once, repeated ≤ 5``, ``lost``, …
+    :ivar points: crash points that an undisturbed run passes. :ivar states: between which the outside changed so often.
+    :ivar tried: in how many of these states a crash was tried. :ivar trials: runs in all.
+    :ivar lines: of the job's own code. :ivar lines_tried: those of them that a crash was tried behind.
+    :ivar repeated_most: the most items that one interruption had done again.
+    """
+
+    scenario: str
+    pattern: Pattern
+    durability: str
+    verdict: str
+    points: int
+    states: int
+    tried: int
+    trials: int
+    lines: int
+    lines_tried: int
+    repeated_most: int
+    seconds: float

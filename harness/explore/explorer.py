@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,11 +19,11 @@ from harness.explore import plan
 from harness.explore.findings import AT_LEAST_ONCE, RANK, Finding, Verdict
 from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
-from harness.explore.points import Line, Point, between, innermost, lines_of
+from harness.explore.points import Point, between, innermost, lines_of
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
 from harness.explore.targets import Target, target_of
-from harness.explore.trials import ACTIONS, Action, Ending, Trial, Watch, execute, parse, run_to_end
+from harness.explore.trials import ACTIONS, Action, Ending, Result, Trial, Watch, execute, parse, run_to_end
 from harness.explore.world import World
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
@@ -32,7 +31,7 @@ from harness.probes.steps import at_checkpoint
 
 if TYPE_CHECKING:
     from harness.durability import Durability
-    from harness.explore.outcomes import Difference
+    from harness.progress import Store
 
 Death = Literal["restored", "simulated", "killed"]
 
@@ -44,6 +43,8 @@ SAMPLE = 60
 LIMIT_SECONDS = 10.0
 """How long an execution may last, unless another limit is given."""
 QUEUES = ("inline", "rq")
+FULL_COLLECTION = 100
+"""After how many trials all garbage is collected, not only that of late."""
 SHOWN = 3
 """How many rows a finding shows."""
 BUDGET = 20
@@ -71,30 +72,15 @@ def explore(
         return explorer.run(None if only is None else [parse(only)])
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a trial showed.
-
-    :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
-    :ivar then: where the interrupted execution reached for the outside next.
-    """
-
-    trial: Trial
-    ending: Ending
-    differences: list[Difference]
-    repeated: int = 0
-    price: int = 0
-    then: tuple[Line, ...] = ()
-
-
 class Explorer:
     """Explores a job; a context manager, which hooks the probes and lets go of them.
 
     :param actions: what to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash twice.
     :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
     :param queue: ``inline``, or ``rq`` for RQ's worker in this process, with fakeredis.
-    :param durability: in place of the job's own. :param witnesses: objects outside, see
-        :class:`~harness.explore.world.World`. :param limit: seconds that an execution may last.
+    :param durability: in place of the job's own. :param store: in place of the job's, or of the explorer's.
+    :param witnesses: objects outside, see :class:`~harness.explore.world.World`.
+    :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: told after each trial.
     :param command: repeats a trial, with ``{trial}`` for its name.
     """
@@ -110,6 +96,7 @@ class Explorer:
         pairs: bool = True,
         sample: int | None = None,
         durability: Durability | None = None,
+        store: Store | None = None,
         queue: str = "inline",
         witnesses: Mapping[str, Any] | None = None,
         limit: float = LIMIT_SECONDS,
@@ -125,11 +112,12 @@ class Explorer:
         self._target: Target = (
             RQTarget(job, args, kwargs or {})
             if queue == "rq"
-            else target_of(job, args, kwargs or {}, durability)
+            else target_of(job, args, kwargs or {}, durability, store)
         )
         self._world = World(witnesses or {}, self._target.name.partition(":")[0])
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         self._command = command or f"harness explore {self._target.name}{shown} --trial {{trial}}"
+        self._store = store
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
         self._read = reading(outcome, self._world.contents)
@@ -141,12 +129,16 @@ class Explorer:
         self.recording: Recording | None = None
 
     def __enter__(self) -> Explorer:
-        overrides = Overrides((at_checkpoint,), self._durability, clock=_clock, poll_seconds=0.0)
+        overrides = Overrides((at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0)
         self._stack.callback(self._world.close)
         # What a dead process leaves open is nobody's fault, and thousands of deaths would each be told in the log.
         self._stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
         self._stack.callback(gc.collect)
+        # In the middle of trials it would go through everything that was imported, again and again.
+        if gc.isenabled():
+            self._stack.callback(gc.enable)
+            gc.disable()
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         self._stack.enter_context(probes.installed())
@@ -257,7 +249,9 @@ class Explorer:
             go_on.wait()
 
         def first() -> None:
-            execute(self._target, self._world, watch, self._limit)  # how it ends, nobody asks any more
+            # One execution after the other until the point; how the last one ends, nobody asks any more.
+            while not watch.fired and execute(self._target, self._world, watch, self._limit) is False:
+                pass
             paused.set()
 
         memory = self._world.memory
@@ -300,6 +294,7 @@ class Explorer:
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:
         result = self.result(trial)
+        gc.collect(1 if sum(verdict.trials.values()) % FULL_COLLECTION else 2)
         verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
         finding = self._finding(result)
         if finding is not None:
@@ -352,7 +347,10 @@ class Explorer:
         if result.ending.kind != "completed":
             kinds = {"endless": "never finishes", "failed": "error on resume"}
             return kinds.get(result.ending.kind, result.ending.why)
-        if self._is_the_price(result) and all(point.state > saved for point in written):
+        # What was written between two interruptions, or by two workers at a time, the clean run does not tell.
+        told = len(result.trial.points) == 1 and result.trial.action != "freeze"
+        fresh = not told or all(point.state > saved for point in written)
+        if fresh and self._is_the_price(result):
             return AT_LEAST_ONCE
         if result.trial.action == "freeze":
             return "superseded worker wrote"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 GOOD = "exactly once"
 AT_LEAST_ONCE = "at least once"
@@ -111,6 +112,21 @@ class Verdict:
         """The finding that the verdict comes from: the smallest interruption that shows it."""
         rank = {verdict: index for index, verdict in enumerate(RANK)}
         return min(self.findings, key=lambda each: rank.get(each.verdict, -1), default=None)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        counts = {"trials": dict(self.trials), "planned": dict(self.planned)}  # asdict() knows no Counter
+        return {**asdict(self), **counts, "verdict": self.verdict, "repeated": self.repeated}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Its figures, as a comparison holds them."""
+        return {
+            "verdict": self.verdict, "points": self.points, "states": self.states, "tried": self.tried,
+            "trials": sum(self.trials.values()), "lines": self.all_lines, "lines_tried": self.lines,
+            "repeated_most": self.repeated, "seconds": round(self.seconds, 3),
+        }  # fmt: skip
 
     def text(self, shown: int = 5) -> str:
         """Return the verdict, its figures and the first findings as lines."""

@@ -16,7 +16,7 @@ from harness.crash import current
 from harness.errors import UsageError
 from harness.stores.memory import MemoryStore
 
-OURS = ("harness", "sqlite_", "alembic_version")
+OURS = ("harness", "job_progress", "sqlite_", "alembic_version")
 """How the names of tables begin that are no job's outcome: where progress and the like is kept."""
 MOMENTS = ("DATE", "TIME")
 """What the declared types of columns contain that hold a moment: they differ from run to run."""

@@ -9,7 +9,7 @@ from harness.crash import current
 from harness.errors import UsageError
 from harness.explore.outcomes import Contents, Reference
 from harness.explore.points import Point, innermost, lines_here
-from harness.explore.trials import Watch, run_to_end
+from harness.explore.trials import SAVES, Watch, run_to_end
 from harness.explore.world import FILE
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Recording:
 
     def saved(self, state: int) -> int:
         """Return the state in which progress had been saved last, as of a state."""
-        return max((p.state for p in self.points if p.kind == "save" and p.state <= state), default=0)
+        return max((p.state for p in self.points if p.kind in SAVES and p.state <= state), default=0)
 
     def count(self, kind: str) -> int:
         """Return how many points of a kind there are."""
@@ -146,7 +146,7 @@ def record(
 
 
 def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
-    ending = run_to_end(target, world, watch, seconds)
+    ending = run_to_end(target, world, watch, seconds, retries=0)
     if ending.kind != "completed":
         lines = tuple(str(line) for line in [innermost(ending.lines, target.file)] if line is not None)
         raise CleanRunFailed(target.name, ending.why, lines) from ending.error

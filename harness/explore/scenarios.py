@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from harness.explore.explorer import Explorer
+from sqlalchemy import NullPool, create_engine
+
+from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
     from harness.durability import Durability
-    from harness.explore.findings import Verdict
     from harness.scenario import Scenario
 
 
@@ -34,11 +35,35 @@ def seeded(scenario: Scenario, size: str) -> Iterator[None]:
                 scenario.close()
 
 
-def explore_scenario(
-    scenario: Scenario, form: str, durability: Durability | None, *, size: str, **options: Any
-) -> Verdict:
-    """Explore a scenario in one of its forms; takes what :class:`~harness.explore.Explorer` takes."""
-    with seeded(scenario, size):
-        args = [scenario.arguments()] if form == "plain" else []
-        with Explorer(scenario.forms[form], *args, durability=durability, **options) as explorer:
-            return explorer.run()
+@contextmanager
+def prepared(
+    scenario: Scenario, form: str, size: str, durability: Durability | None
+) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """Set up the data, and yield what the explorer takes for that form: the job with its arguments, and options.
+
+    Under ``with_transaction()`` the progress is in the database of the work.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(seeded(scenario, size))
+        command = f"harness explore scenarios.{scenario.name} --form {form} --size {size} --trial {{trial}}"
+        if form == "plain":
+            yield [scenario.forms[form], scenario.arguments()], {"command": command}
+            return
+        options: dict[str, Any] = {"command": command}
+        if durability is not None:
+            options.update(durability=durability, command=f"{command} --durability '{durability}'")
+            if durability.transactional:
+                options["store"] = stack.enter_context(_progress_beside_the_work())
+        yield [scenario.forms[form]], options
+
+
+@contextmanager
+def _progress_beside_the_work() -> Iterator[SqlStore]:
+    """Have a store in the database that was :func:`seeded`, as ``with_transaction()`` needs it."""
+    engine = create_engine(os.environ["HARNESS_DATABASE_URL"], poolclass=NullPool)
+    store = SqlStore(engine)
+    store.create()
+    try:
+        yield store
+    finally:
+        engine.dispose()

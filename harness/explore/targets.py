@@ -14,6 +14,7 @@ from harness.queues.inline import InlineRun
 if TYPE_CHECKING:
     from harness.durability import Durability
     from harness.explore.world import World
+    from harness.progress import Store
 
 JOB_ID = "explored"
 
@@ -48,16 +49,18 @@ class JobTarget:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         durability: Durability | None,
+        store: Store | None,
     ) -> None:
         self.name = job_class.path()
         self.durability = durability or job_class.durability
         self.file = file_of(job_class)
+        self._store = store
         self._job_class, self._args, self._kwargs = job_class, args, kwargs
 
     def attempt(self, world: World) -> bool:
         """Run one execution."""
         args, kwargs = copy.deepcopy((self._args, self._kwargs))
-        store = self._job_class.progress_store() or world.progress
+        store = self._store or self._job_class.progress_store() or world.progress
         run = InlineRun(
             self._job_class, *args, job_id=JOB_ID, store=store, durability=self.durability, **kwargs
         )
@@ -93,14 +96,18 @@ def file_of(thing: Any) -> str:
 
 
 def target_of(
-    job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], durability: Durability | None
+    job: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    durability: Durability | None,
+    store: Store | None,
 ) -> Target:
     """Return what to explore.
 
     :raises UsageError: if it is neither a job nor a function.
     """
     if isinstance(job, type) and issubclass(job, Job):
-        return JobTarget(job, args, kwargs, durability)
+        return JobTarget(job, args, kwargs, durability, store)
     if callable(job) and not isinstance(job, type):
         return FunctionTarget(job, args, kwargs)
     raise UsageError(f"explore() takes a ContinuableJob, an IterationJob or a function, found {job!r}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from harness.crash import Lost
+    from harness.explore.outcomes import Difference
     from harness.explore.targets import Target
     from harness.explore.world import World
 
@@ -89,6 +90,22 @@ class Ending:
     lines: tuple[Line, ...] = ()
 
 
+@dataclass(frozen=True)
+class Result:
+    """What a trial showed.
+
+    :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
+    :ivar then: where the interrupted execution reached for the outside next.
+    """
+
+    trial: Trial
+    ending: Ending
+    differences: list[Difference]
+    repeated: int = 0
+    price: int = 0
+    then: tuple[Line, ...] = ()
+
+
 @dataclass
 class Watch:
     """Watches the executions of a run, and interrupts them where it is told to.
@@ -130,7 +147,7 @@ class Watch:
         if self.passed > self.budget:
             life.die("never ends")
         self.counts[kind] += 1
-        if kind == "save":
+        if kind in SAVES:
             self.unsaved = self.checkpoints = 0
         elif kind == "checkpoint":
             self.now += TICK
@@ -179,14 +196,18 @@ class Watch:
         return str(self.trial) if self.trial.action == "stop" else None
 
 
+SAVES = {"save", "saved"}
+"""Kinds of points at which progress was saved."""
 TICK = 0.02
 """Seconds that pass from checkpoint to checkpoint, as in the lab."""
 
 
-def run_to_end(target: Target, world: World, watch: Watch, seconds: float) -> Ending:
+def run_to_end(
+    target: Target, world: World, watch: Watch, seconds: float, *, retries: int = RETRIES
+) -> Ending:
     """Run execution after execution until the job is done, or never will be.
 
-    :param seconds: how long an execution may last.
+    :param seconds: how long an execution may last. :param retries: how many may fail.
     """
     failures = 0
     for _ in range(MAX_EXECUTIONS):
@@ -195,7 +216,7 @@ def run_to_end(target: Target, world: World, watch: Watch, seconds: float) -> En
             if ending.kind != "failed":
                 return ending
             failures += 1
-            if failures > RETRIES:
+            if failures > retries:
                 return ending
         elif ending:
             return Ending("completed")

@@ -32,6 +32,8 @@ PLAIN_SECONDS = 5.0
 """How long the plain form may take to come back after its worker died; RQ needs minutes."""
 RECOVER_SECONDS = 0.6
 """Within how many seconds the dead are noticed here, where the lab is not told otherwise; workers take 15 s."""
+MAX_FAILURES = 10
+"""How often in a row a worker may fail before it is not started again."""
 LOOK_SECONDS = 0.01
 
 
@@ -96,14 +98,15 @@ class ProcessTrial(Trial):
         left_alone = self.plain and parse(config.interruption).by in {"kill:worker", "kill:both"}
         limit = PLAIN_SECONDS if left_alone else self.limit_seconds
         until = time.monotonic() + limit + config.items * config.pace
-        worker = self._start(config)
+        worker, failures = self._start(config), 0
         try:
             while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:
                 if time.monotonic() > until:
                     return  # the record says that it never finished
                 if worker.poll() is not None:
                     self._exits.append(time.monotonic())
-                    if worker.returncode > 0:
+                    failures = failures + 1 if worker.returncode > 0 else 0
+                    if failures > MAX_FAILURES:  # once may be a broker that was away
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
                     worker = self._start(config)
                 else:

@@ -8,7 +8,7 @@ Outside of that block nothing is hooked. Inside, threads that belong to no life 
 ``before-mail``, ``mail``                   a mail over SMTP (:mod:`.mail`)
 ``before-request``, ``request``             a request over HTTP (:mod:`.web`)
 ``write``                                   a file opened for writing, renamed or removed (:mod:`.files`)
-``step``, ``checkpoint``                    edges of steps, and checkpoints (:mod:`.steps`)
+``step``, ``checkpoint``, ``saved``         edges of steps, checkpoints, and saves of progress (:mod:`.steps`)
 ==========================================  ===========================================================================
 """
 

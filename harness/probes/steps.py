@@ -1,4 +1,4 @@
-"""Crash points at the edges of steps and at checkpoints: ``step`` and ``checkpoint``.
+"""Crash points at the edges of steps, at checkpoints, and when progress is safe: ``step``, ``checkpoint``, ``saved``.
 
 A checkpoint is also where an observer may stop a job politely: it returns the reason.
 """
@@ -34,6 +34,10 @@ def at_checkpoint(at: Position) -> str | None:
 
 def _edge(event: events.Event) -> None:
     life = current()
-    if life is not None and isinstance(event, events.StepStarted | events.StepCompleted):
+    if life is None:
+        return
+    if isinstance(event, events.ProgressSaved):
+        life.reach("saved", event.why)  # wherever the store is
+    elif isinstance(event, events.StepStarted | events.StepCompleted):
         verb = "begins" if isinstance(event, events.StepStarted) else "is done"
         life.reach("step", f"step {event.step!r} {verb}")

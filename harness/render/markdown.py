@@ -5,31 +5,50 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from harness.compare import advice, durables
 from harness.render import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.compare import Comparison, Group, Pattern, Run
+    from harness.compare import Change, Comparison, Group, Pattern, Run
 
 
-def markdown(comparison: Comparison) -> str:
-    """Put the finding first, then all verdicts, then what the forms cost."""
+def markdown(comparison: Comparison, changes: Sequence[Change] | None = None) -> str:
+    """Put the finding first, then all verdicts, what the forms cost, and when to use which.
+
+    :param changes: what moved since another comparison; None where there is no other.
+    """
     parts = ["# Comparison of job forms", _escaped(comparison.finding)]
+    if changes is not None:
+        parts += ["## What moved", _changes(changes)]
     if comparison.runs:
         parts += ["## Verdicts", _verdicts(comparison), _columns()]
     if comparison.benchmarks:
         parts += ["## Cost without interruption", _benchmarks(comparison)]
+    if durables(comparison):
+        parts += ["## Durability against cost", _durables(comparison)]
+    if comparison.explorations:
+        parts += ["## Interruption coverage", _explorations(comparison)]
+    if given := advice(comparison):
+        told = (
+            f"- **{_escaped(each.question)}** {_escaped(each.answer)} *{_escaped(each.figures)}.*"
+            for each in given
+        )
+        parts += ["## When to use which", "\n".join(told)]
     return "\n\n".join([*parts, _environment(comparison)]) + "\n"
 
 
 def _verdicts(comparison: Comparison) -> str:
     patterns = comparison.patterns
     rows = [
-        [_escaped(group.scenario), _escaped(group.interruption), *(_cell(group, each) for each in patterns)]
+        [
+            *map(_escaped, (group.scenario, group.interruption, f"{group.broker}, {group.database}")),
+            *(_cell(group, each) for each in patterns),
+        ]
         for group in comparison.groups
     ]
-    return _table(["scenario", "interruption", *patterns], rows, right=0)
+    return _table(["scenario", "interruption", "services", *patterns], rows, right=0)
 
 
 def _cell(group: Group, pattern: Pattern) -> str:
@@ -49,8 +68,79 @@ def _columns() -> str:
 
 
 def _benchmarks(comparison: Comparison) -> str:
-    rows = [[_escaped(each.scenario), each.pattern, *words.benchmark(each)] for each in comparison.benchmarks]
-    return _table(["scenario", "form", *words.BENCHMARK_COLUMNS], rows, right=len(words.BENCHMARK_COLUMNS))
+    rows = [
+        [
+            _escaped(each.scenario),
+            each.pattern,
+            _escaped(each.durability or words.NOTHING),
+            *words.benchmark(each),
+        ]
+        for each in comparison.benchmarks
+    ]
+    head = ["scenario", "form", "durability", *words.BENCHMARK_COLUMNS]
+    return _table(head, rows, right=len(words.BENCHMARK_COLUMNS))
+
+
+def _durables(comparison: Comparison) -> str:
+    rows = []
+    for each in durables(comparison):
+        figures = [f"{each.repeated_most:,}", f"{each.duplicated_most:,}", words.number(each.by_key)]
+        ratio = each.cost.ratio_to_plain if each.cost else None
+        rows.append(
+            [
+                _escaped(each.durability),
+                each.pattern,
+                f"{each.killed:,}",
+                *(figures if each.killed else [words.NOTHING] * 3),
+                words.NOTHING if ratio is None else f"{ratio:.2f}{words.TIMES}",
+            ]
+        )
+    head = [
+        "durability",
+        "form",
+        "runs killed",
+        "repeated at most",
+        "duplicated at most",
+        "by key, in all",
+        "to plain",
+    ]
+    return _table(head, rows, right=5)
+
+
+def _explorations(comparison: Comparison) -> str:
+    rows = [
+        [
+            *map(_escaped, (each.scenario, each.pattern, each.durability, each.verdict)),
+            *(
+                f"{part:,} of {whole:,}"
+                for part, whole in ((each.tried, each.states), (each.lines_tried, each.lines))
+            ),
+            f"{each.repeated_most:,}",
+            words.seconds(each.seconds),
+        ]
+        for each in comparison.explorations
+    ]
+    head = [
+        "scenario",
+        "form",
+        "durability",
+        "verdict",
+        "states tried",
+        "lines tried",
+        "repeated at most",
+        "time",
+    ]
+    return _table(head, rows, right=4)
+
+
+def _changes(changes: Sequence[Change]) -> str:
+    if not changes:
+        return "Nothing moved beyond noise."
+    rows = [
+        list(map(_escaped, (each.direction, each.where, each.what, each.before, each.after)))
+        for each in changes
+    ]
+    return _table(["", "where", "what", "before", "after"], rows, right=0)
 
 
 def _environment(comparison: Comparison) -> str:

@@ -44,6 +44,12 @@ def timeline(group: Group) -> str:
     )
 
 
+def span(benchmarks: Sequence[Benchmark]) -> tuple[float, float]:
+    """Return the ends of an axis on which the ranges of all ratios lie, and 1."""
+    ends = [end for each in benchmarks for end in (each.ratio_low, each.ratio_high) if end is not None]
+    return min([1.0, *ends]) * 0.95, max([1.0, *ends]) * 1.05
+
+
 def ratio(benchmark: Benchmark, least: float, most: float) -> str:
     """Draw a ratio to plain as a dot on its range, on an axis from *least* to *most*; plain itself is a line."""
     middle, low, high = benchmark.ratio_to_plain, benchmark.ratio_low, benchmark.ratio_high
@@ -53,10 +59,11 @@ def ratio(benchmark: Benchmark, least: float, most: float) -> str:
     def at(value: float) -> str:
         return f"{(value - least) / (most - least) * 100:.1f}%"
 
+    name = ", ".join(filter(None, (benchmark.scenario, benchmark.pattern, benchmark.durability)))
     told = f"{middle:.2f} times the cost of plain, between {low:.2f} and {high:.2f}."
     return (
         '<svg class="ratio" role="img" width="100%" height="20">'
-        f"<title>{words.escaped(benchmark.scenario)}, {benchmark.pattern}: ratio to plain</title><desc>{told}</desc>"
+        f"<title>{words.escaped(name)}: ratio to plain</title><desc>{told}</desc>"
         f'<line class="one" x1="{at(1)}" x2="{at(1)}" y1="0" y2="20"/>'
         f'<line class="range" x1="{at(low)}" x2="{at(high)}" y1="10" y2="10"/>'
         f'<circle class="dot" cx="{at(middle)}" cy="10" r="4"/></svg>'
@@ -105,7 +112,7 @@ def _curves(run: Run, end: float) -> str:
             across(time): HEIGHT - round((done + count) / most * HEIGHT) for time, count in execution.items
         }
         if points:
-            line = "L".join(f"{x} {y}" for x, y in points.items()) + f"H{right}"
+            line = "L".join(f"{x} {y}" for x, y in _straightened(list(points.items()))) + f"H{right}"
             lines.append(f"M{line}")
             areas.append(f"M{min(points)} {HEIGHT}L{line}V{HEIGHT}z")
         if execution.ended == "interrupted":
@@ -114,6 +121,22 @@ def _curves(run: Run, end: float) -> str:
             harsh[f"M{right} -15V{HEIGHT + 15}"] = None
     drawn = [("bar", bars), ("area", areas), ("line", lines), ("polite", polite), ("harsh", harsh)]
     return "".join(f'<path class="{name}" d="{"".join(parts)}"/>' for name, parts in drawn if parts)
+
+
+def _straightened(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Leave out points that lie on the line between others, to within a unit and a half of height (Douglas-Peucker)."""
+    if len(points) < 3:
+        return points
+    (left, start), (right, end) = points[0], points[-1]
+    slope = (end - start) / (right - left)
+    farthest = max(
+        range(1, len(points) - 1),
+        key=lambda index: abs(points[index][1] - start - slope * (points[index][0] - left)),
+    )
+    x, y = points[farthest]
+    if abs(y - start - slope * (x - left)) <= 1.5:
+        return [points[0], points[-1]]
+    return _straightened(points[: farthest + 1]) + _straightened(points[farthest:])[1:]
 
 
 def _axis(end: float, lanes: int) -> str:

@@ -11,19 +11,25 @@ from harness.render import words
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.compare import Comparison, Totals
+    from harness.compare import Benchmark, Change, Comparison, Totals
 
 WIDTH = 80
 
 _HEAD = ("scenario", "form", "runs", "interruptions", "lost", "duplicated", "repeated", "verdicts")
 
 
-def text(comparison: Comparison) -> str:
-    """Put the runs of every scenario and form in a row, then the finding, then what the forms cost."""
+def text(comparison: Comparison, changes: Sequence[Change] | None = None) -> str:
+    """Put the runs of every scenario and form in a row, then the finding, what the forms cost, and what moved.
+
+    :param changes: what moved since another comparison; None where there is no other.
+    """
     parts = [_runs(comparison)] if comparison.runs else []
     parts.append("\n".join(wrap(words.printable(comparison.finding), WIDTH)))
     if comparison.benchmarks:
         parts.append(_benchmarks(comparison))
+    if changes is not None:
+        told = [words.printable(str(change)) for change in changes] or ["nothing"]
+        parts.append("\n".join(["Moved beyond noise:", *told]))
     return "\n\n".join(parts)
 
 
@@ -48,10 +54,15 @@ def _totals(scenario: str, totals: Totals) -> Iterator[Sequence[str]]:
 def _benchmarks(comparison: Comparison) -> str:
     rows: list[Sequence[str]] = [("scenario", "form", *words.BENCHMARK_COLUMNS)]
     rows += [
-        (words.printable(each.scenario), each.pattern, *words.benchmark(each))
+        (words.printable(each.scenario), words.printable(_form(each)), *words.benchmark(each))
         for each in comparison.benchmarks
     ]
     return _table(rows, left=(0, 1))
+
+
+def _form(found: Benchmark) -> str:
+    usual = found.durability in {None, "none", "every(seconds=1)"}
+    return found.pattern if usual else f"{found.pattern}, {found.durability}"
 
 
 def _table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:

@@ -47,6 +47,16 @@ def seconds(value: float | None) -> str:
     return f"{value:,.{2 if value < 9.995 else 0}f} s"
 
 
+def number(value: int | None) -> str:
+    """Put a count."""
+    return NOTHING if value is None else f"{value:,}"
+
+
+def durability(name: str | None) -> str:
+    """Put a durability into HTML; none is a dash."""
+    return NOTHING if name in {None, "none"} else escaped(str(name))
+
+
 def size(value: int | None) -> str:
     """Put a number of bytes."""
     return NOTHING if value is None else f"{value:,} B"
@@ -79,6 +89,16 @@ def benchmark(found: Benchmark) -> tuple[str, str, str, str]:
         NOTHING if ratio is None else f"{ratio:.2f}{TIMES}",
         NOTHING if low is None or high is None else f"{low:.2f}{DASH}{high:.2f}",
     )
+
+
+def worker(broker: str) -> str:
+    """Say where the jobs of a broker run."""
+    return "one process" if broker == "fakeredis" else "real workers"
+
+
+def services(broker: str, database: str) -> str:
+    """Name what a run worked with."""
+    return f"{worker(broker)}: {broker}, {database}"
 
 
 def environment(found: Environment) -> str:

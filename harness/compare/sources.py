@@ -1,0 +1,40 @@
+"""Where a comparison comes from: files of records and benchmarks, or one that was saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.compare.comparisons import Comparison, comparison
+from harness.errors import UsageError
+
+
+def made_from(records: Path, benchmarks: Path | None = None) -> Comparison:
+    """Make the comparison of a file that ``pytest --records`` wrote, or load one that was saved before.
+
+    :param benchmarks: what ``pytest --benchmark-json`` wrote.
+    :raises UsageError: if there is no such file, or something else is in it.
+    """
+    data = _read(records)
+    if isinstance(data, dict) and "schema" in data:
+        if benchmarks is not None:
+            raise UsageError(f"{records} is a comparison and has its benchmarks; leave --benchmarks out")
+        return Comparison.load(records)
+    if not isinstance(data, dict) or not {"environment", "runs"} <= set(data):
+        raise UsageError(
+            f"{records} holds no records; allowed is what pytest --records wrote, or a comparison.json"
+        )
+    measured = None if benchmarks is None else _read(benchmarks)
+    return comparison(data["environment"], data["runs"], measured, data.get("explorations", ()))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: no such file; run pytest with --records or --benchmark-json first"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,85 @@
+"""What README and guides show, works; and what they lead to, exists."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests import documents
+from tests.documents import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield the folder of a reader, whose modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        module = vars(sys.modules[name])
+        if str(tmp_path) in f"{module.get('__file__')} {module.get('__path__')}":
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if documents.blocks(page)], ids=lambda page: page.name
+)
+def test_what_a_page_shows_works(page: Path, folder: Path) -> None:
+    """All code and all commands of a page, in their order."""
+    documents.run(page, folder)
+
+
+@by_page
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file that exists, and to a heading that it has."""
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text):
+        link = target[0] or target[1]
+        if re.match(r"https?:", link):
+            continue
+        name, _, heading = link.partition("#")
+        found = (page.parent / name).resolve() if name else page
+        assert found.exists(), link
+        assert not heading or heading in headings(found), link
+
+
+@by_page
+def test_worker_classes_exist(page: Path) -> None:
+    """Also in what is not run here, such as the file of a unit or a container."""
+    for name in re.findall(r"--worker-class[ =]([\w.]+)|-w ([\w.]+)", page.read_text(encoding="utf-8")):
+        module, _, attribute = (name[0] or name[1]).rpartition(".")
+        assert hasattr(import_module(module), attribute)
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page, as they are made on GitHub."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "```python\nassert 1 == 2\n```\n",
+        "<!--python\nassert 1 == 2\n-->\n",
+        "```console\n$ false\n```\n",
+        "```console\n$ echo one\ntwo\n```\n",
+        "```python shop/a.py\nX = 1\n```\n```python\nimport shop.a\nassert shop.a.X == 2\n```\n",
+    ],
+)
+def test_what_does_not_work_fails(source: str, folder: Path) -> None:
+    """A page that is wrong is found."""
+    page = folder / "page.md"
+    page.write_text(source, encoding="utf-8")
+    with pytest.raises(AssertionError):
+        documents.run(page, folder)

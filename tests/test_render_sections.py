@@ -1,0 +1,112 @@
+"""What the report says beside its verdicts: damage, latencies, durability, coverage, advice, changes, pictures."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from harness import render
+from harness.compare import Change, advice, comparison
+from tests.comparisons import ENVIRONMENT, killed, run, sample, showpiece
+from tests.test_render import Page, hostile
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    """Read the page of the showpiece."""
+    return Page(render.html(showpiece()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "duplicated 3 of 500, 0 by key every(items=5) ✓ exactly once with_transaction()",
+        "real workers: redis, postgresql",
+        "every(items=5) steps 2 3 3 0",
+        "at least once, repeated ≤ 5 210 64 48 8 of 9 120 5 2.50 s",
+        "25 of 25 interrupted runs ended otherwise than exactly once",
+        "the broker is a Redis server",
+        "one that went wrong proves that it can",
+    ],
+)
+def test_says_plainly(page: Page, words: str) -> None:
+    """Every section has its figures in words."""
+    assert words in page.seen
+
+
+def test_advice_is_on_the_page_and_in_markdown(page: Page) -> None:
+    """With its rule on the page, and its figures in both."""
+    for each in advice(showpiece()):
+        assert each.rule in page.seen
+        assert each.figures in page.seen
+        assert each.answer.replace("_", "&#95;") in render.markdown(showpiece())
+
+
+def test_durabilities_that_ended_alike_are_told_together() -> None:
+    """A cell of the matrix repeats no verdict."""
+    records = [
+        each | {"durability": name} for each in killed()[1:2] for name in ("on_stop()", "with_transaction()")
+    ]
+    seen = Page(render.html(comparison(ENVIRONMENT, records))).seen
+    assert "exactly once on_stop(), with_transaction()" in seen
+
+
+def test_who_is_killed_has_no_time_to_stop() -> None:
+    """A latency is drawn of those who were asked."""
+    record = killed()[2] | {"stop_latency_s": 0.5}
+    assert "To stop" not in Page(render.html(comparison(ENVIRONMENT, [record]))).seen
+    assert "To stop" in Page(render.html(comparison(ENVIRONMENT, [run(pattern="steps")]))).seen
+
+
+def test_nothing_is_told_that_was_not_done() -> None:
+    """Sections without figures say so in a sentence."""
+    seen = Page(render.html(comparison(ENVIRONMENT, [run(interruption="none")]))).seen
+    for words in ("Not measured.", "Nothing was killed", "Not explored", "Nothing was interrupted."):
+        assert words in seen
+
+
+def test_changes_are_told_only_against_another() -> None:
+    """Without another comparison the page has no such section, and no link to it; with one, also that nothing moved."""
+    assert "What moved" not in render.html(sample()) + render.markdown(sample())
+    assert "Nothing moved beyond noise." in Page(render.html(sample(), [])).seen
+    assert "Nothing moved beyond noise." in render.markdown(sample(), [])
+    change = Change("orders, steps", "verdict", "exactly once", "lost", "worse")
+    assert "worse orders, steps verdict exactly once lost" in Page(render.html(sample(), [change])).seen
+    assert "| worse | orders, steps | verdict | exactly once | lost |" in render.markdown(sample(), [change])
+    assert "worse: orders, steps, verdict: exactly once -> lost" in render.text(sample(), [change])
+
+
+def test_pictures_stand_alone() -> None:
+    """Each is XML with its own style in light and dark, a title, and no request."""
+    found = render.pictures(showpiece())
+    assert list(found) == ["timelines.svg", "damage.svg", "latencies.svg"]
+    for content in found.values():
+        root = ET.fromstring(content)  # noqa: S314 - our own
+        assert root.tag == f"{SVG}svg"
+        assert root[0].tag == f"{SVG}title"
+        assert "prefers-color-scheme: dark" in content
+        assert not re.search(r"url\(|@import|href", content)
+        width = int(root.attrib["width"])
+        assert all(
+            int(each.attrib["x"]) + int(each.attrib["width"]) < width for each in root.findall(f"{SVG}svg")
+        )
+
+
+def test_pictures_show_where_plain_repeated_most() -> None:
+    """Of the interruptions in which all forms ran, one a scenario."""
+    assert "orders, interrupted by signal:INT@progress:70%" in render.pictures(showpiece())["timelines.svg"]
+
+
+def test_pictures_are_xml_whatever_names_hold() -> None:
+    """Nothing in a name acts as markup."""
+    for content in render.pictures(hostile()).values():
+        ET.fromstring(content)  # noqa: S314 - our own
+
+
+def test_stays_small_with_all_there_is() -> None:
+    """The page is smaller than half a megabyte."""
+    assert len(render.html(showpiece(), []).encode()) < 500_000
