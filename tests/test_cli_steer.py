@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 from typing import Any
@@ -104,13 +105,37 @@ def test_interrupt_sends_a_signal_to_the_worker(
 
 def test_interrupt_kills_the_horse(rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any) -> None:
     """The process that works dies, the worker lives and puts the job back."""
-    job = enqueue(jobs_queue, Paced, 200)
+    job = enqueue(jobs_queue, Paced, 400)
     worker = rq_workers.start(OURS, "--burst")
     wait_for(broker, job.id, 2)
     assert "sent SIGKILL to horse" in run("interrupt", job.id, "--kill", "horse").output
     assert worker.wait(PATIENCE) == 0
     assert progress(broker, job.id).crashes == 1
-    assert set(told(broker, job.id)) == set(range(200))
+    assert set(told(broker, job.id)) == set(range(400))
+
+
+def test_a_pid_that_somebody_else_has_by_now_is_not_killed(
+    jobs_queue: Queue, broker: Redis, run: Any
+) -> None:
+    """The process that a job has told of must still be a child of its worker."""
+    job = enqueue(jobs_queue, Paced, 3)
+    broker.hset(job.key, mapping={"status": "started", "worker_name": "ann"})
+    broker.sadd("rq:workers", "rq:worker:ann")
+    worker: Any = {
+        "hostname": socket.gethostname(),
+        "pid": os.getppid() + 1,
+        "state": "busy",
+        "queues": "test",
+    }
+    broker.hset("rq:worker:ann", mapping=worker)
+    assert "has not told which process works on it" in one_line(run("interrupt", job.id, "--kill", "horse"))
+    pulse = {
+        "at": 0.0, "epoch": 1, "done": 0, "saved": 0, "unsaved_s": 0.0, "elapsed_s": 0.0, "items": 0, "total": 3,
+        "durability": "on_stop()", "worker": "ann", "host": "h", "pid": os.getpid(), "parent": 1,
+    }  # fmt: skip
+    broker.set(f"harness:pulse:{job.id}", json.dumps(pulse))
+    refused = one_line(run("interrupt", job.id, "--kill", "horse"))
+    assert f"process {os.getpid()}, which worked on job {job.id}, is gone" in refused
 
 
 def test_interrupt_kills_the_worker(rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any) -> None:

@@ -164,6 +164,8 @@ def test_it_fits_80_columns_and_any_height(queue: Queue, redis: Redis) -> None:
             10**12,
             options={"job_id": "long" * 9 + str(index), "description": "x" * 200},
         )
+    redis.sadd("rq:workers", "rq:worker:far")
+    redis.hset("rq:worker:far", mapping={"hostname": "h" * 200, "state": "idle"})
     snapshot = Monitor(Watcher(redis)).refresh()
     console = Console(width=80, record=True, color_system=None, force_terminal=False)
     with console.capture() as said:
@@ -172,6 +174,7 @@ def test_it_fits_80_columns_and_any_height(queue: Queue, redis: Redis) -> None:
     assert len(shown) == 8
     assert max(map(len, shown)) <= 80
     assert "no room for the rest" in shown[-1]
+    assert all(line.cell_len <= 80 for line in lines(snapshot, "unix:///" + "deep/" * 40))
 
 
 def test_a_silent_job_is_pointed_out(queue: Queue, redis: Redis, done: list[Any]) -> None:
@@ -183,15 +186,19 @@ def test_a_silent_job_is_pointed_out(queue: Queue, redis: Redis, done: list[Any]
     watcher = Watcher(redis, jobs=[job.id])
     row = snapshot.jobs[0]
     pulse = {
-        "at": snapshot.at - 10, "epoch": 1, "done": 9, "saved": 0, "unsaved_s": 1.0, "elapsed_s": 1.0, "items": 9,
+        "at": snapshot.at - 10, "epoch": 1, "done": 9, "saved": 5, "unsaved_s": 1.0, "elapsed_s": 1.0, "items": 9,
         "total": 20, "durability": "on_stop()", "worker": "w", "host": "h", "pid": 1, "parent": 2,
     }  # fmt: skip
     redis.set(f"harness:pulse:{job.id}", json.dumps(pulse))
     silent = next(each for each in Monitor(watcher).refresh().jobs if each.id == row.id)
     assert silent.silent_s is not None
     assert silent.silent_s >= 10
+    assert (silent.saved, silent.at_risk) == (5, 4)
     shown = "\n".join(line.plain for line in lines(Monitor(watcher).refresh(), "here"))
     assert "no sign for 1" in shown
+    redis.set(f"harness:pulse:{job.id}", json.dumps({**pulse, "epoch": 0}))
+    stale = next(each for each in Monitor(watcher).refresh().jobs if each.id == row.id)
+    assert (stale.done, stale.at_risk) == (20, None), "a pulse of an earlier execution says nothing"
 
 
 def test_status_and_monitor_once(jobs_queue: Queue, redis_url: str) -> None:

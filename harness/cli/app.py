@@ -97,11 +97,7 @@ def _say(text: str) -> None:
     click.echo(f"harness: {' '.join(text.split())}", err=True)
 
 
-@click.group(
-    "harness",
-    cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+@click.group("harness", cls=Commands, context_settings=CONTEXT)
 def main() -> None:
     """Interrupt long jobs, resume them, and say whether anything was lost or done twice."""
     if "" not in sys.path:  # a user's jobs are found from where the command is given, as with python -m

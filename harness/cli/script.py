@@ -75,7 +75,7 @@ DEMOS: Mapping[str, Demo] = {
             Act("By iteration, killed at 60 per cent; the sum and the cursor are committed together.", "iteration",
                 "progress:60%", real="kill:both", embedded="", durability="with_transaction()"),
         ),
-        0.06,
+        0.05,
         "Each total was compared with one SQL aggregate over the same orders. Next: harness demo emails",
     ),
     "emails": Demo(
@@ -90,13 +90,13 @@ DEMOS: Mapping[str, Demo] = {
                 "sent in the database, so at most the one in flight is sent twice, with the same Message-ID.",
                 "iteration", "count:230", real=KILLED, embedded="", durability="every(items=50)"),
         ),
-        0.034,
+        0.026,
         "Next: harness demo compare, which puts it all into one report",
     ),
 }  # fmt: skip
 
 COMPARED = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
-COMPARED_PACE = 0.012
+COMPARED_PACE = 0.008
 FAST_PACE = 0.002
 
 

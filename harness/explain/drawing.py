@@ -10,7 +10,7 @@ from harness.explain.telling import detail, headline, how, seconds, where_time_w
 if TYPE_CHECKING:
     from harness.explain.story import Part, Story
 
-WIDTH, MARGIN, LANE, TOP = 900, 20, 46, 84
+WIDTH, MARGIN, LANE, TOP = 900, 20, 46, 94
 """Pixels."""
 KINDS = {
     "completed": "good", "running": "good", "interrupted": "polite", "paused": "polite", "cancelled": "polite",
