@@ -32,6 +32,14 @@ def one_line(result: Result) -> str:
     return result.stderr
 
 
+HEEDING_CTRL_C = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("harness", run_name="__main__")
+"""
+"""As in a terminal, also where whoever started the tests has SIGINT ignored, as for jobs in the background."""
+
+
 class Terminal:
     """A command in a pseudo-terminal of 80 columns; a context manager that kills what is left of it.
 
@@ -47,7 +55,7 @@ class Terminal:
             **environment,
         }  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "harness", *arguments],
+            [sys.executable, "-c", HEEDING_CTRL_C, *arguments],
             stdin=child, stdout=child, stderr=child, start_new_session=True, env=variables,
         )  # fmt: skip
         os.close(child)
