@@ -48,13 +48,14 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-def run(page: Path, folder: Path) -> None:
-    """Run a page in an empty folder, which must be the current one and on the path.
+def run(page: Path, folder: Path) -> int:
+    """Run a page in an empty folder, which must be the current one and on the path; return how many blocks that were.
 
     :raises AssertionError: if a command fails, or says something else.
     """
     names: dict[str, Any] = {"__name__": "page"}
-    for block in blocks(page):
+    found = blocks(page)
+    for block in found:
         if block.file:
             target = folder / block.file
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +66,7 @@ def run(page: Path, folder: Path) -> None:
             exec(compile(code, page.name, "exec", dont_inherit=True), names)  # noqa: S102 - the page's own code
         else:
             _run_commands(block.text, folder)
+    return len(found)
 
 
 def _run_commands(text: str, folder: Path) -> None:

@@ -35,8 +35,9 @@ def folder(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> I
     "page", [page for page in PAGES if documents.blocks(page)], ids=lambda page: page.name
 )
 def test_what_a_page_shows_works(page: Path, folder: Path) -> None:
-    """All code and all commands of a page, in their order."""
-    documents.run(page, folder)
+    """All code and all commands of a page, in their order, and as many blocks as it shows."""
+    shown = re.findall(r"^(?:```|<!--)(?:python|console)\b", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert documents.run(page, folder) == len(shown) > 0
 
 
 @by_page

@@ -103,8 +103,12 @@ def test_pictures_show_where_plain_repeated_most() -> None:
 
 def test_pictures_are_xml_whatever_names_hold() -> None:
     """Nothing in a name acts as markup."""
-    for content in render.pictures(hostile()).values():
-        ET.fromstring(content)  # noqa: S314 - our own
+    pictures = render.pictures(hostile())
+    assert len(pictures) == 3
+    for content in pictures.values():
+        names = {each.tag for each in ET.fromstring(content).iter()}  # noqa: S314 - our own
+        assert f"{SVG}svg" in names
+        assert not {name for name in names if not name.startswith(SVG) or name == f"{SVG}script"}
 
 
 def test_stays_small_with_all_there_is() -> None:

@@ -20,10 +20,10 @@ from rq.job import Job as RQJob
 from harness import interruptions, job, lab
 from harness import scenario as scenarios
 from harness.cli.settings import (
+    DATABASE,
     arguments_of,
     connected,
     database_option,
-    environment,
     json_option,
     queue_at,
     queue_option,
@@ -137,7 +137,8 @@ def worker(
     """
     if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise UsageError(f"--log: found {level!r}, allowed are DEBUG, INFO, WARNING, ERROR")
-    with connected(redis_url) as connection, environment(HARNESS_DATABASE_URL=database_url):
+    asked = {} if database_url is None else {DATABASE: database_url}
+    with connected(redis_url) as connection, lab.variables(**asked):
         queues = [queue_at(connection, each) for each in queue_names or ("default",)]
         try:
             working = KINDS[kind](queues, name, connection=connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from harness import job
 from harness.errors import UsageError
+from harness.lab import variables
 from harness.scenario import Scenario
 
 REDIS_URL = "redis://localhost:6379"
@@ -89,7 +89,7 @@ def database(url: str | None) -> Iterator[sa.Engine]:
             f"the database {engine.url.render_as_string(hide_password=True)} cannot be reached: {first_line(error)}"
         ) from None
     try:
-        with environment(**{DATABASE: url}):
+        with variables(**{DATABASE: url}):
             yield engine
     finally:
         engine.dispose()
@@ -106,22 +106,6 @@ def engine_of(url: str) -> sa.Engine:
         raise UsageError(
             f"the database URL cannot be used: {first_line(error)}; allowed is one such as sqlite:///demo.db"
         ) from None
-
-
-@contextmanager
-def environment(**variables: str | None) -> Iterator[None]:
-    """Let variables of the environment hold meanwhile, for jobs that read them; None leaves one as it is."""
-    asked = {name: value for name, value in variables.items() if value is not None}
-    before = {name: os.environ.get(name) for name in asked}
-    os.environ.update(asked)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def scenario_named(name: str) -> Scenario:

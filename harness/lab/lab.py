@@ -80,7 +80,7 @@ class Lab:
         with ExitStack() as stack:
             url = stack.enter_context(self._database(scenario))
             self.mailbox.empty()
-            stack.enter_context(_environment(HARNESS_DATABASE_URL=url, HARNESS_SMTP=self.mailbox.address))
+            stack.enter_context(variables(HARNESS_DATABASE_URL=url, HARNESS_SMTP=self.mailbox.address))
             stack.callback(scenario.close)
             if services.database is not None:
                 stack.callback(scenario.clear)
@@ -126,7 +126,7 @@ class Lab:
 
     def _seeded(self, scenario: Scenario) -> Path:
         path = self.directory / f"{scenario.name}-seeded.db"
-        with _environment(HARNESS_DATABASE_URL=f"sqlite:///{path}"):
+        with variables(HARNESS_DATABASE_URL=f"sqlite:///{path}"):
             try:
                 scenario.seed(self.size)
             finally:
@@ -162,9 +162,10 @@ def _progress_in(url: str) -> Iterator[SqlStore]:
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+def variables(**asked: str) -> Iterator[None]:
+    """Let variables of the environment hold meanwhile, for jobs that read them."""
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update(asked)
     try:
         yield
     finally:
