@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,24 @@ from tests.commands import Terminal, harness
 from tests.workers import PATIENCE
 
 
-def processes_in(folder: Path) -> list[str]:
-    """Return the command lines of processes that have the folder in their environment."""
-    found = []
+def processes_in(folder: Path) -> dict[int, str]:
+    """Return the processes that have the folder in their environment, with their command lines."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"TMPDIR={folder}".encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append((path.parent / "cmdline").read_text())
-        except OSError:
-            continue
+        with suppress(OSError):
+            if f"TMPDIR={folder}".encode() in path.read_bytes():
+                found[int(path.parent.name)] = (path.parent / "cmdline").read_text()
     return found
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    """Wait until a process that is not ours has ended."""
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(pid)
+        try:
+            assert select.select([process], [], [], PATIENCE)[0], f"process {pid} is still there"
+        finally:
+            os.close(process)
 
 
 def test_a_demo_is_narrated(tmp_path: Path) -> None:
@@ -85,7 +95,21 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, arguments: list[str], kept
         assert terminal.end() == 130
         assert kept in " ".join(terminal.text.split())
     assert list(tmp_path.iterdir()) == []
-    assert processes_in(tmp_path) == []
+    assert processes_in(tmp_path) == {}
+
+
+def test_a_killed_command_leaves_no_process(tmp_path: Path, redis_url: str, broker: Redis) -> None:
+    """A worker and its horse notice that the lab is gone, though their Redis is not."""
+    del broker  # empty again after the test
+    arguments = ["run", "scenarios.emails", "--broker", redis_url, "--interrupt", "kill:worker@count:5000"]
+    with Terminal(*arguments, "--pace", "0.5", folder=tmp_path) as terminal:
+        terminal.read_until(lambda _: bool(list(tmp_path.glob("*/journal"))))
+        others = processes_in(tmp_path)
+        terminal.process.kill()
+        assert len(others) > 2, others
+        for pid in others:
+            wait_for_the_end_of(pid)
+        assert processes_in(tmp_path) == {}
 
 
 def test_a_trials_own_interrupt_is_no_ctrl_c() -> None:

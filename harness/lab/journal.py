@@ -31,7 +31,7 @@ class Story:
     """What a journal tells.
 
     :ivar attempts: every execution, in the order in which they began. :ivar marked: the items begun.
-    :ivar pids: all processes that worked on the job. :ivar working: those that have not said that they ended.
+    :ivar working: processes that have not said that they ended.
     :ivar fired: whether the interruption came.
     :ivar largest: bytes of the largest progress saved, if one was.
     """
@@ -45,7 +45,6 @@ class Story:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         entries = [json.loads(line) for line in lines]
         self.working: list[int] = []
-        self.pids = {entry["pid"] for entry in entries}
         for entry in entries:
             getattr(self, f"_{entry['what']}")(entry)
         self.working += self._open

@@ -16,6 +16,7 @@ from rq.job import JobStatus
 from harness.errors import HarnessError
 from harness.interruptions import parse
 from harness.lab.journal import Story
+from harness.lab.leash import Leash
 from harness.lab.trial import Settings, Trial
 from harness.lab.worker import FIRED, Config
 from harness.queues.rq.leases import SETTING
@@ -79,10 +80,11 @@ class ProcessTrial(Trial):
             store=self._store,
         )
         self._connection.delete(FIRED)
+        leash = Leash()
         try:
-            self._supervise(config)
+            self._supervise(config, leash)
         finally:
-            self._end_orphans()
+            leash.close()  # and with it orphans, which have nothing to do any more
             self._connection.close()
         story = Story(self._journal)
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
@@ -93,12 +95,12 @@ class ProcessTrial(Trial):
                     attempt.stopped = min((at for at in self._exits if at >= attempt.requested), default=None)
         return story.fired
 
-    def _supervise(self, config: Config) -> None:
+    def _supervise(self, config: Config, leash: Leash) -> None:
         # Whose work horse alone died is back at once; nobody takes up what the worker itself was at.
         left_alone = self.plain and parse(config.interruption).by in {"kill:worker", "kill:both"}
         limit = PLAIN_SECONDS if left_alone else self.limit_seconds
         until = time.monotonic() + limit + config.items * config.pace
-        worker, failures = self._start(config), 0
+        worker, failures = self._start(config, leash), 0
         try:
             while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:
                 if time.monotonic() > until:
@@ -108,7 +110,7 @@ class ProcessTrial(Trial):
                     failures = failures + 1 if worker.returncode > 0 else 0
                     if failures > MAX_FAILURES:  # once may be a broker that was away
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
-                    worker = self._start(config)
+                    worker = self._start(config, leash)
                 else:
                     self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
@@ -120,21 +122,13 @@ class ProcessTrial(Trial):
                 worker.kill()
                 worker.wait()
 
-    def _start(self, config: Config) -> subprocess.Popen[bytes]:
+    def _start(self, config: Config, leash: Leash) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "harness.lab.worker", config.to_json()],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=leash.theirs, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, SETTING: str(self._recover_seconds)},
             )  # fmt: skip
-
-    def _end_orphans(self) -> None:
-        """Kill what is left of the work horses; those that were killed are gone, the rest have nothing to do."""
-        for pid in Story(self._journal).pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
     def _said(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

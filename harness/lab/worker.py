@@ -1,4 +1,4 @@
-"""What a worker process of a trial runs: ``python -m harness.lab.worker CONFIG``; started by the lab, not by people.
+"""What a worker process of a trial runs: ``python -m harness.lab.worker CONFIG``, started by the lab, on its leash.
 
 It is our RQ worker, which forks a work horse for each job. In the horse the trial's trigger is asked at every item
 that begins, and what the interruption is happens there and then: this process is killed, its worker, or both, or the
@@ -22,6 +22,7 @@ from rq import Queue
 from harness import durability, events
 from harness.interruptions import Interruption, parse
 from harness.lab.journal import Journal
+from harness.lab.leash import obey
 from harness.lab.trial import QUEUE, PlainPosition
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
@@ -63,6 +64,7 @@ class TrialWorker(rq.Worker):
 
     def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
         """Perform it, in the work horse."""
+        obey()
         self.journal.write("start")
         try:
             return super().perform_job(job, queue, execution)
@@ -142,6 +144,7 @@ def notice(journal: Journal) -> Any:
 
 def main(text: str) -> None:
     """Work until told to stop."""
+    obey()
     config = Config(**json.loads(text))
     journal = Journal(config.journal)
     connection = redis.Redis.from_url(config.broker)
