@@ -243,7 +243,7 @@ class Checkpoints:
     def _saved(self, size: int, why: str) -> None:
         self._saved_at = self.clock()
         self._next_items()
-        if events.subscribers:
+        if events.subscriptions:
             events.emit(events.ProgressSaved(self.job_id, self._name, why, size))
 
     def _current_progress(self) -> Progress:

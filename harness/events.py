@@ -328,7 +328,7 @@ class NothingToIterate(Event):
 
 @dataclass(frozen=True)
 class ItemDone(Event):
-    """An item is done and the cursor moved; made only while somebody is subscribed."""
+    """An item is done and the cursor moved; made only while somebody is subscribed to it by name."""
 
     cursor: Any
     items: int
@@ -347,21 +347,25 @@ class ProgressSaved(Event):
 
 Subscriber = Callable[[Event], object]
 
-subscribers: list[Subscriber] = []
-"""Who is told; read in hot loops, so that no event is made for nobody."""
-
 
 class Subscription:
     """A subscription; a context manager that ends it."""
 
-    def __init__(self, subscriber: Subscriber) -> None:
-        self._subscriber = subscriber
-        subscribers.append(subscriber)
+    def __init__(self, subscriber: Subscriber, kinds: tuple[type[Event], ...]) -> None:
+        self.subscriber, self._kinds = subscriber, kinds
+        subscriptions.append(self)
+        if any(issubclass(ItemDone, kind) for kind in kinds):
+            of_items.append(self)
+
+    def wants(self, event: Event) -> bool:
+        """Return whether its subscriber is told."""
+        return isinstance(event, self._kinds) if self._kinds else not isinstance(event, ItemDone)
 
     def close(self) -> None:
         """End the subscription; no error if it has ended."""
-        if self._subscriber in subscribers:
-            subscribers.remove(self._subscriber)
+        for where in (subscriptions, of_items):
+            if self in where:
+                where.remove(self)
 
     def __enter__(self) -> Subscription:
         return self
@@ -372,12 +376,20 @@ class Subscription:
         self.close()
 
 
-def subscribe(subscriber: Subscriber) -> Subscription:
-    """Have *subscriber* called with every event of this process, in the thread of the job.
+subscriptions: list[Subscription] = []
+"""Who is told of anything."""
+of_items: list[Subscription] = []
+"""Who is told of each item; read in the hot loop, so that no event is made for nobody."""
+
+
+def subscribe(subscriber: Subscriber, *kinds: type[Event]) -> Subscription:
+    """Have *subscriber* called with the events of this process, in the thread of the job.
 
     Its errors are logged and do not reach the job.
+
+    :param kinds: which events; by default all but :class:`ItemDone`, of which there is one an item.
     """
-    return Subscription(subscriber)
+    return Subscription(subscriber, kinds)
 
 
 def emit(event: Event) -> None:
@@ -385,8 +397,11 @@ def emit(event: Event) -> None:
     line = event.line
     if line is not None and logger.isEnabledFor(event.level):
         logger.log(event.level, "%s (Job ID: %s) %s", event.job, event.job_id, line)
-    for subscriber in tuple(subscribers):
+    for subscription in tuple(subscriptions):
         try:
-            subscriber(event)
+            if subscription.wants(event):
+                subscription.subscriber(event)
         except Exception:
-            logger.exception("the subscriber %r failed on %r; the job goes on", subscriber, event)
+            logger.exception(
+                "the subscriber %r failed on %r; the job goes on", subscription.subscriber, event
+            )

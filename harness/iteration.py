@@ -169,8 +169,8 @@ class IterationJob(Job, abstract=True):
         *,
         batched: bool,
     ) -> None:
-        execution, clock, each, subscribers = (
-            self.execution, self.execution.clock, self.each_iteration, events.subscribers,
+        execution, clock, each, listeners = (
+            self.execution, self.execution.clock, self.each_iteration, events.of_items,
         )  # fmt: skip
         for item, cursor in pairs:
             # Frozen before the work: a cursor that cannot be stored is refused while nothing is done yet, and
@@ -184,7 +184,7 @@ class IterationJob(Job, abstract=True):
                 raise
             execution.cursor = position
             execution.items += len(item) if batched else 1
-            if subscribers:
+            if listeners:
                 name = type(self).__name__
                 events.emit(events.ItemDone(execution.job_id, name, position, execution.items))
             if execution.items >= execution.items_at or clock() >= execution.look_at:

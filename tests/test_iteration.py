@@ -187,11 +187,22 @@ def test_should_stop_is_asked_at_every_checkpoint(done: list[object]) -> None:
 
 
 def test_items_are_events_while_somebody_listens() -> None:
-    """Each item done is told with its new cursor (I16)."""
-    seen: list[object] = []
-    with subscribe(seen.append):
+    """Each item done is told with its new cursor (I16), to those who ask for just that."""
+    seen, others = list[events.Event](), list[events.Event]()
+    with subscribe(seen.append, events.ItemDone), subscribe(others.append):
         run(CountByIteration, 2)
-    assert [event.cursor for event in seen if isinstance(event, events.ItemDone)] == [0, 1]
+    assert [event.cursor if isinstance(event, events.ItemDone) else event for event in seen] == [0, 1]
+    assert others
+    assert not any(isinstance(event, events.ItemDone) for event in others)
+
+
+def test_subscribers_may_choose() -> None:
+    """Who names kinds of events is told of no other, and of none after the end of the subscription."""
+    seen = list[events.Event]()
+    with subscribe(seen.append, events.JobStarted, events.JobCompleted):
+        run(CountByIteration, 2)
+    run(CountByIteration, 2)
+    assert [type(event) for event in seen] == [events.JobStarted, events.JobCompleted]
 
 
 def pairs_of_numbers(cursor: Any) -> Enumerator[Any]:

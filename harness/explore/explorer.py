@@ -43,8 +43,6 @@ SAMPLE = 60
 LIMIT_SECONDS = 10.0
 """How long an execution may last, unless another limit is given."""
 QUEUES = ("inline", "rq")
-FULL_COLLECTION = 100
-"""After how many trials all garbage is collected, not only that of late."""
 SHOWN = 3
 """How many rows a finding shows."""
 BUDGET = 20
@@ -135,10 +133,13 @@ class Explorer:
         self._stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
         self._stack.callback(gc.collect)
-        # In the middle of trials it would go through everything that was imported, again and again.
+        # Garbage is collected between trials, and not among everything that was imported, again and again.
         if gc.isenabled():
             self._stack.callback(gc.enable)
             gc.disable()
+        if not gc.get_freeze_count():
+            self._stack.callback(gc.unfreeze)
+            gc.freeze()
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         self._stack.enter_context(probes.installed())
@@ -294,7 +295,7 @@ class Explorer:
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:
         result = self.result(trial)
-        gc.collect(1 if sum(verdict.trials.values()) % FULL_COLLECTION else 2)
+        gc.collect()
         verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
         finding = self._finding(result)
         if finding is not None:

@@ -65,10 +65,11 @@ class RedisPlace:
         self._seen = kept
         return True
 
-    def keep(self) -> Kept:
-        """Return all keys."""
+    def keep(self, without: tuple[bytes, ...] = ()) -> Kept:
+        """Return all keys, but those that begin so."""
         with living(None):
-            keys: list[bytes] = sorted(self._client.keys())
+            found: list[bytes] = self._client.keys()
+            keys = sorted(key for key in found if not key.startswith(without))
             return {
                 key: (kind, self._read(key, kind)) for key, kind in zip(keys, self._kinds(keys), strict=True)
             }
@@ -84,7 +85,7 @@ class RedisPlace:
 
     def contents(self, kept: Kept | None = None) -> dict[str, Table]:
         """Return the job's own keys."""
-        found = self.keep() if kept is None else kept
+        found = self.keep(NOT_THE_JOBS) if kept is None else kept
         rows = [
             (key.decode(errors="replace"), _shown(value))
             for key, (_, value) in found.items()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @contextmanager
 def probes() -> Iterator[None]:
     """Listen to the steps, until the block ends."""
-    with events.subscribe(_edge):
+    with events.subscribe(_edge, events.ProgressSaved, events.StepStarted, events.StepCompleted):
         yield
 
 
@@ -38,6 +38,6 @@ def _edge(event: events.Event) -> None:
         return
     if isinstance(event, events.ProgressSaved):
         life.reach("saved", event.why)  # wherever the store is
-    elif isinstance(event, events.StepStarted | events.StepCompleted):
+    elif isinstance(event, events.StepEvent):
         verb = "begins" if isinstance(event, events.StepStarted) else "is done"
         life.reach("step", f"step {event.step!r} {verb}")
