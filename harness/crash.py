@@ -23,6 +23,9 @@ from harness.errors import Died
 if TYPE_CHECKING:
     from threading import Thread
 
+OURS = "harness-"
+"""How the names of threads begin that tell every now and then that a job is at work."""
+
 Lost = Callable[[], Exception]
 """Makes the error that a client library raises where the answer is lost to what it has just done."""
 
@@ -119,12 +122,12 @@ def living(life: Life | None) -> Iterator[None]:
 
 @contextmanager
 def threads_inherit() -> Iterator[None]:
-    """Let threads belong to the life of the thread that started them."""
+    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's."""
     start = threading.Thread.start
 
     def start_within(thread: Thread) -> None:
         life = current()
-        if life is not None:
+        if life is not None and not thread.name.startswith(OURS):
             run = thread.run
 
             def run_within() -> None:

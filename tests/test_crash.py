@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import fakeredis
 import pytest
 from sqlalchemy import select
 from sqlalchemy.engine.default import DefaultDialect
@@ -17,7 +18,9 @@ from harness.crash import Life, current, living
 from harness.errors import Died
 from harness.explore import Explorer, Trial
 from harness.explore.explorer import Death
+from harness.queues.rq.leases import Beat
 from tests.planted import cursors, effects, endings, shop, totals
+from tests.workers import PATIENCE
 
 JOBS = [
     cursors.CursorBeforeEffect, cursors.BatchHalfDone, totals.TotalInMemory, totals.added_apart,
@@ -139,6 +142,23 @@ def test_threads_die_with_their_process() -> None:
         for thread in life.threads:
             thread.join()
     assert statuses()[:2] == ["paid", "pending"]
+
+
+def test_the_pulse_of_a_job_is_no_crash_point() -> None:
+    """It beats by the clock, so that its commands would be numbered by chance."""
+    observer = Dying("commit")
+    told = threading.Event()
+
+    def tell() -> None:
+        fakeredis.FakeRedis().ping()
+        told.set()
+
+    beat = Beat("harness-pulse-17", 0.0, tell)
+    with probes.installed(), living(Life(observer)):
+        beat.start()
+        assert told.wait(PATIENCE)
+        beat.close()
+    assert observer.seen == []
 
 
 def test_outside_of_a_trial_nothing_is_hooked() -> None:
