@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,10 @@ from typing import Any
 import pytest
 
 from harness import render
+from tests.browser import FLAGS, Browser
 from tests.comparisons import showpiece
 
 WIDTHS = (360, 800, 1600)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-    "--window-size=1800,1200",
-)  # fmt: skip
 # A headless window has a least width of its own; a frame has the width that it is given.
 PROBE = """<script>
 addEventListener("load", () => {
@@ -132,3 +129,91 @@ def test_is_whole_and_legible_in_every_window(
         "totals, cost and runs are wider than a telephone and must scroll in their boxes"
     )
     assert "CONSOLE" not in log
+
+
+IN_REACH = "a, summary, .scroll"
+WALK = f"""(() => {{
+  const reach = [...document.querySelectorAll("{IN_REACH}")].filter(each => each.checkVisibility());
+  return [reach.indexOf(document.activeElement), reach.length];
+}})()"""
+"""Where the focus is, among how many that can have it; -1 for nowhere."""
+
+
+@pytest.fixture
+def browser(chromium: str, tmp_path: Path) -> Iterator[Browser]:
+    """Run a browser that can be typed at, and write the page for it."""
+    (tmp_path / "report.html").write_text(render.html(showpiece(), []), encoding="utf-8")
+    with Browser(chromium, tmp_path) as browser:
+        yield browser
+
+
+def walked(browser: Browser) -> list[int]:
+    """Press Tab until the focus has left the page, and return where it was, in order; it shows everywhere."""
+    places: list[int] = []
+    _, number = browser.evaluate(WALK)
+    for _ in range(number + 1):
+        browser.press("Tab")
+        place, _ = browser.evaluate(WALK)
+        if place == -1:
+            break
+        places.append(place)
+        assert shows_focus(browser), f"the focus does not show at {place}"
+    return places
+
+
+def shows_focus(browser: Browser) -> bool:
+    """Compare what is seen with what would be seen without an outline."""
+    seen = browser.picture()
+    browser.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<style>* { outline: 0 !important }</style>')"
+    )
+    bare = browser.picture()
+    browser.evaluate("document.body.lastChild.remove()")
+    return seen != bare
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1600, "light")])
+def test_the_tab_key_walks_through_all_of_it(
+    browser: Browser, tmp_path: Path, width: int, scheme: str
+) -> None:
+    """In the order of the page, once each, and the focus shows; what Enter opens is walked through as well."""
+    browser.show(tmp_path / "report.html", width, 800, scheme)
+    assert not shows_focus(browser), "nothing has the focus yet"
+    closed = walked(browser)
+    assert closed == list(range(len(closed)))
+    assert len(closed) > 15
+    browser.press("Shift+Tab")
+    browser.press("Enter")
+    assert walked(browser) == [len(closed)]
+
+
+def test_the_keys_lead_to_every_section(browser: Browser, tmp_path: Path) -> None:
+    """Enter on a link brings its section before one's eyes, and an arrow moves a table that is too wide."""
+    browser.show(tmp_path / "report.html", 360, 800, "light")
+    links = browser.evaluate("document.querySelectorAll('nav a').length")
+    for number in range(links):
+        browser.evaluate(f"document.querySelectorAll('nav a')[{number}].focus()")
+        browser.press("Enter")
+        top = browser.evaluate("document.querySelector(location.hash + ' h2').getBoundingClientRect().top")
+        assert 0 <= top < 800, number
+    browser.evaluate(
+        """(box => { box.focus(); window.moved = new Promise(done => box.onscrollend = done) })(
+        document.querySelector('.wide'))"""
+    )
+    browser.press("ArrowRight")
+    assert browser.evaluate("moved.then(() => document.activeElement.scrollLeft)") > 0
+
+
+def test_every_picture_is_told_to_who_cannot_see_it(browser: Browser, tmp_path: Path) -> None:
+    """What a screen reader gets of the page has each picture, with its name and all that it shows in words."""
+    browser.show(tmp_path / "report.html", 800, 800, "light")
+    pictures = browser.evaluate("document.querySelectorAll('svg[role=img]').length")
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    told = [
+        (each["name"]["value"], each["description"]["value"])
+        for each in nodes
+        if not each["ignored"] and each["role"]["value"] == "image"
+    ]
+    assert len(told) == pictures > 30
+    assert all(name and re.search(r"\d", words) for name, words in told)
+    assert len(set(told)) == len({name for name, _ in told}), "one name, and two things that it tells"
