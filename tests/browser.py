@@ -18,8 +18,7 @@ from tests.workers import PATIENCE
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-    "--window-size=1800,1200",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 KEYS: dict[str, dict[str, Any]] = {
     "Tab": {"windowsVirtualKeyCode": 9},
@@ -55,7 +54,8 @@ class Browser:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._session = {"sessionId": session}
-        self.call("Page.enable")
+        for part in ("Page", "Runtime", "Log"):
+            self.call(f"{part}.enable")
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         return self
 
@@ -67,19 +67,25 @@ class Browser:
         os.close(self._to)
         os.close(self._from)
 
-    def show(self, path: Path, width: int, height: int, scheme: str) -> None:
+    def show(self, path: Path, width: int, height: int, scheme: str, media: str = "screen") -> None:
         """Open a file in a window of that many pixels.
 
-        :param scheme: ``light`` or ``dark``.
+        :param scheme: ``light`` or ``dark``. :param media: or ``print``.
         """
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         preference = {"name": "prefers-color-scheme", "value": scheme}
-        self.call("Emulation.setEmulatedMedia", features=[preference])
+        self.call("Emulation.setEmulatedMedia", media=media, features=[preference])
         self._events.clear()
         self.call("Page.navigate", url=path.as_uri())
         while not any(each["method"] == "Page.loadEventFired" for each in self._events):
             self._events.append(self._read())
+
+    @property
+    def complaints(self) -> list[dict[str, Any]]:
+        """What came to the console since the page was opened, and errors."""
+        kinds = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
+        return [each for each in self._events if each["method"] in kinds]
 
     def press(self, key: str) -> None:
         """Press a key, and let go of it; return when the page has dealt with it."""
