@@ -149,8 +149,10 @@ class Execution(Checkpoints):
             return Ended("cancelled")
         self._attach()
         try:
-            self._notice_crash()
+            crashed = self._notice_crash()
             self._obey_before_work()
+            if crashed:
+                self._limit_crashes()
             self._work()
         except Interrupt as interrupt:
             return self._interrupted(interrupt)
@@ -232,29 +234,35 @@ class Execution(Checkpoints):
         self.completed, self.step, self.cursor = list(progress.completed), progress.step, progress.cursor
         self.job.__dict__["_attributes"] = dict(progress.attributes)
 
-    def _notice_crash(self) -> None:
-        """Count the death of the execution before this one, if it never ended.
+    def _notice_crash(self) -> bool:
+        """Count the death of the execution before this one, if it never ended, and return whether it did so.
 
         It is saved at once: should this one die as well, the next must know of both.
-
-        :raises CrashLimit: if too many died in a row, without an item done in between.
         """
         progress = self.progress
         if progress.ended == progress.epoch - 1:
-            return
+            return False
         progress.crashes, progress.crashes_in_a_row = progress.crashes + 1, progress.crashes_in_a_row + 1
         progress.failures, progress.failure = progress.failures + 1, "its worker died"
         events.emit(
             events.CrashNoticed(self.job_id, self._name, progress.crashes_in_a_row, progress.description)
         )
-        limit = self.job.max_crashes
-        if progress.crashes_in_a_row > limit:
-            died, progress.crashes_in_a_row = progress.crashes_in_a_row, 0
-            raise CrashLimit(
-                f"{self._name} died {died} times {progress.description} without getting on, allowed are {limit} "
-                "(max_crashes); its progress was kept: enqueue it again once the reason is mended"
-            )
         self.save_on_the_way("crash")
+        return True
+
+    def _limit_crashes(self) -> None:
+        """Give up a job that only ever dies; who keeps its history has heard of this execution by now.
+
+        :raises CrashLimit: if too many died in a row, without an item done in between.
+        """
+        progress, limit = self.progress, self.job.max_crashes
+        if progress.crashes_in_a_row <= limit:
+            return
+        died, progress.crashes_in_a_row = progress.crashes_in_a_row, 0
+        raise CrashLimit(
+            f"{self._name} died {died} times {progress.description} without getting on, allowed are {limit} "
+            "(max_crashes); its progress was kept: enqueue it again once the reason is mended"
+        )
 
     def _begin(self) -> None:
         progress = self.progress

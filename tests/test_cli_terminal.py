@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from harness.cli.demo import EMBEDDED
+from harness.cli.script import DEMOS
+from harness.interruptions import parse
 from harness.progress import Progress
 from tests.commands import Terminal, harness
 from tests.workers import PATIENCE
@@ -56,6 +59,24 @@ def test_the_other_demos(which: str) -> None:
     assert "twice" in said.output
 
 
+@pytest.mark.parametrize("real", [True, False], ids=["real", "embedded"])
+@pytest.mark.parametrize("which", DEMOS)
+def test_a_demo_tells_of_a_kill_where_one_is(which: str, real: bool) -> None:
+    """What is said before an act is what happens in it: only an interruption that kills is called so."""
+    acts = DEMOS[which].acts
+    told = ["kill" in act.said(real=real).lower() for act in acts]
+    assert told == [parse(act.interruption(real=real)).kills for act in acts] == [real, False, real]
+    assert "kill" not in DEMOS[which].intro
+
+
+def test_the_embedded_demo_says_so() -> None:
+    """What is said on the screen is what is written for that mode."""
+    said = " ".join(harness("demo", "orders", "--pace", "fast", "--embedded").output.split())
+    for act in DEMOS["orders"].acts:
+        assert act.said(real=False) in said
+    assert EMBEDDED in said
+
+
 def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
     """Where a Redis server is installed, processes are killed in it."""
     del redis_url  # for its skip where none is
@@ -63,6 +84,7 @@ def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
         assert terminal.end() == 0
         text = " ".join(terminal.text.split())
     assert "kill:both@count:33" in text
+    assert all(act.said(real=True) in text for act in DEMOS["orders"].acts)
     assert text.count("all 61 orders were paid exactly once") == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -103,10 +125,9 @@ def test_a_killed_command_leaves_no_process(tmp_path: Path, redis_url: str, brok
     del broker  # empty again after the test
     arguments = ["run", "scenarios.emails", "--broker", redis_url, "--interrupt", "kill:worker@count:5000"]
     with Terminal(*arguments, "--pace", "0.5", folder=tmp_path) as terminal:
-        terminal.read_until(lambda _: bool(list(tmp_path.glob("*/journal"))))
+        terminal.read_until(lambda _: len(processes_in(tmp_path)) > 2)  # itself, the worker and its horse
         others = processes_in(tmp_path)
         terminal.process.kill()
-        assert len(others) > 2, others
         for pid in others:
             wait_for_the_end_of(pid)
         assert processes_in(tmp_path) == {}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from html import escape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
@@ -19,9 +22,13 @@ from harness.overrides import Overrides, overriding
 from harness.progress import Progress
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq.history import Entry, Pulse
+from harness.queues.rq.recovery import put_back
 from harness.stops import Every
+from harness.stores.sql import SqlStore
 from tests.commands import harness, one_line
 from tests.jobs import CountByIteration, plain
+from tests.worker_jobs import Dies
+from tests.workers import Workers
 
 START = 1_000.0
 
@@ -119,6 +126,41 @@ def test_the_picture_says_the_same() -> None:
     assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
 
 
+def test_an_end_that_nobody_wrote() -> None:
+    """The progress knows it, where the job had the time to save; if the queue has failed the job, it died."""
+    entries, sign = [started(1, 1, 0)], pulse(3, 1, 30)
+    saved = Progress("7", epoch=1, ended=1, state="completed", done=200)
+    told = story("7", "Import(17)", entries, sign, now=START + 99, progress=saved)
+    assert (told.state, told.done, told.parts[0].outcome, told.total_s) == (
+        "completed",
+        200,
+        "completed",
+        2.0,
+    )
+    told = story("7", "Import(17)", entries, sign, now=START + 99, failure="its horse was terminated")
+    assert (told.state, told.done, told.parts[0].outcome, told.total_s) == ("failed", 30, "died", 2.0)
+
+
+def test_a_failure_that_no_execution_tells_of() -> None:
+    """As where a job died too often before its code was reached: it is said in the text and in the picture."""
+    reason = "CrashLimit: the worker of job 7 died 11 times before it reached the job's code, allowed are 10"
+    told = story("7", "Import(17)", ENTRIES[:2], None, now=START + 99, failure=reason)
+    lines = text(told).splitlines()
+    assert lines[1] == "failed: 80 of 200 items in 1 execution, 5.00 s"
+    assert max(map(len, lines)) <= 80
+    assert f"failed by its queue: {reason}" in " ".join(" ".join(lines).split())
+    assert svg(told).count(escape(f"failed by its queue: {reason}")) == 2
+    ET.fromstring(svg(told))  # noqa: S314 - our own
+
+
+def test_a_failure_is_told_once() -> None:
+    """By the execution that failed, if there is one."""
+    entries = [started(1, 1, 0), ended(5, 1, 80, "failed", "OSError: no more")]
+    told = story("7", "Import(17)", entries, None, now=START + 99, failure="OSError: no more")
+    assert (told.state, told.failure, told.parts[0].reason) == ("failed", None, "OSError: no more")
+    assert text(told).count("OSError: no more") == 1
+
+
 @given(
     st.lists(
         st.tuples(st.floats(0, 50), st.floats(0, 50), st.integers(0, 500), st.booleans(), st.floats(-20, 20)),
@@ -159,6 +201,69 @@ def test_explain_tells_of_a_job(jobs_queue: Queue, broker: Redis, redis_url: str
     assert [part["reason"] for part in data["parts"]] == ["every:8", "every:8", None]
     refused = harness("explain", job.id, "--redis", redis_url, "--svg", str(tmp_path / "nowhere" / "x.svg"))
     assert "cannot be written: No such file" in one_line_of(refused.stderr)
+
+
+class CountsInDatabase(CountByIteration):
+    """Keeps its progress in a database."""
+
+    @classmethod
+    def progress_store(cls) -> SqlStore:
+        """Keep progress in the database that the environment names."""
+        return SqlStore(sa.create_engine(os.environ["HARNESS_DATABASE_URL"], poolclass=sa.NullPool))
+
+
+def test_explain_reads_progress_in_a_database(
+    jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the job keeps it there: the database that is named knows of an end that the history does not."""
+    url = f"sqlite:///{tmp_path}/work.db"
+    monkeypatch.setenv("HARNESS_DATABASE_URL", url)
+    assert harness("init-db").exit_code == 0
+    job = enqueue(jobs_queue, CountsInDatabase, 20)
+    SimpleWorker([jobs_queue], connection=broker, commands=False).work(burst=True, logging_level="ERROR")
+    broker.xtrim(f"harness:history:{job.id}", maxlen=0)
+    broker.xadd(f"harness:history:{job.id}", {"entry": json.dumps({"what": "start", "epoch": 1, "done": 0})})
+    told = harness("explain", job.id, "--redis", redis_url)
+    assert "completed: 20 items in 1 execution" in told.output
+    monkeypatch.delenv("HARNESS_DATABASE_URL")
+    assert "running: 0 items" in harness("explain", job.id, "--redis", redis_url).output
+    named = harness("explain", job.id, "--redis", redis_url, "--database", url, "--json")
+    assert json.loads(named.output)["done"] == 20
+    other = harness("explain", job.id, "--redis", redis_url, "--database", f"sqlite:///{tmp_path}/other.db")
+    assert "tells no progress of it" in one_line_of(other.stderr)
+    refused = harness("explain", job.id, "--redis", redis_url, "--database", "work.db")
+    assert "the database URL cannot be used" in one_line(refused)
+
+
+def test_explain_tells_of_a_job_that_died_too_often(
+    jobs_queue: Queue, redis_url: str, rq_workers: Workers
+) -> None:
+    """Each death, and the execution that gave it up."""
+    job = enqueue(jobs_queue, Dies, 5)
+    rq_workers.finish()
+    data = json.loads(harness("explain", job.id, "--redis", redis_url, "--json").output)
+    assert [part["outcome"] for part in data["parts"]] == ["died", "died", "died", "failed"]
+    assert data["parts"][-1]["reason"].startswith("CrashLimit: Dies died 3 times")
+    assert (data["state"], data["failure"], data["done"]) == ("failed", None, 2)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_explain_tells_of_a_job_that_cannot_be_started(
+    jobs_queue: Queue, broker: Redis, redis_url: str, begun: bool
+) -> None:
+    """Of what died before its code was reached no execution tells, but RQ does; also where none ever began."""
+    job = enqueue(jobs_queue, CountByIteration, 20)
+    worker = SimpleWorker([jobs_queue], connection=broker, commands=False)
+    if begun:
+        with overriding(Overrides(stops=[Every(8)])):
+            worker.work(burst=True, max_jobs=1, logging_level="ERROR")
+    # One death more is excused where an execution had begun: it could have been that one's.
+    for _ in range(CountByIteration.max_crashes + 1 + begun):
+        put_back(broker, jobs_queue, worker.prepare_execution(job).composite_key, died=True)
+    told = harness("explain", job.id, "--redis", redis_url)
+    said = " ".join((told.output if begun else one_line(told)).split())
+    assert "died 11 times before it reached the job's code" in said
+    assert ("failed: 8 of 20 items" if begun else "has no history: it is failed (CrashLimit:") in said
 
 
 def one_line_of(stderr: str) -> str:

@@ -13,9 +13,10 @@ from rq import Queue
 
 from harness import on_stop
 from harness.overrides import Overrides, overriding
-from harness.queues.rq import SimpleWorker, enqueue, history, pause
+from harness.queues.rq import SimpleWorker, enqueue, history, pause, resume
 from harness.queues.rq.history import EXECUTIONS, TTL, Pulse, read_history
 from harness.stops import Every
+from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
 from tests.jobs import CountByIteration, FailAt
 from tests.worker_jobs import Paced, Stubborn
@@ -59,6 +60,34 @@ def test_an_error_and_a_pause_are_ends_too(queue: Queue, redis: Redis) -> None:
     work(queue)
     assert told(redis, failing.id)[-1] == ("end", 1, 0, "failed", "RuntimeError: cannot do 0")
     assert told(redis, held.id)[-1] == ("end", 1, 0, "paused", "paused")
+
+
+class Fragile(CountByIteration):
+    """May not die once."""
+
+    max_crashes = 0
+
+
+def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
+    """A job that died too often has an execution that tells so, and does nothing else."""
+    job = enqueue(queue, Fragile, 5)
+    RQMetaStore(redis).claim(job.id)  # as an execution does that dies at once
+    work(queue)
+    (began, ended) = told(redis, job.id)
+    assert (began, ended[:4]) == (("start", 2, 0, "", None), ("end", 2, 0, "failed"))
+    assert "CrashLimit: Fragile died 1 times" in ended[4]
+
+
+def test_a_pause_comes_before_the_crash_limit(queue: Queue, redis: Redis, done: list[object]) -> None:
+    """Whoever pauses a job that dies again and again may mend it, and have it go on."""
+    job = enqueue(queue, Fragile, 3)
+    RQMetaStore(redis).claim(job.id)
+    pause(redis, job.id)
+    work(queue)
+    assert told(redis, job.id)[-1] == ("end", 2, 0, "paused", "paused")
+    assert resume(queue, job.id)
+    work(queue)
+    assert (told(redis, job.id)[-1][3], done) == ("completed", [0, 1, 2])
 
 
 def test_it_is_bounded_and_expires(queue: Queue, redis: Redis) -> None:

@@ -192,6 +192,12 @@ class TestHtml:
             assert picture["role"] == "img"
             assert picture["within"][:2] == ["title", "desc"]
 
+    def test_pictures_of_different_services_have_different_names(self) -> None:
+        """The same interruption, with real workers and without, is told apart by who hears the names alone."""
+        told = render.html(compared(run(broker="redis"), run(broker="fakeredis")))
+        titles = re.findall(r"<title>(orders, .*?: executions over time)</title>", told)
+        assert len(set(titles)) == len(titles) == 2
+
     def test_tables_scroll_in_boxes_of_their_own(self, page: Page) -> None:
         """Every table lies in a named region that the keyboard reaches."""
         boxes = [attributes for _, attributes in page.elements if "scroll" in (attributes.get("class") or "")]

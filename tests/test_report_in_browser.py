@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import subprocess
-from html import unescape
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import render
+from tests.browser import Browser
 from tests.comparisons import showpiece
 
-WIDTHS = (360, 800, 1600)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-    "--window-size=1800,1200",
-)  # fmt: skip
-# A headless window has a least width of its own; a frame has the width that it is given.
-PROBE = """<script>
-addEventListener("load", () => {
+MEASURE = r"""(() => {
   document.querySelectorAll("details").forEach(each => each.open = true);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const box = each => each.getBoundingClientRect();
   const told = each => each.textContent.trim().slice(0, 60);
   const light = colour => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).map(part => part / 255)
+    const [r, g, b] = colour.match(/[\d.]+/g).map(part => part / 255)
       .map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4);
     return .2126 * r + .7152 * g + .0722 * b;
   };
@@ -57,23 +48,14 @@ addEventListener("load", () => {
     return parts.filter(([one, a]) => parts.some(([other, b]) => one !== other && a.top < b.bottom - 3
       && b.top < a.bottom - 3 && a.left < b.right && b.left < a.right)).map(([each]) => each);
   });
-  const wanted = all("a, summary, .scroll");
-  const unreached = wanted.filter(each => {
-    each.focus();
-    const seen = document.activeElement === each && each.tabIndex === 0;
-    return !(seen && getComputedStyle(each).outlineStyle !== "none");
-  });
-  const found = {
+  return {
     width: innerWidth, page: document.documentElement.scrollWidth, scrolling: scrolls.length, texts: texts.length,
     ground: getComputedStyle(document.body).backgroundColor,
     faint: texts.filter(each => contrast(each) < 4.5).map(told),
-    beyond: beyond.map(told), clash: clash.map(told), wanted: wanted.length, unreached: unreached.map(told),
+    beyond: beyond.map(told), clash: clash.map(told),
   };
-  const line = parent.document.createElement("p");
-  line.textContent = JSON.stringify(found);
-  parent.document.body.append(line);
-});
-</script>"""
+})()"""
+"""What is wrong with the page as it is shown now, told by the texts that it is wrong with."""
 
 
 @pytest.fixture(scope="module")
@@ -88,47 +70,129 @@ def chromium() -> str:
     return found
 
 
-def shown(chromium: str, folder: Path, scheme: int) -> tuple[list[dict[str, Any]], str]:
-    """Show the report in frames of all widths and return what was measured there, and the browser's log.
-
-    :param scheme: 0 for dark, 1 for light.
-    """
-    page = render.html(showpiece(), []).replace("</body>", f"{PROBE}</body>")
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    frames = "".join(
-        f'<iframe src="report.html" style="border:0" width="{width}"></iframe>' for width in WIDTHS
-    )
-    (folder / "frames.html").write_text(f"<!doctype html><title>frames</title>{frames}", encoding="utf-8")
-    # Pages on disk are strangers to each other unless the browser is told otherwise.
-    command = [
-        chromium, *FLAGS, "--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}",
-        f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", (folder / "frames.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    found = re.findall(r"<p>(\{.*?\})</p>", done.stdout)
-    return [json.loads(unescape(each)) for each in found], done.stderr
+@pytest.fixture
+def browser(chromium: str, tmp_path: Path) -> Iterator[Browser]:
+    """Run a browser that can be typed at, and write the page for it."""
+    (tmp_path / "report.html").write_text(render.html(showpiece(), []), encoding="utf-8")
+    with Browser(chromium, tmp_path) as browser:
+        yield browser
 
 
 @pytest.mark.parametrize(
-    ("scheme", "ground"), [(0, "rgb(22, 24, 27)"), (1, "rgb(252, 251, 249)")], ids=["dark", "light"]
+    ("scheme", "ground"),
+    [("dark", "rgb(22, 24, 27)"), ("light", "rgb(252, 251, 249)")],
+    ids=["dark", "light"],
 )
+@pytest.mark.parametrize("width", [360, 800, 1600])
 def test_is_whole_and_legible_in_every_window(
-    chromium: str, tmp_path: Path, scheme: int, ground: str
+    browser: Browser, tmp_path: Path, width: int, scheme: str, ground: str
 ) -> None:
-    """At 360, 800 and 1600 pixels nothing is cut off, covered, too faint or out of the keyboard's reach."""
-    measured, log = shown(chromium, tmp_path, scheme)
-    assert sorted(each["width"] for each in measured) == list(WIDTHS)
-    for each in measured:
-        assert each["texts"] > 500
-        assert each["page"] <= each["width"], "the page scrolls sideways"
-        assert each["ground"] == ground
-        assert each["faint"] == [], "less than 4.5 to 1 (WCAG AA)"
-        assert each["beyond"] == [], "text is cut off"
-        assert each["clash"] == [], "text lies on text"
-        assert each["wanted"] > 15
-        assert each["unreached"] == [], "no focus, or none that shows"
-    narrow = min(measured, key=lambda each: int(each["width"]))
-    assert narrow["scrolling"] >= 3, (
-        "totals, cost and runs are wider than a telephone and must scroll in their boxes"
+    """At 360, 800 and 1600 pixels nothing is cut off, covered or too faint, and the browser has nothing to say."""
+    browser.show(tmp_path / "report.html", width, 800, scheme)
+    measured = browser.evaluate(MEASURE)
+    is_legible(measured, ground)
+    assert measured["page"] <= measured["width"] == width, "the page scrolls sideways"
+    if width == 360:
+        assert measured["scrolling"] >= 3, (
+            "totals, cost and runs are wider than a telephone and must scroll in their boxes"
+        )
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("paper", [(680, 1017), (703, 950)], ids=["A4", "letter"])
+def test_is_whole_and_legible_on_paper(browser: Browser, tmp_path: Path, paper: tuple[int, int]) -> None:
+    """As wide as paper within its margins, dark ink on white even for who likes it dark; nothing has to be scrolled."""
+    browser.show(tmp_path / "report.html", *paper, "dark", media="print")
+    measured = browser.evaluate(MEASURE)
+    is_legible(measured, "rgb(255, 255, 255)")
+    assert measured["page"] <= measured["width"]
+    assert measured["scrolling"] == 0, "what must be scrolled is cut off"
+
+
+def is_legible(measured: dict[str, Any], ground: str) -> None:
+    """Fail if a text cannot be read, and tell which."""
+    assert measured["texts"] > 500
+    assert measured["ground"] == ground
+    assert measured["faint"] == [], "less than 4.5 to 1 (WCAG AA)"
+    assert measured["beyond"] == [], "text is cut off"
+    assert measured["clash"] == [], "text lies on text"
+
+
+IN_REACH = "a, summary, .scroll"
+WALK = f"""(() => {{
+  const reach = [...document.querySelectorAll("{IN_REACH}")].filter(each => each.checkVisibility());
+  return [reach.indexOf(document.activeElement), reach.length];
+}})()"""
+"""Where the focus is, among how many that can have it; -1 for nowhere."""
+
+
+def walked(browser: Browser) -> list[int]:
+    """Press Tab until the focus has left the page, and return where it was, in order; it shows everywhere."""
+    places: list[int] = []
+    _, number = browser.evaluate(WALK)
+    for _ in range(number + 1):
+        browser.press("Tab")
+        place, _ = browser.evaluate(WALK)
+        if place == -1:
+            break
+        places.append(place)
+        assert shows_focus(browser), f"the focus does not show at {place}"
+    return places
+
+
+def shows_focus(browser: Browser) -> bool:
+    """Compare what is seen with what would be seen without an outline."""
+    seen = browser.picture()
+    browser.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<style>* { outline: 0 !important }</style>')"
     )
-    assert "CONSOLE" not in log
+    bare = browser.picture()
+    browser.evaluate("document.body.lastChild.remove()")
+    return seen != bare
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1600, "light")])
+def test_the_tab_key_walks_through_all_of_it(
+    browser: Browser, tmp_path: Path, width: int, scheme: str
+) -> None:
+    """In the order of the page, once each, and the focus shows; what Enter opens is walked through as well."""
+    browser.show(tmp_path / "report.html", width, 800, scheme)
+    assert not shows_focus(browser), "nothing has the focus yet"
+    closed = walked(browser)
+    assert closed == list(range(len(closed)))
+    assert len(closed) > 15
+    browser.press("Shift+Tab")
+    browser.press("Enter")
+    assert walked(browser) == [len(closed)]
+
+
+def test_the_keys_lead_to_every_section(browser: Browser, tmp_path: Path) -> None:
+    """Enter on a link brings its section before one's eyes, and an arrow moves a table that is too wide."""
+    browser.show(tmp_path / "report.html", 360, 800, "light")
+    links = browser.evaluate("document.querySelectorAll('nav a').length")
+    for number in range(links):
+        browser.evaluate(f"document.querySelectorAll('nav a')[{number}].focus()")
+        browser.press("Enter")
+        top = browser.evaluate("document.querySelector(location.hash + ' h2').getBoundingClientRect().top")
+        assert 0 <= top < 800, number
+    browser.evaluate(
+        """(box => { box.focus(); window.moved = new Promise(done => box.onscrollend = done) })(
+        document.querySelector('.wide'))"""
+    )
+    browser.press("ArrowRight")
+    assert browser.evaluate("moved.then(() => document.activeElement.scrollLeft)") > 0
+
+
+def test_every_picture_is_told_to_who_cannot_see_it(browser: Browser, tmp_path: Path) -> None:
+    """What a screen reader gets of the page has each picture, with its name and all that it shows in words."""
+    browser.show(tmp_path / "report.html", 800, 800, "light")
+    pictures = browser.evaluate("document.querySelectorAll('svg[role=img]').length")
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    told = [
+        (each["name"]["value"], each["description"]["value"])
+        for each in nodes
+        if not each["ignored"] and each["role"]["value"] == "image"
+    ]
+    assert len(told) == pictures > 30
+    assert all(name and re.search(r"\d", words) for name, words in told)
+    assert len(set(told)) == len({name for name, _ in told}), "one name, and two things that it tells"

@@ -30,9 +30,7 @@ from harness.servers import find_redis
 READING_SECONDS = 2.5
 PACKAGES = ("rq", "redis", "sqlalchemy", "fakeredis")
 REAL = "real workers on a private Redis, SQLite; Ctrl-C ends it all"
-EMBEDDED = (
-    "no Redis server: one process and fakeredis, where a job is stopped and nothing is killed; Ctrl-C ends it"
-)
+EMBEDDED = "one process and fakeredis, where a job is stopped and no process ends; Ctrl-C ends it all"
 KEPT = "nothing was kept, all of it was the demo's own"
 
 
@@ -74,7 +72,7 @@ def _show(shown: Demo, real: bool, *, fast: bool) -> bool:
     with _laboratory(real, FAST_PACE if fast else shown.pace, lambda: None) as laboratory:
         for number, act in enumerate(shown.acts, 1):
             console.print(f"[bold]{number}. {act.form.upper()}[/bold]")
-            _say(console, act.words, fast=fast)
+            _say(console, act.said(real=real), fast=fast)
             record = _perform(laboratory, scenario, act, real, console)
             console.print(f"   [dim]{record['interruption']}, {record['durability']}[/dim]")
             console.print(f"   {_outcome(record, shown.effect)}\n")

@@ -14,6 +14,7 @@ class Act:
 
     :ivar words: said before it. :ivar where: when the interruption comes.
     :ivar real: what it is with real workers. :ivar embedded: what it is where no process can be killed.
+    :ivar unkilled: said there in place of *words*, if those tell of a kill.
     :ivar durability: in place of the job's own.
     """
 
@@ -22,7 +23,12 @@ class Act:
     where: str
     real: str = ASKED
     embedded: str = ASKED
+    unkilled: str = ""
     durability: str | None = None
+
+    def said(self, *, real: bool) -> str:
+        """Return what is said before it."""
+        return self.words if real else self.unkilled or self.words
 
     def interruption(self, *, real: bool) -> str:
         """Return its name."""
@@ -49,20 +55,23 @@ class Demo:
 DEMOS: Mapping[str, Demo] = {
     "orders": Demo(
         "scenarios.orders",
-        "61 orders wait to be paid. In the middle of them a deploy comes: the job is told to stop, and after a grace "
-        "period it is killed.",
+        "61 orders wait to be paid. In the middle of them a deploy comes, and the job has to go.",
         ("orders", "paid"),
         (
-            Act("The loop that everybody writes. It does not hear the signal, so it is killed at order 20, and RQ "
-                "starts it again: at order 1.", "plain", "count:20", real=KILLED),
+            Act("The loop that everybody writes. It would not hear a signal, so it is killed at order 20, and RQ "
+                "starts it again: at order 1.", "plain", "count:20", real=KILLED,
+                unkilled="The loop that everybody writes. It does not hear the signal, so it is cut off at order 20, "
+                "as at the end of a grace period, and RQ starts it again: at order 1."),
             Act("The same in steps. SIGTERM reaches the worker; the job stops at its next checkpoint, is back in the "
                 "queue, and goes on at order 21.", "steps", "count:20"),
             Act("By iteration, and this time without any warning: SIGKILL to the worker and its child, at order 33. "
                 "Work and cursor are one transaction.", "iteration", "count:33", real="kill:both", embedded="",
-                durability="with_transaction()"),
+                unkilled="By iteration, asked to stop at order 33. Work and cursor are one transaction, so that even "
+                "a death would repeat nothing.", durability="with_transaction()"),
         ),
         0.1,
-        "Next: harness demo reports, or harness run scenarios.orders --broker redis --interrupt kill:both@count:20",
+        "Next: harness demo reports, or with a Redis server: harness run scenarios.orders --broker redis "
+        "--interrupt kill:both@count:20",
     ),
     "reports": Demo(
         "scenarios.reports",
@@ -70,10 +79,13 @@ DEMOS: Mapping[str, Demo] = {
         "order. An order counted twice is a wrong total.",
         ("orders", "counted"),
         (
-            Act("The loop, killed at 40 per cent and started again.", "plain", "progress:40%", real=KILLED),
+            Act("The loop, killed at 40 per cent and started again.", "plain", "progress:40%", real=KILLED,
+                unkilled="The loop, cut off at 40 per cent and started again."),
             Act("In steps, told to stop at 40 per cent, in the middle of a customer.", "steps", "progress:40%"),
             Act("By iteration, killed at 60 per cent; the sum and the cursor are committed together.", "iteration",
-                "progress:60%", real="kill:both", embedded="", durability="with_transaction()"),
+                "progress:60%", real="kill:both", embedded="",
+                unkilled="By iteration, asked to stop at 60 per cent; the sum and the cursor are committed together.",
+                durability="with_transaction()"),
         ),
         0.05,
         "Each total was compared with one SQL aggregate over the same orders. Next: harness demo emails",
@@ -84,11 +96,15 @@ DEMOS: Mapping[str, Demo] = {
         "had is few copies, and copies that a receiver recognises.",
         ("recipients", "sent a mail"),
         (
-            Act("The loop, killed at mail 120 and started again.", "plain", "count:120", real=KILLED),
+            Act("The loop, killed at mail 120 and started again.", "plain", "count:120", real=KILLED,
+                unkilled="The loop, cut off at mail 120 and started again."),
             Act("In steps, told to stop at mail 120: the batch is finished first.", "steps", "count:120"),
             Act("By iteration, killed in the middle of a batch. The batch comes again, but every mail is marked as "
                 "sent in the database, so at most the one in flight is sent twice, with the same Message-ID.",
-                "iteration", "count:230", real=KILLED, embedded="", durability="every(items=50)"),
+                "iteration", "count:230", real=KILLED, embedded="",
+                unkilled="By iteration, asked to stop at mail 230, and again the batch is finished first. Were it to "
+                "die in a batch, that would come again, but every mail is marked as sent in the database, so at most "
+                "the one in flight would be sent twice, with the same Message-ID.", durability="every(items=50)"),
         ),
         0.026,
         "Next: harness demo compare, which puts it all into one report",

@@ -12,6 +12,8 @@ from typing import Any
 import click
 from redis import Redis, RedisError
 from rich.console import Console
+from rq.job import Job as RQJob
+from rq.job import JobStatus
 
 from harness import explain as explaining
 from harness.cli.settings import (
@@ -28,6 +30,7 @@ from harness.cli.steer import the_job
 from harness.cli.stopping import saying
 from harness.errors import UsageError
 from harness.monitor import LiveScreen, Monitor, Snapshot, Tables, draw, summary
+from harness.progress import Progress
 from harness.queues.rq.history import history
 from harness.queues.rq.overview import Watcher
 from harness.stores.redis import RedisStore
@@ -113,29 +116,33 @@ def monitor(
     "--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also draw it into FILE."
 )
 @redis_option
+@database_option
 @json_option
-def explain(job_id: str, svg: Path | None, redis_url: str, as_json: bool) -> None:
+def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | None, as_json: bool) -> None:
     """Tell the story of a job: its executions, why each ended, what was repeated, where the time went.
 
-    JOB is an id, or the beginning of one. The last 100 executions are remembered, for 30 days.
+    JOB is an id, or the beginning of one. The last 100 executions are remembered, for 30 days. If the job keeps its
+    progress in a database, name that too: how far it came is then told as it is stored there.
 
     \b
     harness explain 2f4e19
     harness explain 2f4e19 --svg story.svg
+    harness explain 2f4e19 --database sqlite:///demo.db
     """
     with connected(redis_url) as connection:
         job = the_job(connection, job_id)
         entries, pulse = history(connection, job.id)
+        failure = _failure(job)
+        if not entries:
+            status = job.get_status(refresh=False).value + (f" ({failure})" if failure else "")
+            raise UsageError(
+                f"job {job.id} has no history: it is {status} and has not begun, or is none of ours"
+            )
+        progress = _progress(connection, database_url, job.id)
         seconds, micros = connection.time()
-        progress = RedisStore(connection).load(job.id) or RQMetaStore(connection).load(job.id)
-    if not entries:
-        raise UsageError(
-            f"job {job.id} has no history: it is {job.get_status(refresh=False).value} and has not begun, or is none "
-            "of ours"
-        )
     told = explaining.story(
-        job.id, job.description or "", entries, pulse, now=seconds + micros / 1e6, progress=progress
-    )
+        job.id, job.description or "", entries, pulse, now=seconds + micros / 1e6, progress=progress, failure=failure
+    )  # fmt: skip
     click.echo(json.dumps(told.to_data()) if as_json else explaining.text(told))
     if svg is not None:
         try:
@@ -143,6 +150,30 @@ def explain(job_id: str, svg: Path | None, redis_url: str, as_json: bool) -> Non
         except OSError as error:
             raise UsageError(f"{svg} cannot be written: {error.strerror}") from None
         click.echo(f"written: {svg}", err=True)
+
+
+def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progress | None:
+    """Return the progress of a job from wherever it is; the database is asked only if Redis has none."""
+    kept = RedisStore(connection).load(job_id) or RQMetaStore(connection).load(job_id)
+    if kept is not None or not database_url:
+        return kept
+    tables = Tables(engine_of(database_url), [])
+    try:
+        kept = tables.count([job_id])[1].get(job_id)
+    finally:
+        tables.close()
+    if kept is None:
+        click.echo("the database that is named tells no progress of it; this is its history alone", err=True)
+    return kept
+
+
+def _failure(job: RQJob) -> str | None:
+    """Return why RQ has failed the job, in a line; None if it has not."""
+    if job.get_status(refresh=False) != JobStatus.FAILED:
+        return None
+    result = job.latest_result()
+    told = (result.exc_string or "").strip() if result is not None else ""
+    return told.splitlines()[-1] if told else "RQ does not say why"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from harness.explain.telling import detail, headline, how, seconds, where_time_went
+from harness.explain.telling import detail, failed_by_queue, headline, how, seconds, where_time_went
 
 if TYPE_CHECKING:
     from harness.explain.story import Part, Story
@@ -32,13 +32,17 @@ def svg(story: Story) -> str:
     shares = "; ".join(f"{words} {seconds(value)}" for words, value in where_time_went(story))
     told = ". ".join(f"Execution {part.epoch}: {how(part)}, {detail(part)}" for part in story.parts)
     height = bottom + 40
+    failed = ""
+    if story.failure:
+        told += f". {failed_by_queue(story.failure)}"
+        failed, height = _line(failed_by_queue(story.failure), bottom + 44), height + 20
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">'
         f"<title>{escape(story.description)}: {escape(headline(story))}</title><desc>{escape(told)}</desc>"
         f'<style>{STYLE}</style><rect class="back" width="{WIDTH}" height="{height}"/>'
         f'<text class="title" x="{MARGIN}" y="30">{escape(story.description)}</text>'
         f'<text x="{MARGIN}" y="52">{escape(headline(story))}</text>{_axis(story.total_s, bottom)}{"".join(lanes)}'
-        f'<text class="quiet" x="{MARGIN}" y="{bottom + 24}">{escape(shares)}</text></svg>\n'
+        f'<text class="quiet" x="{MARGIN}" y="{bottom + 24}">{escape(shares)}</text>{failed}</svg>\n'
     )
 
 
@@ -66,10 +70,13 @@ def _lane(part: Part, story: Story, top: int) -> str:
         drawn.append(
             _bar("again", start, start + (end - start) * min(1.0, part.repeated / part.items), top + 18, 4)
         )
-    words = f"{part.epoch}  {how(part)}: {detail(part)}"
+    return "".join(drawn) + _line(f"{part.epoch}  {how(part)}: {detail(part)}", top + 37)
+
+
+def _line(words: str, top: int) -> str:
     if len(words) > 120:
         words = words[:119] + "…"
-    return f'{"".join(drawn)}<text x="{MARGIN}" y="{top + 37}">{escape(words)}</text>'
+    return f'<text x="{MARGIN}" y="{top}">{escape(words)}</text>'
 
 
 def _bar(kind: str, left: float, right: float, top: int, height: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,8 @@ class Part:
 class Story:
     """All that is known of a job.
 
-    :ivar state: how it stands now. :ivar began_at: seconds of the Redis server's clock at the beginning of the story.
+    :ivar state: how it stands now. :ivar failure: why its queue has failed it, where no execution says so.
+    :ivar began_at: seconds of the Redis server's clock at the beginning of the story.
     :ivar forgotten: executions before the first that is remembered.
     :ivar total_s: from its first place in the queue to its end, or to now.
     :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: dead, and nobody knew.
@@ -62,6 +63,7 @@ class Story:
     job_id: str
     description: str
     state: str
+    failure: str | None
     began_at: float
     forgotten: int
     done: int
@@ -87,16 +89,22 @@ def story(
     *,
     now: float,
     progress: Progress | None = None,
+    failure: str | None = None,
 ) -> Story:
     """Put the entries together.
 
     :param entries: of one job, the oldest first; at least one start among them.
     :param now: seconds of the Redis server's clock.
-    :param progress: as it is stored, if it is in Redis.
+    :param progress: as it is stored, if that is known.
+    :param failure: why the queue has failed the job, if it has.
     """
     starts = sorted((each for each in entries if each.what == "start"), key=lambda each: each.epoch)
     ends = {each.epoch: each for each in entries if each.what == "end"}
-    first = starts[0]
+    first, latest = starts[0], starts[-1].epoch
+    if latest not in ends:
+        unwritten = _unwritten_end(starts[-1], pulse, progress, failure)
+        if unwritten is not None:
+            ends[latest] = unwritten
     began_at = min(first.at, first.enqueued_at or first.at)
     parts: list[Part] = []
     for index, start in enumerate(starts):
@@ -105,11 +113,13 @@ def story(
             _part(start, following, ends.get(start.epoch), pulse, now=now, began_at=began_at, before=parts)
         )
     last = parts[-1]
+    failure = None if last.outcome == "failed" else failure
     done = max([last.came_to or last.began_at, progress.done if progress else 0])
     totals = [each.total for each in entries if each.total is not None]
     return Story(
-        job_id=job_id, description=description, state=_state(last, progress), began_at=began_at,
-        forgotten=first.epoch - 1, done=done, total=totals[-1] if totals else None, parts=tuple(parts),
+        job_id=job_id, description=description, state="failed" if failure else last.outcome, failure=failure,
+        began_at=began_at, forgotten=first.epoch - 1, done=done, total=totals[-1] if totals else None,
+        parts=tuple(parts),
         total_s=last.end_s, working_s=sum(part.lasted_s for part in parts),
         waiting_s=sum(part.waited_s for part in parts), unnoticed_s=sum(part.unnoticed_s for part in parts),
         repeated=sum(part.repeated for part in parts), repeated_s=_repeated_s(parts),
@@ -152,10 +162,18 @@ def _part(
     )  # fmt: skip
 
 
-def _state(last: Part, progress: Progress | None) -> str:
-    if last.outcome == "running" and progress is not None and progress.ended >= last.epoch:
-        return progress.state
-    return last.outcome
+def _unwritten_end(
+    start: Entry, pulse: Pulse | None, progress: Progress | None, failure: str | None
+) -> Entry | None:
+    """Return the end of the latest execution, where it is not in the history but what is stored elsewhere tells it.
+
+    Redis may not have answered when it was to be written; and who fails a job whose process is gone writes none.
+    """
+    sign = pulse if pulse is not None and pulse.epoch == start.epoch else None
+    end = replace(start, what="end", at=max(start.at, sign.at) if sign else start.at)
+    if progress is not None and progress.ended >= start.epoch and progress.state not in {"new", "running"}:
+        return replace(end, done=progress.done, outcome=progress.state, reason=progress.reason)
+    return replace(end, done=sign.done if sign else start.done, outcome="died") if failure else None
 
 
 def _repeated_s(parts: Sequence[Part]) -> float:

@@ -45,6 +45,11 @@ def headline(story: Story) -> str:
     return f"{story.state}: {story.done:,}{of} items in {executions}, {seconds(story.total_s)}"
 
 
+def failed_by_queue(failure: str) -> str:
+    """Return why a job has failed, where no execution says so."""
+    return f"failed by its queue: {failure}"
+
+
 def how(part: Part) -> str:
     """Return how an execution ended, and why."""
     return f"{part.outcome}: {part.reason}" if part.reason and part.reason != part.outcome else part.outcome
@@ -81,6 +86,8 @@ def where_time_went(story: Story) -> list[tuple[str, float]]:
 def _lines(story: Story) -> Iterator[str]:
     yield f"{story.description} ({story.job_id})"
     yield headline(story)
+    if story.failure:
+        yield from wrap(failed_by_queue(story.failure), WIDTH, subsequent_indent="  ")
     yield ""
     if story.forgotten:
         yield f"   {counted(story.forgotten, 'earlier execution')}: not remembered any more"

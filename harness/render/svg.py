@@ -35,7 +35,8 @@ def timeline(group: Group) -> str:
     runs = [run for run in group.runs if run.timeline.executions]
     end = max((run.timeline.executions[-1].end_s for run in runs), default=0.0) or 1.0
     lanes = LANE * len(runs)
-    name = f"{group.scenario}, {group.interruption}: executions over time"
+    services = words.services(group.broker, group.database)
+    name = f"{group.scenario}, {group.interruption} ({services}): executions over time"
     return (
         f'<svg class="timeline" role="img" width="100%" height="{lanes + AXIS}">'
         f"<title>{words.escaped(name)}</title><desc>{words.escaped(' '.join(_told(run, group) for run in runs))}</desc>"
