@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
+from benchmarks import parcels
+from benchmarks.parcels import Parcel
 from harness import records
 
 ROWS = 100_000
@@ -21,32 +23,11 @@ PAGE = 100
 ROUNDS = 9
 
 
-class Base(DeclarativeBase):
-    """Base of the table."""
-
-
-class Parcel(Base):
-    """A row of five columns."""
-
-    __tablename__ = "parcels"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    customer: Mapped[int]
-    status: Mapped[str]
-    street: Mapped[str]
-    grams: Mapped[int]
-
-
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Return a session of a SQLite file with ROWS rows; no transaction is open."""
-    engine = sa.create_engine(f"sqlite:///{tmp_path_factory.mktemp('keyset') / 'parcels.db'}")
-    Base.metadata.create_all(engine)
+    engine = sa.create_engine(parcels.database(tmp_path_factory.mktemp("keyset"), ROWS))
     with Session(engine) as session:
-        rows = (
-            {"customer": n % 97, "status": "new", "street": f"Street {n}", "grams": n} for n in range(ROWS)
-        )
-        session.execute(sa.insert(Parcel), list(rows))
-        session.commit()
         yield session
     engine.dispose()
 
@@ -56,10 +37,10 @@ def by_hand(session: Session, rows: int) -> None:
     after, last = sa.bindparam("after", type_=sa.Integer), 0
     page = sa.select(Parcel).where(Parcel.id <= rows, Parcel.id > after).order_by(Parcel.id).limit(PAGE)
     while True:
-        parcels = session.scalars(page, {"after": last}).all()
-        for parcel in parcels:
+        found = session.scalars(page, {"after": last}).all()
+        for parcel in found:
             last = parcel.id
-        if len(parcels) < PAGE:
+        if len(found) < PAGE:
             return
 
 

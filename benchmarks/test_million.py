@@ -11,27 +11,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
+from benchmarks import parcels
+from benchmarks.parcels import Parcel
 from harness import IterationJob, records
 
 FEW, MANY = 10_000, 1_000_000
 ROUNDS = 5
-
-
-class Base(DeclarativeBase):
-    """Base of the table."""
-
-
-class Parcel(Base):
-    """A row of five columns."""
-
-    __tablename__ = "parcels"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    customer: Mapped[int]
-    status: Mapped[str]
-    street: Mapped[str]
-    grams: Mapped[int]
 
 
 class Weigh(IterationJob):
@@ -42,7 +29,7 @@ class Weigh(IterationJob):
         self.times = [process_time()]
         self.left = self.tenth = rows // 10
         session = Session(sa.create_engine(database))
-        return records(session, sa.select(Parcel).where(Parcel.id < rows), cursor=cursor)
+        return records(session, sa.select(Parcel).where(Parcel.id <= rows), cursor=cursor)
 
     def each_iteration(self, parcel: Parcel, database: str, rows: int) -> None:
         """Count."""
@@ -65,17 +52,7 @@ class Weigh(IterationJob):
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the URL of a database with MANY rows."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('million') / 'parcels.db'}"
-    engine = sa.create_engine(url)
-    Base.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) "
-            "INSERT INTO parcels SELECT i, i % 97, 'new', 'Street ' || i, i FROM n",
-            (MANY,),
-        )
-    engine.dispose()
-    return url
+    return parcels.database(tmp_path_factory.mktemp("million"), MANY)
 
 
 def measure(database: str, rows: int) -> dict[str, Any]:

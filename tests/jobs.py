@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
-from typing import Any
+from typing import Any, ClassVar
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, on_stop, parallel_items
 
@@ -145,3 +145,64 @@ class Shared(IterationJob):
     def on_complete(self) -> None:
         """Tell."""
         DONE.append("complete")
+
+
+class Dead(BaseException):
+    """Stands for a process that is no more: nothing is saved after it."""
+
+
+class Told(CountByIteration):
+    """Does as the test says at some item, and tells which hooks ran."""
+
+    at: ClassVar[dict[int, Callable[[], object]]] = {}
+
+    def each_iteration(self, item: int, numbers: int) -> None:
+        """Do the item, unless told otherwise."""
+        self.at.get(item, int)()
+        super().each_iteration(item, numbers)
+
+    def on_start(self) -> None:
+        """Tell."""
+        DONE.append("start")
+
+    def on_resume(self) -> None:
+        """Tell."""
+        DONE.append("resume")
+
+    def on_shutdown(self) -> None:
+        """Tell."""
+        DONE.append("shutdown")
+
+    def on_complete(self) -> None:
+        """Tell."""
+        DONE.append("complete")
+
+    def on_cancel(self) -> None:
+        """Tell."""
+        DONE.append("cancel")
+
+    def on_error(self, error: Exception) -> None:
+        """Tell."""
+        DONE.append(str(error))
+
+
+def raises(error: BaseException, *, times: int = 1) -> Callable[[], None]:
+    """Return a function that raises so often, and then no more."""
+    left = [times]
+
+    def function() -> None:
+        if left[0]:
+            left[0] -= 1
+            raise error
+
+    return function
+
+
+def told(**at: Callable[[], object]) -> type[Told]:
+    """Return the job that does this at item ``i…``."""
+
+    class Job(Told):
+        pass
+
+    Job.at = {int(name[1:]): function for name, function in at.items()}
+    return Job

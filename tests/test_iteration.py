@@ -17,6 +17,10 @@ from harness import (
     InlineRun,
     IterationJob,
     JobDefinitionError,
+    MemoryStore,
+    Portion,
+    RetryLater,
+    UsageError,
     events,
     items,
     nested,
@@ -25,9 +29,8 @@ from harness import (
     subscribe,
     times,
 )
-from harness.stops import Every
-from tests import jobs
-from tests.jobs import BadCursor, CountByIteration, Dates, FailAt
+from harness.stops import Count, Every
+from tests.jobs import DONE, BadCursor, CountByIteration, CountInSteps, Dates, FailAt, Told, raises, told
 
 
 def test_a_job_does_every_item(done: list[object]) -> None:
@@ -127,33 +130,17 @@ def test_mistakes_in_a_class_fail_when_it_is_defined(body: dict[str, Any], messa
         type("Mistaken", (IterationJob,), body)
 
 
-class Hooked(CountByIteration):
-    """Tells of its life."""
+class Hooked(Told):
+    """Tells what is around its hooks as well."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
         """Wrap an execution."""
-        jobs.DONE.append("enter")
+        DONE.append("enter")
         try:
             yield
         finally:
-            jobs.DONE.append("exit")
-
-    def on_start(self) -> None:
-        """Tell."""
-        jobs.DONE.append("start")
-
-    def on_resume(self) -> None:
-        """Tell."""
-        jobs.DONE.append("resume")
-
-    def on_shutdown(self) -> None:
-        """Tell."""
-        jobs.DONE.append("shutdown")
-
-    def on_complete(self) -> None:
-        """Tell."""
-        jobs.DONE.append("complete")
+            DONE.append("exit")
 
 
 def test_hooks_run_in_order(done: list[object]) -> None:
@@ -287,3 +274,76 @@ def test_batches_count_their_members() -> None:
             pass
 
     assert run(Batched, 4).done == 4
+
+
+# Portions.
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_a_job_may_be_tried_on_a_few_items(done: list[object], chunk: int) -> None:
+    """The limit counts over all executions, and the total is that of the portion."""
+    inline = InlineRun(CountByIteration, 20, portion=Portion(limit=7), stops=[Every(chunk)])
+    inline.drain()
+    progress = inline.progress
+    assert progress is not None
+    assert done == list(range(7))
+    assert (progress.state, progress.done, progress.total) == ("completed", 7, 7)
+
+
+def test_a_job_may_start_in_the_middle(done: list[object]) -> None:
+    """After a given cursor, and from there on as ever, also if the first execution ends before its first item."""
+    InlineRun(told(i5=raises(RetryLater(0))), 8, portion=Portion(after=4, limit=2)).drain()
+    assert [item for item in done if type(item) is int] == [5, 6]
+
+
+def test_a_portion_is_checked() -> None:
+    """A limit is a count, steps have no portion, and the cursor is not passed as an argument (I4)."""
+    with pytest.raises(UsageError, match=r"Portion\(limit=…\) takes an int"):
+        Portion(limit=-1)
+    with pytest.raises(UsageError, match="a portion is for iteration jobs"):
+        InlineRun(CountInSteps, 3, portion=Portion(limit=1))
+    with pytest.raises(UsageError, match="use Portion"):
+        InlineRun(CountByIteration, 3, cursor=1)
+
+
+# Drift.
+
+
+class Growing(IterationJob):
+    """Goes through a list that has more items in every execution."""
+
+    def build_enumerator(self, *, cursor: Any) -> Enumerator[int]:
+        """Return so many more."""
+        return items(range(3 + self.execution.progress.epoch), cursor=cursor)
+
+    def each_iteration(self, item: int) -> None:
+        """Do it."""
+
+
+def test_a_collection_of_another_size_is_warned_of() -> None:
+    """Where the size is known for free; the job goes on."""
+    seen = list[Any]()
+    with subscribe(seen.append):
+        InlineRun(Growing, stops=[Count(2)]).drain()
+    drifted = [event for event in seen if isinstance(event, events.CollectionDrifted)]
+    assert [(event.before, event.now) for event in drifted] == [(4, 5)]
+
+
+# Idempotency.
+
+
+def test_an_idempotency_key_is_the_same_in_every_execution(done: list[object]) -> None:
+    """Of one item of one job; another for every other item, job and type of value."""
+
+    class Keys(IterationJob):
+        def build_enumerator(self, *, cursor: Any) -> Iterator[tuple[Any, int]]:
+            del cursor
+            return iter([(1, 0), ("1", 1), ((1,), 2)])
+
+        def each_iteration(self, item: Any) -> None:
+            DONE.append(self.idempotency_key(item))
+
+    for job_id in ("a", "a", "b"):
+        InlineRun(Keys, job_id=job_id, store=MemoryStore()).drain()
+    assert done[:3] == done[3:6]
+    assert len(set(done)) == 6

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from harness.cursor import decode, encode
 from harness.keyset import batches, ranges, records
-from tests.test_keyset import Customer, Firm, Line, Order, Staff, Status, Ticket, database, fill
+from tests.keyset_tables import Customer, Firm, Line, Order, Staff, Status, Ticket, database, fill
 
 ROWS = 12
 plain = Order.__table__

@@ -31,7 +31,7 @@ from harness import (
 )
 from harness.queues.rq import cancel, enqueue, scale
 from harness.stops import Every
-from tests.jobs import DONE, Shared
+from tests.jobs import DONE, Dead, Shared
 from tests.test_rq import work
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -91,10 +91,6 @@ def test_nothing_is_lost_or_done_twice_whatever_happens(data: st.DataObject) -> 
     assert numbers(DONE) == list(range(count))
     assert (DONE.count("start"), DONE.count("complete")) == (1, 1)
     assert DONE[-1] == "complete"
-
-
-class Dead(BaseException):
-    """Stands for a process that is no more."""
 
 
 @pytest.mark.parametrize("moment", ["taking", "working", "finishing", "completing"])

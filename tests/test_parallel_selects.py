@@ -29,11 +29,7 @@ from harness.stops import Every
 from harness.stores.sql import SqlStore
 from scenarios import services
 from scenarios.models import Base, Customer, Order, Payment
-from tests.jobs import DONE
-
-
-class Dead(BaseException):
-    """Stands for a process that is no more."""
+from tests.jobs import DONE, Dead
 
 
 class Tables(DeclarativeBase):

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.orm import Session
 
 from harness import (
-    CheckpointInTransaction,
     ContinuableJob,
     CursorError,
     InlineRun,
-    Interrupt,
-    InterruptSwallowed,
     InvalidStep,
     JobDefinitionError,
     MemoryStore,
-    NothingInterrupted,
-    ResumeLimit,
     Step,
     UnadvanceableCursor,
     attribute,
     events,
-    every,
     run,
     subscribe,
 )
-from harness.execution import Ended
-from harness.plugin import Interrupting
-from harness.stops import CANCEL, PAUSE, AfterStep, AtStep, Every, Flag
+from harness.stops import AfterStep, AtStep, Every
 from tests import jobs
-from tests.jobs import CountInSteps, FailInSteps
+from tests.jobs import CountInSteps
 
 
 def test_a_job_runs_its_steps_in_order(done: list[object]) -> None:
@@ -54,13 +43,6 @@ def test_interrupted_anywhere_it_does_everything_once(done: list[object], chunk:
     assert {each.reason for each in ended[:-1]} <= {f"every:{chunk}"}
 
 
-def test_a_trigger_compares_real_cursors(done: list[object]) -> None:
-    """A stop in a step at a cursor happens when its value is equal (C36, C37)."""
-    inline = InlineRun(CountInSteps, 10, stops=[AtStep("count", 4)])
-    assert inline.execute().reason == "step:count@4"
-    assert done == ["load", 0, 1, 2, 3]
-
-
 def test_there_is_a_checkpoint_between_steps_once_something_advanced(done: list[object]) -> None:
     """A stop after a step happens before the next begins; there is none after the last (C19)."""
     inline = InlineRun(CountInSteps, 3, stops=[AfterStep("load")])
@@ -69,35 +51,6 @@ def test_there_is_a_checkpoint_between_steps_once_something_advanced(done: list[
     assert [each.outcome for each in InlineRun(CountInSteps, 3, stops=[AfterStep("finish")]).drain()] == [
         "completed"
     ]
-
-
-def test_the_helpers_interrupt_jobs_of_this_process(
-    done: list[object], interrupt_during_step: Interrupting, interrupt_after_step: Interrupting
-) -> None:
-    """During a step at a cursor and after a step, for the reason given; the job then goes on (C36)."""
-    inline = InlineRun(CountInSteps, 3)
-    with interrupt_after_step("load", reason="deploy"):
-        assert inline.execute().reason == "deploy"
-    with interrupt_during_step("count", cursor=2):
-        assert inline.execute().reason == "step:count@2"
-    assert done == ["load", 0, 1]
-    assert inline.execute().outcome == "completed"
-
-
-def test_the_helpers_fail_if_nothing_was_interrupted(
-    interrupt_during_step: Interrupting, interrupt_after_step: Interrupting
-) -> None:
-    """A test that interrupted nothing has shown nothing (C37)."""
-    with (
-        pytest.raises(NothingInterrupted, match="no job was interrupted in step 'count' at cursor '2'"),
-        interrupt_during_step("count", cursor="2"),
-    ):
-        run(CountInSteps, 3)
-    with (
-        pytest.raises(NothingInterrupted, match="no job was interrupted after step 'finish'"),
-        interrupt_after_step("finish"),
-    ):
-        run(CountInSteps, 3)
 
 
 class Invalid(ContinuableJob):
@@ -296,248 +249,6 @@ def test_advance_from_skips() -> None:
     assert seen == [(42, True, False, "at 'ids', cursor 42")]
 
 
-def test_an_error_keeps_the_cursor_of_the_last_checkpoint(done: list[object]) -> None:
-    """A cursor that was changed in place before the effect does not pass it (C17, C27)."""
-    inline = InlineRun(FailInSteps, 5, 3)
-    ended = inline.drain()
-    assert done == [0, 1, 2, "failed", 3, 4]
-    assert [each.reason for each in ended] == ["RuntimeError: cannot do 3", None]
-
-
-def test_an_error_without_progress_is_left_to_the_queue(done: list[object]) -> None:
-    """What fails before anything advanced is raised, and its progress kept (C28)."""
-    inline = InlineRun(FailInSteps, 5, 0)
-    with pytest.raises(RuntimeError, match="cannot do 0"):
-        inline.execute()
-    assert inline.progress is not None
-    assert (inline.progress.state, inline.progress.errors) == ("failed", 1)
-    inline.drain()
-    assert done == ["failed", 0, 1, 2, 3, 4]
-
-
-def test_resumptions_have_a_limit(done: list[object]) -> None:
-    """The interruption after the last resumption allowed fails the job, with its progress kept (C24, C25)."""
-
-    class Limited(CountInSteps):
-        max_resumptions = 2
-
-    inline = InlineRun(Limited, 10, stops=[Every(1)])
-    with pytest.raises(ResumeLimit, match="resumed a maximum of 2 times"):
-        inline.drain()
-    assert done == ["load", 0, 1, 2]
-    assert inline.progress is not None
-    assert (inline.progress.cursor, inline.progress.resumptions) == (3, 2)
-
-
-def test_a_swallowed_interrupt_is_an_error() -> None:
-    """A job that catches everything cannot go on in silence (C22)."""
-
-    class Swallows(ContinuableJob):
-        def perform(self) -> None:
-            @self.step("count", start=0)
-            def count(step: Step) -> None:
-                with suppress(BaseException):
-                    step.advance()
-
-    with pytest.raises(InterruptSwallowed, match="catch Exception instead of BaseException"):
-        InlineRun(Swallows, stops=[Every(1)]).execute()
-
-
-def test_interrupt_passes_except_exception_and_runs_finally() -> None:
-    """Interrupt stands apart from errors, and cleanup runs as for any (C22)."""
-    seen = []
-
-    class Careful(ContinuableJob):
-        def perform(self) -> None:
-            @self.step("count", start=0)
-            def count(step: Step) -> None:
-                try:
-                    step.advance()
-                except Exception:  # noqa: BLE001 - must not see it
-                    seen.append("except")
-                finally:
-                    seen.append("finally")
-
-    assert not issubclass(Interrupt, Exception)
-    assert InlineRun(Careful, stops=[Every(1)]).execute().outcome == "interrupted"
-    assert seen == ["finally"]
-
-
-def test_a_superseded_execution_ends_quietly(done: list[object]) -> None:
-    """Its save fails, it stops at that checkpoint although the job catches errors, and changes nothing."""
-    store = MemoryStore()
-
-    class Frozen(ContinuableJob):
-        durability = every(items=1)
-
-        def perform(self) -> None:
-            @self.step("count", start=0)
-            def count(step: Step) -> None:
-                store.claim("7")  # somebody takes over
-                try:
-                    step.advance()
-                except Exception:  # noqa: BLE001 - must not see it
-                    done.append("caught")
-                done.append("went on")
-
-    assert InlineRun(Frozen, job_id="7", store=store).execute().outcome == "superseded"
-    assert done == []
-    progress = store.load("7")
-    assert progress is not None
-    assert (progress.epoch, progress.step) == (2, None)
-
-
-def test_a_superseded_execution_cannot_complete_the_job() -> None:
-    """It ends without a word, saves nothing, and leaves on_complete to the execution that has taken over."""
-    store = MemoryStore()
-
-    class Late(ContinuableJob):
-        def perform(self) -> None:
-            store.claim("7")
-
-        def on_complete(self) -> None:
-            raise AssertionError("completed twice")
-
-    assert InlineRun(Late, job_id="7", store=store).execute() == Ended("superseded")
-    progress = store.load("7")
-    assert progress is not None
-    assert (progress.epoch, progress.state) == (2, "new")
-
-
-def test_durability_by_items_saves_on_the_way() -> None:
-    """What is stored is never more than so many items behind."""
-    stored = []
-    store = MemoryStore()
-
-    class Watched(ContinuableJob):
-        durability = every(items=3)
-
-        def perform(self) -> None:
-            @self.step("count", start=0)
-            def count(step: Step) -> None:
-                for _ in range(7):
-                    step.advance()
-                    progress = store.load("7")
-                    stored.append(progress.cursor if progress else None)
-
-    InlineRun(Watched, job_id="7", store=store).execute()
-    assert stored == [None, None, 3, 3, 3, 6, 6]
-
-
-def test_durability_by_time_saves_on_the_way() -> None:
-    """What is stored is never more than so many seconds behind."""
-    now, stored, store = [0.0], [], MemoryStore()
-
-    class Watched(ContinuableJob):
-        durability = every(seconds=1)
-
-        def perform(self) -> None:
-            @self.step("count", start=0)
-            def count(step: Step) -> None:
-                for _ in range(6):
-                    now[0] += 0.4
-                    step.advance()
-                    progress = store.load("7")
-                    stored.append(progress.cursor if progress else None)
-
-    InlineRun(Watched, job_id="7", store=store, clock=lambda: now[0]).execute()
-    assert stored == [None, None, 3, 3, 3, 6]
-
-
-def test_max_runtime_gives_others_their_turn() -> None:
-    """An execution stops at the first checkpoint after its time (C39)."""
-    now = [0.0]
-
-    class Long(ContinuableJob):
-        max_runtime = 1.0
-
-        def perform(self) -> None:
-            @self.step("count", start=0)
-            def count(step: Step) -> None:
-                for _ in range(step.cursor, 6):
-                    now[0] += 0.4
-                    step.advance()
-
-    ended = InlineRun(Long, clock=lambda: now[0]).drain()
-    assert [each.reason for each in ended] == ["max_runtime", "max_runtime", None]
-
-
-def test_a_flag_wakes_a_running_job() -> None:
-    """A flag that is set while the job runs stops it at its next checkpoint, without being polled."""
-    flag = Flag()
-
-    class Signalled(ContinuableJob):
-        def perform(self) -> None:
-            @self.step("count", start=0)
-            def count(step: Step) -> None:
-                for number in range(step.cursor, 9):
-                    if number == 4:
-                        flag.set("deploy")
-                    step.advance()
-
-    inline = InlineRun(Signalled, stops=[flag])
-    ended = inline.execute()
-    assert (ended.reason, inline.progress and inline.progress.cursor) == ("deploy", 5)
-
-
-def test_a_checkpoint_in_an_open_transaction_is_refused() -> None:
-    """What was done there may yet be rolled back; the message names the way out (C20)."""
-    engine = create_engine("sqlite://")
-
-    class Forgets(ContinuableJob):
-        commits = False
-
-        def perform(self) -> None:
-            with Session(engine) as self.session:
-                self.step("count", start=0)
-
-        def count(self, step: Step) -> None:
-            self.session.execute(text("SELECT 1"))
-            if self.commits:
-                self.session.commit()
-            step.advance()
-
-    with pytest.raises(
-        CheckpointInTransaction, match=r"inside an open transaction.*commit before the checkpoint"
-    ):
-        run(Forgets)
-    assert run(type("Commits", (Forgets,), {"commits": True})).state == "completed"
-    engine.dispose()
-
-
-@pytest.mark.parametrize(
-    ("control", "state", "told"), [(PAUSE, "paused", []), (CANCEL, "cancelled", ["cancel"])]
-)
-def test_a_job_can_be_paused_and_cancelled(
-    done: list[object], control: str, state: str, told: list[str]
-) -> None:
-    """Both stop it at a checkpoint with its progress kept; on_cancel runs in place of on_complete (C39, S4)."""
-
-    class Told(CountInSteps):
-        def on_cancel(self) -> None:
-            done.append("cancel")
-
-        def on_complete(self) -> None:
-            done.append("complete")
-
-    inline = InlineRun(Told, 9, stops=[lambda at: control if at.done == 4 else None])
-    assert [each.outcome for each in inline.drain()] == [state]
-    assert done == ["load", 0, 1, 2, 3, *told]
-    assert inline.progress is not None
-    assert (inline.progress.state, inline.progress.reason, inline.progress.cursor) == (state, state, 4)
-
-
-def test_on_error_sees_what_was_raised(done: list[object]) -> None:
-    """Resumed or not."""
-
-    class Tells(FailInSteps):
-        def on_error(self, error: Exception) -> None:
-            done.append(str(error))
-
-    InlineRun(Tells, 3, 1).drain()
-    assert done == [0, "failed", "cannot do 1", 1, 2]
-
-
 def test_attributes_outlive_executions_and_have_their_own_defaults() -> None:
     """A mutable default is not shared between jobs (C7)."""
 
@@ -603,14 +314,3 @@ def test_log_lines_tell_the_story(caplog: pytest.LogCaptureFixture) -> None:
         line.startswith("CountInSteps (Job ID: 7) Interrupted at 'count', cursor 1")
         for line in caplog.messages
     )
-
-
-def test_progress_does_not_grow_with_interruptions() -> None:
-    """Ten thousand interruptions leave it as large as one, but for the digits of its counts (C26)."""
-    few = InlineRun(CountInSteps, 10_000, stops=[AtStep("count", 9_999)])
-    many = InlineRun(CountInSteps, 10_000, stops=[Every(1)])
-    sizes = [
-        max(len(each.progress.to_json()) for _ in each.executions() if each.progress) for each in (few, many)
-    ]
-    digits = 3 * len("9999")  # of the epoch, the resumptions and the interruptions
-    assert sizes[1] - sizes[0] <= digits

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,137 +13,26 @@ from sqlalchemy.orm import Session
 
 from harness import (
     CompleteEarly,
-    ContinuableJob,
     CrashLimit,
     Durability,
-    Enumerator,
     InlineRun,
-    IterationJob,
     JobDefinitionError,
     MemoryStore,
     RetryLater,
     Step,
-    attribute,
     every,
-    items,
     on_stop,
+    run,
     with_transaction,
 )
 from harness.job import Job
 from harness.stops import Every, Flag
 from harness.stores.sql import SqlStore
+from tests import transactions
+from tests.jobs import Dead
+from tests.transactions import EFFECTS, JOBS, ByIteration, InSteps, Work, dies, effects, once
 
-METADATA = sa.MetaData()
-EFFECTS = sa.Table("effects", METADATA, sa.Column("item", sa.Integer, nullable=False))
-
-
-class Dead(BaseException):
-    """Stands for a process that is no more."""
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
-    """Yield an empty database with the tables for effects and for progress."""
-    url = f"sqlite:///{tmp_path}/work.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-    engine = sa.create_engine(url)
-    METADATA.create_all(engine)
-    SqlStore(engine).create()
-    Work.engine, Work.told = engine, {}
-    yield engine
-    with engine.begin() as connection:
-        for name in ("effects", "job_progress", "job_progress_shared"):
-            connection.execute(sa.text(f"DROP TABLE {name}"))
-    engine.dispose()
-
-
-class Work:
-    """What both jobs do to an item: write it down, and whatever the test says."""
-
-    engine: sa.Engine
-    told: dict[int, Callable[[Any], object]]
-
-    @classmethod
-    def on(cls, job: Any, item: int) -> None:
-        """Do an item."""
-        job.session.execute(EFFECTS.insert().values(item=item))
-        job.last = item
-        cls.told.get(item, id)(job)
-
-
-class ByIteration(IterationJob):
-    """Leaves the commit to the harness."""
-
-    durability = with_transaction()
-    last = attribute(default=-1)
-
-    @classmethod
-    def progress_store(cls) -> SqlStore:
-        """Keep progress where the work is."""
-        return SqlStore(Work.engine)
-
-    @contextmanager
-    def around_iterate(self) -> Iterator[None]:
-        """Hold a session."""
-        with Session(Work.engine) as self.session:
-            yield
-
-    def build_enumerator(self, count: int, *, cursor: Any) -> Enumerator[int]:
-        """Go through the numbers."""
-        return items(range(count), cursor=cursor)
-
-    def each_iteration(self, item: int, count: int) -> None:
-        """Do one."""
-        del count
-        with self.transaction():
-            Work.on(self, item)
-
-
-class InSteps(ContinuableJob):
-    """Says where its transactions begin and end."""
-
-    durability = with_transaction()
-    last = attribute(default=-1)
-    progress_store = ByIteration.progress_store
-
-    def perform(self, count: int) -> None:
-        """Run the step in a session."""
-        self.count = count
-        with Session(Work.engine) as self.session:
-            self.step("work", start=0)
-
-    def work(self, step: Step) -> None:
-        """Do them all."""
-        for item in range(step.cursor, self.count):
-            with step.transaction():
-                Work.on(self, item)
-                step.advance()
-
-
-JOBS: list[type[Job]] = [ByIteration, InSteps]
-
-
-def effects() -> list[int]:
-    """Return what is in the table."""
-    with Work.engine.connect() as connection:
-        return list(connection.scalars(sa.select(EFFECTS.c.item).order_by(EFFECTS.c.item)))
-
-
-def once(job: type[Job], item: int, function: Callable[[Any], object]) -> None:
-    """Have the job do something at an item, the first time only."""
-
-    def first(running: Any) -> None:
-        del Work.told[item]
-        function(running)
-
-    del job
-    Work.told[item] = first
-
-
-def dies(_: Any) -> None:
-    """Die here."""
-    raise Dead
+engine = transactions.engine
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -178,7 +64,7 @@ def test_a_death_at_any_item_loses_and_repeats_nothing(
     engine: sa.Engine, job: type[Job], size: int, at: int
 ) -> None:
     """What was not committed is rolled back, and its cursor with it."""
-    once(job, at, dies)
+    once(at, dies)
     inline = InlineRun(job, 7, durability=with_transaction(items=size))
     with pytest.raises(Dead):
         inline.execute()
@@ -191,7 +77,7 @@ def test_a_death_at_any_item_loses_and_repeats_nothing(
 @pytest.mark.parametrize("job", JOBS)
 def test_with_another_durability_a_death_repeats(engine: sa.Engine, job: type[Job]) -> None:
     """The control: without a common commit the items since the latest save are done again."""
-    once(job, 3, dies)
+    once(3, dies)
     inline = InlineRun(job, 5, durability=on_stop())
     with pytest.raises(Dead):
         inline.execute()
@@ -210,7 +96,7 @@ def test_an_error_keeps_what_is_committed_and_no_more(
     def fail(_: Any) -> None:
         raise error
 
-    once(job, 4, fail)
+    once(4, fail)
     inline = InlineRun(job, 7, durability=with_transaction(items=size))
     inline.execute()
     progress = inline.progress
@@ -237,7 +123,7 @@ def test_a_lost_answer_to_a_commit_is_looked_up(engine: sa.Engine, job: type[Job
 
         session.commit = losing
 
-    once(job, 3, lose)
+    once(3, lose)
     inline = InlineRun(job, 6)
     inline.execute()
     progress = inline.progress
@@ -251,23 +137,14 @@ def test_a_lost_answer_to_a_commit_is_looked_up(engine: sa.Engine, job: type[Job
 def test_a_superseded_execution_leaves_no_effect(engine: sa.Engine, job: type[Job]) -> None:
     """Frozen, taken for dead, replaced and woken again, its transaction is rolled back and it ends without a word."""
     inline = InlineRun(job, 6, job_id="7")
-    if (
-        engine.dialect.name == "sqlite"
-    ):  # its lock is that of the whole file: be replaced before the first write
-        told = 2
 
-        def replaced(running: Any) -> None:
-            running.session.rollback()
-            InlineRun(job, 6, job_id="7").drain()
-            running.session.execute(EFFECTS.insert().values(item=99))
-    else:
-        told = 2
+    def replaced(running: Any) -> None:
+        if engine.dialect.name == "sqlite":
+            running.session.rollback()  # its lock is that of the whole file: be replaced before the first write
+        InlineRun(job, 6, job_id="7").drain()
+        running.session.execute(EFFECTS.insert().values(item=99))
 
-        def replaced(running: Any) -> None:
-            InlineRun(job, 6, job_id="7").drain()
-            running.session.execute(EFFECTS.insert().values(item=99))
-
-    once(job, told, replaced)
+    once(2, replaced)
     assert inline.execute().outcome == "superseded"
     assert effects() == list(range(6))
 
@@ -278,7 +155,7 @@ def test_a_request_in_the_middle_of_a_transaction_waits_for_its_end(
 ) -> None:
     """A flag that is set meanwhile stops the job at the next checkpoint, with all it did committed."""
     flag = Flag()
-    once(job, 2, lambda _: flag.set("deploy"))
+    once(2, lambda _: flag.set("deploy"))
     inline = InlineRun(job, 6, stops=[flag])
     ended = inline.execute()
     assert (ended.outcome, ended.reason, effects()) == ("interrupted", "deploy", [0, 1, 2])
@@ -299,7 +176,7 @@ def test_a_block_that_fails_takes_its_cursor_back(engine: sa.Engine, durability:
     def fail(_: Any) -> None:
         raise ValueError
 
-    once(Job, 2, fail)
+    once(2, fail)
     InlineRun(Job, 5, durability=durability).drain()
     assert effects() == list(range(5))
 
@@ -311,7 +188,7 @@ def test_what_is_done_stays_done_when_a_job_completes_early(engine: sa.Engine, s
     def enough(_: Any) -> None:
         raise CompleteEarly
 
-    once(ByIteration, 4, enough)
+    once(4, enough)
     InlineRun(ByIteration, 9, durability=with_transaction(items=size)).drain()
     assert effects() == [0, 1, 2, 3, 4]
 
@@ -331,12 +208,30 @@ def test_a_step_without_a_cursor_is_committed_with_its_completion(engine: sa.Eng
         def after(self) -> None:
             Work.told.get(0, id)(self)
 
-    once(Job, 0, dies)
+    once(0, dies)
     inline = InlineRun(Job, 0)
     with pytest.raises(Dead):
         inline.execute()
     inline.drain()
     assert effects() == [1]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_item_that_failed_is_set_aside_and_no_other(engine: sa.Engine, size: int) -> None:
+    """Though all that shared its commit was rolled back at first: from then on each item is committed by itself."""
+
+    class Job(ByIteration):
+        quarantine = True
+        max_item_failures = 2
+
+    def fail(_: Any) -> None:
+        raise ValueError("poison")
+
+    Work.told[4] = fail
+    progress = run(Job, 9, durability=with_transaction(items=size))
+    assert effects() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert [(each.cursor, each.failures) for each in progress.quarantined] == [(4, 3)]
+    assert progress.state == "completed"
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,124 @@
+"""Jobs whose work and cursor are one commit, and their database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, with_transaction
+from harness.job import Job
+from harness.stores.sql import SqlStore
+from tests.jobs import Dead
+
+METADATA = sa.MetaData()
+EFFECTS = sa.Table("effects", METADATA, sa.Column("item", sa.Integer, nullable=False))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """Yield an empty database with the tables for effects and for progress."""
+    url = f"sqlite:///{tmp_path}/work.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_url")
+    engine = sa.create_engine(url)
+    METADATA.create_all(engine)
+    SqlStore(engine).create()
+    Work.engine, Work.told = engine, {}
+    yield engine
+    with engine.begin() as connection:
+        for name in ("effects", "job_progress", "job_progress_shared"):
+            connection.execute(sa.text(f"DROP TABLE {name}"))
+    engine.dispose()
+
+
+class Work:
+    """What both jobs do to an item: write it down, and whatever the test says."""
+
+    engine: sa.Engine
+    told: dict[int, Callable[[Any], object]]
+
+    @classmethod
+    def on(cls, job: Any, item: int) -> None:
+        """Do an item."""
+        job.session.execute(EFFECTS.insert().values(item=item))
+        job.last = item
+        cls.told.get(item, id)(job)
+
+
+def effects() -> list[int]:
+    """Return what is in the table."""
+    with Work.engine.connect() as connection:
+        return list(connection.scalars(sa.select(EFFECTS.c.item).order_by(EFFECTS.c.item)))
+
+
+def once(item: int, function: Callable[[Any], object]) -> None:
+    """Have a job do something at an item, the first time only."""
+
+    def first(running: Any) -> None:
+        del Work.told[item]
+        function(running)
+
+    Work.told[item] = first
+
+
+def dies(_: Any) -> None:
+    """Die here."""
+    raise Dead
+
+
+class ByIteration(IterationJob):
+    """Leaves the commit to the harness."""
+
+    durability = with_transaction()
+    last = attribute(default=-1)
+
+    @classmethod
+    def progress_store(cls) -> SqlStore:
+        """Keep progress where the work is."""
+        return SqlStore(Work.engine)
+
+    @contextmanager
+    def around_iterate(self) -> Iterator[None]:
+        """Hold a session."""
+        with Session(Work.engine) as self.session:
+            yield
+
+    def build_enumerator(self, count: int, *, cursor: Any) -> Enumerator[int]:
+        """Go through the numbers."""
+        return items(range(count), cursor=cursor)
+
+    def each_iteration(self, item: int, count: int) -> None:
+        """Do one."""
+        del count
+        with self.transaction():
+            Work.on(self, item)
+
+
+class InSteps(ContinuableJob):
+    """Says where its transactions begin and end."""
+
+    durability = with_transaction()
+    last = attribute(default=-1)
+    progress_store = ByIteration.progress_store
+
+    def perform(self, count: int) -> None:
+        """Run the step in a session."""
+        self.count = count
+        with Session(Work.engine) as self.session:
+            self.step("work", start=0)
+
+    def work(self, step: Step) -> None:
+        """Do them all."""
+        for item in range(step.cursor, self.count):
+            with step.transaction():
+                Work.on(self, item)
+                step.advance()
+
+
+JOBS: list[type[Job]] = [ByIteration, InSteps]
