@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from string import Template
@@ -38,7 +39,7 @@ def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
     page = Template((here / "report.html").read_text(encoding="utf-8")).substitute(
         sections,
         css=(here / "report.css").read_text(encoding="utf-8"),
-        finding=words.escaped(comparison.finding),
+        finding=_finding(comparison),
         extent=_extent(comparison),
         signs="".join(f"<li>{tables.sign(verdict)}</li>" for verdict in get_args(Verdict)),
         columns=_definitions(words.COLUMNS.items()),
@@ -49,6 +50,12 @@ def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
         count=counted(len(comparison.runs), "run"),
     )
     return page if changes is not None else _without_changes(page)
+
+
+def _finding(comparison: Comparison) -> str:
+    """Set what came of polite stops large, and what follows it in the sentence smaller."""
+    first, *more = map(words.escaped, re.split("(?<=;) ", comparison.finding))
+    return " ".join([first, *(f"<span>{clause}</span>" for clause in more)])
 
 
 def _without_changes(page: str) -> str:
