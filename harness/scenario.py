@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import UsageError
+
 if TYPE_CHECKING:
     from sqlalchemy import Select
 
@@ -60,3 +62,29 @@ class Scenario:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def form_names(self) -> list[str]:
+        """The forms that there are, in the order of the comparison; not every scenario has all."""
+        return [form for form in FORMS if form in self.forms]
+
+    def fill(self, size: str) -> None:
+        """Fill the empty database with data of a named size.
+
+        :raises UsageError: if the scenario does not know the size.
+        """
+        try:
+            self.seed(size)
+        except (KeyError, ValueError) as error:
+            why = error if isinstance(error, ValueError) else f"there is no size {error}"
+            raise UsageError(f"scenario {self.name} has no such data: {why}") from error
+
+    def check_form(self, form: str) -> None:
+        """Refuse a form that the scenario does not have.
+
+        :raises UsageError: saying which it has.
+        """
+        if form not in self.forms:
+            raise UsageError(
+                f"scenario {self.name} has no form {form!r}, allowed are {', '.join(self.form_names)}"
+            )

@@ -41,6 +41,32 @@ def test_run_takes_a_job_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run"], ["plain", "iteration"]),
+        (["explore", "--first", "--sample", "1"], ["plain", "iteration"]),
+        (["bench", "--rounds", "2", "--size", "tiny"], ["to plain", "plain", "iteration"]),
+    ],
+)
+def test_a_scenario_need_not_have_all_forms(arguments: list[str], told: list[str]) -> None:
+    """Those that it has are run, in the order of the comparison."""
+    result = harness(arguments[0], "tests.two_forms", *arguments[1:])
+    places = [result.output.find(each) for each in told]
+    assert -1 not in places, result.output
+    assert places == sorted(places)
+    assert "steps" not in result.output
+
+
+def test_a_finding_is_repeated_as_it_was_asked_for() -> None:
+    """By the name of the scenario, with its durability."""
+    options = ["--form", "iteration", "--durability", "every(items=5)"]
+    result = harness("explore", "scenarios.reports", *options, "--sample", "1")
+    again = next(line for line in result.output.splitlines() if "again: " in line)
+    assert "harness explore scenarios.reports --form iteration --size tiny --trial " in again
+    assert again.endswith("--durability 'every(items=5)'")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (

@@ -44,6 +44,21 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     ENGINES.pop("jobs").dispose()
 
 
+def test_a_database_without_tables_is_put_back(tmp_path: Path) -> None:
+    """A file of SQLite in which nothing was written yet has no pages."""
+    path = str(tmp_path / "new.db")
+    connection = sqlite3.connect(path)
+    place = SqlitePlace(path, connection)
+    empty = place.keep()
+    connection.execute("CREATE TABLE jobs (id)")
+    connection.commit()
+    assert place.changed()
+    place.restore(empty)
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    place.close()
+    connection.close()
+
+
 def log_each(*, together: bool) -> None:
     """Log each job that is not done, under a random token, and mark it, in one transaction or in two."""
     with ENGINES["jobs"].connect() as connection:

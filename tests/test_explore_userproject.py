@@ -44,7 +44,7 @@ def test_its_tests_find_what_is_wrong(project: pytest.Pytester) -> None:
             "shopapp.tasks:charge_fees: duplicated",
             (
                 "*died after shopapp/tasks.py:21, before it came there again, crash:commit#1; fees: (member_id=1, "
-                "month='2024-05'), 2 times, first written at shopapp/tasks.py:21"
+                "month='2024-05'), 2 times, first written at shopapp/tasks.py:21; and * more trials there"
             ),
             "*again: pytest 'checks/test_tasks.py::test_charge_fees' --trial crash:commit#1",
         ]

@@ -91,6 +91,12 @@ def idle() -> None:
     """Do nothing outside."""
 
 
+def reads() -> None:
+    """Change nothing."""
+    with shop.session() as session:
+        shop.all_ids(session)
+
+
 def says_so(verdict: Any) -> str:
     """Return the first finding as it is shown."""
     return str(verdict.worst)
@@ -162,6 +168,7 @@ def test_repetitions_within_the_durability_are_its_price() -> None:
     """Nothing is lost, and no more items are repeated than were begun since the last save."""
     verdict = explore(MarkedInSteps, durability=on_stop(), actions=["crash", "stop"], pairs=False)
     assert verdict.verdict == f"at least once, repeated ≤ {shop.INVOICES}"
+    assert all(" --durability 'on_stop()' --trial " in finding.command for finding in verdict.findings)
     verdict = explore(MarkedInSteps, actions=["crash", "stop"], pairs=False)
     assert verdict.verdict == "at least once, repeated ≤ 1"
     assert {finding.trial.partition(":")[0] for finding in verdict.findings} == {"crash"}
@@ -225,7 +232,8 @@ def test_on_rq_a_mistake_is_found() -> None:
 def test_a_job_that_fails_by_itself_is_refused() -> None:
     """Its error is the cause."""
     with pytest.raises(
-        UsageError, match="does not end well even when nothing interrupts it: LookupError"
+        UsageError,
+        match=r"even when nothing interrupts it: LookupError: no such shop, at tests/test_explorer.py:\d+",
     ) as failed:
         explore(fails)
     assert isinstance(failed.value.__cause__, LookupError)
@@ -235,6 +243,25 @@ def test_a_job_that_does_nothing_outside_is_refused() -> None:
     """There is nothing to find."""
     with pytest.raises(UsageError, match="does nothing outside that a crash could come between"):
         explore(idle)
+
+
+def test_a_job_that_leaves_nothing_outside_is_refused() -> None:
+    """Else an empty table would pass for exactly once."""
+    with pytest.raises(UsageError, match="changes nothing outside but its progress"):
+        explore(reads)
+
+
+def test_findings_of_the_same_lines_are_told_once() -> None:
+    """With how many more there are; the trial to repeat is that of the smallest interruption."""
+    verdict = explore(marked)
+    told = verdict.text(shown=2).splitlines()
+    first = str(verdict.worst)
+    alike = [
+        each for each in verdict.findings if (each.verdict, each.lines) == ("duplicated", verdict.worst.lines)
+    ]  # type: ignore[union-attr]
+    assert told[2] == f"  {first}; and {len(alike) - 1} more trials there"
+    assert sum("again: " in line for line in told) == 2
+    assert told[-1].endswith("more findings")
 
 
 @pytest.mark.parametrize(

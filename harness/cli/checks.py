@@ -72,6 +72,9 @@ def _packages() -> Iterator[Check]:
         return
     found, missing = [], []
     for each in wanted:
+        extra = re.search(r"extra == ['\"]([\w-]+)", each)
+        if extra and extra[1] != "test":
+            continue  # nobody needs them who has not asked for them
         name, least = _wanted(each)
         try:
             there = version(name)

@@ -62,8 +62,8 @@ def explore(
     good = True
     with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
-            for form in forms or scenarios.FORMS:
-                with prepared(scenario, form, size, asked) as (what, more):
+            for form in forms or scenario.form_names:
+                with prepared(scenario, form, size, asked, name) as (what, more):
                     good = _explored(what, trials, {**options, **more}, as_json=as_json) and good
         else:
             what = [found, *arguments_of(arguments)]

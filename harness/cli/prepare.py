@@ -106,7 +106,7 @@ def seed(
     scenario = scenario_named(names[0])
     with saying("nothing was kept: the rows are one transaction"), database(database_url) as engine:
         try:
-            _closing(scenario, lambda: scenario.seed(size))
+            _closing(scenario, lambda: scenario.fill(size))
         except IntegrityError:
             raise UsageError("the tables have rows already; run `harness reset` first") from None
         counts = _counted(engine, names)

@@ -192,7 +192,7 @@ def run(
     durability = parse_durability(durable) if durable else None
     found = _job_or_scenario(name)
     if isinstance(found, scenarios.Scenario):
-        _run_scenario(found, forms or scenarios.FORMS, chosen, durability, as_json=as_json, **options)
+        _run_scenario(found, forms or found.form_names, chosen, durability, as_json=as_json, **options)
     else:
         _run_job(found, arguments_of(arguments), chosen, durability, as_json=as_json)
 
@@ -211,10 +211,7 @@ def _job_or_scenario(name: str) -> type[job.Job] | scenarios.Scenario:
 
 
 def _form(scenario: scenarios.Scenario, form: str) -> Any:
-    if form not in scenario.forms:
-        raise UsageError(
-            f"scenario {scenario.name} has no form {form!r}, allowed are {', '.join(scenario.forms)}"
-        )
+    scenario.check_form(form)
     return scenario.forms[form]
 
 

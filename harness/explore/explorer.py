@@ -114,7 +114,8 @@ class Explorer:
         )
         self._world = World(witnesses or {}, self._target.name.partition(":")[0])
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
-        self._command = command or f"harness explore {self._target.name}{shown} --trial {{trial}}"
+        asked = f" --durability '{durability}'" if durability else ""
+        self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
         self._store = store
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome

@@ -129,15 +129,18 @@ class Verdict:
         }  # fmt: skip
 
     def text(self, shown: int = 5) -> str:
-        """Return the verdict, its figures and the first findings as lines."""
+        """Return the verdict, its figures and the first findings as lines; those of the same lines are told once."""
         lines = [f"{self.job}: {self.verdict}", f"  {self.figures}"]
-        for finding in self._shortest(shown):
+        alike = self._alike()
+        for finding, *others in alike[:shown]:
             lines += [f"  {finding}"]
+            if others:
+                lines[-1] += f"; and {len(others)} more {'trial' if len(others) == 1 else 'trials'} there"
             if finding.command:
                 lines += [f"    again: {finding.command}"]
-        more = len(self.findings) - shown
-        if more > 0:
-            lines.append(f"  and {more} more findings")
+        more = sum(map(len, alike[shown:]))
+        if more:
+            lines.append(f"  and {more} more {'finding' if more == 1 else 'findings'}")
         return "\n".join(lines)
 
     @property
@@ -154,10 +157,13 @@ class Verdict:
             f"{self.lines} of {self.all_lines} lines; trials: {tried}; seed {self.seed}; {self.seconds:.1f} s, {rate}"
         )
 
-    def _shortest(self, shown: int) -> list[Finding]:
+    def _alike(self) -> list[list[Finding]]:
+        """Return the findings by verdict and lines, the worst first, then the smallest interruption first."""
         worst = self.worst
-        rest = [finding for finding in self.findings if finding is not worst]
-        return ([worst] if worst else []) + rest[: shown - 1]
+        groups: dict[Any, list[Finding]] = {}
+        for finding in sorted(self.findings, key=lambda each: each is not worst):
+            groups.setdefault((finding.verdict, finding.lines, finding.written), []).append(finding)
+        return list(groups.values())
 
 
 def _short(lines: tuple[str, ...]) -> str:

@@ -101,8 +101,9 @@ class SqlitePlace:
         return True
 
     def keep(self) -> bytes:
-        """Return the database file."""
-        return self._connection.serialize()
+        """Return the database file; one in which nothing was ever written has no bytes."""
+        pages: int = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        return self._connection.serialize() if pages else b""
 
     def restore(self, kept: bytes) -> None:
         """Write all pages in one transaction, which connections that are open elsewhere notice."""
@@ -158,8 +159,9 @@ class _Patience:
 def _opened(kept: bytes) -> sqlite3.Connection:
     """Open a database file that was kept, in memory."""
     connection = sqlite3.connect(":memory:")
-    # There can be no write-ahead log in memory; what is restored from here keeps the mode that its file has.
-    connection.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
+    if kept:
+        # There can be no write-ahead log in memory; what is restored from here keeps the mode that its file has.
+        connection.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
     return connection
 
 

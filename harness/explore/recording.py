@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.crash import current
 from harness.errors import UsageError
 from harness.explore.outcomes import Contents, Reference
-from harness.explore.points import Point, innermost, lines_here
+from harness.explore.points import Point, innermost, lines_here, lines_of
 from harness.explore.trials import SAVES, Watch, run_to_end
 from harness.explore.world import FILE
 
@@ -124,18 +124,23 @@ def record(
     """Run the job twice, cleanly, and once to its first look at the outside.
 
     :param read: reads the outcome.
-    :raises UsageError: if the job does not end well when nothing interrupts it.
+    :raises UsageError: if the job does not end well when nothing interrupts it, or if it leaves nothing outside.
     """
     boundary = type(target).attempt.__code__
     recorder = Recorder(world, boundary=boundary)
     recorder.states.append(world.first)
     _clean(target, world, recorder, seconds)
-    clean = read()
+    clean, left = read(), world.contents()
     # Places are met on the way: what they held at first is part of every state.
     first = world.first
     states = [{**first, **state} for state in recorder.states]
     world.restore(first)
     before = read()
+    if before == clean and world.contents() == left:
+        raise UsageError(
+            f"{target.name} changes nothing outside but its progress, so that nothing could get lost or be done twice; "
+            "give it something to do: rows to work on, or witnesses= for what it changes elsewhere"
+        )
     _clean(target, world, Watch(world), seconds)
     return Recording(
         recorder.points,
@@ -150,7 +155,8 @@ def record(
 def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
     ending = run_to_end(target, world, watch, seconds, retries=0)
     if ending.kind != "completed":
-        lines = tuple(str(line) for line in [innermost(ending.lines, target.file)] if line is not None)
+        way = ending.lines or (lines_of(ending.error) if ending.error else ())
+        lines = tuple(str(line) for line in [innermost(way, target.file)] if line is not None)
         raise CleanRunFailed(target.name, ending.why, lines) from ending.error
     if not watch.passed:
         raise UsageError(
@@ -163,5 +169,6 @@ class CleanRunFailed(UsageError):
     """The job does not end well when nothing interrupts it, so that nothing can be compared with it."""
 
     def __init__(self, name: str, why: str, lines: tuple[str, ...]) -> None:
-        super().__init__(f"{name} does not end well even when nothing interrupts it: {why}")
+        where = f", at {lines[0]}" if lines else ""
+        super().__init__(f"{name} does not end well even when nothing interrupts it: {why}{where}")
         self.why, self.lines = why, lines

@@ -29,7 +29,7 @@ def seeded(scenario: Scenario, size: str) -> Iterator[None]:
         }
         with mock.patch.dict(os.environ, variables):
             try:
-                scenario.seed(size)
+                scenario.fill(size)
                 yield
             finally:
                 scenario.close()
@@ -37,15 +37,20 @@ def seeded(scenario: Scenario, size: str) -> Iterator[None]:
 
 @contextmanager
 def prepared(
-    scenario: Scenario, form: str, size: str, durability: Durability | None
+    scenario: Scenario, form: str, size: str, durability: Durability | None, name: str | None = None
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
     """Set up the data, and yield what the explorer takes for that form: the job with its arguments, and options.
 
     Under ``with_transaction()`` the progress is in the database of the work.
+
+    :param name: by which ``harness explore`` finds the scenario; by default that of one of ours.
+    :raises UsageError: if the scenario does not know the form or the size.
     """
     with ExitStack() as stack:
         stack.enter_context(seeded(scenario, size))
-        command = f"harness explore scenarios.{scenario.name} --form {form} --size {size} --trial {{trial}}"
+        found = name or f"scenarios.{scenario.name}"
+        command = f"harness explore {found} --form {form} --size {size} --trial {{trial}}"
+        scenario.check_form(form)
         if form == "plain":
             yield [scenario.forms[form], scenario.arguments()], {"command": command}
             return

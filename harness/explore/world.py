@@ -70,8 +70,9 @@ class World:
 
     def _add(self, key: str, make: Callable[[], Place]) -> None:
         if key not in self._places:
-            place = self._places[key] = make()
+            place = make()
             self._first[key] = self._last[key] = place.keep()
+            self._places[key] = place
 
     def _meet_redis(self, client: Any) -> None:
         key = identity(client)

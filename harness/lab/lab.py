@@ -20,7 +20,7 @@ from harness.lab.processes import RECOVER_SECONDS, ProcessTrial
 from harness.lab.services import EMBEDDED, Services
 from harness.lab.trial import Settings, Trial
 from harness.mailbox import Mailbox
-from harness.scenario import FORMS, Scenario
+from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ class Lab:
         self, scenario: Scenario, form: str, durability: Durability | None = None
     ) -> Iterator[Trial]:
         """Set up fresh data, a fresh broker and an empty mailbox for one trial, and remove them afterwards."""
-        if form not in scenario.forms:
-            raise UsageError(f"scenario {scenario.name} has no form {form!r}, allowed are {', '.join(FORMS)}")
+        scenario.check_form(form)
         services = self.services
         with ExitStack() as stack:
             url = stack.enter_context(self._database(scenario))
@@ -84,7 +83,7 @@ class Lab:
             stack.callback(scenario.close)
             if services.database is not None:
                 stack.callback(scenario.clear)
-                scenario.seed(self.size)
+                scenario.fill(self.size)
             stack.callback(services.empty_broker)
             store = (
                 stack.enter_context(_progress_in(url)) if durability and durability.transactional else None
@@ -128,7 +127,7 @@ class Lab:
         path = self.directory / f"{scenario.name}-seeded.db"
         with variables(HARNESS_DATABASE_URL=f"sqlite:///{path}"):
             try:
-                scenario.seed(self.size)
+                scenario.fill(self.size)
             finally:
                 scenario.close()
         self._templates[scenario.name] = path
