@@ -254,12 +254,10 @@ def test_a_job_that_leaves_nothing_outside_is_refused() -> None:
 def test_findings_of_the_same_lines_are_told_once() -> None:
     """With how many more there are; the trial to repeat is that of the smallest interruption."""
     verdict = explore(marked)
-    told = verdict.text(shown=2).splitlines()
-    first = str(verdict.worst)
-    alike = [
-        each for each in verdict.findings if (each.verdict, each.lines) == ("duplicated", verdict.worst.lines)
-    ]  # type: ignore[union-attr]
-    assert told[2] == f"  {first}; and {len(alike) - 1} more trials there"
+    worst, told = verdict.worst, verdict.text(shown=2).splitlines()
+    assert worst is not None
+    alike = [each for each in verdict.findings if (each.verdict, each.lines) == (worst.verdict, worst.lines)]
+    assert told[2] == f"  {worst}; and {len(alike) - 1} more trials there"
     assert sum("again: " in line for line in told) == 2
     assert told[-1].endswith("more findings")
 
