@@ -258,9 +258,21 @@ def _crash_points(node: Any) -> pytest.Mark:
 @contextmanager
 def _explorer(config: pytest.Config, nodeid: str, marker: pytest.Mark) -> Iterator[Explorer]:
     options = dict(marker.kwargs)
-    within = options.pop("within", nullcontext)
-    with within(), Explorer(*marker.args, **_options(config, nodeid, options)) as explorer:
+    within = _within(nodeid, options.pop("within", nullcontext))
+    with within, Explorer(*marker.args, **_options(config, nodeid, options)) as explorer:
         yield explorer
+
+
+def _within(nodeid: str, within: Any) -> AbstractContextManager[object]:
+    # A generator's context manager can be called too, but is no function that returns a new one each time.
+    found = within if isinstance(within, AbstractContextManager) or not callable(within) else within()
+    if found is within or not isinstance(found, AbstractContextManager):
+        what = "is" if found is within else "returned"
+        raise pytest.UsageError(
+            f"{nodeid}: within {what} {type(found).__name__}, allowed is a function without arguments that returns a "
+            "context manager: put @contextlib.contextmanager above it, and yield where the data is there"
+        )
+    return found
 
 
 def _options(config: pytest.Config, nodeid: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -352,11 +364,9 @@ class Collector:
             self._bar = import_module("harness.monitor").TrialBar(total)
 
 
-def pytest_exception_interact(call: pytest.CallInfo[Any], report: pytest.TestReport) -> None:
+def pytest_exception_interact(
+    call: pytest.CallInfo[Any], report: pytest.CollectReport | pytest.TestReport
+) -> None:
     """Show errors that explain themselves as one line, without the way they took."""
-    if (
-        call.excinfo
-        and isinstance(call.excinfo.value, HarnessError)
-        and isinstance(report, pytest.TestReport)
-    ):
+    if call.excinfo and isinstance(call.excinfo.value, HarnessError | pytest.UsageError):
         report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"

@@ -155,6 +155,17 @@ def benchmark(scenario: str, pattern: str, seconds: float) -> dict[str, Any]:
     }
 
 
+def varying() -> Comparison:
+    """Give a comparison whose plain form took from 0.7 to 1.3 of its usual time, and steps twice as long."""
+    entries = [
+        benchmark("orders", "plain", 0.1),
+        benchmark("orders", "steps", 0.2),
+        benchmark("orders", "iteration", 0.4),
+    ]
+    entries[0]["stats"]["data"] = [0.07, 0.07, 0.1, 0.13, 0.13]
+    return comparison(ENVIRONMENT, [], {"benchmarks": entries})
+
+
 def _stops(interruption: str, items: int) -> list[int]:
     """How many items are done in all when the job is asked to stop."""
     kind, _, rest = interruption.rpartition("@")[2].partition(":")

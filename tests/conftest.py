@@ -57,16 +57,18 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def real_redis(redis_url: str) -> Iterator[Redis]:
-    """Yield a connection to the Redis server of this process, which is empty again after the test."""
+    """Yield a connection to the Redis server of this process, which is empty before and after the test."""
     with Redis.from_url(redis_url) as connection:
+        connection.flushdb()
         yield connection
         connection.flushdb()
 
 
 @pytest.fixture
 def broker(redis_url: str) -> Iterator[Redis]:
-    """Yield a connection to the Redis server of this process, on which tests may wait for long."""
+    """Yield a connection to the Redis server of this process, empty, on which tests may wait for long."""
     with Redis.from_url(redis_url, socket_timeout=None) as connection:
+        connection.flushdb()
         yield connection
         connection.flushdb()
 

@@ -74,7 +74,7 @@ def _run_commands(text: str, folder: Path) -> None:
         command, *expected = shown.replace("\\\n", "").splitlines()
         done = subprocess.run(
             ["bash", "-ec", command],  # noqa: S607 - the shell of whoever reads
-            cwd=folder, env=_environment(folder), text=True, check=False,
+            cwd=folder, env=_environment(), text=True, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_SECONDS,
         )  # fmt: skip
         output = done.stdout
@@ -85,7 +85,7 @@ def _run_commands(text: str, folder: Path) -> None:
         )
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    path = os.pathsep.join([str(folder), str(ROOT)])
+def _environment() -> dict[str, str]:
+    """Return a reader's environment; like the reader's, it has no ``PYTHONPATH`` that leads to the folder."""
     binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "PATH": binaries, "COLUMNS": "100"}
+    return {**os.environ, "PATH": binaries, "COLUMNS": "100"}

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from tests import documents
 from tests.documents import ROOT
@@ -18,8 +19,8 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield the folder of a reader, whose modules are forgotten afterwards."""
+def folder(tmp_path: Path, redis_url: str, broker: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield the folder of a reader, whose modules, and keys at the broker, are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("REDIS_URL", redis_url)

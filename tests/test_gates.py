@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compare import Comparison, advice, changes, comparison, durables, parse_gate
+from harness.compare import Comparison, advice, changes, comparison, durables, noisy, parse_gate
 from harness.errors import UsageError
-from tests.comparisons import ENVIRONMENT, benchmark, exploration, run, sample, showpiece
+from tests.comparisons import ENVIRONMENT, benchmark, exploration, run, sample, showpiece, varying
 
 
 def compared(*records: dict[str, Any], **more: Any) -> Comparison:
@@ -189,6 +189,20 @@ class TestAdvice:
             entries = [benchmark("orders", *each) for each in costs.items()]
             (other,) = advice(compared(pytest_benchmark_json={"benchmarks": entries}))
             assert other.answer.endswith(f"Cheaper: {cheap} for orders.")
+
+    def test_costs_decide_nothing_where_plain_itself_varies(self) -> None:
+        """However far apart the forms are."""
+        (given,) = advice(varying())
+        assert "heaper" not in given.answer
+        assert given.answer.endswith("Too noisy to compare: orders.")
+        assert "plain 0.54 to 1.86" in given.figures
+
+    def test_a_range_up_to_the_limit_is_no_noise(self) -> None:
+        """Neither end of plain's range may be farther from 1."""
+        for spread, found in ((0.1, []), (0.2, ["orders"])):
+            entry = benchmark("orders", "plain", 0.1)
+            entry["stats"]["data"] = [0.1, 0.1, 0.1, 0.1 * (1 + spread), 0.1 * (1 + spread)]
+            assert list(noisy(compared(pytest_benchmark_json={"benchmarks": [entry]}))) == found
 
     def test_without_figures_there_is_none(self) -> None:
         """Nothing is advised of what was not tried."""

@@ -98,3 +98,32 @@ def test_wrong_options_end_in_one_line_and_exit_code_2(
         [f"*Exit: {message}*"]
     )
     assert not Path(project.path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("within", "found"),
+    [
+        ("lambda: None", "returned NoneType"),
+        ("lambda: (yield)", "returned generator"),
+        ("contextlib.nullcontext()", "is nullcontext"),
+        ("'shop.db'", "is str"),
+    ],
+)
+def test_within_must_return_a_context_manager(pytester: pytest.Pytester, within: str, found: str) -> None:
+    """Anything else is an error of usage, which says what was found and what is allowed."""
+    pytester.makepyfile(
+        f"""
+        import contextlib
+        import pytest
+
+        @pytest.mark.crash_points(print, within={within})
+        def test_each(crash_point):
+            assert crash_point.good
+        """
+    )
+    result = pytester.runpytest_subprocess(*QUIET)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [f"UsageError: *::test_each: within {found}, allowed is a function*contextmanager*"]
+    )
+    result.stdout.no_fnmatch_line("*plugin.py*")

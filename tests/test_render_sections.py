@@ -9,7 +9,7 @@ import pytest
 
 from harness import render
 from harness.compare import Change, advice, comparison
-from tests.comparisons import ENVIRONMENT, killed, run, sample, showpiece
+from tests.comparisons import ENVIRONMENT, killed, run, sample, showpiece, varying
 from tests.test_render import Page, hostile
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -67,6 +67,30 @@ def test_nothing_is_told_that_was_not_done() -> None:
     seen = Page(render.html(comparison(ENVIRONMENT, [run(interruption="none")]))).seen
     for words in ("Not measured.", "Nothing was killed", "Not explored", "Nothing was interrupted."):
         assert words in seen
+
+
+def test_costs_that_are_too_noisy_are_called_so() -> None:
+    """In every form of the report, with plain's range, and only then."""
+    words = "Too noisy to compare: orders, whose plain form ranges from 0.54 to 1.86 times itself."
+    for form in (lambda made: Page(render.html(made)).seen, render.markdown, render.text):
+        assert words in " ".join(form(varying()).split())
+        assert "Too noisy to compare:" not in form(showpiece())
+
+
+def test_names_and_signs_are_explained_where_they_first_occur(page: Page) -> None:
+    """Interruptions by a link, the dash and what is counted by key in the legend of the verdicts."""
+    assert ("a", {"href": "#interruptions"}) in page.elements
+    assert ("h3", {"id": "interruptions"}) in page.elements
+    first = page.seen.index("3 of 500, 0 by key")
+    for words in ("\N{EN DASH} not tried", "by key duplicated items that are left when copies are removed"):
+        assert page.seen.index(words) < first
+    assert "*\N{EN DASH}*: not tried" in render.markdown(showpiece())
+
+
+def test_a_name_is_not_broken_before_its_number() -> None:
+    """It may be, elsewhere."""
+    told = render.html(comparison(ENVIRONMENT, [run(interruption="kill:both@count:33")]))
+    assert "kill:<wbr>both@<wbr>count:33" in told
 
 
 def test_changes_are_told_only_against_another() -> None:

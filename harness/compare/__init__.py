@@ -10,6 +10,7 @@ from harness.compare.durabilities import Durable, durables
 from harness.compare.finding import counted
 from harness.compare.gates import Gate
 from harness.compare.gates import parse as parse_gate
+from harness.compare.noise import NOISE, noisy
 from harness.compare.records import (
     PATTERNS,
     Benchmark,
@@ -25,6 +26,7 @@ from harness.compare.sources import made_from
 from harness.compare.totals import Totals
 
 __all__ = [
+    "NOISE",
     "PATTERNS",
     "Advice",
     "Benchmark",
@@ -47,5 +49,6 @@ __all__ = [
     "counted",
     "durables",
     "made_from",
+    "noisy",
     "parse_gate",
 ]

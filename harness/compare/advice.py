@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.compare.durabilities import Durable, durables
 from harness.compare.finding import counted
+from harness.compare.noise import NOISE, noisy
 from harness.compare.totals import add_up
 
 if TYPE_CHECKING:
@@ -60,22 +61,32 @@ def _pattern(comparison: Comparison) -> Iterator[Advice]:
             pairs.append((steps, iteration))
     if not pairs:
         return
-    cheaper = {}
-    for steps, iteration in pairs:
-        if _apart(steps, iteration):
-            cheaper[steps.scenario] = min(steps, iteration, key=lambda each: each.per_item_us).pattern
+    too_noisy = noisy(comparison)
+    cheaper = {
+        steps.scenario: min(steps, iteration, key=lambda each: each.per_item_us).pattern
+        for steps, iteration in pairs
+        if steps.scenario not in too_noisy and _apart(steps, iteration)
+    }
+    left = [steps.scenario for steps, _ in pairs if steps.scenario in too_noisy]
     told = "; ".join(
         f"{steps.scenario}: steps {_range(steps)}, iteration {_range(iteration)}"
+        + (f", plain {_range(too_noisy[steps.scenario])}" if steps.scenario in left else "")
         for steps, iteration in pairs
     )
+    costs = [
+        "Cheaper: " + "; ".join(f"{pattern} for {scenario}" for scenario, pattern in cheaper.items())
+        if cheaper
+        else "",
+        "Too noisy to compare: " + ", ".join(left) if left else "",
+    ]
+    undecided = "" if cheaper or len(left) == len(pairs) else "; the cost does not decide"
     yield Advice(
         "Steps or iteration?",
-        "The cheaper one where the ranges of their cost against plain do not overlap; else the one that reads better.",
+        "The cheaper one where the ranges of their cost against plain do not overlap; else the one that reads better. "
+        f"Where plain ranges more than {NOISE:.0%} about itself, costs are too noisy to compare.",
         told,
-        "Iteration for one thing done to many items, steps for several things done in order"
-        + ("; the cost does not decide." if not cheaper else ". Cheaper: ")
-        + "; ".join(f"{pattern} for {scenario}" for scenario, pattern in cheaper.items())
-        + ("." if cheaper else ""),
+        f"Iteration for one thing done to many items, steps for several things done in order{undecided}."
+        + "".join(f" {each}." for each in costs if each),
     )
 
 
@@ -85,10 +96,16 @@ def _durability(comparison: Comparison) -> Iterator[Advice]:
         return
     least = min(each.repeated_most for each in found)
     names = dict.fromkeys(each.durability for each in found if each.repeated_most == least)
+    too_noisy = noisy(comparison)
     yield Advice(
         "Which durability?",
         "The cheapest under which a SIGKILL repeats no more than the work can bear.",
-        "; ".join(map(_repeats, found)),
+        "; ".join(_repeats(each, too_noisy) for each in found)
+        + (
+            "; costs are too noisy to compare"
+            if any(each.cost and each.cost.scenario in too_noisy for each in found)
+            else ""
+        ),
         f"{' or '.join(names)} repeats least; a polite stop needs none of it, since that always saves.",
     )
 
@@ -146,6 +163,8 @@ def _range(found: Benchmark) -> str:
     return f"{found.ratio_low:.2f} to {found.ratio_high:.2f}"
 
 
-def _repeats(found: Durable) -> str:
-    cost = "" if found.cost is None else f", costs {found.cost.ratio_to_plain:.2f} times plain"
-    return f"{found.pattern} under {found.durability} repeated {found.repeated_most:,} at most{cost}"
+def _repeats(found: Durable, too_noisy: Container[str]) -> str:
+    told = f"{found.pattern} under {found.durability} repeated {found.repeated_most:,} at most"
+    if found.cost is None or found.cost.scenario in too_noisy:
+        return told
+    return f"{told}, costs {found.cost.ratio_to_plain:.2f} times plain"

@@ -41,7 +41,7 @@ def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
         css=(here / "report.css").read_text(encoding="utf-8"),
         finding=_finding(comparison),
         extent=_extent(comparison),
-        signs="".join(f"<li>{tables.sign(verdict)}</li>" for verdict in get_args(Verdict)),
+        signs=_signs(),
         columns=_definitions(words.COLUMNS.items()),
         simulated=_list(method.simulated(comparison)),
         caveats=_list(method.caveats(comparison)),
@@ -50,6 +50,13 @@ def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
         count=counted(len(comparison.runs), "run"),
     )
     return page if changes is not None else _without_changes(page)
+
+
+def _signs() -> str:
+    """Explain what stands in the cells of the matrix, in its order: verdicts, no verdict, and the small print."""
+    told = [tables.sign(verdict) for verdict in get_args(Verdict)]
+    told += [f"{words.NOTHING} {words.NOT_TRIED}", f"<b>by key</b> {words.escaped(words.COLUMNS['by key'])}"]
+    return "".join(f"<li>{each}</li>" for each in told)
 
 
 def _finding(comparison: Comparison) -> str:

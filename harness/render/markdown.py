@@ -26,6 +26,8 @@ def markdown(comparison: Comparison, changes: Sequence[Change] | None = None) ->
         parts += ["## Verdicts", _verdicts(comparison), _columns()]
     if comparison.benchmarks:
         parts += ["## Cost without interruption", _benchmarks(comparison)]
+        if noise := words.noise(comparison):
+            parts.append(_escaped(noise))
     if durables(comparison):
         parts += ["## Durability against cost", _durables(comparison)]
     if comparison.explorations:
@@ -64,7 +66,8 @@ def _verdict(run: Run, *, alone: bool) -> str:
 
 
 def _columns() -> str:
-    return "  \n".join(f"*{name}*: {meaning}" for name, meaning in words.COLUMNS.items())
+    told = {**words.COLUMNS, words.NOTHING: words.NOT_TRIED}
+    return "  \n".join(f"*{name}*: {meaning}" for name, meaning in told.items())
 
 
 def _benchmarks(comparison: Comparison) -> str:

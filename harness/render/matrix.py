@@ -45,8 +45,8 @@ def items(part: Comparison) -> str:
 
 
 def interruption(name: str) -> str:
-    """Put the name of an interruption so that it may be broken into lines."""
-    return re.sub(r"([:@])", r"\1<wbr>", words.escaped(name))
+    """Put the name of an interruption so that it may be broken into lines, but not before a number."""
+    return re.sub(r"([:@])(?!\d)", r"\1<wbr>", words.escaped(name))
 
 
 def _row(group: Group, part: Comparison) -> str:

@@ -74,7 +74,10 @@ def cost(comparison: Comparison) -> str:
             + _numbers((each.items, each.rounds, *words.benchmark(each)))
             + f"<td>{svg.ratio(each, least, most)}</td></tr>"
         )
-    return f"<p>{_COST}</p>{table('Cost', head, bodies.values(), kind='wide')}"
+    noise = (
+        f"<p><strong>{words.escaped(words.noise(comparison))}</strong></p>" if words.noise(comparison) else ""
+    )
+    return f"<p>{_COST}</p>{noise}{table('Cost', head, bodies.values(), kind='wide')}"
 
 
 def durability(comparison: Comparison) -> str:

@@ -27,6 +27,8 @@ def text(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
     parts.append("\n".join(wrap(words.printable(comparison.finding), WIDTH)))
     if comparison.benchmarks:
         parts.append(_benchmarks(comparison))
+        if noise := words.noise(comparison):
+            parts.append("\n".join(wrap(words.printable(noise), WIDTH)))
     if changes is not None:
         told = [words.printable(str(change)) for change in changes] or ["nothing"]
         parts.append("\n".join(["Moved beyond noise:", *told]))

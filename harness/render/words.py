@@ -6,7 +6,7 @@ import dataclasses
 from html import escape
 from typing import TYPE_CHECKING
 
-from harness.compare import counted
+from harness.compare import counted, noisy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.compare import Benchmark, Comparison, Environment, Run, Verdict
 
 NOTHING = DASH = "\N{EN DASH}"
-"""Stands where there is no figure."""
+"""Stands where there is no figure, and where a form was not tried."""
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 SIGNS: Mapping[Verdict, str] = {
@@ -34,6 +34,8 @@ COLUMNS = {
     "repeated": "items run again, whether or not that showed",
 }
 """What the counted columns mean."""
+NOT_TRIED = "not tried"
+"""What :data:`NOTHING` means in place of a verdict."""
 
 BENCHMARK_COLUMNS = ("an item", "spread", "to plain", f"low{DASH}high")
 
@@ -89,6 +91,15 @@ def benchmark(found: Benchmark) -> tuple[str, str, str, str]:
         NOTHING if ratio is None else f"{ratio:.2f}{TIMES}",
         NOTHING if low is None or high is None else f"{low:.2f}{DASH}{high:.2f}",
     )
+
+
+def noise(comparison: Comparison) -> str:
+    """Say of which scenarios the costs say nothing; an empty text where there is none."""
+    told = "; ".join(
+        f"{scenario}, whose plain form ranges from {plain.ratio_low:.2f} to {plain.ratio_high:.2f} times itself"
+        for scenario, plain in noisy(comparison).items()
+    )
+    return f"Too noisy to compare: {told}. Measure again on a quiet machine." if told else ""
 
 
 def worker(broker: str) -> str:
