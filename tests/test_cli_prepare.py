@@ -47,6 +47,13 @@ def test_the_help_fits_one_screen() -> None:
     assert set(main.commands) <= set(words)
 
 
+def test_without_a_command_the_help_is_shown() -> None:
+    """Line by line, as ``--help`` has it; it is bad usage all the same."""
+    said = harness()
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert said.stderr == harness("--help").output
+
+
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_every_command_shows_how_it_is_called(name: str) -> None:
     """The help of each has an example that calls it."""

@@ -71,6 +71,9 @@ class Commands(click.Group):
         kwargs["standalone_mode"] = False
         try:
             code: Any = super().main(*args, **kwargs)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(BAD_USAGE)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "harness"
