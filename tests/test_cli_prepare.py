@@ -70,7 +70,9 @@ def test_the_package_can_be_run() -> None:
     ("arguments", "message"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["seed", "--nonsense"], "No such option"),
+        (["seed", "--nonsense"], "See harness seed --help"),
+        (["run", "scenarios.orders", "--interrupt"], "requires an argument. See harness run --help"),
+        (["nonsense", "--interrupt"], "See harness --help"),
         (["enqueue"], "Missing argument 'NAME'"),
         (["demo", "nothing"], "'nothing' is not one of"),
         (["monitor", "--every", "0.01"], "0.01 is not in the range"),

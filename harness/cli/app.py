@@ -66,6 +66,16 @@ class Commands(click.Group):
             'Completion: eval "$(_HARNESS_COMPLETE=bash_source harness)" (zsh_, fish_source)\n'
         )
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors in what it was given point to its own help."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            name = ctx.invoked_subcommand
+            if error.ctx is None and name is not None:  # click knows none while it reads options
+                error.ctx = click.Context(self.commands[name], info_name=name, parent=ctx)
+            raise
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run, and end the process with the exit code."""
         kwargs["standalone_mode"] = False
