@@ -133,11 +133,12 @@ def _compare(real: bool, pace: float, folder: Path) -> bool:
             for act in acts:
                 interruption = parse(act.interruption(real=real))
                 durability = parse_durability(act.durability) if act.durability else None
+                bar.begin(f"{scenario.name} {act.form} {interruption.name}")
                 record = laboratory.run(scenario, act.form, interruption, durability)
                 records.append(record)
                 good = good and (act.form == "plain" or (record["completed"] and not record["lost"]))
-                click.echo(line(record))
-                bar.advance(f"{scenario.name} {act.form} {interruption.name}")
+                bar.tell(line(record))
+                bar.advance()
     made = comparison(lab.environment("quick", pace, PACKAGES), records)
     folder.mkdir(parents=True, exist_ok=True)
     render.write(made, folder)

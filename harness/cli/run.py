@@ -242,10 +242,11 @@ def _run_scenario(
             for interruption in chosen:
                 if hard is not None:
                     hard.expected = interruption.by == interruptions.SIGNALS["INT"]
+                bar.begin(f"{form} {interruption.name}")
                 record = laboratory.run(scenario, form, interruption, durability)
                 good = good and record["verdict"] == "exactly once"
-                click.echo(json.dumps(record) if as_json else line(record))
-                bar.advance(f"{form} {interruption.name}")
+                bar.tell(json.dumps(record) if as_json else line(record))
+                bar.advance()
     sys.exit(0 if good else 1)
 
 
