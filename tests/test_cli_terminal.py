@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,7 @@ def test_a_demo_is_narrated(tmp_path: Path) -> None:
         text = " ".join(terminal.text.split())
     assert text.index("1. PLAIN") < text.index("2. STEPS") < text.index("3. ITERATION")
     assert "20 orders were paid twice" in text
+    assert "signal:TERM@count:20 20 orders" in text  # a loop has no durability
     assert text.count("all 61 orders were paid exactly once") == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -87,6 +89,33 @@ def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
     assert all(act.said(real=True) in text for act in DEMOS["orders"].acts)
     assert text.count("all 61 orders were paid exactly once") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("real", "happened"), [(["--embedded"], "CUT OFF"), ([], "KILLED")], ids=["embedded", "real"]
+)
+def test_the_line_below_an_act_tells_its_story(
+    tmp_path: Path, real: list[str], happened: str, request: pytest.FixtureRequest
+) -> None:
+    """How many of the 61 orders are paid, how many of them twice; a kill, and that the job begins anew."""
+    if not real:
+        request.getfixturevalue("redis_url")  # for its skip where none is
+    line = re.compile(r"of 61 orders, (\d+) paid(?:, (\d+) of them twice)?(?:: (.+))?$", re.MULTILINE)
+    seen: list[tuple[str, ...]] = []
+
+    def look(text: str) -> bool:
+        seen.extend(line.findall(text))
+        return (seen[-1:] or [("", "", "")])[0][1] == "20"
+
+    with Terminal("demo", "orders", *real, folder=tmp_path) as terminal:
+        terminal.read_until(look)
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+    before = [(int(paid), twice) for paid, twice, told in seen if not told]
+    after = [(int(paid), int(twice or 0)) for paid, twice, told in seen if told == f"{happened}, begun anew"]
+    assert before
+    assert all(paid <= 20 and not twice for paid, twice in before)
+    assert {paid for paid, twice in after if twice < 20} == {20}
 
 
 def test_the_comparison_makes_a_report(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.interruptions import parse
 from harness.lab.journal import Story
 from harness.lab.leash import Leash
-from harness.lab.trial import Settings, Trial
+from harness.lab.trial import Attempt, Settings, Trial
 from harness.lab.worker import FIRED, Config
 from harness.queues.rq.leases import SETTING
 
@@ -66,6 +66,10 @@ class ProcessTrial(Trial):
         self._journal, self._log = directory / "journal", directory / "worker.log"
         for each in (self._journal, self._log):
             each.unlink(missing_ok=True)
+
+    def so_far(self) -> list[Attempt]:
+        """Return the executions that the journal tells of now."""
+        return Story(self._journal).attempts
 
     def _run(self, interruption: Interruption) -> bool:
         settings = self.settings
