@@ -101,7 +101,8 @@ class Terminal:
         return self.process.wait(PATIENCE)
 
     def ctrl_c(self) -> None:
-        """Press Ctrl-C."""
+        """Press Ctrl-C: the terminal shows it as ``^C``."""
+        os.write(self._terminal, b"\x03")
         self.process.send_signal(signal.SIGINT)
 
     def _read(self, until: float) -> bool:

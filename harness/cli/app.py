@@ -10,7 +10,7 @@ import click
 from redis import RedisError
 
 from harness.cli import demo, explore, judge, prepare, run, steer, watch
-from harness.cli.stopping import Stopped
+from harness.cli.stopping import Stopped, last_line
 from harness.errors import HarnessError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -95,8 +95,11 @@ class Commands(click.Group):
         except RedisError as error:
             _say(f"the connection to Redis broke: {type(error).__name__}: {error}")
             sys.exit(BAD_USAGE)
-        except (click.Abort, Stopped) as stopped:
-            _say(str(stopped) or "stopped")
+        except Stopped as stopped:
+            last_line(str(stopped))
+            sys.exit(STOPPED)
+        except click.Abort:
+            _say("stopped")
             sys.exit(STOPPED)
         sys.exit(code if isinstance(code, int) else GOOD)
 

@@ -118,6 +118,9 @@ class ProcessTrial(Trial):
                 else:
                     self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
+        except BaseException:  # Ctrl-C, or a lab that broke: nobody waits for a job that may hear nothing
+            worker.kill()  # the leash ends the others
+            raise
         finally:
             worker.terminate()
             try:
