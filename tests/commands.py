@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pyte
 from click.testing import CliRunner, Result
@@ -43,10 +44,18 @@ runpy.run_module("harness", run_name="__main__")
 class Terminal:
     """A command in a pseudo-terminal of 80 columns; a context manager that kills what is left of it.
 
+    :param output: where standard output goes, if not to the terminal.
     :ivar screen: what is to be seen there now.
     """
 
-    def __init__(self, *arguments: str, folder: Path, lines: int = 24, **environment: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        folder: Path,
+        lines: int = 24,
+        output: IO[str] | None = None,
+        **environment: str,
+    ) -> None:
         self.screen = pyte.Screen(80, lines)
         self._stream = pyte.ByteStream(self.screen)
         self._terminal, child = pty.openpty()
@@ -56,7 +65,7 @@ class Terminal:
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", HEEDING_CTRL_C, *arguments],
-            stdin=child, stdout=child, stderr=child, start_new_session=True, env=variables,
+            stdin=child, stdout=output or child, stderr=child, start_new_session=True, env=variables,
         )  # fmt: skip
         os.close(child)
 
@@ -92,7 +101,8 @@ class Terminal:
         return self.process.wait(PATIENCE)
 
     def ctrl_c(self) -> None:
-        """Press Ctrl-C."""
+        """Press Ctrl-C: the terminal shows it as ``^C``."""
+        os.write(self._terminal, b"\x03")
         self.process.send_signal(signal.SIGINT)
 
     def _read(self, until: float) -> bool:

@@ -47,6 +47,13 @@ def test_the_help_fits_one_screen() -> None:
     assert set(main.commands) <= set(words)
 
 
+def test_without_a_command_the_help_is_shown() -> None:
+    """Line by line, as ``--help`` has it; it is bad usage all the same."""
+    said = harness()
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert said.stderr == harness("--help").output
+
+
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_every_command_shows_how_it_is_called(name: str) -> None:
     """The help of each has an example that calls it."""
@@ -63,7 +70,9 @@ def test_the_package_can_be_run() -> None:
     ("arguments", "message"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["seed", "--nonsense"], "No such option"),
+        (["seed", "--nonsense"], "See harness seed --help"),
+        (["run", "scenarios.orders", "--interrupt"], "requires an argument. See harness run --help"),
+        (["nonsense", "--interrupt"], "See harness --help"),
         (["enqueue"], "Missing argument 'NAME'"),
         (["demo", "nothing"], "'nothing' is not one of"),
         (["monitor", "--every", "0.01"], "0.01 is not in the range"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from harness.interruptions import parse
 from harness.progress import Progress
 from tests.commands import Terminal, harness
 from tests.workers import PATIENCE
+
+POLITE_SECONDS = 9.0
+"""Less than a lab waits for a worker that it has asked to leave."""
 
 
 def processes_in(folder: Path) -> dict[int, str]:
@@ -46,6 +51,7 @@ def test_a_demo_is_narrated(tmp_path: Path) -> None:
         text = " ".join(terminal.text.split())
     assert text.index("1. PLAIN") < text.index("2. STEPS") < text.index("3. ITERATION")
     assert "20 orders were paid twice" in text
+    assert "signal:TERM@count:20 20 orders" in text  # a loop has no durability
     assert text.count("all 61 orders were paid exactly once") == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -89,6 +95,33 @@ def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("real", "happened"), [(["--embedded"], "CUT OFF"), ([], "KILLED")], ids=["embedded", "real"]
+)
+def test_the_line_below_an_act_tells_its_story(
+    tmp_path: Path, real: list[str], happened: str, request: pytest.FixtureRequest
+) -> None:
+    """How many of the 61 orders are paid, how many of them twice; a kill, and that the job begins anew."""
+    if not real:
+        request.getfixturevalue("redis_url")  # for its skip where none is
+    line = re.compile(r"of 61 orders, (\d+) paid(?:, (\d+) of them twice)?(?:: (.+))?$", re.MULTILINE)
+    seen: list[tuple[str, ...]] = []
+
+    def look(text: str) -> bool:
+        seen.extend(line.findall(text))
+        return (seen[-1:] or [("", "", "")])[0][1] == "20"
+
+    with Terminal("demo", "orders", *real, folder=tmp_path) as terminal:
+        terminal.read_until(look)
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+    before = [(int(paid), twice) for paid, twice, told in seen if not told]
+    after = [(int(paid), int(twice or 0)) for paid, twice, told in seen if told == f"{happened}, begun anew"]
+    assert before
+    assert all(paid <= 20 and not twice for paid, twice in before)
+    assert {paid for paid, twice in after if twice < 20} == {20}
+
+
 def test_the_comparison_makes_a_report(tmp_path: Path) -> None:
     """The finding on the terminal, the report in a folder."""
     said = harness("demo", "compare", "--pace", "fast", "--embedded", "--to", str(tmp_path / "out"))
@@ -104,7 +137,7 @@ def test_the_comparison_makes_a_report(tmp_path: Path) -> None:
     [
         (["demo", "emails", "--embedded"], "nothing was kept, all of it was the demo's own"),
         (["demo", "emails"], "nothing was kept, all of it was the demo's own"),
-        (["run", "scenarios.emails", "--pace", "0.05", "--json"], "the records above are complete"),
+        (["run", "scenarios.emails", "--pace", "0.05"], "nothing was kept"),
         (["bench", "scenarios.emails", "--size", "full"], "nothing was kept"),
     ],
     ids=["embedded", "real", "run", "bench"],
@@ -115,8 +148,32 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, arguments: list[str], kept
         terminal.read_until(lambda _: bool(list(tmp_path.glob("*/*.db"))))  # it has begun
         terminal.ctrl_c()
         assert terminal.end() == 130
-        assert kept in " ".join(terminal.text.split())
+        assert f"harness: stopped; {kept}" in terminal.text.splitlines()
     assert list(tmp_path.iterdir()) == []
+    assert processes_in(tmp_path) == {}
+
+
+def test_ctrl_c_says_that_records_are_complete_where_there_are_some(tmp_path: Path) -> None:
+    """They are above."""
+    with Terminal("run", "scenarios.orders", "--pace", "0.05", folder=tmp_path) as terminal:
+        terminal.read_until(lambda text: "exactly once" in text)
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+        assert "harness: stopped; the records above are complete, nothing else was kept" in terminal.text
+
+
+def test_ctrl_c_does_not_wait_for_a_plain_job(tmp_path: Path, redis_url: str) -> None:
+    """It hears nothing of a shutdown, and its worker would wait for its end."""
+    del redis_url  # for its skip where none is
+    arguments = ["run", "scenarios.emails", "--broker", "redis", "--pace", "0.05"]
+    with Terminal(*arguments, folder=tmp_path) as terminal:
+        terminal.read_until(
+            lambda _: any('"mark"' in each.read_text() for each in tmp_path.glob("*/journal"))
+        )
+        pressed = time.monotonic()
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+        assert time.monotonic() - pressed < POLITE_SECONDS
     assert processes_in(tmp_path) == {}
 
 

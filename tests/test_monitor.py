@@ -234,4 +234,4 @@ def test_the_monitor_on_a_terminal(
         assert all(cell.fg == "default" for row in terminal.screen.buffer.values() for cell in row.values())
         terminal.ctrl_c()
         assert terminal.end() == 130
-        assert "harness: stopped; the jobs go on; only the watching has ended" in terminal.text
+        assert "harness: stopped; the jobs go on; only the watching has ended" in terminal.text.splitlines()

@@ -10,7 +10,7 @@ import click
 from redis import RedisError
 
 from harness.cli import demo, explore, judge, prepare, run, steer, watch
-from harness.cli.stopping import Stopped
+from harness.cli.stopping import Stopped, last_line
 from harness.errors import HarnessError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -66,11 +66,24 @@ class Commands(click.Group):
             'Completion: eval "$(_HARNESS_COMPLETE=bash_source harness)" (zsh_, fish_source)\n'
         )
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors in what it was given point to its own help."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            name = ctx.invoked_subcommand
+            if error.ctx is None and name is not None:  # click knows none while it reads options
+                error.ctx = click.Context(self.commands[name], info_name=name, parent=ctx)
+            raise
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run, and end the process with the exit code."""
         kwargs["standalone_mode"] = False
         try:
             code: Any = super().main(*args, **kwargs)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(BAD_USAGE)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "harness"
@@ -82,8 +95,11 @@ class Commands(click.Group):
         except RedisError as error:
             _say(f"the connection to Redis broke: {type(error).__name__}: {error}")
             sys.exit(BAD_USAGE)
-        except (click.Abort, Stopped) as stopped:
-            _say(str(stopped) or "stopped")
+        except Stopped as stopped:
+            last_line(str(stopped))
+            sys.exit(STOPPED)
+        except click.Abort:
+            _say("stopped")
             sys.exit(STOPPED)
         sys.exit(code if isinstance(code, int) else GOOD)
 

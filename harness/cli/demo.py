@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import threading
@@ -13,18 +12,20 @@ from typing import Any
 
 import click
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from harness import lab, render
 from harness.cli.run import line
 from harness.cli.script import COMPARED, COMPARED_PACE, DEMOS, FAST_PACE, Act, Demo, compared
-from harness.cli.settings import DATABASE, engine_of, scenario_named
+from harness.cli.settings import scenario_named
 from harness.cli.stopping import HardStop, saying
 from harness.compare import comparison
 from harness.durability import parse as parse_durability
-from harness.interruptions import parse
+from harness.interruptions import Interruption, parse
 from harness.lab import Lab
-from harness.monitor import LiveLine, Tables, TrialBar
-from harness.scenario import Scenario
+from harness.lab.trial import Trial
+from harness.monitor import LiveLine, TrialBar
+from harness.scenario import Effects
 from harness.servers import find_redis
 
 READING_SECONDS = 2.5
@@ -66,15 +67,16 @@ def demo(which: str, pace: str, embedded: bool, folder: Path) -> None:
 
 def _show(shown: Demo, real: bool, *, fast: bool) -> bool:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
-    scenario, good = scenario_named(shown.scenario), True
+    good = True
     _say(console, shown.intro, fast=fast)
     console.print(f"[dim]({REAL if real else EMBEDDED})[/dim]\n")
     with _laboratory(real, FAST_PACE if fast else shown.pace, lambda: None) as laboratory:
         for number, act in enumerate(shown.acts, 1):
             console.print(f"[bold]{number}. {act.form.upper()}[/bold]")
             _say(console, act.said(real=real), fast=fast)
-            record = _perform(laboratory, scenario, act, real, console)
-            console.print(f"   [dim]{record['interruption']}, {record['durability']}[/dim]")
+            record = _perform(laboratory, shown, act, real, console)
+            durability = "" if record["durability"] == "none" else f", {record['durability']}"
+            console.print(f"   [dim]{record['interruption']}{durability}[/dim]")
             console.print(f"   {_outcome(record, shown.effect)}\n")
             good = good and (act.form == "plain" or (record["completed"] and not record["lost"]))
     console.print(shown.outro)
@@ -103,24 +105,38 @@ def _outcome(record: dict[str, Any], effect: tuple[str, str]) -> str:
     return f"{'; '.join(told)}, in {record['executions']} executions, {record['elapsed_s']:.1f} s"
 
 
-def _perform(laboratory: Lab, scenario: Scenario, act: Act, real: bool, console: Console) -> dict[str, Any]:
+def _perform(laboratory: Lab, shown: Demo, act: Act, real: bool, console: Console) -> dict[str, Any]:
+    scenario = scenario_named(shown.scenario)
     durability = parse_durability(act.durability) if act.durability else None
+    interruption = parse(act.interruption(real=real))
     with laboratory.prepared(scenario, act.form, durability) as trial:
-        tables = Tables(engine_of(os.environ[DATABASE]), [scenario.statuses()] if scenario.statuses else [])
-        try:
-            with LiveLine(console, lambda: _standing(tables)):
-                return trial.run(parse(act.interruption(real=real)))
-        finally:
-            tables.close()
+
+        def standing() -> str:
+            try:
+                effects = scenario.judge(laboratory.mailbox)
+            except SQLAlchemyError:
+                return "   the database is busy"
+            return f"   {_counted(trial, effects, shown.effect)}{_moment(trial, interruption)}"
+
+        with LiveLine(console, standing):
+            return trial.run(interruption)
 
 
-def _standing(tables: Tables) -> str:
-    counts, _ = tables.count()
-    told = [
-        f"{what}: " + ", ".join(f"{number:,} {status}" for status, number in sorted(statuses.items()))
-        for what, statuses in counts.items()
-    ]
-    return "   " + "; ".join(told)
+def _counted(trial: Trial, effects: Effects, effect: tuple[str, str]) -> str:
+    """Say how far the work is: what the story is about, not all that is in the tables."""
+    items, done = effect
+    twice = f", {effects.duplicated:,} of them twice" if effects.duplicated else ""
+    return f"of {trial.items:,} {items}, {trial.items - effects.lost:,} {done}{twice}"
+
+
+def _moment(trial: Trial, interruption: Interruption) -> str:
+    """Say what has happened to the job, from the interruption on."""
+    attempts = trial.so_far()
+    if all(each.requested is None for each in attempts):
+        return ""
+    happened = "KILLED" if interruption.kills else "CUT OFF" if trial.plain else "ASKED TO STOP"
+    then = "" if len(attempts) == 1 else ", begun anew" if trial.plain else ", goes on"
+    return f": {happened}{then}"
 
 
 def _compare(real: bool, pace: float, folder: Path) -> bool:
@@ -133,11 +149,12 @@ def _compare(real: bool, pace: float, folder: Path) -> bool:
             for act in acts:
                 interruption = parse(act.interruption(real=real))
                 durability = parse_durability(act.durability) if act.durability else None
+                bar.begin(f"{scenario.name} {act.form} {interruption.name}")
                 record = laboratory.run(scenario, act.form, interruption, durability)
                 records.append(record)
                 good = good and (act.form == "plain" or (record["completed"] and not record["lost"]))
-                click.echo(line(record))
-                bar.advance(f"{scenario.name} {act.form} {interruption.name}")
+                bar.tell(line(record))
+                bar.advance()
     made = comparison(lab.environment("quick", pace, PACKAGES), records)
     folder.mkdir(parents=True, exist_ok=True)
     render.write(made, folder)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from rich.console import Console
 
 from harness import explore as exploring
 from harness import job
@@ -16,6 +17,7 @@ from harness.cli.settings import arguments_of
 from harness.cli.stopping import saying
 from harness.durability import parse
 from harness.explore.scenarios import prepared
+from harness.monitor import TrialBar
 
 
 @click.command()
@@ -72,10 +74,10 @@ def explore(
 
 
 class _Bar:
-    """A progress bar with the time left, on a terminal; made when it is known how long."""
+    """A progress bar; made when it is known how long."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: TrialBar | None = None
 
     def __enter__(self) -> _Bar:
         return self
@@ -85,16 +87,15 @@ class _Bar:
 
     def __call__(self, done: int, planned: int, trial: str) -> None:
         """Show how far it is."""
+        del trial  # that one is over
         if self._bar is None:
-            self._bar = click.progressbar(length=planned, label="trials", file=sys.stderr)
-            self._bar.__enter__()
-        self._bar.length, self._bar.label = planned, trial
-        self._bar.update(done - self._bar.pos)
+            self._bar = TrialBar(planned, Console(stderr=True), thread=False)
+        self._bar.reach(done, planned)
 
     def end(self) -> None:
-        """Leave the line."""
+        """Take it away."""
         if self._bar is not None:
-            self._bar.__exit__(None, None, None)
+            self._bar.stop()
             self._bar = None
 
 

@@ -224,25 +224,26 @@ def _run_scenario(
     as_json: bool,
     **options: Any,
 ) -> None:
-    good = True
-    kept = "the records above are complete, nothing else was kept"
+    good, kept = True, "nothing was kept"
     bar = TrialBar(len(forms) * len(chosen), Console(stderr=True), lines=0)
     with ExitStack() as stack:
         stack.callback(bar.stop)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(saying(kept))
+        stack.enter_context(saying(lambda: kept))
         laboratory = stack.enter_context(lab.Lab(folder, **options))
         hard = None
         if laboratory.services.broker is None:
-            hard = stack.enter_context(HardStop(folder, kept, bar.stop))
+            hard = stack.enter_context(HardStop(folder, lambda: kept, bar.stop))
         for form in forms:
             for interruption in chosen:
                 if hard is not None:
                     hard.expected = interruption.by == interruptions.SIGNALS["INT"]
+                bar.begin(f"{form} {interruption.name}")
                 record = laboratory.run(scenario, form, interruption, durability)
                 good = good and record["verdict"] == "exactly once"
-                click.echo(json.dumps(record) if as_json else line(record))
-                bar.advance(f"{form} {interruption.name}")
+                bar.tell(json.dumps(record) if as_json else line(record))
+                kept = "the records above are complete, nothing else was kept"
+                bar.advance()
     sys.exit(0 if good else 1)
 
 

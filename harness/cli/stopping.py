@@ -17,17 +17,32 @@ STOPPED = 130
 """What shells call a process that Ctrl-C has ended."""
 
 
+Kept = str | Callable[[], str]
+"""What was kept, in words; or who knows it when it is asked."""
+
+
 class Stopped(Exception):
     """Ctrl-C; the message says what was kept."""
 
 
 @contextmanager
-def saying(kept: str | Callable[[], str]) -> Iterator[None]:
+def saying(kept: Kept) -> Iterator[None]:
     """At Ctrl-C, say what was kept."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Stopped(f"stopped; {kept if isinstance(kept, str) else kept()}") from None
+        raise Stopped(_words(kept)) from None
+
+
+def last_line(text: str) -> None:
+    """Write the line that ends a command that was stopped; a terminal has ``^C`` on the line before it."""
+    begin = "\n" if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{begin}harness: {text}\n")
+    sys.stderr.flush()
+
+
+def _words(kept: Kept) -> str:
+    return f"stopped; {kept if isinstance(kept, str) else kept()}"
 
 
 class HardStop:
@@ -42,7 +57,7 @@ class HardStop:
     :ivar expected: whether a SIGINT is the trial's own.
     """
 
-    def __init__(self, folder: Path, kept: str, leave: Callable[[], object]) -> None:
+    def __init__(self, folder: Path, kept: Kept, leave: Callable[[], object]) -> None:
         self._folder, self._kept, self._leave = folder, kept, leave
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -74,7 +89,6 @@ class HardStop:
     def _end(self) -> None:
         self._leave()
         shutil.rmtree(self._folder, ignore_errors=True)
-        sys.stderr.write(f"harness: stopped; {self._kept}\n")
-        sys.stderr.flush()
+        last_line(_words(self._kept))
         sys.stdout.flush()
         os._exit(STOPPED)

@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.interruptions import parse
 from harness.lab.journal import Story
 from harness.lab.leash import Leash
-from harness.lab.trial import Settings, Trial
+from harness.lab.trial import Attempt, Settings, Trial
 from harness.lab.worker import FIRED, Config
 from harness.queues.rq.leases import SETTING
 
@@ -67,6 +67,10 @@ class ProcessTrial(Trial):
         for each in (self._journal, self._log):
             each.unlink(missing_ok=True)
 
+    def so_far(self) -> list[Attempt]:
+        """Return the executions that the journal tells of now."""
+        return Story(self._journal).attempts
+
     def _run(self, interruption: Interruption) -> bool:
         settings = self.settings
         config = Config(
@@ -114,6 +118,9 @@ class ProcessTrial(Trial):
                 else:
                     self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
+        except BaseException:  # Ctrl-C, or a lab that broke: nobody waits for a job that may hear nothing
+            worker.kill()  # the leash ends the others
+            raise
         finally:
             worker.terminate()
             try:

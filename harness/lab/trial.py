@@ -102,6 +102,10 @@ class Trial:
             )
         return self._record(interruption)
 
+    def so_far(self) -> list[Attempt]:
+        """Return the executions that have begun, as far as is known now; also for other threads while it runs."""
+        return list(self._attempts)
+
     def _run(self, interruption: Interruption) -> bool:
         """Run the job to its end and take down what happened; return whether the interruption came."""
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -27,7 +29,26 @@ LINES = 10
 """How many lines a bar over trials leaves where there is no terminal."""
 
 LINE_SECONDS = 10.0
-"""After how long a bar over items says again where it is, where there is no terminal."""
+"""After how long a bar whose end is not known says again where it is, where there is no terminal."""
+
+
+REFRESH_SECONDS = 0.1
+"""How often a bar is drawn that no thread draws."""
+
+NAME_COLUMNS = 30
+"""How much of a line the name of a trial may take, at most."""
+
+
+def _progress(console: Console, *, thread: bool = True) -> Progress:
+    """Return a bar for a whole line. On 80 columns the bar itself gets what the figures and the name leave."""
+    return Progress(
+        TextColumn("[bold]{task.description}"), BarColumn(None, table_column=Column(ratio=1)), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[name]}", markup=False,
+                   table_column=Column(max_width=NAME_COLUMNS, no_wrap=True, overflow="ellipsis")),
+        # What is written to standard output may go into a file: it is not ours to redirect.
+        console=console, expand=True, transient=True, auto_refresh=thread, redirect_stdout=False,
+    )  # fmt: skip
 
 
 class TrialBar:
@@ -35,34 +56,73 @@ class TrialBar:
 
     :param total: how many trials there are.
     :param lines: how many lines without a terminal; 0 where each trial has one of its own.
+    :param thread: whether a thread of its own draws it, so that the time goes on during a trial. Trials that fork want
+        none.
     """
 
-    def __init__(self, total: int, console: Console | None = None, *, lines: int = LINES) -> None:
-        self._console, self._lines = console or Console(), lines
+    def __init__(
+        self,
+        total: int,
+        console: Console | None = None,
+        *,
+        lines: int = LINES,
+        thread: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._lines, self._clock = console or Console(), lines, clock
         self._total, self._done = total, 0
-        self._progress = Progress(
-            TextColumn("[bold]trials"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[name]}"),
-            console=self._console, expand=True, transient=True,
-        )  # fmt: skip
+        self._progress = _progress(self._console, thread=thread)
         self._task = self._progress.add_task("trials", total=total, name="")
+        self._next_line, self._next_drawing = clock() + LINE_SECONDS, 0.0 if not thread else float("inf")
         if self._console.is_terminal:
             self._progress.start()
 
-    def advance(self, name: str) -> None:
-        """Count one trial as done."""
-        self._done += 1
-        self._progress.update(self._task, advance=1, name=name)
-        if (
-            not self._console.is_terminal
-            and self._done * self._lines // self._total > (self._done - 1) * self._lines // self._total
-        ):
-            self._console.print(f"trials {self._done}/{self._total}", highlight=False)
+    def begin(self, name: str) -> None:
+        """Say which trial runs now."""
+        self._progress.update(self._task, name=name)
+
+    def advance(self, name: str | None = None) -> None:
+        """Count one trial as done.
+
+        :param name: what to say beside it from now on, where nobody says what runs.
+        """
+        if name is not None:
+            self.begin(name)
+        before = self._done
+        self._show(before + 1, self._total)
+        if self._done * self._lines // self._total > before * self._lines // self._total:
+            self._say()
+
+    def reach(self, done: int, total: int) -> None:
+        """Say how many are done, of how many, where more are found on the way: a line goes by time then."""
+        self._show(done, total)
+        if self._clock() >= self._next_line:
+            self._next_line = self._clock() + LINE_SECONDS
+            self._say()
+
+    def tell(self, line: str) -> None:
+        """Print a line on standard output; above the bar, if that is a terminal too."""
+        if self._console.is_terminal and sys.stdout.isatty():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
     def stop(self) -> None:
         """Take the bar away."""
         if self._console.is_terminal:  # else it would print an empty line
             self._progress.stop()
+
+    def _show(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        self._progress.update(self._task, completed=done, total=total)
+        if self._console.is_terminal and self._clock() >= self._next_drawing:
+            self._next_drawing = self._clock() + REFRESH_SECONDS
+            self._progress.refresh()
+
+    def _say(self) -> None:
+        if not self._console.is_terminal:
+            self._console.print(f"trials {self._done}/{self._total}", highlight=False)
 
 
 class ItemBar:
@@ -75,11 +135,8 @@ class ItemBar:
 
     def __init__(self, name: str, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock, self._name = console, clock, name
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=console, expand=True, transient=True,
-        )  # fmt: skip
-        self._task = self._progress.add_task(name, total=None)
+        self._progress = _progress(console)
+        self._task = self._progress.add_task(name, total=None, name="")
         self._next_line = clock() + LINE_SECONDS
 
     def __enter__(self) -> ItemBar:
