@@ -43,6 +43,8 @@ SAMPLE = 60
 LIMIT_SECONDS = 10.0
 """How long an execution may last, unless another limit is given."""
 QUEUES = ("inline", "rq")
+COLLECTION = 8
+"""After how many trials garbage is collected."""
 SHOWN = 3
 """How many rows a finding shows."""
 BUDGET = 20
@@ -296,7 +298,8 @@ class Explorer:
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:
         result = self.result(trial)
-        gc.collect()
+        if not sum(verdict.trials.values()) % COLLECTION:
+            gc.collect()
         verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
         finding = self._finding(result)
         if finding is not None:
