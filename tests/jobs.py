@@ -91,6 +91,15 @@ class FailInSteps(ContinuableJob):
                 step.checkpoint()
 
 
+class Reciprocals(CountByIteration):
+    """Divides by each number."""
+
+    def each_iteration(self, item: int, numbers: int) -> None:
+        """Fail at the first."""
+        super().each_iteration(item, numbers)
+        DONE.append(1 / item)
+
+
 class Dates(IterationJob):
     """Takes and iterates values that JSON has no form for."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from harness.compare import comparison
-from tests.commands import harness
+from tests.commands import harness, one_line
 from tests.comparisons import ENVIRONMENT, benchmarks, run
 
 
@@ -78,6 +80,13 @@ def test_a_finding_is_repeated_as_it_was_asked_for() -> None:
         (["tests.jobs:plain"], "'tests.jobs:plain' is neither a scenario nor a job"),
         (["tests.jobs:BadCursor"], "cursor: builtins.set would not come back equal from JSON; allowed are"),
         (["tests.jobs:CountByIteration", "9", "--interrupt", "flag"], "flag needs a worker"),
+        (["scenarios.orders", "17"], "found 17 after scenarios.orders, which is a scenario and takes no"),
+        (
+            ["tests.jobs:CountInSteps", "--form", "plain"],
+            "--form is for a scenario, and tests.jobs:CountInSteps is",
+        ),
+        (["tests.jobs:CountInSteps", "--broker", "redis"], "--broker is for a scenario"),
+        (["tests.jobs:CountInSteps", "--pace", "0"], "--pace is for a scenario"),
         (["scenarios.orders", "--form", "fancy"], "scenario orders has no form 'fancy', allowed are plain"),
         (["scenarios.orders", "--interrupt", "often"], "unknown interruption 'often', allowed are"),
         (["scenarios.orders", "--interrupt", "count:1000"], "was not interrupted by count:1000"),
@@ -93,6 +102,56 @@ def test_what_cannot_be_run_gets_one_line(arguments: list[str], message: str) ->
     assert result.stderr.startswith("harness: ")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("explore", ["scenarios.orders", "17"], "a scenario and takes no arguments"),
+        ("explore", ["tests.jobs:CountInSteps", "3", "--form", "steps"], "--form is for a scenario"),
+        (
+            "explore",
+            ["tests.jobs:plain", "3", "--form", "steps"],
+            "tests.jobs:plain is a plain function; leave",
+        ),
+        (
+            "explore",
+            ["tests.jobs:plain", "3", "--durability", "on_stop()"],
+            "--durability is for a job class",
+        ),
+    ],
+)
+def test_nothing_is_ignored_in_silence(command: str, arguments: list[str], message: str) -> None:
+    """What has no meaning for what is named is refused."""
+    assert message in one_line(harness(command, *arguments))
+
+
+def test_enqueue_ignores_nothing(redis_url: str, broker: Redis) -> None:
+    """Neither arguments of a scenario nor the form of a job class; and nothing is enqueued."""
+    at = ["--redis", redis_url]
+    assert "takes no arguments" in one_line(harness("enqueue", "scenarios.orders", "17", *at))
+    refused = one_line(harness("enqueue", "tests.jobs:CountInSteps", "--form", "steps", *at))
+    assert "--form is for a scenario" in refused
+    assert broker.llen("rq:queue:default") == 0
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tests.jobs:Reciprocals", "3"], r"ZeroDivisionError: division by zero \(tests/jobs.py:\d+\)"),
+        (["tests.jobs:CountByIteration"], r"TypeError: .* missing 1 required positional argument: 'numbers'"),
+    ],
+)
+def test_a_job_that_raises_is_told_in_one_line(
+    arguments: list[str], message: str, as_json: list[str], done: list[object]
+) -> None:
+    """What it raised, and the innermost line of its own code; exit code 1."""
+    del done  # emptied before and after
+    result = harness("run", *arguments, *as_json)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert re.fullmatch(f"harness: {arguments[0].partition(':')[2]} failed: {message}", line)
 
 
 def test_a_password_is_not_shown() -> None:

@@ -81,6 +81,15 @@ def test_the_story_in_a_terminal() -> None:
     assert "dead, and nobody knew 15.0 s 44%" in told
 
 
+def test_of_what_is_completed_nothing_is_missing() -> None:
+    """Items that were committed and not counted before a death are not selected again: the total is not told."""
+    entries = [started(0, 1, 0), started(8, 2, 50, died=pulse(5, 1, 52)), ended(20, 2, 198, "completed")]
+    told = story("7", "Import(17)", entries, None, now=START + 30)
+    assert (told.done, told.total) == (198, 200)
+    assert text(told).splitlines()[1] == "completed: 198 items in 2 executions, 20.0 s"
+    assert "completed: 198 items in 2 executions" in svg(told)
+
+
 def test_a_long_reason_is_told_in_full() -> None:
     """Below the lane, where there is room for it."""
     reason = "OperationalError: the database has gone away and nobody knows where to"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from redis import Redis
 from rich.console import Console
 from rq import Queue
 
-from harness import on_stop
+from harness import Enumerator, items, on_stop
 from harness.monitor import Monitor, Tables, draw, lines, summary
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
@@ -29,7 +30,7 @@ from tests import jobs
 from tests.commands import Terminal, harness
 from tests.jobs import CountByIteration, FailAt, plain
 from tests.worker_jobs import Paced
-from tests.workers import Workers, wait_for
+from tests.workers import PATIENCE, Workers, wait_for
 
 
 def work(queue: Queue, **asked: Any) -> None:
@@ -199,6 +200,53 @@ def test_a_silent_job_is_pointed_out(queue: Queue, redis: Redis, done: list[Any]
     redis.set(f"harness:pulse:{job.id}", json.dumps({**pulse, "epoch": 0}))
     stale = next(each for each in Monitor(watcher).refresh().jobs if each.id == row.id)
     assert (stale.done, stale.at_risk) == (20, None), "a pulse of an earlier execution says nothing"
+
+
+class CountsLess(CountByIteration):
+    """Thinks that there is more to do than there is."""
+
+    def build_enumerator(self, numbers: int, *, cursor: Any) -> Enumerator[int]:
+        """Count as one does whose items were committed, and not counted, when it died."""
+        return Enumerator(items(range(numbers), cursor=cursor), size=numbers + 2)
+
+
+def test_a_finished_job_misses_nothing(queue: Queue, redis: Redis) -> None:
+    """Its bar is full, though it has counted less than its total."""
+    enqueue(queue, CountsLess, 20)
+    work(queue)
+    snapshot = Monitor(Watcher(redis)).refresh()
+    assert [(row.state, row.done, row.total) for row in snapshot.jobs] == [("finished", 20, 22)]
+    shown = "\n".join(line.plain for line in lines(snapshot, "here"))
+    assert re.search(r"finished +█{14} 20\n", shown)
+
+
+def test_a_worker_that_gives_no_sign_is_silent(queue: Queue, redis: Redis, done: list[Any]) -> None:
+    """Redis says that it is busy long after it was killed, also while another works on its job."""
+    job = enqueue(queue, Watched, 20)
+    work(queue)
+    at = next(each for each in done if not isinstance(each, int)).at
+    redis.hset(f"rq:job:{job.id}", "status", "started")
+    pulse = {
+        "at": at + PATIENCE, "epoch": 1, "done": 9, "saved": 5, "unsaved_s": 1.0, "elapsed_s": 1.0, "items": 9,
+        "total": 20, "durability": "on_stop()", "worker": "alive", "host": "h", "pid": 1, "parent": 2,
+    }  # fmt: skip
+    redis.set(f"harness:pulse:{job.id}", json.dumps(pulse))
+    for name, job_id in {"killed": job.id, "alive": job.id, "other": "with-no-pulse"}.items():
+        redis.sadd("rq:workers", f"rq:worker:{name}")
+        heartbeat = datetime.fromtimestamp(at - 22, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        told: dict[Any, Any] = {
+            "hostname": "h",
+            "state": "busy",
+            "current_job": job_id,
+            "last_heartbeat": heartbeat,
+        }
+        redis.hset(f"rq:worker:{name}", mapping=told)
+    snapshot = Monitor(Watcher(redis, jobs=[job.id])).refresh()
+    assert set(snapshot.silent) == {"killed"}
+    shown = "\n".join(line.plain for line in lines(snapshot, "here"))
+    assert re.search(r"killed h:\S+ busy, at \w+, silent for 2\d\.\d s", shown)
+    assert re.search(r"alive .* heartbeat 2\d\.\d s ago", shown)
+    assert re.search(r"other .* heartbeat 2\d\.\d s ago", shown)
 
 
 def test_status_and_monitor_once(jobs_queue: Queue, redis_url: str) -> None:

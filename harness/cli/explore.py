@@ -13,7 +13,7 @@ from rich.console import Console
 from harness import explore as exploring
 from harness import job
 from harness import scenario as scenarios
-from harness.cli.settings import arguments_of
+from harness.cli.settings import arguments_of, refuse, refuse_arguments
 from harness.cli.stopping import saying
 from harness.durability import parse
 from harness.explore.scenarios import prepared
@@ -61,6 +61,13 @@ def explore(
     found = job.find(name)
     asked = parse(durability) if durability else None
     scenario = getattr(found, "scenario", found)
+    if isinstance(scenario, scenarios.Scenario):
+        refuse_arguments(name, arguments)
+    elif isinstance(found, type) and issubclass(found, job.Job):
+        refuse(f"{name} is a job class", "a scenario", "forms", "size")
+    else:
+        refuse(f"{name} is a plain function", "a scenario", "forms", "size")
+        refuse(f"{name} is a plain function, which has no checkpoints", "a job class", "durability")
     good = True
     with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):

@@ -24,15 +24,19 @@ from harness.cli.settings import (
     arguments_of,
     connected,
     database_option,
+    first_line,
     json_option,
     queue_at,
     queue_option,
     redis_option,
+    refuse,
+    refuse_arguments,
 )
 from harness.cli.stopping import HardStop, saying
 from harness.durability import Durability
 from harness.durability import parse as parse_durability
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
+from harness.explore.points import lines_of
 from harness.ledger import marking
 from harness.monitor import ItemBar, TrialBar
 from harness.queues import rq
@@ -88,12 +92,14 @@ def enqueue(
                 f"there is a job {job_id!r} already; choose another id, or see `harness explain {job_id}`"
             )
         if isinstance(found, scenarios.Scenario):
+            refuse_arguments(name, arguments)
             chosen = _form(found, form)
             if form == "plain":
                 enqueued = queue.enqueue_call(chosen, args=(found.arguments(),), **options)
             else:
                 enqueued = rq.enqueue(queue, chosen, options=options)
         else:
+            refuse(f"{name} is a job class", "a scenario", "form")
             enqueued = rq.enqueue(queue, found, *arguments_of(arguments), options=options)
         described = {"id": enqueued.id, "queue": queue_name, "description": enqueued.description}
         click.echo(json.dumps(described) if as_json else enqueued.id)
@@ -192,8 +198,10 @@ def run(
     durability = parse_durability(durable) if durable else None
     found = _job_or_scenario(name)
     if isinstance(found, scenarios.Scenario):
+        refuse_arguments(name, arguments)
         _run_scenario(found, forms or found.form_names, chosen, durability, as_json=as_json, **options)
     else:
+        refuse(f"{name} is a job class", "a scenario", "forms", *options)
         _run_job(found, arguments_of(arguments), chosen, durability, as_json=as_json)
 
 
@@ -263,13 +271,29 @@ def _run_job(
         inline = InlineRun(found, *arguments, durability=durability)
         if interruption.where:
             inline.stops.append(interruption.where(0, time.monotonic))
-        with saying(partial(_kept, inline, found)), ItemBar(found.__name__, Console(stderr=True)) as bar:
-            inline.stops.append(bar)
-            for ended in inline.executions():
-                if not as_json:
-                    click.echo(f"{found.__name__} {ended.outcome} {ended.reason or ''}".rstrip())
+        try:
+            _execute(inline, found, as_json=as_json)
+        except HarnessError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a job may raise
+            click.echo(f"harness: {found.__name__} failed: {_told(error)}", err=True)
+            sys.exit(1)
         if as_json and inline.progress is not None:
             click.echo(inline.progress.to_json())
+
+
+def _execute(inline: InlineRun, found: type[job.Job], *, as_json: bool) -> None:
+    with saying(partial(_kept, inline, found)), ItemBar(found.__name__, Console(stderr=True)) as bar:
+        inline.stops.append(bar)
+        for ended in inline.executions():
+            if not as_json:
+                click.echo(f"{found.__name__} {ended.outcome} {ended.reason or ''}".rstrip())
+
+
+def _told(error: Exception) -> str:
+    """Say what a job raised, and in which line of its own code, if it came so far."""
+    lines = lines_of(error)
+    return f"{type(error).__name__}: {first_line(error)}" + (f" ({lines[-1]})" if lines else "")
 
 
 def _kept(inline: InlineRun, job_class: type[job.Job]) -> str:

@@ -23,6 +23,8 @@ REDIS_URL = "redis://localhost:6379"
 DEMO = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
 CONNECT_SECONDS = 5
 DATABASE = "HARNESS_DATABASE_URL"
+GIVEN = {click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT}
+"""Where an option comes from that somebody asked for."""
 
 redis_option = click.option(
     "--redis", "redis_url", envvar="HARNESS_REDIS_URL", default=REDIS_URL, show_envvar=True, metavar="URL",
@@ -118,6 +120,31 @@ def scenario_named(name: str) -> Scenario:
     if not isinstance(scenario, Scenario):
         raise UsageError(f"{name!r} is no scenario; allowed is a module with one, such as scenarios.orders")
     return scenario
+
+
+def refuse(found: str, kind: str, *names: str) -> None:
+    """Refuse options of the command at hand that were given and would be ignored.
+
+    :param found: what was named, in words. :param kind: what the options are for, in words.
+    :param names: of their parameters.
+    :raises UsageError: for the first of them that was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) in GIVEN:
+            raise UsageError(f"{parameter.opts[0]} is for {kind}, and {found}; leave it out")
+
+
+def refuse_arguments(name: str, arguments: Sequence[str]) -> None:
+    """Refuse arguments for a scenario.
+
+    :raises UsageError: if there are any.
+    """
+    if arguments:
+        raise UsageError(
+            f"found {' '.join(arguments)} after {name}, which is a scenario and takes no arguments; a form is chosen "
+            "with --form"
+        )
 
 
 def arguments_of(texts: Sequence[str]) -> list[Any]:

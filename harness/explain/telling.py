@@ -40,7 +40,9 @@ def seconds(value: float) -> str:
 
 def headline(story: Story) -> str:
     """Return the story in one sentence."""
-    of = "" if story.total is None or story.total == story.done else f" of {story.total:,}"
+    # Of what is completed nothing is missing: items that a death kept from being counted were not selected again.
+    whole = story.total is None or story.total == story.done or story.state == "completed"
+    of = "" if whole else f" of {story.total:,}"
     executions = counted(story.parts[-1].epoch, "execution")
     return f"{story.state}: {story.done:,}{of} items in {executions}, {seconds(story.total_s)}"
 

@@ -106,9 +106,11 @@ def _first(row: JobRow) -> Text:
     line = name.append(f" {row.state:<11}", style=STATES.get(row.state, ""))
     if row.done is None:
         return line
-    share = min(row.done / row.total, 1.0) if row.total else None
+    # Of what is finished nothing is missing, though a death may have kept some items from being counted.
+    finished = row.state == "finished"
+    share = 1.0 if finished else min(row.done / row.total, 1.0) if row.total else None
     line.append(("█" * int(share * BAR)).ljust(BAR, "░") if share is not None else " " * BAR)
-    line.append(f" {row.done:,}" + (f"/{row.total:,}" if row.total is not None else ""))
+    line.append(f" {row.done:,}" + (f"/{row.total:,}" if row.total is not None and not finished else ""))
     return line
 
 
@@ -164,7 +166,9 @@ def _workers(snapshot: Snapshot) -> Iterator[Text]:
             line.append(", leaving", style="yellow")
         if worker.job_id:
             line.append(f", at {worker.job_id[:8]}")
-        if worker.heartbeat_s is not None:
+        if worker.name in snapshot.silent:
+            line.append(f", silent for {seconds(snapshot.silent[worker.name])}", style="bold red")
+        elif worker.heartbeat_s is not None:
             line.append(f", heartbeat {seconds(worker.heartbeat_s)} ago")
         yield line
     if not snapshot.workers:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 SILENT_SECONDS = 4.0
 """After how long without a pulse a job at work is called silent."""
 
+HEARTBEAT_SECONDS = 45.0
+"""The same for a worker at work on a job that gives no pulse: RQ's workers give a sign every 30 s then."""
+
+BUSY = "busy"
+"""RQ's word for a worker at work."""
+
 ACTIVE = {"started", "queued", "scheduled", "deferred"}
 EVENTS = 6
 
@@ -69,6 +75,7 @@ class Snapshot:
 
     :ivar at: seconds of the Redis server's clock. :ivar queues: how many jobs of which queue are where.
     :ivar tables: how many rows of the database stand where. :ivar events: the latest, the newest first.
+    :ivar silent: workers at work that have given no sign for too long, with the seconds; they may be dead.
     """
 
     at: float
@@ -77,6 +84,7 @@ class Snapshot:
     workers: tuple[WorkerView, ...]
     tables: dict[str, dict[str, int]]
     events: tuple[Event, ...]
+    silent: dict[str, float]
 
     @property
     def active(self) -> bool:
@@ -109,8 +117,9 @@ class Monitor:
         rows = [_row(job, kept.get(job.id) or job.progress, overview.at) for job in overview.jobs]
         rows.sort(key=lambda row: row.state != "running")
         return Snapshot(
-            overview.at, tuple(rows), overview.queues, overview.workers, tables, tuple(_events(overview))
-        )
+            overview.at, tuple(rows), overview.queues, overview.workers, tables, tuple(_events(overview)),
+            _silent(overview),
+        )  # fmt: skip
 
     def _count(self, overview: Overview) -> tuple[dict[str, dict[str, int]], dict[str, Progress]]:
         if self._tables is None:
@@ -118,6 +127,21 @@ class Monitor:
         # Those that have begun and keep no progress in Redis.
         elsewhere = [job.id for job in overview.jobs if job.progress is None and job.entries]
         return self._tables.count(elsewhere)
+
+
+def _silent(overview: Overview) -> dict[str, float]:
+    """Return who has been silent for how long: of a killed worker Redis keeps saying that it is busy."""
+    pulses = {job.id: job.pulse for job in overview.jobs}
+    silent = {}
+    for worker in overview.workers:
+        pulse, quiet_s = pulses.get(worker.job_id or ""), worker.heartbeat_s
+        if worker.state != BUSY or quiet_s is None:
+            continue
+        if pulse is not None and pulse.worker == worker.name:  # else another one is at that job by now
+            quiet_s = min(quiet_s, overview.at - pulse.at)
+        if quiet_s > (HEARTBEAT_SECONDS if pulse is None else SILENT_SECONDS):
+            silent[worker.name] = quiet_s
+    return silent
 
 
 def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
