@@ -203,6 +203,7 @@ def test_ctrl_c_in_a_job_says_where_it_was(tmp_path: Path) -> None:
         terminal.ctrl_c()
         assert terminal.end() == 130
         assert "where, was in memory only, and is gone" in " ".join(terminal.text.split())
+        assert "━" not in terminal.text
 
 
 def test_ctrl_c_ends_a_worker_after_its_job(redis_url: str, broker: Redis, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from harness.cli.settings import (
     refuse,
     refuse_arguments,
 )
-from harness.cli.stopping import HardStop, saying
+from harness.cli.stopping import HardStop, Stopped, saying
 from harness.durability import Durability
 from harness.durability import parse as parse_durability
 from harness.errors import HarnessError, UsageError
@@ -273,7 +273,7 @@ def _run_job(
             inline.stops.append(interruption.where(0, time.monotonic))
         try:
             _execute(inline, found, as_json=as_json)
-        except HarnessError:
+        except (HarnessError, Stopped):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a job may raise
             click.echo(f"harness: {found.__name__} failed: {_told(error)}", err=True)

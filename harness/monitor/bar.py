@@ -12,15 +12,16 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from harness.progress import Position
@@ -39,16 +40,25 @@ NAME_COLUMNS = 30
 """How much of a line the name of a trial may take, at most."""
 
 
-def _progress(console: Console, *, thread: bool = True) -> Progress:
-    """Return a bar for a whole line. On 80 columns the bar itself gets what the figures and the name leave."""
-    return Progress(
-        TextColumn("[bold]{task.description}"), BarColumn(None, table_column=Column(ratio=1)), MofNCompleteColumn(),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}", markup=False,
-                   table_column=Column(max_width=NAME_COLUMNS, no_wrap=True, overflow="ellipsis")),
-        # What is written to standard output may go into a file: it is not ours to redirect.
-        console=console, expand=True, transient=True, auto_refresh=thread, redirect_stdout=False,
-    )  # fmt: skip
+class _Line(Progress):
+    """One line, with room for the ``^C`` of a terminal: that would go to the next line, and a dead bar would stay."""
+
+    def __init__(self, console: Console, *, thread: bool = True) -> None:
+        self._where = console  # the base draws before it has a console
+        super().__init__(
+            TextColumn("[bold]{task.description}"), BarColumn(None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.fields[name]}", markup=False,
+                       table_column=Column(max_width=NAME_COLUMNS, no_wrap=True, overflow="ellipsis")),
+            # What is written to standard output may go into a file: it is not ours to redirect.
+            console=console, transient=True, auto_refresh=thread, redirect_stdout=False,
+        )  # fmt: skip
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """Draw it: the bar itself gets what the figures and the name leave."""
+        table = super().make_tasks_table(tasks)
+        table.width = max(1, self._where.width - len("^C"))
+        return table
 
 
 class TrialBar:
@@ -71,7 +81,7 @@ class TrialBar:
     ) -> None:
         self._console, self._lines, self._clock = console or Console(), lines, clock
         self._total, self._done = total, 0
-        self._progress = _progress(self._console, thread=thread)
+        self._progress = _Line(self._console, thread=thread)
         self._task = self._progress.add_task("trials", total=total, name="")
         self._next_line, self._next_drawing = clock() + LINE_SECONDS, 0.0 if not thread else float("inf")
         if self._console.is_terminal:
@@ -135,7 +145,7 @@ class ItemBar:
 
     def __init__(self, name: str, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock, self._name = console, clock, name
-        self._progress = _progress(console)
+        self._progress = _Line(console)
         self._task = self._progress.add_task(name, total=None, name="")
         self._next_line = clock() + LINE_SECONDS
 
