@@ -157,11 +157,12 @@ def test_it_stops_at_the_first_finding_where_asked() -> None:
 
 
 def test_progress_is_told_after_each_trial() -> None:
-    """How many are done, of how many."""
+    """How many are done, of how many that will be run, samples and all."""
     told_so: list[tuple[int, int, str]] = []
     explore(endings.done_at_the_end, sample=4, progress=lambda *args: told_so.append(args))
     assert [done for done, _, _ in told_so] == list(range(1, len(told_so) + 1))
     assert all(planned >= done for done, planned, _ in told_so)
+    assert told_so[-1][0] == told_so[-1][1]
 
 
 def test_repetitions_within_the_durability_are_its_price() -> None:

@@ -98,10 +98,11 @@ def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[floa
             try:
                 for number in range(rounds + 1):
                     for form in _turn(list(costs), number):
+                        bar.begin(form)
                         record = laboratory.run(scenario, form, parse("none"))
                         if number:
                             costs[form].append(record["elapsed_s"] / record["items"] * 1e6)
-                        bar.advance(form)
+                        bar.advance()
             finally:
                 bar.stop()
     return costs

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Death = Literal["restored", "simulated", "killed"]
 
 Progress = Callable[[int, int, str], object]
-"""Told after each trial: how many are done, of how many, and the name of the latest."""
+"""Told after each trial: how many are done, of how many as far as is known by now, and the name of the latest."""
 
 SAMPLE = 60
 """How many pairs, and how many freezes, are tried where there are more and no other number is asked for."""
@@ -126,6 +126,7 @@ class Explorer:
         self._durability, self._limit, self._first, self._progress = durability, limit, first, progress
         self._recovered: dict[Trial, Mapping[str, int]] = {}
         self._tried: set[int] = set()
+        self._expected = 0
         self._stack = ExitStack()
         self.recording: Recording | None = None
 
@@ -177,6 +178,7 @@ class Explorer:
             why = "never finishes" if failed.why == "never ends" else failed.why
             verdict.findings.append(Finding(why, "none", str(failed), lines=failed.lines))
             return verdict
+        self._expected = len(trials or ())
         for trial in self._planned(verdict) if trials is None else trials:
             self._try(trial, verdict)
             if self._first and verdict.findings:
@@ -278,13 +280,16 @@ class Explorer:
     def _planned(self, verdict: Verdict) -> Iterator[Trial]:
         """Go through all trials; pairs come last, made of what the single crashes showed."""
         plans = self._plans()
-        for action in self._actions:
-            verdict.planned[action] = len(plans[action][0])
-            yield from plan.sampled(*plans[action], self._seed)
+        verdict.planned.update({action: len(plans[action][0]) for action in self._actions})
+        chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
+        self._expected = len(chosen)
+        yield from chosen
         if self._pairs and "crash" in self._actions:
             pairs = plan.pairs(self._recovered)
             verdict.planned["pair"] = len(pairs)
-            yield from plan.sampled(pairs, self._some, self._seed)
+            chosen = plan.sampled(pairs, self._some, self._seed)
+            self._expected += len(chosen)
+            yield from chosen
 
     def _plans(self) -> dict[Action, tuple[list[Trial], int | None]]:
         """Return the trials of each sort, and how many of them at most."""
@@ -307,8 +312,7 @@ class Explorer:
         if trial.action == "crash":
             self._tried.add(self.record().point(*trial.points[0]).state)
         if self._progress:
-            done, planned = sum(verdict.trials.values()), sum(verdict.planned.values())
-            self._progress(done, max(done, planned), str(trial))
+            self._progress(sum(verdict.trials.values()), self._expected, str(trial))
 
     def _finding(self, result: Result) -> Finding | None:
         trial, ending, recording = result.trial, result.ending, self.record()
