@@ -231,3 +231,21 @@ def test_report_is_a_gate(compared: Path, tmp_path: Path, condition: str, code: 
     result = harness("report", str(compared), "--fail-if", condition, "--to", str(tmp_path / "out"))
     assert (result.exit_code, told in result.stderr) == (code, True)
     assert (tmp_path / "out" / "comparison.html").exists() == (code != 2)
+
+
+def test_a_plain_job_in_a_worker_cannot_be_asked_to_stop(redis_url: str) -> None:
+    """A polite stop goes by it; the error says what does reach it."""
+    del redis_url  # for its skip where none is
+    asked = [
+        "run",
+        "scenarios.orders",
+        "--form",
+        "plain",
+        "--broker",
+        "redis",
+        "--size",
+        "tiny",
+        "--interrupt",
+    ]
+    assert "choose an earlier place" in one_line(harness(*asked, "count:20"))
+    assert "cannot be asked to stop: choose a kill or a signal" in one_line(harness(*asked, "count:5"))

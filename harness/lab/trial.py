@@ -96,6 +96,8 @@ class Trial:
         if interruption.where is not None and not (fired and (alone or len(self._attempts) > 1)):
             last = self._attempts[-1] if self._attempts else Attempt(0.0)
             why = f"it failed: {last.reason}" if last.ended == "failed" else "choose an earlier place"
+            if fired and self.plain and interruption.by in {"stop", "flag"}:
+                why = "a plain job in a process of its own cannot be asked to stop: choose a kill or a signal"
             raise NothingInterrupted(
                 f"{self.settings.scenario.name} as {self.settings.form} was not interrupted by {interruption.name}: "
                 f"it went through {len(self._marked)} items without meeting it; {why}"
