@@ -19,8 +19,8 @@ from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
 from tests.jobs import CountByIteration, FailAt
-from tests.worker_jobs import Paced, Stubborn
-from tests.workers import OURS, Workers, pid_of, wait_for
+from tests.worker_jobs import Stubborn, UntilReleased
+from tests.workers import OURS, PATIENCE, Workers, pid_of, release, wait_for
 
 
 def work(queue: Queue, **asked: Any) -> None:
@@ -159,13 +159,14 @@ def test_redis_errors_do_not_reach_the_job(queue: Queue, redis: Redis, done: lis
         history.history(redis, job.id)
 
 
-def test_paced_jobs_are_told_by_a_thread(rq_workers: Workers, jobs_queue: Queue, broker: Redis) -> None:
+def test_a_job_at_work_is_told_of_by_a_thread(rq_workers: Workers, jobs_queue: Queue, broker: Redis) -> None:
     """A job at work has a pulse, which goes when it ends."""
-    job = enqueue(jobs_queue, Paced, 30)
+    job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(OURS, "--burst")
     wait_for(broker, job.id, 1)
     pulse = history.history(broker, job.id)[1]
     assert pulse is not None
     assert (pulse.parent, pulse.pid) == (worker.pid, pid_of(broker, job.id))
-    assert worker.wait(60) == 0
+    release(broker, job.id)
+    assert worker.wait(PATIENCE) == 0
     assert history.history(broker, job.id)[1] is None

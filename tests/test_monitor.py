@@ -29,7 +29,7 @@ from scenarios.orders import scenario as orders
 from tests import jobs
 from tests.commands import Terminal, harness
 from tests.jobs import CountByIteration, FailAt, plain
-from tests.worker_jobs import Paced
+from tests.worker_jobs import UntilReleased
 from tests.workers import PATIENCE, Workers, wait_for
 
 
@@ -266,19 +266,19 @@ def test_the_monitor_on_a_terminal(
     rq_workers: Workers, jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path
 ) -> None:
     """It is live, at 80 columns and without colour; Ctrl-C takes it away, and says that the jobs go on."""
-    job = enqueue(jobs_queue, Paced, 10_000)
+    job = enqueue(jobs_queue, UntilReleased)
     rq_workers.start()
     wait_for(broker, job.id, 1)
     with Terminal(
         "monitor", "--redis", redis_url, "--every", "0.25", folder=tmp_path, NO_COLOR="1"
     ) as terminal:
-        first = terminal.read_until(lambda text: "/10,000" in text and "heartbeat" in text)
-        assert re.search(r"Paced\(10000\) .* running", first)
+        first = terminal.read_until(lambda text: "/1,000,000" in text and "heartbeat" in text)
+        assert re.search(r"UntilReleased\(\) .* running", first)
         assert "killed now, it would repeat" in first
         assert "WORKERS" in first
-        done = re.search(r"([\d,]+)/10,000", first)
+        done = re.search(r"([\d,]+)/1,000,000", first)
         assert done is not None
-        terminal.read_until(lambda text: "/10,000" in text and f" {done[1]}/10,000" not in text)
+        terminal.read_until(lambda text: "/1,000,000" in text and f" {done[1]}/1,000,000" not in text)
         assert all(cell.fg == "default" for row in terminal.screen.buffer.values() for cell in row.values())
         terminal.ctrl_c()
         assert terminal.end() == 130

@@ -23,6 +23,7 @@ from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
 from tests.jobs import CountByIteration, CountInSteps, Dates, FailAt
+from tests.workers import progress_of
 
 
 class Stock(rq.SimpleWorker):
@@ -66,8 +67,7 @@ def test_an_interrupted_job_goes_on_under_the_same_id(
     work(queue, worker_class, stops=[Every(7)])
     assert [item for item in done if isinstance(item, int)] == list(range(20))
     assert (job.get_status(), queue.finished_job_registry.get_job_ids()) == (JobStatus.FINISHED, ["7"])
-    progress = RQMetaStore(queue.connection).load("7")
-    assert progress is not None
+    progress = progress_of(queue.connection, "7")
     assert (progress.state, progress.epoch, progress.interruptions) == ("completed", 3, 2)
 
 
@@ -145,9 +145,8 @@ def test_a_stop_can_be_requested_from_anywhere(queue: Queue, redis: Redis, done:
     job = enqueue(queue, CountByIteration, 5)
     request_stop(redis, job.id, "maintenance")
     work(queue, poll_seconds=0.0)
-    progress = RQMetaStore(redis).load(job.id)
+    progress = progress_of(redis, job.id)
     assert done == [0, 1, 2, 3, 4]
-    assert progress is not None
     assert progress.interruptions == 1
 
 
@@ -239,8 +238,7 @@ def test_a_paused_job_waits_until_it_is_resumed(
         pause(redis, job.id)
     work(queue, poll_seconds=0.0)
     assert (done, job.get_status()) == (["start", 0, 1, 2] if running else [], JobStatus.SCHEDULED)
-    progress = RQMetaStore(redis).load(job.id)
-    assert progress is not None
+    progress = progress_of(redis, job.id)
     assert (progress.state, progress.reason) == ("paused", "paused")
     monkeypatch.setattr(Cancellable, "ask", None)
     assert resume(queue, job.id)

@@ -17,24 +17,40 @@ from rq.job import JobStatus
 
 from harness.queues.rq import SimpleWorker, enqueue, request_stop
 from harness.queues.rq.leases import LEASES
-from harness.stores.rq_meta import RQMetaStore
 from tests import worker_jobs
-from tests.worker_jobs import Delayed, Paced, PacedInSteps, Stubborn
-from tests.workers import ALL, OURS, PATIENCE, SIMPLE, SPAWN, WITH_HORSES, Workers, told, wait_for
+from tests.worker_jobs import Delayed, Stubborn, UntilReleased, UntilReleasedInSteps, UntilSignalled
+from tests.workers import (
+    ALL,
+    OURS,
+    PATIENCE,
+    SIMPLE,
+    SPAWN,
+    WITH_HORSES,
+    Workers,
+    finish_here,
+    in_order,
+    pid_of,
+    progress_of,
+    release,
+    told,
+    wait_for,
+    wait_for_worker,
+)
 
 SCRIPT = "tests.worker_jobs"
 
 
-def finish_here(queue: Queue) -> None:
-    """Do all there is to do, in this process."""
-    SimpleWorker([queue], connection=queue.connection, commands=False).work(burst=True, logging_level="ERROR")
+def assert_told_by_signal(connection: Redis, job: RQJob) -> None:
+    """Check that a signal has stopped the job, and not what its worker notes in Redis."""
+    assert progress_of(connection, job.id).reason == "stopping"
 
 
-def reason(connection: Redis, job: RQJob) -> str | None:
-    """Return why the job's latest execution stopped."""
-    progress = RQMetaStore(connection).load(job.id)
-    assert progress is not None
-    return progress.reason
+def assert_goes_on(queue: Queue, job: RQJob) -> None:
+    """Check that the job goes on where it was, to its end."""
+    release(queue.connection, job.id)
+    finish_here(queue)
+    assert job.get_status() == JobStatus.FINISHED
+    assert in_order(told(queue.connection, job.id))
 
 
 def assert_untold(queue: Queue, job: RQJob) -> None:
@@ -79,8 +95,7 @@ def test_the_job_is_back_in_its_queue_before_the_worker_exits(
     """Asked once, the worker leaves with its job queued under the same id, and nothing says that it failed."""
     job = enqueue(
         jobs_queue,
-        Paced,
-        30,
+        UntilReleased,
         options={
             "retry": Retry(max=2),
             "on_success": Callback(f"{SCRIPT}.succeeded"),
@@ -88,33 +103,33 @@ def test_the_job_is_back_in_its_queue_before_the_worker_exits(
             "on_stopped": Callback(f"{SCRIPT}.stopped"),
         },
     )
-    dependent = jobs_queue.enqueue_call(worker_jobs.plain, args=(1, 0.0), depends_on=job)
+    dependent = jobs_queue.enqueue_call(worker_jobs.plain, args=(1,), depends_on=job)
     worker = rq_workers.start(worker_class)
     wait_for(broker, job.id, 5)
     ask(worker.pid)
     assert worker.wait(PATIENCE) == 0
     assert_untold(jobs_queue, job)
-    finish_here(jobs_queue)
-    assert told(broker, job.id) == list(range(30))
+    assert_told_by_signal(broker, job)
+    assert_goes_on(jobs_queue, job)
     assert broker.lrange(f"called:{job.id}", 0, -1) == [b"success"]
     assert dependent.get_status() == JobStatus.FINISHED
 
 
 def test_steps_hear_of_it_too(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
     """A job of steps stops at a checkpoint within its step, and goes on there."""
-    job = enqueue(jobs_queue, PacedInSteps, 30)
+    job = enqueue(jobs_queue, UntilReleasedInSteps)
     worker = rq_workers.start()
     wait_for(broker, job.id, 5)
     worker.terminate()
     assert worker.wait(PATIENCE) == 0
     assert job.get_status() == JobStatus.QUEUED
-    finish_here(jobs_queue)
-    assert told(broker, job.id) == list(range(30))
+    assert_told_by_signal(broker, job)
+    assert_goes_on(jobs_queue, job)
 
 
 def test_the_horse_may_get_the_signal_as_well(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
     """Where the whole of a service is signalled, as by systemd, the horse hears it twice and stops once."""
-    job = enqueue(jobs_queue, Paced, 30)
+    job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start()
     wait_for(broker, job.id, 5)
     horse = int(broker.lindex(f"pid:{job.id}", 0) or 0)
@@ -122,8 +137,8 @@ def test_the_horse_may_get_the_signal_as_well(broker: Redis, jobs_queue: Queue, 
     worker.terminate()
     assert worker.wait(PATIENCE) == 0
     assert job.get_status() == JobStatus.QUEUED
-    finish_here(jobs_queue)
-    assert told(broker, job.id) == list(range(30))
+    assert_told_by_signal(broker, job)
+    assert_goes_on(jobs_queue, job)
 
 
 @pytest.mark.parametrize("worker_class", WITH_HORSES)
@@ -131,12 +146,16 @@ def test_a_plain_function_is_waited_for(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: str
 ) -> None:
     """As under RQ's own worker, a function that has no checkpoints is finished first."""
-    job = jobs_queue.enqueue_call(worker_jobs.plain, args=(20,))
+    job = jobs_queue.enqueue_call(worker_jobs.plain_until_released)
     worker = rq_workers.start(worker_class)
     wait_for(broker, job.id, 5)
     worker.terminate()
+    wait_for_worker(broker, "shutdown_requested_date")
+    assert job.get_status() == JobStatus.STARTED
+    release(broker, job.id)
     assert worker.wait(PATIENCE) == 0
-    assert (job.get_status(), told(broker, job.id)) == (JobStatus.FINISHED, list(range(20)))
+    assert job.get_status() == JobStatus.FINISHED
+    assert in_order(told(broker, job.id))
 
 
 @pytest.mark.parametrize("worker_class", ALL)
@@ -145,7 +164,7 @@ def test_a_second_signal_hurries(
 ) -> None:
     """A job that does not come to a checkpoint is put back with its progress; RQ leaves it "started" for ever."""
     job = enqueue(jobs_queue, Stubborn, 5, options={"retry": Retry(max=2)})
-    jobs_queue.enqueue_call(worker_jobs.plain, args=(1, 0.0), depends_on=job)
+    jobs_queue.enqueue_call(worker_jobs.plain, args=(1,), depends_on=job)
     worker = rq_workers.start(worker_class)
     wait_for(broker, job.id, 3)
     worker.terminate()
@@ -166,23 +185,23 @@ def test_a_signal_in_the_moment_of_the_fork_is_not_lost(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, moment: str
 ) -> None:
     """Just before, or just after it in either process, the job stops at its first checkpoint, and nobody dies of it."""
-    job = enqueue(jobs_queue, Paced, 30, 0.3)
+    job = enqueue(jobs_queue, UntilSignalled)
     class_name = {"before": "Before", "in the worker": "InWorker", "in the horse": "InHorse"}[moment]
     worker = rq_workers.start(f"{SCRIPT}.Signalled{class_name}", "--max-jobs", "1")
     assert worker.wait(PATIENCE) == 0
     assert (job.get_status(), told(broker, job.id)) == (JobStatus.QUEUED, [0])
-    assert reason(broker, job) == "stopping"  # told so by a signal, not by what its worker notes in Redis
+    assert_told_by_signal(broker, job)
 
 
 def test_a_signal_while_the_horse_is_spawned_is_not_lost(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
     """A fresh interpreter takes long to start; the signal waits for it."""
-    job = enqueue(jobs_queue, Paced, 30, 0.3)
+    job = enqueue(jobs_queue, UntilSignalled)
     worker = rq_workers.start(f"{SCRIPT}.SignalledSpawn")
     assert worker.wait(PATIENCE) == 0
     assert (job.get_status(), told(broker, job.id)) == (JobStatus.QUEUED, [0])
-    assert reason(broker, job) == "stopping"  # told so by a signal, not by what its worker notes in Redis
+    assert_told_by_signal(broker, job)
 
 
 @pytest.mark.parametrize("queues", [1, 2])
@@ -202,11 +221,7 @@ def test_a_signal_while_a_job_is_taken_out_of_the_queue_loses_none(
 def test_an_idle_worker_leaves(broker: Redis, rq_workers: Workers) -> None:
     """With nothing to do it exits within a second or so."""
     worker = rq_workers.start()
-    broker.config_set("notify-keyspace-events", "Kh")
-    with broker.pubsub() as events:
-        events.psubscribe("__keyspace@0__:rq:worker:*")
-        while not any(broker.hget(key, "state") == b"idle" for key in broker.keys("rq:worker:*")):
-            events.get_message(timeout=PATIENCE)
+    wait_for_worker(broker, "state", b"idle")
     worker.terminate()
     assert worker.wait(PATIENCE) == 0
     assert not broker.smembers("rq:workers")
@@ -237,7 +252,7 @@ def test_a_pool_of_workers_leaves_with_all_jobs_queued(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
     """``rq worker-pool`` tells its workers, and each tells its job."""
-    both = [enqueue(jobs_queue, Paced, 100) for _ in range(2)]
+    both = [enqueue(jobs_queue, UntilReleased) for _ in range(2)]
     pool = rq_workers.start(OURS, "--num-workers", "2", command="worker-pool")
     for job in both:
         wait_for(broker, job.id, 3)
@@ -245,30 +260,35 @@ def test_a_pool_of_workers_leaves_with_all_jobs_queued(
     assert pool.wait(PATIENCE) == 0
     assert {job.get_status() for job in both} == {JobStatus.QUEUED}
     assert set(jobs_queue.job_ids) == {job.id for job in both}
-    finish_here(jobs_queue)
-    assert [told(broker, job.id) for job in both] == [list(range(100))] * 2
+    for job in both:
+        assert_told_by_signal(broker, job)
+        release(broker, job.id)
+    for job in both:
+        assert_goes_on(jobs_queue, job)
 
 
 def test_a_delay_is_kept_by_rqs_scheduler(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
     """With ``--with-scheduler`` a job that waits after an interruption goes on by itself."""
-    job = enqueue(jobs_queue, Delayed, 60)
+    job = enqueue(jobs_queue, Delayed)
     worker = rq_workers.start(OURS, "--with-scheduler", "--max-jobs", "2")
+    pid_of(broker, job.id)
     wait_for(broker, job.id, 3)
     request_stop(broker, job.id)
+    pid_of(broker, job.id)  # of the second execution
+    release(broker, job.id)
     assert worker.wait(PATIENCE) == 0
-    progress = RQMetaStore(broker).load(job.id)
-    assert progress is not None
-    assert (progress.interruptions, told(broker, job.id)) == (1, list(range(60)))
+    progress = progress_of(broker, job.id)
+    assert (progress.interruptions, progress.state) == (1, "completed")
+    assert in_order(told(broker, job.id))
 
 
 def test_rqs_own_worker_is_heard_through_redis(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
     """It tells its horse nothing, but notes its wish in Redis, where the job looks."""
-    job = enqueue(jobs_queue, Paced, 300)
+    job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start("rq.Worker", "-S", "json")
     wait_for(broker, job.id, 3)
     worker.terminate()
     assert worker.wait(PATIENCE) == 0
     assert (job.get_status(), jobs_queue.job_ids) == (JobStatus.QUEUED, [job.id])
-    assert (reason(broker, job), len(told(broker, job.id)) < 300) == ("worker leaves", True)
-    finish_here(jobs_queue)
-    assert told(broker, job.id) == list(range(300))
+    assert progress_of(broker, job.id).reason == "worker leaves"
+    assert_goes_on(jobs_queue, job)

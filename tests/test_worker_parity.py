@@ -18,7 +18,7 @@ from rq.worker import BaseWorker
 
 from harness.queues.rq import SimpleWorker, SpawnWorker, Worker, enqueue
 from tests import worker_jobs
-from tests.worker_jobs import Paced
+from tests.worker_jobs import Numbers, UntilReleased
 from tests.workers import PATIENCE, Workers, told, wait_for
 
 FORKING, SPAWNING, SIMPLE = (
@@ -70,8 +70,8 @@ CALLBACKS: dict[str, Any] = {
 @every_worker
 def test_success(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     """The result is kept, the callback called, dependents run, and all of it counted."""
-    job = jobs_queue.enqueue_call(worker_jobs.plain, args=(3, 0.0), result_ttl=100, **CALLBACKS)
-    dependent = jobs_queue.enqueue_call(worker_jobs.plain, args=(1, 0.0), depends_on=job)
+    job = jobs_queue.enqueue_call(worker_jobs.plain, args=(3,), result_ttl=100, **CALLBACKS)
+    dependent = jobs_queue.enqueue_call(worker_jobs.plain, args=(1,), depends_on=job)
     worker = work(worker_class, jobs_queue)
     assert (job.get_status(), job.return_value(), called(job)) == (JobStatus.FINISHED, 3, [b"success"])
     assert dependent.get_status() == JobStatus.FINISHED
@@ -86,9 +86,9 @@ def test_success(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
 def test_failure(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     """The error is kept, the callback called once, and only dependents that allow it run."""
     job = jobs_queue.enqueue_call(worker_jobs.fails, **CALLBACKS)
-    waits = jobs_queue.enqueue_call(worker_jobs.plain, args=(1, 0.0), depends_on=job)
+    waits = jobs_queue.enqueue_call(worker_jobs.plain, args=(1,), depends_on=job)
     allows = jobs_queue.enqueue_call(
-        worker_jobs.plain, args=(1, 0.0), depends_on=Dependency(jobs=[job], allow_failure=True)
+        worker_jobs.plain, args=(1,), depends_on=Dependency(jobs=[job], allow_failure=True)
     )
     worker = work(worker_class, jobs_queue)
     result = job.latest_result()
@@ -123,7 +123,7 @@ def test_a_function_that_returns_a_retry(jobs_queue: Queue, worker_class: type[B
 @quick_worker
 def test_timeout(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     """A job that takes too long is failed."""
-    job = jobs_queue.enqueue_call(worker_jobs.plain, args=(2, 20.0), timeout=1)
+    job = jobs_queue.enqueue_call(worker_jobs.hangs, timeout=1)
     work(worker_class, jobs_queue)
     result = job.latest_result()
     assert result is not None
@@ -134,7 +134,7 @@ def test_timeout(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
 @quick_worker
 def test_a_result_that_is_not_kept(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     """With a TTL of 0 the job is gone when it is done."""
-    job = jobs_queue.enqueue_call(worker_jobs.plain, args=(1, 0.0), result_ttl=0)
+    job = jobs_queue.enqueue_call(worker_jobs.plain, args=(1,), result_ttl=0)
     work(worker_class, jobs_queue)
     assert (told(jobs_queue.connection, job.id), jobs_queue.fetch_job(job.id)) == ([0], None)
 
@@ -142,8 +142,8 @@ def test_a_result_that_is_not_kept(jobs_queue: Queue, worker_class: type[BaseWor
 @quick_worker
 def test_repeat(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     """A function is run again as often as was asked; each round of a job of ours begins anew."""
-    plain = jobs_queue.enqueue_call(worker_jobs.plain, args=(2, 0.0), repeat=Repeat(times=2))
-    ours = enqueue(jobs_queue, Paced, 3, 0.0, options={"repeat": Repeat(times=2)})
+    plain = jobs_queue.enqueue_call(worker_jobs.plain, args=(2,), repeat=Repeat(times=2))
+    ours = enqueue(jobs_queue, Numbers, 3, options={"repeat": Repeat(times=2)})
     work(worker_class, jobs_queue)
     assert told(jobs_queue.connection, plain.id) == [0, 1] * 3
     assert told(jobs_queue.connection, ours.id) == [0, 1, 2] * 3
@@ -169,9 +169,9 @@ def test_the_stop_command(
     """A job that is stopped on command is neither failed nor retried nor put back; also one of ours."""
     options: dict[str, Any] = {"retry": Retry(max=2), **CALLBACKS}
     if of_ours:
-        job = enqueue(jobs_queue, Paced, 1000, options=options)
+        job = enqueue(jobs_queue, UntilReleased, options=options)
     else:
-        job = jobs_queue.enqueue_call(worker_jobs.plain, args=(1000,), **options)
+        job = jobs_queue.enqueue_call(worker_jobs.plain_until_released, **options)
     worker = rq_workers.start(
         f"{worker_class.__module__}.{worker_class.__name__}", "-S", "json", "--max-jobs", "1"
     )
@@ -188,7 +188,7 @@ def test_the_kill_horse_command(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: type[BaseWorker]
 ) -> None:
     """A horse that is killed on command has not died: its job is failed, also one of ours."""
-    job = enqueue(jobs_queue, Paced, 1000)
+    job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(
         f"{worker_class.__module__}.{worker_class.__name__}", "-S", "json", "--max-jobs", "1"
     )

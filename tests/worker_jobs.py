@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-import time
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ from redis import Redis
 from rq import Queue, Retry
 from rq.job import Job, get_current_job
 
-from harness import ContinuableJob, Enumerator, IterationJob, Step, every, items
+from harness import CompleteEarly, ContinuableJob, Enumerator, IterationJob, Step, every, items
 from harness.queues.rq import SpawnWorker, Worker, leases
 from harness.queues.rq.recovery import put_back, queue_of
+from harness.queues.rq.requests import shutdown
+from tests.workers import PATIENCE
+
+MANY = 1_000_000
+"""More numbers than any test waits for."""
 
 
 def _note(what: object, where: str = "done") -> None:
@@ -22,6 +28,28 @@ def _note(what: object, where: str = "done") -> None:
     job = get_current_job()
     assert job is not None
     job.connection.rpush(f"{where}:{job.id}", str(what))
+
+
+def _released() -> bool:
+    """Return whether the test has released the job that is running, after a moment that leaves others their turn."""
+    job = get_current_job()
+    assert job is not None
+    return bool(job.connection.xread({f"release:{job.id}": "0"}, block=10))
+
+
+def _wait_for_the_signal() -> None:
+    """Wait until a signal has asked this process to stop, whether it has come already or not."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.settimeout(PATIENCE)
+        writer.setblocking(False)
+        # Python writes there as soon as a signal comes, so that none is missed between the look and the waiting.
+        before = signal.set_wakeup_fd(writer.fileno())
+        try:
+            while not shutdown():
+                reader.recv(1)
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 class Traceable:
@@ -36,89 +64,124 @@ class Traceable:
         _note(os.getpid(), "pid")
 
 
-class Paced(Traceable, IterationJob):
-    """Does numbers, each of which takes a while, and tells of each."""
+class Numbers(Traceable, IterationJob):
+    """Does numbers, and tells of each."""
 
     durability = every(items=1)
 
-    def build_enumerator(self, numbers: int, pace: float = 0.01, *, cursor: Any) -> Enumerator[int]:
+    def build_enumerator(self, numbers: int = MANY, *, cursor: Any) -> Enumerator[int]:
         """Go through the numbers."""
         return items(range(numbers), cursor=cursor)
 
-    def each_iteration(self, item: int, numbers: int, pace: float = 0.01) -> None:
+    def each_iteration(self, item: int, numbers: int = MANY) -> None:
         """Do one number."""
-        time.sleep(pace)
         _note(item)
 
 
-class PacedInSteps(Traceable, ContinuableJob):
+class UntilReleased(Numbers):
+    """Does one number after the other until the test releases it, or the numbers are all done."""
+
+    def each_iteration(self, item: int, numbers: int = MANY) -> None:
+        """Do one number, or end here."""
+        if _released():
+            raise CompleteEarly
+        super().each_iteration(item, numbers)
+
+
+class UntilReleasedInSteps(Traceable, ContinuableJob):
     """The same in a step."""
 
     durability = every(items=1)
 
-    def perform(self, numbers: int, pace: float = 0.01) -> None:
+    def perform(self) -> None:
         """Call the step."""
 
         @self.step("count", start=0)
         def count(step: Step) -> None:
-            for number in range(step.cursor, numbers):
-                time.sleep(pace)
-                _note(number)
+            while not _released():
+                _note(step.cursor)
                 step.advance()
 
 
-class Stubborn(Paced):
-    """Hangs in its third item, until its process is told to go on."""
+class UntilSignalled(Numbers):
+    """Is at its first number until a signal has asked its process to stop."""
 
-    def each_iteration(self, item: int, numbers: int, pace: float = 0.01) -> None:
+    def each_iteration(self, item: int, numbers: int = MANY) -> None:
+        """Do one number."""
+        if item == 0:
+            _wait_for_the_signal()
+        super().each_iteration(item, numbers)
+
+
+class Stubborn(UntilReleased):
+    """Hangs in its third number, until its process is told to go on."""
+
+    def each_iteration(self, item: int, numbers: int = MANY) -> None:
         """Do one number, or hang."""
-        super().each_iteration(item, numbers, pace)
+        super().each_iteration(item, numbers)
         job = get_current_job()
         if item == 2 and job is not None:
-            job.connection.blpop([f"go:{os.getpid()}"], 60)
+            job.connection.blpop([f"go:{os.getpid()}"], PATIENCE)
 
 
-class TakenOver(Paced):
-    """Is put back by somebody else in its third item, and then ends somehow."""
+class TakenOver(Numbers):
+    """Is put back by somebody else in its third number, and then goes on, or fails."""
 
     resume_errors_after_advancing = False
 
-    def each_iteration(self, item: int, numbers: int, pace: float = 0.0) -> None:
-        """Do one number; a pace below 0 means to fail after the third."""
-        super().each_iteration(item, numbers, 0.0)
+    def build_enumerator(self, numbers: int = MANY, *, fail: bool = False, cursor: Any) -> Enumerator[int]:
+        """Go through the numbers."""
+        return super().build_enumerator(numbers, cursor=cursor)
+
+    def each_iteration(self, item: int, numbers: int = MANY, *, fail: bool = False) -> None:
+        """Do one number, and be replaced in the third."""
+        super().each_iteration(item, numbers)
         lease = leases.current
         job = get_current_job()
         if item == 2 and lease is not None and job is not None:
             put_back(job.connection, queue_of(job), lease.entry, died=True)
-            if pace < 0:
+            if fail:
                 raise RuntimeError("cannot do that")
 
 
-class Delayed(Paced):
+class Delayed(UntilReleased):
     """Goes on a second after each interruption."""
 
     resume_delay = 1
 
 
-class Dies(Paced):
-    """Is killed by its third item, whenever it comes to it."""
+class Dies(Numbers):
+    """Is killed by its third number, whenever it comes to it."""
 
     max_crashes = 2
 
-    def each_iteration(self, item: int, numbers: int, pace: float = 0.01) -> None:
+    def each_iteration(self, item: int, numbers: int = MANY) -> None:
         """Do one number, or die."""
         if item == 2:
             _note("dies")
             os.kill(os.getpid(), signal.SIGKILL)
-        super().each_iteration(item, numbers, pace)
+        super().each_iteration(item, numbers)
 
 
-def plain(numbers: int, pace: float = 0.01) -> int:
+def plain(numbers: int) -> int:
     """Do numbers in a function that knows nothing of this package."""
     for number in range(numbers):
-        time.sleep(pace)
         _note(number)
     return numbers
+
+
+def plain_until_released() -> None:
+    """Do one number after the other until the test releases it."""
+    for number in itertools.count():
+        if _released():
+            return
+        _note(number)
+
+
+def hangs() -> None:
+    """Never end."""
+    while True:
+        signal.pause()
 
 
 def fails() -> None:
@@ -218,6 +281,5 @@ class Endless(IterationJob):
 
     def each_iteration(self, item: int, path: str) -> None:
         """Do one number."""
-        time.sleep(0.01)
         if item == 3:
             Path(path).touch()

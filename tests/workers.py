@@ -10,6 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from redis import Redis
+from rq import Queue
+
+from harness import Progress
+from harness.queues.rq import SimpleWorker
+from harness.stores.rq_meta import RQMetaStore
 
 PATIENCE = 60
 """Seconds after which something that must happen has failed; nothing waits for so long in a test that passes."""
@@ -89,7 +94,47 @@ def pid_of(connection: Redis, job_id: str) -> int:
     return int(answer[1])
 
 
+def release(connection: Redis, job_id: str) -> None:
+    """Let a toy job end that goes on until it is released; whoever dies of it meanwhile takes nothing away."""
+    connection.xadd(f"release:{job_id}", {"released": 1})
+
+
+def wait_for_worker(connection: Redis, field: str, value: bytes | None = None) -> None:
+    """Wait until some worker has this field in its registration, with this value if one is given."""
+    connection.config_set("notify-keyspace-events", "Kh")
+    with connection.pubsub() as events:
+        events.psubscribe("__keyspace@0__:rq:worker:*")
+        while True:
+            found = [connection.hget(key, field) for key in connection.smembers("rq:workers")]
+            if any(each is not None and value in {None, each} for each in found):
+                return
+            assert events.get_message(timeout=PATIENCE), f"no worker's {field} became {value or 'anything'!r}"
+
+
+def finish_here(queue: Queue) -> None:
+    """Do all there is to do, in this process."""
+    SimpleWorker([queue], connection=queue.connection, commands=False).work(burst=True, logging_level="ERROR")
+
+
+def progress_of(connection: Redis, job_id: str) -> Progress:
+    """Return the stored progress of a job that has begun."""
+    progress = RQMetaStore(connection).load(job_id)
+    assert progress is not None
+    return progress
+
+
 def told(connection: Redis, job_id: str) -> list[int]:
     """Return all the numbers that a toy job has told of."""
     keys = (f"all:{job_id}", f"done:{job_id}")
     return [int(each) for key in keys for each in connection.lrange(key, 0, -1)]
+
+
+def repeated(numbers: list[int]) -> int:
+    """Return how many numbers of a row that must be complete were done once more."""
+    assert sorted(set(numbers)) == list(range(max(numbers) + 1))
+    return len(numbers) - len(set(numbers))
+
+
+def in_order(numbers: list[int]) -> bool:
+    """Return whether these are all numbers from 0 on, once each."""
+    return numbers == list(range(len(numbers)))
