@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ClassVar
 
 logger = logging.getLogger("harness")
@@ -348,7 +348,7 @@ class ProgressSaved(Event):
 Subscriber = Callable[[Event], object]
 
 
-class Subscription:
+class Subscription(AbstractContextManager["Subscription", None]):
     """A subscription; a context manager that ends it."""
 
     def __init__(self, subscriber: Subscriber, kinds: tuple[type[Event], ...]) -> None:
@@ -367,12 +367,7 @@ class Subscription:
             if self in where:
                 where.remove(self)
 
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
