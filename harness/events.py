@@ -378,9 +378,7 @@ of_items: list[Subscription] = []
 
 
 def subscribe(subscriber: Subscriber, *kinds: type[Event]) -> Subscription:
-    """Have *subscriber* called with the events of this process, in the thread of the job.
-
-    Its errors are logged and do not reach the job.
+    """Have *subscriber* called with events of this process, in the job's thread; its errors are logged, no more.
 
     :param kinds: which events; by default all but :class:`ItemDone`, of which there is one an item.
     """
