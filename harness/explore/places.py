@@ -111,6 +111,8 @@ class SqlitePlace:
             self._connection.rollback()
         with closing(_opened(kept)) as source:
             source.backup(self._connection, progress=_Patience(self._path))
+        if not self.in_memory:  # so that the log stays short: a reader looks there first
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._seen = self._version()
 
     def contents(self, kept: bytes | None = None) -> dict[str, Table]:
