@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -29,6 +30,7 @@ from harness import (
     throttle,
     times,
 )
+from tests.databases import empty_database
 
 MOST = 9
 """So many rows the tables have; a case reads as many as it is asked to."""
@@ -327,33 +329,29 @@ IN_DATABASE = {
 
 
 @contextmanager
-def filled(url: str, schema: str | None = None) -> Iterator[Session]:
-    """Make the tables of this module with their rows, in a schema of their own where there are schemas."""
-    engine = sa.create_engine(url, connect_args={"options": f"-csearch_path={schema}"} if schema else {})
-    if schema:
-        with engine.begin() as connection:
-            connection.execute(sa.schema.CreateSchema(schema))
-    Base.metadata.create_all(engine)
+def filled(request: pytest.FixtureRequest, folder: Path) -> Iterator[Session]:
+    """Make the tables of this module with their rows, in a database of the kind that the fixture's parameter names."""
+    with empty_database(request, folder) as engine:
+        Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            session.add_all(rows())
+            session.commit()
+            yield session
+
+
+def rows() -> Iterator[Base]:
+    """Yield the rows of the tables."""
     zone = timezone(timedelta(hours=5, minutes=30))
     start = datetime(2026, 3, 29, 0, 59, 59, 999_998, tzinfo=UTC)
-    with Session(engine) as session:
-        for place in range(MOST):
-            number = place * 7 % MOST
-            session.add(
-                Parcel(
-                    id=number,
-                    place=place,
-                    code="" if place == 3 else f"{'aBé'[place % 3]}{number}",
-                    token=uuid.uuid5(uuid.NAMESPACE_OID, str(place)),
-                    day=date(2026, 2, 27) + timedelta(days=place % 3),
-                    sent=(start + timedelta(microseconds=number)).astimezone(zone if place % 2 else UTC),
-                    seen=(start + timedelta(microseconds=place // 2)).replace(tzinfo=None),
-                )
-            )
-            session.add_all(Shelf(hall=hall, place=place) for hall in ("a", "B", ""))
-        session.commit()
-        yield session
-    if schema:
-        with engine.begin() as connection:
-            connection.execute(sa.schema.DropSchema(schema, cascade=True))
-    engine.dispose()
+    for place in range(MOST):
+        number = place * 7 % MOST
+        yield Parcel(
+            id=number,
+            place=place,
+            code="" if place == 3 else f"{'aBé'[place % 3]}{number}",
+            token=uuid.uuid5(uuid.NAMESPACE_OID, str(place)),
+            day=date(2026, 2, 27) + timedelta(days=place % 3),
+            sent=(start + timedelta(microseconds=number)).astimezone(zone if place % 2 else UTC),
+            seen=(start + timedelta(microseconds=place // 2)).replace(tzinfo=None),
+        )
+        yield from (Shelf(hall=hall, place=place) for hall in ("a", "B", ""))

@@ -15,6 +15,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
+from tests.databases import KINDS, empty_database
+
 
 class Status(enum.StrEnum):
     """Where an order stands."""
@@ -141,34 +143,17 @@ def fill(session: Session, orders: int) -> None:
 
 
 @contextmanager
-def database(url: str | None, folder: Path) -> Iterator[sa.Engine]:
-    """Make the empty tables of this module, in a schema of their own or, without a URL, in a file of SQLite."""
-    if url is None:
-        engine = sa.create_engine(f"sqlite:///{folder / 'test.db'}")
+def tables(request: pytest.FixtureRequest, folder: Path) -> Iterator[sa.Engine]:
+    """Make the empty tables of this module, in a database of the kind that the fixture's parameter names."""
+    with empty_database(request, folder, "-ctimezone=Europe/Berlin") as engine:
         Base.metadata.create_all(engine)
         yield engine
-        engine.dispose()
-        return
-    schema = f"keyset_{uuid.uuid4().hex}"
-    engine = sa.create_engine(
-        url, connect_args={"options": f"-csearch_path={schema} -ctimezone=Europe/Berlin"}
-    )
-    with engine.begin() as connection:
-        connection.execute(sa.schema.CreateSchema(schema))
-    Base.metadata.create_all(engine)
-    try:
-        yield engine
-    finally:
-        with engine.begin() as connection:
-            connection.execute(sa.schema.DropSchema(schema, cascade=True))
-        engine.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """Return an engine with the empty tables of this module."""
-    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else None
-    with database(url, tmp_path) as engine:
+    with tables(request, tmp_path) as engine:
         yield engine
 
 

@@ -1,22 +1,43 @@
-"""A job that shares 10,000 orders among four instances, importable by real workers."""
+"""A job that shares orders among four instances, importable by real workers, and the orders."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
 from rq.job import get_current_job
 
 from harness import Enumerator, IterationJob, parallel_records, with_transaction
 from harness.stores.sql import SqlStore
 from scenarios import services
-from scenarios.models import Order
+from scenarios.models import Base, Customer, Order, Payment
 
 
-class PayInParallel(IterationJob):
-    """Pays the pending orders, each in one commit with the cursor; every hundredth order is told of."""
+def place_orders(count: int) -> None:
+    """Make the tables in the database of the services, with so many pending orders."""
+    Base.metadata.create_all(services.engine())
+    SqlStore(services.engine()).create()
+    with services.session() as session:
+        session.execute(sa.insert(Customer), [{"name": "A", "email": "a@example.com"}])
+        row = {"customer_id": 1, "amount_cents": 100, "placed_at": datetime(2024, 1, 1, tzinfo=UTC)}
+        session.execute(sa.insert(Order), [row] * count)
+        session.commit()
+
+
+def payments() -> tuple[int, int]:
+    """Return how many payments there are, and for how many orders."""
+    counts = sa.select(sa.func.count(), sa.func.count(sa.distinct(Payment.order_id))).select_from(Payment)
+    with services.session() as session:
+        found, orders = session.execute(counts).one()
+    return found, orders
+
+
+class Pay(IterationJob):
+    """Pays the pending orders, each in one commit with the cursor."""
 
     durability = with_transaction()
 
@@ -27,8 +48,7 @@ class PayInParallel(IterationJob):
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
-        """Hold a session, and tell the pid of each execution."""
-        self._tell(f"pid:{self.execution.job_id}", os.getpid())
+        """Hold a session."""
         with services.session() as self.session:
             yield
 
@@ -39,6 +59,21 @@ class PayInParallel(IterationJob):
     def each_iteration(self, order: Order) -> None:
         """Pay one."""
         services.process_order(self.session, order)
+
+
+class PayAndTell(Pay):
+    """Tells the test of each execution's pid, of every hundredth order, and of the end."""
+
+    @contextmanager
+    def around_iterate(self) -> Iterator[None]:
+        """Hold a session, and tell the pid."""
+        self._tell(f"pid:{self.execution.job_id}", os.getpid())
+        with super().around_iterate():
+            yield
+
+    def each_iteration(self, order: Order) -> None:
+        """Pay one."""
+        super().each_iteration(order)
         if order.id % 100 == 0:
             self._tell(f"done:{self.execution.job_id}", order.id)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,10 +30,7 @@ every_enumerator = pytest.mark.parametrize(("world", "case"), EVERYWHERE, indire
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Return tables and a folder for files; no test changes them."""
     folder = tmp_path_factory.mktemp("enumerators")
-    url, schema = f"sqlite:///{folder / 'test.db'}", None
-    if request.param == "postgresql":
-        url, schema = request.getfixturevalue("postgresql_url"), f"enumerators_{uuid.uuid4().hex}"
-    with filled(url, schema) as session:
+    with filled(request, folder) as session:
         yield World(session, folder)
 
 

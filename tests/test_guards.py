@@ -27,6 +27,7 @@ from harness import (
     records,
 )
 from harness.stops import Every
+from tests.databases import KINDS
 from tests.enumerator_cases import MOST, Parcel, filled
 
 GONE = date(2100, 1, 1)
@@ -34,13 +35,10 @@ by_place = [Parcel.place, Parcel.id]
 reads = pytest.mark.parametrize("read", [records, batches, ranges])
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=KINDS)
 def tables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Return a session of tables with rows, to which nothing is committed."""
-    url, schema = f"sqlite:///{tmp_path_factory.mktemp('guards') / 'test.db'}", None
-    if request.param == "postgresql":
-        url, schema = request.getfixturevalue("postgresql_url"), f"guards_{uuid.uuid4().hex}"
-    with filled(url, schema) as session:
+    with filled(request, tmp_path_factory.mktemp("guards")) as session:
         yield session
 
 

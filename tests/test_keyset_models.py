@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from datetime import time, timedelta
 from typing import Any
@@ -22,6 +21,7 @@ from sqlalchemy.orm import (
 )
 
 from harness import CollectionChanged, CursorError, JobDefinitionError, batches, ranges, records
+from tests.databases import KINDS, empty_database
 
 
 class Base(DeclarativeBase):
@@ -113,39 +113,28 @@ declared = sa.Table(
 )
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=KINDS)
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Return a session of tables with rows, which no test changes."""
-    url, options, schema = f"sqlite:///{tmp_path_factory.mktemp('models') / 'test.db'}", {}, ""
-    if request.param == "postgresql":
-        url, schema = request.getfixturevalue("postgresql_url"), f"models_{uuid.uuid4().hex}"
-        options = {"options": f"-csearch_path={schema}"}
-    engine = sa.create_engine(url, connect_args=options)
-    if schema:
-        with engine.begin() as connection:
-            connection.execute(sa.schema.CreateSchema(schema))
-    Base.metadata.create_all(engine)
-    with Session(engine, autoflush=False) as session:
-        tags = [Tag(id=n) for n in range(3)]
-        for n in range(9):
-            sold, wheels, some = n % 4 == 0, n % 3, tags[: n % 3]
-            asset = (
-                Asset(id=n, sold=sold, tags=some, loosely=some),
-                Vehicle(id=n, sold=sold, wheels=wheels, tags=some, loosely=some),
-                Truck(id=n, sold=sold, wheels=wheels, load=n, tags=some, loosely=some),
-            )[n % 3]
-            session.add(asset)
-            if isinstance(asset, Vehicle):
-                code = None if n == 4 else str(n)
-                session.add(
-                    Trip(id=n, vehicle=asset, lasted=timedelta(n % 2 - 1), began=time(n % 2), code=code)
-                )
-        session.commit()
-        yield session
-    if schema:
-        with engine.begin() as connection:
-            connection.execute(sa.schema.DropSchema(schema, cascade=True))
-    engine.dispose()
+    with empty_database(request, tmp_path_factory.mktemp("models")) as engine:
+        Base.metadata.create_all(engine)
+        with Session(engine, autoflush=False) as session:
+            tags = [Tag(id=n) for n in range(3)]
+            for n in range(9):
+                sold, wheels, some = n % 4 == 0, n % 3, tags[: n % 3]
+                asset = (
+                    Asset(id=n, sold=sold, tags=some, loosely=some),
+                    Vehicle(id=n, sold=sold, wheels=wheels, tags=some, loosely=some),
+                    Truck(id=n, sold=sold, wheels=wheels, load=n, tags=some, loosely=some),
+                )[n % 3]
+                session.add(asset)
+                if isinstance(asset, Vehicle):
+                    code = None if n == 4 else str(n)
+                    session.add(
+                        Trip(id=n, vehicle=asset, lasted=timedelta(n % 2 - 1), began=time(n % 2), code=code)
+                    )
+            session.commit()
+            yield session
 
 
 def plain(row: Any) -> Any:

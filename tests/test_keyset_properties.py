@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from harness.cursor import decode, encode
 from harness.keyset import batches, ranges, records
-from tests.keyset_tables import Customer, Firm, Line, Order, Staff, Status, Ticket, database, fill
+from tests.databases import KINDS
+from tests.keyset_tables import Customer, Firm, Line, Order, Staff, Status, Ticket, fill, tables
 
 ROWS = 12
 plain = Order.__table__
@@ -101,11 +102,10 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=KINDS)
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
     """Return an engine whose tables have rows; nothing is committed to them."""
-    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else None
-    with database(url, tmp_path_factory.mktemp("keyset")) as engine:
+    with tables(request, tmp_path_factory.mktemp("keyset")) as engine:
         with Session(engine) as session:
             fill(session, ROWS)
         yield engine

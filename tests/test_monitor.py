@@ -23,11 +23,11 @@ from harness.queues.rq import SimpleWorker, enqueue, pause
 from harness.queues.rq.overview import Watcher
 from harness.stops import Every
 from harness.stores.sql import SqlStore
-from scenarios import services
 from scenarios.emails import scenario as emails
 from scenarios.orders import scenario as orders
 from tests import jobs
 from tests.commands import Terminal, harness
+from tests.databases import KINDS, empty_database, used_by_services
 from tests.jobs import CountByIteration, FailAt, plain
 from tests.worker_jobs import UntilReleased
 from tests.workers import PATIENCE, Workers, wait_for
@@ -116,21 +116,13 @@ def test_a_refresh_is_one_round_trip(queue: Queue, redis: Redis, monkeypatch: py
     assert len(trips) == 1
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def engine(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[sa.Engine]:
     """Yield an engine on a database of orders and mails."""
-    url = f"sqlite:///{tmp_path}/demo.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-    monkeypatch.setenv("HARNESS_DATABASE_URL", url)
-    engine = sa.create_engine(url)
-    yield engine
-    orders.clear()
-    SqlStore(engine).drop()
-    services.dispose()
-    engine.dispose()
+    with empty_database(request, tmp_path) as engine, used_by_services(monkeypatch, engine.url):
+        yield engine
 
 
 def test_rows_by_status_are_one_query(engine: sa.Engine) -> None:

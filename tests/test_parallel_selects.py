@@ -6,7 +6,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,13 +22,11 @@ from harness import (
     JobDefinitionError,
     parallel_batches,
     parallel_records,
-    with_transaction,
 )
 from harness.stops import Every
-from harness.stores.sql import SqlStore
-from scenarios import services
-from scenarios.models import Base, Customer, Order, Payment
+from tests.databases import KINDS, empty_database, used_by_services
 from tests.jobs import DONE, Dead
+from tests.shop import Pay, payments, place_orders
 
 
 class Tables(DeclarativeBase):
@@ -54,18 +51,13 @@ KEYS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """Yield a database with the table."""
-    url = f"sqlite:///{tmp_path}/rows.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-    engine = sa.create_engine(url)
-    Tables.metadata.create_all(engine)
-    Reader.engine = engine
-    yield engine
-    Tables.metadata.drop_all(engine)
-    engine.dispose()
+    with empty_database(request, tmp_path) as engine:
+        Tables.metadata.create_all(engine)
+        Reader.engine = engine
+        yield engine
 
 
 class Reader(IterationJob):
@@ -152,48 +144,26 @@ def test_what_cannot_be_read_in_pages_cannot_be_shared(engine: sa.Engine) -> Non
     assert inline.instances == {}
 
 
-class Pay(IterationJob):
-    """Pays the pending orders, each in one commit with the cursor."""
-
-    durability = with_transaction()
-
-    @classmethod
-    def progress_store(cls) -> SqlStore:
-        """Keep progress where the orders are."""
-        return SqlStore(services.engine())
-
-    @contextmanager
-    def around_iterate(self) -> Iterator[None]:
-        """Hold a session."""
-        with services.session() as self.session:
-            yield
-
-    def build_enumerator(self, *, cursor: Any) -> Enumerator[Order]:
-        """Share the orders."""
-        return parallel_records(self.session, Order.pending(), instances=4, cursor=cursor)
-
-    def each_iteration(self, order: Order) -> None:
-        """Pay one."""
-        services.process_order(self.session, order)
+class PayHere(Pay):
+    """Tells this process of its end."""
 
     def on_complete(self) -> None:
         """Tell."""
         DONE.append("complete")
 
 
-def test_ten_thousand_orders_in_four_instances(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: list[object]
-) -> None:
+@pytest.fixture
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have ten thousand orders."""
+    with used_by_services(monkeypatch, f"sqlite:///{tmp_path}/orders.db"):
+        place_orders(10_000)
+        yield
+
+
+@pytest.mark.usefixtures("orders")
+def test_ten_thousand_orders_in_four_instances(done: list[object]) -> None:
     """Each is paid once and the end comes once, though two instances are interrupted and one dies."""
-    monkeypatch.setenv("HARNESS_DATABASE_URL", f"sqlite:///{tmp_path}/orders.db")
-    Base.metadata.create_all(services.engine())
-    SqlStore(services.engine()).create()
-    with services.session() as session:
-        session.execute(sa.insert(Customer), [{"name": "A", "email": "a@example.com"}])
-        row = {"customer_id": 1, "amount_cents": 100, "placed_at": datetime.now(UTC)}
-        session.execute(sa.insert(Order), [row] * 10_000)
-        session.commit()
-    inline = InlineRun(Pay)
+    inline = InlineRun(PayHere)
     inline.execute()
     first, second, third, fourth = inline.instances.values()
     for instance, items in ((first, 700), (second, 1)):
@@ -212,10 +182,5 @@ def test_ten_thousand_orders_in_four_instances(
     third.stops = []
     for instance in (fourth, third, second, first):
         instance.drain()
-    with services.session() as session:
-        payments = session.execute(
-            sa.select(sa.func.count(), sa.func.count(sa.distinct(Payment.order_id))).select_from(Payment)
-        ).one()
-    services.dispose()
-    assert tuple(payments) == (10_000, 10_000)
+    assert payments() == (10_000, 10_000)
     assert done == ["complete"]

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from redis import Redis
 from rq import Queue
 
 from harness.queues.rq import enqueue
 from harness.stores.sql import SqlStore
-from scenarios import services
-from scenarios.models import Base, Customer, Order, Payment
-from tests.shop import PayInParallel
+from scenarios.models import Base
+from tests.databases import used_by_services
+from tests.shop import PayAndTell, payments, place_orders
 from tests.workers import PATIENCE, Workers, pid_of, wait_for
 
 ORDERS = 10_000
@@ -26,19 +24,11 @@ ORDERS = 10_000
 @pytest.fixture
 def orders(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have so many orders in PostgreSQL, where four instances can write at a time."""
-    monkeypatch.setenv("HARNESS_DATABASE_URL", postgresql_url)
-    store = SqlStore(services.engine())
-    Base.metadata.create_all(services.engine())
-    store.create()
-    with services.session() as session:
-        session.execute(sa.insert(Customer), [{"name": "A", "email": "a@example.com"}])
-        row = {"customer_id": 1, "amount_cents": 100, "placed_at": datetime(2024, 1, 1, tzinfo=UTC)}
-        session.execute(sa.insert(Order), [row] * ORDERS)
-        session.commit()
-    yield
-    Base.metadata.drop_all(services.engine())
-    store.drop()
-    services.dispose()
+    with used_by_services(monkeypatch, postgresql_url) as engine:
+        place_orders(ORDERS)
+        yield
+        Base.metadata.drop_all(engine)
+        SqlStore(engine).drop()
 
 
 def parent(pid: int) -> int | None:
@@ -52,7 +42,7 @@ def parent(pid: int) -> int | None:
 @pytest.mark.usefixtures("orders")
 def test_every_order_is_paid_once(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
     """And the end comes once, though two instances are interrupted, and one is killed and recovered."""
-    enqueue(jobs_queue, PayInParallel, options={"job_id": "7"})
+    enqueue(jobs_queue, PayAndTell, options={"job_id": "7"})
     rq_workers.finish("harness.queues.rq.Worker", "--max-jobs", "1")
     assert jobs_queue.get_job_ids() == ["7-0", "7-1", "7-2", "7-3"]
     workers = [rq_workers.start(seconds=1) for _ in range(4)]
@@ -68,7 +58,5 @@ def test_every_order_is_paid_once(broker: Redis, jobs_queue: Queue, rq_workers: 
     for _ in range(2):
         rq_workers.start(seconds=1)
     assert broker.blpop(["complete"], PATIENCE) is not None
-    with services.session() as session:
-        payments = sa.select(sa.func.count(), sa.func.count(sa.distinct(Payment.order_id)))
-        assert tuple(session.execute(payments.select_from(Payment)).one()) == (ORDERS, ORDERS)
+    assert payments() == (ORDERS, ORDERS)
     assert broker.llen("complete") == 0

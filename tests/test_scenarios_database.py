@@ -19,6 +19,7 @@ from harness import UsageError
 from scenarios import services
 from scenarios.models import Base, Customer, EmailDelivery, Order, OrderStatus
 from scenarios.seed import CAMPAIGN, FULL, QUICK, Size, seed, size_named
+from tests.databases import used_by_services
 
 TINY = Size("tiny", orders=17, customers=10, mails=4)
 
@@ -26,9 +27,8 @@ TINY = Size("tiny", orders=17, customers=10, mails=4)
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Yield the engine that the services use, on a database with nothing in it."""
-    monkeypatch.setenv("HARNESS_DATABASE_URL", f"sqlite:///{tmp_path}/domain.db")
-    yield services.engine()
-    services.dispose()
+    with used_by_services(monkeypatch, f"sqlite:///{tmp_path}/domain.db") as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from scenarios.models import (
     Payment,
 )
 from scenarios.seed import CAMPAIGN, QUICK, seed
+from tests.databases import used_by_services
 
 RowT = TypeVar("RowT", bound=Base)
 
@@ -37,10 +38,9 @@ NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Yield the engine that the services use, on a database with all tables and no rows."""
-    monkeypatch.setenv("HARNESS_DATABASE_URL", f"sqlite:///{tmp_path}/domain.db")
-    Base.metadata.create_all(services.engine())
-    yield services.engine()
-    services.dispose()
+    with used_by_services(monkeypatch, f"sqlite:///{tmp_path}/domain.db") as engine:
+        Base.metadata.create_all(engine)
+        yield engine
 
 
 @pytest.fixture

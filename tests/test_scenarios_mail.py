@@ -16,6 +16,7 @@ from harness import UsageError
 from harness.ledger import marking
 from scenarios import services
 from scenarios.models import Base, DeliveryStatus, EmailDelivery
+from tests.databases import used_by_services
 
 if TYPE_CHECKING:
     from asyncio import AbstractServer
@@ -79,11 +80,10 @@ def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     """Yield a session of the services on a database with all tables."""
-    monkeypatch.setenv("HARNESS_DATABASE_URL", f"sqlite:///{tmp_path}/mail.db")
-    Base.metadata.create_all(services.engine())
-    with services.session() as session:
-        yield session
-    services.dispose()
+    with used_by_services(monkeypatch, f"sqlite:///{tmp_path}/mail.db") as engine:
+        Base.metadata.create_all(engine)
+        with services.session() as session:
+            yield session
 
 
 @pytest.fixture

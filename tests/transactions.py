@@ -14,27 +14,20 @@ from sqlalchemy.orm import Session
 from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, with_transaction
 from harness.job import Job
 from harness.stores.sql import SqlStore
+from tests.databases import KINDS, empty_database
 from tests.jobs import Dead
 
-METADATA = sa.MetaData()
-EFFECTS = sa.Table("effects", METADATA, sa.Column("item", sa.Integer, nullable=False))
+EFFECTS = sa.Table("effects", sa.MetaData(), sa.Column("item", sa.Integer, nullable=False))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """Yield an empty database with the tables for effects and for progress."""
-    url = f"sqlite:///{tmp_path}/work.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-    engine = sa.create_engine(url)
-    METADATA.create_all(engine)
-    SqlStore(engine).create()
-    Work.engine, Work.told = engine, {}
-    yield engine
-    with engine.begin() as connection:
-        for name in ("effects", "job_progress", "job_progress_shared"):
-            connection.execute(sa.text(f"DROP TABLE {name}"))
-    engine.dispose()
+    with empty_database(request, tmp_path) as engine:
+        EFFECTS.create(engine)
+        SqlStore(engine).create()
+        Work.engine, Work.told = engine, {}
+        yield engine
 
 
 class Work:

@@ -1,0 +1,52 @@
+"""Databases for tests: SQLite in a file, PostgreSQL in a schema of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from scenarios import services
+
+KINDS = ["sqlite", "postgresql"]
+"""The parameters of a fixture that gives each test both."""
+
+
+@contextmanager
+def empty_database(request: pytest.FixtureRequest, folder: Path, options: str = "") -> Iterator[sa.Engine]:
+    """Yield the engine of a database with nothing in it, and leave nothing; its URL leads others there too.
+
+    :param request: of a fixture whose parameter is one of KINDS. :param folder: for the file.
+    :param options: more command-line options for PostgreSQL.
+    """
+    schema = f"test_{uuid.uuid4().hex}" if request.param == "postgresql" else None
+    if schema:
+        url = sa.make_url(request.getfixturevalue("postgresql_url"))
+        url = url.update_query_dict({"options": f"-csearch_path={schema} {options}"})
+    else:
+        url = sa.make_url(f"sqlite:///{folder / 'test.db'}")
+    engine = sa.create_engine(url)
+    if schema:
+        with engine.begin() as connection:
+            connection.execute(sa.schema.CreateSchema(schema))
+    try:
+        yield engine
+    finally:
+        if schema:
+            with engine.begin() as connection:
+                connection.execute(sa.schema.DropSchema(schema, cascade=True))
+        engine.dispose()
+
+
+@contextmanager
+def used_by_services(monkeypatch: pytest.MonkeyPatch, url: sa.URL | str) -> Iterator[sa.Engine]:
+    """Have the services of the demonstration jobs use a database, and yield the engine that they use."""
+    monkeypatch.setenv("HARNESS_DATABASE_URL", sa.make_url(url).render_as_string(hide_password=False))
+    try:
+        yield services.engine()
+    finally:
+        services.dispose()
