@@ -27,7 +27,7 @@ def page() -> Page:
         "duplicated 3 of 500, 0 by key every(items=5) ✓ exactly once with_transaction()",
         "real workers: redis, postgresql",
         "every(items=5) steps 2 3 3 0",
-        "at least once, repeated ≤ 5 210 64 48 8 of 9 120 5 2.50 s",
+        "at least once, repeated ≤ 5 210 48 of 64 8 of 9 120 5 2.50 s",
         "25 of 25 interrupted runs ended otherwise than exactly once",
         "the broker is a Redis server",
         "one that went wrong proves that it can",

@@ -118,7 +118,7 @@ def explorations(comparison: Comparison) -> str:
         return "<p>Not explored: the interruptions of these runs came at the places that are named.</p>"
     head = _head(
         ("scenario", "form", "durability", "verdict"),
-        ("crash points", "states", "tried", "lines tried", "trials", "repeated at most", "time"),
+        ("points", "states", "lines", "trials", "repeated", "time"),
         ("states tried",),
     )
     bodies: dict[str, list[str]] = {}
@@ -127,10 +127,9 @@ def explorations(comparison: Comparison) -> str:
         bodies.setdefault(each.scenario, []).append(
             f'<tr><td>{words.escaped(each.scenario)}</td><th scope="row">{each.pattern}</th>'
             f"<td>{words.durability(each.durability)}</td><td>{words.escaped(each.verdict)}</td>"
-            + _numbers(
-                (each.points, each.states, each.tried, f"{each.lines_tried:,} of {each.lines:,}", each.trials)
-            )
-            + _numbers((each.repeated_most, words.seconds(each.seconds)))
+            + _numbers((each.points, f"{each.tried:,} of {each.states:,}"))
+            + _numbers((f"{each.lines_tried:,} of {each.lines:,}", each.trials, each.repeated_most))
+            + _numbers((words.seconds(each.seconds),))
             + f"<td>{charts.share(each.tried, each.states, name)}</td></tr>"
         )
     return table("Exploration", head, bodies.values(), kind="all")
