@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from typing import TYPE_CHECKING
 
-from sqlalchemy import create_engine, event, func, make_url, select
+from sqlalchemy import create_engine, event, func, insert, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,7 @@ Totals = dict[int, tuple[int, int]]
 
 _SMTP_TIMEOUT_S = 30.0
 
+_PAY = insert(Payment)
 _INSERT: dict[str, Callable[..., sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -114,7 +115,9 @@ def process_order(session: Session, order: Order) -> None:
     # Before anything changes: an order that another session holds could be paid here, but not completed.
     session.add(order)
     failure = refusal(order.amount_cents)
-    session.add(Payment(order_id=order.id, amount_cents=order.amount_cents, accepted=failure is None))
+    # A row that nobody looks at again needs no object in the session: a statement costs half as much.
+    paid = {"order_id": order.id, "amount_cents": order.amount_cents, "accepted": failure is None}
+    session.connection().execute(_PAY, paid)
     order.status = OrderStatus.COMPLETED if failure is None else OrderStatus.FAILED
     order.failure = failure
     session.flush()  # what the database refuses is refused here, and not at somebody's commit
@@ -128,17 +131,17 @@ def add_to_report(session: Session, order: Order) -> None:
     the order count twice.
     """
     mark(f"order {order.id}")
-    insert = _INSERT[session.get_bind().dialect.name](CustomerReport)
+    adding = _INSERT[session.get_bind().dialect.name](CustomerReport)
     # One statement adds in the database: nothing is read before, so no other worker's sum can be overwritten,
     # and two that are first for a customer do not collide.
     session.execute(
-        insert.values(
+        adding.values(
             customer_id=order.customer_id, orders_counted=1, total_cents=order.amount_cents
         ).on_conflict_do_update(
             index_elements=[CustomerReport.customer_id],
             set_={
                 "orders_counted": CustomerReport.orders_counted + 1,
-                "total_cents": CustomerReport.total_cents + insert.excluded.total_cents,
+                "total_cents": CustomerReport.total_cents + adding.excluded.total_cents,
             },
         )
     )
