@@ -78,10 +78,10 @@ def test_without_a_terminal_there_is_a_line_now_and_then() -> None:
 
 def test_an_exploration_leaves_no_bar(tmp_path: Path) -> None:
     """On the terminal stays the verdict, and in a pipe there is nothing else."""
-    arguments = ["explore", "tests.jobs:CountInSteps", "3"]
+    arguments = ["explore", "scenarios.orders", "--form", "iteration", "--sample", "3"]
     with Terminal(*arguments, folder=tmp_path) as terminal:
         terminal.end()
-        assert terminal.text.startswith("tests.jobs:CountInSteps: ")
+        assert terminal.text.startswith("scenarios.orders:OrdersByIteration: ")
         assert "━" not in terminal.text
     said = subprocess.run(
         [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, check=False
