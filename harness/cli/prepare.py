@@ -91,7 +91,7 @@ def init_db(database_url: str | None, demo: bool, names: Sequence[str]) -> None:
 def seed(
     size: str, database_url: str | None, names: Sequence[str], as_json: bool, **numbers: int | None
 ) -> None:
-    """Fill the empty tables: SIZE is quick, full, or what the options say.
+    """Fill the empty tables: SIZE is tiny, quick, full, or what the options say.
 
     The rows are the same whenever and wherever they are made. The demo's scenarios share their tables, so the first
     one named fills them.

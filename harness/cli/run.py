@@ -162,7 +162,7 @@ def worker(
     "--form", "forms", multiple=True, help="Of a scenario: plain, steps, iteration; all by default."
 )
 @click.option("--interrupt", "names", multiple=True, default=("none",), help="Interrupt so; may be repeated.")
-@click.option("--size", default="quick", show_default=True, help="Of a scenario's data: quick or full.")
+@click.option("--size", default="quick", show_default=True, help="Of a scenario's data: tiny, quick or full.")
 @click.option("--pace", type=float, default=0.0, show_default=True, help="Seconds that each item lasts.")
 @click.option("--broker", default="fakeredis", show_default=True,
               help="fakeredis; redis: a private server, real workers; or the URL of an empty Redis.")  # fmt: skip
