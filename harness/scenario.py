@@ -75,9 +75,12 @@ class Scenario:
         """
         try:
             self.seed(size)
-        except (KeyError, ValueError) as error:
-            why = error if isinstance(error, ValueError) else f"there is no size {error}"
-            raise UsageError(f"scenario {self.name} has no such data: {why}") from error
+        except ValueError as error:
+            raise UsageError(f"scenario {self.name} has no such data: {error}") from error
+        except KeyError as error:
+            if error.args != (size,):
+                raise  # it is not the size that is missing
+            raise UsageError(f"scenario {self.name} has no such data: there is no size {size!r}") from error
 
     def check_form(self, form: str) -> None:
         """Refuse a form that the scenario does not have.

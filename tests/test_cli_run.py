@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from harness import UsageError
 from harness.compare import comparison
+from tests import two_forms
 from tests.commands import harness, one_line
 from tests.comparisons import ENVIRONMENT, benchmarks, run
+
+PLAIN_SAVED = ["--form", "plain", "--durability", "on_stop()"]
 
 
 def test_run_tells_of_each_trial() -> None:
@@ -57,6 +62,17 @@ def test_a_scenario_need_not_have_all_forms(arguments: list[str], told: list[str
     assert -1 not in places, result.output
     assert places == sorted(places)
     assert "steps" not in result.output
+
+
+def test_a_size_that_a_scenario_does_not_know_is_refused() -> None:
+    """Also where its seed is a look into a dict; any other error of the seed stays what it is."""
+    rows: dict[str, None] = {"tiny": None}
+    sized = replace(two_forms.scenario, seed=lambda size: rows[size])
+    with pytest.raises(UsageError, match="scenario orders has no such data: there is no size 'huge'"):
+        sized.fill("huge")
+    broken = replace(two_forms.scenario, seed=lambda _: rows["price"])
+    with pytest.raises(KeyError, match="price"):
+        broken.fill("tiny")
 
 
 def test_a_finding_is_repeated_as_it_was_asked_for() -> None:
@@ -114,6 +130,8 @@ def test_what_cannot_be_run_gets_one_line(arguments: list[str], message: str) ->
             ["tests.jobs:plain", "3", "--form", "steps"],
             "tests.jobs:plain is a plain function; leave",
         ),
+        ("run", ["scenarios.orders", *PLAIN_SAVED], "--durability is for steps and iteration"),
+        ("explore", ["scenarios.orders", *PLAIN_SAVED], "--durability is for steps and iteration"),
         (
             "explore",
             ["tests.jobs:plain", "3", "--durability", "on_stop()"],

@@ -252,6 +252,12 @@ def test_a_job_that_leaves_nothing_outside_is_refused() -> None:
         explore(reads)
 
 
+def test_what_is_taken_away_again_is_explored() -> None:
+    """A job without invoices to pay leaves nothing, but a death leaves its lock."""
+    endings.lock_taken_over()
+    assert explore(endings.lock_left_behind).verdict == "error on resume"
+
+
 def test_findings_of_the_same_lines_are_told_once() -> None:
     """With how many more there are; the trial to repeat is that of the smallest interruption."""
     verdict = explore(marked)

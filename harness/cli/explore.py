@@ -13,7 +13,7 @@ from rich.console import Console
 from harness import explore as exploring
 from harness import job
 from harness import scenario as scenarios
-from harness.cli.settings import arguments_of, refuse, refuse_arguments
+from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_durability_of_plain
 from harness.cli.stopping import saying
 from harness.durability import parse
 from harness.explore.scenarios import prepared
@@ -63,6 +63,7 @@ def explore(
     scenario = getattr(found, "scenario", found)
     if isinstance(scenario, scenarios.Scenario):
         refuse_arguments(name, arguments)
+        refuse_durability_of_plain(forms, "durability")
     elif isinstance(found, type) and issubclass(found, job.Job):
         refuse(f"{name} is a job class", "a scenario", "forms", "size")
     else:

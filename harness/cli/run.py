@@ -31,6 +31,7 @@ from harness.cli.settings import (
     redis_option,
     refuse,
     refuse_arguments,
+    refuse_durability_of_plain,
 )
 from harness.cli.stopping import HardStop, Stopped, saying
 from harness.durability import Durability
@@ -199,6 +200,7 @@ def run(
     found = _job_or_scenario(name)
     if isinstance(found, scenarios.Scenario):
         refuse_arguments(name, arguments)
+        refuse_durability_of_plain(forms, "durable")
         _run_scenario(found, forms or found.form_names, chosen, durability, as_json=as_json, **options)
     else:
         refuse(f"{name} is a job class", "a scenario", "forms", *options)

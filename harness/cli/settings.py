@@ -135,6 +135,15 @@ def refuse(found: str, kind: str, *names: str) -> None:
             raise UsageError(f"{parameter.opts[0]} is for {kind}, and {found}; leave it out")
 
 
+def refuse_durability_of_plain(forms: Sequence[str], option: str) -> None:
+    """Refuse a durability where only the plain form is asked for, which has no checkpoints.
+
+    :raises UsageError: if it was given.
+    """
+    if set(forms) == {"plain"}:
+        refuse("the plain form has no checkpoints", "steps and iteration", option)
+
+
 def refuse_arguments(name: str, arguments: Sequence[str]) -> None:
     """Refuse arguments for a scenario.
 

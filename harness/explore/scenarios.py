@@ -46,11 +46,11 @@ def prepared(
     :param name: by which ``harness explore`` finds the scenario; by default that of one of ours.
     :raises UsageError: if the scenario does not know the form or the size.
     """
+    scenario.check_form(form)
     with ExitStack() as stack:
         stack.enter_context(seeded(scenario, size))
         found = name or f"scenarios.{scenario.name}"
         command = f"harness explore {found} --form {form} --size {size} --trial {{trial}}"
-        scenario.check_form(form)
         if form == "plain":
             yield [scenario.forms[form], scenario.arguments()], {"command": command}
             return
