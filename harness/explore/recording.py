@@ -137,7 +137,7 @@ def record(
     world.restore(first)
     before = read()
     # What is taken away again, such as a lock, may be left behind by a death: then there is something to explore.
-    if before == clean and all(world.contents(state) == left for state in [first, *states]):
+    if before == clean and all(world.contents(state) == left for state in states):
         raise UsageError(
             f"{target.name} changes nothing outside but its progress, so that nothing could get lost or be done twice; "
             "give it something to do: rows to work on, or witnesses= for what it changes elsewhere"
