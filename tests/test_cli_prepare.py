@@ -77,14 +77,14 @@ def test_the_package_can_be_run() -> None:
         (["demo", "nothing"], "'nothing' is not one of"),
         (["monitor", "--every", "0.01"], "0.01 is not in the range"),
         (["init-db"], "no database is named"),
-        (["init-db", "--database", "nonsense"], "the database URL cannot be used"),
+        (["init-db", "--database", "nonsense"], "cannot be used: it cannot be parsed"),
         (["seed", "--database", "sqlite:////nowhere/x.db"], "cannot be reached"),
         (["seed", "huge", "--database", "sqlite://"], "there is no size 'huge'"),
         (
             ["seed", "--scenario", "scenarios.models", "--database", "sqlite://"],
             "'scenarios.models' is no scenario",
         ),
-        (["status", "--redis", "nonsense"], "'nonsense' is no URL of a Redis"),
+        (["status", "--redis", "nonsense"], "is not a Redis URL"),
         (
             ["status", "--redis", "redis://me:secret@127.0.0.1:1"],
             "no Redis answers at redis://me:***@127.0.0.1:1",

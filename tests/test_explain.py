@@ -241,7 +241,7 @@ def test_explain_reads_progress_in_a_database(
     other = harness("explain", job.id, "--redis", redis_url, "--database", f"sqlite:///{tmp_path}/other.db")
     assert "tells no progress of it" in one_line_of(other.stderr)
     refused = harness("explain", job.id, "--redis", redis_url, "--database", "work.db")
-    assert "the database URL cannot be used" in one_line(refused)
+    assert "cannot be used" in one_line(refused)
 
 
 def test_explain_tells_of_a_job_that_died_too_often(

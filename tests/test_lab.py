@@ -133,7 +133,7 @@ def test_what_a_lab_cannot_work_with_is_refused(tmp_path: Path) -> None:
     """A wrong pace, a wrong form and each wrong database get one clear line, without a password."""
     with pytest.raises(UsageError, match="found a pace of -1"):
         Lab(tmp_path, pace=-1)
-    with pytest.raises(UsageError, match="the database URL cannot be used"):
+    with pytest.raises(UsageError, match="cannot be used: it cannot be parsed"):
         Lab(tmp_path, database="nonsense")
     with pytest.raises(UsageError, match=r"the database sqlite:////nowhere/x\.db cannot be reached"):
         Lab(tmp_path, database="sqlite:////nowhere/x.db")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import socket
@@ -283,3 +284,12 @@ class Endless(IterationJob):
         """Do one number."""
         if item == 3:
             Path(path).touch()
+
+
+def command_lines() -> None:
+    """Note the command lines of this process and its parent, and this process's environment."""
+    job = get_current_job()
+    assert job is not None
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in (os.getpid(), os.getppid())]
+    ours = {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")}
+    job.connection.rpush("lines", json.dumps({"commands": commands, "environment": ours}))

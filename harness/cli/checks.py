@@ -17,10 +17,11 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.cli.settings import DATABASE, engine_of, first_line, shown
+from harness.cli.settings import DATABASE, engine_of, first_line
 from harness.errors import UsageError
 from harness.servers import find_postgresql, find_redis
 from harness.stores.sql import TABLES
+from harness.urls import reason, shown
 
 DISTRIBUTION = "job-continuation-harness"
 OLDEST = (3, 11)
@@ -112,11 +113,11 @@ def _database(url: str | None) -> Check:
         engine = engine_of(url)
     except UsageError as error:
         return Check("database", "bad", str(error), f"correct {DATABASE}")
-    name = engine.url.render_as_string(hide_password=True)
+    name = shown(url)
     try:
         there = sa.inspect(engine).has_table(TABLES.progress.name)
     except SQLAlchemyError as error:
-        return Check("database", "bad", f"{name}: {first_line(error)}", "start it, or correct the URL")
+        return Check("database", "bad", f"{name}: {reason(error, url)}", "start it, or correct the URL")
     finally:
         engine.dispose()
     if not there:

@@ -29,6 +29,7 @@ from harness.errors import UsageError
 from harness.monitor import Tables
 from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
+from harness.urls import shown
 
 SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
@@ -136,7 +137,7 @@ def reset(
     harness reset --yes --jobs
     """
     with database(database_url) as engine:
-        where = engine.url.render_as_string(hide_password=True)
+        where = shown(engine.url.render_as_string(hide_password=False))
         question = f"Drop the demo's tables and the progress of all jobs in {where}?"
         if not (yes or click.confirm(question, err=True)):
             raise Stopped("nothing was dropped")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import redis
@@ -18,6 +17,7 @@ from harness import job
 from harness.errors import UsageError
 from harness.lab import variables
 from harness.scenario import Scenario
+from harness.urls import reason, shown
 
 REDIS_URL = "redis://localhost:6379"
 DEMO = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
@@ -54,7 +54,7 @@ def connected(url: str) -> Iterator[redis.Redis]:
         connection = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS)
     except ValueError as error:
         raise UsageError(
-            f"{shown(url)!r} is no URL of a Redis ({error}); allowed is one such as {REDIS_URL}"
+            f"{shown(url)} is not a Redis URL ({reason(error, url)}); use one such as {REDIS_URL}"
         ) from None
     with connection:
         try:
@@ -87,9 +87,7 @@ def database(url: str | None) -> Iterator[sa.Engine]:
         with engine.connect():
             pass
     except SQLAlchemyError as error:
-        raise UsageError(
-            f"the database {engine.url.render_as_string(hide_password=True)} cannot be reached: {first_line(error)}"
-        ) from None
+        raise UsageError(f"the database {shown(url)} cannot be reached: {reason(error, url)}") from None
     try:
         with variables(**{DATABASE: url}):
             yield engine
@@ -104,9 +102,9 @@ def engine_of(url: str) -> sa.Engine:
     """
     try:
         return sa.create_engine(url)
-    except (ArgumentError, ImportError) as error:
+    except (ArgumentError, ImportError, TypeError, ValueError) as error:
         raise UsageError(
-            f"the database URL cannot be used: {first_line(error)}; allowed is one such as sqlite:///demo.db"
+            f"the database URL {shown(url)} cannot be used: {reason(error, url)}; use one such as sqlite:///demo.db"
         ) from None
 
 
@@ -165,16 +163,6 @@ def arguments_of(texts: Sequence[str]) -> list[Any]:
         except ValueError:
             values.append(text)
     return values
-
-
-def shown(url: str) -> str:
-    """Return a URL without its password."""
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        return "the URL given"
-    return url if not password else url.replace(f":{password}@", ":***@")
 
 
 def first_line(error: BaseException) -> str:

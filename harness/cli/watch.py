@@ -24,7 +24,6 @@ from harness.cli.settings import (
     redis_option,
     scenario_named,
     scenario_option,
-    shown,
 )
 from harness.cli.steer import the_job
 from harness.cli.stopping import saying
@@ -35,6 +34,7 @@ from harness.queues.rq.history import history
 from harness.queues.rq.overview import Watcher
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
+from harness.urls import shown
 
 FASTEST = 0.25
 """Seconds between two refreshes, at least."""

@@ -18,7 +18,7 @@ from harness.interruptions import parse
 from harness.lab.journal import Story
 from harness.lab.leash import Leash
 from harness.lab.trial import Attempt, Settings, Trial
-from harness.lab.worker import FIRED, Config
+from harness.lab.worker import CONFIG, FIRED, Config
 from harness.queues.rq.leases import SETTING
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ class ProcessTrial(Trial):
 
     def _start(self, config: Config, leash: Leash) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "harness.lab.worker", config.to_json()],
+            return subprocess.Popen(
+                [sys.executable, "-m", "harness.lab.worker"],
                 stdin=leash.theirs, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, SETTING: str(self._recover_seconds)},
+                env={**os.environ, SETTING: str(self._recover_seconds), CONFIG: config.to_json()},
             )  # fmt: skip
 
     def _said(self) -> str:

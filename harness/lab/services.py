@@ -10,6 +10,7 @@ import sqlalchemy
 
 from harness.errors import UsageError
 from harness.servers import postgresql_server, redis_server
+from harness.urls import reason, shown
 
 EMBEDDED = "fakeredis"
 
@@ -90,45 +91,39 @@ def _check_redis(url: str) -> None:
         connection = redis.Redis.from_url(url)
     except ValueError as error:
         raise UsageError(
-            f"found a broker that is no URL of a Redis ({_first_line(error)}), allowed are fakeredis, redis for a "
-            "private server, and a URL such as redis://localhost/15"
+            f"{shown(url)} is not a Redis URL ({reason(error, url)}); use fakeredis, redis for a private server, or "
+            "a URL such as redis://localhost/15"
         ) from None
     with connection:
         try:
             keys = connection.dbsize()
         except redis.RedisError as error:
-            raise UsageError(f"the Redis at {_shown(url)} cannot be used: {type(error).__name__}") from None
+            raise UsageError(f"the Redis at {shown(url)} cannot be used: {type(error).__name__}") from None
     if keys:
         raise UsageError(
-            f"the Redis database at {_shown(url)} has {keys} keys already; allowed is an empty one, because trials "
+            f"the Redis database at {shown(url)} has {keys} keys already; allowed is an empty one, because trials "
             "remove all that is in it"
         )
 
 
-def _shown(url: str) -> str:
-    return url.rpartition("@")[2] if "@" in url else url.partition("://")[2]
-
-
 def _check_database(database: str) -> None:
     """Refuse a URL that nobody answers at, or where there are tables that the lab would have to share."""
+    where = shown(database)
     try:
-        url = sqlalchemy.make_url(database)
-        shown = url.render_as_string(hide_password=True)
-        engine = sqlalchemy.create_engine(url)
-    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-        raise UsageError(f"the database URL cannot be used: {_first_line(error)}") from None
+        engine = sqlalchemy.create_engine(database)
+    except (sqlalchemy.exc.ArgumentError, ImportError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the database URL {where} cannot be used: {reason(error, database)}; use postgresql for a private server, "
+            "or a URL such as sqlite:///trials.db"
+        ) from None
     try:
         tables = sqlalchemy.inspect(engine).get_table_names()
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise UsageError(f"the database {shown} cannot be reached: {_first_line(error)}") from None
+        raise UsageError(f"the database {where} cannot be reached: {reason(error, database)}") from None
     finally:
         engine.dispose()
     if tables:
         raise UsageError(
-            f"the database {shown} has tables already ({', '.join(tables[:3])}, …); allowed is an empty one, "
+            f"the database {where} has tables already ({', '.join(tables[:3])}, …); allowed is an empty one, "
             "because trials drop what they make"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What a worker process of a trial runs: ``python -m harness.lab.worker CONFIG``, started by the lab, on its leash.
+"""Program of a trial's worker process: ``python -m harness.lab.worker``, started by the lab, on its leash.
 
 It is our RQ worker, which forks a work horse for each job. In the horse the trial's trigger is asked at every item
 that begins, and what the interruption is happens there and then: this process is killed, its worker, or both, or the
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
 
     from harness.progress import Position, StopSource, Store
 
+CONFIG = "HARNESS_TRIAL"
+"""Environment variable with the :class:`Config`: the command line, which everybody can read, would show its URLs."""
+
 FIRED = "harness:lab:fired"
 """The key that says that the interruption came; it outlives those whom it kills."""
 
@@ -53,7 +55,7 @@ class Config:
     store: str | None
 
     def to_json(self) -> str:
-        """Return it as an argument."""
+        """Return the form in which the environment carries it."""
         return json.dumps(asdict(self))
 
 
@@ -160,4 +162,4 @@ def main(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(os.environ.pop(CONFIG))

@@ -25,14 +25,19 @@ The first half of it is in :mod:`harness.queues.rq.signals`, the other in :mod:`
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rq
 from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.worker import BaseWorker
 
 from harness.queues.rq.endings import Endings
+from harness.queues.rq.passwords import hidden_passwords
 from harness.queues.rq.signals import HorseSignals, Signals
+
+if TYPE_CHECKING:
+    from rq import Queue
+    from rq.job import Job as RQJob
 
 
 class _JSON(BaseWorker):
@@ -57,6 +62,11 @@ class Worker(HorseSignals, Endings, _JSON, rq.Worker):
 
 class SpawnWorker(HorseSignals, Endings, _JSON, rq.SpawnWorker):
     """RQ's ``SpawnWorker``, which starts a fresh interpreter for each job."""
+
+    def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """Start the horse, with the passwords of the Redis connection out of its command line."""
+        with hidden_passwords(self.connection):
+            super().fork_work_horse(job, queue)
 
 
 class SimpleWorker(Signals, Endings, _JSON, rq.SimpleWorker):
