@@ -3,7 +3,7 @@
 from harness.csv_files import csv_batches, csv_rows
 from harness.cursor import cursor_type, successor
 from harness.durability import Durability, every, on_stop, with_transaction
-from harness.enumerators import Enumerator, items, nested, once, throttle, times
+from harness.enumerators import Enumerator, items, once, throttle, times
 from harness.errors import (
     CancelJob,
     CheckpointInTransaction,
@@ -35,6 +35,7 @@ from harness.iteration import IterationJob
 from harness.job import attribute
 from harness.keyset import batches, ranges, records
 from harness.ledger import mark
+from harness.nesting import nested
 from harness.overrides import limit_runtime
 from harness.parallel import parallel, parallel_items
 from harness.parallel_selects import parallel_batches, parallel_records

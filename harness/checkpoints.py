@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from harness.durability import Durability
     from harness.execution import Family
+    from harness.guards import Witness
     from harness.job import Job
     from harness.progress import Progress, StopSource, Store
 
@@ -79,6 +80,8 @@ class Checkpoints:
         self.completed: list[str] = []
         self.total: int | None = None
         self.item_failed = False
+        self.witness: Witness | None = None
+        """Proof that the cursor still means the same when the job resumes; that of the enumerator at work."""
         self.holding = False
         """Whether a transaction of the job's is open on purpose, so that no checkpoint counts before its end."""
         self._saved_at = math.nan
@@ -249,6 +252,7 @@ class Checkpoints:
     def _current_progress(self) -> Progress:
         progress = self.progress
         progress.completed, progress.step, progress.cursor = self.completed, self.step, self.cursor
+        progress.proof = self.witness.proof(self.cursor) if self.witness is not None else None
         progress.done, progress.total = self.done, self.total
         progress.attributes = self.job.__dict__["_attributes"]
         progress.runtime_s = self._runtime_before + self._duration

@@ -37,7 +37,8 @@ from harness.errors import CorruptProgress, CursorError, JobDefinitionError, Una
 ATOMIC = frozenset({int, str, bool, type(None), date, UUID, bytes})
 """Types whose values are immutable and always come back equal: nothing to look into, nothing to copy."""
 
-_IMMUTABLE = frozenset({float, datetime, Decimal})
+IMMUTABLE = ATOMIC | {float, datetime, Decimal}
+"""Types whose values cannot change in place, though not all values of them are allowed."""
 
 _ALLOWED = (
     "None, bool, int, finite float, str, list, dict with str keys, tuple, date, datetime, Decimal, UUID, bytes, "
@@ -115,10 +116,16 @@ def freeze(value: Any) -> Any:
     """
     kind = type(value)
     # A key of several columns, or a row and its place in a file: a tenth of the time of a copy.
-    if kind in ATOMIC or (kind is tuple and ATOMIC.issuperset(map(type, value))):
+    if kind in ATOMIC or (kind is tuple and _atomic(value)):
         return value
     data = encode(value)
-    return value if kind in _IMMUTABLE else decode(data)
+    return value if kind in IMMUTABLE else decode(data)
+
+
+def _atomic(value: tuple[Any, ...]) -> bool:
+    return ATOMIC.issuperset(map(type, value)) or all(
+        type(each) in ATOMIC or (type(each) is tuple and _atomic(each)) for each in value
+    )
 
 
 def _name_of(cls: type) -> str:

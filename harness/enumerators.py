@@ -1,4 +1,4 @@
-"""Where an :class:`~harness.iteration.IterationJob` gets its items from.
+"""Sources of items for an :class:`~harness.iteration.IterationJob`.
 
 An enumerator yields pairs ``(item, cursor)``. The cursor means "done up to and including here" (I6): given
 back to the same function it yields exactly the items that come after. ``None`` is the beginning.
@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness import guards
-from harness.errors import CollectionChanged, CursorError, RetryLater
+from harness.cursor import IMMUTABLE
+from harness.errors import CollectionChanged, CursorError, JobDefinitionError, RetryLater, UsageError
 
 if TYPE_CHECKING:
     from harness.execution import Execution
+    from harness.guards import Witness
 
 T = TypeVar("T")
 
@@ -25,28 +27,46 @@ class Enumerator(Generic[T]):
     Any iterable of pairs may be returned from ``build_enumerator``; this class adds a size, for progress
     bars, and says when an item is a batch, so that its members are counted and not the batch.
 
-    :param pairs: the pairs that come after the cursor.
+    :param pairs: the pairs that come after the cursor, or a function that returns them. Of a function, every
+        iteration begins at the cursor again; an iterator can be read only once.
     :param size: how many items there are in all, those before the cursor included; a callable is asked
         once, when the number is first needed; ``None`` if that would not be cheap.
     :param batched: True if every item is a sized batch of items.
+    :param witness: proof that a stored cursor still means the same.
+    :param positional: True if a cursor is a place, where another item may be the next time, and no key.
     """
 
     def __init__(
         self,
-        pairs: Iterable[tuple[T, Any]],
+        pairs: Iterable[tuple[T, Any]] | Callable[[], Iterable[tuple[T, Any]]],
         *,
         size: int | Callable[[], int | None] | None = None,
         batched: bool = False,
+        witness: Witness | None = None,
+        positional: bool = False,
     ) -> None:
         self._pairs = pairs
         self._size = size
+        self._read = False
         self.batched = batched
+        self.witness = witness
+        self.positional = positional
 
     def __iter__(self) -> Iterator[tuple[T, Any]]:
-        return iter(self._pairs)
+        if callable(self._pairs):
+            return iter(self._pairs())
+        iterator = iter(self._pairs)
+        if iterator is self._pairs:
+            if self._read:
+                raise JobDefinitionError(
+                    "this enumerator has been read before, and a second reading would leave out items; "
+                    "return it unread, or build it from a function: Enumerator(lambda: pairs())"
+                )
+            self._read = True
+        return iterator
 
     def within(self, execution: Execution) -> Enumerator[T] | None:
-        """Return what is to be iterated in an execution; None for nothing."""
+        """Return what to iterate in an execution; None for nothing."""
         del execution
         return self
 
@@ -81,12 +101,13 @@ def iterating(pairs: Iterable[T]) -> Iterator[Iterator[T]]:
 def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumerator[T]:
     """Yield the items of a sequence; the cursor is the index (I21).
 
-    The sequence must be the same in every execution: an index says nothing about what lies there. With *guard*
-    that is checked by a digest of all items, made at the beginning of every execution and at the end; the items must
-    then be such as a cursor may be.
+    The part of the sequence that was done must be the same in every execution: an index says nothing about what lies
+    there. For items that cannot change in place, such as numbers and strings, a job compares a digest of the items up
+    to the cursor when it resumes. For other items use *guard*: a digest of all items, in each cursor, compared at the
+    beginning and at the end of every execution; the items must then be such as a cursor may be.
 
     :raises CursorError: if the cursor is none of this enumerator, or with *guard* an item has no JSON form.
-    :raises CollectionChanged: while iterating, if *guard* finds another sequence.
+    :raises CollectionChanged: while iterating, if the sequence is another one.
     """
     if not isinstance(sequence, Sequence) or isinstance(sequence, str | bytes):
         raise TypeError(
@@ -96,9 +117,50 @@ def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumera
     position, proof = guards.split("items()", cursor, guard=guard)
     start = _after(position, "items()")
     if guard:
-        return Enumerator(_guarded(sequence, start, proof), size=len(sequence))
-    pairs = ((sequence[index], index) for index in range(start, len(sequence)))
-    return Enumerator(pairs, size=len(sequence))
+        return Enumerator(lambda: _guarded(sequence, start, proof), size=len(sequence), positional=True)
+    return Enumerator(
+        lambda: ((sequence[index], index) for index in range(start, len(sequence))),
+        size=len(sequence),
+        witness=_Passed(sequence),
+        positional=True,
+    )
+
+
+class _Passed:
+    """The witness of a sequence: a digest of the items up to the cursor, continued at each save.
+
+    Items that can change in place have none: the job may change them while it works.
+    """
+
+    def __init__(self, sequence: Sequence[Any]) -> None:
+        self._sequence = sequence
+        self._state, self._index, self._provable = guards.hasher(), 0, True
+
+    def proof(self, cursor: Any) -> str | None:
+        if type(cursor) is not int or cursor < self._index - 1:
+            return None
+        for index in range(self._index, min(cursor + 1, len(self._sequence))):
+            item = self._sequence[index]
+            if not self._provable or not (
+                type(item) in IMMUTABLE or (type(item) is tuple and IMMUTABLE.issuperset(map(type, item)))
+            ):
+                self._provable = False
+                return None
+            self._state.update(guards.line(item))
+        self._index = max(self._index, cursor + 1)
+        return self._state.hexdigest() if self._provable and cursor < len(self._sequence) else None
+
+    def check(self, cursor: Any, proof: Any) -> None:
+        if proof is not None and self.proof(cursor) != proof:
+            raise CollectionChanged(
+                f"the sequence of items() has changed since the job stopped: the items up to index {cursor} are "
+                "others than those that were done; put back what was there, or start the job anew"
+            )
+
+
+def proof_of(sequence: Sequence[Any]) -> str | None:
+    """Return a digest of a sequence of items that cannot change in place; None if some can."""
+    return _Passed(sequence).proof(len(sequence) - 1) if sequence else None
 
 
 def _guarded(sequence: Sequence[T], start: int, proof: Any) -> Iterator[tuple[T, Any]]:
@@ -118,57 +180,12 @@ def times(number: int, *, cursor: int | None) -> Enumerator[int]:
     if type(number) is not int or number < 0:
         raise TypeError(f"times() takes an int of 0 or more, found {number!r}")
     start = _after(cursor, "times()")
-    return Enumerator(((index, index) for index in range(start, number)), size=number)
+    return Enumerator(lambda: ((index, index) for index in range(start, number)), size=number)
 
 
 def once(*, cursor: bool | None) -> Enumerator[None]:
     """Yield a single None; the cursor is True once that is done (I23)."""
     return Enumerator([] if cursor else [(None, True)], size=1)
-
-
-def nested(
-    levels: Sequence[Callable[..., Iterable[tuple[Any, Any]]]], *, cursor: tuple[Any, ...] | None
-) -> Enumerator[Any]:
-    """Yield the items of the innermost of several enumerators, one within the other (I29).
-
-    ::
-
-        nested([lambda cursor: records(session, Customer, cursor=cursor),
-                lambda customer, cursor: records(session, Order.of(customer), cursor=cursor)], cursor=cursor)
-
-    The cursor is a tuple with one element a level. An outer one is that of the last item *finished* there, so
-    that the item in progress is entered again; an inner one starts anew when the level above moves on. A level may
-    have a guard; what an outer one compares with is in the cursor once its first item is finished.
-
-    :param levels: functions that take the items of the levels above and ``cursor``, outermost first.
-    :raises CursorError: if the cursor has not one element a level.
-    """
-    if not levels or not all(callable(level) for level in levels):
-        raise TypeError(
-            "nested() takes functions that return enumerators, such as lambda cursor: times(3, cursor=cursor)"
-        )
-    if cursor is not None and (type(cursor) is not tuple or len(cursor) != len(levels)):
-        raise CursorError(
-            f"nested() resumes from a tuple of {len(levels)} elements or from None, found {cursor!r}"
-        )
-    return Enumerator(_descend(levels, (), (), cursor or (None,) * len(levels)))
-
-
-def _descend(
-    levels: Sequence[Callable[..., Iterable[tuple[Any, Any]]]],
-    above: tuple[Any, ...],
-    finished: tuple[Any, ...],
-    cursors: tuple[Any, ...],
-) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    first, *rest = levels
-    position = cursors[0]
-    with iterating(first(*above, cursor=position)) as pairs:
-        for item, cursor in pairs:
-            if not rest:
-                yield item, (*finished, cursor)
-                continue
-            yield from _descend(rest, (*above, item), (*finished, position), cursors[1:])
-            position, cursors = cursor, (cursor,) + (None,) * len(rest)
 
 
 def throttle(
@@ -190,6 +207,11 @@ def throttle(
     :param backoff: seconds to wait, or a function that returns them.
     :raises RetryLater: while iterating, if the job shall wait.
     """
+    if not isinstance(pairs, Iterable) or isinstance(pairs, str | bytes):
+        raise UsageError(
+            f"throttle() got {type(pairs).__name__}; use an enumerator such as records(…) or an iterable of "
+            "(item, cursor) pairs"
+        )
     asked = list(on) if isinstance(on, Sequence) else [on]
     if not asked or not all(callable(each) for each in asked):
         raise TypeError(f"throttle() takes a function or a list of functions as on, found {on!r}")
@@ -198,9 +220,11 @@ def throttle(
     known = pairs if isinstance(pairs, Enumerator) else Enumerator(pairs)
     size = known.free_size
     return Enumerator(
-        _throttled(known, asked, backoff),
+        lambda: _throttled(known, asked, backoff),
         size=(lambda: known.size) if size is None else size,
         batched=known.batched,
+        witness=known.witness,
+        positional=known.positional,
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from harness.cursor import encode
 from harness.errors import CollectionChanged, CursorError
@@ -54,8 +54,17 @@ def digest(name: str, values: Iterable[Any]) -> str:
     """
     state = hasher()
     for index, value in enumerate(values):
-        state.update(json.dumps(encode(value, f"{name}[{index}]"), sort_keys=True).encode() + b"\n")
+        state.update(line(value, f"{name}[{index}]"))
     return state.hexdigest()
+
+
+def line(value: Any, name: str = "item") -> bytes:
+    """Return a value such as a cursor may hold as a line of bytes, for a digest.
+
+    :param name: of the value, for errors.
+    :raises CursorError: if the value is none.
+    """
+    return json.dumps(encode(value, name), sort_keys=True).encode() + b"\n"
 
 
 def compare(what: str, proof: Any, found: Any) -> None:
@@ -69,6 +78,21 @@ def compare(what: str, proof: Any, found: Any) -> None:
             f"{what} has changed since the job began (its digest was {proof}, found {found}): going on could skip "
             "items or do them again; put back what was there, or start the job anew"
         )
+
+
+class Witness(Protocol):
+    """Proof that a position still means what it meant, for cursors that say where and not which."""
+
+    def proof(self, cursor: Any) -> Any:
+        """Return what to store beside a cursor: a value such as a cursor may be, None for no proof."""
+        ...
+
+    def check(self, cursor: Any, proof: Any) -> None:
+        """Compare what is there now with a stored proof.
+
+        :raises CollectionChanged: if the cursor no longer means what it meant.
+        """
+        ...
 
 
 class Tally:

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -125,6 +125,9 @@ class IterationJob(Job, abstract=True):
                 return
             if execution.step is None:
                 execution.enter(STEP, start)
+            elif enumerator.witness is not None:
+                enumerator.witness.check(start, execution.progress.proof)
+            execution.witness = enumerator.witness
             self._note_drift(enumerator)
             try:
                 self._run_enumerator(enumerator, args, kwargs)
@@ -225,6 +228,11 @@ class IterationJob(Job, abstract=True):
         if isinstance(found, Enumerator):
             return found
         if isinstance(found, Iterable) and not isinstance(found, str | bytes):
+            if isinstance(found, Generator) and inspect.getgeneratorstate(found) != inspect.GEN_CREATED:
+                raise JobDefinitionError(
+                    f"{type(self).__name__}.build_enumerator returned a generator that has been read before, so that "
+                    "items are missing; return it unread"
+                )
             return Enumerator(found)
         raise JobDefinitionError(
             f"{type(self).__name__}.build_enumerator must return an iterable of (item, cursor) pairs or None, "

@@ -14,6 +14,10 @@ more slices than there are instances; an instance takes one after the other. So 
 while they run, and one that is slow or away does not hold up the rest. ``on_start`` runs once, before the instances;
 ``on_complete`` runs once, in the instance that did the last slice.
 
+**Division.** What divides the work is stored when the run begins, and is the same for all instances until the end,
+whatever the code says by then: the slices with all that a slice needs, and what tells this run's positions from those
+of another run.
+
 **Who has what** is in one record that the instances share, in the store of the job's progress. Each change of it is a
 comparison and a replacement in one. Death before a slice is taken: nobody has it. Death after: it stays with the
 instance, which is recovered like any job and finds it there. Death between the last item of a slice and the note
@@ -28,11 +32,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from harness import cursor as cursors
 from harness import events
-from harness.enumerators import Enumerator, items, iterating
-from harness.errors import CorruptProgress, CursorError, UsageError
+from harness.enumerators import Enumerator, items, iterating, proof_of
+from harness.errors import CollectionChanged, CorruptProgress, CursorError, UsageError
 
 if TYPE_CHECKING:
     from harness.execution import Execution, Family
@@ -48,7 +53,8 @@ SLICES_PER_INSTANCE = 4
 class Division:
     """The record that the instances share.
 
-    :ivar slices: one description each, in stored form. :ivar owners: who has it. :ivar done: whether it is done.
+    :ivar slices: one description each, in stored form. :ivar run: tells the positions of this run from another's;
+        empty in records of release 0.1. :ivar owners: who has it. :ivar done: whether it is done.
     :ivar wanted: how many instances there shall be. :ivar active: the numbers of those that are.
     :ivar started: how many numbers were given. :ivar last: who did the last slice.
     """
@@ -60,6 +66,7 @@ class Division:
     active: list[int]
     started: int
     last: int | None = None
+    run: str = ""
 
     @classmethod
     def read(cls, store: Store, family: str) -> Division | None:
@@ -132,20 +139,22 @@ class Parallel(Enumerator[Any]):
     """What :func:`parallel` and its siblings return; the job's outermost enumerator.
 
     :param plan: returns a description of each slice, such as a cursor may be; asked once.
-    :param open_slice: returns the items of a slice after a cursor.
+    :param open_slice: returns the items of a slice; takes its description, a cursor and the number of slices.
     """
 
     def __init__(
         self,
         plan: Callable[[], Sequence[Any]],
-        open_slice: Callable[[Any, Any], Iterable[tuple[Any, Any]]],
+        open_slice: Callable[[Any, Any, int], Iterable[tuple[Any, Any]]],
         *,
         instances: int,
         cursor: Any,
         batched: bool = False,
     ) -> None:
         check_instances(instances)
-        if cursor is not None and not (type(cursor) is dict and list(cursor) == ["slice", "cursor"]):
+        if cursor is not None and not (
+            type(cursor) is dict and list(cursor) in (["slice", "cursor"], ["slice", "cursor", "run"])
+        ):
             raise CursorError(f"a parallel run resumes from None or from its own cursor, found {cursor!r}")
         super().__init__((), batched=batched)
         self._plan, self._open, self._instances, self._cursor = plan, open_slice, instances, cursor
@@ -181,7 +190,13 @@ class Parallel(Enumerator[Any]):
             numbers = list(range(self._instances))
             nobody: list[int | None] = [None] * len(slices)
             division = Division(
-                slices, nobody, [False] * len(slices), self._instances, numbers, self._instances
+                slices,
+                nobody,
+                [False] * len(slices),
+                self._instances,
+                numbers,
+                self._instances,
+                run=uuid4().hex[:8],
             )
             store.replace(_key(family.id), None, division.to_json())
         found = Division.read(store, family.id)
@@ -192,8 +207,19 @@ class Parallel(Enumerator[Any]):
         name = type(execution.job).__name__
         events.emit(events.ParallelStarted(execution.job_id, name, len(found.active), len(found.slices)))
 
+    @staticmethod
+    def _check_run(store: Store, family: str, position: dict[str, Any]) -> None:
+        """Refuse a position in the slices of another run, which cut the work in another way."""
+        run, division = position.get("run"), Division.read(store, family)
+        if run and division is not None and division.run != run:
+            raise CollectionChanged(
+                f"job {family} began a new parallel run since this instance stopped; its position belongs to the run "
+                f"{run}, found {division.run}; delete the instance, or start the job anew"
+            )
+
     def _shared(self, execution: Execution, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
         store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
+        self._check_run(store, family, position)
         while True:
             index = Division.change(store, family, lambda division: division.take(instance))
             division = Division.read(store, family)
@@ -201,9 +227,11 @@ class Parallel(Enumerator[Any]):
             if index is None:
                 break
             inner = position["cursor"] if position["slice"] == index else None
-            with iterating(self._open(cursors.decode(division.slices[index]), inner)) as pairs:
+            with iterating(
+                self._open(cursors.decode(division.slices[index]), inner, len(division.slices))
+            ) as pairs:
                 for item, cursor in pairs:
-                    yield item, {"slice": index, "cursor": cursor}
+                    yield item, {"slice": index, "cursor": cursor, "run": division.run}
             if execution.transactional:
                 execution.commit()  # the slice is not done before its items are
             Division.change(store, family, partial(Division.finish, index=index, instance=instance))
@@ -237,7 +265,8 @@ def parallel(
         raise UsageError(f"parallel() takes slices of {instances} or more, one an instance, found {slices!r}")
     return Parallel(
         lambda: range(number),
-        lambda index, inner: function(index, number, inner),
+        # The number of slices is that of the run, which began perhaps with other code.
+        lambda index, inner, slices: function(index, slices, inner),
         instances=instances,
         cursor=cursor,
     )
@@ -248,13 +277,20 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
     check_instances(instances)
     items(sequence, cursor=None)  # refuses what is no sequence
 
-    def plan() -> list[tuple[int, int]]:
+    def plan() -> list[tuple[int, int, str | None]]:
         count = min(len(sequence), SLICES_PER_INSTANCE * instances)
         edges = [len(sequence) * each // count for each in range(count + 1)] if count else []
-        return list(pairwise(edges)) or [(0, 0)]
+        return [(start, stop, proof_of(sequence[start:stop])) for start, stop in pairwise(edges)] or [
+            (0, 0, None)
+        ]
 
-    def open_slice(edges: tuple[int, int], inner: Any) -> Iterator[tuple[T, int]]:
-        start, stop = edges
+    def open_slice(described: tuple[Any, ...], inner: Any, _slices: int) -> Iterator[tuple[T, int]]:
+        start, stop, *proof = described
+        if len(sequence) < stop or (any(proof) and proof_of(sequence[start:stop]) != proof[0]):
+            raise CollectionChanged(
+                f"the sequence of parallel_items() has changed since the run began: the items {start} to {stop - 1} "
+                "are others; put back what was there, or start the job anew"
+            )
         for index in range(start if inner is None else inner + 1, stop):
             yield sequence[index], index
 

@@ -55,7 +55,7 @@ def _parallel(
         # The last slice has no end, and the first no beginning: so no row that comes later is in none.
         return list(zip([None, *edges[:-1]], [*edges[:-1], None], strict=True))
 
-    def open_slice(edges: tuple[Any, Any], inner: Any) -> Enumerator[Any]:
+    def open_slice(edges: tuple[Any, Any], inner: Any, _slices: int) -> Enumerator[Any]:
         after, until = edges
         found: Enumerator[Any] = read(within(session, select, after, until, columns=columns), cursor=inner)
         return found

@@ -69,6 +69,7 @@ class Progress:
     :ivar completed: names of completed steps, in order.
     :ivar step: name of the step in progress, or None.
     :ivar cursor: position in that step; None is its beginning.
+    :ivar proof: what lay before the cursor, for enumerators whose cursor does not say; None for no proof.
     :ivar attributes: values of the job's ``attribute``\\ s by name.
     :ivar done: items done in all executions. :ivar total: of how many, if known.
     :ivar resumptions: executions that continued earlier progress.
@@ -90,6 +91,7 @@ class Progress:
     completed: list[str] = field(default_factory=list)
     step: str | None = None
     cursor: Any = None
+    proof: Any = None
     attributes: dict[str, Any] = field(default_factory=dict)
     done: int = 0
     total: int | None = None
@@ -128,6 +130,8 @@ class Progress:
             data[name] = getattr(self, name)
         if self.step is not None:
             data["current"] = [self.step, cursors.encode(self.cursor)]
+        if self.proof is not None:
+            data["proof"] = cursors.encode(self.proof, "proof")
         data["attributes"] = {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
@@ -193,6 +197,7 @@ class Progress:
         )  # older data does not say; no reason to suspect a death
         progress = cls(job_id, **values)
         progress.quarantined = [Quarantined.from_data(job_id, each) for each in data.get("quarantined", [])]
+        progress.proof = cursors.decode(data.get("proof"))
         progress.attributes = {name: cursors.decode(value) for name, value in attributes.items()}
         if current is not None:
             if not (isinstance(current, list) and len(current) == 2 and isinstance(current[0], str)):
@@ -210,7 +215,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = {
     each.name: _TYPES[str(each.type)]
     for each in fields(Progress)
-    if each.name not in {"job_id", "step", "cursor", "attributes", "quarantined"}
+    if each.name not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined"}
 }
 """Fields that are stored as they are, with the types that may come back."""
 
