@@ -10,10 +10,17 @@
 iterating ends, in whatever way. An open file is the caller's to close; it is read from its beginning, and if it cannot
 seek, from where it stands. Open it with ``newline=""``, as for :mod:`csv`.
 
-**A cursor** is the index of a row, or of a path ``(index, byte)``, with the byte at which the row ends: a resumed job
-goes on there, and does not read again what was done. In encodings that count otherwise than UTF-8 and the single-byte
-ones, and in open files, the rows before are read and dropped, about two million a second. Either kind of cursor may be
-given to either kind of source, and a job may be started by hand at an index.
+**A cursor** is the index of a row, or of a path ``(index, byte, check)``, with the byte at which the row ends: a
+resumed job goes on there, and does not read again what was done. In encodings that count otherwise than UTF-8 and the
+single-byte ones, and in open files, the rows before are read and dropped, about two million a second. Either kind of
+cursor may be given to either kind of source, and a job may be started by hand at an index.
+
+**A changed file.** A job that resumes compares the header and the last line of the row at its cursor with what they
+were, and stops with CollectionChanged if they differ: a row came or went before the cursor, or columns were renamed or
+swapped. That costs no second reading. Of a path, ``check`` in the cursor tells it. Of an open file, and in other
+encodings, the job's progress does, as long as the enumerator is what ``build_enumerator`` returns, perhaps within
+throttle() or nested(). Changes that leave that row, its byte and the header alone are noticed only with ``guard=True``,
+which compares a digest of the whole file.
 
 **Rows.** Blank lines are none and have no index, nor has the header. A byte order mark is dropped. A row that has more
 or fewer fields than the header is an error that names its line, for its values would stand under wrong names; with
@@ -25,35 +32,25 @@ seek and no row was read yet.
 
 from __future__ import annotations
 
-import codecs
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from hashlib import file_digest
-from itertools import chain, islice, takewhile
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+from zlib import crc32
 
 from harness import guards
+from harness.csv_sources import MARK, Given, Lines, Source
 from harness.enumerators import Enumerator, iterating
 from harness.errors import CollectionChanged, CursorError
 
 if TYPE_CHECKING:
-    from io import BufferedReader
+    pass
 
-Source: TypeAlias = str | PathLike[str] | TextIO
 Header: TypeAlias = bool | Sequence[str]
-
-MARK = "\ufeff"
-"""A byte order mark, as text."""
-
-_CHUNK = 1 << 16
 
 
 def csv_rows(
-    source: Source,
+    source: Given,
     *,
     cursor: Any,
     header: Header = True,
@@ -82,11 +79,14 @@ def csv_rows(
         "csv_rows()", source, header=header, ragged=ragged, encoding=encoding, guard=guard, dialect=dialect,
         options=options,
     )  # fmt: skip
-    return Enumerator(table.rows(cursor), size=table.count)
+    table.rows(cursor)  # refuses a wrong cursor at once
+    return Enumerator(
+        lambda: _noted(table, table.rows(cursor)), size=table.count, witness=table.seen, positional=True
+    )
 
 
 def csv_batches(
-    source: Source,
+    source: Given,
     *,
     cursor: Any,
     batch_size: int = 100,
@@ -108,7 +108,25 @@ def csv_batches(
         "csv_batches()", source, header=header, ragged=ragged, encoding=encoding, guard=guard, dialect=dialect,
         options=options,
     )  # fmt: skip
-    return Enumerator(_batches(table.rows(cursor), batch_size), size=table.count, batched=True)
+    table.rows(cursor)  # refuses a wrong cursor at once
+    return Enumerator(
+        lambda: _noted(table, _batches(table.rows(cursor), batch_size)),
+        size=table.count, batched=True, witness=table.seen, positional=True,
+    )  # fmt: skip
+
+
+def _noted(table: _Table, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Yield the pairs; where a cursor is an index alone, note the row that each one ends with."""
+    if table.source.counts_bytes:
+        return pairs
+    return _noting(table.seen, pairs)
+
+
+def _noting(seen: _Seen, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    with iterating(pairs):
+        for pair in pairs:
+            seen.note()
+            yield pair
 
 
 def _batches(rows: Iterator[tuple[Any, Any]], batch_size: int) -> Iterator[tuple[list[Any], Any]]:
@@ -123,95 +141,31 @@ def _batches(rows: Iterator[tuple[Any, Any]], batch_size: int) -> Iterator[tuple
             yield batch, cursor
 
 
-class _Lines:
-    """The lines of a file, without a byte order mark, and the byte at which the last one that was read ends."""
+class _Seen:
+    """The witness of cursors that are an index: the checks of the rows that such cursors stand on.
 
-    def __init__(self, file: Iterable[str], encoding: str, offset: int) -> None:
-        self._file, self._encoding, self.offset = file, encoding, offset
+    :ivar latest: the index of the last row that was read, its last line, and what its check begins with.
+    :ivar expected: the check of the row at which the reading begins, if that is known.
+    """
 
-    def __iter__(self) -> Iterator[str]:
-        encoding = self._encoding
-        for line in self._file:
-            first = self.offset == 0
-            # As many bytes as characters, if it is ASCII: of that a string knows without being looked through.
-            self.offset += len(line) if line.isascii() else len(line.encode(encoding))
-            yield line.removeprefix(MARK) if first else line
+    def __init__(self) -> None:
+        self.latest: tuple[int, str, int] = (-1, "", 0)
+        self.expected: int | None = None
+        self._passed: list[tuple[int, str, int]] = []
 
+    def note(self) -> None:
+        """Keep the row that was read last, which an item ends with, and that of the item before."""
+        self._passed = [*self._passed[-1:], self.latest]
 
-class _Source:
-    """A path or an open file, and what can be done with it."""
+    def proof(self, cursor: Any) -> int | None:
+        return next((_check(line, seed) for index, line, seed in self._passed if index == cursor), None)
 
-    def __init__(self, name: str, source: Source, encoding: str, *, guard: bool) -> None:
-        kind = codecs.lookup(encoding).name
-        self.path = Path(source) if isinstance(source, str | PathLike) else None
-        self.file = None if isinstance(source, str | PathLike) else source
-        name_of_file: object = getattr(source, "name", "the file")
-        self.label = str(name_of_file if self.path is None else self.path)
-        # The mark is dropped by us, who count its bytes.
-        self.encoding = "utf-8" if kind == "utf-8-sig" else kind
-        self.counts_bytes = self.path is not None and _counts_bytes(self.encoding)
-        if self.path is None:
-            read = getattr(source, "read", None)
-            if read is None or not isinstance(read(0), str):
-                raise TypeError(f"{name} takes a path or an open text file, found {type(source).__name__}")
-            if guard and not self.seekable:
-                raise TypeError(
-                    f"{name} with guard=True reads {self.label} twice, but it cannot seek; give the path of a file"
-                )
-
-    @property
-    def seekable(self) -> bool:
-        return self.file is None or self.file.seekable()
-
-    @contextmanager
-    def opened(self) -> Iterator[TextIO]:
-        """Give the file at its beginning; close it if it was opened here."""
-        if self.path is not None:
-            # No newline is translated, so that each counts as the bytes that it has.
-            with self.path.open(encoding=self.encoding, newline="") as opened:
-                yield opened
-            return
-        file = cast("TextIO", self.file)
-        if self.seekable:
-            file.seek(0)
-        yield file
-
-    def digest(self, file: TextIO) -> str:
-        """Return a digest of all of the file, and go to its beginning."""
-        file.seek(0)
-        if self.path is not None:
-            found = file_digest(cast("BufferedReader", file.buffer), guards.hasher).hexdigest()
-        else:
-            state = guards.hasher()
-            while chunk := file.read(_CHUNK):
-                state.update(chunk.encode("utf-8", "surrogatepass"))
-            found = state.hexdigest()
-        file.seek(0)
-        return found
-
-    def go_to(self, file: TextIO, offset: int) -> None:
-        """Go to a byte at which a row ends.
-
-        :raises CollectionChanged: if none ends there.
-        """
-        end = file.buffer.seek(0, os.SEEK_END)
-        file.buffer.seek(max(offset - 1, 0))
-        around = file.buffer.read(2)
-        # Of a last row without a newline, that may have come later.
-        if offset > end or (offset < end and not {*around} & {*b"\r\n"}):
-            raise CollectionChanged(
-                f"{self.label} has changed since the job began: the last row done ended at byte {offset}, where none "
-                f"ends in the {end} bytes found; put back the file, or start the job anew"
-            )
-        file.seek(offset)
-
-    def lines_before(self, offset: int) -> int:
-        """Return how many lines end before a byte; only errors need it."""
-        if offset == 0:
-            return 0
-        with self.opened() as file:
-            lines = _Lines(file, self.encoding, 0)
-            return sum(1 for _ in takewhile(lambda _: lines.offset <= offset, lines))
+    def check(self, cursor: Any, proof: Any) -> None:
+        found = self.proof(cursor)
+        if found is None:
+            self.expected = proof  # compared when the rows before the cursor are dropped
+        elif proof is not None and found != proof:
+            raise _changed("the CSV file", cursor)
 
 
 class _Table:
@@ -220,7 +174,7 @@ class _Table:
     def __init__(
         self,
         name: str,
-        source: Source,
+        source: Given,
         *,
         header: Header,
         ragged: bool,
@@ -231,10 +185,11 @@ class _Table:
     ) -> None:
         self.name, self.ragged, self.guard = name, ragged, guard
         self.header = header if isinstance(header, bool) else _distinct(name, header)
-        self.source = _Source(name, source, encoding, guard=guard)
+        self.source = Source(name, source, encoding, guard=guard)
         self.reader: Callable[[Iterable[str]], Any] = lambda lines: csv.reader(lines, dialect, **options)
         self.reader(())  # refuses unknown dialects and options at once
         self.begun = False
+        self.seen = _Seen()
 
     def count(self) -> int | None:
         """Return the number of rows, or None if that would need what cannot be had."""
@@ -251,31 +206,40 @@ class _Table:
     def rows(self, cursor: Any) -> Iterator[tuple[Any, Any]]:
         """Return what yields the rows after *cursor*, each with its own."""
         position, proof = guards.split(self.name, cursor, guard=self.guard)
-        numbers = position if type(position) is tuple and len(position) == 2 else (position,)
+        numbers = position if type(position) is tuple and len(position) in {2, 3} else (position,)
         if position is not None and not all(type(each) is int and each >= 0 for each in numbers):
             raise CursorError(
-                f"{self.name} resumes from None, the index of a row, or (index, byte), found {position!r}"
+                f"{self.name} resumes from None, the index of a row, or (index, byte, check), found {position!r}"
             )
         done = 0 if position is None else numbers[0] + 1
-        return self._rows(done, numbers[-1] if len(numbers) == 2 else None, proof)
+        offset, check = (*numbers, None, None)[1:3]
+        return self._rows(done, offset, check, proof)
 
-    def _rows(self, done: int, offset: int | None, proof: Any) -> Iterator[tuple[Any, Any]]:
+    def _rows(
+        self, done: int, offset: int | None, check: int | None, proof: Any
+    ) -> Iterator[tuple[Any, Any]]:
         self.begun = True
-        source, ragged = self.source, self.ragged
+        source, ragged, by_byte = self.source, self.ragged, self.source.counts_bytes
         with source.opened() as file:
             found = source.digest(file) if self.guard else None
             guards.compare(source.label, proof, found)
             start = 0
-            lines = _Lines(file, source.encoding, 0)
+            lines = Lines(file, source.encoding, 0)
             reader = self.reader(lines)
             try:
                 names = self._names(reader)
+                seed = _check("\x1f".join(names), 0) if names and self.header is True else 0
                 if offset is not None and source.counts_bytes:
                     source.go_to(file, offset)
-                    start, lines = offset, _Lines(file, source.encoding, offset)
+                    if check is not None:
+                        self._compare(done, check, _check(source.line_before(file, offset), seed))
+                    start, lines = offset, Lines(file, source.encoding, offset)
                     reader = self.reader(lines)
-                else:
+                elif done:
                     self._drop(reader, done)
+                    expected = self.seen.expected if check is None else check
+                    if expected is not None:
+                        self._compare(done, expected, _check(lines.line, seed))
                 width = len(names or ())
                 for index, fields in enumerate(filter(None, reader), done):
                     if names is None:
@@ -284,8 +248,13 @@ class _Table:
                         row = dict(zip(names, fields))  # noqa: B905 - checked, and faster
                     else:
                         row = _ragged(names, fields, allowed=ragged)
-                    position = (index, lines.offset) if source.counts_bytes else index
-                    yield row, guards.guarded(position, found) if self.guard else position
+                    position: Any = index
+                    if by_byte:
+                        # As _check(), without the cost of a call; what was decoded strictly has no surrogates.
+                        position = index, lines.offset, crc32(lines.line.encode(), seed)
+                    else:
+                        self.seen.latest = index, lines.line, seed
+                    yield row, guards.guarded(position, found) if found else position
             except (csv.Error, UnicodeDecodeError) as error:
                 line = source.lines_before(start) + reader.line_num
                 coded = isinstance(error, UnicodeDecodeError)  # which is found some lines ahead
@@ -293,6 +262,10 @@ class _Table:
                 raise csv.Error(f"{source.label}, {where} {line}: {error}{way_out}") from error
             if self.guard:
                 guards.compare(source.label, found, source.digest(file))
+
+    def _compare(self, done: int, expected: int, found: int) -> None:
+        if expected != found:
+            raise _changed(self.source.label, done - 1)
 
     def _names(self, reader: Iterator[list[str]]) -> list[str] | None:
         """Return the names of the fields, which may be the first row."""
@@ -312,6 +285,18 @@ class _Table:
             )
 
 
+def _changed(label: str, index: int) -> CollectionChanged:
+    return CollectionChanged(
+        f"{label} has changed since the job stopped: its header or its row {index} is another one; "
+        "put back the file, or start the job anew"
+    )
+
+
+def _check(line: str, seed: int) -> int:
+    """Return what tells the row that ends with a line, under a header, from others."""
+    return crc32(line.encode("utf-8", "surrogatepass"), seed)
+
+
 def _ragged(names: list[str], fields: list[str], *, allowed: bool) -> dict[str | None, Any]:
     width, found = len(names), len(fields)
     if not allowed:
@@ -329,14 +314,3 @@ def _distinct(name: str, header: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise TypeError(f"{name} has a name twice, which a dict cannot hold: {names!r}")
     return names
-
-
-def _counts_bytes(encoding: str) -> bool:
-    """Return whether text that is encoded anew has the bytes that it had: in UTF-8 and in single-byte encodings."""
-    if encoding in {"utf-8", "ascii"}:
-        return True
-    low, high = bytes(range(128)), bytes(range(128, 256))
-    text = high.decode(encoding, "replace")
-    # One that has no high bytes at all is one with escape sequences.
-    single = len(text) == 128 and set(text) != {"\ufffd"}
-    return single and low.decode(encoding, "replace") == low.decode("ascii")

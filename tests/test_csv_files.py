@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import CollectionChanged, CursorError, InlineRun, IterationJob, csv_batches, csv_rows, run
-from harness.stops import Every
+from harness.stops import Count, Every
 from tests.enumerator_cases import OneWay
 
 
@@ -80,10 +80,11 @@ def test_a_path_is_resumed_at_a_byte(tmp_path: Path, encoding: str) -> None:
     found = list(csv_rows(path, cursor=None, header=False, encoding=encoding))
     data = path.read_bytes()
     assert [row for row, _ in found] == [[letter, f"{letter}\n"], ["b", "c"], ["d", "e"]]
-    assert [index for _, (index, _) in found] == [0, 1, 2]
-    assert [data[offset:] for _, (_, offset) in found] == [b"b,c\nd,e", b"d,e", b""]
+    assert [index for _, (index, _, _) in found] == [0, 1, 2]
+    assert [data[offset:] for _, (_, offset, _) in found] == [b"b,c\nd,e", b"d,e", b""]
     first, second = found[0][1], found[1]
-    path.write_bytes(b"\xff" * (first[1] - 1) + data[first[1] - 1 :])
+    last_line = first[1] - 3  # which is compared, with the newline before it
+    path.write_bytes(b"\xff" * last_line + data[last_line:])
     rest = csv_rows(path, cursor=first, header=["x", "y"], encoding=encoding)
     assert next(iter(rest)) == ({"x": "b", "y": "c"}, second[1])
 
@@ -105,7 +106,7 @@ def test_cursors_go_with_both_kinds_of_source(path: Path) -> None:
         assert cursors(file) == [0, 1]
         for cursor in (0, (0, 16)):
             assert rows(file, cursor) == rows(path, cursor) == [{"id": "2", "price": "20"}]
-    assert cursors(path) == [(0, 16), (1, 22)]
+    assert [cursor[:2] for cursor in cursors(path)] == [(0, 16), (1, 22)]
 
 
 @pytest.mark.parametrize(
@@ -197,9 +198,9 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(
             "x",
             {"cursor": -1},
             CursorError,
-            r"resumes from None, the index of a row, or \(index, byte\), found -1",
+            r"resumes from None, the index of a row, or \(index, byte, check\), found -1",
         ),
-        ("x", {"cursor": (1, 2, 3)}, CursorError, "found"),
+        ("x", {"cursor": (1, 2, 3, 4)}, CursorError, "found"),
         ("x", {"cursor": (1, "2")}, CursorError, "found"),
         ("x", {"cursor": True}, CursorError, "found True"),
         (io.TextIOWrapper(OneWay(b"")), {"guard": True}, TypeError, "cannot seek; give the path"),
@@ -223,8 +224,9 @@ def test_batches_need_a_size() -> None:
 def test_the_batch_size_may_change(path: Path) -> None:
     """The cursor of a batch is that of its last row."""
     ((first, cursor),) = list(csv_batches(path, cursor=None, batch_size=1))[:1]
-    assert (first, cursor) == ([{"id": "1", "price": "10"}], (0, 16))
-    assert list(csv_batches(path, cursor=cursor, batch_size=9)) == [([{"id": "2", "price": "20"}], (1, 22))]
+    assert (first, cursor[:2]) == ([{"id": "1", "price": "10"}], (0, 16))
+    ((second, last),) = csv_batches(path, cursor=cursor, batch_size=9)
+    assert (second, last[:2]) == ([{"id": "2", "price": "20"}], (1, 22))
     assert rows(path, cursor) == [{"id": "2", "price": "20"}]
 
 
@@ -307,3 +309,63 @@ def test_a_file_is_closed_however_the_job_ends(path: Path, monkeypatch: pytest.M
             run(Reader, str(path), way == "failed")
     assert opened
     assert all(file.closed for file in opened)
+
+
+TABLE = "id,price,note\n1,10,a\n2,20,b\n3,30,c\n4,40,d\n5,50,e\n"
+CHANGED = {
+    "a row before the cursor is gone": TABLE.replace("1,10,a\n", ""),
+    "the row at the cursor is gone": TABLE.replace("3,30,c\n", ""),
+    "a row came before the cursor": TABLE.replace("2,20", "9,90,z\n2,20"),
+    "the row at the cursor is another one": TABLE.replace("3,30,c", "3,31,c"),
+    "columns are renamed": TABLE.replace("price", "cents"),
+    "columns are swapped": "price,id,note\n10,1,a\n20,2,b\n30,3,c\n40,4,d\n50,5,e\n",
+    "the names of columns are swapped": TABLE.replace("id,price", "price,id"),
+    "rows are sorted otherwise": "id,price,note\n5,50,e\n4,40,d\n2,20,b\n3,30,c\n1,10,a\n",
+}
+FITS = {
+    "nothing": TABLE,
+    "a row came at the end": TABLE + "6,60,f\n",
+    "a row after the cursor is gone": TABLE.replace("4,40,d\n", ""),
+}
+
+
+@pytest.mark.parametrize("text", [*CHANGED.values(), *FITS.values()], ids=[*CHANGED, *FITS])
+@pytest.mark.parametrize("kind", ["path", "open", "utf-16"])
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_file_that_changed_before_the_cursor_stops_the_job(
+    tmp_path: Path, done: list[Any], text: str, kind: str, batch_size: int | None
+) -> None:
+    """A job that resumes after the third row notices a change before it by default, and keeps its progress."""
+    path = tmp_path / "x.csv"
+    encoding = "utf-16" if kind == "utf-16" else "utf-8"
+
+    def source() -> Any:
+        return io.StringIO(path.read_text(encoding)) if kind == "open" else path
+
+    class Read(IterationJob):
+        def build_enumerator(self, *, cursor: Any) -> Any:
+            if batch_size is None:
+                return csv_rows(source(), cursor=cursor, encoding=encoding)
+            return csv_batches(source(), cursor=cursor, batch_size=batch_size, encoding=encoding)
+
+        def each_iteration(self, item: Any) -> None:
+            done.extend(item if isinstance(item, list) else [item])
+
+    path.write_text(TABLE, encoding)
+    inline = InlineRun(Read, stops=[Count(3)])
+    assert inline.execute().outcome == "interrupted"
+    path.write_text(text, encoding)
+    if text in FITS.values():
+        assert inline.drain()[-1].outcome == "completed"
+        assert [row["id"] for row in done] == [line[0] for line in text.splitlines()[1:]]
+        return
+    with pytest.raises(CollectionChanged):
+        inline.drain()
+    path.write_text(TABLE, encoding)
+    assert inline.drain()[-1].outcome == "completed"
+    assert [row["id"] for row in done] == list("12345")
+
+
+def test_cursors_without_a_check_are_still_read(path: Path) -> None:
+    """A job that began with release 0.1 goes on at the byte in its cursor."""
+    assert rows(path, (0, 16)) == [{"id": "2", "price": "20"}]
