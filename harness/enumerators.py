@@ -87,8 +87,8 @@ def as_pair(found: Any) -> tuple[Any, Any]:
 
     :raises JobDefinitionError: if it is no pair; a text of two letters, a set and a dict are none.
     """
-    kinds = str | bytes | bytearray | set | frozenset | Mapping
-    if not isinstance(found, kinds) and isinstance(found, Iterable):
+    unordered = isinstance(found, str | bytes | bytearray | set | frozenset | Mapping)
+    if not unordered and isinstance(found, Iterable):
         pair = tuple(found)
         if len(pair) == 2:
             return pair
