@@ -65,7 +65,6 @@ class Checkpoints:
     _durability: Durability
     _started_at: float
     _runtime_before: float
-    _done_before: int
     _completed_before: list[str]
     _cursor_before: Any
 
@@ -79,11 +78,14 @@ class Checkpoints:
         self.cursor: Any = None
         self.completed: list[str] = []
         self.total: int | None = None
+        self._done_before = 0
         self.item_failed = False
         self.witness: Witness | None = None
         """Proof that the cursor still means the same when the job resumes; that of the enumerator at work."""
         self.holding = False
         """Whether a transaction of the job's is open on purpose, so that no checkpoint counts before its end."""
+        self.commits = False
+        """Whether a commit of this execution will follow, so that the job leaves its work uncommitted."""
         self._saved_at = math.nan
         self._committed: tuple[int, Any] = (0, None)
         self._reason: str | None = None
@@ -121,10 +123,8 @@ class Checkpoints:
         """End a step that ran to its end; the next save says so, and is now where work and cursor go together."""
         self.completed = [*self.completed, step]
         self.step = self.cursor = None
-        if self._durability.transactional and self.job.in_transaction():
-            self.commit(always=True)
-        elif self._durability.transactional:
-            self.save_on_the_way("step")
+        if self._durability.transactional:
+            self.commit_or_save("step")
 
     def attend(self) -> None:
         """Ask the stop sources, then save if that is due: the slow part of a checkpoint.
@@ -167,6 +167,7 @@ class Checkpoints:
 
         :raises Interrupt: always.
         """
+        reason = reason if isinstance(reason, str) else str(reason)  # an author's answer, and it is stored
         self._reason, self.look_at = reason, NOW
         self._emit_interrupted(reason)
         raise Interrupt(reason)
@@ -189,6 +190,16 @@ class Checkpoints:
             self.save(why)
         except Superseded:
             self._give_way()
+
+    def commit_or_save(self, why: str) -> None:
+        """Store the progress, in one commit with what is open in the session where work and cursor go together.
+
+        :raises Interrupt: if another execution has claimed the job since.
+        """
+        if self.transactional and self.job.in_transaction():
+            self.commit(always=True)
+        else:
+            self.save_on_the_way(why)
 
     @contextmanager
     def reaching_store(self, what: str) -> Iterator[None]:
@@ -252,7 +263,10 @@ class Checkpoints:
     def _current_progress(self) -> Progress:
         progress = self.progress
         progress.completed, progress.step, progress.cursor = self.completed, self.step, self.cursor
-        progress.proof = self.witness.proof(self.cursor) if self.witness is not None else None
+        if self.witness is not None:
+            progress.proof = self.witness.proof(self.cursor)
+        elif self.step is None:
+            progress.proof = None
         progress.done, progress.total = self.done, self.total
         progress.attributes = self.job.__dict__["_attributes"]
         progress.runtime_s = self._runtime_before + self._duration

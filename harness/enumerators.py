@@ -6,7 +6,8 @@ back to the same function it yields exactly the items that come after. ``None`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -70,6 +71,9 @@ class Enumerator(Generic[T]):
         del execution
         return self
 
+    def ended_early(self, execution: Execution) -> None:
+        """Note that the job raised ``CompleteEarly``: what is left need not be done."""
+
     @property
     def free_size(self) -> int | None:
         """The size if it is known without asking anybody, else None."""
@@ -96,6 +100,22 @@ def iterating(pairs: Iterable[T]) -> Iterator[Iterator[T]]:
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
+
+
+def as_pair(found: Any) -> tuple[Any, Any]:
+    """Return what an enumerator has yielded as an item and its cursor.
+
+    :raises JobDefinitionError: if it is no pair; a text of two letters, a set and a dict are none.
+    """
+    unordered = isinstance(found, str | bytes | bytearray | set | frozenset | Mapping)
+    if not unordered and isinstance(found, Iterable):
+        pair = tuple(found)
+        if len(pair) == 2:
+            return pair
+    raise JobDefinitionError(
+        f"build_enumerator yielded {reprlib.repr(found)}, which is no pair; yield (item, cursor), with the cursor that "
+        "means: done up to and including this item"
+    )
 
 
 def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumerator[T]:

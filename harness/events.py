@@ -4,38 +4,26 @@
 ...     emit(StepSkipped("17", "Import", step="load"))
 StepSkipped(job_id='17', job='Import', step='load')
 
-Every event but :class:`ItemDone` and :class:`ProgressSaved` is also a line in the log ``harness`` (C34, C35).
-Durations are in seconds.
+Every event but :class:`ItemDone`, :class:`PageRead` and :class:`ProgressSaved` is also a line in the log ``harness``
+(C34, C35). Durations are in seconds.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-logger = logging.getLogger("harness")
+from harness.listeners import Event, ItemDone, PageRead, Subscription, emit, subscribe, subscriptions
 
-
-@dataclass(frozen=True)
-class Event:
-    """Base of all events.
-
-    :ivar job_id: the id of the job in its queue. :ivar job: the name of its class.
-    """
-
-    level: ClassVar[int] = logging.INFO
-    """The level of the log line."""
-
-    job_id: str
-    job: str
-
-    @property
-    def line(self) -> str | None:
-        """The log line, without the job; None if the event is not logged."""
-        return None
+__all__ = [
+    "AllDone", "CheckpointLate", "CollectionDrifted", "CompletedEarly", "CrashNoticed", "Event",
+    "HookFailed", "ItemDone", "ItemFailed", "ItemQuarantined", "JobCompleted", "JobFailed",
+    "JobInterrupted", "JobResumed", "JobStarted", "NothingFound", "NothingToIterate", "PageRead",
+    "ParallelStarted", "ProgressSaved", "ResumeLimitReached", "SaveFailed", "StepCompleted",
+    "StepEvent", "StepFailed", "StepInterrupted", "StepSkipped", "StepStarted", "Subscription",
+    "emit", "subscribe", "subscriptions",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -230,7 +218,7 @@ class ParallelStarted(Event):
 
 @dataclass(frozen=True)
 class AllDone(Event):
-    """The last slice of a parallel run is done; ``on_all_done`` runs."""
+    """The last slice of a parallel run is done; this instance runs ``on_complete``."""
 
     slices: int
 
@@ -317,6 +305,60 @@ class StepFailed(StepEvent):
 
 
 @dataclass(frozen=True)
+class ItemFailed(Event):
+    """``each_iteration`` raised an error.
+
+    :ivar cursor: of the item that failed; the job goes on after the one before it.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    cursor: Any
+    error: Exception
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Error in the item at cursor {self.cursor!r}: {type(self.error).__name__}: {self.error}"
+
+
+@dataclass(frozen=True)
+class HookFailed(Event):
+    """A hook raised after the end of the execution was saved, or in ``on_quarantine``; the end stays as it is.
+
+    :ivar hook: the name of the method. :ivar error: what it raised, or the refusal of a control exception.
+    """
+
+    level: ClassVar[int] = logging.ERROR
+    hook: str
+    error: Exception
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"{self.hook} failed, which changes nothing else: {type(self.error).__name__}: {self.error}"
+
+    @property
+    def traceback_of(self) -> Exception:
+        """The error of the hook."""
+        return self.error
+
+
+@dataclass(frozen=True)
+class NothingFound(Event):
+    """The enumerator of this execution yielded no item.
+
+    :ivar done: items that earlier executions have done.
+    """
+
+    done: int
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return f"Nothing found: the enumerator yielded no item ({self.done} were done before)"
+
+
+@dataclass(frozen=True)
 class NothingToIterate(Event):
     """``build_enumerator`` returned None (I5)."""
 
@@ -324,14 +366,6 @@ class NothingToIterate(Event):
     def line(self) -> str:
         """The log line."""
         return "Nothing to iterate: build_enumerator returned None"
-
-
-@dataclass(frozen=True)
-class ItemDone(Event):
-    """An item is done and the cursor moved; made only while somebody is subscribed to it by name."""
-
-    cursor: Any
-    items: int
 
 
 @dataclass(frozen=True)
@@ -343,58 +377,3 @@ class ProgressSaved(Event):
 
     why: str
     size_bytes: int
-
-
-Subscriber = Callable[[Event], object]
-
-
-class Subscription(AbstractContextManager["Subscription", None]):
-    """A subscription; a context manager that ends it."""
-
-    def __init__(self, subscriber: Subscriber, kinds: tuple[type[Event], ...]) -> None:
-        self.subscriber, self._kinds = subscriber, kinds
-        subscriptions.append(self)
-        if any(issubclass(ItemDone, kind) for kind in kinds):
-            of_items.append(self)
-
-    def wants(self, event: Event) -> bool:
-        """Return whether its subscriber is told."""
-        return isinstance(event, self._kinds) if self._kinds else not isinstance(event, ItemDone)
-
-    def close(self) -> None:
-        """End the subscription; no error if it has ended."""
-        for where in (subscriptions, of_items):
-            if self in where:
-                where.remove(self)
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-subscriptions: list[Subscription] = []
-"""Who is told of anything."""
-of_items: list[Subscription] = []
-"""Who is told of each item; read in the hot loop, so that no event is made for nobody."""
-
-
-def subscribe(subscriber: Subscriber, *kinds: type[Event]) -> Subscription:
-    """Have *subscriber* called with events of this process, in the job's thread; its errors are logged, no more.
-
-    :param kinds: which events; by default all but :class:`ItemDone`, of which there is one an item.
-    """
-    return Subscription(subscriber, kinds)
-
-
-def emit(event: Event) -> None:
-    """Log the event and tell the subscribers."""
-    line = event.line
-    if line is not None and logger.isEnabledFor(event.level):
-        logger.log(event.level, "%s (Job ID: %s) %s", event.job, event.job_id, line)
-    for subscription in tuple(subscriptions):
-        try:
-            if subscription.wants(event):
-                subscription.subscriber(event)
-        except Exception:
-            logger.exception(
-                "the subscriber %r failed on %r; the job goes on", subscription.subscriber, event
-            )

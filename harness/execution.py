@@ -1,25 +1,23 @@
 """One attempt at a job: what it begins with, and the boundary where it ends.
 
-Where progress is written here, and what a death there means; at checkpoints see :mod:`harness.checkpoints`:
+Where progress is written here, and what a death there means; at checkpoints see :mod:`harness.checkpoints`, at the end
+see :mod:`harness.ends`:
 
 * ``claim`` stores the raised epoch before any work. Death after it: the next execution claims again, nothing was
   done. An epoch that never ended tells the next one that its predecessor died.
-* The save at the end of an execution comes before the queue is told. Death between: the queue still believes the job to
-  be running and recovers it, and it goes on from the saved cursor.
-* ``completed`` is saved before the queue is told, and kept. Death between: the job runs once more, sees that
-  it is completed, and does nothing.
+* A death that is noticed is saved at once, before any work. Death after it: the next execution knows of both.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness import events, overrides
-from harness.checkpoints import Checkpoints
 from harness.cursor import freeze
+from harness.ends import Ended, Ends, described
 from harness.errors import (
-    CancelJob,
     CompleteEarly,
     CorruptProgress,
     CrashLimit,
@@ -27,33 +25,19 @@ from harness.errors import (
     Interrupt,
     InterruptSwallowed,
     ProgressUnavailable,
-    ResumeLimit,
-    RetryLater,
     Superseded,
     UsageError,
 )
 from harness.job import Job
-from harness.stops import CANCEL, PAUSE, Control
+from harness.listeners import at_work
+from harness.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.durability import Durability
-    from harness.progress import Progress, State, StopSource, Store
+    from harness.progress import StopSource, Store
     from harness.stops import Clock
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How an execution ended, where it did not raise.
-
-    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: once somebody says so;
-        ``superseded``: leave it alone.
-    """
-
-    outcome: Literal["completed", "interrupted", "paused", "cancelled", "superseded"]
-    reason: str | None = None
-    delay: float = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +70,7 @@ class Family:
     spawn: Callable[[int], object]
 
 
-class Execution(Checkpoints):
+class Execution(Ends):
     """One attempt at a job.
 
     :param job_class: the job; it is made anew for each execution.
@@ -120,10 +104,12 @@ class Execution(Checkpoints):
         self.job_id = job_id
         self.clock = clock or asked.clock
         self.portion, self.family = portion or Portion(), family
-        self.completes = True
+        self.completes = family is None or family.instance is None
         """Whether the end of this execution is the end of the job, and not only of one instance's part."""
         self.store, self.args, self.kwargs = asked.store or store, tuple(args), dict(kwargs or {})
         self._durability = asked.durability or durability or job_class.durability
+        self.progress = Progress(job_id)  # until it is claimed
+        self._started_at = self.clock()
         self._sources: list[StopSource] = [*asked.stops, *stops]
         if job_class.should_stop is not Job.should_stop:
             self._sources.append(lambda _: self.job.should_stop())
@@ -137,46 +123,68 @@ class Execution(Checkpoints):
         :raises Exception: what the job raised, if it is not resumed; its progress was saved.
         """
         try:
-            return self._run()
+            with at_work(self.job_id, self._name, self.clock):
+                return self._run()
         except Superseded:  # at a save of the boundary's own: the job belongs to another execution now
             return Ended("superseded")
 
     def _run(self) -> Ended:
-        self._claim()
+        try:
+            self._claim()
+        except ProgressUnavailable:
+            raise
+        except HarnessError as error:  # what is stored cannot be used, and stays as it is: no end to save
+            self._tell_failure(error)
+            self.run_hook("on_error", error)
+            raise
         if self.progress.state == "completed":
             return Ended("completed")
         if self.progress.state == "cancelled":
             return Ended("cancelled")
         self._attach()
         try:
+            return self._attempt()
+        except (Superseded, ProgressUnavailable):
+            raise  # nothing can be saved: to the next execution this one is as good as dead
+        except Exception as error:
+            if not self._end_saved:
+                self._failed(error)
+            raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not self._end_saved:
+                self._left(error)
+            raise
+        finally:
+            self._detach()
+
+    def _attempt(self) -> Ended:
+        """Do the work and end, or raise what has to be saved as a failure."""
+        interrupt: Interrupt | None = None
+        failure: Exception | None = None
+        try:
             crashed = self._notice_crash()
             self._obey_before_work()
             if crashed:
                 self._limit_crashes()
             self._work()
-        except Interrupt as interrupt:
-            return self._interrupted(interrupt)
-        except ProgressUnavailable:
-            raise  # nothing can be saved: to the next execution this one is as good as dead
-        except HarnessError as error:
-            self._failed(error)
+            self._save_completion()
+        except Interrupt as raised:
+            interrupt = raised
+        except HarnessError:
             raise
         except Exception as error:
-            if self._resumes(error):
-                return self._resumed_after(error)
-            self._failed(error)
-            raise
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._settle()
-            self._end("failed", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            self._detach()
-        return self._completed()
+            if not self._resumes(error):
+                raise
+            failure = error
+        # Not in the handlers: what a hook raises would show what it has nothing to do with.
+        if interrupt is not None:
+            return self._interrupted(interrupt)
+        return self._completed() if failure is None else self._resumed_after(failure)
 
     def _work(self) -> None:
         try:
             self._begin()
+            self.commits = self.transactional
             self.job.run_pattern(self.args, self.kwargs)
         except CompleteEarly as early:
             events.emit(events.CompletedEarly(self.job_id, self._name, early.reason, self.description))
@@ -185,13 +193,19 @@ class Execution(Checkpoints):
                 f"{self._name} was interrupted ({self._reason}) but caught it and went on; "
                 "catch Exception instead of BaseException, or raise it again"
             )
-        self.job.on_shutdown()
-        if not self.completes:
-            return
-        if type(self.job).on_complete is not Job.on_complete:
-            # Whoever was superseded must not complete the job once more, and a death in on_complete repeats only that.
-            self.save_on_the_way("all done")
-        self.job.on_complete()
+        if (self.completes or self.progress.all_done) and type(self.job).on_complete is not Job.on_complete:
+            self._run_on_complete()
+
+    def _run_on_complete(self) -> None:
+        """Run ``on_complete``, which belongs to the work: the job is completed once it has returned."""
+        if not self.progress.all_done:
+            # Whoever was superseded must not complete the job once more. See harness.ends for what a crash means.
+            self.progress.all_done = True
+            self.commit_or_save("all done")
+        self._run_on_shutdown()
+        self.commits = self.transactional
+        with suppress(CompleteEarly):  # nothing is left that it could leave out
+            self.job.on_complete()
 
     def careful(self) -> None:
         """Save after every item in this execution: the next death then tells which item it was."""
@@ -202,7 +216,7 @@ class Execution(Checkpoints):
         """Count a failure of the item after the cursor; the execution then ends and is resumed."""
         progress = self.progress
         progress.failures = 1 if self.advanced else progress.failures + 1
-        progress.failure = f"{type(error).__name__}: {error}"
+        progress.failure = described(error)
         self.item_failed = True
 
     def _obey_before_work(self) -> None:
@@ -218,21 +232,21 @@ class Execution(Checkpoints):
             self.progress = progress = self.store.claim(self.job_id)
         path = type(self.job).path()
         if progress.job and progress.job != path:
+            if progress.ended == progress.epoch - 1:  # the claim alone is no crash
+                progress.ended = progress.epoch
+                self.store.save(progress)
             raise CorruptProgress(
                 f"the progress of job {self.job_id} belongs to {progress.job}, found {path}; it was left as it is"
             )
         progress.job = path
         self._started_at = self._saved_at = self.clock()
+        self._done_before = progress.done
         self._take_position(progress)
         self._completed_before, self._cursor_before = list(progress.completed), progress.cursor
-        self._done_before, self.total = progress.done, progress.total
+        self.total = progress.total
         self._runtime_before = progress.runtime_s
         self._committed = (0, progress.cursor)
         self._next_items()
-
-    def _take_position(self, progress: Progress) -> None:
-        self.completed, self.step, self.cursor = list(progress.completed), progress.step, progress.cursor
-        self.job.__dict__["_attributes"] = dict(progress.attributes)
 
     def _notice_crash(self) -> bool:
         """Count the death of the execution before this one, if it never ended, and return whether it did so.
@@ -270,7 +284,11 @@ class Execution(Checkpoints):
         if not progress.begun:
             events.emit(events.JobStarted(self.job_id, self._name))
             if self.family is None or self.family.instance is None:  # else it ran before the instances
-                self.job.on_start()
+                try:
+                    self.job.on_start()
+                except CompleteEarly:
+                    progress.begun = True
+                    raise
             progress.begun = True
             return
         if progress.started:
@@ -278,87 +296,7 @@ class Execution(Checkpoints):
         events.emit(events.JobResumed(self.job_id, self._name, progress.description, progress.resumptions))
         self.job.on_resume()
 
-    def _completed(self) -> Ended:
-        self.step, self.cursor = None, None
-        self._end("completed", None)
-        progress = self.progress
-        events.emit(
-            events.JobCompleted(self.job_id, self._name, progress.done, progress.epoch, progress.runtime_s)
-        )
-        return Ended("completed")
-
-    def _interrupted(self, interrupt: Interrupt) -> Ended:
-        if self._superseded:
-            return Ended("superseded")
-        self._settle()
-        reason = interrupt.reason
-        if self._reason is None:  # not a stop source's doing, but the job's own
-            self._emit_interrupted(reason)
-        cancelled = self._reason is CANCEL or isinstance(interrupt, CancelJob)
-        if not (cancelled or isinstance(self._reason, Control)):
-            self._check_limit()
-        self.progress.interruptions += 1
-        self.job.on_shutdown()
-        if cancelled:
-            self.job.on_cancel()
-            self._end("cancelled", reason)
-            return Ended("cancelled", reason)
-        if self._reason is PAUSE:
-            self._end("paused", reason)
-            return Ended("paused", reason)
-        self._end("interrupted", reason)
-        delay = interrupt.delay if isinstance(interrupt, RetryLater) else self.job.resume_delay
-        return Ended("interrupted", reason, delay)
-
-    def _resumed_after(self, error: Exception) -> Ended:
-        self._settle()
-        reason = f"{type(error).__name__}: {error}"
-        self._check_limit()
-        self.progress.errors += 1
-        self.job.on_error(error)
-        self._end("interrupted", reason)
-        self._emit_interrupted(reason)
-        return Ended("interrupted", reason, self.job.resume_delay)
-
     def _resumes(self, error: Exception) -> bool:
         """Return whether an error is an interruption: after progress (C27), of an item, or of a connection cut off."""
         cut_off = getattr(error, "connection_invalidated", False) is True  # what SQLAlchemy says of it
         return self.item_failed or cut_off or (self.advanced and self.job.resume_errors_after_advancing)
-
-    def _check_limit(self) -> None:
-        limit = self.job.max_resumptions
-        if limit is not None and self.progress.resumptions >= limit:
-            events.emit(events.ResumeLimitReached(self.job_id, self._name, limit))
-            error = ResumeLimit(f"{self._name} was resumed a maximum of {limit} times; raise max_resumptions")
-            self._failed(error)
-            raise error
-
-    def _failed(self, error: Exception) -> None:
-        self._settle()
-        self.progress.errors += 1
-        if not isinstance(error, HarnessError):
-            self.job.on_error(error)
-        self._end("failed", f"{type(error).__name__}: {error}")
-        events.emit(events.JobFailed(self.job_id, self._name, error, self.description, self._duration))
-
-    def _settle(self) -> None:
-        """Where work and cursor are committed together, go by what the database has.
-
-        What was done since the latest commit was rolled back. And if the answer to a commit was lost, only the
-        database knows whether it happened.
-
-        :raises Superseded: if another execution has claimed the job since.
-        """
-        if not self.transactional:
-            return
-        with self.reaching_store("read"):
-            stored = self.store.load(self.job_id)
-        if stored is None or stored.epoch != self.progress.epoch:
-            raise Superseded
-        self._take_position(stored)
-        self.items = stored.done - self._done_before
-
-    def _end(self, state: State, reason: str | None) -> None:
-        self.progress.state, self.progress.reason = state, reason
-        self.progress.ended = self.progress.epoch
-        self.save(state)

@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness import stops
 from harness.errors import NothingInterrupted, UsageError
+from harness.job import Job
 from harness.overrides import Overrides, overriding
 
 if TYPE_CHECKING:
+    from harness.progress import Position
     from harness.stops import Clock, Trigger
 
 HALF = "progress:50%"
@@ -91,37 +93,53 @@ def parse(name: str) -> Interruption:
 
 
 @contextmanager
-def interrupt_during_step(step: str, *, cursor: Any = ..., reason: str | None = None) -> Iterator[None]:
-    """Interrupt jobs of this process once, in a step, when its cursor equals *cursor* (C36).
+def interrupt_during_step(
+    step: str, *, cursor: Any = ..., reason: str | None = None, job: type[Job] | None = None
+) -> Iterator[None]:
+    """Interrupt a job of this process once, in a step, when its cursor equals *cursor* (C36).
 
     Cursors are compared as real values, so a date matches a date (C37). By default any cursor does.
 
+    :param reason: the reason of the interruption; by default the name of the trigger.
+    :param job: the class of the job, or a base of it; by default the first job that comes to that step.
     :raises NothingInterrupted: at the end of the block, if nothing was.
     """
     trigger = stops.AtStep(step, cursor)
-    with _interrupting(
-        trigger, reason, f"in step {step!r}" + ("" if cursor is ... else f" at cursor {cursor!r}")
-    ):
+    where = f"in step {step!r}" + ("" if cursor is ... else f" at cursor {cursor!r}")
+    with _interrupting(trigger, reason, where, job):
         yield
 
 
 @contextmanager
-def interrupt_after_step(step: str, *, reason: str | None = None) -> Iterator[None]:
-    """Interrupt jobs of this process once, between a step and the next (C36).
+def interrupt_after_step(
+    step: str, *, reason: str | None = None, job: type[Job] | None = None
+) -> Iterator[None]:
+    """Interrupt a job of this process once, between a step and the next (C36).
 
+    :param reason: the reason of the interruption; by default the name of the trigger.
+    :param job: the class of the job, or a base of it; by default the first job that comes there.
     :raises NothingInterrupted: at the end of the block, if nothing was, as after the last step.
     """
-    with _interrupting(stops.AfterStep(step), reason, f"after step {step!r}"):
+    with _interrupting(stops.AfterStep(step), reason, f"after step {step!r}", job):
         yield
 
 
 @contextmanager
-def _interrupting(trigger: Trigger, reason: str | None, where: str) -> Iterator[None]:
+def _interrupting(trigger: Trigger, reason: str | None, where: str, job: type[Job] | None) -> Iterator[None]:
+    if job is not None and not (isinstance(job, type) and issubclass(job, Job)):
+        raise UsageError(
+            f"job= takes a ContinuableJob or an IterationJob, got {job!r}; leave it out for any job"
+        )
     trigger.reason = reason or trigger.reason
-    with overriding(Overrides(stops=(trigger,))):
+
+    def of_job(at: Position) -> str | None:
+        return trigger(at) if job is None or isinstance(at.job, job) else None
+
+    with overriding(Overrides(stops=(of_job,))):
         yield
     if not trigger.fired:
-        raise NothingInterrupted(f"no job was interrupted {where}: none had a checkpoint there")
+        kind = "job" if job is None else job.__name__
+        raise NothingInterrupted(f"no {kind} was interrupted {where}: none had a checkpoint there")
 
 
 def _signal(name: str, rest: str) -> Interruption:

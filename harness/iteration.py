@@ -13,15 +13,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import events
 from harness.cursor import ATOMIC, freeze
-from harness.enumerators import Enumerator, iterating
-from harness.errors import CompleteEarly, HarnessError, JobDefinitionError, QuarantineFull, UsageError
+from harness.enumerators import Enumerator, as_pair, iterating
+from harness.errors import (
+    CancelJob,
+    CompleteEarly,
+    HarnessError,
+    Interrupt,
+    JobDefinitionError,
+    QuarantineFull,
+    RetryLater,
+    UsageError,
+)
 from harness.job import Job
+from harness.listeners import of_items
 from harness.progress import Quarantined
 
 if TYPE_CHECKING:
@@ -41,7 +51,8 @@ class IterationJob(Job, abstract=True):
 
     build_enumerator: Callable[..., Iterable[tuple[Any, Any]] | None]
     """Define it as ``build_enumerator(self, …, *, cursor)``, with the job's arguments: return what comes after *cursor*
-    as pairs ``(item, cursor)``, or None if there is nothing to do. Called once in every execution."""
+    as pairs ``(item, cursor)``. None means that nothing is left: all hooks run, as for an empty list, for earlier
+    executions may have done items. Called once in every execution that has work to do."""
 
     each_iteration: Callable[..., object]
     """Define it as ``each_iteration(self, item, …)``, with the job's arguments: do the work on one item."""
@@ -55,29 +66,35 @@ class IterationJob(Job, abstract=True):
     max_quarantined: ClassVar[int] = 100
     """How many items may be set aside; with more, the job fails."""
 
-    def on_quarantine(self, item: Any, error: str) -> None:
-        """Run when an item was set aside; what is kept of it is its cursor, in ``Progress.quarantined``."""
+    _in_item = False
+    """Whether an item was left by an exception."""
 
-    def on_all_done(self) -> None:
-        """Run once for a parallel run, by the instance that does the last slice, after it (I32)."""
+    def on_quarantine(self, item: Any, error: str) -> None:
+        """Run when an item was set aside; what is kept of it is its cursor, in ``Progress.quarantined``.
+
+        That is saved before. An error here becomes a ``HookFailed`` event and the job goes on; ``CompleteEarly``,
+        ``CancelJob`` and ``RetryLater`` do what they say. A crash here leaves it out: it runs at most once for an item.
+        """
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         """Do the work on an item in a transaction of ``self.session``, in whichever durability the job runs.
 
         ``with self.transaction() as session:`` commits when the block ends; under ``with_transaction()`` the commit
-        waits for the cursor.
+        waits for the cursor. In hooks, which have none, it commits when the block ends; in ``on_complete`` the commit
+        waits for ``completed``.
         """
         session = self.session  # type: ignore[attr-defined]  # the author's
         yield session
         # Died before: nothing happened. Died after, or the answer is lost: it happened, and the item comes again.
-        if not self.execution.transactional:
+        if not self.execution.commits:
             session.commit()
 
     def around_iterate(self) -> AbstractContextManager[Any]:
         """Return a context manager around the work of each execution, ``build_enumerator`` included.
 
-        The place for what lives as long as an execution: a session, a connection.
+        The place for what lives as long as an execution: a session, a connection. What it suppresses
+        goes on all the same: the items after an error are not done.
         """
         return nullcontext()
 
@@ -115,9 +132,24 @@ class IterationJob(Job, abstract=True):
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""
+        raised: BaseException | None = None
+        with self.around_iterate():
+            try:
+                # If all is done, on_complete alone is left, and may need what around_iterate sets up.
+                if not self.execution.progress.all_done:
+                    self._run_within(args, kwargs)
+            except BaseException as error:
+                raised = error
+                raise
+        if raised is not None:  # around_iterate suppressed it, but what comes after it is not done
+            raise raised
+        self.execution.completed = [STEP]
+
+    def _run_within(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         execution = self.execution
         start = execution.portion.after if execution.step is None else execution.cursor
-        with self.around_iterate():
+        found: Any = None
+        try:
             found = self.build_enumerator(*args, cursor=freeze(start), **kwargs)
             enumerator = None if found is None else self._enumerator(found).within(execution)
             if enumerator is None:
@@ -129,17 +161,25 @@ class IterationJob(Job, abstract=True):
                 enumerator.witness.check(start, execution.progress.proof)
             execution.witness = enumerator.witness
             self._note_drift(enumerator)
-            try:
-                self._run_enumerator(enumerator, args, kwargs)
-            except CompleteEarly:
-                if execution.transactional:
-                    execution.commit(
-                        always=True
-                    )  # what is done stays done; leaving around_iterate would roll it back
-                raise
-            if execution.transactional:
-                execution.commit()
-        execution.completed = [STEP]
+            self._run_enumerator(enumerator, args, kwargs)
+        except Interrupt as control:
+            self._keep_what_is_done(control)
+            if isinstance(control, CompleteEarly) and isinstance(found, Enumerator):
+                found.ended_early(execution)
+            raise
+        if execution.transactional:
+            execution.commit()
+
+    def _keep_what_is_done(self, control: Interrupt) -> None:
+        """Commit the items that are done, where leaving ``around_iterate`` would roll them back.
+
+        What an item in progress has left behind is not committed, unless it says that the job is complete.
+        """
+        execution = self.execution
+        if execution.transactional and isinstance(control, CompleteEarly):
+            execution.commit(always=True)
+        elif execution.transactional and isinstance(control, RetryLater | CancelJob) and not self._in_item:
+            execution.commit()
 
     def _note_drift(self, enumerator: Enumerator[Any]) -> None:
         execution = self.execution
@@ -156,6 +196,7 @@ class IterationJob(Job, abstract=True):
         self, enumerator: Enumerator[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         execution, limit = self.execution, self.execution.portion.limit
+        before = execution.items, execution.cursor
         with iterating(enumerator) as pairs:
             if self.quarantine and execution.progress.failures:
                 execution.careful()
@@ -163,6 +204,13 @@ class IterationJob(Job, abstract=True):
                     self._set_aside(pairs)
             wanted = pairs if limit is None else self._first(pairs, limit)
             self._iterate(wanted, args, kwargs, batched=enumerator.batched)
+        if (execution.items, execution.cursor) == before and limit is None and not self._starts_instances:
+            events.emit(events.NothingFound(execution.job_id, type(self).__name__, execution.done))
+
+    @property
+    def _starts_instances(self) -> bool:
+        family = self.execution.family
+        return not self.execution.completes and family is not None and family.instance is None
 
     def _iterate(
         self,
@@ -173,17 +221,17 @@ class IterationJob(Job, abstract=True):
         batched: bool,
     ) -> None:
         execution, clock, each, listeners = (
-            self.execution, self.execution.clock, self.each_iteration, events.of_items,
+            self.execution, self.execution.clock, self.each_iteration, of_items,
         )  # fmt: skip
-        for item, cursor in pairs:
+        for pair in pairs:
+            item, cursor = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
             # Frozen before the work: a cursor that cannot be stored is refused while nothing is done yet, and
             # one that the enumerator goes on changing stays as it was.
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
                 each(item, *args, **kwargs)
-            except Exception as error:
-                if self.quarantine and not isinstance(error, HarnessError):
-                    execution.fail_item(error)
+            except BaseException as error:
+                self._note_failure(error, position)
                 raise
             execution.cursor = position
             execution.items += len(item) if batched else 1
@@ -192,6 +240,13 @@ class IterationJob(Job, abstract=True):
                 events.emit(events.ItemDone(execution.job_id, name, position, execution.items))
             if execution.items >= execution.items_at or clock() >= execution.look_at:
                 execution.attend()
+
+    def _note_failure(self, error: BaseException, cursor: Any) -> None:
+        self._in_item = True
+        if isinstance(error, Exception):
+            events.emit(events.ItemFailed(self.execution.job_id, type(self).__name__, cursor, error))
+            if self.quarantine and not isinstance(error, HarnessError):
+                self.execution.fail_item(error)
 
     def _first(self, pairs: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
         while self.execution.done < limit:  # asked before the next is produced
@@ -219,15 +274,16 @@ class IterationJob(Job, abstract=True):
         aside = Quarantined(freeze(cursor), progress.failures, progress.failure or "")
         progress.quarantined.append(aside)
         execution.cursor = aside.cursor
+        # Died after it, before or in on_quarantine: that is left out for this item, and the job goes on after it.
         execution.save_on_the_way("quarantine")
         name = type(self).__name__
         events.emit(events.ItemQuarantined(execution.job_id, name, aside.cursor, aside.failures, aside.error))
-        self.on_quarantine(item, aside.error)
+        execution.run_hook("on_quarantine", item, aside.error, at_work=True)
 
     def _enumerator(self, found: Any) -> Enumerator[Any]:
         if isinstance(found, Enumerator):
             return found
-        if isinstance(found, Iterable) and not isinstance(found, str | bytes):
+        if isinstance(found, Iterable) and not isinstance(found, str | bytes | set | frozenset | Mapping):
             if isinstance(found, Generator) and inspect.getgeneratorstate(found) != inspect.GEN_CREATED:
                 raise JobDefinitionError(
                     f"{type(self).__name__}.build_enumerator returned a generator that has been read before, so that "
@@ -235,8 +291,8 @@ class IterationJob(Job, abstract=True):
                 )
             return Enumerator(found)
         raise JobDefinitionError(
-            f"{type(self).__name__}.build_enumerator must return an iterable of (item, cursor) pairs or None, "
-            f"found {type(found).__name__}"
+            f"{type(self).__name__}.build_enumerator returned {type(found).__name__}; return an iterable of "
+            "(item, cursor) pairs in an order that does not change, such as items(…), records(…) or a list, or None"
         )
 
 

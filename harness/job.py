@@ -127,23 +127,40 @@ class Job:
         """Return the dotted name under which a worker finds this class: ``module:qualname``."""
         return f"{cls.__module__}:{cls.__qualname__}"
 
+    # on_start, on_resume and on_complete belong to the work. What they raise is an error of the execution, and
+    # CompleteEarly, CancelJob and RetryLater do what they say.
+
     def on_start(self) -> None:
-        """Run before the first item or step; again only if nothing was saved of the execution before."""
+        """Run before the first item or step; again if it raised, or if nothing was saved of the execution before."""
 
     def on_resume(self) -> None:
         """Run at the start of every later execution."""
 
-    def on_shutdown(self) -> None:
-        """Run after every execution that did not raise, before the job is enqueued again (I14)."""
-
     def on_complete(self) -> None:
-        """Run when all is done; an error here fails the execution, and the next one runs only this again."""
+        """Run when all is done, as the last part of the work: the job is completed once this has returned.
+
+        That all is done is saved before. So after an error, a crash or ``RetryLater`` here the next execution repeats
+        no item and no step: it runs ``on_resume``, enters and leaves ``around_iterate`` (or runs ``perform`` with all
+        steps skipped), and runs this again. It runs at least once, so let it bear repetition.
+        """
+
+    # The hooks below run after the end of an execution was saved. Nothing that they raise changes how it ended: an
+    # error, or a control exception such as RetryLater, becomes a HookFailed event with its traceback in the log.
+    # Their changes of attributes are kept if they return. A crash before or in them leaves them out: they run at most
+    # once. SystemExit and KeyboardInterrupt pass.
+
+    def on_shutdown(self) -> None:
+        """Run after every execution that did not raise, before ``on_complete`` and before the queue is told (I14)."""
 
     def on_cancel(self) -> None:
         """Run when the job was cancelled, in place of ``on_complete`` (S4)."""
 
     def on_error(self, error: Exception) -> None:
-        """Run when an execution ends with an error, resumed or not."""
+        """Run when an execution ends with an error, resumed or not, those of this package included.
+
+        At ``max_resumptions`` it runs twice: for the error that is not resumed any more, and for ``ResumeLimit``. It
+        does not run while progress cannot be reached (``ProgressUnavailable``): such an execution has no end to save.
+        """
 
     def should_stop(self) -> bool | str | None:
         """Return True or a reason to stop here; asked at every checkpoint, if overridden (I8)."""

@@ -54,6 +54,7 @@ from harness import guards
 from harness.enumerators import Enumerator
 from harness.errors import CursorError, JobDefinitionError
 from harness.keys import Column, key_of
+from harness.listeners import watch_page
 
 _Session: TypeAlias = Session | scoped_session[Any]
 _Values: TypeAlias = tuple[Any, ...] | None
@@ -269,8 +270,10 @@ class _Keyset:
         """Yield the items and the cursors of one page after the other."""
         more = True
         while more:
+            page_read = watch_page()
             with _reading(self.session):
                 items, cursors = self._read(after)
+            page_read(len(items))
             if not items:
                 return
             after, more = self.parse(cursors[-1]), len(items) == self.batch_size
@@ -282,9 +285,11 @@ class _Keyset:
         """Yield the select, the last cursor and the number of rows of one page after the other."""
         more = True
         while more:
+            page_read = watch_page()
             with _reading(self.session):
                 last = self._last(self._restrict(self.first_page, after, after=True))
                 row = self.session.execute(last).one_or_none()
+            page_read(0 if row is None else row[-1])
             if row is None:
                 return
             (cursor,) = self._cursors([[value] for value in row[:-1]])

@@ -126,6 +126,17 @@ class Division:
         if all(self.done) and self.last is None:
             self.last = instance
 
+    def leave(self, instance: int) -> None:
+        """Note that the instance does no more, and that what it leaves need not be done.
+
+        The others go on with what is free; if there are none, that need not be done either.
+        """
+        self.active = [each for each in self.active if each != instance]
+        for index, owner in enumerate(self.owners):
+            if owner == instance or (owner is None and not self.active):
+                self.owners[index] = instance
+                self.finish(index, instance)
+
     def resize(self, wanted: int) -> list[int]:
         """Have so many instances from now on; return the numbers of those to start."""
         self.wanted = wanted
@@ -179,6 +190,26 @@ class Parallel(Enumerator[Any]):
             return Enumerator(())
         return Enumerator(self._shared(execution, family.id, family.instance), batched=self.batched)
 
+    def ended_early(self, execution: Execution) -> None:
+        """Leave the run; ``on_complete`` runs in this instance if it was the last.
+
+        Death after it: the instance takes what is free by then, if it is not the last.
+        """
+        family = execution.family
+        if family is None or family.instance is None:
+            return
+        number = family.instance
+        Division.change(execution.store, family.id, lambda division: division.leave(number))
+        self._note_end(execution, family.id, number)
+
+    def _note_end(self, execution: Execution, family: str, instance: int) -> None:
+        division = Division.read(execution.store, family)
+        assert division is not None  # noqa: S101 - it was changed just now
+        execution.completes = division.last == instance
+        if execution.completes:
+            name = type(execution.job).__name__
+            events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
+
     def _start(self, execution: Execution, family: Family) -> None:
         """Make the record, then start the instances.
 
@@ -227,18 +258,18 @@ class Parallel(Enumerator[Any]):
             if index is None:
                 break
             inner = position["cursor"] if position["slice"] == index else None
-            with iterating(
-                self._open(cursors.decode(division.slices[index]), inner, len(division.slices))
-            ) as pairs:
+            opened = self._open(cursors.decode(division.slices[index]), inner, len(division.slices))
+            if inner is None:
+                # The total of the slices taken by now. Where a slice is resumed, it is counted already.
+                size = opened.size if isinstance(opened, Enumerator) else None
+                execution.total = None if size is None else execution.done + size
+            with iterating(opened) as pairs:
                 for item, cursor in pairs:
                     yield item, {"slice": index, "cursor": cursor, "run": division.run}
             if execution.transactional:
                 execution.commit()  # the slice is not done before its items are
             Division.change(store, family, partial(Division.finish, index=index, instance=instance))
-        execution.completes = division.last == instance
-        if execution.completes:
-            name = type(execution.job).__name__
-            events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
+        self._note_end(execution, family, instance)
 
 
 def parallel(
@@ -284,15 +315,15 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
             (0, 0, None)
         ]
 
-    def open_slice(described: tuple[Any, ...], inner: Any, _slices: int) -> Iterator[tuple[T, int]]:
+    def open_slice(described: tuple[Any, ...], inner: Any, _slices: int) -> Enumerator[T]:
         start, stop, *proof = described
         if len(sequence) < stop or (any(proof) and proof_of(sequence[start:stop]) != proof[0]):
             raise CollectionChanged(
                 f"the sequence of parallel_items() has changed since the run began: the items {start} to {stop - 1} "
                 "are others; put back what was there, or start the job anew"
             )
-        for index in range(start if inner is None else inner + 1, stop):
-            yield sequence[index], index
+        left = range(start if inner is None else inner + 1, stop)
+        return Enumerator(lambda: ((sequence[index], index) for index in left), size=stop - start)
 
     return Parallel(plan, open_slice, instances=instances, cursor=cursor)
 

@@ -74,6 +74,7 @@ class Progress:
     :ivar done: items done in all executions. :ivar total: of how many, if known.
     :ivar resumptions: executions that continued earlier progress.
     :ivar interruptions: executions that ended at a checkpoint. :ivar errors: executions that ended with an error.
+    :ivar all_done: whether all work is done and only ``on_complete`` is left.
     :ivar ended: epoch of the latest execution that ended in order; one between it and ``epoch`` has died.
     :ivar crashes: how many died. :ivar crashes_in_a_row: since an item was done.
     :ivar failures: how often the item after the cursor has failed, in a row. :ivar failure: with what, the last time.
@@ -98,6 +99,7 @@ class Progress:
     resumptions: int = 0
     interruptions: int = 0
     errors: int = 0
+    all_done: bool = False
     ended: int = 0
     crashes: int = 0
     crashes_in_a_row: int = 0
@@ -277,6 +279,11 @@ class TransactionalStore(Store, Protocol):
 
 class Position(Protocol):
     """What a stop source may look at: where the execution is at this checkpoint."""
+
+    @property
+    def job(self) -> Any:
+        """The job object; ``isinstance(at.job, Import)`` tells jobs apart. None for a function without checkpoints."""
+        ...
 
     @property
     def job_id(self) -> str:

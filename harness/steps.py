@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from harness import events
 from harness.cursor import ATOMIC, freeze, successor
-from harness.errors import Interrupt, InvalidStep, JobDefinitionError, UsageError
+from harness.errors import CompleteEarly, Interrupt, InvalidStep, JobDefinitionError, UsageError
 from harness.job import Job
 
 if TYPE_CHECKING:
@@ -242,9 +242,16 @@ class ContinuableJob(Job, abstract=True):
         self._before = list(execution.completed)
         self.perform(*args, **kwargs)
         self._refuse_pending()
+        if execution.progress.all_done:
+            return
         if self._resume_at is not None:
             raise InvalidStep(
                 f"perform ended without step {self._resume_at!r}, which is in progress {execution.description}"
+            )
+        if execution.step is not None:
+            raise InvalidStep(
+                f"perform ended while step {execution.step!r} was in progress: it raised, and perform caught that; "
+                "let it pass, or catch it inside the step"
             )
         if len(self._encountered) < len(self._before):
             missing = self._before[len(self._encountered)]
@@ -263,6 +270,9 @@ class ContinuableJob(Job, abstract=True):
 
     def _run_step(self, name: Any, function: StepFunction | None, start: Any, *, isolated: bool) -> None:
         execution = self.execution
+        if execution.progress.all_done and isinstance(name, str):  # on_complete alone is left
+            events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
+            return
         self._validate(name)
         assert function is not None  # noqa: S101 - only a str that names something gets here
         takes_step = _takes_step(name, function)
@@ -276,7 +286,14 @@ class ContinuableJob(Job, abstract=True):
             execution.enter(name, start)
         step = Step(name, execution, resumed=resumed)
         with self._observed(step):
-            function(step) if takes_step else function()
+            try:
+                function(step) if takes_step else function()
+            except CompleteEarly:
+                if execution.transactional and self.in_transaction():
+                    execution.commit(
+                        always=True
+                    )  # the step does not come again, so it must not be rolled back
+                raise
         execution.complete(name)
 
     def _checkpoint_between(self, *, isolated: bool) -> None:

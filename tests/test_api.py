@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import harness
+from harness import events
 
 
 def test_exactly_the_public_names_are_exported() -> None:
@@ -16,6 +17,17 @@ def test_exactly_the_public_names_are_exported() -> None:
         name for name, value in vars(harness).items() if not name.startswith("_") and not _is_module(value)
     }
     assert sorted(harness.__all__) == sorted(public)
+
+
+def test_all_kinds_of_events_are_exported() -> None:
+    """``events.__all__`` names every event of the module."""
+    kinds = {
+        name
+        for name, value in vars(events).items()
+        if isinstance(value, type) and issubclass(value, events.Event)
+    }
+    assert kinds <= set(events.__all__)
+    assert all(hasattr(events, name) for name in events.__all__)
 
 
 def _is_module(value: object) -> bool:

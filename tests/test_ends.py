@@ -21,7 +21,7 @@ from harness import (
     every,
     run,
 )
-from harness.execution import Ended
+from harness.ends import Ended
 from harness.stops import Every
 from tests.jobs import CountByIteration, CountInSteps, FailInSteps, raises, told
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from typing import Any
 
@@ -74,18 +74,97 @@ def test_a_cursor_that_json_cannot_hold_is_refused_before_the_item_is_done(done:
     assert done == []
 
 
-def test_nothing_to_iterate_completes(done: list[object]) -> None:
-    """None has an event of its own (I5)."""
+@pytest.mark.parametrize(
+    ("found", "event"), [(None, events.NothingToIterate), ([], events.NothingFound)], ids=["None", "empty"]
+)
+def test_nothing_to_iterate_completes(done: list[object], found: Any, event: type[events.Event]) -> None:
+    """None and an enumerator that yields nothing have an event of their own, and all hooks run (I5)."""
 
-    class Nothing(CountByIteration):
+    class Nothing(Told):
         def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
-            del numbers, cursor
+            return found
 
     seen: list[object] = []
-    with subscribe(seen.append):
+    with subscribe(seen.append, events.NothingToIterate, events.NothingFound):
         assert run(Nothing, 3).state == "completed"
-    assert any(isinstance(event, events.NothingToIterate) for event in seen)
-    assert done == []
+    assert [type(each) for each in seen] == [event]
+    assert done == ["start", "shutdown", "complete"]
+
+
+def test_nothing_is_left_when_a_job_resumes(done: list[object]) -> None:
+    """Then on_complete runs for the items of the executions before, also where build_enumerator returns None."""
+
+    class Left(Told):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            return None if cursor == numbers - 1 else super().build_enumerator(numbers, cursor=cursor)
+
+    InlineRun(Left, 2, stops=[Count(2)]).drain()
+    assert done == ["start", 0, 1, "shutdown", "resume", "shutdown", "complete"]
+    seen = list[Any]()
+    with subscribe(seen.append, events.NothingFound):
+        InlineRun(CountByIteration, 2, stops=[Count(2)]).drain()
+    assert [event.done for event in seen] == [2]
+
+
+@pytest.mark.parametrize("found", ["ab", b"ab", {"a": 1, "b": 2}, {1, 2}, (1, 2, 3), (1,), 5, None])
+def test_what_is_no_pair_is_refused_before_it_is_done(done: list[object], found: Any) -> None:
+    """A text of two letters too; what was yielded is in the message."""
+
+    class Odd(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            return [(0, 0), found]
+
+    inline = InlineRun(Odd, 3)
+    with pytest.raises(JobDefinitionError, match=r"yielded .*, which is no pair; yield \(item, cursor\)"):
+        inline.execute()
+    assert done == [0]
+    progress = inline.progress
+    assert progress is not None
+    assert (progress.state, progress.cursor) == ("failed", 0)
+
+
+def test_a_pair_may_be_a_list(done: list[object]) -> None:
+    """Or whatever else holds two things in an order."""
+
+    class Lists(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            return [[1, "a"], iter((2, "b"))]
+
+    assert run(Lists, 3).cursor is None
+    assert done == [1, 2]
+
+
+@pytest.mark.parametrize("found", [{1, 2}, frozenset(), {"a": 1}, "ab"], ids=repr)
+def test_what_has_no_order_is_no_enumerator(found: Any) -> None:
+    """Its order may be another in the next execution."""
+
+    class Odd(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            return found
+
+    with pytest.raises(JobDefinitionError, match="in an order that does not change"):
+        run(Odd, 3)
+
+
+def test_the_item_that_failed_is_told_with_its_cursor() -> None:
+    """Whatever becomes of the error (I16)."""
+    seen = list[Any]()
+    with subscribe(seen.append, events.ItemFailed):
+        InlineRun(FailAt, 5, 3).drain()
+    assert [(event.cursor, str(event.error)) for event in seen] == [(3, "cannot do 3")]
+
+
+@pytest.mark.parametrize("suppressed", [ValueError("no"), RetryLater(5)], ids=repr)
+def test_what_around_iterate_suppresses_goes_on(done: list[object], suppressed: BaseException) -> None:
+    """The items after it are not done, so the job is not complete."""
+
+    class Careless(Told):
+        def around_iterate(self) -> Any:
+            return suppress(BaseException)
+
+    Careless.at = {2: raises(suppressed)}
+    assert [each.outcome for each in InlineRun(Careless, 4).drain()] == ["interrupted", "completed"]
+    assert [each for each in done if type(each) is int] == [0, 1, 2, 3]
 
 
 def test_what_is_no_iterable_is_refused_by_type() -> None:
@@ -96,7 +175,9 @@ def test_what_is_no_iterable_is_refused_by_type() -> None:
             del cursor
             return numbers
 
-    with pytest.raises(JobDefinitionError, match=r"Odd\.build_enumerator must return .* found int"):
+    with pytest.raises(
+        JobDefinitionError, match=r"Odd\.build_enumerator returned int; return an iterable of"
+    ):
         run(Odd, 3)
 
 

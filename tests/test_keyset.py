@@ -6,6 +6,7 @@ import uuid
 import weakref
 from collections.abc import Callable
 from datetime import date
+from itertools import count
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, aliased, scoped_session, sessionmaker
 
+from harness import IterationJob, events, run, subscribe
 from harness.keyset import batches, ranges, records
 from tests import keyset_tables
 from tests.keyset_tables import Base, Line, Order, Party, Status, Ticket, fill
@@ -32,6 +34,29 @@ def test_a_page_is_one_query(
     for _ in read(session, Ticket, cursor=None, batch_size=3):
         pass
     assert len(queries) == rows // 3 + 1
+
+
+@pytest.mark.parametrize("read", [records, batches, ranges])
+def test_a_page_read_is_an_event(session: Session, read: Callable[..., Any]) -> None:
+    """With its rows and how long it took by the job's clock, for those who subscribe to just that (I16)."""
+    session.add_all(Ticket(id=uuid.UUID(int=n)) for n in range(5))
+    session.commit()
+    ticks = count()
+
+    class Reads(IterationJob):
+        def build_enumerator(self, *, cursor: Any) -> Any:
+            return read(session, Ticket, cursor=cursor, batch_size=3)
+
+        def each_iteration(self, item: Any) -> None:
+            """Do nothing."""
+
+    seen, others = list[Any](), list[Any]()
+    with subscribe(seen.append, events.PageRead), subscribe(others.append):
+        run(Reads, job_id="7", clock=lambda: float(next(ticks)))
+        list(read(session, Ticket, cursor=None))  # of no job
+    assert [(event.job_id, event.job, event.rows) for event in seen] == [("7", "Reads", 3), ("7", "Reads", 2)]
+    assert all(event.duration_s == 1 for event in seen)
+    assert not any(isinstance(event, events.PageRead) for event in others)
 
 
 def test_nothing_is_read_before_it_is_asked_for(session: Session, queries: list[tuple[str, Any]]) -> None:

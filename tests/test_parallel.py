@@ -12,6 +12,7 @@ from redis import Redis
 from rq import Queue
 
 from harness import (
+    CompleteEarly,
     CursorError,
     Enumerator,
     InlineRun,
@@ -237,6 +238,43 @@ def test_what_cannot_be_shared_is_refused() -> None:
     )
     with pytest.raises(UsageError, match="is the outermost enumerator"):
         list(inner)
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_an_instance_may_complete_early(done: list[object], instances: int) -> None:
+    """It leaves what it has and does no more; the others do the rest, and the end comes once."""
+
+    class Enough(Shared):
+        def each_iteration(self, item: int, count: int, instances: int) -> None:
+            if item == 2:
+                raise CompleteEarly
+            super().each_iteration(item, count, instances)
+
+    inline = InlineRun(Enough, 48, instances, stops=[Every(1)])
+    with subscribe((seen := list[Any]()).append, events.AllDone):
+        inline.drain()
+    expected = [0, 1, *range(4, 48)] if instances > 1 else [0, 1]
+    assert (numbers(done), done.count("complete"), done[-1]) == (expected, 1, "complete")
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_an_instance_knows_the_total_of_its_slices(done: list[object], chunk: int) -> None:
+    """Of those that it has taken by then; interrupted or not, in the end all is done."""
+    seen = list[tuple[int, int | None]]()
+
+    class Shares(Shared):
+        def each_iteration(self, item: int, count: int, instances: int) -> None:
+            seen.append((self.execution.done, self.execution.total))
+            super().each_iteration(item, count, instances)
+
+    inline = InlineRun(Shares, 50, 3, stops=[Every(chunk)])
+    inline.drain()
+    ended = [instance.progress for instance in inline.instances.values()]
+    assert [progress and progress.total for progress in ended] == [
+        (progress and progress.done) or None for progress in ended
+    ]
+    assert all(total is not None and done < total for done, total in seen)
 
 
 def test_an_instance_may_go_on_later(done: list[object]) -> None:

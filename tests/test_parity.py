@@ -21,15 +21,15 @@ def rows() -> list[tuple[str, ...]]:
 
 
 def test_every_statement_has_a_row() -> None:
-    """C1 to C39, I1 to I40, and those of the neighbours that are iteration's, in order, each once."""
+    """C1 to C39, I1 to I41, and those of the neighbours that are iteration's, in order, each once."""
     steps = [f"C{number}" for number in range(1, 40)]
-    iteration = [f"I{number}" for number in range(1, 41)]
+    iteration = [f"I{number}" for number in range(1, 42)]
     assert [row[0] for row in rows()] == [*steps, *iteration, "S4", "S5", "S6", "M3", "M6", "M7"]
 
 
 def test_every_row_has_a_verdict() -> None:
-    """Same, better with how, or not applicable with why."""
-    verdicts = re.compile(r"same\b|better: .|not applicable: .")
+    """Same, better or different with how, or not applicable with why."""
+    verdicts = re.compile(r"same\b|better: .|different: .|not applicable: .")
     assert [row[0] for row in rows() if not verdicts.match(row[2])] == []
 
 

@@ -15,7 +15,7 @@ from rq.job import JobStatus, get_current_job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from harness import CursorError, UsageError, every
+from harness import CancelJob, CursorError, RetryLater, UsageError, every
 from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, cancel, enqueue, pause, perform, request_stop, resume
 from harness.queues.rq.requests import PERFORM
@@ -97,6 +97,71 @@ def test_a_delay_goes_through_rqs_schedule(queue: Queue) -> None:
     work(queue, stops=[Every(7)])
     assert job.get_status() == JobStatus.SCHEDULED
     assert queue.scheduled_job_registry.get_job_ids() == [job.id]
+
+
+@pytest.mark.parametrize("worker_class", [SimpleWorker, Stock])
+@pytest.mark.parametrize("raised", [ValueError("hook"), RetryLater(9), CancelJob()], ids=repr)
+@pytest.mark.parametrize(
+    ("control", "status"),
+    [(None, JobStatus.FINISHED), (pause, JobStatus.SCHEDULED), (cancel, JobStatus.CANCELED)],
+)
+def test_an_error_of_a_hook_fails_no_job(  # noqa: PLR0917 - one for each thing that varies
+    queue: Queue,
+    done: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    worker_class: type[rq.SimpleWorker],
+    raised: BaseException,
+    control: Any,
+    status: JobStatus,
+) -> None:
+    """For RQ it ended as it did: interrupted and then finished, paused, or cancelled."""
+    monkeypatch.setattr(BadHooks, "raised", raised)
+    job = enqueue(queue, BadHooks, 6)
+    if control is not None:
+        control(queue.connection, job.id)
+    work(queue, worker_class, stops=[Every(2)], poll_seconds=0.0)
+    if worker_class is Stock and control is cancel:
+        status = JobStatus.SCHEDULED  # where RQ's own worker parks it
+    assert job.get_status() == status
+    assert len(queue.failed_job_registry) == 0
+    assert done == ([0, 1, 2, 3, 4, 5] if control is None else [])
+    assert progress_of(queue.connection, job.id).crashes == 0
+
+
+class BadHooks(CountByIteration):
+    """Raises in every hook of the end."""
+
+    raised: Any = None
+
+    def on_shutdown(self) -> None:
+        """Raise."""
+        raise self.raised
+
+    def on_cancel(self) -> None:
+        """Raise."""
+        raise self.raised
+
+
+def test_an_error_of_on_error_leaves_the_error_as_it_was(queue: Queue, done: list[object]) -> None:
+    """Resumed where it is resumed, and RQ's result tells the job's own error where it is not."""
+    failing = enqueue(queue, BadOnError, 5, 0)
+    work(queue)
+    result = failing.latest_result()
+    assert result is not None
+    assert str(result.exc_string).strip().endswith("RuntimeError: cannot do 0")
+    done.clear()
+    resumed = enqueue(queue, BadOnError, 5, 3)
+    work(queue)
+    assert resumed.get_status() == JobStatus.FINISHED
+    assert done == [0, 1, 2, "failed", 3, 4]
+
+
+class BadOnError(FailAt):
+    """Cannot handle an error."""
+
+    def on_error(self, error: Exception) -> None:
+        """Raise."""
+        raise KeyError("hook")
 
 
 class Delayed(CountByIteration):

@@ -61,6 +61,35 @@ def test_the_helpers_fail_if_nothing_was_interrupted(
         run(CountInSteps, 3)
 
 
+def test_the_helpers_take_a_job_class(
+    done: list[object], interrupt_during_step: Interrupting, interrupt_after_step: Interrupting
+) -> None:
+    """Other jobs of the process pass the same place; a base class stands for all that derive from it."""
+
+    class Other(CountInSteps):
+        pass
+
+    with interrupt_after_step("load", job=Other):
+        assert InlineRun(CountInSteps, 3).execute().outcome == "completed"
+        assert InlineRun(Other, 3).execute().reason == "after-step:load"
+    with interrupt_during_step("count", cursor=2, job=CountInSteps):
+        assert InlineRun(Other, 3).execute().reason == "step:count@2"
+    with (
+        pytest.raises(NothingInterrupted, match="no Other was interrupted in step 'count'"),
+        interrupt_during_step("count", job=Other),
+    ):
+        run(CountInSteps, 3)
+    with pytest.raises(UsageError, match="job= takes a ContinuableJob or an IterationJob, got 'Other'"):
+        interrupt_during_step("count", job="Other").__enter__()
+
+
+def test_a_stop_source_can_tell_jobs_apart() -> None:
+    """By the class of the job at the position."""
+    source = [lambda at: isinstance(at.job, CountInSteps)]
+    assert InlineRun(CountByIteration, 2, stops=source).execute().outcome == "completed"
+    assert InlineRun(CountInSteps, 2, stops=source).execute().reason == "stopping"
+
+
 # Requests.
 
 

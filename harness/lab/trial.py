@@ -153,7 +153,7 @@ class Trial:
 class PlainPosition:
     """Where a job without checkpoints is, as far as its marks tell."""
 
-    step, cursor, completed = None, None, ()
+    job, step, cursor, completed = None, None, None, ()
 
     def __init__(self, job_id: str, total: int) -> None:
         self.job_id, self.family_id, self.total, self.items, self.done = job_id, job_id, total, 0, 0

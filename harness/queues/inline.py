@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.execution import Ended, Execution, Family
+from harness.ends import Ended
+from harness.execution import Execution, Family
 from harness.parallel import Division, check_instances
 from harness.stores.memory import MemoryStore
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
     from rq.job import Job as RQJob
 
-    from harness.execution import Ended, Execution
+    from harness.ends import Ended
+    from harness.execution import Execution
     from harness.progress import Position
 
 EXECUTIONS = 100

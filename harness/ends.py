@@ -1,0 +1,286 @@
+"""How an execution ends: the end is saved first, then hooks run, and none of them changes how it ended.
+
+Where progress is written here, and what a death there means:
+
+* The save of the end comes before every hook of the end, and before the queue is told. Death before it: the next
+  execution counts a crash and goes on from the save before. Death after it, in a hook too: the end holds, no crash is
+  counted and no work repeated; a hook that was running or still to come is not run again. So these hooks run at most
+  once. Answer lost: the store is asked again by the next claim; either end is true, and no hook runs.
+* A job with ``on_complete`` saves "all done" before it. Death after it, before ``on_complete`` has returned and
+  ``completed`` is saved: a crash is counted, and the next execution does no work and runs ``on_complete`` again. So it
+  runs at least once. With ``with_transaction()`` what it leaves open in the session is committed with ``completed``.
+* What a hook of the end changes in attributes is saved after it. Death before that: those changes are lost.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness import cursor as cursors
+from harness import events
+from harness.checkpoints import Checkpoints
+from harness.errors import (
+    CancelJob,
+    CursorError,
+    Interrupt,
+    ProgressTooLarge,
+    ProgressUnavailable,
+    ResumeLimit,
+    RetryLater,
+    Superseded,
+    UsageError,
+)
+from harness.stops import CANCEL, PAUSE, Control
+
+if TYPE_CHECKING:
+    from harness.progress import Progress, State
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an execution ended, where it did not raise.
+
+    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: once somebody says so;
+        ``superseded``: leave it alone.
+    """
+
+    outcome: Literal["completed", "interrupted", "paused", "cancelled", "superseded"]
+    reason: str | None = None
+    delay: float = 0
+
+
+class Ends(Checkpoints):
+    """The part of an execution that comes after the work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._end_saved = False
+        self._shut_down = False
+
+    # The ends.
+
+    def _completed(self) -> Ended:
+        progress = self.progress
+        events.emit(
+            events.JobCompleted(self.job_id, self._name, progress.done, progress.epoch, progress.runtime_s)
+        )
+        self._run_on_shutdown()
+        return Ended("completed")
+
+    def _interrupted(self, interrupt: Interrupt) -> Ended:
+        if self._superseded:
+            return Ended("superseded")
+        self._settle()
+        reason = _text(interrupt.reason)
+        cancelled = self._reason is CANCEL or isinstance(interrupt, CancelJob)
+        paused = not cancelled and self._reason is PAUSE
+        if not (cancelled or isinstance(self._reason, Control)):
+            self._check_limit()
+        self.progress.interruptions += 1
+        outcome: Any = "cancelled" if cancelled else "paused" if paused else "interrupted"
+        self._save_end(outcome, reason)
+        if self._reason is None:  # not a stop source's doing, but the job's own
+            self._emit_interrupted(reason)
+        self._run_on_shutdown()
+        if cancelled:
+            self.run_hook("on_cancel")
+        if outcome != "interrupted":
+            return Ended(outcome, reason)
+        delay = interrupt.delay if isinstance(interrupt, RetryLater) else self.job.resume_delay
+        return Ended(outcome, reason, delay)
+
+    def _resumed_after(self, error: Exception) -> Ended:
+        self._settle()
+        reason = described(error)
+        self._check_limit(error)
+        self.progress.errors += 1
+        self._save_end("interrupted", reason)
+        self._emit_interrupted(reason)
+        self.run_hook("on_error", error)
+        return Ended("interrupted", reason, self.job.resume_delay)
+
+    def _check_limit(self, cause: Exception | None = None) -> None:
+        """Fail the job if it may not be resumed once more.
+
+        :param cause: the error that would have been resumed; ``on_error`` hears of it too.
+        :raises ResumeLimit: then.
+        """
+        limit = self.job.max_resumptions
+        if limit is not None and self.progress.resumptions >= limit:
+            events.emit(events.ResumeLimitReached(self.job_id, self._name, limit))
+            error = ResumeLimit(f"{self._name} was resumed a maximum of {limit} times; raise max_resumptions")
+            error.__cause__ = cause
+            self._failed(error, cause)
+            raise error
+
+    def _failed(self, error: Exception, cause: Exception | None = None) -> None:
+        self._settle()
+        self.progress.errors += 1
+        self._save_failure(described(error))
+        self._tell_failure(error)
+        for each in filter(None, (cause, error)):
+            self.run_hook("on_error", each)
+
+    def _left(self, error: BaseException) -> None:
+        """Save that the process was told to exit; that error goes on, whatever becomes of the save."""
+        try:
+            self._settle()
+            self._save_failure(described(error))
+        except Superseded:
+            pass
+        except Exception as problem:  # noqa: BLE001 - must not hide the exit
+            events.emit(events.SaveFailed(self.job_id, self._name, problem))
+
+    def _tell_failure(self, error: Exception) -> None:
+        events.emit(events.JobFailed(self.job_id, self._name, error, self.description, self._duration))
+
+    # What is saved.
+
+    def _save_completion(self) -> None:
+        """Save that the job is done; see the module for what a crash means."""
+        where = self.step, self.cursor
+        self.step = self.cursor = None
+        try:
+            self._save_end("completed", None)
+        except BaseException:
+            self.step, self.cursor = where  # a job that is not completed goes on there
+            raise
+
+    def _save_end(self, state: State, reason: str | None) -> None:
+        progress = self.progress
+        progress.state, progress.reason, progress.ended = state, reason, progress.epoch
+        if state == "completed" and self.transactional and self.job.in_transaction():
+            self._commit_completion()
+        else:
+            self.save(state)
+        self._end_saved = True
+
+    def _commit_completion(self) -> None:
+        """Commit what ``on_complete`` left open, together with the end.
+
+        Death before the commit, or refused: neither happened, and ``on_complete`` comes again. Death after it: both
+        did. Answer lost: the store knows which.
+        """
+        try:
+            self.commit(always=True)
+        except Exception:
+            stored = self._stored()
+            if stored.state != "completed":
+                raise
+
+    def _save_failure(self, reason: str) -> None:
+        """Save that the execution failed, at the latest position that can be stored."""
+        try:
+            self._save_end("failed", reason)
+        except (CursorError, ProgressTooLarge):
+            stored, errors = self._stored(), self.progress.errors
+            self.progress = stored
+            stored.errors = errors
+            self._take_position(stored)
+            self._save_end("failed", reason)
+
+    def _settle(self) -> None:
+        """Where work and cursor are committed together, go by what the database has.
+
+        What was done since the latest commit is rolled back here, so that no hook commits it without its cursor. And
+        if the answer to a commit was lost, only the database knows whether it happened.
+
+        :raises Superseded: if another execution has claimed the job since.
+        """
+        self.commits = False
+        if self.transactional:
+            self._roll_back()
+            self._take_position(self._stored())
+
+    def _stored(self) -> Progress:
+        with self.reaching_store("read"):
+            stored = self.store.load(self.job_id)
+        if stored is None or stored.epoch != self.progress.epoch:
+            raise Superseded
+        return stored
+
+    def _take_position(self, progress: Progress) -> None:
+        self.completed, self.step, self.cursor = list(progress.completed), progress.step, progress.cursor
+        self.items = progress.done - self._done_before
+        # The enumerator has read beyond that position; what proves it is the stored proof.
+        self.witness, self.progress.proof = None, progress.proof
+        self.job.__dict__["_attributes"] = dict(progress.attributes)
+
+    def _roll_back(self) -> None:
+        rollback = getattr(getattr(self.job, "session", None), "rollback", None)
+        if callable(rollback):
+            with suppress(Exception):  # a session that cannot roll back cannot commit either
+                rollback()
+
+    # Hooks.
+
+    def _run_on_shutdown(self) -> None:
+        if not self._shut_down:
+            self._shut_down = True
+            self.run_hook("on_shutdown")
+
+    def run_hook(self, name: str, *arguments: Any, at_work: bool = False) -> None:
+        """Run a hook whose errors change nothing: each becomes a :class:`~harness.events.HookFailed`.
+
+        Attributes that it sets are kept if it returns and taken back if it raises; so is what it leaves open in the
+        session under ``with_transaction()``.
+
+        :param at_work: whether the execution goes on after it. Then control exceptions do what they say; after the
+            end they are refused by name.
+        :raises Superseded: if another execution has claimed the job since.
+        """
+        job, commits, before = self.job, self.commits, self._attributes()
+        self.commits = began = False
+        try:
+            began = not job.in_transaction()
+            getattr(job, name)(*arguments)
+            if self.transactional and began and job.in_transaction():
+                job.session.commit()  # type: ignore[attr-defined]  # the author's
+            if self._attributes() != before and self._end_saved:
+                self.save("hook")
+        except Superseded:
+            raise
+        except ProgressUnavailable as error:  # the end is saved; what the hook set is lost
+            events.emit(events.SaveFailed(self.job_id, self._name, error))
+        except Interrupt as control:
+            if self._superseded:
+                raise Superseded from None
+            if at_work:
+                raise
+            self._hook_failed(name, self._refusal(name, control), before, began=began)
+        except Exception as error:  # noqa: BLE001 - told below
+            self._hook_failed(name, error, before, began=began)
+        finally:
+            self.commits = commits
+
+    def _hook_failed(self, name: str, error: Exception, before: dict[str, Any], *, began: bool) -> None:
+        if began:
+            self._roll_back()
+        self.job.__dict__["_attributes"] = {key: cursors.decode(value) for key, value in before.items()}
+        events.emit(events.HookFailed(self.job_id, self._name, name, error))
+
+    def _refusal(self, name: str, control: Interrupt) -> UsageError:
+        refusal = UsageError(
+            f"{name} raised {type(control).__name__}, but the execution has ended ({self.progress.state}) and that is "
+            "saved; raise it in each_iteration, a step, on_start, on_resume, on_quarantine or on_complete"
+        )
+        refusal.__cause__ = control
+        return refusal.with_traceback(control.__traceback__)
+
+    def _attributes(self) -> dict[str, Any]:
+        values = self.job.__dict__.get("_attributes", {})
+        return {name: cursors.encode(value, f"attribute {name!r}") for name, value in values.items()}
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type and text; the type alone if its text cannot be had."""
+    return f"{type(error).__name__}: {_text(error)}"
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - an author's __str__
+        return f"(a {type(value).__name__} that cannot be shown)"

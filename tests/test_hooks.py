@@ -1,0 +1,559 @@
+"""Every hook, in every way an execution can end, whatever the hook does: the end is saved and nothing is repeated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+
+from harness import (
+    CancelJob,
+    CompleteEarly,
+    ContinuableJob,
+    CursorError,
+    InlineRun,
+    Interrupt,
+    IterationJob,
+    MemoryStore,
+    Progress,
+    ResumeLimit,
+    RetryLater,
+    Step,
+    UsageError,
+    attribute,
+    events,
+    items,
+    on_stop,
+    subscribe,
+)
+from harness.ends import Ended
+from harness.stops import CANCEL, PAUSE, Count, Every
+from tests.jobs import Dead, raises
+
+NUMBERS = 5
+AT = 2
+"""The number at which a job is ended, and how many are done before it."""
+
+
+@dataclass
+class Script:
+    """What the job of a test does where, and what it did."""
+
+    at: dict[int, Callable[[], object]] = field(default_factory=dict)
+    hooks: dict[str, Callable[[], object]] = field(default_factory=dict)
+    told: list[Any] = field(default_factory=list)
+
+    @property
+    def done(self) -> list[int]:
+        """The numbers done."""
+        return [each for each in self.told if type(each) is int]
+
+    def do(self, number: int) -> None:
+        """Do a number, or what is to happen there."""
+        self.at.get(number, int)()
+        self.told.append(number)
+
+    def hook(self, name: str) -> None:
+        """Run a hook."""
+        self.told.append(name)
+        self.hooks.get(name, int)()
+
+
+class Hooks:
+    """All hooks of both patterns, as the script says."""
+
+    script: ClassVar[Script]
+    durability = on_stop()
+    kept = attribute(default=0)
+
+    def on_start(self) -> None:
+        """Follow the script."""
+        self.script.hook("on_start")
+
+    def on_resume(self) -> None:
+        """Follow the script."""
+        self.script.hook("on_resume")
+
+    def on_shutdown(self) -> None:
+        """Follow the script."""
+        self.script.hook("on_shutdown")
+
+    def on_complete(self) -> None:
+        """Follow the script."""
+        self.script.hook("on_complete")
+
+    def on_cancel(self) -> None:
+        """Follow the script."""
+        self.script.hook("on_cancel")
+
+    def on_error(self, error: Exception) -> None:
+        """Follow the script."""
+        self.script.told.append(type(error))
+        self.script.hook("on_error")
+
+
+class ByIteration(Hooks, IterationJob):
+    """Does numbers, one item each."""
+
+    def build_enumerator(self, *, cursor: Any) -> Any:
+        """Go through the numbers."""
+        return items(range(NUMBERS), cursor=cursor)
+
+    def each_iteration(self, item: int) -> None:
+        """Do one."""
+        self.script.do(item)
+
+
+class InSteps(Hooks, ContinuableJob):
+    """Does numbers in a step."""
+
+    def perform(self) -> None:
+        """Call the step."""
+        self.step("count", start=0)
+
+    def count(self, step: Step) -> None:
+        """Do them."""
+        for number in range(step.cursor, NUMBERS):
+            self.script.do(number)
+            step.advance()
+
+
+PATTERNS: list[Any] = [ByIteration, InSteps]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A way for an execution to end.
+
+    :ivar outcome: of the execution, or the error that it raises. :ivar state: what is stored.
+    :ivar hooks: those of the end that run.
+    """
+
+    outcome: Any
+    state: str
+    hooks: tuple[str, ...]
+    at: Callable[[], BaseException] | None = None
+    stop: Any = None
+    policy: dict[str, Any] = field(default_factory=dict)
+
+
+def at_two(answer: str) -> Callable[[Any], str | None]:
+    """Return a stop source that answers once."""
+    asked = list[None]()
+
+    def source(position: Any) -> str | None:
+        if position.done != AT or asked:
+            return None
+        asked.append(None)
+        return answer
+
+    return source
+
+
+ENDINGS = {
+    "completed": Ending("completed", "completed", ("on_shutdown",)),
+    "completed early": Ending("completed", "completed", ("on_shutdown",), CompleteEarly),
+    "interrupted": Ending("interrupted", "interrupted", ("on_shutdown",), stop="deploy"),
+    "later": Ending("interrupted", "interrupted", ("on_shutdown",), lambda: RetryLater(7)),
+    "paused": Ending("paused", "paused", ("on_shutdown",), stop=PAUSE),
+    "cancelled": Ending("cancelled", "cancelled", ("on_shutdown", "on_cancel"), stop=CANCEL),
+    "cancelled by itself": Ending("cancelled", "cancelled", ("on_shutdown", "on_cancel"), CancelJob),
+    "resumed": Ending("interrupted", "interrupted", ("on_error",), lambda: ValueError("no")),
+    "failed": Ending(
+        ValueError, "failed", ("on_error",), lambda: ValueError("no"),
+        policy={"resume_errors_after_advancing": False},
+    ),
+    "own error": Ending(CursorError, "failed", ("on_error",), CursorError),
+    "limit": Ending(ResumeLimit, "failed", ("on_error",), stop="deploy", policy={"max_resumptions": 0}),
+    "error at the limit": Ending(
+        ResumeLimit, "failed", ("on_error",), lambda: ValueError("no"), policy={"max_resumptions": 0}
+    ),
+}  # fmt: skip
+
+ACTS: dict[str, Callable[[], BaseException] | None] = {
+    "returns": None,
+    "error": lambda: KeyError("hook"),
+    "own error": lambda: UsageError("hook"),
+    "CompleteEarly": CompleteEarly,
+    "CancelJob": CancelJob,
+    "RetryLater": lambda: RetryLater(9),
+    "Interrupt": Interrupt,
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+}
+EXITS = (SystemExit, KeyboardInterrupt)
+
+
+class Case:
+    """A job in a test, run one execution at a time."""
+
+    def __init__(self, pattern: Any, ending: Ending, **hooks: str) -> None:
+        self.script = script = Script()
+        if ending.at is not None:
+            script.at[AT] = raises(ending.at())
+        script.hooks = {name: raises(made()) for name, act in hooks.items() if (made := ACTS[act])}
+        job = type("Job", (pattern,), {"script": script, **ending.policy})
+        stops = [at_two(ending.stop)] if ending.stop else []
+        self.inline = InlineRun(job, stops=stops, job_id="7")
+        self.seen: list[events.Event] = []
+
+    @property
+    def stored(self) -> Progress:
+        """The stored progress."""
+        progress = self.inline.progress
+        assert progress is not None
+        return progress
+
+    def execute(self) -> Any:
+        """Run one execution; return its outcome, or the type that it raised."""
+        with subscribe(self.seen.append):
+            try:
+                return self.inline.execute().outcome
+            except (Exception, *EXITS) as error:  # noqa: BLE001 - what it raises is what is looked at
+                return type(error)
+
+    def finish(self) -> None:
+        """Run executions until none is wanted."""
+        for _ in range(5):
+            if self.stored.state in {"completed", "cancelled"}:
+                return
+            self.execute()
+        raise AssertionError("it never ends")
+
+    def failed_hooks(self) -> list[events.HookFailed]:
+        """Return what was told of hooks that failed."""
+        return [event for event in self.seen if isinstance(event, events.HookFailed)]
+
+    def check_saved(self) -> None:
+        """Check that the end was saved with all that was done, and that nothing looks like a crash."""
+        stored = self.stored
+        assert (stored.ended, stored.crashes) == (stored.epoch, 0)
+        assert stored.done == len(self.script.done)
+
+    def check_finished(self, *, partly: bool = False) -> None:
+        """Run on to the end, and check that each number was done once; if *partly*, that none was repeated."""
+        self.finish()
+        done = self.script.done
+        assert done == list(range(len(done)))
+        assert partly or len(done) == NUMBERS
+        self.check_saved()
+        assert not any(isinstance(event, events.CrashNoticed) for event in self.seen)
+
+
+# Hooks of the end.
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize(
+    ("name", "hook"), [(name, hook) for name, ending in ENDINGS.items() for hook in ending.hooks]
+)
+def test_a_hook_of_the_end_changes_nothing(
+    pattern: Any, name: str, hook: str, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The execution ended as it did and is saved; an error and a control exception become an event and a traceback."""
+    ending, made = ENDINGS[name], ACTS[act]
+    case = Case(pattern, ending, **{hook: act})
+    with caplog.at_level(logging.ERROR, logger="harness"):
+        outcome = case.execute()
+    exits = made is not None and issubclass(type(made()), EXITS)
+    in_work = exits and name.startswith("completed")  # on_complete is still to come
+    assert outcome == (type(made()) if exits and made else ending.outcome)
+    assert case.stored.state == ("failed" if in_work else ending.state)
+    case.check_saved()
+    told = [event.hook for event in case.failed_hooks()]
+    assert told == ([] if made is None or exits else [hook])
+    lines = [record for record in caplog.records if f"{hook} failed" in record.getMessage()]
+    assert [bool(record.exc_info) for record in lines] == [True] * len(told)
+    if not exits:
+        assert [each for each in case.script.told if each in ending.hooks][: len(ending.hooks)] == list(
+            ending.hooks
+        )
+    case.check_finished(partly=ending.outcome == "cancelled" or name == "completed early")
+
+
+def test_a_control_exception_after_the_end_is_refused_by_name() -> None:
+    """The event says what raised what, and where it may be raised."""
+    case = Case(ByIteration, ENDINGS["interrupted"], on_shutdown="RetryLater")
+    case.execute()
+    (event,) = case.failed_hooks()
+    assert "on_shutdown raised RetryLater, but the execution has ended (interrupted)" in str(event.error)
+    assert isinstance(event.error.__cause__, RetryLater)
+
+
+# Hooks of the work.
+
+OUTCOMES: dict[str, Any] = {
+    "returns": "completed", "error": KeyError, "own error": UsageError, "CompleteEarly": "completed",
+    "CancelJob": "cancelled", "RetryLater": "interrupted", "Interrupt": "interrupted",
+    "SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("hook", ["on_start", "on_resume", "on_complete"])
+def test_a_hook_of_the_work_is_work(pattern: Any, hook: str, act: str) -> None:
+    """Its errors end the execution and its control exceptions do what they say; the end is saved all the same."""
+    case = Case(pattern, ENDINGS["interrupted" if hook == "on_resume" else "completed"], **{hook: act})
+    if hook == "on_resume":
+        assert case.execute() == "interrupted"
+    resumed = (hook, act) == ("on_complete", "error")  # as any error of an execution that had advanced
+    assert case.execute() == ("interrupted" if resumed else OUTCOMES[act])
+    case.check_saved()
+    assert case.failed_hooks() == []
+    case.check_finished(partly=act in {"CancelJob", "CompleteEarly"})
+    told = case.script.told
+    cancelled = act == "CancelJob"
+    assert told.count("on_complete") == (
+        1 if act in {"returns", "CompleteEarly"} else 2 if hook == "on_complete" else 1
+    ) - (cancelled and 1)
+    again = hook == "on_start" and act not in {"returns", "CompleteEarly", "CancelJob"}
+    assert told.count("on_start") == 1 + again
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("ending", ["completed", "completed early"])
+def test_when_all_is_done_on_complete_alone_is_run_again(pattern: Any, ending: str) -> None:
+    """After an error or a crash in it no item is done, though there may be more by then."""
+    for error in (KeyError("hook"), Dead()):
+        case = Case(pattern, ENDINGS[ending])
+        case.script.hooks["on_complete"] = raises(error)
+        if isinstance(error, Dead):
+            with pytest.raises(Dead):
+                case.execute()
+        else:
+            case.execute()
+        before = case.script.done
+        assert case.stored.all_done
+        case.script.told.clear()
+        assert case.execute() == "completed"
+        assert before == list(range(NUMBERS if ending == "completed" else AT))
+        assert case.script.told == ["on_resume", "on_shutdown", "on_complete"]
+
+
+def test_on_complete_finds_what_around_iterate_and_perform_set_up() -> None:
+    """Also in an execution that has nothing else to do."""
+
+    class Iterating(ByIteration):
+        @contextmanager
+        def around_iterate(self) -> Iterator[None]:
+            self.client = "client"
+            yield
+
+        def on_complete(self) -> None:
+            self.script.hook("on_complete")
+            self.script.told.append(self.client)
+
+    class Stepping(InSteps):
+        def perform(self) -> None:
+            self.client = "client"
+            super().perform()
+
+        def on_complete(self) -> None:
+            self.script.hook("on_complete")
+            self.script.told.append(self.client)
+
+    for pattern in (Iterating, Stepping):
+        case = Case(pattern, ENDINGS["completed"], on_complete="RetryLater")
+        assert case.execute() == "interrupted"
+        case.check_finished()
+        assert case.script.told[-1] == "client"
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_hook_of_the_quarantine(act: str) -> None:
+    """The item stays set aside and is not told again; an error is an event, a control exception does what it says."""
+
+    class Job(ByIteration):
+        quarantine = True
+        max_item_failures = 1
+
+        def on_quarantine(self, item: int, error: str) -> None:
+            self.script.hook("on_quarantine")
+
+    case = Case(Job, Ending("", "", (), policy={}), on_quarantine=act)
+    case.script.at[AT] = raises(ValueError("poison"), times=9)
+    assert [case.execute() for _ in range(2)] == ["interrupted", "interrupted"]
+    expected = OUTCOMES[act] if act not in {"error", "own error"} else "completed"
+    assert case.execute() == expected
+    assert [event.hook for event in case.failed_hooks()] == ["on_quarantine"] * (
+        act in {"error", "own error"}
+    )
+    case.check_saved()
+    case.finish()
+    rest = [] if act in {"CancelJob", "CompleteEarly"} else [3, 4]
+    assert case.script.done == [0, 1, *rest]
+    assert case.script.told.count("on_quarantine") == 1
+    assert (case.stored.crashes, len(case.stored.quarantined)) == (0, 1)
+
+
+# What a hook leaves behind.
+
+
+def hooked(hook: Callable[[Any], object]) -> tuple[Any, InlineRun]:
+    """Return a job that is interrupted once and does this at its first shutdown."""
+
+    class Job(ByIteration):
+        script = Script()
+
+        def on_shutdown(self) -> None:
+            if not self.script.told.count("hook"):
+                self.script.told.append("hook")
+                hook(self)
+
+    return Job, InlineRun(Job, stops=[Count(AT)])
+
+
+def test_attributes_that_a_hook_sets_are_kept() -> None:
+    """In a second save after the hook."""
+
+    def count(job: Any) -> None:
+        job.kept += 5
+
+    _, inline = hooked(count)
+    inline.execute()
+    progress = inline.progress
+    assert progress is not None
+    assert (progress.attributes, progress.state) == ({"kept": 5}, "interrupted")
+
+
+def test_attributes_that_a_failing_hook_sets_are_taken_back() -> None:
+    """Also those that JSON cannot hold, which would spoil every later save."""
+
+    def spoil(job: Any) -> None:
+        job.kept += 5
+        job.__dict__["_attributes"]["kept"] = {1, 2}
+
+    _, inline = hooked(spoil)
+    with subscribe((seen := list[Any]()).append, events.HookFailed):
+        ended = inline.drain()
+    assert [each.outcome for each in ended] == ["interrupted", "completed"]
+    assert isinstance(seen[0].error, CursorError)
+    progress = inline.progress
+    assert progress is not None
+    assert progress.attributes == {}
+
+
+@pytest.mark.parametrize("hook", ["on_shutdown", "on_complete", "on_error"])
+def test_who_was_superseded_ends_without_a_word(hook: str) -> None:
+    """Wherever in the end it notices, and though a hook fails: it saves nothing more."""
+    store = MemoryStore()
+
+    def taken_over(job: Any, *_: object) -> None:
+        store.claim("7")
+        job.kept += 1
+
+    class Job(ByIteration):
+        script = Script()
+
+        def each_iteration(self, item: int) -> None:
+            if hook == "on_error" and item == AT:
+                raise ValueError
+
+    setattr(Job, hook, taken_over)
+    assert InlineRun(Job, job_id="7", store=store).execute() == Ended("superseded")
+    progress = store.load("7")
+    assert progress is not None
+    assert (progress.epoch, progress.attributes) == (2, {} if hook == "on_shutdown" else progress.attributes)
+
+
+# What else is the author's, around an end.
+
+
+class Unprintable(ValueError):
+    """An error without a text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_an_error_that_cannot_be_shown_is_an_error_all_the_same(pattern: Any) -> None:
+    """Its type is kept."""
+    case = Case(pattern, Ending("interrupted", "interrupted", ("on_error",), Unprintable))
+    assert case.execute() == "interrupted"
+    assert case.stored.reason == "Unprintable: (a Unprintable that cannot be shown)"
+    case.check_saved()
+    case.check_finished()
+
+
+def test_what_cannot_be_stored_fails_at_the_place_that_can() -> None:
+    """The items since the latest save come again; no crash is counted, and on_error hears of it."""
+
+    class Spoils(ByIteration):
+        script = Script()
+        kept: Any = attribute(default=[])
+
+        def each_iteration(self, item: int) -> None:
+            super().each_iteration(item)
+            if item == AT and len(self.script.done) == AT + 1:
+                self.kept.append(object())
+
+    inline = InlineRun(Spoils, stops=[Count(AT + 1)])
+    with pytest.raises(CursorError):
+        inline.execute()
+    progress = inline.progress
+    assert progress is not None
+    assert (progress.state, progress.done, progress.ended) == ("failed", 0, progress.epoch)
+    assert CursorError in Spoils.script.told
+    inline.drain()
+    assert Spoils.script.done == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+def test_a_reason_is_stored_as_text() -> None:
+    """Whatever should_stop and control exceptions give for one, the progress can be read again."""
+
+    class Odd(ByIteration):
+        script = Script()
+
+        def should_stop(self) -> Any:
+            return 404 if self.execution.done == 1 else None
+
+    Odd.script.at[AT] = raises(RetryLater(1, reason=503))  # type: ignore[arg-type]
+    assert [each.reason for each in InlineRun(Odd).drain()] == ["404", "503", None]
+
+
+def test_on_error_hears_of_both_at_the_limit() -> None:
+    """First the error that is not resumed any more, then ResumeLimit, whose cause it is."""
+    case = Case(ByIteration, ENDINGS["error at the limit"])
+    with pytest.raises(ResumeLimit) as raised:
+        case.inline.execute()
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert [each for each in case.script.told if isinstance(each, type)] == [ValueError, ResumeLimit]
+
+
+def test_on_error_hears_of_progress_that_cannot_be_used() -> None:
+    """Of another job's, which is left as it is; and the claim is no crash of that job."""
+    store = MemoryStore()
+    InlineRun(InStepsOf, job_id="7", store=store, stops=[Every(1)]).execute()
+    case = Case(ByIteration, ENDINGS["completed"])
+    case.inline.store = store
+    assert case.execute().__name__ == "CorruptProgress"
+    assert [each.__name__ for each in case.script.told if isinstance(each, type)] == ["CorruptProgress"]
+    progress = store.load("7")
+    assert progress is not None
+    assert (progress.done, progress.ended, progress.crashes) == (1, progress.epoch, 0)
+
+
+class InStepsOf(InSteps):
+    """A job of another class."""
+
+    script = Script()
+
+
+def test_a_subscriber_changes_nothing() -> None:
+    """Neither by an error nor by a control exception."""
+    case = Case(ByIteration, ENDINGS["completed"])
+
+    def refuse(event: events.Event) -> None:
+        raise CancelJob if isinstance(event, events.JobStarted) else KeyError
+
+    with subscribe(refuse):
+        case.execute()
+    case.check_finished()
+    assert case.stored.state == "completed"
