@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import events, overrides
+from harness import callables, events, overrides
 from harness.checkpoints import Checkpoints
 from harness.cursor import freeze
 from harness.errors import (
@@ -33,7 +33,9 @@ from harness.errors import (
     UsageError,
 )
 from harness.job import Job
-from harness.stops import CANCEL, PAUSE, Control
+from harness.policy import read_seconds
+from harness.stops import CANCEL, PAUSE, Control, reason_of
+from harness.texts import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,11 +51,16 @@ class Ended:
 
     :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: once somebody says so;
         ``superseded``: leave it alone.
+    :ivar queue: name of the queue to run it again in; None for its own. :ivar at_front: before all others there.
+    :ivar after_error: whether an error ended it, which the next execution may meet again.
     """
 
     outcome: Literal["completed", "interrupted", "paused", "cancelled", "superseded"]
     reason: str | None = None
     delay: float = 0
+    queue: str | None = None
+    at_front: bool = False
+    after_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,10 @@ class Execution(Checkpoints):
         job_class.check_arguments(kwargs or {}, portion)
         asked = overrides.current
         self.job = job_class()
+        # What __init__ set are defaults; copies, for the job may change them in place.
+        self._defaults = {
+            name: freeze(value) for name, value in self.job.__dict__.get("_attributes", {}).items()
+        }
         self.job.execution = self
         self.job_id = job_id
         self.clock = clock or asked.clock
@@ -168,7 +179,7 @@ class Execution(Checkpoints):
             raise
         except (KeyboardInterrupt, SystemExit) as error:
             self._settle()
-            self._end("failed", f"{type(error).__name__}: {error}")
+            self._end("failed", told(error))
             raise
         finally:
             self._detach()
@@ -185,13 +196,18 @@ class Execution(Checkpoints):
                 f"{self._name} was interrupted ({self._reason}) but caught it and went on; "
                 "catch Exception instead of BaseException, or raise it again"
             )
-        self.job.on_shutdown()
+        self._hook("on_shutdown")
         if not self.completes:
             return
         if type(self.job).on_complete is not Job.on_complete:
             # Whoever was superseded must not complete the job once more, and a death in on_complete repeats only that.
             self.save_on_the_way("all done")
-        self.job.on_complete()
+        self._hook("on_complete")
+
+    def _hook(self, name: str, *args: Any) -> None:
+        """Call a hook, and refuse one that has only made a coroutine or a generator."""
+        if (result := getattr(self.job, name)(*args)) is not None:
+            callables.refuse_result(result, self.job, name)
 
     def careful(self) -> None:
         """Save after every item in this execution: the next death then tells which item it was."""
@@ -202,7 +218,7 @@ class Execution(Checkpoints):
         """Count a failure of the item after the cursor; the execution then ends and is resumed."""
         progress = self.progress
         progress.failures = 1 if self.advanced else progress.failures + 1
-        progress.failure = f"{type(error).__name__}: {error}"
+        progress.failure = told(error)
         self.item_failed = True
 
     def _obey_before_work(self) -> None:
@@ -211,7 +227,7 @@ class Execution(Checkpoints):
             ask = getattr(source, "at_start", None)
             control = ask(self) if ask else None
             if control:
-                self.interrupt(control)
+                self.interrupt(reason_of(control, source))
 
     def _claim(self) -> None:
         with self.reaching_store("claimed"):
@@ -232,7 +248,8 @@ class Execution(Checkpoints):
 
     def _take_position(self, progress: Progress) -> None:
         self.completed, self.step, self.cursor = list(progress.completed), progress.step, progress.cursor
-        self.job.__dict__["_attributes"] = dict(progress.attributes)
+        defaults = {name: freeze(value) for name, value in self._defaults.items()}
+        self.job.__dict__["_attributes"] = defaults | progress.attributes
 
     def _notice_crash(self) -> bool:
         """Count the death of the execution before this one, if it never ended, and return whether it did so.
@@ -270,13 +287,13 @@ class Execution(Checkpoints):
         if not progress.begun:
             events.emit(events.JobStarted(self.job_id, self._name))
             if self.family is None or self.family.instance is None:  # else it ran before the instances
-                self.job.on_start()
+                self._hook("on_start")
             progress.begun = True
             return
         if progress.started:
             progress.resumptions += 1
         events.emit(events.JobResumed(self.job_id, self._name, progress.description, progress.resumptions))
-        self.job.on_resume()
+        self._hook("on_resume")
 
     def _completed(self) -> Ended:
         self.step, self.cursor = None, None
@@ -298,27 +315,40 @@ class Execution(Checkpoints):
         if not (cancelled or isinstance(self._reason, Control)):
             self._check_limit()
         self.progress.interruptions += 1
-        self.job.on_shutdown()
+        self._hook("on_shutdown")
         if cancelled:
-            self.job.on_cancel()
+            self._hook("on_cancel")
             self._end("cancelled", reason)
             return Ended("cancelled", reason)
         if self._reason is PAUSE:
             self._end("paused", reason)
             return Ended("paused", reason)
         self._end("interrupted", reason)
-        delay = interrupt.delay if isinstance(interrupt, RetryLater) else self.job.resume_delay
-        return Ended("interrupted", reason, delay)
+        return self._again(reason, interrupt.delay if isinstance(interrupt, RetryLater) else None)
 
     def _resumed_after(self, error: Exception) -> Ended:
         self._settle()
-        reason = f"{type(error).__name__}: {error}"
+        reason = told(error)
         self._check_limit()
         self.progress.errors += 1
-        self.job.on_error(error)
+        self._hook("on_error", error)
         self._end("interrupted", reason)
         self._emit_interrupted(reason)
-        return Ended("interrupted", reason, self.job.resume_delay)
+        return self._again(reason, read_seconds(self.job, "error_delay"), after_error=True)
+
+    def _again(self, reason: str, delay: float | None, *, after_error: bool = False) -> Ended:
+        """Return the end of an execution that another follows, where and when the job's policy says."""
+        usual = read_seconds(self.job, "resume_delay") or 0
+        wait = usual if delay is None else max(delay, usual) if after_error else delay
+        asked = overrides.current.delay_seconds
+        return Ended(
+            "interrupted",
+            reason,
+            wait if asked is None else asked,
+            self.job.resume_queue,
+            self.job.resume_at_front,
+            after_error,
+        )
 
     def _resumes(self, error: Exception) -> bool:
         """Return whether an error is an interruption: after progress (C27), of an item, or of a connection cut off."""
@@ -337,8 +367,8 @@ class Execution(Checkpoints):
         self._settle()
         self.progress.errors += 1
         if not isinstance(error, HarnessError):
-            self.job.on_error(error)
-        self._end("failed", f"{type(error).__name__}: {error}")
+            self._hook("on_error", error)
+        self._end("failed", told(error))
         events.emit(events.JobFailed(self.job_id, self._name, error, self.description, self._duration))
 
     def _settle(self) -> None:

@@ -118,7 +118,7 @@ def interrupt_after_step(step: str, *, reason: str | None = None) -> Iterator[No
 @contextmanager
 def _interrupting(trigger: Trigger, reason: str | None, where: str) -> Iterator[None]:
     trigger.reason = reason or trigger.reason
-    with overriding(Overrides(stops=(trigger,))):
+    with overriding(Overrides(stops=(trigger,), delay_seconds=0.0)):
         yield
     if not trigger.fired:
         raise NothingInterrupted(f"no job was interrupted {where}: none had a checkpoint there")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness import events
+from harness import callables, events
 from harness.cursor import ATOMIC, freeze
 from harness.enumerators import Enumerator, iterating
 from harness.errors import CompleteEarly, HarnessError, JobDefinitionError, QuarantineFull, UsageError
@@ -93,6 +93,10 @@ class IterationJob(Job, abstract=True):
             raise JobDefinitionError(
                 f"{name} is an iteration job and cannot define perform; use each_iteration"
             )
+        for each in ("each_iteration", "on_quarantine", "on_all_done"):
+            cls._check_function(each)
+        cls._check_function("build_enumerator", generator="")
+        cls._check_function("around_iterate", generator="decorate it with @contextlib.contextmanager")
         kind = inspect.Parameter
         cursor = inspect.signature(cls.build_enumerator).parameters.get("cursor")
         if cursor is None or cursor.kind is not kind.KEYWORD_ONLY:
@@ -106,8 +110,8 @@ class IterationJob(Job, abstract=True):
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse a job argument named cursor (I4)."""
-        del portion
+        """Refuse a job argument named cursor (I4), and a policy that cannot work."""
+        super().check_arguments(kwargs, portion)
         if "cursor" in kwargs:
             raise UsageError(
                 f"{cls.__name__}: the argument name 'cursor' is reserved; to start in the middle use Portion(after=…)"
@@ -117,7 +121,7 @@ class IterationJob(Job, abstract=True):
         """Do the work of one execution."""
         execution = self.execution
         start = execution.portion.after if execution.step is None else execution.cursor
-        with self.around_iterate():
+        with self._around():
             found = self.build_enumerator(*args, cursor=freeze(start), **kwargs)
             enumerator = None if found is None else self._enumerator(found).within(execution)
             if enumerator is None:
@@ -180,11 +184,13 @@ class IterationJob(Job, abstract=True):
             # one that the enumerator goes on changing stays as it was.
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
-                each(item, *args, **kwargs)
+                result = each(item, *args, **kwargs)
             except Exception as error:
                 if self.quarantine and not isinstance(error, HarnessError):
                     execution.fail_item(error)
                 raise
+            if result is not None:
+                callables.refuse_result(result, self, "each_iteration")
             execution.cursor = position
             execution.items += len(item) if batched else 1
             if listeners:
@@ -222,7 +228,19 @@ class IterationJob(Job, abstract=True):
         execution.save_on_the_way("quarantine")
         name = type(self).__name__
         events.emit(events.ItemQuarantined(execution.job_id, name, aside.cursor, aside.failures, aside.error))
-        self.on_quarantine(item, aside.error)
+        hook: Callable[..., object] = self.on_quarantine
+        if (result := hook(item, aside.error)) is not None:
+            callables.refuse_result(result, self, "on_quarantine")
+
+    def _around(self) -> AbstractContextManager[Any]:
+        found: Any = self.around_iterate()
+        if hasattr(type(found), "__enter__"):
+            return found  # type: ignore[no-any-return]  # the author's
+        callables.close(found)
+        raise JobDefinitionError(
+            f"{type(self).__name__}.around_iterate returned {type(found).__name__}; return a context manager, for "
+            "example by decorating it with @contextlib.contextmanager"
+        )
 
     def _enumerator(self, found: Any) -> Enumerator[Any]:
         if isinstance(found, Enumerator):
@@ -234,6 +252,7 @@ class IterationJob(Job, abstract=True):
                     "items are missing; return it unread"
                 )
             return Enumerator(found)
+        callables.close(found)
         raise JobDefinitionError(
             f"{type(self).__name__}.build_enumerator must return an iterable of (item, cursor) pairs or None, "
             f"found {type(found).__name__}"
