@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from harness.texts import storable
+
 logger = logging.getLogger("harness")
 
 
@@ -372,7 +374,6 @@ class Subscription(AbstractContextManager["Subscription", None]):
 
 
 subscriptions: list[Subscription] = []
-"""Who is told of anything."""
 of_items: list[Subscription] = []
 """Who is told of each item; read in the hot loop, so that no event is made for nobody."""
 
@@ -387,9 +388,8 @@ def subscribe(subscriber: Subscriber, *kinds: type[Event]) -> Subscription:
 
 def emit(event: Event) -> None:
     """Log the event and tell the subscribers."""
-    line = event.line
-    if line is not None and logger.isEnabledFor(event.level):
-        logger.log(event.level, "%s (Job ID: %s) %s", event.job, event.job_id, line)
+    if logger.isEnabledFor(event.level) and (line := event.line) is not None:
+        logger.log(event.level, "%s (Job ID: %s) %s", event.job, event.job_id, storable(line))
     for subscription in tuple(subscriptions):
         try:
             if subscription.wants(event):

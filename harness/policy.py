@@ -70,7 +70,7 @@ RULES: dict[str, Rule] = {
     "max_crashes": _whole(0),
     "grace_period": _time("a time of 0 or more", most=math.inf),
     "quarantine": _flag(),
-    "max_item_failures": _whole(1),
+    "max_item_failures": _whole(0),
     "max_quarantined": _whole(0),
 }
 """The policy attributes of both patterns."""

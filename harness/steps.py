@@ -355,7 +355,7 @@ def _takes_step(name: str, function: StepFunction) -> bool:
     """
     kind = inspect.Parameter
     parameters = list(inspect.signature(function).parameters.values())
-    needed = [each for each in parameters if each.default is kind.empty]
+    needed = [each for each in parameters if each.default is kind.empty and each.kind is not kind.VAR_KEYWORD]
     if any(each.kind is kind.KEYWORD_ONLY for each in needed):
         raise JobDefinitionError(
             f"Step method {name!r} must not accept keyword-only arguments without a default"
