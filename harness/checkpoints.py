@@ -284,7 +284,7 @@ class Checkpoints:
     def _note_gap(self, seconds: float) -> None:
         """Say that a stop would have had to wait longer than there is time at a deploy; once for each new record."""
         grace = read_seconds(self.job, "grace_period") or 0.0
-        if seconds > max(grace, self.progress.longest_gap_s):
+        if seconds > grace and seconds > self.progress.longest_gap_s:
             self.progress.longest_gap_s = seconds
             events.emit(events.CheckpointLate(self.job_id, self._name, seconds, grace, self.description))
 

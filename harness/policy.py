@@ -114,6 +114,7 @@ _PARAMETERS = {"on_error": 1, "on_quarantine": 2}
 _NEAR, _NEAR_HOOK = 0.9, 0.92
 """How like two names must be, as :mod:`difflib` counts. Hooks share words, such as ``on``, and need more."""
 
+_SECONDS = frozenset({float, int, type(None)})
 _FLAGS = frozenset(name for name, rule in RULES.items() if rule.takes == "True or False")
 _PLAIN = (str, timedelta, Durability, Real, property, type(None))
 """Types of values that may have been meant as policy, other than a flag."""
@@ -138,8 +139,8 @@ def read_seconds(job: object, name: str) -> float | None:
     :raises JobDefinitionError: if its value, of a property or set on the job itself, is not what it takes.
     """
     value = getattr(job, name)
-    if type(value) is float or type(value) is int or value is None:
-        return value  # of a class that was checked
+    if type(value) in _SECONDS:
+        return value  # type: ignore[no-any-return]  # of a class that was checked
     if not RULES[name].allows(value):
         raise _wrong(type(job), name, value)
     return in_seconds(value)
