@@ -100,7 +100,7 @@ def test_a_long_error_message_does_not_keep_progress_from_being_saved(error: Exc
     assert len(progress.to_json()) < 6_000
 
 
-@pytest.mark.parametrize("reason", [LONG, AWKWARD, ValueError("no str")])
+@pytest.mark.parametrize("reason", [LONG, AWKWARD, ValueError("no str")], ids=["long", "awkward", "error"])
 def test_a_long_reason_does_not_keep_progress_from_being_saved(reason: Any) -> None:
     """Of a stop that the job asks for itself, whatever it gives as a reason."""
 
@@ -114,7 +114,7 @@ def test_a_long_reason_does_not_keep_progress_from_being_saved(reason: Any) -> N
     assert len(inline.progress.to_json()) < 3_000
 
 
-@pytest.mark.parametrize("answer", [LONG, AWKWARD, 17, ["busy"]])
+@pytest.mark.parametrize("answer", [LONG, AWKWARD, 17, ["busy"]], ids=["long", "awkward", "number", "list"])
 def test_a_stop_source_may_answer_with_anything_that_is_true(answer: Any) -> None:
     """A string is the reason, cut where it is stored; everything else is a plain stop."""
     inline = InlineRun(CountByIteration, 3, stops=[lambda at: answer])
