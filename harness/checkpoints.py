@@ -29,7 +29,8 @@ from harness.errors import (
     ProgressUnavailable,
     Superseded,
 )
-from harness.stops import interval_of
+from harness.policy import read_seconds
+from harness.stops import interval_of, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,14 +147,14 @@ class Checkpoints:
                 "yet be rolled back, while the cursor says that it is done; commit before the checkpoint"
             )
         now = self.clock()
-        if now - due > self.job.grace_period and due > NOW:
+        if due > NOW:
             self._note_gap(now - due)
         if now >= self._deadline:
             self.interrupt("max_runtime")
         for source in self._sources:
             answer = source(self)
             if answer:
-                self.interrupt("stopping" if answer is True else answer)
+                self.interrupt(reason_of(answer, source))
         if self.items >= self.items_at or now - self._saved_at >= self._durability.seconds:
             self._save_if_possible()
         self.look_at = min(self.look_at, self._next_look(now))
@@ -296,17 +297,14 @@ class Checkpoints:
 
     def _note_gap(self, seconds: float) -> None:
         """Say that a stop would have had to wait longer than there is time at a deploy; once for each new record."""
-        if seconds > self.progress.longest_gap_s:
+        grace = read_seconds(self.job, "grace_period") or 0.0
+        if seconds > grace and seconds > self.progress.longest_gap_s:
             self.progress.longest_gap_s = seconds
-            events.emit(
-                events.CheckpointLate(
-                    self.job_id, self._name, seconds, self.job.grace_period, self.description
-                )
-            )
+            events.emit(events.CheckpointLate(self.job_id, self._name, seconds, grace, self.description))
 
     @property
     def _deadline(self) -> float:
-        limit = self.job.max_runtime
+        limit = read_seconds(self.job, "max_runtime")
         return self._started_at + min(overrides.longest_runtime, math.inf if limit is None else limit)
 
     def _next_look(self, now: float) -> float:

@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
+from harness.durations import in_seconds
 from harness.errors import JobDefinitionError, UsageError
 
 
@@ -43,10 +45,10 @@ def on_stop() -> Durability:
     return Durability()
 
 
-def every(*, items: int | None = None, seconds: float | None = None) -> Durability:
+def every(*, items: int | None = None, seconds: float | timedelta | None = None) -> Durability:
     """Save also after so many items or so many seconds, whichever comes first: a SIGKILL repeats no more.
 
-    ``seconds=0`` saves at every checkpoint.
+    ``seconds=0`` saves at every checkpoint; a ``timedelta`` is as good.
 
     :raises JobDefinitionError: without a limit, or for a limit that makes no sense.
     """
@@ -54,9 +56,14 @@ def every(*, items: int | None = None, seconds: float | None = None) -> Durabili
         raise JobDefinitionError("every() takes items=, seconds= or both; for neither use on_stop()")
     if items is not None and (type(items) is not int or items < 1):
         raise JobDefinitionError(f"every(items=…) takes an int of 1 or more, found {items!r}")
-    if seconds is not None and not 0 <= seconds < math.inf:
-        raise JobDefinitionError(f"every(seconds=…) takes a number of 0 or more, found {seconds!r}")
-    return Durability(items, math.inf if seconds is None else seconds)
+    if seconds is None:
+        return Durability(items)
+    limit = in_seconds(seconds)
+    if limit is None or not 0 <= limit < math.inf:
+        raise JobDefinitionError(
+            f"every(seconds=…) takes a number of 0 or more, found {seconds!r}; a timedelta will do"
+        )
+    return Durability(items, limit)
 
 
 def parse(name: str) -> Durability:

@@ -18,9 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness import callables, events, overrides
 from harness import cursor as cursors
-from harness import events
 from harness.checkpoints import Checkpoints
+from harness.cursor import freeze
 from harness.errors import (
     CancelJob,
     CursorError,
@@ -32,7 +33,9 @@ from harness.errors import (
     Superseded,
     UsageError,
 )
+from harness.policy import read_seconds
 from harness.stops import CANCEL, PAUSE, Control
+from harness.texts import told
 
 if TYPE_CHECKING:
     from harness.progress import Progress, State
@@ -44,11 +47,16 @@ class Ended:
 
     :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: once somebody says so;
         ``superseded``: leave it alone.
+    :ivar queue: name of the queue to run it again in; None for its own. :ivar at_front: before all others there.
+    :ivar after_error: whether an error ended it, which the next execution may meet again.
     """
 
     outcome: Literal["completed", "interrupted", "paused", "cancelled", "superseded"]
     reason: str | None = None
     delay: float = 0
+    queue: str | None = None
+    at_front: bool = False
+    after_error: bool = False
 
 
 class Ends(Checkpoints):
@@ -56,6 +64,7 @@ class Ends(Checkpoints):
 
     def __init__(self) -> None:
         super().__init__()
+        self._defaults: dict[str, Any] = {}
         self._end_saved = False
         self._shut_down = False
 
@@ -73,7 +82,7 @@ class Ends(Checkpoints):
         if self._superseded:
             return Ended("superseded")
         self._settle()
-        reason = _text(interrupt.reason)
+        reason = str(interrupt.reason)
         cancelled = self._reason is CANCEL or isinstance(interrupt, CancelJob)
         paused = not cancelled and self._reason is PAUSE
         if not (cancelled or isinstance(self._reason, Control)):
@@ -88,18 +97,31 @@ class Ends(Checkpoints):
             self.run_hook("on_cancel")
         if outcome != "interrupted":
             return Ended(outcome, reason)
-        delay = interrupt.delay if isinstance(interrupt, RetryLater) else self.job.resume_delay
-        return Ended(outcome, reason, delay)
+        return self._again(reason, interrupt.delay if isinstance(interrupt, RetryLater) else None)
 
     def _resumed_after(self, error: Exception) -> Ended:
         self._settle()
-        reason = described(error)
+        reason = told(error)
         self._check_limit(error)
         self.progress.errors += 1
         self._save_end("interrupted", reason)
         self._emit_interrupted(reason)
         self.run_hook("on_error", error)
-        return Ended("interrupted", reason, self.job.resume_delay)
+        return self._again(reason, read_seconds(self.job, "error_delay"), after_error=True)
+
+    def _again(self, reason: str, delay: float | None, *, after_error: bool = False) -> Ended:
+        """Return the end of an execution that another follows, where and when the job's policy says."""
+        usual = read_seconds(self.job, "resume_delay") or 0
+        wait = usual if delay is None else max(delay, usual) if after_error else delay
+        asked = overrides.current.delay_seconds
+        return Ended(
+            "interrupted",
+            reason,
+            wait if asked is None else asked,
+            self.job.resume_queue,
+            self.job.resume_at_front,
+            after_error,
+        )
 
     def _check_limit(self, cause: Exception | None = None) -> None:
         """Fail the job if it may not be resumed once more.
@@ -118,7 +140,7 @@ class Ends(Checkpoints):
     def _failed(self, error: Exception, cause: Exception | None = None) -> None:
         self._settle()
         self.progress.errors += 1
-        self._save_failure(described(error))
+        self._save_failure(told(error))
         self._tell_failure(error)
         for each in filter(None, (cause, error)):
             self.run_hook("on_error", each)
@@ -127,7 +149,7 @@ class Ends(Checkpoints):
         """Save that the process was told to exit; that error goes on, whatever becomes of the save."""
         try:
             self._settle()
-            self._save_failure(described(error))
+            self._save_failure(told(error))
         except Superseded:
             pass
         except Exception as problem:  # noqa: BLE001 - must not hide the exit
@@ -206,7 +228,8 @@ class Ends(Checkpoints):
         self.items = progress.done - self._done_before
         # The enumerator has read beyond that position; what proves it is the stored proof.
         self.witness, self.progress.proof = None, progress.proof
-        self.job.__dict__["_attributes"] = dict(progress.attributes)
+        defaults = {name: freeze(value) for name, value in self._defaults.items()}
+        self.job.__dict__["_attributes"] = defaults | progress.attributes
 
     def _roll_back(self) -> None:
         rollback = getattr(getattr(self.job, "session", None), "rollback", None)
@@ -235,7 +258,8 @@ class Ends(Checkpoints):
         self.commits = began = False
         try:
             began = not job.in_transaction()
-            getattr(job, name)(*arguments)
+            if (result := getattr(job, name)(*arguments)) is not None:
+                callables.refuse_result(result, job, name)
             if self.transactional and began and job.in_transaction():
                 job.session.commit()  # type: ignore[attr-defined]  # the author's
             if self._attributes() != before and self._end_saved:
@@ -272,15 +296,3 @@ class Ends(Checkpoints):
     def _attributes(self) -> dict[str, Any]:
         values = self.job.__dict__.get("_attributes", {})
         return {name: cursors.encode(value, f"attribute {name!r}") for name, value in values.items()}
-
-
-def described(error: BaseException) -> str:
-    """Return an error's type and text; the type alone if its text cannot be had."""
-    return f"{type(error).__name__}: {_text(error)}"
-
-
-def _text(value: Any) -> str:
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - an author's __str__
-        return f"(a {type(value).__name__} that cannot be shown)"

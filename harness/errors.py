@@ -32,6 +32,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from harness.durations import LONGEST, in_seconds
+
 
 class HarnessError(Exception):
     """Base of all errors of this package; the docstring of a subclass is its default message."""
@@ -123,7 +127,7 @@ class Interrupt(BaseException):
 
     def __init__(self, reason: str = "stopping") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = reason if isinstance(reason, str) else str(reason)  # it is stored, and may be an error
 
 
 class CompleteEarly(Interrupt):
@@ -141,16 +145,19 @@ class CancelJob(Interrupt):
 
 
 class RetryLater(Interrupt):
-    """Raised by a job: go on in *delay* seconds, with the item or step that was in progress (I15).
+    """Raised by a job: go on after *delay*, with the item or step that was in progress (I15).
 
-    :ivar delay: seconds, in place of the job's ``resume_delay``.
+    :param delay: seconds or a ``timedelta``, in place of the job's ``resume_delay``.
+    :ivar delay: the same in seconds.
+    :raises UsageError: for what is no time of 0 or more.
     """
 
-    def __init__(self, delay: float, reason: str = "retried later") -> None:
-        if not 0 <= delay < float("inf"):
-            raise UsageError(f"RetryLater takes seconds of 0 or more, found {delay!r}")
+    def __init__(self, delay: float | timedelta, reason: str = "retried later") -> None:
+        seconds = in_seconds(delay)
+        if seconds is None or not 0 <= seconds <= LONGEST:
+            raise UsageError(f"RetryLater takes seconds of 0 or more, found {delay!r}; a timedelta will do")
         super().__init__(reason)
-        self.delay = delay
+        self.delay = seconds
 
 
 class Died(BaseException):

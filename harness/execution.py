@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import events, overrides
+from harness import callables, events, overrides
 from harness.cursor import freeze
-from harness.ends import Ended, Ends, described
+from harness.ends import Ended, Ends
 from harness.errors import (
     CompleteEarly,
     CorruptProgress,
@@ -31,6 +31,8 @@ from harness.errors import (
 from harness.job import Job
 from harness.listeners import at_work
 from harness.progress import Progress
+from harness.stops import reason_of
+from harness.texts import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,6 +102,10 @@ class Execution(Ends):
         job_class.check_arguments(kwargs or {}, portion)
         asked = overrides.current
         self.job = job_class()
+        # What __init__ set are defaults; copies, for the job may change them in place.
+        self._defaults = {
+            name: freeze(value) for name, value in self.job.__dict__.get("_attributes", {}).items()
+        }
         self.job.execution = self
         self.job_id = job_id
         self.clock = clock or asked.clock
@@ -205,7 +211,12 @@ class Execution(Ends):
         self._run_on_shutdown()
         self.commits = self.transactional
         with suppress(CompleteEarly):  # nothing is left that it could leave out
-            self.job.on_complete()
+            self._call("on_complete")
+
+    def _call(self, name: str) -> None:
+        """Call a hook that is part of the work, and refuse one that has only made a coroutine or a generator."""
+        if (result := getattr(self.job, name)()) is not None:
+            callables.refuse_result(result, self.job, name)
 
     def careful(self) -> None:
         """Save after every item in this execution: the next death then tells which item it was."""
@@ -216,7 +227,7 @@ class Execution(Ends):
         """Count a failure of the item after the cursor; the execution then ends and is resumed."""
         progress = self.progress
         progress.failures = 1 if self.advanced else progress.failures + 1
-        progress.failure = described(error)
+        progress.failure = told(error)
         self.item_failed = True
 
     def _obey_before_work(self) -> None:
@@ -225,7 +236,7 @@ class Execution(Ends):
             ask = getattr(source, "at_start", None)
             control = ask(self) if ask else None
             if control:
-                self.interrupt(control)
+                self.interrupt(reason_of(control, source))
 
     def _claim(self) -> None:
         with self.reaching_store("claimed"):
@@ -285,7 +296,7 @@ class Execution(Ends):
             events.emit(events.JobStarted(self.job_id, self._name))
             if self.family is None or self.family.instance is None:  # else it ran before the instances
                 try:
-                    self.job.on_start()
+                    self._call("on_start")
                 except CompleteEarly:
                     progress.begun = True
                     raise
@@ -294,7 +305,7 @@ class Execution(Ends):
         if progress.started:
             progress.resumptions += 1
         events.emit(events.JobResumed(self.job_id, self._name, progress.description, progress.resumptions))
-        self.job.on_resume()
+        self._call("on_resume")
 
     def _resumes(self, error: Exception) -> bool:
         """Return whether an error is an interruption: after progress (C27), of an item, or of a connection cut off."""

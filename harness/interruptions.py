@@ -135,7 +135,7 @@ def _interrupting(trigger: Trigger, reason: str | None, where: str, job: type[Jo
     def of_job(at: Position) -> str | None:
         return trigger(at) if job is None or isinstance(at.job, job) else None
 
-    with overriding(Overrides(stops=(of_job,))):
+    with overriding(Overrides(stops=(of_job,), delay_seconds=0.0)):
         yield
     if not trigger.fired:
         kind = "job" if job is None else job.__name__

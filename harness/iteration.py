@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness import events
+from harness import callables, events
 from harness.cursor import ATOMIC, freeze
 from harness.enumerators import Enumerator, as_pair, iterating
 from harness.errors import (
@@ -110,6 +110,10 @@ class IterationJob(Job, abstract=True):
             raise JobDefinitionError(
                 f"{name} is an iteration job and cannot define perform; use each_iteration"
             )
+        for each in ("each_iteration", "on_quarantine", "on_all_done"):
+            cls._check_function(each)
+        cls._check_function("build_enumerator", generator="")
+        cls._check_function("around_iterate", generator="decorate it with @contextlib.contextmanager")
         kind = inspect.Parameter
         cursor = inspect.signature(cls.build_enumerator).parameters.get("cursor")
         if cursor is None or cursor.kind is not kind.KEYWORD_ONLY:
@@ -123,8 +127,8 @@ class IterationJob(Job, abstract=True):
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse a job argument named cursor (I4)."""
-        del portion
+        """Refuse a job argument named cursor (I4), and a policy that cannot work."""
+        super().check_arguments(kwargs, portion)
         if "cursor" in kwargs:
             raise UsageError(
                 f"{cls.__name__}: the argument name 'cursor' is reserved; to start in the middle use Portion(after=…)"
@@ -133,7 +137,7 @@ class IterationJob(Job, abstract=True):
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""
         raised: BaseException | None = None
-        with self.around_iterate():
+        with self._around():
             try:
                 # If all is done, on_complete alone is left, and may need what around_iterate sets up.
                 if not self.execution.progress.all_done:
@@ -229,10 +233,12 @@ class IterationJob(Job, abstract=True):
             # one that the enumerator goes on changing stays as it was.
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
-                each(item, *args, **kwargs)
+                result = each(item, *args, **kwargs)
             except BaseException as error:
                 self._note_failure(error, position)
                 raise
+            if result is not None:
+                callables.refuse_result(result, self, "each_iteration")
             execution.cursor = position
             execution.items += len(item) if batched else 1
             if listeners:
@@ -280,6 +286,16 @@ class IterationJob(Job, abstract=True):
         events.emit(events.ItemQuarantined(execution.job_id, name, aside.cursor, aside.failures, aside.error))
         execution.run_hook("on_quarantine", item, aside.error, at_work=True)
 
+    def _around(self) -> AbstractContextManager[Any]:
+        found: Any = self.around_iterate()
+        if hasattr(type(found), "__enter__"):
+            return found  # type: ignore[no-any-return]  # the author's
+        callables.close(found)
+        raise JobDefinitionError(
+            f"{type(self).__name__}.around_iterate returned {type(found).__name__}; return a context manager, for "
+            "example by decorating it with @contextlib.contextmanager"
+        )
+
     def _enumerator(self, found: Any) -> Enumerator[Any]:
         if isinstance(found, Enumerator):
             return found
@@ -290,6 +306,7 @@ class IterationJob(Job, abstract=True):
                     "items are missing; return it unread"
                 )
             return Enumerator(found)
+        callables.close(found)
         raise JobDefinitionError(
             f"{type(self).__name__}.build_enumerator returned {type(found).__name__}; return an iterable of "
             "(item, cursor) pairs in an order that does not change, such as items(…), records(…) or a list, or None"

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
+from harness import callables, policy
 from harness import cursor as cursors
 from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from harness.execution import Execution, Portion  # run jobs, and so are above this module
     from harness.progress import Store
 
 T = TypeVar("T")
+
+HOOKS = (
+    "on_start", "on_resume", "on_shutdown", "on_complete", "on_cancel", "on_error", "should_stop", "in_transaction",
+    "progress_store", "idempotency_key",
+)  # fmt: skip
+"""Methods that an author may override in both patterns."""
+
+_OURS = {"harness.job", "harness.steps", "harness.iteration"}
+"""Modules of the classes that define policy and hooks."""
 
 
 class attribute(Generic[T]):  # noqa: N801 - reads as the declaration it is
@@ -68,7 +81,11 @@ class Job:
     """Base of the two patterns; its class attributes are the job's policy.
 
     A job object lives for one execution. It is made without arguments; what the job was enqueued with goes to its
-    methods. Nothing on it is kept but its :class:`attribute`\\ s.
+    methods. Nothing on it is kept but its :class:`attribute`\\ s: one that ``__init__`` sets is a default, and what an
+    earlier execution stored wins over it.
+
+    Times are seconds or a ``timedelta``. Types and ranges are checked when the class is defined, and again when the
+    job is enqueued or run; so are names that are almost right.
     """
 
     durability: ClassVar[Durability] = every(seconds=1)
@@ -77,20 +94,35 @@ class Job:
     max_resumptions: ClassVar[int | None] = None
     """How often the job may be resumed, by interruptions and errors alike (C24); None for no limit."""
 
-    resume_delay: ClassVar[float] = 0
-    """Seconds between an interruption and the next execution, kept by the queue's own scheduling."""
+    resume_delay: ClassVar[float | timedelta] = 0
+    """Time between an interruption and the next execution, kept by the queue's own scheduling."""
+
+    error_delay: ClassVar[float | timedelta] = 5
+    """Time between an error that is resumed and the next execution; ``resume_delay`` if that is longer.
+
+    An interruption is wanted, so the job goes on at once. An error has a cause, such as a database that restarts. An
+    execution that began within milliseconds would meet the same cause, fail without progress, and the job would have
+    failed for an outage of a second. Five seconds is what Rails waits."""
+
+    resume_queue: ClassVar[str | None] = None
+    """Name of the queue that the job goes on in, after an interruption or a resumed error; None for its own.
+
+    Our workers obey it. A worker must listen to that queue."""
+
+    resume_at_front: ClassVar[bool] = False
+    """Whether the job goes on before all other jobs of its queue."""
 
     resume_errors_after_advancing: ClassVar[bool] = True
     """Whether an error is resumed, not raised, if this execution had advanced (C27)."""
 
-    max_runtime: ClassVar[float | None] = None
-    """Seconds after which an execution stops at its next checkpoint, so that others get their turn (I9)."""
+    max_runtime: ClassVar[float | timedelta | None] = None
+    """Time after which an execution stops at its next checkpoint, so that others get their turn (I9)."""
 
     max_crashes: ClassVar[int] = 10
     """How often in a row, without an item done in between, the job's worker may die before the job has failed."""
 
-    grace_period: ClassVar[float] = 25
-    """Seconds that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
+    grace_period: ClassVar[float | timedelta] = 25
+    """Time that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
 
     execution: Execution
     """The execution that runs this object."""
@@ -109,10 +141,23 @@ class Job:
                     raise JobDefinitionError(
                         f"attribute {cls.__name__}.{name} hides {owner.__name__}.{name}; give it another name"
                     )
-        if not isinstance(cls.durability, Durability):
-            raise JobDefinitionError(
-                f"{cls.__name__}.durability takes on_stop() or every(…), found {cls.durability!r}"
-            )
+        policy.check_names(cls, (base for base in cls.__mro__ if base.__module__ in _OURS))
+        cls._check_policy()
+        for name in HOOKS:
+            cls._check_function(name)
+
+    @classmethod
+    def _check_policy(cls) -> None:
+        """Check what may change after the class was defined; cheap, for it is done whenever a job is enqueued."""
+        policy.check_values(cls)
+        policy.check_constructor(cls)
+
+    @classmethod
+    def _check_function(cls, name: str, *, generator: str | None = None) -> None:
+        """Refuse a method whose call would run nothing of it."""
+        function = inspect.getattr_static(cls, name, None)
+        if function is not None:
+            callables.refuse_function(function, f"{cls.__name__}.{name}", generator=generator)
 
     @classmethod
     def progress_store(cls) -> Store | None:
@@ -177,7 +222,9 @@ class Job:
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse what this kind of job cannot be run with; implemented by the patterns."""
+        """Refuse what this kind of job cannot be run with, and a policy that was set since and cannot work."""
+        del kwargs, portion
+        cls._check_policy()
 
     def idempotency_key(self, item: Any) -> str:
         """Return a key for the effect on an item that no transaction covers: a mail, a payment.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from harness.errors import Interrupt
+from harness.texts import storable
 
 logger = logging.getLogger("harness")
 
@@ -117,7 +118,12 @@ def emit(event: Event) -> None:
             line = f"{type(event).__name__}, whose text cannot be shown"
         if line is not None:
             logger.log(
-                event.level, "%s (Job ID: %s) %s", event.job, event.job_id, line, exc_info=event.traceback_of
+                event.level,
+                "%s (Job ID: %s) %s",
+                event.job,
+                event.job_id,
+                storable(line),
+                exc_info=event.traceback_of,
             )
     for subscription in tuple(subscriptions):
         try:

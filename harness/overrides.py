@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.durations import in_seconds
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from harness.durability import Durability
     from harness.progress import StopSource, Store
     from harness.stops import Clock
@@ -25,6 +28,7 @@ class Overrides:
     :ivar durability: in place of the job's own. :ivar store: in place of the job's and the queue's.
     :ivar clock: in place of ``time.monotonic``.
     :ivar poll_seconds: how often queues look for requests from outside, in place of their own.
+    :ivar delay_seconds: time before the next execution, in place of what the job or its policy asks for.
     """
 
     stops: Sequence[StopSource] = ()
@@ -32,6 +36,7 @@ class Overrides:
     store: Store | None = None
     clock: Clock = time.monotonic
     poll_seconds: float | None = None
+    delay_seconds: float | None = None
 
 
 current = Overrides()
@@ -52,7 +57,7 @@ def overriding(asked: Overrides) -> Iterator[None]:
         current = before
 
 
-def limit_runtime(seconds: float | None) -> None:
+def limit_runtime(seconds: float | timedelta | None) -> None:
     """Have every execution of this process stop at its first checkpoint after so many seconds; None for no limit.
 
     A job's own ``max_runtime`` holds too: the lower one wins (I9). It is read when an execution begins.
@@ -60,6 +65,9 @@ def limit_runtime(seconds: float | None) -> None:
     :raises UsageError: for what is no time.
     """
     global longest_runtime  # noqa: PLW0603 - one for the process, as documented
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise UsageError(f"limit_runtime() takes seconds over 0 or None, found {seconds!r}")
-    longest_runtime = math.inf if seconds is None else seconds
+    limit = math.inf if seconds is None else in_seconds(seconds)
+    if limit is None or not (seconds is None or 0 < limit < math.inf):
+        raise UsageError(
+            f"limit_runtime() takes seconds over 0 or None, found {seconds!r}; a timedelta will do"
+        )
+    longest_runtime = limit

@@ -20,11 +20,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from harness import cursor as cursors
+from harness import texts
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
 
 VERSION = 1
 MAX_BYTES = 128 * 1024
 """Size cap of a saved progress in bytes: a cursor is a position, not the data."""
+
+QUARANTINE_BYTES, QUARANTINE_ERROR_BYTES = 56 * 1024, 800
+"""Sizes that the errors of all quarantined items, and of one, are cut to: less than half of :data:`MAX_BYTES`, so that
+what others wrote never makes a progress too large."""
 
 State = Literal["new", "running", "interrupted", "paused", "failed", "cancelled", "completed"]
 
@@ -40,9 +45,9 @@ class Quarantined:
     failures: int
     error: str
 
-    def to_data(self) -> list[Any]:
-        """Return the stored form."""
-        return [cursors.encode(self.cursor), self.failures, self.error]
+    def to_data(self, limit: int = QUARANTINE_ERROR_BYTES) -> list[Any]:
+        """Return the stored form, with the error cut to *limit* bytes."""
+        return [cursors.encode(self.cursor), self.failures, texts.bounded(self.error, limit)]
 
     @classmethod
     def from_data(cls, job_id: str, data: Any) -> Quarantined:
@@ -122,7 +127,7 @@ class Progress:
         return f"after {self.completed[-1]!r}" if self.completed else "not started"
 
     def to_json(self) -> str:
-        """Return the stored form.
+        """Return the stored form; error messages and reasons are cut, progress itself never is.
 
         :raises CursorError: for a cursor or attribute that would not come back equal.
         :raises ProgressTooLarge: if the text has more than :data:`MAX_BYTES` bytes.
@@ -130,6 +135,8 @@ class Progress:
         data: dict[str, Any] = {"version": VERSION, "id": self.job_id}
         for name in _PLAIN:
             data[name] = getattr(self, name)
+        for name in ("reason", "failure"):
+            data[name] = None if data[name] is None else texts.bounded(data[name])
         if self.step is not None:
             data["current"] = [self.step, cursors.encode(self.cursor)]
         if self.proof is not None:
@@ -137,7 +144,8 @@ class Progress:
         data["attributes"] = {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
-        data["quarantined"] = [each.to_data() for each in self.quarantined]
+        limit = min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, len(self.quarantined)))
+        data["quarantined"] = [each.to_data(limit) for each in self.quarantined]
         text = json.dumps(data, separators=(",", ":"), allow_nan=False)
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from harness import events
+from harness import callables, events
 from harness.cursor import ATOMIC, freeze, successor
 from harness.errors import CompleteEarly, Interrupt, InvalidStep, JobDefinitionError, UsageError
 from harness.job import Job
@@ -186,8 +186,8 @@ class ContinuableJob(Job, abstract=True):
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse a portion: where a step starts is its own business."""
-        del kwargs
+        """Refuse a portion, for where a step starts is its own business, and a policy that cannot work."""
+        super().check_arguments(kwargs, portion)
         if portion is not None:
             raise UsageError(f"{cls.__name__} is a job of steps, a portion is for iteration jobs")
 
@@ -196,6 +196,24 @@ class ContinuableJob(Job, abstract=True):
         super()._check_definition()
         if not hasattr(cls, "perform"):
             raise JobDefinitionError(f"{cls.__name__} must define perform(self, …), which calls its steps")
+        cls._check_function("perform")
+        cls._check_steps()
+
+    @classmethod
+    def _check_steps(cls) -> None:
+        """Refuse methods whose call would run nothing of them, and that are named as steps.
+
+        Others may be what they want: helpers. A step whose name is not written where it is called is refused when it
+        is reached.
+        """
+        members = {name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("__")}
+        suspects = {name for name, value in members.items() if callables.kind_of(value) is not None}
+        if not suspects:
+            return
+        for value in members.values():
+            for name in callables.first_arguments(value, "step"):
+                if name in suspects:
+                    cls._check_function(name)
 
     @overload
     def step(self, name: StepFunction) -> None: ...
@@ -220,7 +238,7 @@ class ContinuableJob(Job, abstract=True):
         """
         self._refuse_pending()
         if callable(name):
-            self._run_step(name.__name__, name, None, isolated=False)
+            self._run_step(getattr(name, "__name__", name), name, None, isolated=False)
             return None
         if isinstance(name, str) and not hasattr(type(self), name):
             self._pending = name
@@ -240,7 +258,8 @@ class ContinuableJob(Job, abstract=True):
         self._encountered: list[str] = []
         self._resume_at = execution.step
         self._before = list(execution.completed)
-        self.perform(*args, **kwargs)
+        if (result := self.perform(*args, **kwargs)) is not None:
+            callables.refuse_result(result, self, "perform")
         self._refuse_pending()
         if execution.progress.all_done:
             return
@@ -274,7 +293,11 @@ class ContinuableJob(Job, abstract=True):
             events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
             return
         self._validate(name)
-        assert function is not None  # noqa: S101 - only a str that names something gets here
+        if not callable(function):
+            raise JobDefinitionError(
+                f"{type(self).__name__}.{name} is {function!r}, not a method; give the step another name"
+            )
+        callables.refuse_function(function, f"step {name!r} of {type(self).__name__}")
         takes_step = _takes_step(name, function)
         self._encountered.append(name)
         if len(self._encountered) <= len(self._before):
@@ -287,13 +310,15 @@ class ContinuableJob(Job, abstract=True):
         step = Step(name, execution, resumed=resumed)
         with self._observed(step):
             try:
-                function(step) if takes_step else function()
+                result = function(step) if takes_step else function()
             except CompleteEarly:
                 if execution.transactional and self.in_transaction():
                     execution.commit(
                         always=True
                     )  # the step does not come again, so it must not be rolled back
                 raise
+            if result is not None:
+                callables.refuse_result(result, self, f"step({name!r})")
         execution.complete(name)
 
     def _checkpoint_between(self, *, isolated: bool) -> None:
@@ -340,12 +365,24 @@ class ContinuableJob(Job, abstract=True):
 
 
 def _takes_step(name: str, function: StepFunction) -> bool:
-    """Return whether the function takes the step, and refuse what could not be called (C9)."""
+    """Return whether the function takes the step, and refuse what could not be called (C9).
+
+    A parameter with a default is not filled: it may bind a variable of a loop, as in ``def load(step, name=name)``.
+    Only one that is called ``step`` is.
+    """
+    kind = inspect.Parameter
     parameters = list(inspect.signature(function).parameters.values())
-    if any(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters):
-        raise JobDefinitionError(f"Step method {name!r} must not accept keyword-only arguments")
-    if len(parameters) > 1:
+    needed = [each for each in parameters if each.default is kind.empty and each.kind is not kind.VAR_KEYWORD]
+    if any(each.kind is kind.KEYWORD_ONLY for each in needed):
         raise JobDefinitionError(
-            f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}"
+            f"Step method {name!r} must not accept keyword-only arguments without a default"
         )
-    return bool(parameters)
+    if len(needed) > 1:
+        raise JobDefinitionError(
+            f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}; "
+            "give further ones a default"
+        )
+    if needed:
+        return True
+    first = parameters[0] if parameters else None
+    return first is not None and first.name == "step" and first.kind is not kind.KEYWORD_ONLY

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from harness import callables
 from harness.progress import Position, StopSource
 
 Clock = Callable[[], float]
@@ -116,6 +117,17 @@ class throttled:  # noqa: N801
 def interval_of(source: StopSource) -> float:
     """Return how many seconds may pass between two questions to *source*; 0 means every checkpoint."""
     return float(getattr(source, "interval", 0.0))
+
+
+def reason_of(answer: Any, source: object) -> str:
+    """Return the reason of a stop that a source answered with: its string, else ``"stopping"``.
+
+    :raises JobDefinitionError: for the coroutine of an ``async def``, which would always say stop.
+    """
+    if isinstance(answer, str):
+        return answer
+    callables.refuse_result(answer, source, "the stop source")
+    return "stopping"
 
 
 class Trigger:

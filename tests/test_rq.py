@@ -173,7 +173,7 @@ class Delayed(CountByIteration):
 def test_an_error_is_resumed_and_then_left_to_rq(queue: Queue, done: list[object]) -> None:
     """An error after progress goes on at the item that failed, without using up a retry (I12)."""
     job = enqueue(queue, FailAt, 5, 3)
-    work(queue)
+    work(queue, delay_seconds=0.0)
     assert done == [0, 1, 2, "failed", 3, 4]
     assert job.get_status() == JobStatus.FINISHED
 

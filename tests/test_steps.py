@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -314,3 +315,59 @@ def test_log_lines_tell_the_story(caplog: pytest.LogCaptureFixture) -> None:
         line.startswith("CountInSteps (Job ID: 7) Interrupted at 'count', cursor 1")
         for line in caplog.messages
     )
+
+
+def test_a_default_may_bind_the_variable_of_a_loop(done: list[object]) -> None:
+    """With the step, without it, as a keyword, as a partial; a parameter called step gets the step all the same."""
+
+    def named(step: Step, name: str = "") -> None:
+        done.append((name, step.cursor))
+
+    class Loop(ContinuableJob):
+        def perform(self) -> None:
+            for name in ("a", "b"):
+
+                @self.step(f"{name}1", start=7)
+                def with_step(step: Step, name: str = name) -> None:
+                    done.append((name, step.cursor))
+
+                @self.step(f"{name}2")
+                def without(name: str = name) -> None:
+                    done.append(name)
+
+                @self.step(f"{name}3")
+                def keyword(step: Step, *, name: str = name) -> None:
+                    done.append((name, step.name))
+
+                @self.step(f"{name}4")
+                def optional(step: Step | None = None) -> None:
+                    done.append(step.name if step else None)
+
+                self.step(f"{name}5")(partial(named, name=name.upper()))
+
+    run(Loop)
+    assert done == [
+        ("a", 7),
+        "a",
+        ("a", "a3"),
+        "a4",
+        ("A", None),
+        ("b", 7),
+        "b",
+        ("b", "b3"),
+        "b4",
+        ("B", None),
+    ]
+
+
+def test_a_step_needs_a_function(done: list[object]) -> None:
+    """What has the name of a step and is no method is refused, with its name."""
+
+    class Named(ContinuableJob):
+        load = 17
+
+        def perform(self) -> None:
+            self.step("load")
+
+    with pytest.raises(JobDefinitionError, match=r"Named\.load is 17, not a method"):
+        run(Named)

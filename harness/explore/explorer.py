@@ -131,7 +131,9 @@ class Explorer:
         self.recording: Recording | None = None
 
     def __enter__(self) -> Explorer:
-        overrides = Overrides((at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0)
+        overrides = Overrides(
+            (at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0, delay_seconds=0.0
+        )
         self._stack.callback(self._world.close)
         # What a dead process leaves open is nobody's fault, and thousands of deaths would each be told in the log.
         self._stack.enter_context(warnings.catch_warnings())

@@ -61,7 +61,12 @@ class EmbeddedTrial(Trial):
             if not self.plain:
                 sources.append(self._trigger)
         asked = Overrides(
-            tuple(sources), self.settings.durability, self._store, self._clock, poll_seconds=0.0
+            tuple(sources),
+            self.settings.durability,
+            self._store,
+            self._clock,
+            poll_seconds=0.0,
+            delay_seconds=0.0,
         )
         with _quiet(), events.subscribe(self._notice), marking(self._mark), overriding(asked):
             self._work()

@@ -153,7 +153,10 @@ def main(text: str) -> None:
     trigger = Trigger(config, connection, journal)
     store: Store | None = SqlStore(sqlalchemy.create_engine(config.store)) if config.store else None
     asked = Overrides(
-        tuple(trigger.sources), durability.parse(config.durability) if config.durability else None, store
+        tuple(trigger.sources),
+        durability.parse(config.durability) if config.durability else None,
+        store,
+        delay_seconds=0.0,
     )
     with marking(trigger.mark), events.subscribe(notice(journal)), overriding(asked):
         worker = TrialWorker([Queue(QUEUE, connection=connection, serializer="json")], connection=connection)

@@ -14,6 +14,7 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from rq import Queue
 from rq.job import JobStatus
 from rq.rate_limit import release_slot
 from rq.utils import now
@@ -23,12 +24,13 @@ from harness.errors import Superseded
 from harness.queues.rq.jobs import Interruption
 from harness.queues.rq.leases import LEASES, Lease, grant, registered, while_owned
 from harness.queues.rq.recovery import Sweeper, is_ours, put_back, put_back_dequeued
+from harness.texts import storable
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from redis.client import Pipeline
-    from rq import Queue, Retry
+    from rq import Retry
     from rq.executions import Execution as RQExecution
     from rq.job import Job as RQJob
     from rq.registry import StartedJobRegistry
@@ -107,18 +109,30 @@ class Endings(BaseWorker):
             return
         job._result = None  # noqa: SLF001 - an interruption is no result, and RQ would store it as one
 
+        target = (
+            queue
+            if retry.queue in {None, queue.name}
+            else Queue(retry.queue, connection=self.connection, serializer=queue.serializer)
+        )
+
         def write(pipeline: Pipeline) -> None:
             if job.ended_at and job.started_at:
                 self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
             delay = retry.intervals[0]
+            job.origin = queue.name
+            self.cleanup_execution(
+                job, pipeline=pipeline, execution=execution
+            )  # its entry is in this queue's registry
+            job.origin = target.name  # saved with the job below, by the same transaction
+            if retry.enqueue_at_front:
+                job.enqueue_at_front_on_retry = True  # for whoever enqueues it when it is due, as RQ does
             if retry.cancelled:
                 job.set_status(JobStatus.CANCELED, pipeline=pipeline)
-                queue.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
+                target.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
             elif delay:
-                queue.schedule_job(job, now() + timedelta(seconds=delay), pipeline=pipeline)
+                target.schedule_job(job, now() + timedelta(seconds=delay), pipeline=pipeline)
             else:
-                queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
-            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
+                target._enqueue_job(job, pipeline=pipeline, at_front=retry.enqueue_at_front)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
 
         owned = registered(started_job_registry.key, execution.composite_key)
         if not while_owned(job.key, self.connection, owned, write):
@@ -126,7 +140,11 @@ class Endings(BaseWorker):
             return
         release_slot(job)
         self.log.info(
-            "Worker %s: job %s interrupted (%s), back in its queue", self.name, job.id, retry.reason
+            "Worker %s: job %s interrupted (%s), back in queue %s",
+            self.name,
+            job.id,
+            retry.reason,
+            target.name,
         )
 
     # Superseded, or told to leave at once.
@@ -178,4 +196,5 @@ class Endings(BaseWorker):
         elif execution is None and is_ours(job):
             put_back_dequeued(self.connection, queue, job.id)
         else:
-            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+            # RQ could not encode a message with lone surrogates, and would leave the job started for ever.
+            super().handle_job_failure(job, queue, started_job_registry, storable(exc_string), execution)

@@ -29,6 +29,7 @@ from rq.utils import as_text
 
 from harness import overrides
 from harness.queues.rq.leases import Beat
+from harness.texts import bounded, told
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,6 +47,9 @@ EXECUTIONS = 100
 
 TTL = 30 * 24 * 3600
 """Seconds that they are, after the last entry."""
+
+REASON_BYTES = 500
+"""Size that a reason is cut to: a hundred are kept of each job."""
 
 PULSE_SECONDS = 1.0
 """How often a job at work tells where it is."""
@@ -162,7 +166,7 @@ class Recording:
     ) -> None:
         """Write that it failed, if it did."""
         if kind is not None:
-            self._end("failed", f"{kind.__name__}: {error}")
+            self._end("failed", kind.__name__ if error is None else told(error))
 
     def _write_start(self, execution: Execution) -> None:
         pulse_key, progress = _PULSE.format(self._job.id), execution.progress
@@ -190,8 +194,8 @@ class Recording:
         if self._beat is not None:
             self._beat.close()
         entry = {
-            "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome, "reason": reason,
-            "total": execution.total,
+            "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome,
+            "reason": None if reason is None else bounded(reason, REASON_BYTES), "total": execution.total,
         }  # fmt: skip
         try:
             with self._connection.pipeline() as pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -12,20 +13,23 @@ from typing import TYPE_CHECKING, Any
 from rq import Retry
 from rq.job import Job as RQJob
 from rq.job import get_current_job
+from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
 from harness import overrides
+from harness.ends import Ended
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.execution import Execution, Portion
 from harness.job import Job, find
 from harness.queues.rq import leases
 from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import family_of
-from harness.queues.rq.recovery import forget, queue_of
+from harness.queues.rq.recovery import LOCK, forget, queue_of
 from harness.queues.rq.requests import PERFORM, Requests, shutdown
 from harness.stops import throttled
 from harness.stores.rq_meta import RQMetaStore
+from harness.texts import bounded
 
 if TYPE_CHECKING:
     from rq import Queue
@@ -43,21 +47,35 @@ PARKED = 100 * 365 * 24 * 3600
 """Seconds until a job that waits for somebody would run by itself."""
 
 
+SHOWN_BYTES = 500
+"""Size that the arguments in an RQ job's description are cut to."""
+
 ROUND = "continuation_round"
 """The key in ``job.meta`` that tells which round of RQ's ``Repeat`` the progress belongs to."""
+
+log = logging.getLogger("harness.rq")
 
 
 class Interruption(Retry):
     """The return value of an execution that was interrupted: run the job again.
 
     :ivar reason: why it stopped.
+    :ivar queue: name of the queue to run it in; None for its own. The stock worker leaves it in its own.
     :ivar cancelled: whether it stopped for good; the stock worker, which cannot know, parks the job then.
     """
 
-    def __init__(self, reason: str, delay: float, *, cancelled: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        delay: float,
+        *,
+        queue: str | None = None,
+        at_front: bool = False,
+        cancelled: bool = False,
+    ) -> None:
         # RQ compares with number_of_retries, which our worker leaves alone; the stock worker counts there.
-        super().__init__(max=sys.maxsize, interval=math.ceil(delay))
-        self.reason, self.cancelled = reason, cancelled
+        super().__init__(max=sys.maxsize, interval=math.ceil(delay), enqueue_at_front=at_front)
+        self.reason, self.queue, self.cancelled = bounded(reason), queue, cancelled
 
 
 def enqueue(
@@ -107,27 +125,31 @@ def perform(
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
     call, more = [path, args, kwargs], more or {}
     if leases.current is not None:
-        return _Attempt(current, call, more).run(leases.current)
+        return _Attempt(current, call, more, stock=False).run(leases.current)
     lease = leases.find(current)  # the worker is RQ's own
     if lease is None:
-        return _Attempt(current, call, more).run(None)
+        return _Attempt(current, call, more, stock=True).run(None)
     with lease:  # before anything is imported, which may take long
         try:
-            return _Attempt(current, call, more).run(lease)
+            return _Attempt(current, call, more, stock=True).run(lease)
         except Superseded:
             _leave(current, lease)
             raise
 
 
 class _Attempt:
-    """One call of :func:`perform`."""
+    """One call of :func:`perform`.
 
-    def __init__(self, current: RQJob, call: list[Any], more: dict[str, Any]) -> None:
+    :param stock: whether the worker is RQ's own.
+    """
+
+    def __init__(self, current: RQJob, call: list[Any], more: dict[str, Any], *, stock: bool) -> None:
         path = call[0]
         job_class = find(path)
         if not (isinstance(job_class, type) and issubclass(job_class, Job)):
             raise UsageError(f"{path!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
         self._job_class, self._current, self._call, self._more = job_class, current, call, more
+        self._stock = stock
         self._store = job_class.progress_store() or RQMetaStore(current.connection)
 
     def run(self, lease: Lease | None) -> Interruption | None:
@@ -152,8 +174,28 @@ class _Attempt:
         if ended.outcome == "completed":
             self._end_round()
             return None
-        delay = PARKED if ended.outcome in {"paused", "cancelled"} else ended.delay
-        return Interruption(ended.reason or ended.outcome, delay, cancelled=ended.outcome == "cancelled")
+        reason = ended.reason or ended.outcome
+        if ended.outcome != "interrupted":
+            return Interruption(reason, PARKED, cancelled=ended.outcome == "cancelled")
+        return Interruption(reason, self._delay(ended), queue=ended.queue, at_front=ended.at_front)
+
+    def _delay(self, ended: Ended) -> float:
+        """Return the time until the next execution: none after an error, if nothing would ever end the delay.
+
+        RQ's own worker enqueues what is due only where its scheduler runs. An author who asks for a delay knows that;
+        the delay after an error is a default, and must not strand a job.
+        """
+        if not (ended.after_error and ended.delay and self._stock):
+            return ended.delay
+        scheduler = RQScheduler.get_locking_key(self._current.origin)
+        if self._current.connection.exists(scheduler, LOCK):
+            return ended.delay
+        log.warning(
+            "job %s: resumed without its error_delay, for no scheduler runs; use rq worker --with-scheduler, or "
+            "harness.queues.rq.Worker",
+            self._current.id,
+        )
+        return 0.0
 
     def _execution(self, lease: Lease | None, recording: Recording) -> Execution:
         asked = overrides.current
@@ -213,4 +255,5 @@ def _leave(current: RQJob, lease: Lease) -> None:
 
 
 def _shown(args: Sequence[Any], kwargs: dict[str, Any]) -> str:
-    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+    shown = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+    return bounded(shown, SHOWN_BYTES)

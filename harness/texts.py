@@ -1,0 +1,67 @@
+"""Texts that others wrote, such as error messages, made fit to be stored: each has a limit and can be encoded.
+
+Progress itself is never cut: a cursor that lost its end would be another position.
+"""
+
+from __future__ import annotations
+
+import re
+from json.encoder import encode_basestring_ascii
+
+LIMIT = 2_000
+"""Size of a stored text in bytes of JSON; what is longer keeps its head and its tail."""
+
+_MARK = re.compile(r" \.\.\. \[([\d,]+) characters left out\] \.\.\. ")
+_MARK_BYTES = 50
+"""Room that the mark takes at most."""
+
+
+def bounded(text: str, limit: int = LIMIT) -> str:
+    """Return *text*, or its head and tail with a mark of how many characters were left out between them.
+
+    NUL and lone surrogates, which databases and terminals refuse, become escapes. A text that was cut before may be
+    cut again: the mark then counts both.
+
+    :param limit: size in bytes, as JSON in ASCII.
+    """
+    text = storable(text)
+    if _size(text) <= limit:
+        return text
+    if limit < 2 * _MARK_BYTES:
+        return _head(text, limit)
+    half = (limit - _MARK_BYTES) // 2
+    head, tail = _head(text, half), _head(text[::-1], half)[::-1]
+    left_out = text[len(head) : len(text) - len(tail)]
+    number = len(left_out) + sum(
+        int(each[1].replace(",", "")) - len(each[0]) for each in _MARK.finditer(left_out)
+    )
+    return f"{head} ... [{number:,} characters left out] ... {tail}"
+
+
+def storable(text: str) -> str:
+    """Return *text* with escapes in the place of NUL and lone surrogates, which have no UTF-8 form."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def told(error: BaseException) -> str:
+    """Return an error as ``Type: message``, also if its ``__str__`` raises."""
+    try:
+        message = str(error)
+    except Exception as second:  # noqa: BLE001 - an author's __str__ may raise anything, and the first error counts
+        message = f"(its message cannot be shown: {type(second).__name__})"
+    return f"{type(error).__name__}: {message}"
+
+
+def _size(text: str) -> int:
+    return len(encode_basestring_ascii(text)) - 2
+
+
+def _head(text: str, limit: int) -> str:
+    size = 0
+    for index, character in enumerate(text[: limit + 1]):
+        size += _size(character)
+        if size > limit:
+            return text[:index]
+    return text[:limit]

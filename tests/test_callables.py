@@ -1,0 +1,256 @@
+"""Code that does nothing when called is refused: when the class is defined, else by what the call returned."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+
+from harness import ContinuableJob, InlineRun, IterationJob, JobDefinitionError, run
+from harness.callables import ASYNC, GENERATOR, kind_of
+from tests.jobs import DONE
+
+
+async def coroutine(*args: Any, **kwargs: Any) -> None:
+    """Do nothing when called."""
+    DONE.append("async")
+
+
+def generator(*args: Any, **kwargs: Any) -> Iterator[None]:
+    """Do nothing when called."""
+    DONE.append("generator")
+    yield
+
+
+async def async_generator(*args: Any, **kwargs: Any) -> Any:
+    """Do nothing when called."""
+    DONE.append("async generator")
+    yield
+
+
+def hidden(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a plain function that passes on what another returns, as decorators do."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class CallableObject:
+    """Has an async ``__call__``."""
+
+    async def __call__(self, *args: Any) -> None:
+        """Do nothing."""
+
+
+class Awaitable:
+    """What some libraries return in place of a coroutine."""
+
+    def __await__(self) -> Iterator[None]:
+        """Do nothing."""
+        yield
+
+
+LAZY = [coroutine, generator, async_generator]
+
+
+def iteration(**members: Any) -> type[Any]:
+    """Define an iteration job over two items, with some members of its own."""
+
+    def build_enumerator(self: Any, *, cursor: Any) -> Any:
+        return [] if cursor else [("a", 1), ("b", 2)]
+
+    def each_iteration(self: Any, item: str) -> None:
+        DONE.append(item)
+
+    plain = {"build_enumerator": build_enumerator, "each_iteration": each_iteration, "quarantine": True}
+    return type("Job", (IterationJob,), {**plain, "__module__": __name__, **members})
+
+
+def steps(**members: Any) -> type[Any]:
+    """Define a job of one step, with some members of its own."""
+
+    def perform(self: Any) -> None:
+        self.step("load")
+
+    def load(self: Any) -> None:
+        DONE.append("load")
+
+    return type(
+        "Job", (ContinuableJob,), {"perform": perform, "load": load, "__module__": __name__, **members}
+    )
+
+
+HOOKS = (
+    "on_start",
+    "on_resume",
+    "on_shutdown",
+    "on_complete",
+    "on_cancel",
+    "on_error",
+    "should_stop",
+    "in_transaction",
+)
+WRAPPED = [
+    lambda function: function,
+    functools.partialmethod,
+    functools.partial,
+    staticmethod,
+    classmethod,
+    functools.lru_cache,
+    functools.singledispatchmethod,
+    lambda function: functools.partialmethod(functools.partial(function)),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
+@pytest.mark.parametrize("lazy", LAZY)
+@pytest.mark.parametrize("name", [*HOOKS, "each_iteration", "on_quarantine", "around_iterate"])
+def test_a_method_of_an_iteration_job_is_refused_when_the_class_is_defined(
+    name: str, lazy: Any, wrap: Any
+) -> None:
+    """An async or generator function, seen through whatever the standard library wraps it in."""
+    with pytest.raises(JobDefinitionError, match=rf"Job\.{name} is an? (async|generator) function.*nothing"):
+        iteration(**{name: wrap(lazy)})
+
+
+@pytest.mark.parametrize("lazy", LAZY)
+@pytest.mark.parametrize("name", [*HOOKS, "perform", "load"])
+def test_a_method_of_a_job_of_steps_is_refused_when_the_class_is_defined(name: str, lazy: Any) -> None:
+    """Also one that ``perform`` names as a step."""
+    with pytest.raises(JobDefinitionError, match=rf"Job\.{name} is an? (async|generator) function.*nothing"):
+        steps(**{name: lazy})
+
+
+def test_the_error_says_what_to_write_instead() -> None:
+    """For each kind."""
+    with pytest.raises(JobDefinitionError, match=r"write def instead of async def, and call asyncio\.run"):
+        iteration(each_iteration=coroutine)
+    with pytest.raises(JobDefinitionError, match="write it without yield"):
+        iteration(each_iteration=generator)
+    with pytest.raises(JobDefinitionError, match=r"@contextlib\.contextmanager"):
+        iteration(around_iterate=generator)
+
+
+@pytest.mark.parametrize("lazy", [coroutine, async_generator])
+def test_an_async_build_enumerator_is_refused_when_the_class_is_defined(lazy: Any) -> None:
+    """Pairs are read by a plain function."""
+    with pytest.raises(JobDefinitionError, match="build_enumerator is an async function"):
+        iteration(build_enumerator=lazy)
+
+
+def test_what_does_its_work_is_accepted(done: list[object]) -> None:
+    """A generator of pairs, a context manager, a decorator that runs a coroutine to its end, async helpers."""
+
+    def to_the_end(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return asyncio.run(function(*args))
+
+        return wrapper
+
+    class Job(IterationJob):
+        def build_enumerator(self, *, cursor: Any) -> Any:
+            yield "a", 1
+
+        @contextmanager
+        def around_iterate(self) -> Iterator[None]:
+            yield
+
+        @to_the_end
+        async def each_iteration(self, item: str) -> int:
+            await self.helper(item)
+            return 17
+
+        async def helper(self, item: str) -> None:
+            done.append(item)
+
+        def pieces(self) -> Iterator[int]:
+            yield 1
+
+    run(Job)
+    assert done == ["a"]
+
+
+@pytest.mark.parametrize("lazy", [*LAZY, lambda *_: map(print, "x"), lambda *_: Awaitable()])
+@pytest.mark.parametrize(
+    "name", ["each_iteration", "on_start", "on_shutdown", "on_complete", "on_quarantine", "should_stop"]
+)
+def test_a_result_that_has_done_nothing_is_refused(name: str, lazy: Any, done: list[object]) -> None:
+    """Where a decorator hides what the function is: nothing counts as done, and no warning is left behind."""
+    members: dict[str, Any] = {name: hidden(lazy)}
+    if name == "on_quarantine":
+        members |= {"max_item_failures": 0, "each_iteration": lambda self, item: 1 / 0}
+    inline = InlineRun(iteration(**members))
+    with pytest.raises(JobDefinitionError, match=r"returned an? .* nothing has been done yet"):
+        inline.drain()
+    progress = inline.progress
+    assert progress is not None
+    assert progress.state == "failed"
+    if name == "each_iteration":
+        assert (progress.done, progress.cursor, progress.failures) == (0, None, 0)
+
+
+@pytest.mark.parametrize("lazy", [*LAZY, asynccontextmanager(async_generator)])
+def test_what_is_no_context_manager_is_refused_before_any_work(lazy: Any, done: list[object]) -> None:
+    """As the result of around_iterate."""
+    with pytest.raises(JobDefinitionError, match=r"around_iterate returned .*; return a context manager"):
+        run(iteration(around_iterate=hidden(lazy)))
+    assert done == []
+
+
+@pytest.mark.parametrize("lazy", [coroutine, async_generator])
+def test_what_cannot_be_iterated_is_refused_before_any_work(lazy: Any, done: list[object]) -> None:
+    """As the result of build_enumerator."""
+    with pytest.raises(JobDefinitionError, match="build_enumerator must return an iterable"):
+        run(iteration(build_enumerator=lambda self, *, cursor: lazy()))
+    assert done == []
+
+
+@pytest.mark.parametrize("lazy", LAZY)
+def test_a_step_is_refused_when_it_is_reached(lazy: Any, done: list[object]) -> None:
+    """A function inside perform, a method named by a variable, and one that a decorator hides."""
+
+    def inside(self: Any) -> None:
+        self.step("other")(lazy)
+
+    def by_variable(self: Any) -> None:
+        for name in ("one", "load"):
+            self.step(name)
+
+    jobs = [
+        steps(perform=inside),
+        steps(perform=by_variable, load=lazy, one=lambda self: None),
+        steps(load=hidden(lazy)),
+        steps(perform=hidden(lazy)),
+    ]
+    for job in jobs:
+        inline = InlineRun(job)
+        with pytest.raises(JobDefinitionError, match="nothing"):
+            inline.drain()
+        assert inline.progress is not None
+        assert inline.progress.completed in ([], ["one"])
+    assert done == []
+
+
+def test_a_stop_source_that_is_async_is_refused(done: list[object]) -> None:
+    """Its coroutine is true, and would stop the job at every checkpoint."""
+    inline = InlineRun(iteration(), stops=[coroutine])  # type: ignore[list-item]
+    with pytest.raises(JobDefinitionError, match="stop source returned a coroutine"):
+        inline.drain()
+    assert inline.progress is not None
+    assert inline.progress.done == 1
+
+
+def test_the_kind_of_other_callables() -> None:
+    """Objects with an async ``__call__``, and what is no function at all."""
+    assert kind_of(CallableObject()) == ASYNC
+    assert kind_of(functools.partial(generator, 1)) == GENERATOR
+    others: list[Any] = [len, int, print, None, 17, contextmanager(generator), DONE.append]
+    assert {kind_of(each) for each in others} == {None}
