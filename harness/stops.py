@@ -120,14 +120,14 @@ def interval_of(source: StopSource) -> float:
 
 
 def reason_of(answer: Any, source: object) -> str:
-    """Return the reason of a stop that a source answered with: its string, else ``"stopping"``.
+    """Return the reason of a stop that a source answered with: ``"stopping"`` for True, else the answer (C18).
 
     :raises JobDefinitionError: for the coroutine of an ``async def``, which would always say stop.
     """
     if isinstance(answer, str):
         return answer
     callables.refuse_result(answer, source, "the stop source")
-    return "stopping"
+    return "stopping" if answer is True else str(answer)
 
 
 class Trigger:

@@ -477,7 +477,7 @@ def test_an_error_that_cannot_be_shown_is_an_error_all_the_same(pattern: Any) ->
     """Its type is kept."""
     case = Case(pattern, Ending("interrupted", "interrupted", ("on_error",), Unprintable))
     assert case.execute() == "interrupted"
-    assert case.stored.reason == "Unprintable: (a Unprintable that cannot be shown)"
+    assert case.stored.reason == "Unprintable: (its message cannot be shown: RuntimeError)"
     case.check_saved()
     case.check_finished()
 

@@ -159,6 +159,8 @@ def test_an_error_of_on_error_leaves_the_error_as_it_was(queue: Queue, done: lis
 class BadOnError(FailAt):
     """Cannot handle an error."""
 
+    error_delay = 0
+
     def on_error(self, error: Exception) -> None:
         """Raise."""
         raise KeyError("hook")
