@@ -144,7 +144,10 @@ class Checkpoints:
         if self.job.in_transaction():
             raise CheckpointInTransaction(
                 f"{self._name} has a checkpoint {self.description} inside an open transaction: what it did there may "
-                "yet be rolled back, while the cursor says that it is done; commit before the checkpoint"
+                "yet be rolled back, while the cursor says that it is done; commit before the checkpoint. If it only "
+                "read: reading begins a transaction too, and so does a look at an object that a commit has expired; "
+                "end it with session.rollback() or commit(), close the session, or make it with "
+                "expire_on_commit=False, so that objects stay loaded after a commit"
             )
         now = self.clock()
         if due > NOW:

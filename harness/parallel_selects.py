@@ -21,7 +21,14 @@ from harness.parallel import SLICES_PER_INSTANCE, Parallel, check_instances
 
 
 def parallel_records(
-    session: Any, select: Any, *, instances: int, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: Any,
+    select: Any,
+    *,
+    instances: int,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    unique: bool = False,
 ) -> Parallel:
     """Share the rows of a select among several instances, one row at a time.
 
@@ -29,35 +36,42 @@ def parallel_records(
 
     The other parameters and the errors are those of :func:`~harness.keyset.records`.
     """
-    read = partial(records, session, columns=columns, batch_size=batch_size)
-    return _parallel(
-        read, session, select, columns=columns, instances=instances, cursor=cursor, batched=False
-    )
+    key = {"columns": columns, "unique": unique}
+    read = partial(records, session, batch_size=batch_size, **key)
+    return _parallel(read, session, select, key=key, instances=instances, cursor=cursor, batched=False)
 
 
 def parallel_batches(
-    session: Any, select: Any, *, instances: int, cursor: Any, columns: Any = None, batch_size: int = 100
+    session: Any,
+    select: Any,
+    *,
+    instances: int,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    unique: bool = False,
 ) -> Parallel:
     """Share the rows of a select among several instances, in lists of *batch_size*; see :func:`parallel_records`."""
-    read = partial(batches, session, columns=columns, batch_size=batch_size)
-    return _parallel(read, session, select, columns=columns, instances=instances, cursor=cursor, batched=True)
+    key = {"columns": columns, "unique": unique}
+    read = partial(batches, session, batch_size=batch_size, **key)
+    return _parallel(read, session, select, key=key, instances=instances, cursor=cursor, batched=True)
 
 
 def _parallel(
-    read: Any, session: Any, select: Any, *, columns: Any, instances: int, cursor: Any, batched: bool
+    read: Any, session: Any, select: Any, *, key: dict[str, Any], instances: int, cursor: Any, batched: bool
 ) -> Parallel:
     check_instances(instances)
 
     def plan() -> list[tuple[Any, Any]]:
-        size = records(session, select, cursor=None, columns=columns).size or 0
+        size = records(session, select, cursor=None, **key).size or 0
         rows = -(-size // (SLICES_PER_INSTANCE * instances)) or 1
-        edges = [edge for _, edge in ranges(session, select, cursor=None, columns=columns, batch_size=rows)]
+        edges = [edge for _, edge in ranges(session, select, cursor=None, batch_size=rows, **key)]
         # The last slice has no end, and the first no beginning: so no row that comes later is in none.
         return list(zip([None, *edges[:-1]], [*edges[:-1], None], strict=True))
 
     def open_slice(edges: tuple[Any, Any], inner: Any, _slices: int) -> Enumerator[Any]:
         after, until = edges
-        found: Enumerator[Any] = read(within(session, select, after, until, columns=columns), cursor=inner)
+        found: Enumerator[Any] = read(within(session, select, after, until, **key), cursor=inner)
         return found
 
     return Parallel(plan, open_slice, instances=instances, cursor=cursor, batched=batched)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -39,6 +40,34 @@ def empty_database(request: pytest.FixtureRequest, folder: Path, options: str = 
         if schema:
             with engine.begin() as connection:
                 connection.execute(sa.schema.DropSchema(schema, cascade=True))
+        engine.dispose()
+
+
+@contextmanager
+def of_driver(database: sa.Engine, driver: str, *statements: str) -> Iterator[sa.Engine]:
+    """Yield an engine of another driver, such as psycopg2 or pg8000, for a PostgreSQL of :func:`empty_database`.
+
+    :param statements: run at the beginning of each connection.
+    """
+    url = database.url.set(drivername=f"postgresql+{driver}")
+    if driver == "pg8000":
+        host = str(url.query["host"])
+        url = url.set(query={"unix_sock": f"{host}/.s.PGSQL.5432"})
+    with database.connect() as connection:
+        schema = connection.scalar(sa.text("SELECT current_schema()"))
+    engine = sa.create_engine(url)
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        for statement in (f"SET search_path TO {schema}", *statements):
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    try:
+        yield engine
+    finally:
         engine.dispose()
 
 
