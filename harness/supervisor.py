@@ -29,7 +29,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
-STOP_SECONDS = 20
+STOP_SECONDS = 120
 """How long a server may take to end when it is told to, before it is killed."""
 
 

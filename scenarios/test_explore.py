@@ -20,6 +20,7 @@ by_scenario = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.pairwise
 @by_scenario
 @by_form
 @pytest.mark.parametrize("durability", [on_stop(), every(items=5)], ids=str)

@@ -21,6 +21,7 @@ SCENARIOS = [orders.scenario, reports.scenario, emails.scenario]
 DURABILITIES = [every(items=5), with_transaction()]
 
 
+@pytest.mark.pairwise
 @on_redis
 @pytest.mark.interruptions("signal:TERM@count:20")
 @pytest.mark.parametrize("form", ["steps", "iteration"])
@@ -30,6 +31,7 @@ def test_signalled(trial: Trial, scenario: Scenario, form: str, interruption: In
     expect_exactly_once(scenario, interruption, trial(scenario, form, interruption))
 
 
+@pytest.mark.pairwise
 @on_redis
 @pytest.mark.interruptions("kill:horse@count:20", "kill:worker@progress:60%", "kill:both@count:33")
 @pytest.mark.parametrize("durability", DURABILITIES, ids=str)

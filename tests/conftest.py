@@ -15,7 +15,10 @@ from rq import Queue
 from harness import UsageError
 from harness.servers import Server, postgresql_server, redis_server
 from tests import jobs
-from tests.workers import Workers
+from tests.examples import load_profile
+from tests.workers import PATIENCE, Workers
+
+load_profile()
 
 collect_ignore = ["userproject"]
 """A project of its own, whose tests run where it is copied to."""
@@ -58,7 +61,7 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture
 def real_redis(redis_url: str) -> Iterator[Redis]:
     """Yield a connection to the Redis server of this process, which is empty before and after the test."""
-    with Redis.from_url(redis_url) as connection:
+    with Redis.from_url(redis_url, socket_timeout=PATIENCE) as connection:
         connection.flushdb()
         yield connection
         connection.flushdb()

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from scenarios import services
+from tests.workers import PATIENCE
 
 KINDS = ["sqlite", "postgresql"]
 """The parameters of a fixture that gives each test both."""
@@ -30,7 +31,7 @@ def empty_database(request: pytest.FixtureRequest, folder: Path, options: str = 
         url = url.update_query_dict({"options": f"-csearch_path={schema} {options}"})
     else:
         url = sa.make_url(f"sqlite:///{folder / 'test.db'}")
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, connect_args={} if schema else {"timeout": PATIENCE})
     if schema:
         with engine.begin() as connection:
             connection.execute(sa.schema.CreateSchema(schema))

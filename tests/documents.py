@@ -20,11 +20,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.workers import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
     r"^(?:```|<!--)(python|console)(?: ([\w./-]+))?\n(.*?)^(?:```|-->)$", re.MULTILINE | re.DOTALL
 )
-COMMAND_SECONDS = 120
 
 
 class Block(NamedTuple):
@@ -75,7 +76,7 @@ def _run_commands(text: str, folder: Path) -> None:
         done = subprocess.run(
             ["bash", "-ec", command],  # noqa: S607 - the shell of whoever reads
             cwd=folder, env=_environment(), text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_SECONDS,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
         )  # fmt: skip
         output = done.stdout
         assert done.returncode == 0, f"$ {command}\n{output}"

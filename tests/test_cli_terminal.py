@@ -6,7 +6,6 @@ import json
 import os
 import re
 import select
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +18,6 @@ from harness.interruptions import parse
 from harness.progress import Progress
 from tests.commands import Terminal, harness
 from tests.workers import PATIENCE
-
-POLITE_SECONDS = 9.0
-"""Less than a lab waits for a worker that it has asked to leave."""
 
 
 def processes_in(folder: Path) -> dict[int, str]:
@@ -163,17 +159,15 @@ def test_ctrl_c_says_that_records_are_complete_where_there_are_some(tmp_path: Pa
 
 
 def test_ctrl_c_does_not_wait_for_a_plain_job(tmp_path: Path, redis_url: str) -> None:
-    """It hears nothing of a shutdown, and its worker would wait for its end."""
+    """It hears nothing of a shutdown, and its worker would wait for its end, which is hours away."""
     del redis_url  # for its skip where none is
-    arguments = ["run", "scenarios.emails", "--broker", "redis", "--pace", "0.05"]
+    arguments = ["run", "scenarios.emails", "--broker", "redis", "--pace", "100"]
     with Terminal(*arguments, folder=tmp_path) as terminal:
         terminal.read_until(
             lambda _: any('"mark"' in each.read_text() for each in tmp_path.glob("*/journal"))
         )
-        pressed = time.monotonic()
         terminal.ctrl_c()
         assert terminal.end() == 130
-        assert time.monotonic() - pressed < POLITE_SECONDS
     assert processes_in(tmp_path) == {}
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.compare import PATTERNS, Comparison, comparison
 from harness.errors import UsageError
 from tests.comparisons import ENVIRONMENT, INTERRUPTIONS, ITEMS, benchmark, benchmarks, run, runs, sample
+from tests.examples import examples
 
 
 def compared(*records: dict[str, Any]) -> Comparison:
@@ -142,7 +143,7 @@ class TestFile:
 class TestSideBySide:
     """Order, groups and totals."""
 
-    @settings(max_examples=20, deadline=None)
+    @examples(20)
     @given(st.permutations(range(8)))
     def test_the_order_of_the_records_does_not_matter(self, order: list[int]) -> None:
         """The same records make the same comparison in whatever order processes deliver them."""

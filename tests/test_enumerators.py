@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness import Enumerator, InlineRun, IterationJob, RetryLater, UsageError, nested, throttle, times
 from harness.cursor import decode, encode
 from harness.stops import Every
 from tests.enumerator_cases import IN_DATABASE, MOST, PLAIN, Case, World, filled, never
+from tests.examples import examples
 
 EVERYWHERE = [
     *(pytest.param("sqlite", case, id=name) for name, case in PLAIN.items()),
@@ -103,7 +104,7 @@ def test_interrupted_after_every_item_nothing_is_lost_or_done_twice(world: World
     stops=st.sets(st.integers(1, 2 * MOST)),
 )
 @example(rows=MOST, batch_size=MOST, stops=set())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8)
 def test_interrupted_anywhere_nothing_is_lost_or_done_twice(
     world: World, case: Case, rows: int, batch_size: int, stops: set[int]
 ) -> None:

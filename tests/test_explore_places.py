@@ -15,7 +15,7 @@ from redis import Redis
 from sqlalchemy import Engine, StaticPool, create_engine, text
 
 from harness import UsageError
-from harness.explore import explore
+from harness.explore import explore, places
 from harness.explore.outcomes import Reference
 from harness.explore.places import SqlitePlace, Table
 from harness.explore.redis import RedisPlace
@@ -102,8 +102,11 @@ def test_what_is_not_committed_is_not_kept(tmp_path: Path) -> None:
     job.close()
 
 
-def test_a_database_that_is_locked_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+def test_a_database_that_is_locked_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error says what to do."""
+    monkeypatch.setattr(places, "MAX_WAITS", 1)
     path = str(tmp_path / "jobs.db")
     job = sqlite3.connect(path, isolation_level=None)
     job.execute("CREATE TABLE jobs (id)")

@@ -37,7 +37,9 @@ def test_nothing_in_the_project_mentions_the_harness() -> None:
 
 def test_its_tests_find_what_is_wrong(project: pytest.Pytester) -> None:
     """A test of a job that repeats fails with the lines and the member; the others pass."""
-    result = project.runpytest_subprocess(*QUIET, "checks", "-k", "not misbehaved and not each")
+    result = project.runpytest_subprocess(
+        *QUIET, "checks", "-k", "not misbehaved and not each and not out_of_time"
+    )
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(
         [
@@ -56,6 +58,11 @@ def test_misbehaved_jobs_are_reported_and_the_others_go_on(project: pytest.Pytes
     """A deadlock, an endless loop, an exit, a fork, and a recovery that waits for ever."""
     result = project.runpytest_subprocess(*QUIET, "checks", "-k", "misbehaved")
     result.assert_outcomes(passed=5)
+
+
+def test_a_job_may_run_out_of_time_anywhere(project: pytest.Pytester) -> None:
+    """In the middle of a commit or of a library's cleaning up, too: nothing stays locked."""
+    project.runpytest_subprocess(*QUIET, "checks", "-k", "out_of_time").assert_outcomes(passed=7)
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from harness.cursor import decode, encode
 from harness.keyset import batches, ranges, records
 from tests.databases import KINDS
+from tests.examples import examples
 from tests.keyset_tables import Customer, Firm, Line, Order, Staff, Status, Ticket, fill, tables
 
 ROWS = 12
@@ -124,7 +125,7 @@ def stored(cursor: Any) -> Any:
 )
 @example(gone=set(), batch_size=3, done=3)
 @example(gone=set(range(ROWS)), batch_size=1, done=0)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(10)
 def test_pages_are_the_ordinary_query(
     filled: sa.Engine, case: Case, gone: set[int], batch_size: int, done: int
 ) -> None:

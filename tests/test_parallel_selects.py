@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -25,6 +25,7 @@ from harness import (
 )
 from harness.stops import Every
 from tests.databases import KINDS, empty_database, used_by_services
+from tests.examples import examples
 from tests.jobs import DONE, Dead
 from tests.shop import Pay, payments, place_orders
 
@@ -100,7 +101,7 @@ def fill(engine: sa.Engine, count: int) -> None:
 
 @pytest.mark.parametrize("read", [parallel_records, parallel_batches])
 @pytest.mark.parametrize("key", KEYS)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8)
 @given(count=st.integers(0, 60), instances=st.integers(1, 5), chunk=st.integers(1, 9))
 def test_each_row_is_done_once(  # noqa: PLR0917 - one a strategy
     engine: sa.Engine, read: Any, key: str, count: int, instances: int, chunk: int

@@ -16,9 +16,9 @@ from harness.stores.sql import SqlStore
 from scenarios.models import Base
 from tests.databases import used_by_services
 from tests.shop import PayAndTell, payments, place_orders
-from tests.workers import PATIENCE, Workers, pid_of, wait_for
+from tests.workers import PATIENCE, Workers, expire_leases, pid_of, wait_for, wait_for_worker
 
-ORDERS = 10_000
+ORDERS = 400
 
 
 @pytest.fixture
@@ -45,18 +45,27 @@ def test_every_order_is_paid_once(broker: Redis, jobs_queue: Queue, rq_workers: 
     enqueue(jobs_queue, PayAndTell, options={"job_id": "7"})
     rq_workers.finish("harness.queues.rq.Worker", "--max-jobs", "1")
     assert jobs_queue.get_job_ids() == ["7-0", "7-1", "7-2", "7-3"]
-    workers = [rq_workers.start(seconds=1) for _ in range(4)]
+    workers = [rq_workers.start() for _ in range(4)]
     for number in range(4):
         wait_for(broker, f"7-{number}", 1)
-    pids = [pid_of(broker, f"7-{number}") for number in range(4)]
-    for worker in workers[:2]:
-        worker.terminate()
-        assert worker.wait(PATIENCE) == 0
+    pids = {pid_of(broker, f"7-{number}"): f"7-{number}" for number in range(4)}
+    # All four are at work, and stay at one order until they may go on.
     (horse,) = [pid for pid in pids if parent(pid) == workers[2].pid]
     workers[2].kill()
     os.kill(horse, signal.SIGKILL)
+    workers[2].wait(PATIENCE)
+    for worker in workers[:2]:
+        worker.terminate()
+    wait_for_worker(broker, "shutdown_requested_date", workers=2)
+    broker.xadd("go", {"on": 1})
+    for worker in workers[:2]:
+        assert worker.wait(PATIENCE) == 0
+    expire_leases(broker, pids[horse])
     for _ in range(2):
-        rq_workers.start(seconds=1)
+        rq_workers.start()
     assert broker.blpop(["complete"], PATIENCE) is not None
     assert payments() == (ORDERS, ORDERS)
     assert broker.llen("complete") == 0
+    store = PayAndTell.progress_store()
+    ended = [progress for number in range(4) if (progress := store.load(f"7-{number}"))]
+    assert (sum(each.interruptions for each in ended), sum(each.crashes for each in ended)) == (2, 1)

@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from harness import HarnessError, UsageError, servers
 from harness.servers import Server, postgresql_server, redis_server
+from tests.workers import PATIENCE
 
 
 @pytest.fixture(params=["redis", "postgresql"])
@@ -40,7 +41,7 @@ def durable_redis(redis_url: str) -> Iterator[Server]:
 def connect(url: str) -> Callable[[], None]:
     """Connect to a server; return what waits until the server has ended the connection, and closes it."""
     if url.startswith("unix:"):
-        redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+        redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=PATIENCE)
         redis.ping()
 
         def wait_for_redis() -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from threading import Barrier, Event
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
@@ -23,7 +24,9 @@ from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import FIELD, RQMetaStore
 from harness.stores.sql import SqlStore, Tables, progress_tables
 from tests import jobs
+from tests.examples import examples
 from tests.test_cursor import cursors, same
+from tests.workers import PATIENCE
 
 KINDS = ["rq_meta", "redis", "rq_meta on a server", "redis on a server", "sqlite", "postgresql"]
 
@@ -74,7 +77,7 @@ def in_redis(redis: Redis) -> Place:
 
 def patience(url: str) -> dict[str, Any]:
     """Return what makes SQLite wait for a writer that never rests, as some tests here have one."""
-    return {"timeout": 60} if url.startswith("sqlite") else {}
+    return {"timeout": PATIENCE} if url.startswith("sqlite") else {}
 
 
 @contextmanager
@@ -170,7 +173,7 @@ def test_claims_at_once_come_one_after_the_other(store: Store) -> None:
     together = Barrier(claimants)
 
     def claim() -> int:
-        together.wait()
+        together.wait(PATIENCE)
         return store.claim("17").epoch
 
     with ThreadPoolExecutor(claimants) as pool:
@@ -180,11 +183,12 @@ def test_claims_at_once_come_one_after_the_other(store: Store) -> None:
 
 def test_a_claim_has_the_last_save(store: Store) -> None:
     """Whatever a save was told to be stored, the claim that supersedes it returns."""
-    progress, under_way = store.claim("17"), Event()
+    progress, under_way, over = store.claim("17"), Event(), Event()
     progress.step = "price"
 
     def save_until_superseded() -> int:
-        for saved in range(20_000):
+        for saved in count():
+            assert not over.is_set(), "never superseded"
             progress.cursor = saved
             try:
                 store.save(progress)
@@ -192,16 +196,19 @@ def test_a_claim_has_the_last_save(store: Store) -> None:
                 return saved - 1
             if saved == 20:
                 under_way.set()
-        raise AssertionError("never superseded")
+        raise AssertionError  # it counts for ever
 
     with ThreadPoolExecutor(1) as pool:
         last = pool.submit(save_until_superseded)
-        under_way.wait(60)
-        claimed = store.claim("17")
-        assert claimed.cursor == last.result()
+        assert under_way.wait(PATIENCE)
+        try:
+            claimed = store.claim("17")
+            assert claimed.cursor == last.result(PATIENCE)
+        finally:
+            over.set()
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(50)
 @given(cursor=cursors)
 def test_every_cursor_comes_back_through_every_store(store: Store, cursor: Any) -> None:
     """Equal and of the same type, attributes as well."""

@@ -7,8 +7,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from harness import CorruptProgress, Progress, Superseded, UsageError
 from harness.progress import TransactionalStore
 from harness.stores.sql import SqlStore, progress_tables
 from tests.test_stores import database, patience
+from tests.workers import PATIENCE
 
 ORDERS = sa.Table("orders_paid", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 
@@ -191,26 +193,30 @@ def test_a_claim_waits_for_the_rollback(
 
 def test_commits_and_a_claim_race(engine: sa.Engine, store: TransactionalStore) -> None:
     """The claim has the cursor of the last commit, and no work is committed after it."""
-    progress, together = store.claim("17"), Barrier(2)
+    progress, together, over = store.claim("17"), Barrier(2), Event()
 
     def pay_until_superseded() -> int:
         with Session(engine) as session:
-            for order in range(20_000):
+            for order in count():
+                assert not over.is_set(), "never superseded"
                 if order == 20:
-                    together.wait()
+                    together.wait(PATIENCE)
                 try:
                     pay(session, store, progress, order)
                 except Superseded:
                     session.rollback()
                     return order - 1
                 session.commit()
-        raise AssertionError("never superseded")
+        raise AssertionError  # it counts for ever
 
     with ThreadPoolExecutor(1) as pool:
         last = pool.submit(pay_until_superseded)
-        together.wait()
-        claimed = store.claim("17")
-        assert claimed.cursor == last.result()
+        together.wait(PATIENCE)
+        try:
+            claimed = store.claim("17")
+            assert claimed.cursor == last.result(PATIENCE)
+        finally:
+            over.set()
     assert paid(engine) == list(range(claimed.cursor + 1))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -29,6 +29,7 @@ from harness.job import Job
 from harness.stops import Every, Flag
 from harness.stores.sql import SqlStore
 from tests import transactions
+from tests.examples import examples
 from tests.jobs import Dead
 from tests.transactions import EFFECTS, JOBS, ByIteration, InSteps, Work, dies, effects, once
 
@@ -234,7 +235,7 @@ def test_the_item_that_failed_is_set_aside_and_no_other(engine: sa.Engine, size:
     assert progress.state == "completed"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25)
 @given(data=st.data())
 def test_any_mixture_of_ends_adds_up(engine: sa.Engine, data: st.DataObject) -> None:
     """Deaths, errors, stops and lost items of any number, in any order: each item is there once."""

@@ -8,16 +8,18 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from rq import Queue
 
 from harness import Progress
 from harness.queues.rq import SimpleWorker
+from harness.queues.rq.leases import LEASES
 from harness.stores.rq_meta import RQMetaStore
 
-PATIENCE = 60
-"""Seconds after which something that must happen has failed; nothing waits for so long in a test that passes."""
+PATIENCE = 180
+"""Seconds after which an event that must come has failed to come; a test that passes never waits for so long."""
 
 OURS = "harness.queues.rq.Worker"
 SPAWN = "harness.queues.rq.SpawnWorker"
@@ -46,7 +48,8 @@ class Workers:
     ) -> subprocess.Popen[bytes]:
         """Start ``rq worker``, in a process group of its own.
 
-        :param seconds: within which the jobs of the dead shall be back; by default as in production.
+        :param seconds: ``HARNESS_RECOVER_SECONDS``; by default as in production. A worker with a low value looks for
+            dead executions often. Start it without a job: its own lease is short and a stalled machine loses it.
         """
         environment = {**os.environ} | ({} if seconds is None else {"HARNESS_RECOVER_SECONDS": str(seconds)})
         with (self._folder / f"worker-{len(self._processes)}.log").open("wb") as output:
@@ -99,14 +102,27 @@ def release(connection: Redis, job_id: str) -> None:
     connection.xadd(f"release:{job_id}", {"released": 1})
 
 
-def wait_for_worker(connection: Redis, field: str, value: bytes | None = None) -> None:
-    """Wait until some worker has this field in its registration, with this value if one is given."""
+def expire_leases(connection: Redis, job_id: str) -> None:
+    """End the leases on a job, as if their time had passed; call it when their holders are dead or frozen."""
+    for entry, _ in leases(connection):
+        if entry.startswith(f"{job_id}:"):
+            connection.zadd(LEASES, {entry: 1}, xx=True)
+
+
+def leases(connection: Redis) -> list[tuple[str, float]]:
+    """Return all leases: the execution, and when it ends by the clock of Redis."""
+    found: Any = connection.zrange(LEASES, 0, -1, withscores=True)
+    return [(entry.decode(), ends) for entry, ends in found]
+
+
+def wait_for_worker(connection: Redis, field: str, value: bytes | None = None, *, workers: int = 1) -> None:
+    """Wait until that many workers have this field in their registration, with this value if one is given."""
     connection.config_set("notify-keyspace-events", "Kh")
     with connection.pubsub() as events:
         events.psubscribe("__keyspace@0__:rq:worker:*")
         while True:
             found = [connection.hget(key, field) for key in connection.smembers("rq:workers")]
-            if any(each is not None and value in {None, each} for each in found):
+            if sum(each is not None and value in {None, each} for each in found) >= workers:
                 return
             assert events.get_message(timeout=PATIENCE), f"no worker's {field} became {value or 'anything'!r}"
 

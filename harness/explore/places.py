@@ -22,8 +22,8 @@ MOMENTS = ("DATE", "TIME")
 """What the declared types of columns contain that hold a moment: they differ from run to run."""
 
 WAIT_SECONDS = 0.25
-MAX_WAITS = 10
-"""How long, and how often, a lock is waited for."""
+MAX_WAITS = 240
+"""Timeout of a lock, and number of attempts: a minute, in which any process ends its transaction that does end it."""
 
 _SCHEMA = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
 _WAL_BYTES = slice(18, 20)

@@ -88,6 +88,11 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
     return tuple(reversed(found))
 
 
+def is_own(code: CodeType) -> bool:
+    """Return whether code is the job's own, as for :func:`lines_here`."""
+    return not code.co_filename.startswith(_NOT_THE_JOBS)
+
+
 def lines_of(error: BaseException) -> tuple[Line, ...]:
     """Return the lines of the job's own code that an error came through."""
     found = []

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import threading
@@ -22,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.crash import Life, current, living
 from harness.errors import Died, UsageError
-from harness.explore.points import Line, lines_here, lines_of
+from harness.explore.points import Line, is_own, lines_here, lines_of
 from harness.explore.world import State, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
+    from types import CodeType, FrameType
 
     from harness.crash import Lost
     from harness.explore.outcomes import Difference
@@ -42,7 +43,9 @@ RETRIES = 3
 MAX_EXECUTIONS = 500
 """More than any explored job should need."""
 SECOND_LOOK = 0.05
-"""Seconds after which a job that swallowed the end of its time is told once more."""
+"""Seconds after which a job that did not end with its time is told once more."""
+LOOKS = 100
+"""Number of times that code of others is left alone before the job ends in the middle of it."""
 
 _NAME = re.compile(r"(crash|stop|lost-reply|freeze):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?")
 
@@ -232,7 +235,7 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
     done = False
     ended_at: tuple[Line, ...] = ()
     try:
-        with living(life), limited(life, seconds):
+        with living(life), limited(life, watch, seconds):
             done = target.attempt(world)
     except Died as died:
         ended_at = lines_of(died)
@@ -243,20 +246,32 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
     if dead:
         if cause is None:
             return False
+        # A job that ended at no crash point may have left a statement open, and with it a lock, in a cycle of frames.
+        gc.collect()
         return Ending("endless" if cause == "never ends" else "left", cause, lines=ended_at)
     return done if error is None else Ending("failed", f"{type(error).__name__}: {error}", error)
 
 
 @contextmanager
-def limited(life: Life, seconds: float) -> Iterator[None]:
-    """End a life that lasts longer; in the main thread only, where Python runs signal handlers."""
+def limited(life: Life, watch: Watch, seconds: float) -> Iterator[None]:
+    """End a life that lasts longer; in the main thread only, where Python runs signal handlers.
+
+    It ends at its next crash point, or where the job's own code is at work. An error in the middle of a library would
+    leave half of something behind, or be swallowed; only a library that does not come back gets one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(_number: int, _frame: object) -> None:
-        life.end("never ends")
-        raise Died
+    looks = 0
+
+    def end(_number: int, frame: FrameType | None) -> None:
+        nonlocal looks
+        looks += 1
+        watch.budget = 0
+        if looks > LOOKS or (frame is not None and is_own(frame.f_code)):
+            life.end("never ends")
+            raise Died
 
     before = signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds, SECOND_LOOK)

@@ -41,7 +41,7 @@ class Lab:
     :param broker: ``fakeredis``: the worker is in this process. ``redis``, or the URL of an empty Redis database:
         workers are processes, and can be killed.
     :param database: None for files of SQLite, ``postgresql`` for a private server, or the URL of an empty database.
-    :param recover_seconds: within how many seconds workers notice the dead.
+    :param recover_seconds: within how many seconds workers notice the dead, where nothing but a lease tells of them.
     :raises MissingService: if a private server is asked for and not installed.
     """
 

@@ -14,7 +14,7 @@ from threading import Thread
 
 from harness.errors import HarnessError
 
-END_SECONDS = 20.0
+END_SECONDS = 120.0
 """How long the processes of a trial may take to be gone; they kill themselves, and a busy machine takes its time."""
 
 

@@ -19,7 +19,7 @@ from harness.lab.journal import Story
 from harness.lab.leash import Leash
 from harness.lab.trial import Attempt, Settings, Trial
 from harness.lab.worker import CONFIG, FIRED, Config
-from harness.queues.rq.leases import SETTING
+from harness.queues.rq.leases import DEFAULT_SECONDS, SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from harness.interruptions import Interruption
     from harness.mailbox import Mailbox
 
-LIMIT_SECONDS = 60.0
-"""How long a trial may take; a job that is still not done then never will be."""
+LIMIT_SECONDS = 300.0
+"""Limit of a trial; a job that is not done by then never will be, however busy the machine is."""
 PLAIN_SECONDS = 5.0
-"""How long the plain form may take to come back after its worker died; RQ needs minutes."""
+"""Wait for the plain form after its worker and its horse died; RQ would need minutes to take it up."""
 RECOVER_SECONDS = 0.6
-"""Within how many seconds the dead are noticed here, where the lab is not told otherwise; workers take 15 s."""
+"""``HARNESS_RECOVER_SECONDS`` of trials that need a lease to run out; the others keep the default of 15 s.
+
+A lease as short as that can run out while a busy machine does not let its holder run."""
+LEAVE_SECONDS = 600.0
+"""Limit for a worker that was told to leave; it has no job then."""
 MAX_FAILURES = 10
 """How often in a row a worker may fail before it is not started again."""
 LOOK_SECONDS = 0.01
@@ -44,7 +48,7 @@ class ProcessTrial(Trial):
     :param broker: URL of a Redis that is empty but for this trial.
     :param directory: for the journal and the worker's log.
     :param store: URL of the database where progress lives; None where RQ keeps it.
-    :param recover_seconds: within how many seconds the dead are noticed.
+    :param recover_seconds: within how many seconds the dead are noticed, where nothing but a lease tells of them.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class ProcessTrial(Trial):
         self._broker, self._store, self._recover_seconds = broker, store, recover_seconds
         self._exits: list[float] = []
         self.limit_seconds = LIMIT_SECONDS
-        self.disturb: Callable[[subprocess.Popen[bytes], Path], object] = lambda *_: None
+        self.disturb: Callable[[subprocess.Popen[bytes], Path], object] | None = None
         """Called again and again while the job is at work, with the worker's process and the journal."""
         self._journal, self._log = directory / "journal", directory / "worker.log"
         for each in (self._journal, self._log):
@@ -100,22 +104,28 @@ class ProcessTrial(Trial):
         return story.fired
 
     def _supervise(self, config: Config, leash: Leash) -> None:
-        # Whose work horse alone died is back at once; nobody takes up what the worker itself was at.
-        left_alone = self.plain and parse(config.interruption).by in {"kill:worker", "kill:both"}
-        limit = PLAIN_SECONDS if left_alone else self.limit_seconds
-        until = time.monotonic() + limit + config.items * config.pace
-        worker, failures = self._start(config, leash), 0
+        by = parse(config.interruption).by
+        # A worker takes note of the death of its horse, and an orphan puts its job back: no lease runs out there.
+        seconds = self._recover_seconds if by == "kill:both" or self.disturb is not None else DEFAULT_SECONDS
+        # Whose work horse alone died is back at once; nobody takes up what both were at.
+        left_alone = self.plain and (by == "kill:both" or isinstance(by, signal.Signals))
+        until = time.monotonic() + self.limit_seconds + config.items * config.pace
+        worker, failures = self._start(config, leash, seconds), 0
         try:
             while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:
                 if time.monotonic() > until:
+                    if not left_alone:
+                        worker.kill()  # it is at a job that never ends
                     return  # the record says that it never finished
                 if worker.poll() is not None:
                     self._exits.append(time.monotonic())
+                    if left_alone:
+                        until = self._exits[-1] + PLAIN_SECONDS
                     failures = failures + 1 if worker.returncode > 0 else 0
                     if failures > MAX_FAILURES:  # once may be a broker that was away
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
-                    worker = self._start(config, leash)
-                else:
+                    worker = self._start(config, leash, seconds)
+                elif self.disturb is not None:
                     self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
         except BaseException:  # Ctrl-C, or a lab that broke: nobody waits for a job that may hear nothing
@@ -124,17 +134,17 @@ class ProcessTrial(Trial):
         finally:
             worker.terminate()
             try:
-                worker.wait(10)
+                worker.wait(LEAVE_SECONDS)
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
 
-    def _start(self, config: Config, leash: Leash) -> subprocess.Popen[bytes]:
+    def _start(self, config: Config, leash: Leash, seconds: float) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "harness.lab.worker"],
                 stdin=leash.theirs, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, SETTING: str(self._recover_seconds), CONFIG: config.to_json()},
+                env={**os.environ, SETTING: str(seconds), CONFIG: config.to_json()},
             )  # fmt: skip
 
     def _said(self) -> str:

@@ -38,18 +38,26 @@ def test_welcome(filled, explore):
 
 
 @pytest.mark.parametrize(
-    ("task", "verdict"),
+    ("task", "verdict", "options"),
     [
-        (tasks.waits_for_itself, "never finishes"),
-        (tasks.never_ends, "never finishes"),
-        (tasks.leaves, "calls os._exit"),
-        (tasks.forks, "forks"),
-        (tasks.never_ends_after_a_crash, "never finishes"),
+        (tasks.waits_for_itself, "never finishes", {"limit": 0.3}),
+        (tasks.never_ends, "never finishes", {"limit": 0.3}),
+        (tasks.leaves, "calls os._exit", {}),
+        (tasks.forks, "forks", {}),
+        (tasks.never_ends_after_a_crash, "never finishes", {}),
     ],
 )
-def test_misbehaved(filled, explore, task, verdict):
+def test_misbehaved(filled, explore, task, verdict, options):
     """Passes: what is wrong is said, and the tests go on."""
-    assert explore(task, expect=verdict, limit=0.3, sample=3, actions=["crash"]).verdict == verdict
+    assert explore(task, expect=verdict, sample=3, actions=["crash"], **options).verdict == verdict
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064])
+def test_out_of_time(filled, explore, limit):
+    """Passes: wherever the time of a job ends, its database can be put back, and it is no other verdict."""
+    task = tasks.never_ends_after_a_crash
+    found = explore(task, expect=None, sample=3, actions=["crash"], limit=limit).verdict
+    assert found == "never finishes"
 
 
 @pytest.mark.crash_points(tasks.charge_fees, "2024-05", within=members, actions=["crash"])
