@@ -23,7 +23,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,10 +92,18 @@ KINDS = ["items", "times", "once", *sorted(FILES), *sorted(TABLES), "throttled i
 DATA = ["insert", "delete", "rerank", "note", "leave or enter", "move"]
 INNER = [f"inner {change}" for change in DATA]
 CODE = ["batch size", "inner batch size", "column order", "column name"]
-PLANS = ["stop", "crash before", "crash after", "crash at checkpoint", "crash at the end", "error", "throttle"]
+PLANS = [
+    "stop",
+    "crash before",
+    "crash after",
+    "crash at checkpoint",
+    "crash at the end",
+    "error",
+    "throttle",
+]
 
 
-def examples(default: int) -> Any:
+def examples(default: int) -> settings:
     """Return the settings of a test: so many examples, or as many as HARNESS_EXAMPLES says."""
     return settings(
         max_examples=int(os.environ.get("HARNESS_EXAMPLES", default)),
@@ -241,7 +249,7 @@ class Scene:
             if name in DATA:
                 kind, rows = self.world.code.kind, list(self.world.rows)
                 before = {row.id for row in rows}
-                self._change_rows(rows, kind, name, a, b, 0)
+                self._change_rows(rows, kind, (name, a, b), 0)
                 self.world = replace(self.world, rows=tuple(rows))
                 for row in rows:
                     if row.id not in before and self.story.inner is not None:
@@ -251,12 +259,13 @@ class Scene:
                     parent = sorted(self.world.children)[b % len(self.world.children)]
                     rows = list(self.world.children[parent])
                     base = (parent + 1) * CHILDREN
-                    self._change_rows(rows, self.story.inner, name.removeprefix("inner "), a, b, base)
+                    self._change_rows(rows, self.story.inner, (name.removeprefix("inner "), a, b), base)
                     self.world.children[parent] = tuple(rows)
             else:
                 self.world = replace(self.world, code=changed_code(self.world.code, name, a))
 
-    def _change_rows(self, rows: list[Row], kind: str, name: str, a: int, b: int, base: int) -> None:
+    def _change_rows(self, rows: list[Row], kind: str, change: tuple[str, int, int], base: int) -> None:
+        name, a, b = change
         if kind == "once":
             return
         if kind == "times":
@@ -341,7 +350,7 @@ class Scene:
         """
         code = self.world.code
         size = code.batch_size if parents is None else code.inner_batch_size
-        known = {"cursor": cursor, "guard": code.guard}
+        known: dict[str, Any] = {"cursor": cursor, "guard": code.guard}
         if kind == "once":
             return once(cursor=cursor)
         if kind == "times":
@@ -352,8 +361,11 @@ class Scene:
         if kind in FILES:
             path = self.path(parents)
             path.write_text(self.csv(parents, keep), encoding="utf-8", newline="")
-            more = {"batch_size": size} if kind == "csv_batches" else {}
-            return (csv_batches if more else csv_rows)(path, **known, **more)
+            return (
+                csv_batches(path, batch_size=size, **known)
+                if kind == "csv_batches"
+                else csv_rows(path, **known)
+            )
         if kind in LISTS:
             rows = [row for row in self.visible(parents) if keep is None or keep(row.id)]
             pairs: Any = items([f"{row.id} {row.note}" for row in rows], **known)
@@ -401,7 +413,7 @@ class Scene:
         if here and self.plan == "crash before":
             raise Dead
         if here and self.plan == "error":
-            raise RuntimeError("planned")
+            raise Planned
         if self.transactional:
             job.session.execute(sa.insert(DONE), [{"id": each} for each in ids])
         self.log.append((ids, weight))
@@ -430,8 +442,7 @@ class Scene:
         except Dead:
             self._allow(run, before.done if before else 0, start)
             ended = "interrupted"
-        except RuntimeError as error:
-            assert str(error) == "planned"
+        except Planned:
             ended = "interrupted"
         except HarnessError as error:
             self.tell(f"{plan} at {at}: {type(error).__name__}: {error}")
@@ -480,7 +491,8 @@ class Scene:
         counts, stable = self.counts(), self.stable()
         lost = [each for each in stable if not counts[each]]
         twice = [each for each in stable if counts[each] > 1 + self.allowed[each]]
-        assert not (lost or twice), self.report(f"lost {lost}, done too often {twice}")
+        if lost or twice:
+            raise AssertionError(self.report(f"lost {lost}, done too often {twice}"))
 
     def report(self, what: str) -> str:
         """Return an error with all that happened before it."""
@@ -489,6 +501,10 @@ class Scene:
     def wait(self) -> float:
         """Return the time."""
         return self.now
+
+
+class Planned(Exception):
+    """An error that a story asks for."""
 
 
 def columns_of(code: Code) -> list[Any] | None:

@@ -12,9 +12,7 @@ __all__ = ["place"]
 
 
 postgresql = pytest.mark.parametrize("place", ["postgresql"], indirect=True)
-PAIRS = [
-    (outer, inner) for outer in KINDS for inner in KINDS if not (outer in GROUPED and inner in NUMBERED)
-]
+PAIRS = [(outer, inner) for outer in KINDS for inner in KINDS if not (outer in GROUPED and inner in NUMBERED)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,5 +51,7 @@ def test_of_the_enumerator(place: Place, story: Story) -> None:
 @examples(15)
 def test_on_postgresql(place: Place, data: st.DataObject) -> None:
     """It is the same there, for one enumerator and for two."""
-    kind, inner = data.draw(st.sampled_from(PAIRS + [(kind, None) for kind in ("records", "batches", "ranges")]))
+    kind, inner = data.draw(
+        st.sampled_from(PAIRS + [(kind, None) for kind in ("records", "batches", "ranges")])
+    )
     place.play(data.draw(stories(kind, inner)))

@@ -29,7 +29,16 @@ from tests.changes import (
 __all__ = ["place"]
 
 CHANGES = ["instances", "slices", "scale"]
-SHARED = ["items", "times", "csv_rows", "csv_rows of a file", "csv_batches", "records", "batches", "throttled items"]
+SHARED = [
+    "items",
+    "times",
+    "csv_rows",
+    "csv_rows of a file",
+    "csv_batches",
+    "records",
+    "batches",
+    "throttled items",
+]
 """Enumerators that a function of the job cuts into slices."""
 
 

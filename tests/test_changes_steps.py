@@ -24,11 +24,13 @@ IDS = 10_000
 class Steps(Scene):
     """A story of a job of steps, each of which does all rows."""
 
-    numbers: dict[str, int]
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
         """Return the number of a step."""
-        return self.__dict__.setdefault("numbers", {}).setdefault(name, len(self.__dict__.get("numbers", ())))
+        return self._numbers.setdefault(name, len(self._numbers))
 
     def change(self, changes: Sequence[tuple[str, int, int]]) -> None:
         """Change the data, and the steps."""
