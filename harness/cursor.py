@@ -23,7 +23,8 @@ import base64
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -61,6 +62,28 @@ def cursor_type(cls: C) -> C:
         )
     _registered[_name_of(cls)] = cls
     return cls
+
+
+@contextmanager
+def types_standing_in(module: str, old: str) -> Iterator[None]:
+    """Let the cursor types of a module be those of another while the context is open, as if it were deployed there.
+
+    A type that has no counterpart keeps its name.
+
+    :param module: its types are stored, and read, under the name of the module *old*.
+    """
+    theirs = {name: cls for name, cls in _registered.items() if cls.__module__ == module and module != old}
+    before = dict(_registered)
+    for cls in theirs.values():
+        cls.__module__ = old
+        _registered[_name_of(cls)] = cls
+    try:
+        yield
+    finally:
+        for cls in theirs.values():
+            cls.__module__ = module
+        _registered.clear()
+        _registered.update(before)
 
 
 def encode(value: Any, name: str = "cursor") -> Any:

@@ -206,7 +206,9 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
     """Crash a job everywhere; fail the test unless everything was done as *expect* says; return the verdict.
 
     Takes what :class:`harness.explore.Explorer` takes, and ``expect="exactly once"``: how the verdict must begin, None
-    for any. With ``about=(scenario, pattern, durability)``, three names, the verdict also goes into ``--records``.
+    for any. With ``deploy=``, a new version of the job, that one resumes it; one that refuses by name to go on passes,
+    unless ``strict=True``. With ``about=(scenario, pattern, durability)``, three names, the verdict also goes into
+    ``--records``.
     """
 
     def run(
@@ -223,7 +225,8 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
         if about is not None:
             names = dict(zip(("scenario", "pattern", "durability"), about, strict=True))
             request.node.user_properties.append((EXPLORATION, json.dumps({**names, **verdict.summary})))
-        if expect is not None and not verdict.verdict.startswith(expect):
+        refused = verdict.good and bool(verdict.refused)
+        if expect is not None and not refused and not verdict.verdict.startswith(expect):
             pytest.fail(verdict.text(), pytrace=False)
         return verdict
 

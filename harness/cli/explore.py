@@ -17,6 +17,7 @@ from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_
 from harness.cli.stopping import saying
 from harness.durability import parse
 from harness.explore.scenarios import prepared
+from harness.explore.versions import new_version
 from harness.monitor import TrialBar
 
 
@@ -37,11 +38,20 @@ from harness.monitor import TrialBar
 @click.option(
     "--durability", help="In place of the job's own, such as 'every(items=5)' or 'with_transaction()'."
 )
+@click.option(
+    "--deploy",
+    metavar="OTHER",
+    help="Resume with another version of the code: a module, or module:Name.",
+)
+@click.option(
+    "--strict", is_flag=True, help="With --deploy: a new version that refuses to go on is a finding, too."
+)
 def explore(
     name: str,
     arguments: Sequence[str],
     trials: Sequence[str],
     *,
+    deploy: str | None,
     forms: Sequence[str],
     size: str,
     durability: str | None,
@@ -57,11 +67,17 @@ def explore(
     harness explore shop.jobs:charge 17
     harness explore shop.jobs:charge 17 --trial crash:commit#12
     harness explore scenarios.reports --form steps --sample 20
+    harness explore shop.jobs:Import --deploy shop_v2.jobs
+
+    With --deploy the job is interrupted in one version of the code and resumed in another, under the name of the first,
+    as after a deploy. A version that refuses by name to go on, so that the old one, put back, can do the rest, loses
+    nothing.
     """
     found = job.find(name)
     asked = parse(durability) if durability else None
     scenario = getattr(found, "scenario", found)
     if isinstance(scenario, scenarios.Scenario):
+        refuse(f"{name} is a scenario", "a job class or a function", "deploy")
         refuse_arguments(name, arguments)
         refuse_durability_of_plain(forms, "durability")
     elif isinstance(found, type) and issubclass(found, job.Job):
@@ -69,6 +85,10 @@ def explore(
     else:
         refuse(f"{name} is a plain function", "a scenario", "forms", "size")
         refuse(f"{name} is a plain function, which has no checkpoints", "a job class", "durability")
+    if deploy is None:
+        refuse("there is no other version", "--deploy", "strict")
+    else:
+        options["deploy"] = new_version(found, deploy)
     good = True
     with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):

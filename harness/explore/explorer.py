@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import probes
 from harness.crash import current
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.explore import plan
-from harness.explore.findings import AT_LEAST_ONCE, RANK, Finding, Verdict
+from harness.explore.findings import Finding, Verdict
+from harness.explore.judging import Judge
 from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
-from harness.explore.points import Point, between, innermost, lines_of
+from harness.explore.points import Point
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
 from harness.explore.targets import Target, target_of
 from harness.explore.trials import ACTIONS, Action, Ending, Result, Trial, Watch, execute, parse, run_to_end
+from harness.explore.versions import Versions
 from harness.explore.world import World
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
@@ -45,8 +47,6 @@ LIMIT_SECONDS = 60.0
 QUEUES = ("inline", "rq")
 COLLECTION = 8
 """After how many trials garbage is collected."""
-SHOWN = 3
-"""How many rows a finding shows."""
 BUDGET = 20
 """How many times as many crash points as the clean run's an interrupted run may pass before it counts as endless."""
 
@@ -83,6 +83,8 @@ class Explorer:
     :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: told after each trial.
     :param command: repeats a trial, with ``{trial}`` for its name.
+    :param deploy: a new version of the job: executions after the interruption run this one, under the old one's name.
+    :param strict: whether it is a finding that the new version refuses by name to go on, though nothing is lost.
     """
 
     def __init__(
@@ -103,21 +105,27 @@ class Explorer:
         first: bool = False,
         progress: Progress | None = None,
         command: str | None = None,
+        deploy: Any = None,
+        strict: bool = False,
     ) -> None:
         wrong = [action for action in actions if action not in ACTIONS]
         if wrong:
             raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
         if queue not in QUEUES:
             raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
+        self._versions = versions = Versions(job, deploy)
         self._target: Target = (
-            RQTarget(job, args, kwargs or {})
+            RQTarget(versions, args, kwargs or {})
             if queue == "rq"
-            else target_of(job, args, kwargs or {}, durability, store)
+            else target_of(versions, args, kwargs or {}, durability, store)
         )
-        self._world = World(witnesses or {}, self._target.name.partition(":")[0])
+        modules = [getattr(each, "__module__", "?") for each in versions.all]
+        self._world = World(witnesses or {}, modules)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
+        asked += f" --deploy {versions.name}" if versions.deploys else ""
         self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
+        self._strict = strict
         self._store = store
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
@@ -165,15 +173,18 @@ class Explorer:
         :raises UsageError: if it does not end well.
         """
         if self.recording is None:
-            self.recording = record(self._target, self._world, self._read, self._limit)
+            self.recording = record(
+                self._target, self._world, self._read, self._limit, deploys=self._versions.deploys
+            )
         return self.recording
 
     def run(self, trials: Sequence[Trial] | None = None) -> Verdict:
         """Run the trials, by default all that there are, and return the verdict."""
         began = time.perf_counter()
         verdict = Verdict(self._target.name, self._seed)
+        verdict.deploy = self._versions.name if self._versions.deploys else None
         try:
-            self.record()
+            verdict.unseen = self.record().reference.unseen
         except CleanRunFailed as failed:
             if failed.__cause__ is not None:
                 raise
@@ -215,10 +226,17 @@ class Explorer:
                 ending = run_to_end(self._target, self._world, watch, self._limit)
         if watch.trial is not None and not watch.fired and ending.kind != "endless":
             raise UsageError(f"{trial}: the job did not come to that point")
+        refused = None
+        if self._versions.deploys and ending.kind == "failed" and isinstance(ending.error, HarnessError):
+            # What is kept is worth something only if the old version, put back, can go on with it.
+            refused, begun = ending.why, [*begun, *watch.marks]
+            back = self._watching(None)
+            ending = run_to_end(self._target, self._world, back, self._limit)
+            back.price, back.then, watch = watch.price, watch.then, back
         marks = [*begun, *watch.marks]
         repeated = len(marks) - len(set(marks)) - (len(recording.marks) - len(set(recording.marks)))
         differences = recording.reference.differences(self._read()) if ending.kind == "completed" else []
-        return Result(trial, ending, differences, max(0, repeated), price + watch.price, watch.then)
+        return Result(trial, ending, differences, max(0, repeated), price + watch.price, watch.then, refused)
 
     def _crash(self, trial: Trial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
         """Recover from a crash, or from two; nothing but the outside outlives one.
@@ -232,7 +250,7 @@ class Explorer:
         else:
             self._world.restore(recording.states[point.state])
         begun, price = recording.marks[: point.marks], point.unsaved
-        watch = self._watching(trial if len(trial.points) > 1 else None)
+        watch = self._watching(trial if len(trial.points) > 1 else None, deployed=True)
         ending = run_to_end(*run, watch, self._limit)
         if (
             ending.kind != "endless"
@@ -242,14 +260,15 @@ class Explorer:
             return watch, ending, begun, price
         # What the first recovery did after the second crash is undone: that it went on there was for convenience.
         self._world.restore(watch.left)
-        last = self._watching(None)
+        last = self._watching(None, deployed=True)
         ending = run_to_end(*run, last, self._limit)
         return last, ending, [*begun, *watch.marks[: watch.begun]], price + watch.price
 
-    def _watching(self, trial: Trial | None, *, dies: bool = False) -> Watch:
+    def _watching(self, trial: Trial | None, *, dies: bool = False, deployed: bool = False) -> Watch:
         assert self.recording is not None  # noqa: S101 - result() has recorded
         budget = BUDGET * len(self.recording.points) + BUDGET
-        return Watch(self._world, trial, budget, boundary=type(self._target).attempt.__code__, dies=dies)
+        boundary = type(self._target).attempt.__code__
+        return Watch(self._world, trial, budget, boundary=boundary, dies=dies, deployed=deployed)
 
     def _freeze(self, watch: Watch, begun: list[str]) -> Ending:
         """Let an execution stand still, a second one complete the job, and the first one go on."""
@@ -273,7 +292,7 @@ class Explorer:
         paused.wait(self._limit)
         standing_still = memory.now()  # two processes, two memories
         memory.restore()
-        second = self._watching(None)
+        second = self._watching(None, deployed=True)
         second.alone = False
         ending = run_to_end(self._target, self._world, second, self._limit)
         begun += second.marks
@@ -311,72 +330,16 @@ class Explorer:
         if not sum(verdict.trials.values()) % COLLECTION:
             gc.collect()
         verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
-        finding = self._finding(result)
+        judge = Judge(self._target, self.record(), self._outcome is None, self._strict, self._command)
+        finding = judge.finding(result)
         if finding is not None:
             verdict.findings.append(finding)
+        if result.refused:
+            verdict.refused[result.refused] += 1
         if trial.action == "crash":
             self._tried.add(self.record().point(*trial.points[0]).state)
         if self._progress:
             self._progress(sum(verdict.trials.values()), self._expected, str(trial))
-
-    def _finding(self, result: Result) -> Finding | None:
-        trial, ending, recording = result.trial, result.ending, self.record()
-        if ending.kind == "completed" and not result.differences:
-            return None
-        point = recording.point(*trial.points[0])
-        ways = (point.lines, result.then)
-        if trial.action == "crash":
-            after = recording.after(point)
-            before = recording.maker(point.state)
-            ways = (before.lines if before else (), after.lines if after else ())
-        lines = between(*ways, self._target.file)
-        what = "; ".join(map(str, result.differences[:SHOWN])) or ending.why
-        if len(result.differences) > SHOWN:
-            what += f"; and {len(result.differences) - SHOWN} more"
-        raised = innermost(lines_of(ending.error), self._target.file) if ending.error else None
-        if raised is not None:
-            what, lines = f"{what}, raised at {raised}", [*lines, raised]
-        written = self._written(result, point.state)
-        ways_there = [innermost(each.lines, self._target.file) for each in written]
-        return Finding(
-            verdict=self._verdict(result, written, recording.saved(point.state)),
-            trial=str(trial),
-            what=what,
-            item=recording.marks[point.marks - 1] if point.marks else None,
-            where=str(point),
-            lines=tuple(str(line) for line in lines),
-            written=tuple(dict.fromkeys(str(line) for line in ways_there if line is not None)),
-            repeated=result.repeated or sum(each.times for each in result.differences),
-            command=self._command.replace("{trial}", str(trial)),
-        )
-
-    def _written(self, result: Result, state: int) -> list[Point]:
-        """Return where the clean run had last written each row that is wrong now."""
-        if self._outcome is not None:
-            return []
-        written = [self.record().written(each, state)[-1:] for each in result.differences]
-        return [point for points in written for point in points]
-
-    def _verdict(self, result: Result, written: list[Point], saved: int) -> str:
-        if result.ending.kind != "completed":
-            kinds = {"endless": "never finishes", "failed": "error on resume"}
-            return kinds.get(result.ending.kind, result.ending.why)
-        # What was written between two interruptions, or by two workers at a time, the clean run does not tell.
-        told = len(result.trial.points) == 1 and result.trial.action != "freeze"
-        fresh = not told or all(point.state > saved for point in written)
-        if fresh and self._is_the_price(result):
-            return AT_LEAST_ONCE
-        if result.trial.action == "freeze":
-            return "superseded worker wrote"
-        return min((each.kind for each in result.differences), key=RANK.index)
-
-    def _is_the_price(self, result: Result) -> bool:
-        """Return whether nothing but what durability allows was repeated: what came after progress was saved."""
-        more = all(each.kind == "duplicated" or each.more for each in result.differences)
-        if not more or not self._target.documented or result.trial.action == "stop":
-            return False
-        repeated = result.repeated or sum(each.times for each in result.differences)
-        return repeated <= result.price or result.trial.action == "freeze"
 
     def _cover(self, verdict: Verdict) -> None:
         recording = self.record()

@@ -8,8 +8,10 @@ from typing import Any
 
 GOOD = "exactly once"
 AT_LEAST_ONCE = "at least once"
+REFUSED = "refused"
 RANK = (
-    "never finishes", "error on resume", "lost", "wrong total", "duplicated", "superseded worker wrote", AT_LEAST_ONCE,
+    "never finishes", "error on resume", "lost", "wrong total", "duplicated", "superseded worker wrote", REFUSED,
+    AT_LEAST_ONCE,
 )  # fmt: skip
 """From the worst to the mildest."""
 
@@ -74,6 +76,9 @@ class Verdict:
     :ivar tried: how many of these states a crash was tried in.
     :ivar lines: lines of the job's code that a crash was tried behind, :ivar all_lines: of so many.
     :ivar seconds: how long it took. :ivar seed: of the samples.
+    :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: why it did not go on, each with
+        the number of trials; the old one then did.
+    :ivar unseen: what was not compared, because the two versions leave it in different ways.
     """
 
     job: str
@@ -87,15 +92,18 @@ class Verdict:
     lines: int = 0
     all_lines: int = 0
     seconds: float = 0.0
+    deploy: str | None = None
+    refused: Counter[str] = field(default_factory=Counter)
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
-        """The worst of what was found; ``exactly once`` if nothing was."""
+        """The worst of what was found; if nothing was, ``exactly once``, or ``refused, nothing lost``."""
         found = {finding.verdict for finding in self.findings}
         worst = next((each for each in RANK if each in found), None)
         if worst == AT_LEAST_ONCE:
             return f"{AT_LEAST_ONCE}, repeated ≤ {self.repeated}"
-        return worst or next(iter(found), GOOD)
+        return worst or next(iter(found), f"{REFUSED}, nothing lost" if self.refused else GOOD)
 
     @property
     def good(self) -> bool:
@@ -116,7 +124,8 @@ class Verdict:
     @property
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        counts = {"trials": dict(self.trials), "planned": dict(self.planned)}  # asdict() knows no Counter
+        counters = {"trials": self.trials, "planned": self.planned, "refused": self.refused}
+        counts = {name: dict(counter) for name, counter in counters.items()}  # asdict() knows no Counter
         return {**asdict(self), **counts, "verdict": self.verdict, "repeated": self.repeated}
 
     @property
@@ -130,7 +139,11 @@ class Verdict:
 
     def text(self, shown: int = 5) -> str:
         """Return the verdict, its figures and the first findings as lines; those of the same lines are told once."""
-        lines = [f"{self.job}: {self.verdict}", f"  {self.figures}"]
+        job = f"{self.job}, resumed by {self.deploy}" if self.deploy else self.job
+        lines = [f"{job}: {self.verdict}", f"  {self.figures}"]
+        lines += self._refusals()
+        if self.unseen:
+            lines += [f"  not compared, as the versions differ there: {', '.join(self.unseen)}"]
         alike = self._alike()
         for finding, *others in alike[:shown]:
             lines += [f"  {finding}"]
@@ -156,6 +169,20 @@ class Verdict:
             f"{self.points} crash points, {self.states} states of the outside, {self.tried} of them tried; "
             f"{self.lines} of {self.all_lines} lines; trials: {tried}; seed {self.seed}; {self.seconds:.1f} s, {rate}"
         )
+
+    def _refusals(self) -> list[str]:
+        """Return why the new version did not go on, one line for each error."""
+        reasons: dict[str, list[str]] = {}
+        for why, times in self.refused.items():
+            reasons.setdefault(why.partition(":")[0], []).extend([why] * times)
+        lines = [
+            f"  refused in {len(whys)} {'trial' if len(whys) == 1 else 'trials'}: {whys[0]}"
+            + ("; and alike" if len(set(whys)) > 1 else "")
+            for whys in reasons.values()
+        ]
+        if lines and not self.findings:
+            lines.append("  the progress was kept: put back, the old version did the rest")
+        return lines
 
     def _alike(self) -> list[list[Finding]]:
         """Return the findings by verdict and lines, the worst first, then the smallest interruption first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None))
@@ -19,16 +20,16 @@ MAX_MEMBERS = 10_000
 class Memory:
     """What the modules of a package hold now.
 
-    :param module: the name of the job's module; all loaded modules of its top-level package count.
+    :param modules: names of the modules of the job's versions; all loaded modules of their top-level packages count.
     :param witnesses: objects that stand for something outside, which a death leaves alone.
     """
 
-    def __init__(self, module: str, witnesses: list[Any]) -> None:
-        package = module.partition(".")[0]
+    def __init__(self, modules: Sequence[str], witnesses: list[Any]) -> None:
+        packages = {module.partition(".")[0] for module in modules}
         skipped = {id(witness) for witness in witnesses}
         self._kept: list[tuple[Any, str, Any, Any]] = []
         for name, loaded in list(sys.modules.items()):
-            if name == package or name.startswith(f"{package}."):
+            if name.partition(".")[0] in packages:
                 self._keep(loaded, skipped)
                 for value in list(vars(loaded).values()):
                     if isinstance(value, type) and value.__module__ == name:

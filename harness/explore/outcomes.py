@@ -45,25 +45,38 @@ class Reference:
     """What the clean runs left.
 
     :param first: what there was before. :param clean: what a clean run left; :param again: what another left.
-    :raises UsageError: if the two clean runs differ in more than a column's values.
+    :param new: what a clean run of the new version left, if there is one. What the versions do differently is not
+        compared.
+    :ivar unseen: what that is, in words.
+    :raises UsageError: if the two clean runs differ in more than a column's values, or if the versions have nothing in
+        common that could be compared.
     """
 
-    def __init__(self, first: Contents, clean: Contents, again: Contents) -> None:
+    def __init__(
+        self, first: Contents, clean: Contents, again: Contents, new: Contents | None = None
+    ) -> None:
         self._clean = clean
         self._old = {name: _keys(table) for name, table in first.items()}
         self._noise = {name: _noise(name, clean[name], again.get(name)) for name in clean}
         self._expected = {name: self._comparable(name, table) for name, table in clean.items()}
+        self.unseen: list[str] = []
+        self._optional: dict[str, Counter[Any]] = {}
         found = self.differences(again)
         if found or set(again) != set(clean):
             raise UsageError(
                 f"two clean runs leave different outcomes ({'; '.join(map(str, found[:3]))}); the job must do the same "
                 "whenever it runs on the same data: give outcome= a function that leaves out what may differ"
             )
+        if new is not None:
+            self._leave_out(first, new)
 
     def differences(self, contents: Contents) -> list[Difference]:
         """Return how the contents differ from the clean run's."""
         found: list[Difference] = []
         for name in self._clean.keys() | contents.keys():
+            if name in self._optional:
+                found += self._compare_common(name, contents.get(name))
+                continue
             table = contents.get(name)
             clean = self._clean.get(name)
             if table is None or clean is None:
@@ -103,6 +116,75 @@ class Reference:
             else:
                 new[tuple(_hashable(v) for v in _without(values, table, noise))] += 1
         return known, new
+
+    # What two versions of the code have in common.
+
+    def _leave_out(self, first: Contents, new: Contents) -> None:
+        """Compare no column and no row that the two versions leave in different ways.
+
+        :raises UsageError: if that leaves nothing to compare, or if nobody can tell which rows belong together.
+        """
+        compared = False
+        for name in sorted(self._clean.keys() | new.keys()):
+            clean, other = self._clean.get(name), new.get(name)
+            if clean is not None and other is not None and len(clean.rows) == len(other.rows):
+                self._leave_out_columns(name, clean, other)
+            else:
+                self._leave_out_rows(name, clean, other)
+            if clean is not None and clean != first.get(name):
+                common = self._rows(name, clean) & self._rows(name, other)
+                compared = compared or (bool(common) and len(self._noise[name]) < len(clean.columns))
+        if not compared:
+            raise UsageError(
+                "the two versions leave nothing alike, so that nothing can be compared; give outcome= a function that "
+                "returns what both must leave"
+            )
+
+    def _leave_out_columns(self, name: str, clean: Table, other: Table) -> None:
+        if self._rows(name, clean) == self._rows(name, other):
+            return
+        pairs = zip(_in_order(clean), _in_order(other), strict=True)
+        differing = {
+            index
+            for one, two in pairs
+            for index, (x, y) in enumerate(zip(one, two, strict=True))
+            if x != y and index not in clean.moments and not (clean.numbered and index in clean.key)
+        }
+        self.unseen += [f"{name}.{clean.columns[index]}" for index in sorted(differing - self._noise[name])]
+        self._noise[name] |= differing
+        self._expected[name] = self._comparable(name, clean)
+
+    def _leave_out_rows(self, name: str, clean: Table | None, other: Table | None) -> None:
+        old, new = self._rows(name, clean), self._rows(name, other)
+        if old - new and new - old:
+            raise UsageError(
+                f"the two versions leave different rows in {name}, {old.total()} and {new.total()} of them, so that "
+                "nobody can tell which belong together; give outcome= a function that returns what both must leave"
+            )
+        self._optional[name] = (old - new) + (new - old)
+        number = self._optional[name].total()
+        self.unseen.append(f"{number} {'row' if number == 1 else 'rows'} of {name}")
+
+    def _compare_common(self, name: str, table: Table | None) -> list[Difference]:
+        """Compare the rows that both versions leave; those that one leaves may be there."""
+        optional, clean = self._optional[name], self._rows(name, self._clean.get(name))
+        found = self._rows(name, table)
+        columns = (self._clean.get(name) or table or Table((), [])).columns
+        missing, extra = clean - found - optional, found - clean - optional
+        return [
+            Difference("lost", name, f"{name}: no row {_listed(columns, row)}", times, row=row)
+            for row, times in missing.items()
+        ] + [
+            Difference("duplicated", name, f"{name}: {_listed(columns, row)}, once more", times, row=row)
+            for row, times in extra.items()
+        ]
+
+    def _rows(self, name: str, table: Table | None) -> Counter[Any]:
+        """Return the comparable rows, each as ``(how it is known, what it holds)``."""
+        known, new = self._comparable(name, table) if table else ({}, Counter())
+        rows = Counter(("known", (key, tuple(map(_hashable, values)))) for key, values in known.items())
+        rows.update({("new", row): times for row, times in new.items()})
+        return rows
 
     def _compare(self, name: str, table: Table) -> list[Difference]:
         known, new = self._comparable(name, table)
@@ -201,6 +283,23 @@ def _noise(name: str, one: Table, other: Table | None) -> frozenset[int]:
         for index, (x, y) in enumerate(zip(a, b, strict=True))
         if x != y and index not in one.moments and index not in one.key
     )
+
+
+def _in_order(table: Table) -> list[tuple[Any, ...]]:
+    """Return the rows of a table so that those of two tables can be compared one by one."""
+
+    def place(row: tuple[Any, ...]) -> str:
+        if table.key and not table.numbered:
+            return repr([row[index] for index in table.key])
+        return repr([value for index, value in enumerate(row) if index not in table.moments | {*table.key}])
+
+    return sorted(table.rows, key=place)
+
+
+def _listed(columns: Any, row: tuple[str, Any]) -> str:
+    kind, values = row
+    values = values[1] if kind == "known" else values
+    return _shown(columns, values) if len(columns) == len(values) else repr(values)
 
 
 def _without(values: Any, table: Table, noise: frozenset[int]) -> list[Any]:

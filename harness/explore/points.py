@@ -105,17 +105,17 @@ def lines_of(error: BaseException) -> tuple[Line, ...]:
     return tuple(found)
 
 
-def innermost(way: tuple[Line, ...], file: str) -> Line | None:
-    """Return the line that a way is best known by: the last in a file, or the last of all."""
-    own = [line for line in way if line.code.co_filename == file]
+def innermost(way: tuple[Line, ...], files: frozenset[str]) -> Line | None:
+    """Return the line that a way is best known by: the last in the job's files, or the last of all."""
+    own = [line for line in way if line.code.co_filename in files]
     found = own or way
     return found[-1] if found else None
 
 
-def between(before: tuple[Line, ...], after: tuple[Line, ...], file: str) -> list[Line]:
+def between(before: tuple[Line, ...], after: tuple[Line, ...], files: frozenset[str]) -> list[Line]:
     """Return the lines around an interruption: those in which the two ways differ first, or the best known."""
     for one, other in zip(before, after, strict=False):
         if one != other:
             return [one, other]
-    found = [innermost(before, file), innermost(after, file)]
+    found = [innermost(before, files), innermost(after, files)]
     return [line for line in found if line is not None]

@@ -120,10 +120,12 @@ def record(
     world: World,
     read: Callable[[], Contents],
     seconds: float,
+    *,
+    deploys: bool = False,
 ) -> Recording:
-    """Run the job twice, cleanly, and once to its first look at the outside.
+    """Run the job twice, cleanly, and its new version once.
 
-    :param read: reads the outcome.
+    :param read: reads the outcome. :param deploys: whether there is a new version.
     :raises UsageError: if the job does not end well when nothing interrupts it, or if it leaves nothing outside.
     """
     boundary = type(target).attempt.__code__
@@ -143,12 +145,17 @@ def record(
             "give it something to do: rows to work on, or witnesses= for what it changes elsewhere"
         )
     _clean(target, world, Watch(world), seconds)
+    again, new = read(), None
+    if deploys:
+        world.restore(first)
+        _clean(target, world, Watch(world, deployed=True), seconds)
+        new = read()
     return Recording(
         recorder.points,
         states,
         recorder.makers,
         recorder.marks,
-        Reference(before, clean, read()),
+        Reference(before, clean, again, new),
         world.contents,
     )
 
@@ -157,8 +164,9 @@ def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
     ending = run_to_end(target, world, watch, seconds, retries=0)
     if ending.kind != "completed":
         way = ending.lines or (lines_of(ending.error) if ending.error else ())
-        lines = tuple(str(line) for line in [innermost(way, target.file)] if line is not None)
-        raise CleanRunFailed(target.name, ending.why, lines) from ending.error
+        lines = tuple(str(line) for line in [innermost(way, target.files)] if line is not None)
+        name = f"the new version of {target.name}" if watch.deployed else target.name
+        raise CleanRunFailed(name, ending.why, lines) from ending.error
     if not watch.passed:
         raise UsageError(
             f"{target.name} does nothing outside that a crash could come between: no SQL by SQLAlchemy, no Redis, no "

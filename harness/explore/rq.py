@@ -9,8 +9,9 @@ from rq import Queue, Retry, SimpleWorker
 from rq.job import JobStatus
 from rq.timeouts import BaseDeathPenalty
 
+from harness import errors
 from harness.crash import current, living
-from harness.explore.targets import file_of
+from harness.explore.targets import files_of
 from harness.explore.trials import RETRIES
 from harness.job import Job
 from harness.queues.rq import enqueue
@@ -18,6 +19,7 @@ from harness.queues.rq import enqueue
 if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
+    from harness.explore.versions import Versions
     from harness.explore.world import World
 
 
@@ -52,9 +54,11 @@ class RQTarget:
     That is what RQ's cleanup of its registry of started jobs does, some minutes later.
     """
 
-    def __init__(self, job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        job = versions.old
+        self._versions = versions
         self.documented = isinstance(job, type) and issubclass(job, Job)
-        self.name, self.file = f"{job.__module__}:{job.__qualname__}", file_of(job)
+        self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
         self._connection = fakeredis.FakeRedis(server=fakeredis.FakeServer())
         self._queue = Queue("explored", connection=self._connection, serializer="json")
         self._job: RQJob
@@ -65,13 +69,13 @@ class RQTarget:
                 job, args=args, kwargs=kwargs, retry=Retry(max=RETRIES), timeout=-1
             )
 
-    def attempt(self, world: World) -> bool:
+    def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Let a worker take the job, once."""
         del world
         life = current()
         with living(None):
             self._put_back()
-        with living(life):
+        with living(life), self._versions.deployed(deployed):
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)
@@ -79,7 +83,7 @@ class RQTarget:
             status = self._job.get_status(refresh=True)
             if status == JobStatus.FAILED and not (life and life.dead):
                 result = self._job.latest_result()
-                raise RuntimeError(str(result.exc_string if result else "failed").strip().splitlines()[-1])
+                raise _error(str(result.exc_string if result else "failed").strip().splitlines()[-1])
             return status in {JobStatus.FINISHED, JobStatus.CANCELED}
 
     def _put_back(self) -> None:
@@ -90,3 +94,12 @@ class RQTarget:
             registry.connection.zrem(registry.key, self._job.id)
         self._job.refresh()
         self._queue._enqueue_job(self._job)  # noqa: SLF001 - as RQ's own registries do
+
+
+def _error(line: str) -> Exception:
+    """Return the error that the last line of a traceback tells of: one of this package's, or else any."""
+    name, _, message = line.partition(": ")
+    kind = getattr(errors, name.rpartition(".")[2], None) if name.startswith(errors.__name__) else None
+    if isinstance(kind, type) and issubclass(kind, errors.HarnessError):
+        return kind(message)
+    return RuntimeError(line)

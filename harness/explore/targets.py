@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import UsageError
@@ -13,6 +12,7 @@ from harness.queues.inline import InlineRun
 
 if TYPE_CHECKING:
     from harness.durability import Durability
+    from harness.explore.versions import Versions
     from harness.explore.world import World
     from harness.progress import Store
 
@@ -22,17 +22,18 @@ JOB_ID = "explored"
 class Target(Protocol):
     """Something to explore.
 
-    :ivar name: its dotted name, ``module:name``. :ivar file: of its source.
+    :ivar name: its dotted name, ``module:name``. :ivar files: those of its source.
     :ivar documented: whether it says by its durability how much it may repeat.
     """
 
     name: str
-    file: str
+    files: frozenset[str]
     documented: bool
 
-    def attempt(self, world: World) -> bool:
+    def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Run one execution in this thread, the first or a later one; return whether that was the last.
 
+        :param deployed: whether to run the new version, if there is one.
         :raises Exception: what the job raised; the queue would then try again, a number of times.
         """
         ...
@@ -45,27 +46,26 @@ class JobTarget:
 
     def __init__(
         self,
-        job_class: type[Job],
+        versions: Versions,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         durability: Durability | None,
         store: Store | None,
     ) -> None:
-        self.name = job_class.path()
-        self.durability = durability or job_class.durability
-        self.file = file_of(job_class)
-        self._store = store
-        self._job_class, self._args, self._kwargs = job_class, args, kwargs
+        self.name = versions.old.path()
+        self.files = files_of(versions)
+        self._versions, self._durability, self._store = versions, durability, store
+        self._args, self._kwargs = args, kwargs
 
-    def attempt(self, world: World) -> bool:
+    def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Run one execution."""
         args, kwargs = copy.deepcopy((self._args, self._kwargs))
-        store = self._store or self._job_class.progress_store() or world.progress
-        run = InlineRun(
-            self._job_class, *args, job_id=JOB_ID, store=store, durability=self.durability, **kwargs
-        )
-        ended = run.execute()
-        return ended.outcome != "interrupted"
+        with self._versions.deployed(deployed) as job_class:
+            store = self._store or job_class.progress_store() or world.progress
+            run = InlineRun(
+                job_class, *args, job_id=JOB_ID, store=store, durability=self._durability, **kwargs
+            )
+            return run.execute().outcome != "interrupted"
 
 
 class FunctionTarget:
@@ -73,30 +73,36 @@ class FunctionTarget:
 
     documented = False
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        function = versions.old
         module = getattr(function, "__module__", "?")
         self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"
-        self.file = file_of(function)
-        self._function, self._args, self._kwargs = function, args, kwargs
+        self.files = files_of(versions)
+        self._versions, self._args, self._kwargs = versions, args, kwargs
 
-    def attempt(self, world: World) -> bool:
+    def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Call it."""
         del world
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # they come out of the queue anew each time
-        self._function(*args, **kwargs)
+        with self._versions.deployed(deployed) as function:
+            function(*args, **kwargs)
         return True
 
 
-def file_of(thing: Any) -> str:
-    """Return the file of a job's source, or nothing."""
+def files_of(versions: Versions) -> frozenset[str]:
+    """Return the files of a job's source, as far as there are any."""
+    return frozenset(filter(None, map(_file_of, versions.all)))
+
+
+def _file_of(thing: Any) -> str | None:
     try:
-        return inspect.getsourcefile(thing) or ""
+        return inspect.getsourcefile(thing)
     except TypeError:
-        return ""
+        return None
 
 
 def target_of(
-    job: Any,
+    versions: Versions,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     durability: Durability | None,
@@ -106,8 +112,9 @@ def target_of(
 
     :raises UsageError: if it is neither a job nor a function.
     """
+    job = versions.old
     if isinstance(job, type) and issubclass(job, Job):
-        return JobTarget(job, args, kwargs, durability, store)
+        return JobTarget(versions, args, kwargs, durability, store)
     if callable(job) and not isinstance(job, type):
-        return FunctionTarget(job, args, kwargs)
+        return FunctionTarget(versions, args, kwargs)
     raise UsageError(f"explore() takes a ContinuableJob, an IterationJob or a function, found {job!r}")

@@ -99,6 +99,7 @@ class Result:
 
     :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
     :ivar then: where the interrupted execution reached for the outside next.
+    :ivar refused: why the new version did not go on; the old one then did, and this is how it ended.
     """
 
     trial: Trial
@@ -107,6 +108,7 @@ class Result:
     repeated: int = 0
     price: int = 0
     then: tuple[Line, ...] = ()
+    refused: str | None = None
 
 
 @dataclass
@@ -118,6 +120,7 @@ class Watch:
     :ivar marks: the items that were begun. :ivar unsaved: how many since progress was saved.
     :ivar price: how many items durability lets the interruption repeat: those begun since progress was saved.
     :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
+    :ivar deployed: whether executions run the new version, if there is one; those after the interruption do.
     :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
     :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, and ``left`` is what was
         outside then, ``begun`` how many items had begun.
@@ -136,6 +139,7 @@ class Watch:
     passed: int = 0
     checkpoints: int = 0
     now: float = 0.0
+    deployed: bool = False
     alone: bool = True
     boundary: CodeType | None = None
     dies: bool = False
@@ -229,6 +233,7 @@ def run_to_end(
 def execute(target: Target, world: World, watch: Watch, seconds: float) -> Ending | bool:
     """Run one execution in a life of its own; return whether the job is done, or how it ended otherwise."""
     life = Life(watch)
+    deployed = watch.deployed or watch.fired
     if watch.alone:
         world.memory.restore()
     error: BaseException | None = None
@@ -236,7 +241,7 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
     ended_at: tuple[Line, ...] = ()
     try:
         with living(life), limited(life, watch, seconds):
-            done = target.attempt(world)
+            done = target.attempt(world, deployed=deployed)
     except Died as died:
         ended_at = lines_of(died)
     except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a job raises is what the queue would see

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -32,17 +32,17 @@ class World:
     """The outside of a job.
 
     :param witnesses: lists, dicts and sets by name that stand for something outside.
-    :param module: the name of the job's module.
+    :param modules: names of the modules of the job, or of its versions.
     :ivar memory: what a process remembers, and a new one does not.
     :ivar progress: where an explored job of ours keeps its progress, unless it has a store of its own.
     """
 
-    def __init__(self, witnesses: Mapping[str, Any], module: str) -> None:
+    def __init__(self, witnesses: Mapping[str, Any], modules: Sequence[str]) -> None:
         self.progress, self._sent = ProgressPlace(), SentPlace()
         self._places: dict[str, Place] = {"progress": self.progress, "sent": self._sent}
         for name, thing in witnesses.items():
             self._places[name] = ObjectPlace(name, thing)
-        self.memory = Memory(module, list(witnesses.values()))
+        self.memory = Memory(modules, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
         self._last: State = dict(self._first)
 

@@ -101,6 +101,11 @@ def close_shop() -> None:
     _engines.pop("shop").dispose()
 
 
+def engine() -> Engine:
+    """Return the engine of the shop that is open."""
+    return _engines["shop"]
+
+
 def session() -> Session:
     """Open a session."""
     return Session(_engines["shop"], expire_on_commit=False)

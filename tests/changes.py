@@ -1,0 +1,662 @@
+"""Data and code that change between the executions of a job, and what must then be true of it.
+
+A story says what a job iterates, how each of its executions is cut short, and what changes before the next one. It
+is plain data: hypothesis draws it, and shows a failing one in its smallest form.
+
+**The rule.** A row that was there, unchanged, from the first to the last execution is done exactly once; or the job
+stops with a :class:`~harness.HarnessError`, keeps its progress, and runs to its end once the data and the code are
+put back. "Completed" with such a row not done must not exist.
+
+**After a crash** a durability allows these rows to be done once more, and no others:
+
+* ``on_stop()``: what the crashed execution did.
+* ``every(items=n)``: what it did since the last save: fewer than n items, and the one in progress.
+* ``every(seconds=s)``: what it did in the last s seconds, and the item in progress.
+* ``with_transaction()``, with any number of items: none.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from harness import (
+    Durability,
+    HarnessError,
+    InlineRun,
+    IterationJob,
+    MemoryStore,
+    batches,
+    csv_batches,
+    csv_rows,
+    every,
+    items,
+    nested,
+    on_stop,
+    once,
+    ranges,
+    records,
+    throttle,
+    times,
+    with_transaction,
+)
+from harness.job import Job
+from harness.stores.sql import SqlStore, progress_tables
+from tests.databases import empty_database
+from tests.jobs import Dead
+
+METADATA = sa.MetaData()
+ROWS = sa.Table(
+    "changing_rows",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("parent", sa.Integer, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+)
+DONE = sa.Table("done", METADATA, sa.Column("id", sa.Integer, nullable=False))
+progress_tables(METADATA)
+OUTERMOST = -1
+"""The parent of rows that have none."""
+CHILDREN = 100
+"""Ids of a row's children begin at its own id plus one, times this."""
+
+DURABILITIES = [
+    on_stop(), every(items=1), every(items=2), every(items=3), every(seconds=1), with_transaction(),
+    with_transaction(items=2),
+]  # fmt: skip
+TICK = 0.5
+"""Seconds that an item takes."""
+
+NUMBERED = {"times", "once"}
+"""Kinds whose rows are known by their number alone."""
+TABLES = {"records", "batches", "ranges", "throttled records"}
+FILES = {"csv_rows", "csv_batches", "csv_rows of a file"}
+LISTS = {"items", "throttled items"}
+GROUPED = {"batches", "ranges", "csv_batches"}
+"""Kinds whose items are several rows."""
+KINDS = ["items", "times", "once", *sorted(FILES), *sorted(TABLES), "throttled items"]
+
+DATA = ["insert", "delete", "rerank", "note", "leave or enter", "move"]
+INNER = [f"inner {change}" for change in DATA]
+CODE = ["batch size", "inner batch size", "column order", "column name"]
+PLANS = [
+    "stop",
+    "crash before",
+    "crash after",
+    "crash at checkpoint",
+    "crash at the end",
+    "error",
+    "throttle",
+]
+
+
+def examples(default: int) -> settings:
+    """Return the settings of a test: so many examples, or as many as HARNESS_EXAMPLES says."""
+    return settings(
+        max_examples=int(os.environ.get("HARNESS_EXAMPLES", default)),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+FUNCTION = "by a function"
+"""How a parallel run shares what an enumerator gives."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, wherever it is kept."""
+
+    id: int
+    rank: int = 0
+    note: str = "a"
+    active: bool = True
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a new version of the code may do in another way; the layout of files counts as code."""
+
+    kind: str = "items"
+    batch_size: int = 2
+    inner_batch_size: int = 2
+    order: str = "id"
+    column_order: int = 0
+    column_name: str = "note"
+    guard: bool = False
+    shared: str = ""
+    instances: int = 1
+    slices: int | None = None
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class World:
+    """The data and the code that an execution finds."""
+
+    rows: tuple[Row, ...]
+    children: dict[int, tuple[Row, ...]]
+    code: Code
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happens to a job.
+
+    :ivar rows: ranks of the rows at first, :ivar children: how many each row has.
+    :ivar executions: how each is cut short, at which item, and what changes after it.
+    :ivar marks: whether what is done leaves the select: a row, or the outer row of the last row within it.
+    """
+
+    code: Code
+    inner: str | None
+    rows: list[int]
+    children: int
+    durability: Durability
+    executions: list[tuple[str, int, list[tuple[str, int, int]]]]
+    marks: bool = False
+
+
+def stories(
+    kind: Any, inner: Any = None, *, changes: Sequence[str] = (), **code: Any
+) -> st.SearchStrategy[Story]:
+    """Draw stories.
+
+    :param kind: a name or a strategy of names. :param inner: likewise, of the inner enumerator.
+    :param changes: half of all changes are one of these, if any.
+    """
+    kinds = st.just(kind) if isinstance(kind, str) else kind
+    inners = st.just(inner) if inner is None or isinstance(inner, str) else inner
+    usual = [*DATA, *CODE, *(INNER if inner is not None else ())]
+    names = st.sampled_from(usual)
+    if changes:
+        names = st.one_of(st.sampled_from(changes), names)
+    change = st.tuples(names, st.integers(0, 9), st.integers(0, 9))
+    execution = st.tuples(st.sampled_from(PLANS), st.integers(0, 4), st.lists(change, max_size=3))
+    size = st.integers(1, 4)
+    codes = {
+        "order": st.sampled_from(["id", "rank", "descending"]), "batch_size": size, "inner_batch_size": size,
+        "guard": st.sampled_from([False, False, True]), **code,
+    }  # fmt: skip
+    return st.builds(
+        Story,
+        code=st.builds(Code, kind=kinds, **codes),
+        inner=inners,
+        rows=st.lists(st.integers(0, 2), min_size=1, max_size=4 if inner is not None else 7),
+        children=st.integers(1, 3),
+        durability=st.sampled_from(DURABILITIES),
+        executions=st.lists(execution, min_size=1, max_size=4),
+        marks=st.sampled_from([False, False, True]),
+    )
+
+
+class Scene:
+    """A story while it is played; the job asks it for everything."""
+
+    def __init__(self, story: Story, engine: sa.Engine, folder: Path) -> None:
+        self.story, self.engine, self._folder = story, engine, folder
+        kind, count = story.code.kind, 1 if story.code.kind == "once" else len(story.rows)
+        step = 1 if kind in NUMBERED else 10
+        rows = tuple(Row(step * n, rank) for n, rank in enumerate(story.rows[:count]))
+        self.world = World(rows, {}, story.code)
+        if story.inner is not None:
+            for row in rows:
+                self._give_children(row.id)
+        self.changed: set[int] = set()
+        """Ids of rows that somebody changed."""
+        self.first = self.world
+        self.log: list[tuple[list[int], int]] = []
+        """The rows done together, and how many items they count for."""
+        self.allowed: Counter[int] = Counter()
+        """How often more than once a row may have been done."""
+        self.marked: set[int] = set()
+        """Rows that the job has marked done, so that they have left the select."""
+        self.put_back = False
+        self.told: list[str] = []
+        """What happened, for errors."""
+        self.plan, self.at, self.calls, self.now = "", 0, 0, 0.0
+        self.parents: list[int] = []
+        self.transactional = story.durability.transactional
+        with engine.begin() as connection:
+            for table in METADATA.tables.values() if self.transactional else (ROWS,):
+                connection.execute(sa.delete(table))
+
+    # The data.
+
+    def _give_children(self, parent: int) -> None:
+        inner, count = self.story.inner, 1 if self.story.inner == "once" else self.story.children
+        step = 1 if inner in NUMBERED else 10
+        base = (parent + 1) * CHILDREN
+        self.world.children[parent] = tuple(Row(base + step * n, n % 2) for n in range(count))
+
+    def change(self, changes: Sequence[tuple[str, int, int]]) -> None:
+        """Change the data and the code."""
+        self.world = replace(self.world, children=dict(self.world.children))
+        for name, a, b in changes:
+            if name in DATA:
+                kind, rows = self.world.code.kind, list(self.world.rows)
+                before = {row.id for row in rows}
+                self._change_rows(rows, kind, (name, a, b), 0)
+                self.world = replace(self.world, rows=tuple(rows))
+                for row in rows:
+                    if row.id not in before and self.story.inner is not None:
+                        self._give_children(row.id)
+            elif name in INNER:
+                if self.world.children and self.story.inner:
+                    parent = sorted(self.world.children)[b % len(self.world.children)]
+                    rows = list(self.world.children[parent])
+                    base = (parent + 1) * CHILDREN
+                    self._change_rows(rows, self.story.inner, (name.removeprefix("inner "), a, b), base)
+                    self.world.children[parent] = tuple(rows)
+            else:
+                self.world = replace(self.world, code=changed_code(self.world.code, name, a))
+
+    def _change_rows(self, rows: list[Row], kind: str, change: tuple[str, int, int], base: int) -> None:
+        name, a, b = change
+        if kind == "once":
+            return
+        if kind == "times":
+            if name == "insert":
+                rows.append(Row(base + len(rows)))
+            elif name == "delete" and rows:
+                self.changed.add(rows.pop().id)
+            return
+        if name == "insert":
+            number = base + 10 * a + b
+            if all(row.id != number for row in rows):
+                self.changed.add(number)
+                rows.insert(a % (len(rows) + 1), Row(number, b % 3))
+            return
+        if not rows:
+            return
+        row = rows[a % len(rows)]
+        if name == "note":
+            rows[a % len(rows)] = replace(row, note="bcdef"[b % 5] * (1 + b % 2))
+            return
+        rows.remove(row)
+        self.changed.add(row.id)
+        if name == "rerank":
+            rows.insert(a % (len(rows) + 1), replace(row, rank=b % 4))
+        elif name == "leave or enter":
+            rows.insert(a % (len(rows) + 1), replace(row, active=not row.active))
+        elif name == "move":
+            rows.insert(b % (len(rows) + 1), row)
+
+    def visible(self, parents: Sequence[int] | None) -> list[Row]:
+        """Return the rows that the select of the job finds, in the order of the sequence."""
+        if parents is None:
+            rows: Sequence[Row] = self.world.rows
+        else:
+            rows = [row for parent in parents for row in self.world.children.get(parent, ())]
+        return [row for row in rows if row.active and row.id not in self.marked]
+
+    def write(self) -> None:
+        """Put the data where the enumerators read it."""
+        if self.story.marks and not self.put_back:
+            self.marked = self._left()
+        if {self.world.code.kind, self.story.inner} & TABLES:
+            found = [(row, OUTERMOST) for row in self.visible(None)]
+            found += [(row, parent) for parent in self.world.children for row in self.visible([parent])]
+            with self.engine.begin() as connection:
+                connection.execute(sa.delete(ROWS))
+                values = [{"id": row.id, "parent": parent, "rank": row.rank} for row, parent in found]
+                if values:
+                    connection.execute(sa.insert(ROWS), values)
+
+    def _left(self) -> set[int]:
+        """Return the rows that have left the select because the job marked them done."""
+        done = set(self.counts())
+        if self.story.inner is None:
+            return done if self.world.code.kind not in NUMBERED else set()
+        if self.world.code.kind in NUMBERED:
+            return set()
+        children = self.world.children.items()
+        return {parent for parent, rows in children if all(row.id in done for row in rows if row.active)}
+
+    def csv(self, parents: Sequence[int] | None, keep: Any = None) -> str:
+        """Return the text of a file."""
+        code = self.world.code
+        names = ["id", "rank", code.column_name]
+        rows = [row for row in self.visible(parents) if keep is None or keep(row.id)]
+        lines = [names, *([str(row.id), str(row.rank), row.note] for row in rows)]
+        turn = code.column_order
+        return "".join(",".join([*line[turn:], *line[:turn]]) + "\n" for line in lines)
+
+    def path(self, parents: Sequence[int] | None) -> Path:
+        """Return the path of a file."""
+        return self._folder / f"rows {' '.join(map(str, parents or ()))}.csv"
+
+    # What the job asks for.
+
+    def enumerator(
+        self, session: Session, kind: str, parents: Sequence[int] | None, cursor: Any, keep: Any = None
+    ) -> Any:
+        """Return an enumerator of a kind, over the outermost rows or over those within some of them.
+
+        :param keep: says of an id whether its row belongs here; of a table, a condition.
+        """
+        code = self.world.code
+        size = code.batch_size if parents is None else code.inner_batch_size
+        known: dict[str, Any] = {"cursor": cursor, "guard": code.guard}
+        if kind == "once":
+            return once(cursor=cursor)
+        if kind == "times":
+            numbers = times(len(self.visible(parents)), cursor=cursor)
+            return numbers if keep is None else [pair for pair in numbers if keep(pair[0])]
+        if kind == "csv_rows of a file":
+            return csv_rows(io.StringIO(self.csv(parents, keep), newline=""), **known)
+        if kind in FILES:
+            path = self.path(parents)
+            path.write_text(self.csv(parents, keep), encoding="utf-8", newline="")
+            return (
+                csv_batches(path, batch_size=size, **known)
+                if kind == "csv_batches"
+                else csv_rows(path, **known)
+            )
+        if kind in LISTS:
+            rows = [row for row in self.visible(parents) if keep is None or keep(row.id)]
+            pairs: Any = items([f"{row.id} {row.note}" for row in rows], **known)
+        else:
+            within = [OUTERMOST] if parents is None else parents
+            select = sa.select(ROWS.c.id).where(ROWS.c.parent.in_(within))
+            if keep is not None:
+                select = select.where(keep(ROWS.c.id))
+            read: Any = {"batches": batches, "ranges": ranges}.get(kind, records)
+            pairs = read(session, select, columns=columns_of(code), batch_size=size, **known)
+        return throttle(pairs, on=self.throttles, backoff=0) if kind.startswith("throttled") else pairs
+
+    def ids(self, session: Session, kind: str, item: Any, parents: Sequence[int] | None) -> list[int]:
+        """Return the ids of the rows of an item."""
+        if kind in NUMBERED:
+            base = 0 if parents is None else (parents[0] + 1) * CHILDREN
+            return [base + (item or 0)]
+        if kind in LISTS:
+            return [int(item.partition(" ")[0])]
+        if kind == "ranges":
+            if session.in_transaction():
+                return list(session.scalars(item))
+            with session.begin():
+                return list(session.scalars(item))
+        found = item if kind in GROUPED else [item]
+        return [int(each["id"]) if kind in FILES else each for each in found]
+
+    def throttles(self) -> bool:
+        """Return whether the job shall wait."""
+        if self.plan != "throttle" or self.calls < self.at:
+            return False
+        self.plan = ""
+        return True
+
+    def stops(self, _: object) -> bool:
+        """Return whether the job shall stop here, or die."""
+        if self.plan == "crash at checkpoint" and self.calls > self.at:
+            raise Dead
+        return self.plan == "stop" and self.calls > self.at
+
+    def do(self, job: Any, ids: list[int], weight: int) -> None:
+        """Do rows, or what the plan says."""
+        here, self.calls = self.calls == self.at, self.calls + 1
+        self.now += TICK
+        if here and self.plan == "crash before":
+            raise Dead
+        if here and self.plan == "error":
+            raise Planned
+        if self.transactional:
+            job.session.execute(sa.insert(DONE), [{"id": each} for each in ids])
+        self.log.append((ids, weight))
+        if here and self.plan == "crash after":
+            raise Dead
+
+    # What became of it.
+
+    def counts(self) -> Counter[int]:
+        """Return how often each row was done."""
+        if not self.transactional:
+            return Counter(each for ids, _ in self.log for each in ids)
+        with self.engine.connect() as connection:
+            return Counter(connection.scalars(sa.select(DONE.c.id)))
+
+    def run(self, run: InlineRun, plan: str = "", at: int = 0) -> str:
+        """Run one execution, and return how it ended.
+
+        :raises HarnessError: if the job refuses to go on.
+        """
+        self.write()
+        self.plan, self.at, self.calls = plan, at, 0
+        before, start = run.progress, len(self.log)
+        try:
+            ended = run.execute().outcome
+        except Dead:
+            self._allow(run, before.done if before else 0, start)
+            ended = "interrupted"
+        except Planned:
+            ended = "interrupted"
+        except HarnessError as error:
+            self.tell(f"{plan} at {at}: {type(error).__name__}: {error}")
+            raise
+        self.tell(f"{plan} at {at}: {ended}, did {[ids for ids, _ in self.log[start:]]}")
+        return ended
+
+    def _allow(self, run: InlineRun, before: int, start: int) -> None:
+        """Take down what a crash has made undone, as far as the durability allows it."""
+        if self.transactional:
+            return
+        progress = run.progress
+        saved = (progress.done if progress else 0) - before
+        unsaved = []
+        for ids, weight in self.log[start:]:
+            if saved <= 0:
+                unsaved.append((ids, weight))
+            saved -= weight
+        durability = self.story.durability
+        done = sum(weight for _, weight in unsaved[:-1])
+        if durability.items is not None:
+            assert done < durability.items, f"{durability} did not save: {unsaved}"
+        elif durability.seconds != float("inf"):
+            assert len(unsaved) * TICK <= durability.seconds, f"{durability} did not save: {unsaved}"
+        self.allowed.update(each for ids, _ in unsaved for each in ids)
+
+    def tell(self, what: str) -> None:
+        """Take down what happened."""
+        self.told.append(what)
+
+    def stable(self) -> list[int]:
+        """Return the ids of the rows that were there unchanged all the time."""
+        first = self.first
+        if self.story.inner is None:
+            return [row.id for row in first.rows if row.id not in self.changed]
+        return [
+            row.id
+            for parent in first.rows
+            if parent.id not in self.changed
+            for row in first.children[parent.id]
+            if row.id not in self.changed
+        ]
+
+    def judge(self) -> None:
+        """Fail unless each row that was there all the time was done as often as it must."""
+        counts, stable = self.counts(), self.stable()
+        lost = [each for each in stable if not counts[each]]
+        twice = [each for each in stable if counts[each] > 1 + self.allowed[each]]
+        if lost or twice:
+            raise AssertionError(self.report(f"lost {lost}, done too often {twice}"))
+
+    def report(self, what: str) -> str:
+        """Return an error with all that happened before it."""
+        return "\n  ".join([what, *self.told])
+
+    def wait(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+class Planned(Exception):
+    """An error that a story asks for."""
+
+
+def columns_of(code: Code) -> list[Any] | None:
+    """Return what the select is read by."""
+    orders: dict[str, Any] = {
+        "rank": [ROWS.c.rank, ROWS.c.id], "descending": [ROWS.c.id.desc()],
+        "rank alone": [ROWS.c.rank.desc(), ROWS.c.id.desc()],
+    }  # fmt: skip
+    return orders.get(code.order)
+
+
+def changed_code(code: Code, name: str, a: int) -> Code:
+    """Return another version of the code."""
+    values: dict[str, Callable[[], dict[str, Any]]] = {
+        "batch size": lambda: {"batch_size": 1 + a % 4},
+        "inner batch size": lambda: {"inner_batch_size": 1 + a % 4},
+        "column order": lambda: {"column_order": a % 3},
+        "column name": lambda: {"column_name": ["note", "remark"][a % 2]},
+        "order": lambda: {"order": ["id", "rank", "descending", "rank alone"][a % 4]},
+        "guard": lambda: {"guard": not code.guard},
+        "kind": lambda: {"kind": SWAPPED[a % len(SWAPPED)]},
+        "instances": lambda: {"instances": 1 + a % 4, "slices": None},
+        "slices": lambda: {"slices": code.instances + a},
+    }
+    return replace(code, **values[name]())
+
+
+SWAPPED = ["items", "records", "batches", "ranges", "csv_rows", "csv_batches", "csv_rows of a file"]
+"""Kinds that can take one another's place in a new version of the code."""
+
+
+class Changing(IterationJob):
+    """Iterates what its scene says."""
+
+    scene: ClassVar[Scene]
+    session: Session
+
+    @contextmanager
+    def around_iterate(self) -> Iterator[None]:
+        """Hold a session."""
+        with Session(self.scene.engine) as self.session:
+            yield
+
+    def build_enumerator(self, *, cursor: Any) -> Any:
+        """Iterate what there is."""
+        return self.found(cursor)
+
+    def found(self, cursor: Any, keep: Any = None) -> Any:
+        """Return rows, or rows within rows.
+
+        :param keep: as of :meth:`Scene.enumerator`, of the outermost rows.
+        """
+        scene, session = self.scene, self.session
+        kind, inner = scene.world.code.kind, scene.story.inner
+        if inner is None:
+            return scene.enumerator(session, kind, None, cursor, keep)
+
+        def within(item: Any, cursor: Any) -> Any:
+            scene.parents = scene.ids(session, kind, item, None)
+            return scene.enumerator(session, inner, scene.parents, cursor)
+
+        outer = lambda cursor: scene.enumerator(session, kind, None, cursor, keep)  # noqa: E731
+        return nested([outer, within], cursor=cursor)
+
+    def each_iteration(self, item: Any) -> None:
+        """Do the rows of an item."""
+        scene = self.scene
+        inner = scene.story.inner
+        kind = inner or scene.world.code.kind
+        with self.transaction() as session:
+            ids = scene.ids(session, kind, item, scene.parents if inner else None)
+            batched = kind in {"batches", "csv_batches"} and not inner and scene.story.code.shared != FUNCTION
+            scene.do(self, ids, len(ids) if batched else 1)
+
+
+@dataclass
+class Place:
+    """Where the data of the stories is."""
+
+    engine: sa.Engine
+    folder: Path
+
+    def play(self, story: Story) -> None:
+        """Play a story."""
+        play(story, self.engine, self.folder)
+
+
+@pytest.fixture(scope="module", params=["sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Yield a database and a folder, for all stories of a module."""
+    folder = tmp_path_factory.mktemp("changes")
+    with empty_database(request, folder) as engine:
+        if request.param == "sqlite":
+            # Nobody pulls the plug: what a process has written survives its death.
+            sa.event.listen(engine, "connect", lambda raw, _: raw.executescript(QUICK))
+        METADATA.create_all(engine)
+        logging.disable(logging.CRITICAL)  # what happens to thousands of jobs is nobody's news
+        yield Place(engine, folder)
+        logging.disable(logging.NOTSET)
+
+
+QUICK = "PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY"
+
+
+def inline(scene: Scene, job_class: type[Job]) -> InlineRun:
+    """Return a run of a job that asks a scene."""
+    store = SqlStore(scene.engine) if scene.transactional else MemoryStore()
+    return InlineRun(
+        job_class, job_id="changing", store=store, stops=[scene.stops], durability=scene.story.durability,
+        clock=scene.wait,
+    )  # fmt: skip
+
+
+MOST_EXECUTIONS = 10
+"""More than a job needs that nobody disturbs."""
+
+
+def play(story: Story, engine: sa.Engine, folder: Path) -> None:
+    """Play a story of one job to its end, and judge it."""
+    scene = Changing.scene = Scene(story, engine, folder)
+    run = inline(scene, Changing)
+    play_on(scene, run)
+
+
+def play_on(scene: Scene, run: InlineRun) -> None:
+    """Play a story with a run."""
+    before = scene.world, scene.marked
+    undisturbed: list[tuple[str, int, list[Any]]] = [("", 0, [])] * MOST_EXECUTIONS
+    for plan, at, changes in [*scene.story.executions, *undisturbed]:
+        try:
+            ended = scene.run(run, plan, at)
+        except HarnessError:
+            go_back(scene, run, *before)
+            break
+        if ended == "completed":
+            break
+        before = scene.world, set(scene.marked)
+        scene.change(changes)
+        if changes:
+            scene.tell(f"changed: {changes}")
+    else:
+        raise AssertionError(scene.report("does not end"))
+    scene.judge()
+
+
+def go_back(scene: Scene, run: InlineRun, world: World, marked: set[int]) -> None:
+    """Put back the data and the code that the execution before found, and run the job to its end."""
+    progress = run.progress
+    assert progress is not None, scene.report("the progress is gone")
+    scene.world, scene.marked, scene.put_back = world, marked, True
+    try:
+        ended = next((each for _ in range(MOST_EXECUTIONS) if (each := scene.run(run)) == "completed"), None)
+    except HarnessError as error:
+        raise AssertionError(scene.report("cannot go on with the data and the code put back")) from error
+    assert ended == "completed", scene.report("does not end with the data and the code put back")
