@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -101,15 +99,6 @@ PLANS = [
     "error",
     "throttle",
 ]
-
-
-def examples(default: int) -> settings:
-    """Return the settings of a test: so many examples, or as many as HARNESS_EXAMPLES says."""
-    return settings(
-        max_examples=int(os.environ.get("HARNESS_EXAMPLES", default)),
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    )
 
 
 FUNCTION = "by a function"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.changes import GROUPED, KINDS, NUMBERED, SWAPPED, Place, Story, examples, place, stories
+from tests.changes import GROUPED, KINDS, NUMBERED, SWAPPED, Place, Story, place, stories
+from tests.examples import examples
 
 __all__ = ["place"]
 

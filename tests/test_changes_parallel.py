@@ -19,12 +19,12 @@ from tests.changes import (
     Scene,
     Story,
     columns_of,
-    examples,
     go_back,
     inline,
     place,
     stories,
 )
+from tests.examples import examples
 
 __all__ = ["place"]
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Step
 from tests.changes import Place, Scene, Story, examples, inline, place, play_on, stories
+from tests.examples import examples
 
 __all__ = ["place"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, registry
 
@@ -18,6 +18,7 @@ from harness import batches, ranges, records
 from harness.cursor import decode, encode
 from harness.errors import HarnessError
 from tests.databases import KINDS, empty_database
+from tests.examples import examples
 
 
 class Base(DeclarativeBase):
@@ -202,7 +203,7 @@ def read(
 
 
 @pytest.mark.parametrize("read_by", [records, batches, ranges])
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(60)
 @given(data=st.data())
 def test_a_row_that_stays_comes_once_or_an_error_has_a_name(
     session: Session, read_by: Any, data: st.DataObject

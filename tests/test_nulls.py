@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.nulls import excluded
 from tests.databases import KINDS, empty_database
+from tests.examples import examples
 
 table = sa.Table(
     "nullable",
@@ -128,7 +129,7 @@ conditions = st.recursive(
 
 
 @given(condition=conditions)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150)
 def test_the_database_agrees_on_any_condition(connection: sa.Connection, condition: Any) -> None:
     """However conditions are combined by AND, OR and NOT, no NULL comes out of a column that is excluded."""
     assert not named(condition) & left(connection, condition)
