@@ -6,7 +6,7 @@ import pytest
 
 from harness import Durability, every, with_transaction
 from harness.interruptions import Interruption
-from harness.plugin import Trial
+from harness.pytest_plugin import Trial
 from harness.scenario import Scenario
 from scenarios import emails, orders, reports
 from scenarios.expectations import expect_control, expect_exactly_once, expect_little_repeated

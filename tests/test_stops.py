@@ -18,7 +18,7 @@ from harness import (
     run,
     subscribe,
 )
-from harness.plugin import Interrupting
+from harness.pytest_plugin import Interrupting
 from harness.stops import CANCEL, PAUSE, AtStep, Count, Flag
 from tests.jobs import CountByIteration, CountInSteps
 

@@ -67,7 +67,9 @@ def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
 def report(
     records: Path, benchmarks: Path | None, folder: Path, against: Path | None, conditions: Sequence[str]
 ) -> None:
-    """Make comparison.json, .md, .html and pictures of RECORDS, which pytest --records wrote, and print the table.
+    """Make comparison.json, .md, .html and pictures of RECORDS, and print the table.
+
+    RECORDS is what pytest --harness-records wrote.
 
     \b
     harness report reports/records.json --benchmarks reports/benchmarks.json
