@@ -27,7 +27,6 @@ from harness.cli.settings import (
 )
 from harness.cli.stopping import Stopped, saying
 from harness.errors import UsageError
-from harness.monitor import Tables
 from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
 from harness.urls import shown
@@ -163,5 +162,9 @@ def _closing(scenario: Scenario, action: Callable[[], object]) -> None:
 
 
 def _counted(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    from harness.monitor.tables import (
+        Tables,
+    )  # its package loads rich, which the other commands here do without
+
     selects = [each.statuses() for each in _distinct(names) if each.statuses is not None]
     return Tables(engine, selects).count()[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import pytest
@@ -60,7 +60,7 @@ def recorded(request: pytest.FixtureRequest, subtests: pytest.Subtests) -> Itera
 
 def run(item: pytest.Function) -> bool:
     """Run the body of a test once for each crash point; return True, for pytest has nothing left to do."""
-    points: CrashPoints = item.funcargs["crash_point"]
+    points = cast("CrashPoints", item.funcargs["crash_point"])
     arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}  # noqa: SLF001 - as pytest does
     for name in points.names:
         with points.subtests.test(msg=name):
