@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import insert
 
 from benchmarks.deploy import AllByIteration, AllInSteps
-from harness import Durability, every, with_transaction
+from harness import every, with_transaction
+from harness.durability import Durability
 from harness.interruptions import parse
 from harness.lab import Lab
 from scenarios import orders, services

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness import ContinuableJob, Durability, IterationJob, Step, every, items, on_stop, run
+from harness import ContinuableJob, IterationJob, Step, every, items, on_stop, run
+from harness.durability import Durability
 
 ITEMS = 300_000
 ROUNDS = 9

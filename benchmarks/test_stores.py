@@ -14,7 +14,7 @@ from redis import Redis
 from rq.job import Job as RQJob
 from sqlalchemy.orm import Session
 
-from harness import Progress, Store
+from harness.progress import Progress, Store
 from harness.servers import postgresql_server, redis_server
 from harness.stores.memory import MemoryStore
 from harness.stores.redis import RedisStore

@@ -1,49 +1,30 @@
-"""Long background jobs that survive a deploy: steps and iteration, and a harness that proves it."""
+"""Long background jobs that survive a deploy: steps and iteration, and a harness that proves it.
+
+This module exports what a job author writes with. Errors are in :mod:`harness.errors`, stop sources in
+:mod:`harness.stops`, stores in :mod:`harness.stores`, queues in :mod:`harness.queues`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from harness.csv_files import csv_batches, csv_rows
 from harness.cursor import cursor_type, successor
-from harness.durability import Durability, every, on_stop, with_transaction
+from harness.durability import every, on_stop, with_transaction
 from harness.enumerators import Enumerator, items, once, throttle, times
-from harness.errors import (
-    CancelJob,
-    CheckpointInTransaction,
-    CollectionChanged,
-    CompleteEarly,
-    CorruptProgress,
-    CrashLimit,
-    CursorError,
-    HarnessError,
-    Interrupt,
-    InterruptSwallowed,
-    InvalidStep,
-    JobDefinitionError,
-    NothingInterrupted,
-    ProgressError,
-    ProgressTooLarge,
-    ProgressUnavailable,
-    QuarantineFull,
-    ResumeLimit,
-    RetryLater,
-    Superseded,
-    UnadvanceableCursor,
-    UnsupportedProgress,
-    UsageError,
-)
+from harness.errors import CancelJob, CompleteEarly, RetryLater
 from harness.events import subscribe
 from harness.execution import Portion
 from harness.iteration import IterationJob
 from harness.job import attribute
-from harness.keyset import batches, ranges, records
 from harness.ledger import mark
 from harness.nesting import nested
-from harness.overrides import limit_runtime
 from harness.parallel import parallel, parallel_items
-from harness.parallel_selects import parallel_batches, parallel_records
-from harness.progress import Progress, StopSource, Store, TransactionalStore
 from harness.queues.inline import InlineRun, run
 from harness.steps import ContinuableJob, Step
-from harness.stops import Flag, any_of, throttled
-from harness.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from harness.keyset import batches, ranges, records
+    from harness.parallel_selects import parallel_batches, parallel_records
 
 __all__ = [
     # The two patterns
@@ -70,49 +51,49 @@ __all__ = [
     # Cursors
     "cursor_type",
     "successor",
-    # When progress becomes safe, and where
-    "Durability",
-    "MemoryStore",
-    "Progress",
-    "Store",
-    "TransactionalStore",
+    # When progress becomes safe
     "every",
     "on_stop",
     "with_transaction",
-    # When to stop
-    "Flag",
-    "StopSource",
-    "any_of",
-    "limit_runtime",
-    "throttled",
+    # How a job ends itself
+    "CancelJob",
+    "CompleteEarly",
+    "RetryLater",
     # Running and watching
     "InlineRun",
     "Portion",
     "mark",
     "run",
     "subscribe",
-    # Errors
-    "CancelJob",
-    "CheckpointInTransaction",
-    "CollectionChanged",
-    "CompleteEarly",
-    "CorruptProgress",
-    "CrashLimit",
-    "CursorError",
-    "HarnessError",
-    "Interrupt",
-    "InterruptSwallowed",
-    "InvalidStep",
-    "JobDefinitionError",
-    "NothingInterrupted",
-    "ProgressError",
-    "ProgressTooLarge",
-    "ProgressUnavailable",
-    "QuarantineFull",
-    "ResumeLimit",
-    "RetryLater",
-    "Superseded",
-    "UnadvanceableCursor",
-    "UnsupportedProgress",
-    "UsageError",
 ]
+
+_MODULES = {
+    "harness.keyset": ("batches", "ranges", "records"),
+    "harness.parallel_selects": ("parallel_batches", "parallel_records"),
+}
+"""Modules that load SQLAlchemy, which is most of the time an import takes, with the names exported from them."""
+
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+_FORMER = (
+    "harness.errors", "harness.progress", "harness.stops", "harness.durability", "harness.overrides",
+    "harness.stores.memory",
+)  # fmt: skip
+"""Modules whose names release 0.1 exported here as well; code written for it still finds them."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name whose module is loaded when the name is first used."""
+    if name in _MODULE_OF:
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return value
+    if not name.startswith("_"):
+        for module in map(import_module, _FORMER):
+            if getattr(vars(module).get(name), "__module__", None) == module.__name__:
+                return vars(module)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

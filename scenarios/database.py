@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Select, func
 
-from harness import UsageError
+from harness.errors import UsageError
 from scenarios import services
 from scenarios.models import Base
 from scenarios.seed import seed, size_named

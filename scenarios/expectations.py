@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Durability
+from harness.durability import Durability
 from harness.interruptions import Interruption
 from harness.scenario import Scenario
 

@@ -17,7 +17,8 @@ from sqlalchemy import create_engine, event, func, insert, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from harness import UsageError, mark
+from harness import mark
+from harness.errors import UsageError
 from scenarios.models import CustomerReport, DeliveryStatus, EmailDelivery, Order, OrderStatus, Payment
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import Durability, every, on_stop, with_transaction
+from harness import every, on_stop, with_transaction
+from harness.durability import Durability
 from harness.interruptions import parse
 from harness.lab import Lab
 from harness.scenario import FORMS, Scenario

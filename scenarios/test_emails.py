@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.interruptions import Interruption
-from harness.plugin import Trial
+from harness.pytest_plugin import Trial
 from harness.scenario import FORMS
 from scenarios.emails import scenario
 from scenarios.expectations import INTERRUPTIONS, expect_control, expect_exactly_once

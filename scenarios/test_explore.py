@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from harness import Durability, every, on_stop, with_transaction
+from harness import every, on_stop, with_transaction
+from harness.durability import Durability
 from harness.explore import Verdict
 from harness.explore.scenarios import prepared
 from harness.scenario import Scenario

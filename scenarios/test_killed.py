@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness import Durability, every, with_transaction
+from harness import every, with_transaction
+from harness.durability import Durability
 from harness.interruptions import Interruption
-from harness.plugin import Trial
+from harness.pytest_plugin import Trial
 from harness.scenario import Scenario
 from scenarios import emails, orders, reports
 from scenarios.expectations import expect_control, expect_exactly_once, expect_little_repeated

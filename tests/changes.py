@@ -32,11 +32,8 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from harness import (
-    Durability,
-    HarnessError,
     InlineRun,
     IterationJob,
-    MemoryStore,
     batches,
     csv_batches,
     csv_rows,
@@ -51,7 +48,10 @@ from harness import (
     times,
     with_transaction,
 )
+from harness.durability import Durability
+from harness.errors import HarnessError
 from harness.job import Job
+from harness.stores.memory import MemoryStore
 from harness.stores.sql import SqlStore, progress_tables
 from tests.databases import empty_database
 from tests.jobs import Dead

@@ -16,7 +16,7 @@ from typing import IO
 import pyte
 from click.testing import CliRunner, Result
 
-from harness.cli import main
+from harness.cli.app import main
 from tests.workers import PATIENCE
 
 

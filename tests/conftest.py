@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from harness import UsageError
+from harness.errors import UsageError
 from harness.servers import Server, postgresql_server, redis_server
 from tests import jobs
 from tests.examples import load_profile

@@ -8,15 +8,14 @@ import sys
 import pytest
 
 import harness
-from harness import events
+from harness import errors, events, stops
 
 
 def test_exactly_the_public_names_are_exported() -> None:
-    """__all__ equals what the package imports by name."""
-    public = {
-        name for name, value in vars(harness).items() if not name.startswith("_") and not _is_module(value)
-    }
-    assert sorted(harness.__all__) == sorted(public)
+    """``__all__`` and ``dir()`` name the same things, each of which exists and belongs to this package."""
+    assert dir(harness) == sorted(harness.__all__)
+    assert len(set(harness.__all__)) == len(harness.__all__)
+    assert all(getattr(harness, name).__module__.startswith("harness.") for name in harness.__all__)
 
 
 def test_all_kinds_of_events_are_exported() -> None:
@@ -30,8 +29,19 @@ def test_all_kinds_of_events_are_exported() -> None:
     assert all(hasattr(events, name) for name in events.__all__)
 
 
-def _is_module(value: object) -> bool:
-    return type(value).__name__ == "module"
+def test_names_of_release_0_1_are_still_found() -> None:
+    """Code that imports errors and stop sources from the root goes on working; other names do not exist."""
+    assert harness.UsageError is errors.UsageError
+    assert harness.Flag is stops.Flag
+    with pytest.raises(ImportError, match="nothing_like_it"):
+        exec("from harness import nothing_like_it")  # noqa: S102
+
+
+def test_importing_the_package_loads_the_standard_library_alone() -> None:
+    """``import harness`` loads neither SQLAlchemy nor RQ nor Redis, so that it costs what the patterns need."""
+    script = "import sys, harness; print(sorted({'sqlalchemy', 'rq', 'redis', 'asyncio'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -53,11 +63,10 @@ def test_production_needs_nothing_of_the_test_half(module: str) -> None:
 
 def test_every_error_has_a_default_message() -> None:
     """An error raised without a message still says what it is."""
-    errors = [getattr(harness, name) for name in harness.__all__ if name[0].isupper()]
     shown = [
         str(error())
-        for error in errors
-        if isinstance(error, type) and issubclass(error, harness.HarnessError)
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.HarnessError)
     ]
     assert len(shown) > 10
     assert all(len(message) > 20 for message in shown)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness import ContinuableJob, InlineRun, IterationJob, JobDefinitionError, events, run
+from harness import ContinuableJob, InlineRun, IterationJob, events, run
 from harness.callables import ASYNC, GENERATOR, kind_of
+from harness.errors import JobDefinitionError
 from tests.jobs import DONE
 
 

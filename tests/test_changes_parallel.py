@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import HarnessError, InlineRun, parallel, parallel_items
+from harness import InlineRun, parallel, parallel_items
+from harness.errors import HarnessError
 from harness.parallel_selects import parallel_batches, parallel_records
 from tests.changes import (
     FUNCTION,

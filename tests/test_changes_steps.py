@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Step
-from tests.changes import Place, Scene, Story, examples, inline, place, play_on, stories
+from tests.changes import Place, Scene, Story, inline, place, play_on, stories
 from tests.examples import examples
 
 __all__ = ["place"]

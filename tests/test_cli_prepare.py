@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import create_engine, inspect
 
-from harness.cli import main
+from harness.cli.app import MODULES
 from harness.mailbox import Mailbox
 from tests.commands import harness, one_line
 
@@ -44,7 +44,7 @@ def test_the_help_fits_one_screen() -> None:
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     words = " ".join(lines).replace(",", " ").split()
-    assert set(main.commands) <= set(words)
+    assert set(MODULES) <= set(words)
 
 
 def test_without_a_command_the_help_is_shown() -> None:
@@ -54,7 +54,7 @@ def test_without_a_command_the_help_is_shown() -> None:
     assert said.stderr == harness("--help").output
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_every_command_shows_how_it_is_called(name: str) -> None:
     """The help of each has an example that calls it."""
     assert f"  harness {name}" in harness(name, "--help").output

@@ -54,6 +54,15 @@ def test_enqueue_and_work(broker: Redis, redis_url: str, run: Any) -> None:
     assert progress_of(broker, "nine").done == 9
 
 
+@pytest.mark.parametrize("job_id", ["a b", "a:b", "", "é"])
+def test_enqueue_refuses_an_id_that_rq_would_not_take(broker: Redis, run: Any, job_id: str) -> None:
+    """An id with other characters than RQ allows is one line and exit code 2, and nothing is enqueued."""
+    assert f"got the id {job_id!r}" in one_line(
+        run("enqueue", "tests.jobs:CountByIteration", "9", "--id", job_id)
+    )
+    assert Queue("default", connection=broker).count == 0
+
+
 def test_enqueue_takes_a_scenario(
     broker: Redis, run: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import CollectionChanged, CursorError, InlineRun, IterationJob, csv_batches, csv_rows, run
+from harness import InlineRun, IterationJob, csv_batches, csv_rows, run
+from harness.errors import CollectionChanged, CursorError
 from harness.stops import Count, Every
 from tests.enumerator_cases import OneWay
 

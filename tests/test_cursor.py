@@ -16,15 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import (
-    CorruptProgress,
-    CursorError,
-    JobDefinitionError,
-    UnadvanceableCursor,
-    cursor_type,
-    successor,
-)
+from harness import cursor_type, successor
 from harness.cursor import decode, encode, freeze
+from harness.errors import CorruptProgress, CursorError, JobDefinitionError, UnadvanceableCursor
 
 
 @cursor_type

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from harness import CrashLimit, InlineRun, Progress, QuarantineFull, events, every, run, subscribe
+from harness import InlineRun, events, every, run, subscribe
+from harness.errors import CrashLimit, QuarantineFull
+from harness.progress import Progress
 from tests.jobs import DONE, CountByIteration, Dead, Told, raises, told
 
 # Deaths.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import CorruptProgress, UsageError
 from harness.cursor import decode, encode, types_standing_in
+from harness.errors import CorruptProgress, UsageError
 from harness.explore import Explorer, Verdict, parse
 from harness.explore import explore as explored
 from tests.commands import harness, one_line

@@ -6,8 +6,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from harness import CheckpointInTransaction, ContinuableJob, InlineRun, MemoryStore, Step, every, run
+from harness import ContinuableJob, InlineRun, Step, every, run
+from harness.errors import CheckpointInTransaction
 from harness.stops import AtStep, Every
+from harness.stores.memory import MemoryStore
 from tests.jobs import CountInSteps
 
 

@@ -6,23 +6,11 @@ from contextlib import suppress
 
 import pytest
 
-from harness import (
-    CancelJob,
-    CompleteEarly,
-    ContinuableJob,
-    InlineRun,
-    Interrupt,
-    InterruptSwallowed,
-    MemoryStore,
-    ResumeLimit,
-    RetryLater,
-    Step,
-    UsageError,
-    every,
-    run,
-)
+from harness import CancelJob, CompleteEarly, ContinuableJob, InlineRun, RetryLater, Step, every, run
 from harness.ends import Ended
+from harness.errors import Interrupt, InterruptSwallowed, ResumeLimit, UsageError
 from harness.stops import Every
+from harness.stores.memory import MemoryStore
 from tests.jobs import CountByIteration, CountInSteps, FailInSteps, raises, told
 
 # By its own word.

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness import Enumerator, InlineRun, IterationJob, RetryLater, UsageError, nested, throttle, times
+from harness import Enumerator, InlineRun, IterationJob, RetryLater, nested, throttle, times
 from harness.cursor import decode, encode
+from harness.errors import UsageError
 from harness.stops import Every
 from tests.enumerator_cases import IN_DATABASE, MOST, PLAIN, Case, World, filled, never
 from tests.examples import examples

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, StaticPool, create_engine, text
 
-from harness import UsageError
+from harness.errors import UsageError
 from harness.explore import explore, places
 from harness.explore.outcomes import Reference
 from harness.explore.places import SqlitePlace, Table

@@ -48,7 +48,7 @@ def test_its_tests_find_what_is_wrong(project: pytest.Pytester) -> None:
                 "*died after shopapp/tasks.py:21, before it came there again, crash:commit#1; fees: (member_id=1, "
                 "month='2024-05'), 2 times, first written at shopapp/tasks.py:21; and * more trials there"
             ),
-            "*again: pytest 'checks/test_tasks.py::test_charge_fees' --trial crash:commit#1",
+            "*again: pytest 'checks/test_tasks.py::test_charge_fees' --harness-trial crash:commit#1",
         ]
     )
     result.stdout.fnmatch_lines(["*mails: to member1@example.com: Welcome, 2 times, first written at*"])
@@ -66,17 +66,19 @@ def test_a_job_may_run_out_of_time_anywhere(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_one_test_is_one_crash_point(project: pytest.Pytester, processes: str) -> None:
-    """The marker makes them, with the names of the crash points as ids; the same in one process or in two."""
+def test_one_subtest_is_one_crash_point(project: pytest.Pytester, processes: str) -> None:
+    """The marker makes a subtest of each crash point, named after it; the same in one process or in two."""
     result = project.runpytest_subprocess(*QUIET, "-vv", "-n", processes, "checks", "-k", "each")
-    ids = set(re.findall(r"test_each\[(crash:[a-z-]+#\d+)\]", result.stdout.str()))
-    assert ids == {"crash:before-statement#1", *(f"crash:commit#{n}" for n in range(1, 6))}
-    result.assert_outcomes(passed=1, failed=5)
+    found = set(re.findall(r"SUB(PASSED|FAILED)\[(crash:[a-z-]+#\d+)\]", result.stdout.str()))
+    assert found == {
+        ("PASSED", "crash:before-statement#1"),
+        *(("FAILED", f"crash:commit#{n}") for n in range(1, 6)),
+    }
 
 
 def test_one_trial_is_repeated_by_name(project: pytest.Pytester) -> None:
     """As the finding's last line says."""
-    command = (*QUIET, "checks/test_tasks.py::test_charge_fees", "--trial")
+    command = (*QUIET, "checks/test_tasks.py::test_charge_fees", "--harness-trial")
     project.runpytest_subprocess(*command, "crash:commit#1").assert_outcomes(failed=1)
     project.runpytest_subprocess(*command, "crash:before-commit#1").assert_outcomes(passed=1)
     result = project.runpytest_subprocess(*command, "crash:somewhere")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness import UsageError, mark, on_stop
+from harness import mark, on_stop
+from harness.errors import UsageError
 from harness.explore import Explorer, Trial, explore, parse
 from harness.explore.explorer import SAMPLE
 from tests.planted import cursors, effects, endings, shop, totals

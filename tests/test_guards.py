@@ -14,18 +14,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from harness import (
-    CollectionChanged,
-    CursorError,
-    InlineRun,
-    IterationJob,
-    batches,
-    csv_batches,
-    csv_rows,
-    items,
-    ranges,
-    records,
-)
+from harness import InlineRun, IterationJob, batches, csv_batches, csv_rows, items, ranges, records
+from harness.errors import CollectionChanged, CursorError
 from harness.stops import Every
 from tests.databases import KINDS
 from tests.enumerator_cases import MOST, Parcel, filled

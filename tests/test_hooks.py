@@ -14,16 +14,10 @@ from harness import (
     CancelJob,
     CompleteEarly,
     ContinuableJob,
-    CursorError,
     InlineRun,
-    Interrupt,
     IterationJob,
-    MemoryStore,
-    Progress,
-    ResumeLimit,
     RetryLater,
     Step,
-    UsageError,
     attribute,
     events,
     items,
@@ -31,7 +25,10 @@ from harness import (
     subscribe,
 )
 from harness.ends import Ended
+from harness.errors import CursorError, Interrupt, ResumeLimit, UsageError
+from harness.progress import Progress
 from harness.stops import CANCEL, PAUSE, Count, Every
+from harness.stores.memory import MemoryStore
 from tests.jobs import Dead, raises
 
 NUMBERS = 5

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from harness import Flag, UsageError, any_of, throttled
+from harness.errors import UsageError
 from harness.interruptions import parse
 from harness.progress import Position
-from harness.stops import Every, interval_of
+from harness.stops import Every, Flag, any_of, interval_of, throttled
 
 
 class At:

@@ -12,15 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import (
-    CursorError,
     Enumerator,
     InlineRun,
     IterationJob,
-    JobDefinitionError,
-    MemoryStore,
     Portion,
     RetryLater,
-    UsageError,
     events,
     items,
     nested,
@@ -29,7 +25,9 @@ from harness import (
     subscribe,
     times,
 )
+from harness.errors import CursorError, JobDefinitionError, UsageError
 from harness.stops import Count, Every
+from harness.stores.memory import MemoryStore
 from tests.jobs import DONE, BadCursor, CountByIteration, CountInSteps, Dates, FailAt, Told, raises, told
 
 

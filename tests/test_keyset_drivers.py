@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
-from harness import CursorError, JobDefinitionError, batches, ranges, records
+from harness import batches, ranges, records
 from harness.cursor import decode, encode
+from harness.errors import CursorError, JobDefinitionError
 from tests.databases import empty_database, of_driver
 
 DRIVERS = ["psycopg", "psycopg2", "pg8000"]

@@ -11,17 +11,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, registry
 
-from harness import (
-    CursorError,
-    Enumerator,
-    InlineRun,
-    IterationJob,
-    JobDefinitionError,
-    batches,
-    parallel_records,
-    ranges,
-    records,
-)
+from harness import Enumerator, InlineRun, IterationJob, batches, parallel_records, ranges, records
+from harness.errors import CursorError, JobDefinitionError
 from harness.stops import Every
 from tests.databases import KINDS, empty_database
 from tests.jobs import DONE

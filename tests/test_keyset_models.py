@@ -20,7 +20,8 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
-from harness import CollectionChanged, CursorError, JobDefinitionError, batches, ranges, records
+from harness import batches, ranges, records
+from harness.errors import CollectionChanged, CursorError, JobDefinitionError
 from tests.databases import KINDS, empty_database
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness import IterationJob, NothingInterrupted, UsageError, every, mark, times
+from harness import IterationJob, every, mark, times
 from harness.compare import comparison
+from harness.errors import NothingInterrupted, UsageError
 from harness.interruptions import parse
 from harness.lab import Lab, environment
 from harness.scenario import Effects, Scenario

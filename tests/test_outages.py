@@ -11,7 +11,9 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from harness import InlineRun, Progress, ProgressUnavailable, events, every, subscribe
+from harness import InlineRun, events, every, subscribe
+from harness.errors import ProgressUnavailable
+from harness.progress import Progress
 from harness.queues.rq import enqueue
 from harness.queues.rq import jobs as rq_jobs
 from harness.stops import Every

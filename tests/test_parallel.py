@@ -13,14 +13,11 @@ from rq import Queue
 
 from harness import (
     CompleteEarly,
-    CursorError,
     Enumerator,
     InlineRun,
     IterationJob,
-    MemoryStore,
     Portion,
     RetryLater,
-    UsageError,
     events,
     items,
     nested,
@@ -30,8 +27,10 @@ from harness import (
     subscribe,
     times,
 )
+from harness.errors import CursorError, UsageError
 from harness.queues.rq import cancel, enqueue, scale
 from harness.stops import Every
+from harness.stores.memory import MemoryStore
 from tests.jobs import DONE, Dead, Shared
 from tests.test_rq import work
 

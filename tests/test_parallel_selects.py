@@ -15,14 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from harness import (
-    Enumerator,
-    InlineRun,
-    IterationJob,
-    JobDefinitionError,
-    parallel_batches,
-    parallel_records,
-)
+from harness import Enumerator, InlineRun, IterationJob, parallel_batches, parallel_records
+from harness.errors import JobDefinitionError
 from harness.stops import Every
 from tests.databases import KINDS, empty_database, used_by_services
 from tests.examples import examples

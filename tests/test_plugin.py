@@ -37,7 +37,9 @@ def test_each_interruption_is_a_test_of_its_name(project: pytest.Pytester) -> No
 
 def test_interrupt_on_the_command_line_replaces_the_tests_own(project: pytest.Pytester) -> None:
     """And may be repeated."""
-    result = project.runpytest_subprocess(*QUIET, "-vv", "--interrupt", "flag", "--interrupt", "signal:TERM")
+    result = project.runpytest_subprocess(
+        *QUIET, "-vv", "--harness-interrupt", "flag", "--harness-interrupt", "signal:TERM"
+    )
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines_random(["*flag-plain*", "*signal:TERM-iteration*"])
 
@@ -45,9 +47,9 @@ def test_interrupt_on_the_command_line_replaces_the_tests_own(project: pytest.Py
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_the_records_of_all_processes_come_together(project: pytest.Pytester, processes: str) -> None:
     """One file has them all, with one process or several."""
-    project.runpytest_subprocess(*QUIET, "-n", processes, "--records", "out/records.json").assert_outcomes(
-        passed=4
-    )
+    project.runpytest_subprocess(
+        *QUIET, "-n", processes, "--harness-records", "out/records.json"
+    ).assert_outcomes(passed=4)
     data = json.loads((project.path / "out" / "records.json").read_text())
     assert sorted((run["pattern"], run["interruption"]) for run in data["runs"]) == [
         ("iteration", "count:20"), ("iteration", "every:30"), ("plain", "count:20"), ("plain", "every:30"),
@@ -58,7 +60,7 @@ def test_the_records_of_all_processes_come_together(project: pytest.Pytester, pr
 
 def test_a_bar_leaves_lines_where_there_is_no_terminal(project: pytest.Pytester) -> None:
     """And no dots."""
-    result = project.runpytest_subprocess(*QUIET, "--bar")
+    result = project.runpytest_subprocess(*QUIET, "--harness-bar")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["trials 1/4", "trials 4/4"])
     result.stdout.no_fnmatch_line(".*%]")
@@ -66,7 +68,7 @@ def test_a_bar_leaves_lines_where_there_is_no_terminal(project: pytest.Pytester)
 
 def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pytester) -> None:
     """With one line that says so."""
-    result = project.runpytest_subprocess(*QUIET, "--interrupt", "count:1000")
+    result = project.runpytest_subprocess(*QUIET, "--harness-interrupt", "count:1000")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["NothingInterrupted: orders as * was not interrupted by count:1000*"])
 
@@ -74,25 +76,31 @@ def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pyteste
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--interrupt", "sometimes"], "unknown interruption 'sometimes', allowed are none, count:N*"),
-        (["--interrupt", "count:-5"], "interruption 'count:-5': found '-5', allowed is a whole number*"),
         (
-            ["--interrupt", "progress:0%"],
+            ["--harness-interrupt", "sometimes"],
+            "unknown interruption 'sometimes', allowed are none, count:N*",
+        ),
+        (
+            ["--harness-interrupt", "count:-5"],
+            "interruption 'count:-5': found '-5', allowed is a whole number*",
+        ),
+        (
+            ["--harness-interrupt", "progress:0%"],
             "interruption 'progress:0%': found '0%', allowed is a number over 0*",
         ),
-        (["--pace=-1"], "--pace: found -1, allowed are seconds of 0 or more"),
+        (["--harness-pace=-1"], "--harness-pace: got -1; use seconds of 0 or more"),
         (
-            ["--database", "sqlite:////nowhere/x.db"],
+            ["--harness-database", "sqlite:////nowhere/x.db"],
             "the database sqlite:////nowhere/x.db cannot be reached: *",
         ),
-        (["--size", "huge"], "there is no size 'huge'; use one of tiny, quick, full"),
+        (["--harness-size", "huge"], "there is no size 'huge'; use one of tiny, quick, full"),
     ],
 )
 def test_wrong_options_end_in_one_line_and_exit_code_2(
     project: pytest.Pytester, options: list[str], message: str
 ) -> None:
     """Found, allowed; and nothing is half written."""
-    result = project.runpytest_subprocess(*QUIET, *options, "--records", "out/records.json")
+    result = project.runpytest_subprocess(*QUIET, *options, "--harness-records", "out/records.json")
     assert result.ret == 2
     (result.stderr if "Exit: " in result.stderr.str() else result.stdout).fnmatch_lines(
         [f"*Exit: {message}*"]
@@ -110,7 +118,7 @@ def test_wrong_options_end_in_one_line_and_exit_code_2(
     ],
 )
 def test_within_must_return_a_context_manager(pytester: pytest.Pytester, within: str, found: str) -> None:
-    """Anything else is an error of usage, which says what was found and what is allowed."""
+    """Anything else is an error of usage, which says what was found and what to use."""
     pytester.makepyfile(
         f"""
         import contextlib
@@ -123,7 +131,5 @@ def test_within_must_return_a_context_manager(pytester: pytest.Pytester, within:
     )
     result = pytester.runpytest_subprocess(*QUIET)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(
-        [f"UsageError: *::test_each: within {found}, allowed is a function*contextmanager*"]
-    )
-    result.stdout.no_fnmatch_line("*plugin.py*")
+    result.stdout.fnmatch_lines([f"UsageError: *::test_each: within {found}; use a function*contextmanager*"])
+    result.stdout.no_fnmatch_line("*crash_points.py*")

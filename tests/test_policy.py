@@ -11,19 +11,9 @@ from typing import Any
 
 import pytest
 
-from harness import (
-    ContinuableJob,
-    InlineRun,
-    IterationJob,
-    JobDefinitionError,
-    RetryLater,
-    UsageError,
-    attribute,
-    every,
-    limit_runtime,
-    times,
-)
-from harness.errors import CancelJob
+from harness import ContinuableJob, InlineRun, IterationJob, RetryLater, attribute, every, times
+from harness.errors import CancelJob, JobDefinitionError, UsageError
+from harness.overrides import limit_runtime
 from harness.stops import Every
 from tests.jobs import CountByIteration, FailAt
 

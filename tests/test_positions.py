@@ -9,12 +9,9 @@ from typing import Any
 import pytest
 
 from harness import (
-    CollectionChanged,
-    CursorError,
     Enumerator,
     InlineRun,
     IterationJob,
-    JobDefinitionError,
     csv_rows,
     items,
     nested,
@@ -24,6 +21,7 @@ from harness import (
     times,
 )
 from harness.cursor import encode
+from harness.errors import CollectionChanged, CursorError, JobDefinitionError
 from harness.parallel import Division
 from harness.stops import Count
 from harness.stores.memory import MemoryStore

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import CorruptProgress, Progress, ProgressTooLarge, UnsupportedProgress
+from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
+from harness.progress import Progress
 
 
 def test_progress_comes_back_equal() -> None:

@@ -13,7 +13,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
-from harness import UsageError
+from harness.errors import UsageError
 from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, enqueue, keep_recovering, recover
 from harness.queues.rq.leases import LEASES, recover_seconds

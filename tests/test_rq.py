@@ -15,7 +15,8 @@ from rq.job import JobStatus, get_current_job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from harness import CancelJob, CursorError, RetryLater, UsageError, every
+from harness import CancelJob, RetryLater, every
+from harness.errors import CursorError, UsageError
 from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, cancel, enqueue, pause, perform, request_stop, resume
 from harness.queues.rq.requests import PERFORM

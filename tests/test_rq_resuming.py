@@ -13,7 +13,8 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.scheduler import RQScheduler
 
-from harness import JobDefinitionError, RetryLater
+from harness import RetryLater
+from harness.errors import JobDefinitionError
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq.history import history
 from harness.queues.rq.recovery import LOCK

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from harness import UsageError
+from harness.errors import UsageError
 from scenarios import services
 from scenarios.models import Base, Customer, EmailDelivery, Order, OrderStatus
 from scenarios.seed import CAMPAIGN, FULL, QUICK, Size, seed, size_named

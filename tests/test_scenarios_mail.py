@@ -12,7 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from sqlalchemy.exc import InvalidRequestError
 
-from harness import UsageError
+from harness.errors import UsageError
 from harness.ledger import marking
 from scenarios import services
 from scenarios.models import Base, DeliveryStatus, EmailDelivery

@@ -18,7 +18,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from harness import HarnessError, UsageError, servers
+from harness import servers
+from harness.errors import HarnessError, UsageError
 from harness.servers import Server, postgresql_server, redis_server
 from tests.workers import PATIENCE
 

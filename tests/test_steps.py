@@ -7,21 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness import (
-    ContinuableJob,
-    CursorError,
-    InlineRun,
-    InvalidStep,
-    JobDefinitionError,
-    MemoryStore,
-    Step,
-    UnadvanceableCursor,
-    attribute,
-    events,
-    run,
-    subscribe,
-)
+from harness import ContinuableJob, InlineRun, Step, attribute, events, run, subscribe
+from harness.errors import CursorError, InvalidStep, JobDefinitionError, UnadvanceableCursor
 from harness.stops import AfterStep, AtStep, Every
+from harness.stores.memory import MemoryStore
 from tests import jobs
 from tests.jobs import CountInSteps
 

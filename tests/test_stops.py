@@ -6,20 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness import (
-    ContinuableJob,
-    InlineRun,
-    NothingInterrupted,
-    Step,
-    UsageError,
-    any_of,
-    events,
-    limit_runtime,
-    run,
-    subscribe,
-)
-from harness.plugin import Interrupting
-from harness.stops import CANCEL, PAUSE, AtStep, Count, Flag
+from harness import ContinuableJob, InlineRun, Step, events, run, subscribe
+from harness.errors import NothingInterrupted, UsageError
+from harness.overrides import limit_runtime
+from harness.pytest_plugin import Interrupting
+from harness.stops import CANCEL, PAUSE, AtStep, Count, Flag, any_of
 from tests.jobs import CountByIteration, CountInSteps
 
 # Triggers.

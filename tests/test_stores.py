@@ -18,7 +18,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 
-from harness import CorruptProgress, Progress, Store, Superseded, UnsupportedProgress
+from harness.errors import CorruptProgress, Superseded, UnsupportedProgress
+from harness.progress import Progress, Store
 from harness.stores.memory import MemoryStore
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import FIELD, RQMetaStore

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from rq.job import Job as RQJob
 
-from harness import Superseded
+from harness.errors import Superseded
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
 from harness.stores.watched import WatchedStore

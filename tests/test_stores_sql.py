@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from harness import CorruptProgress, Progress, Superseded, UsageError
-from harness.progress import TransactionalStore
+from harness.errors import CorruptProgress, Superseded, UsageError
+from harness.progress import Progress, TransactionalStore
 from harness.stores.sql import SqlStore, progress_tables
 from tests.test_stores import database, patience
 from tests.workers import PATIENCE

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import InlineRun, ProgressTooLarge, RetryLater
+from harness import InlineRun, RetryLater
+from harness.errors import ProgressTooLarge
 from harness.progress import MAX_BYTES, Progress, Quarantined
 from harness.texts import bounded, storable, told
 from tests.jobs import CountByIteration

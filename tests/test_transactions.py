@@ -11,22 +11,12 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from harness import (
-    CompleteEarly,
-    CrashLimit,
-    Durability,
-    InlineRun,
-    JobDefinitionError,
-    MemoryStore,
-    RetryLater,
-    Step,
-    every,
-    on_stop,
-    run,
-    with_transaction,
-)
+from harness import CompleteEarly, InlineRun, RetryLater, Step, every, on_stop, run, with_transaction
+from harness.durability import Durability
+from harness.errors import CrashLimit, JobDefinitionError
 from harness.job import Job
 from harness.stops import Every, Flag
+from harness.stores.memory import MemoryStore
 from harness.stores.sql import SqlStore
 from tests import transactions
 from tests.examples import examples

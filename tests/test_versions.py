@@ -7,24 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness import (
-    ContinuableJob,
-    CorruptProgress,
-    CursorError,
-    Enumerator,
-    HarnessError,
-    InlineRun,
-    InvalidStep,
-    IterationJob,
-    MemoryStore,
-    Step,
-    UnsupportedProgress,
-    attribute,
-    items,
-    nested,
-    times,
-)
+from harness import ContinuableJob, Enumerator, InlineRun, IterationJob, Step, attribute, items, nested, times
+from harness.errors import CorruptProgress, CursorError, HarnessError, InvalidStep, UnsupportedProgress
 from harness.stops import AtStep, Every
+from harness.stores.memory import MemoryStore
 from tests.jobs import DONE
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 
-from harness import Progress
+from harness.progress import Progress
 from harness.queues.rq import SimpleWorker
 from harness.queues.rq.leases import LEASES
 from harness.stores.rq_meta import RQMetaStore

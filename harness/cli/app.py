@@ -4,53 +4,92 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
-from redis import RedisError
 
-from harness.cli import demo, explore, judge, prepare, run, steer, watch
 from harness.cli.stopping import Stopped, last_line
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+DISTRIBUTION = "job-continuation-harness"
+EXTRAS = {
+    "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test", "pytest_benchmark": "test",
+    "xdist": "test",
+}  # fmt: skip
+"""Packages that only some commands need, and the extra that installs each."""
+
 GOOD, BAD_VERDICT, BAD_USAGE, STOPPED = 0, 1, 2, 130
 
-SECTIONS: Sequence[tuple[str, Sequence[tuple[Sequence[click.Command], str]]]] = (
+SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
     ("prepare", (
-        ((prepare.verify,), "Check Python, packages, database, Redis, mail"),
-        ((prepare.init_db,), "Make the tables for progress, and the demo's"),
-        ((prepare.seed,), "Fill the demo's: orders, customers, mails"),
-        ((prepare.reset,), "Drop what init-db and seed have made"),
+        ("prepare", "verify", "Check Python, packages, database, Redis, mail"),
+        ("prepare", "init-db", "Make the tables for progress, and the demo's"),
+        ("prepare", "seed", "Fill the demo's: orders, customers, mails"),
+        ("prepare", "reset", "Drop what init-db and seed have made"),
     )),
     ("run", (
-        ((run.enqueue,), "Put a job into a queue"),
-        ((run.worker,), "Work on the jobs of queues"),
-        ((run.run,), "Run a job to its end, interrupted; judge it"),
-        ((demo.demo,), "Show it: orders, reports, emails, compare"),
+        ("work", "enqueue", "Put a job into a queue"),
+        ("work", "worker", "Work on the jobs of queues"),
+        ("run", "run", "Run a job to its end, interrupted; judge it"),
+        ("demo", "demo", "Show it: orders, reports, emails, compare"),
     )),
     ("steer", (
-        ((steer.interrupt,), "Ask, signal or kill a job at work"),
-        ((steer.pause, steer.resume, steer.cancel), "Hold a job, let it go on, end it for good"),
-        ((steer.recover,), "Put the jobs of dead workers back"),
-        ((steer.scale,), "Give a parallel job more or fewer instances"),
+        ("steer", "interrupt", "Ask, signal or kill a job at work"),
+        ("steer", "pause, resume, cancel", "Hold a job, let it go on, end it for good"),
+        ("steer", "recover", "Put the jobs of dead workers back"),
+        ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),
     ("watch", (
-        ((watch.status,), "Tables, queues, workers and jobs, now"),
-        ((watch.monitor,), "The same, live, and what a kill would cost now"),
-        ((watch.explain,), "The story of one job on one timeline"),
+        ("watch", "status", "Tables, queues, workers and jobs, now"),
+        ("watch", "monitor", "The same, live, and what a kill would cost now"),
+        ("watch", "explain", "The story of one job on one timeline"),
     )),
     ("judge", (
-        ((explore.explore,), "Crash a job everywhere; name the lines at fault"),
-        ((judge.bench,), "Measure what steps and iteration cost"),
-        ((judge.report,), "Make a report of the records of trials"),
+        ("explore", "explore", "Crash a job everywhere; name the lines at fault"),
+        ("judge", "bench", "Measure what steps and iteration cost"),
+        ("judge", "report", "Make a report of the records of trials"),
     )),
 )  # fmt: skip
-"""What one wants to do, and the commands for it; those in one line of the help belong together."""
+"""Commands by purpose: the module below :mod:`harness.cli`, the names that share a line of the help, and that line."""
+
+MODULES = {
+    name: f"harness.cli.{module}"
+    for _, rows in SECTIONS
+    for module, names, _ in rows
+    for name in names.split(", ")
+}
 
 
 class Commands(click.Group):
-    """The group: every error is one line that helps."""
+    """The group: a command's module is loaded when it is called, and every error is one line that helps."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands in the order of the help."""
+        del ctx
+        return list(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command.
+
+        :raises UsageError: if a package that it needs is not installed.
+        """
+        del ctx
+        if cmd_name not in MODULES:
+            return None
+        try:
+            module = import_module(MODULES[cmd_name])
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            raise UsageError(
+                f"harness {cmd_name} needs {error.name}, which is not installed; "
+                f"run pip install '{DISTRIBUTION}[{extra}]'"
+            ) from None
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help, 24 lines of 80 columns at most."""
@@ -58,8 +97,7 @@ class Commands(click.Group):
             f"Usage: {ctx.command_path} COMMAND [OPTIONS] …    long jobs that survive a deploy\n\n"
         )
         for section, rows in SECTIONS:
-            for index, (commands, text) in enumerate(rows):
-                names = ", ".join(str(command.name) for command in commands)
+            for index, (_, names, text) in enumerate(rows):
                 formatter.write(f"{section if index == 0 else '':8}{names:22} {text}\n")
         formatter.write(
             "\nharness COMMAND --help has examples. Exit: 0 good, 1 bad verdict, 2 bad usage.\n"
@@ -73,7 +111,9 @@ class Commands(click.Group):
         except click.UsageError as error:
             name = ctx.invoked_subcommand
             if error.ctx is None and name is not None:  # click knows none while it reads options
-                error.ctx = click.Context(self.commands[name], info_name=name, parent=ctx)
+                command = self.get_command(ctx, name)
+                assert command is not None  # noqa: S101 - it was found, or there would be no error in its options
+                error.ctx = click.Context(command, info_name=name, parent=ctx)
             raise
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -92,15 +132,18 @@ class Commands(click.Group):
         except HarnessError as error:
             _say(str(error))
             sys.exit(BAD_USAGE)
-        except RedisError as error:
-            _say(f"the connection to Redis broke: {type(error).__name__}: {error}")
-            sys.exit(BAD_USAGE)
         except Stopped as stopped:
             last_line(str(stopped))
             sys.exit(STOPPED)
         except click.Abort:
             _say("stopped")
             sys.exit(STOPPED)
+        except Exception as error:
+            # Not caught by its class: importing redis would double the time that --help takes.
+            if not any(base.__module__ == "redis.exceptions" for base in type(error).__mro__):
+                raise
+            _say(f"the connection to Redis broke: {type(error).__name__}: {error}")
+            sys.exit(BAD_USAGE)
         sys.exit(code if isinstance(code, int) else GOOD)
 
 
@@ -114,13 +157,8 @@ def _say(text: str) -> None:
 
 
 @click.group("harness", cls=Commands, context_settings=CONTEXT)
+@click.version_option(package_name=DISTRIBUTION, message="%(package)s %(version)s")
 def main() -> None:
     """Interrupt long jobs, resume them, and say whether anything was lost or done twice."""
     if "" not in sys.path:  # a user's jobs are found from where the command is given, as with python -m
         sys.path.insert(0, "")
-
-
-for _, rows in SECTIONS:
-    for commands, _ in rows:
-        for command in commands:
-            main.add_command(command)

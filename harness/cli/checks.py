@@ -8,7 +8,7 @@ import re
 import smtplib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -25,6 +25,14 @@ from harness.urls import reason, shown
 
 DISTRIBUTION = "job-continuation-harness"
 OLDEST = (3, 11)
+EXTRAS = {
+    "": "",
+    "cli": ": status, monitor, explain, explore and bars need it",
+    "test": ": the pytest fixtures, run with a scenario, bench and the demo need it",
+}
+"""Extras whose packages are checked, and what does not work without them."""
+
+_EXTRA = re.compile(r"extra == ['\"]([\w-]+)")
 SECONDS = 3
 
 
@@ -71,27 +79,38 @@ def _packages() -> Iterator[Check]:
             "packages", "bad", f"{DISTRIBUTION} is not installed", f"pip install '{DISTRIBUTION}[test]'"
         )
         return
-    found, missing = [], []
-    for each in wanted:
-        extra = re.search(r"extra == ['\"]([\w-]+)", each)
-        if extra and extra[1] != "test":
-            continue  # nobody needs them who has not asked for them
+    for extra, need in EXTRAS.items():
+        found, missing, old = _installed(
+            each for each in wanted if (match[1] if (match := _EXTRA.search(each)) else "") == extra
+        )
+        name = f"packages of [{extra}]" if extra else "packages"
+        if missing or old:
+            state = "note" if extra and not old else "bad"
+            what = ", ".join([*(f"{each} is missing" for each in missing), *old])
+            yield Check(
+                name, state, what + need, f"pip install '{DISTRIBUTION}{f'[{extra}]' if extra else ''}'"
+            )
+        else:
+            yield Check(name, "ok", ", ".join(found))
+
+
+def _installed(requirements: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return which of the requirements are met, which are missing and which are too old."""
+    found, missing, old = [], [], []
+    for each in requirements:
         name, least = _wanted(each)
+        if name == DISTRIBUTION:
+            continue  # one extra includes another, which has a check of its own
         try:
             there = version(name)
         except PackageNotFoundError:
             missing.append(name)
             continue
         if _numbers(there) < _numbers(least):
-            missing.append(f"{name}>={least} (found {there})")
+            old.append(f"{name} {there} is older than {least}")
         else:
             found.append(f"{name} {there}")
-    if missing:
-        yield Check(
-            "packages", "bad", "missing: " + ", ".join(missing), f"pip install '{DISTRIBUTION}[test]'"
-        )
-    else:
-        yield Check("packages", "ok", ", ".join(found))
+    return found, missing, old
 
 
 def _wanted(requirement: str) -> tuple[str, str]:

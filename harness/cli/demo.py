@@ -15,10 +15,10 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import lab, render
-from harness.cli.run import line
 from harness.cli.script import COMPARED, COMPARED_PACE, DEMOS, FAST_PACE, Act, Demo, compared
 from harness.cli.settings import scenario_named
 from harness.cli.stopping import HardStop, saying
+from harness.cli.trials import line
 from harness.compare import comparison
 from harness.durability import parse as parse_durability
 from harness.interruptions import Interruption, parse

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from harness import compare, lab, render
+from harness import compare, render
 from harness.cli.settings import json_option, scenario_named
 from harness.cli.stopping import HardStop
 from harness.interruptions import parse
@@ -67,7 +67,9 @@ def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
 def report(
     records: Path, benchmarks: Path | None, folder: Path, against: Path | None, conditions: Sequence[str]
 ) -> None:
-    """Make comparison.json, .md, .html and pictures of RECORDS, which pytest --records wrote, and print the table.
+    """Make comparison.json, .md, .html and pictures of RECORDS, and print the table.
+
+    RECORDS is what pytest --harness-records wrote.
 
     \b
     harness report reports/records.json --benchmarks reports/benchmarks.json
@@ -90,11 +92,13 @@ def report(
 
 def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[float]]:
     """Return microseconds an item of each round, by form; the first round, which warms up, is not counted."""
+    from harness.lab import Lab  # of the test extra, which a report does without
+
     costs: dict[str, list[float]] = {form: [] for form in scenario.form_names}
     bar = TrialBar((rounds + 1) * len(costs), Console(stderr=True))
     with tempfile.TemporaryDirectory() as folder:
         stop = HardStop(Path(folder), "nothing was kept", bar.stop)
-        with lab.Lab(Path(folder), size=size) as laboratory, stop:
+        with Lab(Path(folder), size=size) as laboratory, stop:
             try:
                 for number in range(rounds + 1):
                     for form in _turn(list(costs), number):

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from harness.cli.checks import checks
 from harness.cli.settings import (
+    DEMO,
     connected,
     database,
     database_option,
@@ -26,7 +27,6 @@ from harness.cli.settings import (
 )
 from harness.cli.stopping import Stopped, saying
 from harness.errors import UsageError
-from harness.monitor import Tables
 from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
 from harness.urls import shown
@@ -75,7 +75,7 @@ def init_db(database_url: str | None, demo: bool, names: Sequence[str]) -> None:
         SqlStore(engine).create()
         click.echo("made: the tables for the progress of jobs")
         if demo:
-            for scenario in _distinct(names):
+            for scenario in _distinct(names or DEMO):
                 if scenario.create is not None:
                     _closing(scenario, scenario.create)
                 click.echo(f"made: the tables of {scenario.name}")
@@ -104,7 +104,7 @@ def seed(
     given = {name: number for name, number in numbers.items() if number is not None}
     if given:
         size = ",".join(f"{name}={number}" for name, number in given.items())
-    scenario = scenario_named(names[0])
+    scenario = scenario_named((names or DEMO)[0])
     with saying("nothing was kept: the rows are one transaction"), database(database_url) as engine:
         try:
             _closing(scenario, lambda: scenario.fill(size))
@@ -162,5 +162,9 @@ def _closing(scenario: Scenario, action: Callable[[], object]) -> None:
 
 
 def _counted(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    from harness.monitor.tables import (
+        Tables,
+    )  # its package loads rich, which the other commands here do without
+
     selects = [each.statuses() for each in _distinct(names) if each.statuses is not None]
     return Tables(engine, selects).count()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -14,8 +15,8 @@ from rq import Queue
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from harness import job
+from harness.environment import variables
 from harness.errors import UsageError
-from harness.lab import variables
 from harness.scenario import Scenario
 from harness.urls import reason, shown
 
@@ -38,8 +39,8 @@ database_option = click.option(
     help="Where the tables are, such as sqlite:///demo.db.",
 )  # fmt: skip
 scenario_option = click.option(
-    "--scenario", "names", multiple=True, default=DEMO, metavar="NAME",
-    help="Whose tables: a module with a scenario; the demo's by default. May be repeated.",
+    "--scenario", "names", multiple=True, callback=lambda _context, _option, names: names or demo_scenarios(),
+    metavar="NAME", help="Whose tables: a module with a scenario; the demo's by default. May be repeated.",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -108,15 +109,44 @@ def engine_of(url: str) -> sa.Engine:
         ) from None
 
 
+def demo_scenarios() -> tuple[str, ...]:
+    """Return the names of the demo's scenarios where they can be imported: in a clone of the source."""
+    return DEMO if find_spec("scenarios") else ()
+
+
 def scenario_named(name: str) -> Scenario:
     """Return a scenario by the dotted name of it, or of its module.
 
     :raises UsageError: if there is none.
     """
+    if name in DEMO and not demo_scenarios():
+        raise UsageError(
+            f"{name} is a scenario of the demo, which comes with the source and not with the package; "
+            "run the command in a clone of the source, or name a scenario of your own"
+        )
     found = job.find(name)
     scenario = getattr(found, "scenario", found)
     if not isinstance(scenario, Scenario):
         raise UsageError(f"{name!r} is no scenario; allowed is a module with one, such as scenarios.orders")
+    return scenario
+
+
+def job_or_scenario(name: str) -> type[job.Job] | Scenario:
+    """Return a job class or a scenario by its dotted name.
+
+    :raises UsageError: if the name means neither.
+    """
+    if name in DEMO:
+        return scenario_named(name)
+    found = job.find(name)
+    if isinstance(found, type) and issubclass(found, job.Job):
+        return found
+    scenario = getattr(found, "scenario", found)
+    if not isinstance(scenario, Scenario):
+        raise UsageError(
+            f"{name!r} is neither a scenario nor a job; allowed is a module with a scenario, such as scenarios.orders, "
+            "or a job class, such as shop.jobs:Import"
+        )
     return scenario
 
 

@@ -11,7 +11,7 @@ from harness.errors import UsageError
 
 
 def made_from(records: Path, benchmarks: Path | None = None) -> Comparison:
-    """Make the comparison of a file that ``pytest --records`` wrote, or load one that was saved before.
+    """Make the comparison of a file that ``pytest --harness-records`` wrote, or load one that was saved before.
 
     :param benchmarks: what ``pytest --benchmark-json`` wrote.
     :raises UsageError: if there is no such file, or something else is in it.
@@ -23,7 +23,7 @@ def made_from(records: Path, benchmarks: Path | None = None) -> Comparison:
         return Comparison.load(records)
     if not isinstance(data, dict) or not {"environment", "runs"} <= set(data):
         raise UsageError(
-            f"{records} holds no records; allowed is what pytest --records wrote, or a comparison.json"
+            f"{records} holds no records; allowed is what pytest --harness-records wrote, or a comparison.json"
         )
     measured = None if benchmarks is None else _read(benchmarks)
     return comparison(data["environment"], data["runs"], measured, data.get("explorations", ()))
@@ -34,7 +34,7 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"{path}: no such file; run pytest with --records or --benchmark-json first"
+            f"{path}: no such file; run pytest with --harness-records or --benchmark-json first"
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None

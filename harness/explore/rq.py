@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import fakeredis
 from rq import Queue, Retry, SimpleWorker
 from rq.job import JobStatus
 from rq.timeouts import BaseDeathPenalty
@@ -59,7 +58,9 @@ class RQTarget:
         self._versions = versions
         self.documented = isinstance(job, type) and issubclass(job, Job)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
-        self._connection = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
+
+        self._connection = FakeRedis(server=FakeServer())
         self._queue = Queue("explored", connection=self._connection, serializer="json")
         self._job: RQJob
         if self.documented:

@@ -5,8 +5,8 @@
 * :mod:`harness.lab.processes`: with real workers on a real Redis, signalled and killed.
 """
 
-from harness.lab.lab import Lab, environment, variables
+from harness.lab.lab import Lab, environment
 from harness.lab.services import MissingService, required
 from harness.lab.trial import Trial
 
-__all__ = ["Lab", "MissingService", "Trial", "environment", "required", "variables"]
+__all__ = ["Lab", "MissingService", "Trial", "environment", "required"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
+from harness.environment import variables
 from harness.errors import UsageError
 from harness.lab.embedded import EmbeddedTrial
 from harness.lab.processes import RECOVER_SECONDS, ProcessTrial
@@ -158,18 +159,3 @@ def _progress_in(url: str) -> Iterator[SqlStore]:
     finally:
         store.drop()
         engine.dispose()
-
-
-@contextmanager
-def variables(**asked: str) -> Iterator[None]:
-    """Let variables of the environment hold meanwhile, for jobs that read them."""
-    before = {name: os.environ.get(name) for name in asked}
-    os.environ.update(asked)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

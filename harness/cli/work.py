@@ -1,0 +1,151 @@
+"""Work: enqueue, worker. Jobs and scenarios are found by dotted name."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import rq as rq_package
+from rq.job import Job as RQJob
+
+from harness.cli.settings import (
+    DATABASE,
+    arguments_of,
+    connected,
+    database_option,
+    job_or_scenario,
+    json_option,
+    queue_at,
+    queue_option,
+    redis_option,
+    refuse,
+    refuse_arguments,
+)
+from harness.environment import variables
+from harness.errors import UsageError
+from harness.ledger import marking
+from harness.queues import rq
+from harness.scenario import Scenario
+
+KINDS = {"fork": rq.Worker, "spawn": rq.SpawnWorker, "simple": rq.SimpleWorker}
+NO_LIMIT = -1
+
+
+@click.command()
+@click.argument("name")
+@click.argument("arguments", nargs=-1)
+@click.option(
+    "--form", default="iteration", show_default=True, help="Of a scenario: plain, steps or iteration."
+)
+@click.option("--id", "job_id", help="The job's id; a new one by default.")
+@click.option(
+    "--timeout", type=int, default=NO_LIMIT, help="Seconds an execution may last; no limit by default."
+)
+@click.option("--retry", type=click.IntRange(1), metavar="N", help="How often RQ retries after an error.")
+@redis_option
+@queue_option
+@json_option
+def enqueue(
+    *,
+    name: str,
+    arguments: Sequence[str],
+    form: str,
+    job_id: str | None,
+    timeout: int,
+    retry: int | None,
+    redis_url: str,
+    queue_name: str,
+    as_json: bool,
+) -> None:
+    """Put a job into a queue, and print its id.
+
+    NAME is a job class, such as shop.jobs:Import, or a module with a scenario, such as scenarios.orders. ARGUMENTS are
+    JSON values.
+
+    \b
+    harness enqueue shop.jobs:Import 17
+    harness enqueue scenarios.orders --form steps --id nightly
+    """
+    if job_id is not None and not re.fullmatch("[A-Za-z0-9_-]+", job_id):
+        raise UsageError(f"got the id {job_id!r}; use letters, digits, dashes and underscores, as RQ does")
+    found = job_or_scenario(name)
+    options: dict[str, Any] = {"job_id": job_id, "timeout": timeout}
+    if retry:
+        options["retry"] = rq_package.Retry(max=retry)
+    with connected(redis_url) as connection:
+        queue = queue_at(connection, queue_name)
+        if job_id and RQJob.exists(job_id, connection=connection):
+            raise UsageError(
+                f"there is a job {job_id!r} already; choose another id, or see `harness explain {job_id}`"
+            )
+        if isinstance(found, Scenario):
+            refuse_arguments(name, arguments)
+            chosen = _form(found, form)
+            if form == "plain":
+                enqueued = queue.enqueue_call(chosen, args=(found.arguments(),), **options)
+            else:
+                enqueued = rq.enqueue(queue, chosen, options=options)
+        else:
+            refuse(f"{name} is a job class", "a scenario", "form")
+            enqueued = rq.enqueue(queue, found, *arguments_of(arguments), options=options)
+        described = {"id": enqueued.id, "queue": queue_name, "description": enqueued.description}
+        click.echo(json.dumps(described) if as_json else enqueued.id)
+
+
+@click.command()
+@click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), default="fork", show_default=True, help="How jobs are run."
+)
+@click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
+@click.option("--name", help="The worker's name; a new one by default.")
+@click.option("--log", "level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--pace",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Seconds each item lasts that calls mark(); to watch it.",
+)
+@redis_option
+@database_option
+def worker(
+    *,
+    pace: float,
+    queue_names: Sequence[str],
+    kind: str,
+    burst: bool,
+    name: str | None,
+    level: str,
+    redis_url: str,
+    database_url: str | None,
+) -> None:
+    """Work on the jobs of queues, until told to stop.
+
+    It is RQ's worker with jobs that hear of a shutdown: `rq worker -w harness.queues.rq.Worker` does the same.
+
+    \b
+    harness worker
+    harness worker urgent default --burst
+    harness worker --pace 0.05
+    """
+    if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise UsageError(f"--log: found {level!r}, allowed are DEBUG, INFO, WARNING, ERROR")
+    asked = {} if database_url is None else {DATABASE: database_url}
+    with connected(redis_url) as connection, variables(**asked):
+        queues = [queue_at(connection, each) for each in queue_names or ("default",)]
+        try:
+            working = KINDS[kind](queues, name, connection=connection)
+            with marking((lambda _: time.sleep(pace)) if pace else (lambda _: None)):
+                working.work(burst=burst, logging_level=level.upper())
+        except ValueError as error:  # RQ's word for a name that is taken
+            raise UsageError(str(error)) from None
+    click.echo("the worker has left; a job that it was at is back in its queue", err=True)
+
+
+def _form(scenario: Scenario, form: str) -> Any:
+    scenario.check_form(form)
+    return scenario.forms[form]
