@@ -24,9 +24,7 @@ from harness.checkpoints import Checkpoints
 from harness.cursor import freeze
 from harness.errors import (
     CancelJob,
-    CursorError,
     Interrupt,
-    ProgressTooLarge,
     ProgressUnavailable,
     ResumeLimit,
     RetryLater,
@@ -196,7 +194,9 @@ class Ends(Checkpoints):
         """Save that the execution failed, at the latest position that can be stored."""
         try:
             self._save_end("failed", reason)
-        except (CursorError, ProgressTooLarge):
+        except (Superseded, ProgressUnavailable):
+            raise
+        except Exception:  # noqa: BLE001 - whatever of the author's it was: an attribute, a sequence that gives a proof
             stored, errors = self._stored(), self.progress.errors
             self.progress = stored
             stored.errors = errors

@@ -107,6 +107,8 @@ def as_pair(found: Any) -> tuple[Any, Any]:
 
     :raises JobDefinitionError: if it is no pair; a text of two letters, a set and a dict are none.
     """
+    if type(found) is tuple and len(found) == 2:
+        return found
     unordered = isinstance(found, str | bytes | bytearray | set | frozenset | Mapping)
     if not unordered and isinstance(found, Iterable):
         pair = tuple(found)

@@ -164,6 +164,8 @@ class IterationJob(Job, abstract=True):
             elif enumerator.witness is not None:
                 enumerator.witness.check(start, execution.progress.proof)
             execution.witness = enumerator.witness
+            if enumerator.witness is None:
+                execution.progress.proof = None  # of another enumerator, in the code before this
             self._note_drift(enumerator)
             self._run_enumerator(enumerator, args, kwargs)
         except Interrupt as control:

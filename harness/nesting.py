@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from harness.cursor import freeze
-from harness.enumerators import Enumerator, iterating
+from harness.enumerators import Enumerator, as_pair, iterating
 from harness.errors import CollectionChanged, CursorError
 
 Level: TypeAlias = Callable[..., Iterable[tuple[Any, Any]]]
@@ -148,7 +148,7 @@ class _Nesting:
         finished, held = _unpacked(level, element, elements[1:], proof)
         below = (None,) * (len(elements) - 1)
         with iterating(level) as pairs:
-            for item, cursor in pairs:
+            for item, cursor in map(as_pair, pairs):
                 resumed = _taken(held, cursor, level)
                 if level.positional and held:
                     raise CollectionChanged(
@@ -169,7 +169,7 @@ class _Nesting:
         if position is not None and level.witness is not None:
             level.witness.check(position, proof)
         with iterating(level) as pairs:
-            for item, cursor in pairs:
+            for item, cursor in map(as_pair, pairs):
                 yield item, (*outer, cursor)
 
 

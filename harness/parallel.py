@@ -36,7 +36,7 @@ from uuid import uuid4
 
 from harness import cursor as cursors
 from harness import events
-from harness.enumerators import Enumerator, items, iterating, proof_of
+from harness.enumerators import Enumerator, as_pair, items, iterating, proof_of
 from harness.errors import CollectionChanged, CorruptProgress, CursorError, UsageError
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class Parallel(Enumerator[Any]):
                 size = opened.size if isinstance(opened, Enumerator) else None
                 execution.total = None if size is None else execution.done + size
             with iterating(opened) as pairs:
-                for item, cursor in pairs:
+                for item, cursor in map(as_pair, pairs):
                     yield item, {"slice": index, "cursor": cursor, "run": division.run}
             if execution.transactional:
                 execution.commit()  # the slice is not done before its items are

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import pytest
 
 from harness import (
     CancelJob,
+    CollectionChanged,
     CompleteEarly,
     ContinuableJob,
     InlineRun,
@@ -500,6 +501,29 @@ def test_what_cannot_be_stored_fails_at_the_place_that_can() -> None:
     assert CursorError in Spoils.script.told
     inline.drain()
     assert Spoils.script.done == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ends", [KeyError("hook"), RetryLater(1), Dead()], ids=repr)
+def test_an_execution_that_ends_before_its_work_keeps_the_proof(ends: BaseException) -> None:
+    """So that a change of what was done is noticed afterwards, also after a crash that was noticed."""
+    letters = list("abcd")
+
+    class Letters(Hooks, IterationJob):
+        script = Script(hooks={"on_resume": raises(ends)})
+
+        def build_enumerator(self, *, cursor: Any) -> Any:
+            return items(letters, cursor=cursor)
+
+        def each_iteration(self, item: str) -> None:
+            """Do nothing."""
+
+    inline = InlineRun(Letters, stops=[Count(2)])
+    inline.execute()
+    with suppress(KeyError, Dead):
+        inline.execute()
+    letters[0] = "z"
+    with pytest.raises(CollectionChanged):
+        inline.execute()
 
 
 def test_a_reason_is_stored_as_text() -> None:

@@ -21,6 +21,7 @@ from harness import (
     items,
     nested,
     once,
+    parallel,
     run,
     subscribe,
     times,
@@ -119,6 +120,23 @@ def test_what_is_no_pair_is_refused_before_it_is_done(done: list[object], found:
     progress = inline.progress
     assert progress is not None
     assert (progress.state, progress.cursor) == ("failed", 0)
+
+
+def test_what_is_no_pair_is_refused_within_others() -> None:
+    """As the outer level of nested(), and as a slice of a parallel run."""
+    bad: list[Any] = ["ab"]
+
+    class Outer(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            return nested([lambda cursor: bad, lambda outer, cursor: times(2, cursor=cursor)], cursor=cursor)
+
+    class Slices(CountByIteration):
+        def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
+            return parallel(lambda part, parts, cursor: bad, instances=1, cursor=cursor)
+
+    for job in (Outer, Slices):
+        with pytest.raises(JobDefinitionError, match="yielded 'ab', which is no pair"):
+            run(job, 3)
 
 
 def test_a_pair_may_be_a_list(done: list[object]) -> None:
