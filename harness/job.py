@@ -253,7 +253,7 @@ def find(path: str) -> Any:
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(
             f"{path!r} cannot be imported ({error}); "
-            "allowed is package.module or package.module:Name, on the Python path"
+            "use package.module or package.module:Name, on the Python path"
         ) from error
     for name in names.split(".") if names else ():
         if not hasattr(found, name):

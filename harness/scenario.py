@@ -44,7 +44,7 @@ class Scenario:
     :ivar judge: looks at tables and mailbox after the job.
     :ivar close: closes the connections that the job opened.
     :ivar items_per_checkpoint: how many items lie between two checkpoints.
-    :ivar create: makes the empty tables, where they are not there yet.
+    :ivar create: makes the empty tables, if missing.
     :ivar statuses: for who watches: a SQLAlchemy select of (what, status, how many).
     """
 

@@ -196,7 +196,7 @@ def test_pause_resume_and_cancel(jobs_queue: Queue, broker: Redis, run: Any) -> 
     run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
     assert progress_of(broker, job.id).state == "paused"
     assert f"job {job.id} is back in queue test" in run("resume", job.id).output
-    assert "had not paused" in run("resume", job.id).output
+    assert "was not paused" in run("resume", job.id).output
     assert run("cancel", job.id).exit_code == 0
     run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
     assert progress_of(broker, job.id).state == "cancelled"

@@ -78,7 +78,7 @@ def test_the_story_in_a_terminal() -> None:
     told = " ".join(" ".join(lines).split())
     assert "interrupted: stopping" in told
     assert "20 of them again, the death before it was noticed after 15.0 s" in told
-    assert "dead, and nobody knew 15.0 s 44%" in told
+    assert "crash not yet detected 15.0 s 44%" in told
 
 
 def test_of_what_is_completed_nothing_is_missing() -> None:

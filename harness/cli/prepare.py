@@ -65,7 +65,7 @@ def verify(context: click.Context, redis_url: str, database_url: str | None, as_
 @click.option("--demo", is_flag=True, help="Also the tables of the scenarios.")
 @scenario_option
 def init_db(database_url: str | None, demo: bool, names: Sequence[str]) -> None:
-    """Make the tables for the progress of jobs, where they are not there yet.
+    """Create the tables for the progress of jobs, if missing.
 
     \b
     harness init-db --database sqlite:///demo.db --demo

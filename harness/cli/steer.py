@@ -87,7 +87,7 @@ def pause(job_id: str, redis_url: str) -> None:
         job = _ours(the_job(connection, job_id))
         _not_over(job)
         rq.pause(connection, job.id)
-        click.echo(f"job {job.id} pauses at its next checkpoint, or before it starts")
+        click.echo(f"job {job.id} will pause at its next checkpoint, or before it starts")
 
 
 @click.command()
@@ -104,7 +104,7 @@ def resume(job_id: str, redis_url: str) -> None:
         if rq.resume(queue_at(connection, job.origin), job.id):
             click.echo(f"job {job.id} is back in queue {job.origin}")
         else:
-            click.echo(f"job {job.id} had not paused; a pause that was asked for is taken back")
+            click.echo(f"job {job.id} was not paused; a pending pause request was cancelled")
 
 
 @click.command()
@@ -120,7 +120,7 @@ def cancel(job_id: str, redis_url: str) -> None:
         job = _ours(the_job(connection, job_id))
         _not_over(job)
         rq.cancel(connection, job.id)
-        click.echo(f"job {job.id} is cancelled at its next checkpoint, or before it starts")
+        click.echo(f"job {job.id} will be cancelled at its next checkpoint, or before it starts")
 
 
 @click.command()

@@ -99,7 +99,7 @@ def monitor(
             _print(watching.refresh(), where, as_json=as_json)
             return
         console = Console()
-        with saying("the jobs go on; only the watching has ended"):
+        with saying("the jobs go on"):
             if as_json:
                 for snapshot in _snapshots(watching, every):
                     click.echo(json.dumps(snapshot.to_data()))
@@ -200,7 +200,7 @@ def _live(watching: Monitor, where: str, every: float, console: Console) -> None
     pause, snapshot = threading.Event(), watching.refresh()
     with LiveScreen(console) as screen:
         while True:
-            screen.show(snapshot, where, "Ctrl-C ends the watching")
+            screen.show(snapshot, where, "Ctrl-C to quit")
             pause.wait(every)
             try:
                 snapshot = watching.refresh()

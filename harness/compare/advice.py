@@ -45,7 +45,7 @@ def _plain(comparison: Comparison) -> Iterator[Advice]:
     harmed = sum(run.verdict != "exactly once" for run in runs)
     yield Advice(
         "Is the plain loop enough?",
-        "Not where an interruption did harm to one of its runs.",
+        "No, if any interrupted run lost or repeated work.",
         f"{harmed} of {counted(len(runs), 'interrupted run')} ended otherwise than exactly once",
         "No, unless doing every item again does no harm, or the job never outlasts the grace period of a deploy."
         if harmed
@@ -106,7 +106,7 @@ def _durability(comparison: Comparison) -> Iterator[Advice]:
             if any(each.cost and each.cost.scenario in too_noisy for each in found)
             else ""
         ),
-        f"{' or '.join(names)} repeats least; a polite stop needs none of it, since that always saves.",
+        f"{' or '.join(names)} repeats least. A graceful stop always saves, whatever the durability.",
     )
 
 
@@ -140,7 +140,7 @@ def _grace(comparison: Comparison) -> Iterator[Advice]:
         "How long a grace period?",
         f"Longer than the slowest stop; Kubernetes leaves {GRACE_S} s by default.",
         f"the slowest of {counted(len(runs), 'run')} stopped in {slowest:.3g} s",
-        "The default is enough: a stop takes as long as what lies between two checkpoints."
+        "The default is enough: a stop takes at most the time between two checkpoints."
         if slowest < GRACE_S
         else "A longer one, or checkpoints that lie closer together.",
     )

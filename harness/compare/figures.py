@@ -8,7 +8,7 @@
 ``harmed``                runs with another verdict than exactly once
 ``runs``                  how many there were
 ``stop_latency_s``, ``resume_latency_s``, ``progress_bytes``   the largest
-``untried``               states of the outside that the explorer did not crash in
+``untried``               external states that the explorer did not crash in
 ========================  ======================================================================================
 """
 

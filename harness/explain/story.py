@@ -21,7 +21,7 @@ class Part:
     :ivar began_at: items that were safe when it began. :ivar came_to: items when it ended; None if nobody knows.
     :ivar repeated: items of the one before that it had to do again.
     :ivar waited_s: seconds in the queue before it.
-    :ivar unnoticed_s: seconds before that, in which nobody knew that the one before had died.
+    :ivar unnoticed_s: seconds before that, in which the crash of the one before was not yet detected.
     """
 
     epoch: int
@@ -56,7 +56,7 @@ class Story:
     :ivar began_at: seconds of the Redis server's clock at the beginning of the story.
     :ivar forgotten: executions before the first that is remembered.
     :ivar total_s: from its first place in the queue to its end, or to now.
-    :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: dead, and nobody knew.
+    :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: after a crash, until it was detected.
     :ivar repeated_s: seconds of the work that went into items that were done before; about.
     """
 

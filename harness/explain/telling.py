@@ -78,9 +78,9 @@ def where_time_went(story: Story) -> list[tuple[str, float]]:
     """Return what the time was spent on, as (words, seconds); together they are all of it."""
     shares = [
         ("at work", story.working_s - story.repeated_s),
-        ("on items done before", story.repeated_s),
+        ("repeating items", story.repeated_s),
         ("waiting in the queue", story.waiting_s),
-        ("dead, and nobody knew", story.unnoticed_s),
+        ("crash not yet detected", story.unnoticed_s),
     ]
     return [(words, value) for words, value in shares if value > 0]
 

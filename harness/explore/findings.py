@@ -166,7 +166,7 @@ class Verdict:
         )
         rate = f"{sum(self.trials.values()) / self.seconds:.0f} trials/s" if self.seconds else ""
         return (
-            f"{self.points} crash points, {self.states} states of the outside, {self.tried} of them tried; "
+            f"{self.points} crash points, {self.states} distinct external states, {self.tried} tried; "
             f"{self.lines} of {self.all_lines} lines; trials: {tried}; seed {self.seed}; {self.seconds:.1f} s, {rate}"
         )
 

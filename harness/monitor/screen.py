@@ -32,7 +32,10 @@ def draw(snapshot: Snapshot, where: str, *, height: int | None = None, note: str
     """
     drawn = [*lines(snapshot, where), *([Text(f" {note}", style="bold yellow")] if note else [])]
     if height is not None and len(drawn) > height:
-        drawn = [*drawn[: height - 1], Text(" … the window has no room for the rest", style="dim")]
+        left = len(drawn) - height + 1
+        drawn = [
+            *drawn[: height - 1], Text(f" {left} more lines; enlarge the window or use --queue", style="dim"),
+        ]  # fmt: skip
     return Group(*drawn)
 
 
