@@ -9,7 +9,7 @@ from harness.interruptions import Interruption
 from harness.scenario import Scenario
 
 INTERRUPTIONS = (
-    "none", "count:20", "every:7", "time:0.1s", "progress:40%", "flag", "signal:TERM@progress:30%",
+    "none", "count:20", "every:7", "time:0.05s", "progress:40%", "flag", "signal:TERM@progress:30%",
     "signal:INT@progress:70%",
 )  # fmt: skip
 

@@ -15,7 +15,8 @@ from harness.lab import Lab
 from harness.scenario import FORMS, Scenario
 from scenarios import emails, orders, reports
 
-ROUNDS = 5
+ROUNDS, ALL_ROUNDS = 3, 5
+"""Number of rounds by default, and with --full."""
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ CASES += [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_cost(benchmark: Any, lab: Lab, stack: ExitStack, case: Case) -> None:
+def test_cost(request: pytest.FixtureRequest, benchmark: Any, lab: Lab, stack: ExitStack, case: Case) -> None:
     """An uninterrupted run, from the queue to its end, does every item once; its time is the form's cost."""
     scenario, form, durability = case
     records = []
@@ -47,7 +48,8 @@ def test_cost(benchmark: Any, lab: Lab, stack: ExitStack, case: Case) -> None:
         stack.close()
         return (stack.enter_context(lab.prepared(scenario, form, durability)),), {}
 
-    benchmark.pedantic(lambda trial: records.append(trial.run(parse("none"))), setup=setup, rounds=ROUNDS)
+    rounds = ALL_ROUNDS if request.config.getoption("--full", default=False) else ROUNDS
+    benchmark.pedantic(lambda trial: records.append(trial.run(parse("none"))), setup=setup, rounds=rounds)
     assert {record["verdict"] for record in records} == {"exactly once"}
     benchmark.extra_info.update(
         scenario=scenario.name,

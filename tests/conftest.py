@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import fakeredis
@@ -15,13 +16,31 @@ from rq import Queue
 from harness.errors import UsageError
 from harness.servers import Server, postgresql_server, redis_server
 from tests import jobs
-from tests.examples import load_profile
 from tests.workers import PATIENCE, Workers
 
-load_profile()
+MISSING = [
+    name
+    for name in ("hypothesis", "opentelemetry", "prometheus_client", "psycopg", "pyte")
+    if find_spec(name) is None
+]
+"""Packages of the dev group that tests import and that are not installed."""
+
+if "hypothesis" not in MISSING:
+    from tests.examples import load_profile
+
+    load_profile()
 
 collect_ignore = ["userproject"]
 """A project of its own, whose tests run where it is copied to."""
+
+
+def pytest_configure() -> None:
+    """Say what to install instead of failing in each module that imports it."""
+    if MISSING:
+        raise pytest.UsageError(
+            f"tests/ needs {', '.join(MISSING)}, which the extra test does not install; "
+            "run: python -m pip install --group dev, or run the scenarios alone: pytest scenarios"
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 MAX_EXECUTIONS = 2_000
 """More than any trial should need; a job that is still not done then never will be."""
 NOMINAL_SECONDS = 0.02
-"""How long the work on an item is taken to last where no pace is given: time then is counted, not waited for."""
+"""Length of an item where no pace is given.
+
+The time of a trial is counted, not measured: an item lasts as long as the pace says, however fast the machine is."""
 
 
 class CutOff(BaseException):
@@ -73,7 +75,7 @@ class EmbeddedTrial(Trial):
         return trigger is not None and bool(trigger.fired)
 
     def _clock(self) -> float:
-        return time.monotonic() if self.settings.pace else self._now
+        return self._now
 
     def _work(self) -> None:
         while len(self._attempts) < MAX_EXECUTIONS:
@@ -98,7 +100,7 @@ class EmbeddedTrial(Trial):
         self._attempts[-1].marks.append(time.perf_counter())
         self._marked.append(item)
         self._position.mark()
-        self._now += NOMINAL_SECONDS
+        self._now += self.settings.pace or NOMINAL_SECONDS
         if self.settings.pace:
             time.sleep(self.settings.pace)
 

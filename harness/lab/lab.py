@@ -37,8 +37,8 @@ class Lab:
 
     :param directory: an existing folder for database files, journals and logs.
     :param size: the size of the data.
-    :param pace: seconds that the work on an item lasts. 0 waits for nothing; embedded, triggers by time then count
-        20 ms an item.
+    :param pace: seconds that the work on an item lasts. Embedded, triggers by time count just these, and 20 ms an item
+        with a pace of 0, which waits for nothing.
     :param broker: ``fakeredis``: the worker is in this process. ``redis``, or the URL of an empty Redis database:
         workers are processes, and can be killed.
     :param database: None for files of SQLite, ``postgresql`` for a private server, or the URL of an empty database.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from importlib.util import find_spec
 
 import redis
 import sqlalchemy
@@ -72,6 +73,8 @@ class Services:
 
     def _database(self, database: str | None) -> str | None:
         if database == "postgresql":
+            if find_spec("psycopg") is None:
+                raise MissingService("psycopg is not installed; run: python -m pip install 'psycopg[binary]'")
             try:
                 return self._stack.enter_context(postgresql_server()).url
             except UsageError as error:
