@@ -27,10 +27,12 @@ from harness.errors import (
     Interrupt,
     InterruptSwallowed,
     ProgressUnavailable,
+    Propagated,
     ResumeLimit,
     RetryLater,
     Superseded,
     UsageError,
+    carried,
 )
 from harness.job import Job
 from harness.stops import CANCEL, PAUSE, Control
@@ -161,11 +163,14 @@ class Execution(Checkpoints):
         except HarnessError as error:
             self._failed(error)
             raise
-        except Exception as error:
+        except (Exception, Propagated) as raised:
+            error = carried(raised)
             if self._resumes(error):
                 return self._resumed_after(error)
             self._failed(error)
-            raise
+            if error is raised:
+                raise
+            raise error from None
         except (KeyboardInterrupt, SystemExit) as error:
             self._settle()
             self._end("failed", f"{type(error).__name__}: {error}")

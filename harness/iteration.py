@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness import events
 from harness.cursor import ATOMIC, freeze
 from harness.enumerators import Enumerator, iterating
-from harness.errors import CompleteEarly, HarnessError, JobDefinitionError, QuarantineFull, UsageError
+from harness.errors import (
+    CompleteEarly,
+    HarnessError,
+    JobDefinitionError,
+    Propagated,
+    QuarantineFull,
+    UsageError,
+    carried,
+)
 from harness.job import Job
 from harness.progress import Quarantined
 
@@ -181,7 +189,8 @@ class IterationJob(Job, abstract=True):
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
                 each(item, *args, **kwargs)
-            except Exception as error:
+            except (Exception, Propagated) as raised:
+                error = carried(raised)
                 if self.quarantine and not isinstance(error, HarnessError):
                     execution.fail_item(error)
                 raise
