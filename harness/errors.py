@@ -21,9 +21,11 @@
         │   └── ProgressUnavailable    where it is kept cannot be reached now: run the job again later
         ├── CollectionChanged          what is iterated is no longer what it was
         ├── Superseded                 another execution of the same job has taken over
+        ├── InheritedConnection        a database connection that another process opened
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
     ├── Died                           stands apart: a simulated death, in trials only
+    ├── Propagated                     stands apart: carries an error past ``except Exception``
     └── Interrupt                      stands apart: ``except Exception`` must not swallow it
         ├── CompleteEarly              raised by a job that is done before its last item
         ├── CancelJob                  raised by a job that ends itself for good
@@ -112,6 +114,10 @@ class Superseded(HarnessError):
     """Another execution of this job has taken over; this one must not write any more."""
 
 
+class InheritedConnection(HarnessError):
+    """The database connection was opened by another process; two processes must not share one."""
+
+
 class NothingInterrupted(HarnessError, AssertionError):
     """The interruption asked for never happened, so the test has shown nothing."""
 
@@ -158,6 +164,22 @@ class RetryLater(Interrupt):
             raise UsageError(f"RetryLater takes seconds of 0 or more, found {delay!r}; a timedelta will do")
         super().__init__(reason)
         self.delay = seconds
+
+
+class Propagated(BaseException):
+    """Carries an error past the job's ``except Exception`` to the job boundary, which treats it as that error.
+
+    :ivar error: what is carried.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def carried(raised: Exception | Propagated) -> Exception:
+    """Return the error itself, whether it came as it is or was carried."""
+    return raised.error if isinstance(raised, Propagated) else raised
 
 
 class Died(BaseException):

@@ -25,8 +25,10 @@ from harness.errors import (
     Interrupt,
     InterruptSwallowed,
     ProgressUnavailable,
+    Propagated,
     Superseded,
     UsageError,
+    carried,
 )
 from harness.job import Job
 from harness.listeners import at_work
@@ -178,9 +180,12 @@ class Execution(Ends):
             interrupt = raised
         except HarnessError:
             raise
-        except Exception as error:
+        except (Exception, Propagated) as raised:
+            error = carried(raised)
             if not self._resumes(error):
-                raise
+                if error is raised:
+                    raise
+                raise error from None
             failure = error
         # Not in the handlers: what a hook raises would show what it has nothing to do with.
         if interrupt is not None:

@@ -26,9 +26,11 @@ from harness.errors import (
     HarnessError,
     Interrupt,
     JobDefinitionError,
+    Propagated,
     QuarantineFull,
     RetryLater,
     UsageError,
+    carried,
 )
 from harness.job import Job
 from harness.listeners import of_items
@@ -251,6 +253,7 @@ class IterationJob(Job, abstract=True):
 
     def _note_failure(self, error: BaseException, cursor: Any) -> None:
         self._in_item = True
+        error = carried(error) if isinstance(error, Propagated) else error
         if isinstance(error, Exception):
             events.emit(events.ItemFailed(self.execution.job_id, type(self).__name__, cursor, error))
             if self.quarantine and not isinstance(error, HarnessError):

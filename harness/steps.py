@@ -26,7 +26,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from harness import callables, events
 from harness.cursor import ATOMIC, freeze, successor
-from harness.errors import CompleteEarly, Interrupt, InvalidStep, JobDefinitionError, UsageError
+from harness.errors import (
+    CompleteEarly,
+    Interrupt,
+    InvalidStep,
+    JobDefinitionError,
+    Propagated,
+    UsageError,
+    carried,
+)
 from harness.job import Job
 
 if TYPE_CHECKING:
@@ -356,7 +364,8 @@ class ContinuableJob(Job, abstract=True):
             where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
             events.emit(events.StepInterrupted(*where))
             raise
-        except Exception as error:
+        except (Exception, Propagated) as raised:
+            error = carried(raised)
             where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
             events.emit(events.StepFailed(*where, error))
             raise

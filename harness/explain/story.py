@@ -56,7 +56,7 @@ class Story:
     :ivar began_at: seconds of the Redis server's clock at the beginning of the story.
     :ivar forgotten: executions before the first that is remembered.
     :ivar total_s: from its first place in the queue to its end, or to now.
-    :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: after a crash, until it was detected.
+    :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: until a crash was detected.
     :ivar repeated_s: seconds of the work that went into items that were done before; about.
     """
 

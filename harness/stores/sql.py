@@ -37,12 +37,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
+from harness import forks
 from harness.errors import UsageError
 from harness.progress import Progress
 from harness.stores.memory import superseded
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+
+forks.watch()
 
 
 class Tables(NamedTuple):
@@ -94,7 +98,8 @@ NOW = sa.func.current_timestamp()
 class SqlStore:
     """Keeps progress in a database: a :class:`harness.progress.TransactionalStore`.
 
-    :param engine: of the database, SQLite or PostgreSQL; made in this process, for connections do not survive a fork.
+    :param engine: of the database, SQLite or PostgreSQL. It may be older than the process; its connections are not
+        shared with the process that made it.
     :param tables: what :func:`progress_tables` returned, where the names are not the default ones.
     """
 
@@ -149,8 +154,10 @@ class SqlStore:
 
         :raises Superseded: if the job was claimed since; roll the transaction back.
         :raises UsageError: if the session is not on the database of the store.
+        :raises InheritedConnection: if another process opened the session's connection.
         """
         values = _values(progress)
+        forks.check(session, self._save)
         try:
             stored = session.execute(self._save, values).rowcount  # type: ignore[attr-defined]
         except DBAPIError as error:

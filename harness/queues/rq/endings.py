@@ -10,7 +10,6 @@ there. Death before it: the job is recovered from there. Death after it: all is 
 
 from __future__ import annotations
 
-import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.rate_limit import release_slot
 from rq.utils import now
-from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
+from rq.worker import BaseWorker
 
 from harness.errors import Superseded
 from harness.queues.rq.jobs import Interruption
@@ -42,9 +41,6 @@ class Endings(BaseWorker):
     """The part of our workers that has to do with the ends of executions."""
 
     _cold = False
-    _killed = False
-    """Whether this worker has killed its horse itself, on a command or after a timeout."""
-
     _died: str | None = None
     """The id of the job whose horse was found dead."""
 
@@ -64,7 +60,7 @@ class Endings(BaseWorker):
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Execute the job."""
-        self._killed, self._died = False, None
+        self._died = None
         super().execute_job(job, queue)
 
     def prepare_execution(self, job: RQJob) -> RQExecution:
@@ -168,15 +164,14 @@ class Endings(BaseWorker):
 
     # Dead.
 
-    def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
-        """Kill the horse: not a crash, but what somebody asked for."""
-        self._killed = True
-        super().kill_horse(sig)
-
     def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
-        """Note that the horse died by itself, or was killed by others; RQ is about to fail its job."""
+        """Note that the horse died; RQ is about to fail its job.
+
+        Also when this worker killed it, a minute after a timeout that the job did not notice. A job that is stopped on
+        command does not come here.
+        """
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        if not self._killed and is_ours(job):
+        if is_ours(job):
             self._died = job.id
 
     def handle_job_failure(

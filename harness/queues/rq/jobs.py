@@ -17,7 +17,7 @@ from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
-from harness import overrides
+from harness import forks, overrides
 from harness.ends import Ended
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.execution import Execution, Portion
@@ -27,6 +27,7 @@ from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import family_of
 from harness.queues.rq.recovery import LOCK, forget, queue_of
 from harness.queues.rq.requests import PERFORM, Requests, shutdown
+from harness.queues.rq.timeouts import Timeout
 from harness.stops import throttled
 from harness.stores.rq_meta import RQMetaStore
 from harness.texts import bounded
@@ -123,7 +124,11 @@ def perform(
     current = get_current_job()
     if current is None or current.connection is None:
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
-    call, more = [path, args, kwargs], more or {}
+    with forks.guarding():
+        return _perform(current, [path, args, kwargs], more or {})
+
+
+def _perform(current: RQJob, call: list[Any], more: dict[str, Any]) -> Interruption | None:
     if leases.current is not None:
         return _Attempt(current, call, more, stock=False).run(leases.current)
     lease = leases.find(current)  # the worker is RQ's own
@@ -158,8 +163,8 @@ class _Attempt:
             lease.begun()
         self._begin_round()
         try:
-            with Recording(self._current) as recording:
-                ended = recording.ended(self._execution(lease, recording).run())
+            with Recording(self._current) as recording, Timeout() as timeout:
+                ended = recording.ended(self._execution(lease, recording, timeout).run())
         except ProgressUnavailable as error:
             # Back into the queue, not to fail, and not at once: to claim it does no harm, and no work begins before.
             time.sleep(UNAVAILABLE_SECONDS)
@@ -197,11 +202,13 @@ class _Attempt:
         )
         return 0.0
 
-    def _execution(self, lease: Lease | None, recording: Recording) -> Execution:
+    def _execution(self, lease: Lease | None, recording: Recording, timeout: Timeout) -> Execution:
         asked = overrides.current
         seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
         requests = Requests(self._current.connection, self._current.worker_name)
-        stops: list[StopSource] = [recording, shutdown, throttled(requests, seconds, clock=asked.clock)]
+        stops: list[StopSource] = [
+            recording, timeout, shutdown, throttled(requests, seconds, clock=asked.clock),
+        ]  # fmt: skip
         if lease is not None:
             stops += [lease.lost, lease.orphaned]
         _, args, kwargs = self._call

@@ -1,4 +1,4 @@
-"""Who is at work on a job: leases in Redis, short ones, renewed by the process that does the work.
+"""Who is at work on a job: leases in Redis, short ones, renewed by the process that does the work and by its worker.
 
 RQ's own heartbeats are of no use for that: the process that works sends none, and they count in minutes. An
 *execution* is named as in RQ's started registry, ``<job id>:<execution id>``, and whoever takes a job away from an
@@ -11,8 +11,9 @@ execution removes that entry. So:
 If the process dies between any two of these writes, the lease runs out. If only an answer is lost, the next renewal
 writes the same again.
 
-A thread renews the lease. So a job that lets no other thread run for longer, as in an extension that keeps the
-interpreter's lock, is taken for dead; raise ``HARNESS_RECOVER_SECONDS`` for it.
+A thread renews the lease. A job that lets no other thread run for longer, as in an extension that keeps the
+interpreter's lock, depends on the worker that waits for its work horse: :mod:`harness.queues.rq.horses`. Under a
+SimpleWorker, and under RQ's own workers, it is taken for dead; raise ``HARNESS_RECOVER_SECONDS`` there.
 """
 
 from __future__ import annotations
@@ -113,6 +114,25 @@ def grant(connection: Redis, entry: str) -> None:
     connection.zadd(LEASES, {entry: seconds + micros / 1e6 + lease_seconds()})
 
 
+def renew(connection: Redis, registry_key: str, entry: str) -> None:
+    """Renew the lease of an execution that has one, by the server's clock, and its entry in RQ's registry.
+
+    Process death between the two, or a lost answer: the lease lasts, and RQ's entry is renewed the next time.
+    """
+    seconds, micros = connection.time()
+    deadline = seconds + micros / 1e6 + lease_seconds()
+    with connection.pipeline(transaction=False) as pipeline:
+        queue_renewal(pipeline, registry_key, entry, deadline)
+        pipeline.execute()
+
+
+def queue_renewal(pipeline: Pipeline, registry_key: str, entry: str, deadline: float) -> None:
+    """Queue the two commands that renew a lease; the first answers 0 if the lease is gone or unchanged."""
+    pipeline.zadd(LEASES, {entry: deadline}, xx=True, ch=True)
+    # RQ's maintenance must not fail what works: where the worker was killed, only its horse is left to say so.
+    pipeline.zadd(registry_key, {entry: deadline + RQ_SECONDS}, xx=True, gt=True)
+
+
 class Lease:
     """That this process is at work on a job, told to Redis while the context is open.
 
@@ -165,9 +185,7 @@ class Lease:
     def _renew(self) -> None:
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            pipeline.zadd(LEASES, {self.entry: self._deadline()}, xx=True, ch=True)
-            # RQ's maintenance must not fail what works: where the worker was killed, only its horse is left to say so.
-            pipeline.zadd(self._registry, {self.entry: self._deadline() + RQ_SECONDS}, xx=True, gt=True)
+            queue_renewal(pipeline, self._registry, self.entry, self._deadline())
             (seconds, micros), there, _ = pipeline.execute()
         self._offset = seconds + micros / 1e6 - time.monotonic()  # its clock may be set; the next beat knows
         if not there:

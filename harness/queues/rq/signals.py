@@ -13,6 +13,9 @@ Here a signal only notes the wish, and:
 * while the horse starts, both signals are blocked in it until it can handle them. The worker looks again once it
   knows the horse's pid, so that neither order of signal and fork loses one.
 
+* a child that the job forks gets the handlers that were there before the worker: with the job's, SIGTERM would not
+  end it, and ``multiprocessing.Pool`` waits for that for ever.
+
 Jobs that are not ours keep RQ's handlers.
 """
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +33,13 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import JobStatus
+from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
+from harness import forks
 from harness.queues.rq.recovery import is_ours, put_back, queue_of
 from harness.queues.rq.requests import shutdown
+from harness.queues.rq.timeouts import Timeout
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -55,6 +62,46 @@ class UnreadableJob(Exception):
         self.job_id, self.queue = job_id, queue
 
 
+_given_to_children: dict[int, Any] = {}
+"""The signal handlers that this process had before it worked, while it works."""
+
+
+def _handlers() -> dict[int, Any]:
+    found = {number: signal.getsignal(number) for number in (*ASKED, signal.SIGALRM)}
+    return {number: handler for number, handler in found.items() if handler is not None}
+
+
+def _ask(*_: object) -> None:
+    shutdown.set()
+
+
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    # A signal that comes for the child before it has its handlers back waits for them.
+    if _given_to_children:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
+
+
+def _after_fork() -> None:
+    mask = _forking.__dict__.pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _give_back() -> None:
+    """Give a forked child the handlers back that a worker has replaced; those that a job has set are its own."""
+    for number, handler in _given_to_children.items():
+        now = signal.getsignal(number)
+        if now is _ask or isinstance(getattr(now, "__self__", None), Signals | Timeout | BaseDeathPenalty):
+            signal.signal(number, handler)
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_give_back)
+
+
 class Signals(BaseWorker):
     """The part of our workers that has to do with signals."""
 
@@ -69,11 +116,14 @@ class Signals(BaseWorker):
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work, and put the signal handlers back that were there before."""
-        before = {number: signal.getsignal(number) for number in (*ASKED, signal.SIGALRM)}
+        before = _handlers()
         shutdown.clear()
+        _given_to_children.update(before)
         try:
-            return super().work(*args, **kwargs)
+            with forks.guarding():
+                return super().work(*args, **kwargs)
         finally:
+            _given_to_children.clear()
             shutdown.clear()
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -232,8 +282,11 @@ class HorseSignals(Signals):
         """Let the job hear of signals; RQ's handlers for jobs that are not ours."""
         if self._ours:
             shutdown.clear()
+            if not _given_to_children:  # in a spawned one
+                _given_to_children.update(_handlers())
             for number in ASKED:
-                signal.signal(number, lambda *_: shutdown.set())
+                signal.signal(number, _ask)
         else:
+            _given_to_children.clear()
             super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)

@@ -17,10 +17,11 @@ unless said otherwise:
 * ``request_force_stop``: the job of a horse killed by a second signal is put back.
 * ``prepare_execution``, ``perform_job``, ``cleanup_execution``: a lease is held on the job.
 * ``handle_job_retry``: an interruption is no retry. ``_finalize_failure``: nor is being superseded a failure.
-* ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
+* ``monitor_work_horse``: the lease is renewed here too. ``wait_for_horse``: the children of a dead horse are killed.
+* ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
 * ``clean_registries``: the jobs of the dead are put back before RQ would fail them.
 
-The first half of it is in :mod:`harness.queues.rq.signals`, the other in :mod:`harness.queues.rq.endings`.
+They are in :mod:`harness.queues.rq.signals`, :mod:`harness.queues.rq.horses` and :mod:`harness.queues.rq.endings`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.worker import BaseWorker
 
 from harness.queues.rq.endings import Endings
+from harness.queues.rq.horses import Horses
 from harness.queues.rq.passwords import hidden_passwords
 from harness.queues.rq.signals import HorseSignals, Signals
 
@@ -56,11 +58,11 @@ def _no_pickle(serializer: Any) -> Any:
     return JSONSerializer if found is DefaultSerializer else found
 
 
-class Worker(HorseSignals, Endings, _JSON, rq.Worker):
+class Worker(HorseSignals, Horses, Endings, _JSON, rq.Worker):
     """RQ's ``Worker``, which forks a work horse for each job."""
 
 
-class SpawnWorker(HorseSignals, Endings, _JSON, rq.SpawnWorker):
+class SpawnWorker(HorseSignals, Horses, Endings, _JSON, rq.SpawnWorker):
     """RQ's ``SpawnWorker``, which starts a fresh interpreter for each job."""
 
     def fork_work_horse(self, job: RQJob, queue: Queue) -> None:

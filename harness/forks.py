@@ -1,0 +1,211 @@
+"""Database connections belong to the process that opened them.
+
+A fork copies SQLAlchemy's pools, and with them the sockets. Two processes on one socket share one session of the
+database server. If one of them is killed in a transaction, that transaction stays open, because the other still holds
+the socket; the next commit on it commits the work of both.
+
+So every connection is marked with the process that opened it, once :func:`watch` was called. In a forked child
+
+* a connection that waits in a pool is replaced when it is next checked out. The inherited one is left open and unused,
+  for to close it properly would end the parent's session;
+* a connection that is checked out, such as one that a session held at the fork, cannot be replaced: its transaction is
+  the parent's. Where jobs run (see :func:`guarding`) each use of it raises InheritedConnection; ``close()`` and
+  ``rollback()`` pass, and send nothing, so that a session can be closed and used again;
+* :func:`check` refuses what is out of reach here, such as a connection that was detached from its pool.
+
+A connection that was opened before :func:`watch` was called has no mark. It belongs to this process if it is younger.
+Databases in memory are part of the process and are copied by the fork; they are left alone.
+
+Nothing here imports SQLAlchemy: where it is not loaded, nothing can be inherited.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import sqlite3
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InheritedConnection
+
+_MARK = "harness:pid"
+"""The key in ``info`` of a pooled connection: the process that opened it. SQLAlchemy clears it with the connection."""
+
+_UNKNOWN = 0
+"""The mark of a connection that is older than this process."""
+
+_SLACK_SECONDS = 0.02
+"""How exact the kernel's start time of a process is, and a little more."""
+
+_ADVICE = (
+    "open it in the process that uses it: close the session or connection before the worker forks, "
+    "or at the start of the job (session.close(), scoped_session.remove())"
+)
+
+
+class _State:
+    """What a process knows of its connections; a child inherits it."""
+
+    def __init__(self) -> None:
+        self.watching = False
+        self.guards = 0
+        self.began: float | None = None
+        """When the latest fork that made this process was; None if it was not seen."""
+        self.records: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.left: list[Any] = []
+        """Inherited connections: referenced for good, so that no garbage collector closes them."""
+
+
+_state = _State()
+
+
+@contextmanager
+def guarding() -> Iterator[None]:
+    """Refuse inherited connections in this process and its children while the block is open: jobs run here."""
+    _state.guards += 1
+    watch()
+    try:
+        yield
+    finally:
+        _state.guards -= 1
+
+
+def watch() -> None:
+    """Mark the connections of SQLAlchemy's pools with their process from now on, if SQLAlchemy is loaded."""
+    alchemy = sys.modules.get("sqlalchemy")
+    pools = getattr(sys.modules.get("sqlalchemy.pool"), "base", None)
+    if _state.watching or alchemy is None or pools is None or not hasattr(alchemy, "event"):
+        return
+    _state.watching = True
+    alchemy.event.listen(pools.Pool, "connect", _opened)
+    born = _born()
+    for record in [each for each in gc.get_objects() if type(each) is pools._ConnectionRecord]:  # noqa: SLF001 - no list of them is public
+        _state.records.add(record)
+        record.info[_MARK] = os.getpid() if record.last_connect_time >= born else _UNKNOWN
+    _leave_behind()
+
+
+def check(session: Any, statement: Any) -> None:
+    """Refuse a session whose connection was opened by another process.
+
+    :param session: SQLAlchemy's. :param statement: what it is about to execute.
+    :raises InheritedConnection: if it was, or if it cannot be known.
+    """
+    proxy = session.connection(bind_arguments={"clause": statement}).connection
+    if proxy.info.get(_MARK) != os.getpid():
+        _refuse(proxy)  # no rollback either: it would be that of another process's transaction
+        raise _refusal("the session's connection")
+
+
+def _opened(_: Any, record: Any) -> None:
+    record.info[_MARK] = os.getpid()
+    _state.records.add(record)
+
+
+def _leave_behind() -> None:
+    """Separate this process from the connections of others."""
+    me = os.getpid()
+    for record in list(_state.records):
+        connection = record.dbapi_connection
+        if connection is None or record.info.get(_MARK) == me:
+            continue
+        if _in_memory(connection):
+            record.info[_MARK] = me
+        elif not record.in_use:
+            record.dbapi_connection = None  # SQLAlchemy opens another at the next checkout
+            _put_aside(connection)
+        elif _state.guards:
+            proxy = record.fairy_ref()
+            record.dbapi_connection = None
+            _state.left.append(connection)
+            if proxy is not None:
+                _refuse(proxy)
+
+
+def _refuse(proxy: Any) -> None:
+    _state.left.append(proxy.dbapi_connection)
+    proxy.dbapi_connection = _Refused()
+
+
+def _put_aside(connection: Any) -> None:
+    _state.left.append(connection)
+    if isinstance(connection, sqlite3.Connection) and not connection.in_transaction:
+        # No server is at its other end, but locks of the file that SQLite believes this process to have.
+        with suppress(sqlite3.Error):
+            connection.close()
+
+
+def _in_memory(connection: Any) -> bool:
+    if not isinstance(connection, sqlite3.Connection):
+        return False
+    try:
+        return not any(path for _, _, path in connection.execute("PRAGMA database_list"))
+    except sqlite3.Error:  # of another thread
+        return False
+
+
+class _Refused:
+    """Takes the place of a connection that was checked out when the process was forked."""
+
+    def close(self) -> None:
+        """Send nothing."""
+
+    def rollback(self) -> None:
+        """Send nothing: the transaction is the parent's."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _refusal("this connection")
+
+
+@cache
+def _error() -> type[InheritedConnection]:
+    """Return the error as a class that SQLAlchemy passes on as it is, not inside a StatementError."""
+    unwrapped = sys.modules["sqlalchemy.exc"].DontWrapMixin
+    return type(
+        "InheritedConnection",
+        (InheritedConnection, unwrapped),
+        {"__module__": InheritedConnection.__module__},
+    )
+
+
+def _refusal(what: str) -> InheritedConnection:
+    return _error()(
+        f"{what} was not opened by this process ({os.getpid()}) but by one that it was forked from; {_ADVICE}"
+    )
+
+
+def _born() -> float:
+    """Return when this process began, in seconds of ``time.time()``; minus infinity if the system does not say."""
+    if _state.began is not None:
+        return _state.began
+    try:
+        fields = (
+            Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+        after_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot
+    except (OSError, ValueError, IndexError, AttributeError):
+        return -math.inf
+    return time.time() - age + _SLACK_SECONDS
+
+
+def _before_fork() -> None:
+    if _state.guards:
+        watch()  # SQLAlchemy may have been imported since
+
+
+def _after_fork() -> None:
+    _state.began = time.time()
+    if _state.watching:
+        _leave_behind()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

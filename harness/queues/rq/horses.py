@@ -1,0 +1,81 @@
+"""What a worker does for the job in its work horse: renew its lease, and end what the horse leaves behind.
+
+The horse renews its own lease in a thread. An item that holds the interpreter's lock for longer than a lease stops that
+thread, and the job would be taken for dead and begun elsewhere. So the worker renews it too, as long as the horse runs:
+not when it has ended, and not when it is stopped (SIGSTOP), because nobody knows when a stopped process goes on. If the
+worker is killed, the horse's own thread renews. A SimpleWorker has no second process: there
+``HARNESS_RECOVER_SECONDS`` must be longer than any such item.
+
+A horse that died may leave child processes that still work on the item. They are in its process group, and are
+killed before the job is put back. Children that made a session or group of their own are out of reach, and so are
+those of a horse that was killed together with its worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from rq.worker import BaseWorker
+
+from harness.queues.rq.leases import Beat, lease_seconds, renew
+
+if TYPE_CHECKING:
+    from rq import Queue
+    from rq.executions import Execution as RQExecution
+    from rq.job import Job as RQJob
+
+
+class Horses(BaseWorker):
+    """The part of our workers that waits for a work horse."""
+
+    _ours = False
+    _renewed: tuple[str, str] | None = None
+    """Registry and entry of the execution in the horse, while there is one."""
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work, with a thread that renews the lease of the job at work."""
+        beat = Beat("harness-horse-lease", lease_seconds() / 4, self._renew)
+        beat.start()
+        try:
+            return super().work(*args, **kwargs)
+        finally:
+            beat.close()
+
+    def monitor_work_horse(self, job: RQJob, queue: Queue, execution: RQExecution) -> None:
+        """Wait for the horse."""
+        if self._ours:
+            self._renewed = job.started_job_registry.key, execution.composite_key
+        try:
+            super().monitor_work_horse(job, queue, execution)  # type: ignore[misc]  # of RQ's workers that have horses
+        finally:
+            self._renewed = None
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        """Wait until the horse ends; if it died, kill its children before anyone learns that it is gone.
+
+        Its group has its number until it is reaped, so nobody else's group can be hit.
+        """
+        horse = self.horse_pid
+        with suppress(ChildProcessError):
+            ended = os.waitid(os.P_PID, horse, os.WEXITED | os.WNOWAIT)
+            if self._ours and ended is not None and (ended.si_code != os.CLD_EXITED or ended.si_status):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(horse, signal.SIGKILL)
+        return super().wait_for_horse()
+
+    def _renew(self) -> None:
+        renewed = self._renewed
+        if renewed is not None and _runs(self.horse_pid):
+            renew(self.connection, *renewed)
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a child process has neither ended nor been stopped, without reaping it."""
+    try:
+        state = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return state is None
