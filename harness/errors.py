@@ -7,6 +7,7 @@
         ├── UsageError                 what a person typed; the commands end with exit code 2
         ├── JobDefinitionError         a job class that could not work
         ├── InvalidStep                steps that do not match what earlier executions did
+        │   └── StepsChanged           another release of the job recorded them
         ├── CursorError                a value that would not come back equal
         │   └── UnadvanceableCursor    a value that has no successor
         ├── CheckpointInTransaction    a checkpoint while the work is not committed
@@ -21,6 +22,7 @@
         │   └── ProgressUnavailable    where it is kept cannot be reached now: run the job again later
         ├── CollectionChanged          what is iterated is no longer what it was
         ├── Superseded                 another execution of the same job has taken over
+        │   └── ProgressGone           no other has: the stored progress is gone
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
     ├── Died                           stands apart: a simulated death, in trials only
@@ -50,6 +52,10 @@ class JobDefinitionError(HarnessError):
 
 class InvalidStep(HarnessError):
     """The steps found do not match the steps recorded (C11, C12)."""
+
+
+class StepsChanged(InvalidStep):
+    """The recorded steps are not those of this code: another release of the job recorded them."""
 
 
 class CursorError(HarnessError):
@@ -106,6 +112,10 @@ class CollectionChanged(HarnessError):
 
 class Superseded(HarnessError):
     """Another execution of this job has taken over; this one must not write any more."""
+
+
+class ProgressGone(Superseded):
+    """The stored progress of this execution is gone: deleted, evicted or expired."""
 
 
 class NothingInterrupted(HarnessError, AssertionError):

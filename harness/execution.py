@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import events, overrides
+from harness import events, overrides, rounds
 from harness.checkpoints import Checkpoints
 from harness.cursor import freeze
 from harness.errors import (
@@ -26,13 +26,16 @@ from harness.errors import (
     HarnessError,
     Interrupt,
     InterruptSwallowed,
+    ProgressError,
     ProgressUnavailable,
     ResumeLimit,
     RetryLater,
+    StepsChanged,
     Superseded,
     UsageError,
 )
 from harness.job import Job
+from harness.rounds import UNKNOWN, Call
 from harness.stops import CANCEL, PAUSE, Control
 
 if TYPE_CHECKING:
@@ -78,12 +81,12 @@ class Family:
     """What an execution needs to know of a parallel run; its queue makes it.
 
     :ivar id: id of the job that was enqueued. :ivar instance: this one's number; None for that job itself.
-    :ivar spawn: enqueues the instance of a number, unless it is there already.
+    :ivar spawn: enqueues the instance of a number in a round of the job, unless it is there already.
     """
 
     id: str
     instance: int | None
-    spawn: Callable[[int], object]
+    spawn: Callable[[int, str], object]
 
 
 class Execution(Checkpoints):
@@ -96,6 +99,9 @@ class Execution(Checkpoints):
     :param clock: seconds that only move forward; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
     :param family: the parallel run that this is an instance of, or may start; see :mod:`harness.parallel`.
+    :param call: what the queue knows of the enqueue; it tells the rounds of a job apart.
+    :param owns: asked when the stored progress is gone: whether the queue says that the job is this execution's.
+    :param patient: whether steps that another release recorded are to be left to a worker that knows them.
     """
 
     def __init__(
@@ -111,6 +117,9 @@ class Execution(Checkpoints):
         clock: Clock | None = None,
         portion: Portion | None = None,
         family: Family | None = None,
+        call: Call = UNKNOWN,
+        owns: Callable[[], bool] | None = None,
+        patient: bool = False,
     ) -> None:
         super().__init__()
         job_class.check_arguments(kwargs or {}, portion)
@@ -120,6 +129,7 @@ class Execution(Checkpoints):
         self.job_id = job_id
         self.clock = clock or asked.clock
         self.portion, self.family = portion or Portion(), family
+        self.owns, self._patient, self._call = owns, patient, call
         self.completes = True
         """Whether the end of this execution is the end of the job, and not only of one instance's part."""
         self.store, self.args, self.kwargs = asked.store or store, tuple(args), dict(kwargs or {})
@@ -159,7 +169,7 @@ class Execution(Checkpoints):
         except ProgressUnavailable:
             raise  # nothing can be saved: to the next execution this one is as good as dead
         except HarnessError as error:
-            self._failed(error)
+            self._refused(error)
             raise
         except Exception as error:
             if self._resumes(error):
@@ -215,13 +225,8 @@ class Execution(Checkpoints):
 
     def _claim(self) -> None:
         with self.reaching_store("claimed"):
-            self.progress = progress = self.store.claim(self.job_id)
-        path = type(self.job).path()
-        if progress.job and progress.job != path:
-            raise CorruptProgress(
-                f"the progress of job {self.job_id} belongs to {progress.job}, found {path}; it was left as it is"
-            )
-        progress.job = path
+            claimed = self.store.claim(self.job_id)
+        self.progress = progress = self._join(claimed)
         self._started_at = self._saved_at = self.clock()
         self._take_position(progress)
         self._completed_before, self._cursor_before = list(progress.completed), progress.cursor
@@ -229,6 +234,17 @@ class Execution(Checkpoints):
         self._runtime_before = progress.runtime_s
         self._committed = (0, progress.cursor)
         self._next_items()
+
+    def _join(self, claimed: Progress) -> Progress:
+        """Return the progress of the round that this execution belongs to."""
+        try:
+            return rounds.join(claimed, type(self.job), self._call)
+        except ProgressError:
+            # The claim is all that was stored. Death before it is taken back: the next execution counts one death.
+            claimed.ended = claimed.epoch
+            with self.reaching_store("saved"):
+                self.store.save(claimed)
+            raise
 
     def _take_position(self, progress: Progress) -> None:
         self.completed, self.step, self.cursor = list(progress.completed), progress.step, progress.cursor
@@ -333,6 +349,16 @@ class Execution(Checkpoints):
             self._failed(error)
             raise error
 
+    def _refused(self, error: HarnessError) -> None:
+        """End the execution as failed, or as interrupted if another worker may know its steps."""
+        if not (self._patient and isinstance(error, StepsChanged)):
+            self._failed(error)
+            return
+        self._settle()
+        reason = f"{type(error).__name__}: {error}"
+        self._end("interrupted", reason)
+        self._emit_interrupted(reason)
+
     def _failed(self, error: Exception) -> None:
         self._settle()
         self.progress.errors += 1
@@ -353,6 +379,11 @@ class Execution(Checkpoints):
             return
         with self.reaching_store("read"):
             stored = self.store.load(self.job_id)
+        if stored is None and self._still_owned():
+            raise CorruptProgress(
+                f"the progress of job {self.job_id} is gone from its store, and what was done since the latest commit "
+                "was rolled back: nobody knows where that was; enqueue the job again for what is left"
+            )
         if stored is None or stored.epoch != self.progress.epoch:
             raise Superseded
         self._take_position(stored)

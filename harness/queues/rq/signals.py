@@ -31,7 +31,8 @@ from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import JobStatus
 from rq.worker import BaseWorker, WorkerStatus
 
-from harness.queues.rq.recovery import is_ours, put_back, queue_of
+from harness.queues.rq.places import is_ours, queue_of
+from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
 
 if TYPE_CHECKING:
