@@ -16,6 +16,7 @@ from harness.stops import CANCEL, PAUSE, Control, Flag
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
     from rq import Queue
     from rq.job import Job
 
@@ -81,6 +82,11 @@ def cancel(connection: Redis, job_id: str) -> None:
     Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
     """
     connection.set(_CONTROL.format(job_id), CANCEL, ex=REQUEST_TTL)
+
+
+def forget(pipeline: Pipeline, job_id: str) -> None:
+    """Forget what was asked of an earlier round of a job, in the transaction that enqueues it again."""
+    pipeline.delete(_STOP.format(job_id), _CONTROL.format(job_id))
 
 
 class Requests:

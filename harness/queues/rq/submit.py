@@ -23,7 +23,7 @@ from harness import rounds
 from harness.errors import HarnessError, UnsupportedProgress, UsageError
 from harness.execution import Portion
 from harness.job import Job
-from harness.queues.rq import strays
+from harness.queues.rq import requests, strays
 from harness.queues.rq.leases import DEAD_STARTS
 from harness.queues.rq.places import OPEN, PERFORM, UNKNOWN, fetch, is_ours, places_of
 
@@ -125,6 +125,7 @@ class _Enqueue:
         job = self._queue.enqueue_call(PERFORM, args=tuple(self._call), **settings)
         if self._id is not None:  # what is left of an earlier round; its progress goes on counting epochs
             pipeline.hdel(job.key, UNKNOWN, DEAD_STARTS)
+            requests.forget(pipeline, job.id)
             for registry in strays.ENDED.values():
                 pipeline.zrem(getattr(self._queue, registry).key, job.id)
             if job.ttl is None:
