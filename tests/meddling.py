@@ -215,7 +215,8 @@ def settle(application: Application) -> None:
 def recover_at_once(connection: Redis) -> list[str]:
     """Sweep as if much time had passed."""
     for key in (OPEN, STRAYS, LEASES):
-        for member in connection.zrange(key, 0, -1):
+        members: list[Any] = connection.zrange(key, 0, -1)
+        for member in members:
             connection.zadd(key, {member: 1}, xx=True)
     with _at_once():
         return recover(connection)

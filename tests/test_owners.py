@@ -7,6 +7,7 @@ import os
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
+from rq.utils import as_text
 
 from harness.queues.rq.leases import LEASES
 from harness.queues.rq.places import OPEN
@@ -45,7 +46,7 @@ def test_no_job_is_stranded(real_redis: Redis, before: list[str], during: list[t
 def judge(application: Application) -> None:
     """Assert that the job is over, and that nothing of it is left behind."""
     connection, queue, job = application.connection, application.queue, application.copies[0]
-    status = (connection.hget(job.key, "status") or b"gone").decode()
+    status = as_text(connection.hget(job.key, "status") or "gone")
     if status == "finished":
         numbers = {number for name, number in DONE if name == application.name}
         assert application.excused or numbers >= set(range(application.numbers))

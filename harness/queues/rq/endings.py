@@ -14,6 +14,7 @@ the application has saved, and only if no queue, registry or other execution has
 from __future__ import annotations
 
 import signal
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
 from harness.queues.rq.jobs import PARKED, Interruption
 from harness.queues.rq.leases import LEASES, Lease, grant, registered, while_owned
-from harness.queues.rq.places import OPEN, TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
+from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
 from harness.queues.rq.recovery import Sweeper, put_back, put_back_dequeued
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Endings(BaseWorker):
             pipeline.zrem(LEASES, execution.composite_key)
         status = job.get_status(refresh=False)
         if status == JobStatus.FINISHED:
-            pipeline.zrem(OPEN, job.id)
+            strays.remove(pipeline, job.id, now=time.time())
         elif status == JobStatus.SCHEDULED and is_ours(job):  # by RQ's Repeat
             delayed.note(pipeline, job.id)
 

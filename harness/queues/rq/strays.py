@@ -3,7 +3,8 @@
 A worker of several queues that is killed while it takes a job loses it; a queue's list may be deleted; an application
 may write an old copy of a job. So the jobs that are not over are in a sorted set, :data:`~.places.OPEN`, with the time
 when to look at them: each sweep looks at a bounded number, and nobody scans all keys. A job that RQ has deleted and an
-application saved once more is not in it: it stays as it is.
+application saved once more is not in it: it stays as it is. A job that has ended stays in another set for a while: if
+an application saves an old copy of it, it gets its status back.
 
 A job may be on its way, for a moment, from its queue to the started registry. So a job is put back only if it was
 found nowhere twice. Death between the two looks: the first is remembered in Redis. Death while it is put back: one
@@ -25,7 +26,7 @@ from rq.utils import as_text
 
 from harness.queues.rq.delayed import DELAYED
 from harness.queues.rq.leases import lease_seconds, recover_seconds, while_owned
-from harness.queues.rq.places import OPEN, fetch, is_ours, places_of, queue_of
+from harness.queues.rq.places import ENDED, OPEN, fetch, is_ours, places_of, queue_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,14 +35,17 @@ if TYPE_CHECKING:
 STRAYS = "harness:strays"
 """Sorted set of jobs that were found nowhere once; the score is the time of that."""
 
-BATCH = 500
-"""Number of open jobs a sweep looks at."""
+BATCH, SAMPLE = 500, 100
+"""Number of open jobs, and of jobs that have ended, a sweep looks at."""
+
+ENDED_SECONDS = 600
+"""Seconds for which a job that has ended is looked at."""
 
 CLOSE_LOOKS, ELEMENTS = 50, 1_000_000
 """Number of jobs a sweep looks for everywhere, and of elements of queues that it goes through for that."""
 
 OVER = {JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED}
-ENDED = {
+REGISTRIES = {
     JobStatus.FINISHED: "finished_job_registry", JobStatus.CANCELED: "canceled_job_registry",
     JobStatus.FAILED: "failed_job_registry",
 }  # fmt: skip
@@ -63,6 +67,13 @@ class Open:
 def add(pipeline: Pipeline | Redis, job_id: str) -> None:
     """Note that a job is not over, in the transaction that enqueues it."""
     pipeline.zadd(OPEN, {job_id: 0}, nx=True)
+    pipeline.zrem(ENDED, job_id)
+
+
+def remove(pipeline: Pipeline, *job_ids: str, now: float) -> None:
+    """Note that jobs are over."""
+    pipeline.zrem(OPEN, *job_ids)
+    pipeline.zadd(ENDED, dict.fromkeys(job_ids, now))
 
 
 def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
@@ -70,7 +81,13 @@ def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
 
     :param now: seconds of the Redis server's clock. :param busy: ids of jobs that are at work or were just dequeued.
     """
-    found: list[Any] = connection.zrangebyscore(OPEN, "-inf", now, start=0, num=BATCH)
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.zrangebyscore(OPEN, "-inf", now, start=0, num=BATCH)
+        pipeline.zremrangebyscore(ENDED, "-inf", now - ENDED_SECONDS)
+        pipeline.zrandmember(ENDED, SAMPLE)
+        found, _, ended = pipeline.execute()
+    if ended:
+        _check_ended(connection, [as_text(each) for each in ended])
     ids = [as_text(each) for each in found]
     if not ids:
         return []
@@ -87,7 +104,7 @@ def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
     rest = set(ids) - set(over) - set(nowhere) - later
     with connection.pipeline(transaction=False) as pipeline:
         if over:
-            pipeline.zrem(OPEN, *over)
+            remove(pipeline, *over, now=now)
         if rest:
             pipeline.zadd(OPEN, dict.fromkeys(rest, now + recover_seconds()), xx=True)
             pipeline.zrem(STRAYS, *rest)
@@ -96,6 +113,33 @@ def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
             pipeline.zadd(STRAYS, dict.fromkeys(nowhere, now), nx=True)
         pipeline.execute()
     return back
+
+
+def _check_ended(connection: Redis, ids: list[str]) -> None:
+    """Give jobs that are over their status back, where an old copy was saved."""
+    gone = []
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.zmscore(OPEN, ids)
+        scores = pipeline.execute()[0]
+    for each, score in zip(_look(connection, ids), scores, strict=True):
+        if not each.status:
+            gone.append(each.id)
+        elif each.status not in OVER and score is None:
+            _give_status(connection, each.id)
+    if gone:
+        connection.zrem(ENDED, *gone)
+
+
+def _give_status(connection: Redis, job_id: str) -> None:
+    """Give a job the status of the registry that it is in, unless it is under way."""
+    try:
+        job = fetch(connection, job_id)
+        if job is not None and is_ours(job) and not places_of(job) and _ended(job) is not None:
+            _put_back(connection, job_id)
+    except RedisError:
+        raise
+    except Exception:
+        log.exception("job %s cannot be read, it was left as it is", job_id)
 
 
 def _look(connection: Redis, ids: list[str]) -> list[Open]:
@@ -220,7 +264,7 @@ def _ended(job: RQJob) -> JobStatus | None:
         return None
     queue = queue_of(job)
     with job.connection.pipeline(transaction=False) as pipeline:
-        for registry in ENDED.values():
+        for registry in REGISTRIES.values():
             pipeline.zscore(getattr(queue, registry).key, job.id)
         scores = pipeline.execute()
-    return next((status for status, score in zip(ENDED, scores, strict=True) if score is not None), None)
+    return next((status for status, score in zip(REGISTRIES, scores, strict=True) if score is not None), None)

@@ -126,7 +126,7 @@ class _Enqueue:
         if self._id is not None:  # what is left of an earlier round; its progress goes on counting epochs
             pipeline.hdel(job.key, UNKNOWN, DEAD_STARTS)
             requests.forget(pipeline, job.id)
-            for registry in strays.ENDED.values():
+            for registry in strays.REGISTRIES.values():
                 pipeline.zrem(getattr(self._queue, registry).key, job.id)
             if job.ttl is None:
                 pipeline.persist(job.key)  # else it would expire with the earlier round's result
