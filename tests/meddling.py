@@ -195,7 +195,7 @@ def work(application: Application) -> None:
             worker = SimpleWorker([queue], connection=connection, commands=False)
             worker.work(burst=True, logging_level="CRITICAL")
         except Dead:
-            application.connection.srem("rq:workers", worker.key)
+            application.connection.delete("rq:workers")
         finally:
             Watched.dead = False
 
@@ -217,7 +217,7 @@ def recover_at_once(connection: Redis) -> list[str]:
     for key in (OPEN, STRAYS, LEASES):
         members: list[Any] = connection.zrange(key, 0, -1)
         for member in members:
-            connection.zadd(key, {member: 1}, xx=True)
+            connection.zincrby(key, -(10**10), member)
     with _at_once():
         return recover(connection)
 

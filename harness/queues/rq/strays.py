@@ -99,6 +99,7 @@ def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
     for each in chosen:
         place = _look_everywhere(connection, each, now)
         nowhere += [each.id] if place == "nowhere" else []
+        over += [each.id] if place == "over" else []
         back += [each.id] if place == "back" else []
     later = {each.id for each in suspects} - {each.id for each in chosen}
     rest = set(ids) - set(over) - set(nowhere) - later
@@ -211,10 +212,12 @@ def _affordable(connection: Redis, suspects: list[Open]) -> list[Open]:
 
 
 def _look_everywhere(connection: Redis, suspect: Open, now: float) -> str:
-    """Return ``back`` if the job was put back, ``nowhere`` if it was found nowhere for the first time, else nothing."""
+    """Return ``back`` if the job was put back, ``nowhere`` if it is so for the first time, ``over``, or nothing."""
     try:
         job = fetch(connection, suspect.id)
-        if job is None or not is_ours(job) or places_of(job):
+        if job is None or not is_ours(job):
+            return "over"
+        if places_of(job):
             return ""
     except RedisError:
         raise
