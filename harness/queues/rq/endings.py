@@ -132,8 +132,8 @@ class Endings(BaseWorker):
             stored = fetch(self.connection, job.id) or job  # evicted: this process has all of it
             stored.started_at, stored.ended_at = job.started_at, job.ended_at
             places = places_of(stored, entry=execution.composite_key)
-            told = f"it is {' and '.join(sorted(places))} already"
-            if not places:
+            told = f"it is {' and '.join(sorted(places)) or 'another one'} already"
+            if not places and stored.created_at == job.created_at:
                 told = _put(stored, queue, retry, pipeline)
             self.cleanup_execution(job, pipeline=pipeline, execution=execution)
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError, WatchError
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
-from rq.utils import as_text, parse_composite_key
+from rq.utils import as_text, parse_composite_key, utcformat
 from rq.worker import BaseWorker
 
 from harness.errors import UsageError
@@ -135,7 +135,7 @@ class Lease:
 
     def __init__(self, job: RQJob, execution_id: str, *, worker_pid: int | None, ours: bool = True) -> None:
         self._connection: Redis = job.connection
-        self._job_id, self._job_key = job.id, job.key
+        self._job_id, self._job_key, self._created_at = job.id, job.key, utcformat(job.created_at)
         self._registry = job.started_job_registry.key
         self.entry = f"{job.id}:{execution_id}"
         self.lost = Flag()
@@ -165,8 +165,12 @@ class Lease:
         self._beat.close()
 
     def owned(self) -> bool:
-        """Return whether nobody has taken the job away from this execution."""
-        return self._connection.zscore(self._registry, self.entry) is not None
+        """Return whether nobody has taken the job away from this execution, or enqueued another under its id."""
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.zscore(self._registry, self.entry)
+            pipeline.hget(self._job_key, "created_at")
+            registered_at, created_at = pipeline.execute()
+        return registered_at is not None and (not created_at or as_text(created_at) == self._created_at)
 
     def begun(self) -> Begun:
         """Note that the job's code was reached: a death from now on is not counted with those before it."""
