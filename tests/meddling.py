@@ -65,12 +65,14 @@ class Application:
 
     :ivar excused: whether the job may be gone: it was deleted, cancelled or expired on purpose.
     :ivar name: and *numbers*: what the job was last accepted with.
+    :ivar calls: names and numbers of which one must have been done: an old copy that is saved is an old call, too.
     """
 
     def __init__(self, connection: Redis, numbers: int) -> None:
         self.connection = connection
         self.queue = Queue("test", connection=connection, serializer="json")
         self.name, self.numbers, self.excused = "a", numbers, False
+        self.calls = [("a", numbers)]
         self.copies = [self._enqueue("a", numbers)]
         self.id = self.copies[0].id
 
@@ -95,11 +97,15 @@ class Application:
     def save(self) -> None:
         """Save the oldest copy."""
         self.copies[0].description = "of Ann"
-        self.copies[0].save()
+        self._save(self.copies[0])
 
     def save_latest(self) -> None:
         """Save the latest copy."""
-        self.copies[-1].save()
+        self._save(self.copies[-1])
+
+    def _save(self, copy: RQJob) -> None:
+        self.calls.append((copy.args[1][0], copy.args[1][1]))
+        copy.save()
 
     def save_meta(self) -> None:
         """Save the meta of the oldest copy."""
@@ -138,6 +144,7 @@ class Application:
         created = self._enqueue(name, numbers).created_at
         if created >= began:  # else the job was under way, and may have been cancelled already
             self.name, self.numbers, self.excused = name, numbers, False
+            self.calls = [(name, numbers)]
 
     def raw(self) -> None:
         """Enqueue the same under the id, past this package."""
