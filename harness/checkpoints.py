@@ -26,6 +26,7 @@ from harness.errors import (
     CheckpointInTransaction,
     Interrupt,
     JobDefinitionError,
+    ProgressGone,
     ProgressUnavailable,
     Superseded,
 )
@@ -62,6 +63,7 @@ class Checkpoints:
     progress: Progress
     clock: Callable[[], float]
     store: Store
+    owns: Callable[[], bool] | None
     _sources: list[StopSource]
     _durability: Durability
     _started_at: float
@@ -182,7 +184,13 @@ class Checkpoints:
         :raises Superseded: if another execution has claimed the job since.
         """
         with self.reaching_store("saved"):
-            size = self.store.save(self._current_progress())
+            progress = self._current_progress()
+            try:
+                size = self.store.save(progress)
+            except ProgressGone:
+                if not self._still_owned():
+                    raise
+                size = self.store.renew(progress)
         self._saved(size, why)
 
     def save_on_the_way(self, why: str = "checkpoint") -> None:
@@ -233,8 +241,14 @@ class Checkpoints:
                 f"{self._name}: with_transaction() needs self.session and a store in its database, found "
                 f"{type(session).__name__} and {type(self.store).__name__}; let progress_store() return a SqlStore"
             )
+        progress = self._current_progress()
         try:
-            size = write(session, self._current_progress())
+            try:
+                size = write(session, progress)
+            except ProgressGone:
+                if not self._still_owned():
+                    raise
+                size = self.store.renew_within(session, progress)  # type: ignore[attr-defined]  # it has save_within
         except Superseded:
             session.rollback()
             self._give_way()
@@ -252,6 +266,10 @@ class Checkpoints:
             self._saved_at = self.clock()
             self._next_items()
             events.emit(events.SaveFailed(self.job_id, self._name, error))
+
+    def _still_owned(self) -> bool:
+        """Return whether the queue says that the job is still this execution's, so that its record may be restored."""
+        return self.owns is not None and self.owns()
 
     def _give_way(self) -> None:
         # The job's own ``except Exception`` is between here and the boundary: only Interrupt gets through.

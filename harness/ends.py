@@ -24,6 +24,7 @@ from harness.checkpoints import Checkpoints
 from harness.cursor import freeze
 from harness.errors import (
     CancelJob,
+    CorruptProgress,
     Interrupt,
     ProgressUnavailable,
     ResumeLimit,
@@ -143,6 +144,13 @@ class Ends(Checkpoints):
         for each in filter(None, (cause, error)):
             self.run_hook("on_error", each)
 
+    def _left_to_others(self, error: Exception) -> None:
+        """Save that the execution stopped for an error that is none to a worker of another release."""
+        self._settle()
+        reason = told(error)
+        self._save_end("interrupted", reason)
+        self._emit_interrupted(reason)
+
     def _left(self, error: BaseException) -> None:
         """Save that the process was told to exit; that error goes on, whatever becomes of the save."""
         try:
@@ -219,6 +227,11 @@ class Ends(Checkpoints):
     def _stored(self) -> Progress:
         with self.reaching_store("read"):
             stored = self.store.load(self.job_id)
+        if stored is None and self._still_owned():
+            raise CorruptProgress(
+                f"the progress of job {self.job_id} is gone from its store, and what was done since the latest commit "
+                "was rolled back: it is unknown where that was; enqueue the job again for what is left"
+            )
         if stored is None or stored.epoch != self.progress.epoch:
             raise Superseded
         return stored

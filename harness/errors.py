@@ -7,6 +7,7 @@
         ├── UsageError                 what a person typed; the commands end with exit code 2
         ├── JobDefinitionError         a job class that could not work
         ├── InvalidStep                steps that do not match what earlier executions did
+        │   └── StepsChanged           another release of the job recorded them
         ├── CursorError                a value that would not come back equal
         │   └── UnadvanceableCursor    a value that has no successor
         ├── CheckpointInTransaction    a checkpoint while the work is not committed
@@ -21,6 +22,7 @@
         │   └── ProgressUnavailable    where it is kept cannot be reached now: run the job again later
         ├── CollectionChanged          what is iterated is no longer what it was
         ├── Superseded                 another execution of the same job has taken over
+        │   └── ProgressGone           no other has: the stored progress is gone
         ├── InheritedConnection        a database connection that another process opened
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
@@ -56,6 +58,10 @@ class JobDefinitionError(HarnessError):
 
 class InvalidStep(HarnessError):
     """The steps found do not match the steps recorded (C11, C12)."""
+
+
+class StepsChanged(InvalidStep):
+    """The recorded steps are not those of this code: another release of the job recorded them."""
 
 
 class CursorError(HarnessError):
@@ -116,6 +122,10 @@ class Superseded(HarnessError):
 
 class InheritedConnection(HarnessError):
     """The database connection was opened by another process; two processes must not share one."""
+
+
+class ProgressGone(Superseded):
+    """The stored progress of this execution is gone: deleted, evicted or expired."""
 
 
 class NothingInterrupted(HarnessError, AssertionError):

@@ -14,18 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import callables, events, overrides
+from harness import callables, events, overrides, rounds
 from harness.cursor import freeze
 from harness.ends import Ended, Ends
 from harness.errors import (
     CompleteEarly,
-    CorruptProgress,
     CrashLimit,
     HarnessError,
     Interrupt,
     InterruptSwallowed,
+    ProgressError,
     ProgressUnavailable,
     Propagated,
+    StepsChanged,
     Superseded,
     UsageError,
     carried,
@@ -33,6 +34,7 @@ from harness.errors import (
 from harness.job import Job
 from harness.listeners import at_work
 from harness.progress import Progress
+from harness.rounds import UNKNOWN, Call
 from harness.stops import reason_of
 from harness.texts import told
 
@@ -66,12 +68,12 @@ class Family:
     """What an execution needs to know of a parallel run; its queue makes it.
 
     :ivar id: id of the job that was enqueued. :ivar instance: this one's number; None for that job itself.
-    :ivar spawn: enqueues the instance of a number, unless it is there already.
+    :ivar spawn: enqueues the instance of a number in a round of the job, unless it is there already.
     """
 
     id: str
     instance: int | None
-    spawn: Callable[[int], object]
+    spawn: Callable[[int, str], object]
 
 
 class Execution(Ends):
@@ -84,6 +86,9 @@ class Execution(Ends):
     :param clock: seconds that only move forward; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
     :param family: the parallel run that this is an instance of, or may start; see :mod:`harness.parallel`.
+    :param call: what the queue knows of the enqueue; it tells the rounds of a job apart.
+    :param owns: asked when the stored progress is gone: whether the queue says that the job is this execution's.
+    :param patient: whether steps that another release recorded are to be left to a worker that knows them.
     """
 
     def __init__(
@@ -99,6 +104,9 @@ class Execution(Ends):
         clock: Clock | None = None,
         portion: Portion | None = None,
         family: Family | None = None,
+        call: Call = UNKNOWN,
+        owns: Callable[[], bool] | None = None,
+        patient: bool = False,
     ) -> None:
         super().__init__()
         job_class.check_arguments(kwargs or {}, portion)
@@ -112,6 +120,7 @@ class Execution(Ends):
         self.job_id = job_id
         self.clock = clock or asked.clock
         self.portion, self.family = portion or Portion(), family
+        self.owns, self._patient, self._call = owns, patient, call
         self.completes = family is None or family.instance is None
         """Whether the end of this execution is the end of the job, and not only of one instance's part."""
         self.store, self.args, self.kwargs = asked.store or store, tuple(args), dict(kwargs or {})
@@ -156,7 +165,7 @@ class Execution(Ends):
             raise  # nothing can be saved: to the next execution this one is as good as dead
         except Exception as error:
             if not self._end_saved:
-                self._failed(error)
+                self._refused(error)
             raise
         except (KeyboardInterrupt, SystemExit) as error:
             if not self._end_saved:
@@ -164,6 +173,13 @@ class Execution(Ends):
             raise
         finally:
             self._detach()
+
+    def _refused(self, error: Exception) -> None:
+        """End the execution as failed, or as interrupted if another worker may know its steps."""
+        if self._patient and isinstance(error, StepsChanged):
+            self._left_to_others(error)
+        else:
+            self._failed(error)
 
     def _attempt(self) -> Ended:
         """Do the work and end, or raise what has to be saved as a failure."""
@@ -216,9 +232,9 @@ class Execution(Ends):
         self._run_on_shutdown()
         self.commits = self.transactional
         with suppress(CompleteEarly):  # nothing is left that it could leave out
-            self._call("on_complete")
+            self._call_hook("on_complete")
 
-    def _call(self, name: str) -> None:
+    def _call_hook(self, name: str) -> None:
         """Call a hook that is part of the work, and refuse one that has only made a coroutine or a generator."""
         if (result := getattr(self.job, name)()) is not None:
             callables.refuse_result(result, self.job, name)
@@ -245,16 +261,8 @@ class Execution(Ends):
 
     def _claim(self) -> None:
         with self.reaching_store("claimed"):
-            self.progress = progress = self.store.claim(self.job_id)
-        path = type(self.job).path()
-        if progress.job and progress.job != path:
-            if progress.ended == progress.epoch - 1:  # the claim alone is no crash
-                progress.ended = progress.epoch
-                self.store.save(progress)
-            raise CorruptProgress(
-                f"the progress of job {self.job_id} belongs to {progress.job}, found {path}; it was left as it is"
-            )
-        progress.job = path
+            claimed = self.store.claim(self.job_id)
+        self.progress = progress = self._join(claimed)
         self._started_at = self._saved_at = self.clock()
         self._done_before = progress.done
         self._take_position(progress)
@@ -263,6 +271,19 @@ class Execution(Ends):
         self._runtime_before = progress.runtime_s
         self._committed = (0, progress.cursor)
         self._next_items()
+
+    def _join(self, claimed: Progress) -> Progress:
+        """Return the progress of the round that this execution belongs to."""
+        try:
+            return rounds.join(claimed, type(self.job), self._call)
+        except ProgressError:
+            # The claim is all that was stored, and it alone is no crash. Death before it is taken back: the next
+            # execution counts one.
+            if claimed.ended == claimed.epoch - 1:
+                claimed.ended = claimed.epoch
+                with self.reaching_store("saved"):
+                    self.store.save(claimed)
+            raise
 
     def _notice_crash(self) -> bool:
         """Count the death of the execution before this one, if it never ended, and return whether it did so.
@@ -301,7 +322,7 @@ class Execution(Ends):
             events.emit(events.JobStarted(self.job_id, self._name))
             if self.family is None or self.family.instance is None:  # else it ran before the instances
                 try:
-                    self._call("on_start")
+                    self._call_hook("on_start")
                 except CompleteEarly:
                     progress.begun = True
                     raise
@@ -310,7 +331,7 @@ class Execution(Ends):
         if progress.started:
             progress.resumptions += 1
         events.emit(events.JobResumed(self.job_id, self._name, progress.description, progress.resumptions))
-        self._call("on_resume")
+        self._call_hook("on_resume")
 
     def _resumes(self, error: Exception) -> bool:
         """Return whether an error is an interruption: after progress (C27), of an item, or of a connection cut off."""

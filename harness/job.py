@@ -121,6 +121,9 @@ class Job:
     max_crashes: ClassVar[int] = 10
     """How often in a row, without an item done in between, the job's worker may die before the job has failed."""
 
+    former_paths: ClassVar[tuple[str, ...]] = ()
+    """Names this class had before it was moved or renamed, as in ``("shop.jobs:Import",)``; jobs under way go on."""
+
     grace_period: ClassVar[float | timedelta] = 25
     """Time that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
 
@@ -131,6 +134,7 @@ class Job:
         super().__init_subclass__(**kwargs)
         if not abstract:
             cls._check_definition()
+            _FORMER.update(dict.fromkeys(vars(cls).get("former_paths", ()), cls))
 
     @classmethod
     def _check_definition(cls) -> None:
@@ -141,6 +145,11 @@ class Job:
                     raise JobDefinitionError(
                         f"attribute {cls.__name__}.{name} hides {owner.__name__}.{name}; give it another name"
                     )
+        paths = cls.former_paths
+        if type(paths) is not tuple or not all(isinstance(path, str) and ":" in path for path in paths):
+            raise JobDefinitionError(
+                f"{cls.__name__}.former_paths takes a tuple of names such as ('shop.jobs:Import',), found {paths!r}"
+            )
         policy.check_names(cls, (base for base in cls.__mro__ if base.__module__ in _OURS))
         cls._check_policy()
         for name in HOOKS:
@@ -229,12 +238,15 @@ class Job:
     def idempotency_key(self, item: Any) -> str:
         """Return a key for the effect on an item that no transaction covers: a mail, a payment.
 
-        It is the same in every execution of this job, and another for every other item and every other job.
+        It is the same in every execution of this job, and another for every other item and every other job. A job
+        that is enqueued again under its id, once it is over, is another job.
 
         :param item: whatever tells the items of the job apart, and may be a cursor: an id, not the row.
         :raises CursorError: for what may not be a cursor.
         """
-        name = json.dumps([self.execution.job_id, cursors.encode(item, "item")], sort_keys=True)
+        round_id = self.execution.progress.round_id
+        owner = [self.execution.job_id, cursors.encode(item, "item"), *([round_id] if round_id else [])]
+        name = json.dumps(owner, sort_keys=True)
         return hashlib.sha256(name.encode()).hexdigest()[:32]
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -242,11 +254,26 @@ class Job:
         raise NotImplementedError
 
 
+_FORMER: dict[str, type[Job]] = {}
+"""Job classes by the names they had before."""
+
+
 def find(path: str) -> Any:
     """Return what a dotted name means: ``package.module:Name``, or ``package.module`` for the module itself.
 
+    A former name of a job class finds the class, once its module is imported.
+
     :raises UsageError: naming the part that cannot be found.
     """
+    try:
+        return _find(path)
+    except UsageError:
+        if path in _FORMER:
+            return _FORMER[path]
+        raise
+
+
+def _find(path: str) -> Any:
     module_name, _, names = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)

@@ -69,12 +69,13 @@ class Division:
     run: str = ""
 
     @classmethod
-    def read(cls, store: Store, family: str) -> Division | None:
+    def read(cls, store: Store, family: str, round_id: str = "") -> Division | None:
         """Return the record of a parallel run, or None if it has not begun.
 
+        :param round_id: tells the rounds of a job apart that is enqueued again under its id.
         :raises CorruptProgress: if it is not one.
         """
-        text = store.read(_key(family))
+        text = store.read(_key(family, round_id))
         return None if text is None else cls._parsed(family, text)
 
     @classmethod
@@ -87,19 +88,20 @@ class Division:
             ) from error
 
     @classmethod
-    def change(cls, store: Store, family: str, change: Callable[[Division], T]) -> T:
+    def change(cls, store: Store, family: str, change: Callable[[Division], T], *, round_id: str = "") -> T:
         """Change the record in one go, and return what *change* does; it is called again if others were faster.
 
         :raises UsageError: if there is no such parallel run.
         """
+        key = _key(family, round_id)
         while True:
-            before = store.read(_key(family))
+            before = store.read(key)
             if before is None:
                 raise UsageError(f"job {family} is no parallel run, or one that ended over a month ago")
             division = cls._parsed(family, before)
             result = change(division)
             after = division.to_json()
-            if after == before or store.replace(_key(family), before, after):
+            if after == before or store.replace(key, before, after):
                 return result
 
     def to_json(self) -> str:
@@ -199,11 +201,14 @@ class Parallel(Enumerator[Any]):
         if family is None or family.instance is None:
             return
         number = family.instance
-        Division.change(execution.store, family.id, lambda division: division.leave(number))
+        round_id = execution.progress.round_id
+        Division.change(
+            execution.store, family.id, lambda division: division.leave(number), round_id=round_id
+        )
         self._note_end(execution, family.id, number)
 
     def _note_end(self, execution: Execution, family: str, instance: int) -> None:
-        division = Division.read(execution.store, family)
+        division = Division.read(execution.store, family, execution.progress.round_id)
         assert division is not None  # noqa: S101 - it was changed just now
         execution.completes = division.last == instance
         if execution.completes:
@@ -215,8 +220,8 @@ class Parallel(Enumerator[Any]):
 
         Death in between: the next execution finds the record, and starts those that have taken nothing yet.
         """
-        store = execution.store
-        if Division.read(store, family.id) is None:
+        store, round_id = execution.store, execution.progress.round_id
+        if Division.read(store, family.id, round_id) is None:
             slices = [cursors.encode(each, "slice") for each in self._plan()]
             numbers = list(range(self._instances))
             nobody: list[int | None] = [None] * len(slices)
@@ -229,19 +234,19 @@ class Parallel(Enumerator[Any]):
                 self._instances,
                 run=uuid4().hex[:8],
             )
-            store.replace(_key(family.id), None, division.to_json())
-        found = Division.read(store, family.id)
+            store.replace(_key(family.id, round_id), None, division.to_json())
+        found = Division.read(store, family.id, round_id)
         assert found is not None  # noqa: S101 - made above, by this execution or another
         for number in found.active:
             if number not in found.owners:
-                family.spawn(number)
+                family.spawn(number, round_id)
         name = type(execution.job).__name__
         events.emit(events.ParallelStarted(execution.job_id, name, len(found.active), len(found.slices)))
 
     @staticmethod
-    def _check_run(store: Store, family: str, position: dict[str, Any]) -> None:
+    def _check_run(store: Store, family: str, round_id: str, position: dict[str, Any]) -> None:
         """Refuse a position in the slices of another run, which cut the work in another way."""
-        run, division = position.get("run"), Division.read(store, family)
+        run, division = position.get("run"), Division.read(store, family, round_id)
         if run and division is not None and division.run != run:
             raise CollectionChanged(
                 f"job {family} began a new parallel run since this instance stopped; its position belongs to the run "
@@ -250,10 +255,12 @@ class Parallel(Enumerator[Any]):
 
     def _shared(self, execution: Execution, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
         store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
-        self._check_run(store, family, position)
+        round_id = execution.progress.round_id
+        self._check_run(store, family, round_id, position)
+        change = partial(Division.change, store, family, round_id=round_id)
         while True:
-            index = Division.change(store, family, lambda division: division.take(instance))
-            division = Division.read(store, family)
+            index = change(change=lambda division: division.take(instance))
+            division = Division.read(store, family, round_id)
             assert division is not None  # noqa: S101 - it was changed just now
             if index is None:
                 break
@@ -268,7 +275,7 @@ class Parallel(Enumerator[Any]):
                     yield item, {"slice": index, "cursor": cursor, "run": division.run}
             if execution.transactional:
                 execution.commit()  # the slice is not done before its items are
-            Division.change(store, family, partial(Division.finish, index=index, instance=instance))
+            change(change=partial(Division.finish, index=index, instance=instance))
         self._note_end(execution, family, instance)
 
 
@@ -334,5 +341,5 @@ def check_instances(instances: Any) -> None:
         raise UsageError(f"a parallel run takes instances of 1 or more, found {instances!r}")
 
 
-def _key(family: str) -> str:
-    return f"parallel:{family}"
+def _key(family: str, round_id: str) -> str:
+    return f"parallel:{family}@{round_id}" if round_id else f"parallel:{family}"

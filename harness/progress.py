@@ -5,7 +5,7 @@ The format is JSON with a version number::
     {"version": 1, "id": "17", "job": "shop.jobs:Import", "epoch": 3, "state": "interrupted",
      "reason": "stopping", "begun": true, "ended": 2, "completed": ["load"], "current": ["price", 1700],
      "attributes": {"rejected": 2}, "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2,
-     "errors": 0, "runtime_s": 12.5}
+     "errors": 0, "runtime_s": 12.5, "digest": "1f0c…", "round_id": "2031-05-01T…/", "enqueued": "2031-05-01T…/"}
 
 ``completed`` and ``current`` are the original's (C3); ``current`` is absent where nothing is in progress, and
 for an iteration job its name is ``each_iteration``. Nothing in it grows with the number of executions, unlike
@@ -86,6 +86,10 @@ class Progress:
     :ivar quarantined: items that were set aside: their cursor, how often they failed, and with what.
     :ivar longest_gap_s: the longest time between two checkpoints that was over the grace period.
     :ivar runtime_s: seconds spent in executions that ended or saved.
+    :ivar digest: hash of the arguments and the portion; empty if unknown.
+    :ivar round_id: the enqueue that this round of the job began with; see :mod:`harness.rounds`.
+    :ivar enqueued: the latest enqueue that has joined this round.
+    :ivar claimed: random mark of the latest claim, where a store makes one: epochs start again with a new record.
     """
 
     job_id: str
@@ -113,6 +117,10 @@ class Progress:
     quarantined: list[Quarantined] = field(default_factory=list)
     longest_gap_s: float = 0.0
     runtime_s: float = 0.0
+    digest: str = ""
+    round_id: str = ""
+    enqueued: str = ""
+    claimed: str = field(default="", compare=False)
 
     @property
     def started(self) -> bool:
@@ -249,6 +257,16 @@ class Store(Protocol):
         """Store the progress, all of it or nothing; return how many bytes it has.
 
         :raises Superseded: if the job was claimed since; nothing is stored then.
+        :raises ProgressGone: if nothing is stored of the job any more; nothing is stored then either.
+        """
+        ...
+
+    def renew(self, progress: Progress) -> int:
+        """Store the progress of an execution whose record is gone; return how many bytes it has.
+
+        The caller knows that the execution still has the job. :func:`save` must work from then on.
+
+        :raises Superseded: if another execution has claimed the job since.
         """
         ...
 
@@ -281,6 +299,14 @@ class TransactionalStore(Store, Protocol):
         It locks the progress of the job until then, so that whoever claims the job waits for the commit and sees it.
 
         :raises Superseded: if the job was claimed since; roll the transaction back.
+        :raises ProgressGone: if nothing is stored of the job any more; the transaction is still good.
+        """
+        ...
+
+    def renew_within(self, session: Any, progress: Progress) -> int:
+        """Store the progress of an execution whose record is gone, as :meth:`save_within` does.
+
+        :raises Superseded: if another execution has claimed the job since; roll the transaction back.
         """
         ...
 

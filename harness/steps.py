@@ -32,6 +32,7 @@ from harness.errors import (
     InvalidStep,
     JobDefinitionError,
     Propagated,
+    StepsChanged,
     UsageError,
     carried,
 )
@@ -272,7 +273,7 @@ class ContinuableJob(Job, abstract=True):
         if execution.progress.all_done:
             return
         if self._resume_at is not None:
-            raise InvalidStep(
+            raise StepsChanged(
                 f"perform ended without step {self._resume_at!r}, which is in progress {execution.description}"
             )
         if execution.step is not None:
@@ -282,7 +283,9 @@ class ContinuableJob(Job, abstract=True):
             )
         if len(self._encountered) < len(self._before):
             missing = self._before[len(self._encountered)]
-            raise InvalidStep(f"perform ended without step {missing!r}, which an earlier execution completed")
+            raise StepsChanged(
+                f"perform ended without step {missing!r}, which an earlier execution completed"
+            )
 
     def _run_pending(self, name: str, function: StepFunction, start: Any, *, isolated: bool) -> None:
         self._pending = None
@@ -349,9 +352,9 @@ class ContinuableJob(Job, abstract=True):
         if current is not None and self._resume_at is None:
             raise InvalidStep(f"Step {name!r} is nested inside step {current!r}")
         if self._resume_at is not None and name != self._resume_at and name not in before:
-            raise InvalidStep(f"Step {name!r} found, expected to resume from {self._resume_at!r}")
+            raise StepsChanged(f"Step {name!r} found, expected to resume from {self._resume_at!r}")
         if seen < len(before) and before[seen] != name:
-            raise InvalidStep(f"Step {name!r} found, expected to see {before[seen]!r}")
+            raise StepsChanged(f"Step {name!r} found, expected to see {before[seen]!r}")
 
     @contextmanager
     def _observed(self, step: Step) -> Iterator[None]:

@@ -102,7 +102,7 @@ def test_a_refusal_is_a_finding_where_that_is_asked() -> None:
     worst = found.worst
     assert worst is not None
     assert (
-        "InvalidStep: Step 'pay_everybody' found, expected to resume from 'pay_all'), nothing lost"
+        "StepsChanged: Step 'pay_everybody' found, expected to resume from 'pay_all'), nothing lost"
         in worst.what
     )
     assert worst.command == (

@@ -18,7 +18,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 
-from harness.errors import CorruptProgress, Superseded, UnsupportedProgress
+from harness.errors import CorruptProgress, ProgressGone, Superseded, UnsupportedProgress
 from harness.progress import Progress, Store
 from harness.stores.memory import MemoryStore
 from harness.stores.redis import RedisStore
@@ -51,15 +51,15 @@ def enqueued(redis: Redis, job_id: str) -> RQJob:
 
 
 def in_meta(redis: Redis) -> Place:
-    """Return the store in the meta of RQ jobs."""
+    """Return the store in the hashes of RQ jobs."""
     for job_id in ("17", "18"):
         enqueued(redis, job_id)
 
     def read(job_id: str) -> Any:
-        return json.loads(redis.hget(RQJob.key_for(job_id), "meta") or "{}").get(FIELD)
+        return bytes(redis.hget(RQJob.key_for(job_id), FIELD) or b"").decode()  # type: ignore[arg-type]
 
     def write(job_id: str, text: Any) -> None:
-        redis.hset(RQJob.key_for(job_id), "meta", json.dumps({FIELD: text}))
+        redis.hset(RQJob.key_for(job_id), FIELD, text)
 
     return Place(RQMetaStore(redis), read, write)
 
@@ -315,20 +315,77 @@ def test_progress_of_another_job_is_refused_and_kept(place: Place) -> None:
         assert place.read(job_id) == text
 
 
-def test_the_authors_meta_is_left_alone(redis: Redis) -> None:
-    """rq_meta changes its own field only, also if the author saved another in between."""
+@pytest.mark.parametrize("write", [RQJob.save, RQJob.save_meta])
+def test_what_the_application_writes_and_the_progress_are_apart(
+    redis: Redis, write: Callable[[RQJob], None]
+) -> None:
+    """An old copy of a job, or its meta, is saved without touching the progress, which touches neither."""
     store, job = RQMetaStore(redis), enqueued(redis, "17")
     progress = store.claim("17")
-    job.refresh()
+    progress.step, progress.cursor = "price", 17
+    store.save(progress)
     job.meta["tenant"] = "b"
-    job.save_meta()
+    write(job)
+    assert store.load("17") == progress
     store.save(progress)
     job.refresh()
-    assert job.meta["tenant"] == "b"
-    assert json.loads(job.meta[FIELD])["epoch"] == 1
+    assert job.meta == {"tenant": "b"}
     store.delete("17")
     job.refresh()
-    assert job.meta == {"tenant": "b"}
+    assert (store.load("17"), job.meta) == (None, {"tenant": "b"})
+
+
+def test_progress_of_an_older_release_is_taken_out_of_the_meta(redis: Redis) -> None:
+    """It is resumed, and the first write moves it; a copy that an application saves later changes nothing."""
+    store, job = RQMetaStore(redis), enqueued(redis, "17")
+    old = Progress("17", job="shop:Import", epoch=3, state="interrupted", step="price", cursor=17)
+    job.meta[FIELD] = old.to_json()
+    job.save_meta()
+    assert store.load("17") == old
+    claimed = store.claim("17")
+    assert (claimed.epoch, claimed.step, claimed.cursor) == (4, "price", 17)
+    assert json.loads(redis.hget(job.key, "meta") or "") == {"tenant": "a"}
+    claimed.cursor = 18
+    store.save(claimed)
+    job.save_meta()
+    assert store.load("17") == claimed
+    store.delete("17")
+    assert store.load("17") is None
+
+
+@pytest.mark.parametrize("claimed_since", [False, True])
+def test_a_record_that_is_gone_is_renewed_by_its_execution_only(store: Store, claimed_since: bool) -> None:
+    """Whoever still has the job stores its progress again, and goes on; after another claim that is refused."""
+    progress = store.claim("17")
+    progress.step, progress.cursor = "price", 17
+    store.save(progress)
+    store.delete("17")
+    with pytest.raises(ProgressGone, match="its progress was deleted"):
+        store.save(progress)
+    if claimed_since:
+        for _ in range(2):
+            store.claim("17")
+        with pytest.raises(Superseded, match="has claimed it"):
+            store.renew(progress)
+        return
+    assert store.renew(progress) == len(progress.to_json())
+    assert store.load("17") == progress
+    progress.cursor = 18
+    store.save(progress)
+    store.renew(progress)  # its answer was lost, and it is made again
+    assert store.claim("17").epoch == 2
+
+
+@pytest.mark.parametrize("kind", ["rq_meta", "redis"])
+def test_a_new_record_belongs_to_whoever_made_it(request: pytest.FixtureRequest, kind: str) -> None:
+    """Epochs begin at 1 again once a record was deleted; the execution of before cannot save all the same."""
+    with opened(kind, request) as place:
+        before = place.store.claim("17")
+        place.store.delete("17")
+        place.store.claim("17")
+        for write in (place.store.save, place.store.renew):
+            with pytest.raises(Superseded):
+                write(before)
 
 
 def test_to_forget_a_job_that_is_gone_makes_none(redis: Redis) -> None:
@@ -340,10 +397,8 @@ def test_to_forget_a_job_that_is_gone_makes_none(redis: Redis) -> None:
 @pytest.mark.parametrize(
     ("meta", "error"),
     [
-        (b"\x80\x05N.", CorruptProgress),  # a pickle: never loaded
         (b'{"continuation": ', CorruptProgress),
-        (b"[" * 100_000, CorruptProgress),
-        (b"[]", CorruptProgress),
+        (b"[" * 100_000 + b'"continuation"', CorruptProgress),
         (b'{"continuation": 3}', CorruptProgress),
         (b'{"continuation": "{\\"version\\": 99}"}', UnsupportedProgress),
     ],
@@ -351,9 +406,19 @@ def test_to_forget_a_job_that_is_gone_makes_none(redis: Redis) -> None:
 def test_meta_that_cannot_be_used_is_refused_and_kept(
     redis: Redis, meta: bytes, error: type[Exception]
 ) -> None:
-    """rq_meta leaves what is no JSON object, or holds no text, as it is."""
+    """rq_meta leaves what an older release may have stored there as it is."""
     job = enqueued(redis, "17")
     redis.hset(job.key, "meta", meta)
     with pytest.raises(error):
         RQMetaStore(redis).claim("17")
+    assert redis.hget(job.key, "meta") == meta
+
+
+@pytest.mark.parametrize("meta", [b"\x80\x05N.", b"[]", b"[" * 100_000, b"3"])
+def test_meta_of_the_applications_own_is_no_matter(redis: Redis, meta: bytes) -> None:
+    """A pickle, which is never loaded, or anything else without progress in it, neither helps nor hinders."""
+    job = enqueued(redis, "17")
+    redis.hset(job.key, "meta", meta)
+    store = RQMetaStore(redis)
+    store.save(store.claim("17"))
     assert redis.hget(job.key, "meta") == meta

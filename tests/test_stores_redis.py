@@ -23,11 +23,18 @@ class Lossy(UnixDomainSocketConnection):
     """A connection that breaks when the answer to a transaction has arrived, before anybody sees it, if asked to."""
 
     losing = False
+    _transaction = False
+
+    def send_packed_command(self, command: Any, *arguments: Any, **options: Any) -> None:
+        """Send commands, and note whether they are a transaction."""
+        parts = [command] if isinstance(command, bytes | str) else list(command)
+        self._transaction = any("EXEC" in str(part) for part in parts)
+        super().send_packed_command(command, *arguments, **options)  # type: ignore[no-untyped-call]
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """Read an answer, or lose it."""
         answer = super().read_response(*arguments, **options)
-        if Lossy.losing and isinstance(answer, list):
+        if Lossy.losing and self._transaction and isinstance(answer, list):
             Lossy.losing = False
             self.disconnect()  # type: ignore[no-untyped-call]
             raise RedisConnectionError("the answer was lost")

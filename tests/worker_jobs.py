@@ -16,7 +16,8 @@ from rq.job import Job, get_current_job
 
 from harness import CompleteEarly, ContinuableJob, Enumerator, IterationJob, Step, every, items
 from harness.queues.rq import SpawnWorker, Worker, leases
-from harness.queues.rq.recovery import put_back, queue_of
+from harness.queues.rq.places import queue_of
+from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
 from tests.workers import PATIENCE
 

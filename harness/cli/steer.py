@@ -22,7 +22,7 @@ from harness.errors import UsageError
 from harness.queues import rq
 from harness.queues.rq.history import Pulse, history
 from harness.queues.rq.overview import JobView, Watcher, WorkerView
-from harness.queues.rq.recovery import is_ours
+from harness.queues.rq.places import is_ours
 
 SIGNALS = ("TERM", "INT")
 VICTIMS = ("horse", "worker")

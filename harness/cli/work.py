@@ -140,7 +140,7 @@ def worker(
         try:
             working = KINDS[kind](queues, name, connection=connection)
             with marking((lambda _: time.sleep(pace)) if pace else (lambda _: None)):
-                working.work(burst=burst, logging_level=level.upper())
+                working.work(burst=burst, logging_level=level.upper(), with_scheduler=True)
         except ValueError as error:  # RQ's word for a name that is taken
             raise UsageError(str(error)) from None
     click.echo("the worker has left; a job that it was at is back in its queue", err=True)

@@ -10,10 +10,12 @@ from rq.timeouts import BaseDeathPenalty
 
 from harness import errors
 from harness.crash import current, living
+from harness.environment import variables
 from harness.explore.targets import files_of
 from harness.explore.trials import RETRIES
 from harness.job import Job
 from harness.queues.rq import enqueue
+from harness.queues.rq.jobs import TRIES
 
 if TYPE_CHECKING:
     from rq.job import Job as RQJob
@@ -76,7 +78,8 @@ class RQTarget:
         life = current()
         with living(None):
             self._put_back()
-        with living(life), self._versions.deployed(deployed):
+        # Nobody else will take the job: what this version does not know is refused by name at once.
+        with living(life), self._versions.deployed(deployed), variables(**{TRIES: "0"}):
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)

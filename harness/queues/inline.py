@@ -73,7 +73,7 @@ class InlineRun:
         for number in Division.change(self.store, self.job_id, lambda division: division.resize(instances)):
             self._spawn(number)
 
-    def _spawn(self, number: int) -> None:
+    def _spawn(self, number: int, _: str = "") -> None:
         self.instances.setdefault(
             number,
             InlineRun(

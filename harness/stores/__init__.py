@@ -1,7 +1,7 @@
 """Where progress lives: siblings of one contract, :class:`harness.progress.Store`, with one behaviour suite.
 
 * :mod:`harness.stores.memory`: in the process; the reference.
-* :mod:`harness.stores.rq_meta`: in the ``meta`` of the RQ job, so that it goes where the job goes. The default on RQ.
+* :mod:`harness.stores.rq_meta`: in the hash of the RQ job, so that it goes where the job goes. The default on RQ.
 * :mod:`harness.stores.redis`: in keys of its own in Redis, so that it outlives the RQ job.
 * :mod:`harness.stores.sql`: in a database; the one that can commit progress and work together.
 

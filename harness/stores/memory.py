@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import ClassVar
 
-from harness.errors import Superseded
+from harness.errors import ProgressGone, Superseded
 from harness.progress import Progress
 
 
@@ -37,6 +37,16 @@ class MemoryStore:
             self._texts[progress.job_id] = text
         return len(text)
 
+    def renew(self, progress: Progress) -> int:
+        """Store the progress of an execution whose record is gone."""
+        text = progress.to_json()
+        with self._lock:
+            stored = self.load(progress.job_id)
+            if stored is not None and stored.epoch != progress.epoch:
+                raise superseded(progress, stored.epoch)
+            self._texts[progress.job_id] = text
+        return len(text)
+
     def load(self, job_id: str) -> Progress | None:
         """Return the stored progress, or None."""
         text = self._texts.get(job_id)
@@ -64,5 +74,7 @@ def superseded(progress: Progress, owner: int | None) -> Superseded:
 
     :param owner: the epoch of the execution that has the job now; None if its progress was deleted.
     """
-    now = "its progress was deleted" if owner is None else f"execution {owner} has claimed it"
-    return Superseded(f"execution {progress.epoch} of job {progress.job_id} must not save: {now}")
+    refused = f"execution {progress.epoch} of job {progress.job_id} must not save"
+    if owner is None:
+        return ProgressGone(f"{refused}: its progress was deleted")
+    return Superseded(f"{refused}: execution {owner} has claimed it")

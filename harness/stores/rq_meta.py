@@ -1,20 +1,25 @@
-"""Progress in the ``meta`` of the RQ job: it lives, expires and is deleted with the job, and needs no set-up.
+"""Progress in the hash of the RQ job: it lives, expires and is deleted with the job, and needs no set-up.
 
-It is one field of ``meta``, beside whatever the job's author keeps there, and it is JSON in JSON: a worker of
-another release, or a dashboard, sees a string and leaves it alone. What a death means for each write is said in
-:mod:`harness.stores.watched`.
+It is a field of its own, :data:`FIELD`. RQ writes the fields it knows and leaves others alone: when a job is saved,
+requeued, retried, repeated or enqueued again under its id. So ``job.save()`` and ``job.save_meta()`` of an application
+cannot touch it, however old the copy that is saved.
+
+Releases before this one kept it in the job's ``meta``, under the same name. It is read there if the field is missing,
+and moves with the next write. A worker of such a release does not find the field: it begins the job at the start.
+What a crash means for each write is said in :mod:`harness.stores.watched`.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rq.job import Job as RQJob
 from rq.job import get_current_job
 
 from harness.errors import CorruptProgress
-from harness.stores.watched import Change, WatchedStore
+from harness.stores.memory import superseded
+from harness.stores.watched import Change, Put, WatchedStore
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -23,14 +28,22 @@ if TYPE_CHECKING:
     from harness.progress import Progress
 
 FIELD = "continuation"
-"""The key in ``job.meta``."""
+"""The field of the job's hash; in older releases the key in ``job.meta``."""
+
+
+class Held(NamedTuple):
+    """The fields of a job's hash that progress can be in.
+
+    :ivar exists: whether RQ has the job, and not only single fields of it.
+    """
+
+    text: Any
+    meta: Any
+    exists: bool
 
 
 class RQMetaStore(WatchedStore):
     """Keeps progress in the hash of the RQ job, read and written under ``WATCH``.
-
-    RQ writes all of ``meta`` whenever it saves a job. So each save also goes into the ``meta`` of the job object
-    that is running, and what the author put into it and saved is read again before it is written.
 
     :param connection: where the RQ jobs are.
     """
@@ -38,44 +51,85 @@ class RQMetaStore(WatchedStore):
     def _key(self, job_id: str) -> str:
         return str(RQJob.key_for(job_id))
 
-    def _get(self, connection: Redis, key: str) -> Any:
-        return connection.hget(key, "meta")
+    def _get(self, connection: Redis, key: str) -> Held | None:
+        text, meta, created = connection.hmget(key, [FIELD, "meta", "created_at"])
+        return None if text is meta is created is None else Held(text, meta, created is not None)
 
-    def _text(self, job_id: str, held: Any) -> str | None:
-        try:
-            meta = json.loads(held)
-        except (ValueError, RecursionError) as error:
-            raise CorruptProgress(
-                f"the meta of RQ job {job_id} is not JSON; enqueue it on a queue with serializer='json' "
-                "(nothing is ever unpickled here); it was left as it is"
-            ) from error
-        if not isinstance(meta, dict):
-            raise CorruptProgress(
-                f"the meta of RQ job {job_id} is {meta!r}, not a JSON object; it was left as it is"
-            )
-        text = meta.get(FIELD)
-        if text is not None and not isinstance(text, str):
-            raise CorruptProgress(
-                f"the progress of job {job_id} is {text!r}, not a str; it was left as it is"
-            )
-        return text
+    def _text(self, job_id: str, held: Held) -> str | bytes | None:
+        return held.text if held.text is not None else text_in_meta(job_id, held.meta)
 
-    def _put(self, pipeline: Pipeline, key: str, held: Any, text: str | None) -> None:
-        meta = {} if held is None else json.loads(held)
-        if text is not None or FIELD in meta:  # to forget nothing must not make a job of it
-            pipeline.hset(key, "meta", json.dumps(_with(meta, text)))
+    def _put(self, pipeline: Pipeline, key: str, held: Held | None, text: str | None) -> None:
+        if text is not None:
+            pipeline.hset(key, FIELD, text)
+        elif held is not None and held.text is not None:
+            pipeline.hdel(key, FIELD)
+        meta = _without(held.meta) if held is not None else None
+        if meta is not None:
+            pipeline.hset(key, "meta", meta)
 
-    def _change(self, job_id: str, change: Change) -> tuple[Progress | None, str | None]:
-        progress, text = super()._change(job_id, change)
+    def _change(
+        self, job_id: str, change: Change, put: Put | None = None
+    ) -> tuple[Progress | None, str | None]:
+        changed = super()._change(job_id, change, put)
         job = get_current_job()
         if job is not None and job.id == job_id:
-            _with(job.meta, text)
-        return progress, text
+            job.meta.pop(FIELD, None)  # else RQ would write it again with the rest of meta
+        return changed
+
+    def renew(self, progress: Progress) -> int:
+        """Store the progress of an execution whose record is gone.
+
+        If all of the RQ job is gone, as after an eviction, it is saved again by the worker that runs it: the caller
+        knows that nobody deleted the job, for that takes it away from its execution. One ``MULTI`` … ``EXEC``.
+        """
+        job = get_current_job()
+        running = job if job is not None and job.id == progress.job_id else None
+
+        def put(pipeline: Pipeline, key: str, held: Held | None, text: str | None) -> None:
+            if held is None or not held.exists:
+                if running is None:
+                    raise superseded(progress, None)
+                running.save(pipeline=pipeline, include_result=False)
+                pipeline.persist(key)
+            self._put(pipeline, key, held, text)
+
+        return self._renew(progress, put)
 
 
-def _with(meta: dict[str, Any], text: str | None) -> dict[str, Any]:
-    if text is None:
-        meta.pop(FIELD, None)
-    else:
-        meta[FIELD] = text
-    return meta
+def text_in_meta(job_id: str, meta: Any) -> str | None:
+    """Return the progress that an older release has stored in the ``meta`` of an RQ job.
+
+    :param meta: as it is in Redis.
+    :raises CorruptProgress: if it may be there and cannot be read.
+    """
+    if not _mentions(meta):
+        return None  # whatever it is, a pickle of the application's included
+    try:
+        found = json.loads(meta)
+    except (ValueError, RecursionError) as error:
+        raise CorruptProgress(
+            f"the meta of RQ job {job_id} has progress in it and is not JSON; it was left as it is"
+        ) from error
+    text = found.get(FIELD) if isinstance(found, dict) else None
+    if text is not None and not isinstance(text, str):
+        raise CorruptProgress(f"the progress of job {job_id} is {text!r}, not a str; it was left as it is")
+    return text
+
+
+def _without(meta: Any) -> str | None:
+    """Return the ``meta`` of an RQ job without the progress in it; None if there is none."""
+    if not _mentions(meta):
+        return None
+    try:
+        found = json.loads(meta)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or FIELD not in found:
+        return None
+    del found[FIELD]
+    return json.dumps(found)
+
+
+def _mentions(meta: Any) -> bool:
+    name = f'"{FIELD}"'
+    return meta is not None and (name if isinstance(meta, str) else name.encode()) in meta

@@ -175,6 +175,24 @@ class SqlStore:
             raise superseded(progress, owner)
         return len(values["text"])
 
+    def renew(self, progress: Progress) -> int:
+        """Store the progress of an execution whose row is gone; one transaction, as a save."""
+        try:
+            with self._transaction() as connection:
+                return self._insert(connection, progress)
+        except IntegrityError:  # there is a row by now, of this execution or of another
+            return self.save(progress)
+
+    def renew_within(self, session: Session, progress: Progress) -> int:
+        """Store the progress of an execution whose row is gone in the open transaction of *session*.
+
+        :raises Superseded: if there is a row by now; roll the transaction back.
+        """
+        try:
+            return self._insert(session, progress)
+        except IntegrityError as error:
+            raise superseded(progress, progress.epoch + 1) from error
+
     def load(self, job_id: str) -> Progress | None:
         """Return the stored progress, or None."""
         with self._transaction(reading=True) as connection:
@@ -217,20 +235,18 @@ class SqlStore:
             # The first statement writes, so that from here on nobody else does, and what is read is the latest.
             if connection.execute(self._raise_epoch, {"job": job_id}).rowcount == 0:
                 progress = Progress(job_id, epoch=1)
-                connection.execute(
-                    sa.insert(self._progress).values(
-                        job_id=job_id,
-                        epoch=1,
-                        state=progress.state,
-                        progress=progress.to_json(),
-                        updated_at=NOW,
-                    )
-                )
+                self._insert(connection, progress)
                 return progress
             # What cannot be read raises, and the epoch is rolled back with it: the row stays as it was.
             progress = _progress(job_id, *connection.execute(self._select, {"job": job_id}).one())
             connection.execute(self._save, _values(progress))
             return progress
+
+    def _insert(self, at: sa.Connection | Session, progress: Progress) -> int:
+        text = progress.to_json()
+        row = {"job_id": progress.job_id, "epoch": progress.epoch, "state": progress.state, "progress": text}
+        at.execute(sa.insert(self._progress).values(**row, updated_at=NOW))
+        return len(text)
 
     def _owner(self, at: sa.Connection | Session, progress: Progress) -> int | None:
         row = at.execute(self._select, {"job": progress.job_id}).one_or_none()

@@ -2,14 +2,15 @@
 
 What a death means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. If the process
 dies before ``EXEC`` arrives nothing is stored, after it everything is. If only the answer is lost, redis-py says
-WatchError, and the change is made again on what is stored by then: a save is stored once more, the same; a claim
-raises the epoch once more, and nobody has seen the one in between; if another execution has claimed the job meanwhile
-it is Superseded, which is true. If the connection cannot be made again redis-py's ConnectionError is raised: the
-execution fails with its progress stored or not, both of them true.
+WatchError, and the change is made again on what is stored by then: a save is stored once more, the same, and so is
+``renew``; a claim raises the epoch once more, and nobody has seen the one in between; if another execution has claimed
+the job meanwhile it is Superseded, which is true. If the connection cannot be made again redis-py's ConnectionError is
+raised: the execution fails with its progress stored or not, both of them true.
 """
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 Change: TypeAlias = Callable[[Progress | None], Progress | None]
 """What to store in place of what is stored; None is nothing."""
 
+Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
+"""How a change is written: pipeline, key, what the key held, the new text."""
+
 
 class WatchedStore(ABC):
     """A store in Redis. A subclass says which key a job has, and how progress is read from it and written to it.
@@ -47,6 +51,7 @@ class WatchedStore(ABC):
         def claimed(stored: Progress | None) -> Progress:
             progress = stored or Progress(job_id)
             progress.epoch += 1
+            progress.claimed = secrets.token_hex(4)
             return progress
 
         progress, _ = self._change(job_id, claimed)
@@ -57,11 +62,15 @@ class WatchedStore(ABC):
         """Store the progress unless the job was claimed since."""
 
         def saved(stored: Progress | None) -> Progress:
-            if stored is None or stored.epoch != progress.epoch:
-                raise superseded(progress, None if stored is None else stored.epoch)
-            return progress
+            if stored is None:
+                raise superseded(progress, None)
+            return _owned(progress, stored)
 
         return len(self._change(progress.job_id, saved)[1] or "")
+
+    def renew(self, progress: Progress) -> int:
+        """Store the progress of an execution whose record is gone."""
+        return self._renew(progress, self._put)
 
     def load(self, job_id: str) -> Progress | None:
         """Return the stored progress, or None."""
@@ -99,7 +108,15 @@ class WatchedStore(ABC):
         text = None if held is None else self._text(job_id, held)
         return None if text is None else Progress.from_json(job_id, text)
 
-    def _change(self, job_id: str, change: Change) -> tuple[Progress | None, str | None]:
+    def _renew(self, progress: Progress, put: Put) -> int:
+        def restored(stored: Progress | None) -> Progress:
+            return progress if stored is None else _owned(progress, stored)
+
+        return len(self._change(progress.job_id, restored, put)[1] or "")
+
+    def _change(
+        self, job_id: str, change: Change, put: Put | None = None
+    ) -> tuple[Progress | None, str | None]:
         key = self._key(job_id)
         with self._connection.pipeline() as pipeline:
             while True:
@@ -109,9 +126,19 @@ class WatchedStore(ABC):
                     progress = change(self._progress(job_id, held))
                     text = None if progress is None else progress.to_json()
                     pipeline.multi()
-                    self._put(pipeline, key, held, text)
+                    (put or self._put)(pipeline, key, held, text)
                     pipeline.execute()
                 except WatchError:
                     # Somebody touched the key in between, or the answer was lost: read again.
                     continue
                 return progress, text
+
+
+def _owned(progress: Progress, stored: Progress) -> Progress:
+    """Return the progress to save, if what is stored is of the same claim.
+
+    Epochs start at 1 again where a record was deleted; the mark of the claim does not.
+    """
+    if (stored.epoch, stored.claimed) != (progress.epoch, progress.claimed):
+        raise superseded(progress, stored.epoch)
+    return progress

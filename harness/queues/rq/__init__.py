@@ -12,9 +12,10 @@ the same without counting a failure or writing a result for it.
 """
 
 from harness.queues.rq.instances import scale
-from harness.queues.rq.jobs import Interruption, enqueue, perform
+from harness.queues.rq.jobs import Interruption, perform
 from harness.queues.rq.recovery import keep_recovering, recover
 from harness.queues.rq.requests import Requests, cancel, pause, request_stop, resume
+from harness.queues.rq.submit import enqueue
 from harness.queues.rq.worker import SimpleWorker, SpawnWorker, Worker
 
 __all__ = [

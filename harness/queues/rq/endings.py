@@ -6,10 +6,14 @@ tell: the job is not its own.
 
 Each of these is one transaction that also removes the execution from the started registry, made only if it is still
 there. Death before it: the job is recovered from there. Death after it: all is told.
+
+Who else may write to the job meanwhile: the application. So what is put back is the job as it is in Redis, with what
+the application has saved, and only if no queue, registry or other execution has it.
 """
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +24,11 @@ from rq.utils import now
 from rq.worker import BaseWorker
 
 from harness.errors import Superseded
-from harness.queues.rq.jobs import Interruption
+from harness.queues.rq import delayed, strays
+from harness.queues.rq.jobs import PARKED, Interruption
 from harness.queues.rq.leases import LEASES, Lease, grant, registered, while_owned
-from harness.queues.rq.recovery import Sweeper, is_ours, put_back, put_back_dequeued
+from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
+from harness.queues.rq.recovery import Sweeper, put_back, put_back_dequeued
 from harness.texts import storable
 
 if TYPE_CHECKING:
@@ -41,16 +47,19 @@ class Endings(BaseWorker):
     """The part of our workers that has to do with the ends of executions."""
 
     _cold = False
+    _due: delayed.DueLooks | None = None
     _died: str | None = None
     """The id of the job whose horse was found dead."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, and meanwhile put the jobs of the dead back into their queues."""
-        sweeper = Sweeper(self.connection).beat()
+        """Work, and meanwhile put the jobs of the dead back into their queues, and those whose delay is over."""
+        sweeper, self._due = Sweeper(self.connection).beat(), delayed.DueLooks(self.connection)
         sweeper.start()
+        self._due.start()
         try:
             return super().work(*args, **kwargs)
         finally:
+            self._due.close()
             sweeper.close()
 
     def clean_registries(self) -> None:
@@ -62,6 +71,8 @@ class Endings(BaseWorker):
         """Execute the job."""
         self._died = None
         super().execute_job(job, queue)
+        if self._due is not None and is_ours(job):
+            self._due.soon()  # the job may have been delayed, in another process
 
     def prepare_execution(self, job: RQJob) -> RQExecution:
         """Register the execution, with a lease until it can renew it itself.
@@ -88,6 +99,11 @@ class Endings(BaseWorker):
         super().cleanup_execution(job, pipeline, execution)
         if execution is not None:
             pipeline.zrem(LEASES, execution.composite_key)
+        status = job.get_status(refresh=False)
+        if status == JobStatus.FINISHED:
+            strays.remove(pipeline, job.id, now=time.time())
+        elif status == JobStatus.SCHEDULED and is_ours(job):  # by RQ's Repeat
+            delayed.note(pipeline, job.id)
 
     # Interrupted.
 
@@ -104,6 +120,7 @@ class Endings(BaseWorker):
             super().handle_job_retry(job, queue, retry, started_job_registry, execution)
             return
         job._result = None  # noqa: SLF001 - an interruption is no result, and RQ would store it as one
+        told = ""
 
         target = (
             queue
@@ -112,36 +129,23 @@ class Endings(BaseWorker):
         )
 
         def write(pipeline: Pipeline) -> None:
+            nonlocal told
             if job.ended_at and job.started_at:
                 self.increment_total_working_time(job.ended_at - job.started_at, pipeline)
-            delay = retry.intervals[0]
-            job.origin = queue.name
-            self.cleanup_execution(
-                job, pipeline=pipeline, execution=execution
-            )  # its entry is in this queue's registry
-            job.origin = target.name  # saved with the job below, by the same transaction
-            if retry.enqueue_at_front:
-                job.enqueue_at_front_on_retry = True  # for whoever enqueues it when it is due, as RQ does
-            if retry.cancelled:
-                job.set_status(JobStatus.CANCELED, pipeline=pipeline)
-                target.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
-            elif delay:
-                target.schedule_job(job, now() + timedelta(seconds=delay), pipeline=pipeline)
-            else:
-                target._enqueue_job(job, pipeline=pipeline, at_front=retry.enqueue_at_front)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
+            stored = fetch(self.connection, job.id) or job  # evicted: this process has all of it
+            stored.started_at, stored.ended_at = job.started_at, job.ended_at
+            places = places_of(stored, entry=execution.composite_key)
+            told = f"it is {' and '.join(sorted(places)) or 'another one'} already"
+            if not places and stored.created_at == job.created_at:
+                told = _put(stored, target, retry, pipeline)
+            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
 
         owned = registered(started_job_registry.key, execution.composite_key)
         if not while_owned(job.key, self.connection, owned, write):
             self._leave_alone(job, execution)
             return
         release_slot(job)
-        self.log.info(
-            "Worker %s: job %s interrupted (%s), back in queue %s",
-            self.name,
-            job.id,
-            retry.reason,
-            target.name,
-        )
+        self.log.info("Worker %s: job %s interrupted (%s), %s", self.name, job.id, retry.reason, told)
 
     # Superseded, or told to leave at once.
 
@@ -156,11 +160,16 @@ class Endings(BaseWorker):
             super()._finalize_failure(job, queue, execution, exc_info)
 
     def _leave_alone(self, job: RQJob, execution: RQExecution) -> None:
-        """Remove the execution, and say nothing of the job, which is another one's."""
+        """Remove the execution, and say nothing of the job, which is another one's; put it back if it is no one's."""
+        if put_back(self.connection, queue_of(job), execution.composite_key, died=False, superseded=True):
+            self.log.warning(
+                "Worker %s: job %s was taken over and then left by others, it is back in its queue",
+                self.name, job.id,
+            )  # fmt: skip
         with self.connection.pipeline() as pipeline:
             self.cleanup_execution(job, pipeline=pipeline, execution=execution)
             pipeline.execute()
-        self.log.info("Worker %s: job %s was taken over, it is left alone", self.name, job.id)
+        self.log.info("Worker %s: this execution of job %s has no say in it any more", self.name, job.id)
 
     # Dead.
 
@@ -193,3 +202,27 @@ class Endings(BaseWorker):
         else:
             # RQ could not encode a message with lone surrogates, and would leave the job started for ever.
             super().handle_job_failure(job, queue, started_job_registry, storable(exc_string), execution)
+            if job.get_status(refresh=False) == JobStatus.SCHEDULED and is_ours(job):  # by RQ's Retry
+                delayed.note(self.connection, job.id)
+
+
+def _put(job: RQJob, queue: Queue, interruption: Interruption, pipeline: Pipeline) -> str:
+    """Put an interrupted job where it goes on from, or nowhere if it was cancelled; return where, in words."""
+    job.origin = queue.name  # saved with the job below, by the same transaction
+    if interruption.enqueue_at_front:
+        job.enqueue_at_front_on_retry = True  # for whoever enqueues it when it is due, as RQ does
+    if not interruption.unknown:
+        pipeline.hdel(job.key, UNKNOWN, TAKEN_OVER)
+    if interruption.cancelled:
+        job.set_status(JobStatus.CANCELED, pipeline=pipeline)
+        queue.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
+        return "it has ended for good"
+    strays.add(pipeline, job.id)
+    delay = interruption.intervals[0]
+    if not delay:
+        queue._enqueue_job(job, pipeline=pipeline, at_front=interruption.enqueue_at_front)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
+        return f"back in queue {queue.name}"
+    due = now() + timedelta(seconds=delay)
+    queue.schedule_job(job, due, pipeline=pipeline)
+    delayed.note(pipeline, job.id, due.timestamp())
+    return "it waits until it is resumed" if delay == PARKED else f"it goes on in {delay} s"

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rq import Queue, Retry
-from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
+from rq.utils import utcformat
 
 from harness.errors import UsageError
 from harness.execution import Family
 from harness.job import find
 from harness.parallel import Division, check_instances
-from harness.queues.rq.requests import PERFORM
+from harness.queues.rq import strays
+from harness.queues.rq.places import PERFORM, fetch
+from harness.queues.rq.strays import OVER
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
@@ -23,7 +25,22 @@ if TYPE_CHECKING:
 def family_of(job: RQJob, call: list[Any], more: dict[str, Any]) -> Family:
     """Return what an execution of *job* needs to know of a parallel run, should it be one."""
     family, instance = more.get("instance", (job.id, None))
-    return Family(family, instance, lambda number: _spawn(job, family, number, call))
+    return Family(
+        family, instance, lambda number, round_id: _spawn(job, family, number, call, round_id=round_id)
+    )
+
+
+def enqueue_of(job: RQJob) -> str:
+    """Return the identity of a job's enqueue: another one for each enqueue, the same for its retries.
+
+    RQ keeps the time when a job was made through retries, requeues and repeats. A repeat is told by how many are left.
+    An instance belongs to the enqueue of the job that started it; empty for one that an older release started.
+    """
+    more = _more(job)
+    if "instance" in more:
+        return str(more.get("round", ""))
+    repeats = "" if job.repeats_left is None else job.repeats_left
+    return f"{utcformat(job.created_at)}/{repeats}"
 
 
 def scale(connection: Redis, job_id: str, instances: int) -> None:
@@ -35,37 +52,45 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
     :raises UsageError: if it is no parallel run.
     """
     check_instances(instances)
-    model = _fetch(connection, job_id) or _fetch(connection, f"{job_id}-0")
+    model = fetch(connection, job_id) or fetch(connection, f"{job_id}-0")
     if model is None:
         raise UsageError(f"job {job_id} is not in RQ, nor its first instance to make others like")
     path, *_ = model.args
     store = find(path).progress_store() or RQMetaStore(connection)
     # Death between the two: the numbers are given and nobody has them. Their slices are free for all others, and who
     # scales again starts further ones.
-    new = Division.change(store, job_id, lambda division: division.resize(instances))
+    progress = store.load(job_id)
+    round_id = enqueue_of(model) if progress is None or "instance" in _more(model) else progress.round_id
+    new = Division.change(store, job_id, lambda division: division.resize(instances), round_id=round_id)
     for number in new:
-        _spawn(model, job_id, number, list(model.args[:3]))
+        _spawn(model, job_id, number, list(model.args[:3]), round_id=round_id)
 
 
-def _fetch(connection: Redis, job_id: str) -> RQJob | None:
-    try:
-        return RQJob.fetch(job_id, connection=connection, serializer=JSONSerializer)
-    except NoSuchJobError:
-        return None
+def _more(job: RQJob) -> dict[str, Any]:
+    return job.args[3] if len(job.args) > 3 else {}
 
 
-def _spawn(model: RQJob, family: str, number: int, call: list[Any]) -> None:
+def _spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: str) -> None:
     """Enqueue an instance like *model*, unless it is there.
 
     Death before it: whoever was to start it is run again. If only the answer is lost, it is there the next time.
+
+    :raises UsageError: if an earlier round of the job has an instance of this number that is not over.
     """
     connection = model.connection
-    if _fetch(connection, f"{family}-{number}") is not None:
+    found = fetch(connection, f"{family}-{number}")
+    if found is not None and enqueue_of(found) == round_id:
         return
+    if found is not None and found.get_status(refresh=False) not in OVER:
+        raise UsageError(
+            f"job {found.id} of an earlier round of {family} is {found.get_status(refresh=False).value}; wait until "
+            "it has ended, or enqueue the job under another id"
+        )
+    more = {"instance": [family, number], **({"round": round_id} if round_id else {})}
     retry = Retry(max=model.retries_left, interval=model.retry_intervals or 0) if model.retries_left else None
     Queue(model.origin, connection=connection, serializer=JSONSerializer).enqueue_call(
         PERFORM,
-        args=(*call, {"instance": [family, number]}),
+        args=(*call, more),
         job_id=f"{family}-{number}",
         timeout=model.timeout,  # type: ignore[arg-type]  # RQ says float where it reads, int where it writes
         result_ttl=model.result_ttl,
@@ -73,3 +98,4 @@ def _spawn(model: RQJob, family: str, number: int, call: list[Any]) -> None:
         retry=retry,
         description=f"{model.description} [{number}]",
     )
+    strays.add(connection, f"{family}-{number}")

@@ -1,4 +1,4 @@
-"""What goes into an RQ queue, and what RQ calls when it comes out."""
+"""What RQ calls when a job comes out of its queue."""
 
 from __future__ import annotations
 
@@ -7,34 +7,43 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Retry
 from rq.job import Job as RQJob
 from rq.job import get_current_job
 from rq.scheduler import RQScheduler
-from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
 from harness import forks, overrides
 from harness.ends import Ended
-from harness.errors import ProgressUnavailable, Superseded, UsageError
+from harness.errors import (
+    HarnessError,
+    ProgressUnavailable,
+    StepsChanged,
+    Superseded,
+    UnsupportedProgress,
+    UsageError,
+)
 from harness.execution import Execution, Portion
 from harness.job import Job, find
-from harness.queues.rq import leases
+from harness.queues.rq import delayed, leases
 from harness.queues.rq.history import Recording
-from harness.queues.rq.instances import family_of
-from harness.queues.rq.recovery import LOCK, forget, queue_of
-from harness.queues.rq.requests import PERFORM, Requests, shutdown
+from harness.queues.rq.instances import enqueue_of, family_of
+from harness.queues.rq.leases import Begun
+from harness.queues.rq.places import UNKNOWN, queue_of
+from harness.queues.rq.recovery import LOCK, forget, put_back
+from harness.queues.rq.requests import Requests, shutdown
 from harness.queues.rq.timeouts import Timeout
+from harness.rounds import Call, digest_of
 from harness.stops import throttled
 from harness.stores.rq_meta import RQMetaStore
 from harness.texts import bounded
 
 if TYPE_CHECKING:
-    from rq import Queue
-
     from harness.progress import StopSource
     from harness.queues.rq.leases import Lease
 
@@ -48,11 +57,14 @@ PARKED = 100 * 365 * 24 * 3600
 """Seconds until a job that waits for somebody would run by itself."""
 
 
-SHOWN_BYTES = 500
-"""Size that the arguments in an RQ job's description are cut to."""
-
 ROUND = "continuation_round"
-"""The key in ``job.meta`` that tells which round of RQ's ``Repeat`` the progress belongs to."""
+"""The key in ``job.meta`` where older releases told which round of RQ's ``Repeat`` the progress belongs to."""
+
+TRIES, DEFAULT_TRIES = "HARNESS_UNKNOWN_TRIES", 60
+"""Setting for how many workers in a row may not know a job's class or steps before the job fails."""
+
+TRY_SECONDS = 10
+"""Seconds between two such tries."""
 
 log = logging.getLogger("harness.rq")
 
@@ -63,6 +75,7 @@ class Interruption(Retry):
     :ivar reason: why it stopped.
     :ivar queue: name of the queue to run it in; None for its own. The stock worker leaves it in its own.
     :ivar cancelled: whether it stopped for good; the stock worker, which cannot know, parks the job then.
+    :ivar unknown: whether this worker did not know the job.
     """
 
     def __init__(
@@ -73,44 +86,12 @@ class Interruption(Retry):
         queue: str | None = None,
         at_front: bool = False,
         cancelled: bool = False,
+        unknown: bool = False,
     ) -> None:
         # RQ compares with number_of_retries, which our worker leaves alone; the stock worker counts there.
         super().__init__(max=sys.maxsize, interval=math.ceil(delay), enqueue_at_front=at_front)
-        self.reason, self.queue, self.cancelled = bounded(reason), queue, cancelled
-
-
-def enqueue(
-    queue: Queue,
-    job_class: type[Job],
-    *args: Any,
-    options: dict[str, Any] | None = None,
-    portion: Portion | None = None,
-    **kwargs: Any,
-) -> RQJob:
-    """Put a job into an RQ queue and return RQ's job.
-
-    Arguments may be whatever a cursor may be, and arrive equal and of the same type (C5).
-
-    :param options: for ``Queue.enqueue_call``: ``job_id``, ``timeout``, ``retry``, ``depends_on``, …
-    :param portion: the part of an iteration job to do, to try it on a few items first.
-    :raises UsageError: if the queue does not use RQ's JSON serializer, or the job cannot take this.
-    :raises CursorError: if an argument would not come back equal.
-    """
-    if queue.serializer is not JSONSerializer:
-        raise UsageError(
-            f"queue {queue.name!r} uses {queue.serializer!r}, allowed is RQ's JSON serializer; "
-            "make it Queue(…, serializer='json')"
-        )
-    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob, found {job_class!r}")
-    job_class.check_arguments(kwargs, portion)
-    encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
-    named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
-    call: list[Any] = [job_class.path(), encoded, named]
-    if portion is not None:
-        call.append({"portion": [cursors.encode(portion.after), portion.limit]})
-    settings = {"description": f"{job_class.__qualname__}({_shown(args, kwargs)})", **(options or {})}
-    return queue.enqueue_call(PERFORM, args=tuple(call), **settings)
+        self.reason, self.queue = bounded(reason), queue
+        self.cancelled, self.unknown = cancelled, unknown
 
 
 def perform(
@@ -130,41 +111,44 @@ def perform(
 
 def _perform(current: RQJob, call: list[Any], more: dict[str, Any]) -> Interruption | None:
     if leases.current is not None:
-        return _Attempt(current, call, more, stock=False).run(leases.current)
+        return _Attempt(current, call, more).run(leases.current)
     lease = leases.find(current)  # the worker is RQ's own
     if lease is None:
-        return _Attempt(current, call, more, stock=True).run(None)
+        return _Attempt(current, call, more).run(None)
     with lease:  # before anything is imported, which may take long
         try:
-            return _Attempt(current, call, more, stock=True).run(lease)
+            return _Attempt(current, call, more).run(lease)
         except Superseded:
             _leave(current, lease)
             raise
 
 
 class _Attempt:
-    """One call of :func:`perform`.
+    """One call of :func:`perform`."""
 
-    :param stock: whether the worker is RQ's own.
-    """
-
-    def __init__(self, current: RQJob, call: list[Any], more: dict[str, Any], *, stock: bool) -> None:
-        path = call[0]
-        job_class = find(path)
-        if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-            raise UsageError(f"{path!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
-        self._job_class, self._current, self._call, self._more = job_class, current, call, more
-        self._stock = stock
-        self._store = job_class.progress_store() or RQMetaStore(current.connection)
+    def __init__(self, current: RQJob, call: list[Any], more: dict[str, Any]) -> None:
+        self._current, self._call, self._more = current, call, more
 
     def run(self, lease: Lease | None) -> Interruption | None:
         """Run the execution, and say how it ended only if the job is still its own."""
-        if lease is not None:
-            lease.begun()
-        self._begin_round()
+        try:
+            job_class = find(self._call[0])
+        except UsageError as error:
+            return self._put_off(error)
+        if not (isinstance(job_class, type) and issubclass(job_class, Job)):
+            raise UsageError(
+                f"{self._call[0]!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob"
+            )
+        begun = lease.begun() if lease is not None else Begun(first=False, unknown=0)
         try:
             with Recording(self._current) as recording, Timeout() as timeout:
-                ended = recording.ended(self._execution(lease, recording, timeout).run())
+                execution = self._execution(job_class, lease, recording, begun, timeout)
+                try:
+                    ended = recording.ended(execution.run())
+                except (StepsChanged, UnsupportedProgress) as error:
+                    if begun.unknown < unknown_tries():
+                        recording.ended(Ended("interrupted", str(error)))
+                    raise
         except ProgressUnavailable as error:
             # Back into the queue, not to fail, and not at once: to claim it does no harm, and no work begins before.
             time.sleep(UNAVAILABLE_SECONDS)
@@ -172,12 +156,13 @@ class _Attempt:
         except Exception as error:
             if lease is not None and not lease.owned():
                 raise self._superseded() from error
+            if isinstance(error, StepsChanged | UnsupportedProgress):
+                return self._put_off(error)
             raise
         if ended.outcome == "superseded" or (lease is not None and not lease.owned()):
             # Not a success: that would start dependents while the execution that has taken over is still at work.
             raise self._superseded()
         if ended.outcome == "completed":
-            self._end_round()
             return None
         reason = ended.reason or ended.outcome
         if ended.outcome != "interrupted":
@@ -187,13 +172,10 @@ class _Attempt:
     def _delay(self, ended: Ended) -> float:
         """Return the time until the next execution: none after an error, if nothing would ever end the delay.
 
-        RQ's own worker enqueues what is due only where its scheduler runs. An author who asks for a delay knows that;
-        the delay after an error is a default, and must not strand a job.
+        An author who asks for a delay knows that RQ's own worker needs a scheduler for it. The delay after an error is
+        a default, and must not strand a job.
         """
-        if not (ended.after_error and ended.delay and self._stock):
-            return ended.delay
-        scheduler = RQScheduler.get_locking_key(self._current.origin)
-        if self._current.connection.exists(scheduler, LOCK):
+        if not ended.delay or self._note_delay(ended.delay) or not ended.after_error:
             return ended.delay
         log.warning(
             "job %s: resumed without its error_delay, for no scheduler runs; use rq worker --with-scheduler, or "
@@ -202,10 +184,17 @@ class _Attempt:
         )
         return 0.0
 
-    def _execution(self, lease: Lease | None, recording: Recording, timeout: Timeout) -> Execution:
-        asked = overrides.current
+    def _execution(
+        self,
+        job_class: type[Job],
+        lease: Lease | None,
+        recording: Recording,
+        begun: Begun,
+        timeout: Timeout,
+    ) -> Execution:
+        current, asked = self._current, overrides.current
         seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
-        requests = Requests(self._current.connection, self._current.worker_name)
+        requests = Requests(current.connection, current.worker_name)
         stops: list[StopSource] = [
             recording, timeout, shutdown, throttled(requests, seconds, clock=asked.clock),
         ]  # fmt: skip
@@ -214,31 +203,64 @@ class _Attempt:
         _, args, kwargs = self._call
         after, limit = self._more.get("portion", (None, None))
         return Execution(
-            self._job_class,
-            self._current.id,
-            self._store,
+            job_class,
+            current.id,
+            job_class.progress_store() or RQMetaStore(current.connection),
             args=[cursors.decode(value) for value in args],
             kwargs={name: cursors.decode(value) for name, value in kwargs.items()},
             stops=stops,
             portion=Portion(cursors.decode(after), limit) if "portion" in self._more else None,
-            family=family_of(self._current, self._call, self._more),
+            family=family_of(current, self._call, self._more),
+            call=Call(
+                digest_of(args, kwargs, after, limit),
+                enqueue_of(current),
+                first=begun.first or _repeats(current),
+            ),
+            owns=None if lease is None else partial(_owns, lease),
+            patient=begun.unknown < unknown_tries(),
         )
 
-    def _begin_round(self) -> None:
-        """Forget the progress of the round before, if RQ's ``Repeat`` has begun another.
+    def _put_off(self, error: HarnessError) -> Interruption:
+        """Leave a job that this worker does not know to another: in a deploy there is one.
 
-        Death after it: what was forgotten is forgotten again, as long as nothing else is stored.
+        Death before it is counted: it is one try more. The count is forgotten with the next interruption of a worker
+        that knows the job.
+
+        :raises HarnessError: the error, if too many workers in a row did not know it.
         """
-        done, left = self._current.meta.get(ROUND), self._current.repeats_left
-        if isinstance(done, int) and left is not None and left < done:
-            self._store.delete(self._current.id)
-            del self._current.meta[ROUND]
-            self._current.save_meta()
+        current, limit = self._current, unknown_tries()
+        tries = current.connection.hincrby(current.key, UNKNOWN, 1)
+        if tries > limit:
+            current.connection.hdel(current.key, UNKNOWN)  # who requeues it gives it as many tries again
+            raise type(error)(
+                f"{error} ({tries} workers in a row did not know it, allowed are {limit}, see {TRIES})"
+            ) from error
+        log.warning("job %s is not known here: %s; another worker may know it", current.id, error)
+        if not self._note_delay(TRY_SECONDS):
+            time.sleep(UNAVAILABLE_SECONDS)
+            return Interruption(str(error), 0, unknown=True)
+        return Interruption(str(error), TRY_SECONDS, unknown=True)
 
-    def _end_round(self) -> None:
-        """Note which round of RQ's ``Repeat`` is done; RQ writes it together with the next one's place in the queue."""
-        if self._current.repeats_left:
-            self._current.meta[ROUND] = self._current.repeats_left
+    def _note_delay(self, seconds: float) -> bool:
+        """Return whether there is somebody to enqueue the job after a delay; warn if not.
+
+        Our workers do it, also for RQ's own, which need a scheduler where none of ours runs.
+        """
+        current = self._current
+        if leases.current is not None and leases.current.ours:
+            return True
+        delayed.note(current.connection, current.id, time.time() + math.ceil(seconds))
+        with current.connection.pipeline(transaction=False) as pipeline:
+            pipeline.exists(RQScheduler.get_locking_key(current.origin))
+            pipeline.exists(LOCK)
+            somebody = any(pipeline.execute())
+        if not somebody:
+            log.warning(
+                "job %s is to go on in %d s, and there is nobody to enqueue it then: start a worker of "
+                "harness.queues.rq, or one with a scheduler (rq worker --with-scheduler)",
+                current.id, math.ceil(seconds),
+            )  # fmt: skip
+        return somebody
 
     def _superseded(self) -> Superseded:
         return Superseded(
@@ -246,8 +268,38 @@ class _Attempt:
         )
 
 
+def unknown_tries() -> int:
+    """Return how many workers in a row may not know a job before it fails.
+
+    :raises UsageError: if ``HARNESS_UNKNOWN_TRIES`` is no number of 0 or more.
+    """
+    text = os.environ.get(TRIES, str(DEFAULT_TRIES))
+    if not text.isdecimal():
+        raise UsageError(f"{TRIES} takes a number of 0 or more, such as {DEFAULT_TRIES}, found {text!r}")
+    return int(text)
+
+
+def _owns(lease: Lease) -> bool:
+    """Return whether the job is still this execution's.
+
+    :raises ProgressUnavailable: if RQ cannot be asked now.
+    """
+    try:
+        return lease.owned()
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise ProgressUnavailable(
+            f"the progress of the job is gone, and RQ cannot be asked whose it is ({type(error).__name__})"
+        ) from error
+
+
+def _repeats(current: RQJob) -> bool:
+    """Return whether an older release has completed an earlier round of RQ's ``Repeat``."""
+    done, left = current.meta.get(ROUND), current.repeats_left
+    return isinstance(done, int) and left is not None and left < done
+
+
 def _leave(current: RQJob, lease: Lease) -> None:
-    """End a work horse of RQ's own worker without a word on the job, which is another execution's now.
+    """End a work horse of RQ's own worker without a word on the job, which is another execution's now, or put it back.
 
     RQ's worker takes an error for a failure, and a Retry for a reason to write the whole job anew; of a work horse that
     ends well without having said anything it takes no notice. Its SimpleWorker has none: there the job shows as
@@ -255,12 +307,9 @@ def _leave(current: RQJob, lease: Lease) -> None:
     """
     if not lease.in_horse:
         return
-    with current.connection.pipeline() as pipeline:
-        forget(current.connection, queue_of(current), pipeline, current, lease.entry)
-        pipeline.execute()
+    queue = queue_of(current)
+    if not put_back(current.connection, queue, lease.entry, died=False, superseded=True):
+        with current.connection.pipeline() as pipeline:
+            forget(current.connection, queue, pipeline, current, lease.entry)
+            pipeline.execute()
     os._exit(os.EX_OK)
-
-
-def _shown(args: Sequence[Any], kwargs: dict[str, Any]) -> str:
-    shown = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
-    return bounded(shown, SHOWN_BYTES)

@@ -25,14 +25,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError, WatchError
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
-from rq.utils import as_text, parse_composite_key
+from rq.utils import as_text, parse_composite_key, utcformat
 from rq.worker import BaseWorker
 
 from harness.errors import UsageError
+from harness.queues.rq.places import OPEN, UNKNOWN
 from harness.stops import Flag
 
 if TYPE_CHECKING:
@@ -133,20 +134,32 @@ def queue_renewal(pipeline: Pipeline, registry_key: str, entry: str, deadline: f
     pipeline.zadd(registry_key, {entry: deadline + RQ_SECONDS}, xx=True, gt=True)
 
 
+class Begun(NamedTuple):
+    """What the record of a job shows when its code is reached.
+
+    :ivar first: whether that is the first time since it was enqueued.
+    :ivar unknown: how many workers in a row did not know its class or its steps.
+    """
+
+    first: bool
+    unknown: int
+
+
 class Lease:
     """That this process is at work on a job, told to Redis while the context is open.
 
     :param execution_id: RQ's. :param worker_pid: the process that waits for this one, None if it is this one.
+    :param ours: whether its worker is one of this package's, and not RQ's own.
     :ivar lost: a stop source, set when the execution was taken for dead.
     """
 
-    def __init__(self, job: RQJob, execution_id: str, *, worker_pid: int | None) -> None:
+    def __init__(self, job: RQJob, execution_id: str, *, worker_pid: int | None, ours: bool = True) -> None:
         self._connection: Redis = job.connection
-        self._job_key = job.key
+        self._job_id, self._job_key, self._created_at = job.id, job.key, utcformat(job.created_at)
         self._registry = job.started_job_registry.key
         self.entry = f"{job.id}:{execution_id}"
         self.lost = Flag()
-        self.in_horse = worker_pid is not None
+        self.in_horse, self.ours = worker_pid is not None, ours
         self.orphaned = Orphaned(worker_pid)
         self._seconds = lease_seconds()
         self._offset = 0.0
@@ -172,12 +185,23 @@ class Lease:
         self._beat.close()
 
     def owned(self) -> bool:
-        """Return whether nobody has taken the job away from this execution."""
-        return self._connection.zscore(self._registry, self.entry) is not None
+        """Return whether nobody has taken the job away from this execution, or enqueued another under its id."""
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.zscore(self._registry, self.entry)
+            pipeline.hget(self._job_key, "created_at")
+            registered_at, created_at = pipeline.execute()
+        return registered_at is not None and (not created_at or as_text(created_at) == self._created_at)
 
-    def begun(self) -> None:
+    def begun(self) -> Begun:
         """Note that the job's code was reached: a death from now on is not counted with those before it."""
-        self._connection.hset(self._job_key, DEAD_STARTS, -1)
+        with self._connection.pipeline() as pipeline:
+            pipeline.hset(self._job_key, DEAD_STARTS, -1)
+            pipeline.hget(self._job_key, UNKNOWN)
+            pipeline.zadd(
+                OPEN, {self._job_id: 0}, nx=True
+            )  # enqueued by another release, it is not there yet
+            new, unknown, _ = pipeline.execute()
+        return Begun(bool(new), int(unknown or 0))
 
     def _deadline(self) -> float:
         return time.monotonic() + self._offset + self._seconds
@@ -208,7 +232,7 @@ def find(job: RQJob) -> Lease | None:
     for entry in entries:
         job_id, execution_id = parse_composite_key(as_text(entry))
         if job_id == job.id:
-            return Lease(job, execution_id, worker_pid=worker_pid)
+            return Lease(job, execution_id, worker_pid=worker_pid, ours=False)
     return None
 
 

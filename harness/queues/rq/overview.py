@@ -7,7 +7,6 @@ nothing is new. Everything is read with plain commands that take nothing away an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +22,7 @@ from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.queues.rq.history import Entry, Pulse, ask_history, read_history
 from harness.stores.redis import PREFIX
-from harness.stores.rq_meta import FIELD
+from harness.stores.rq_meta import FIELD, text_in_meta
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,7 +40,17 @@ ENTRIES = 6
 LOOKS = 4
 """How often the first look looks again: names, then what is behind them."""
 
-_FIELDS = ("status", "description", "origin", "enqueued_at", "started_at", "ended_at", "worker_name", "meta")
+_FIELDS = (
+    "status",
+    "description",
+    "origin",
+    "enqueued_at",
+    "started_at",
+    "ended_at",
+    "worker_name",
+    FIELD,
+    "meta",
+)
 _WORKER = (
     "state", "hostname", "pid", "current_job", "last_heartbeat", "queues", "shutdown_requested_date",
     "successful_job_count", "failed_job_count",
@@ -210,7 +219,7 @@ def _worker(name: str, values: list[Any], now: float) -> WorkerView | None:
 
 
 def _job(job_id: str, values: list[Any], kept: Any, entries: list[Any], pulse: Any) -> JobView | None:
-    *texts, meta = values
+    *texts, held, meta = values
     known = dict(zip(_FIELDS, (None if value is None else as_text(value) for value in texts), strict=False))
     if known["status"] is None:
         return None  # it has expired meanwhile
@@ -218,14 +227,15 @@ def _job(job_id: str, values: list[Any], kept: Any, entries: list[Any], pulse: A
         id=job_id, status=known["status"] or "", description=known["description"] or "",
         queue=known["origin"] or "", enqueued_at=_time(known["enqueued_at"]),
         started_at=_time(known["started_at"]), ended_at=_time(known["ended_at"]), worker=known["worker_name"] or "",
-        progress=_progress(job_id, meta, kept), pulse=Pulse.from_json(pulse), entries=tuple(read_history(entries)),
+        progress=_progress(job_id, held, meta, kept), pulse=Pulse.from_json(pulse),
+        entries=tuple(read_history(entries)),
     )  # fmt: skip
 
 
-def _progress(job_id: str, meta: Any, kept: Any) -> Progress | None:
+def _progress(job_id: str, held: Any, meta: Any, kept: Any) -> Progress | None:
     """Read the progress from where RQ's jobs carry it, or from a key of its own; what cannot be read is not shown."""
     try:
-        text = kept if kept is not None else json.loads(meta or b"{}").get(FIELD)
+        text = next((each for each in (kept, held) if each is not None), None) or text_in_meta(job_id, meta)
         return None if text is None else Progress.from_json(job_id, text)
     except (AttributeError, UnicodeDecodeError, ValueError, HarnessError):
         return None

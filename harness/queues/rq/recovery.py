@@ -13,7 +13,8 @@ one do it at a time, for all queues of that Redis. Found dead is
 How often a job may die is counted by its executions (``Job.max_crashes``). Only deaths before its code was reached are
 counted here, up to the same default.
 
-Jobs that are not ours are left to RQ.
+A sweep also puts back jobs that are nowhere (:mod:`harness.queues.rq.strays`) and enqueues those whose delay is over
+(:mod:`harness.queues.rq.delayed`). Jobs that are not ours are left to RQ.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import logging
 import math
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 from rq import Queue
-from rq.exceptions import NoSuchJobError
 from rq.executions import Execution as RQExecution
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -37,6 +39,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text, parse_composite_key
 
 from harness.job import Job
+from harness.queues.rq import strays
+from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.leases import (
     DEAD_STARTS,
     LEASES,
@@ -46,7 +50,7 @@ from harness.queues.rq.leases import (
     registered,
     while_owned,
 )
-from harness.queues.rq.requests import PERFORM
+from harness.queues.rq.places import DEQUEUED, TAKEN_OVER, fetch, is_ours, places_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -56,26 +60,7 @@ if TYPE_CHECKING:
 
 LOCK = "harness:sweep"
 
-DEQUEUED = "dequeued"
-"""In place of an execution's id: the job has none yet."""
-
-UNDONE = {JobStatus.QUEUED, JobStatus.STARTED}
-"""What a job is called that a dead process was at."""
-
 log = logging.getLogger("harness.rq")
-
-
-def is_ours(job: RQJob) -> bool:
-    """Return whether the RQ job is one of this package's; one whose data cannot be read is not."""
-    try:
-        return job.func_name == PERFORM
-    except Exception:  # noqa: BLE001 - depends on the serializer, and on what somebody has put there
-        return False
-
-
-def queue_of(job: RQJob) -> Queue:
-    """Return the queue that the job came from."""
-    return Queue(job.origin, connection=job.connection, serializer=JSONSerializer)
 
 
 def recover(connection: Redis) -> list[str]:
@@ -89,17 +74,33 @@ def recover(connection: Redis) -> list[str]:
 
 def keep_recovering(connection: Redis, until: threading.Event) -> None:
     """Sweep until the event is set."""
-    sweeper = Sweeper(connection)
-    sweeper.turn()
-    while not until.wait(sweeper.interval):
+    sweeper, due = Sweeper(connection), DueLooks(connection)
+    due.start()
+    try:
         sweeper.turn()
+        while not until.wait(sweeper.interval):
+            sweeper.turn()
+    finally:
+        due.close()
 
 
-def put_back(connection: Redis, queue: Queue, entry: str, *, died: bool) -> bool:
+def put_back(
+    connection: Redis,
+    queue: Queue,
+    entry: str,
+    *,
+    died: bool,
+    superseded: bool = False,
+    running: Iterable[str] = (),
+) -> bool:
     """Put the job of an execution into its queue, if that execution still owns it, and return whether it did.
+
+    A job that another execution, its queue or a registry has is left there.
 
     :param entry: the execution, as in RQ's started registry.
     :param died: whether its process died, and did not merely have to go.
+    :param superseded: whether it has found that another execution had taken over.
+    :param running: all entries of that registry, where the caller has read them.
     """
     job_id, _ = parse_composite_key(entry)
     back, failed = False, None
@@ -107,10 +108,13 @@ def put_back(connection: Redis, queue: Queue, entry: str, *, died: bool) -> bool
     def write(pipeline: Pipeline) -> None:
         nonlocal back, failed
         back, failed = False, None
-        # Read anew under the watch: RQ writes all of a job, and its progress may have moved on.
-        job = _fetch(connection, job_id)
-        if job is not None and job.get_status(refresh=False) in UNDONE and _alone(queue, entry):
-            back = _enqueue(connection, queue, job, pipeline, died=died)
+        # Read anew under the watch: RQ writes all of a job, and others may have written to it.
+        job = fetch(connection, job_id)
+        if job is None:  # deleted, expired or evicted; a late write may have left single fields of it
+            pipeline.delete(key)
+        elif not places_of(job, entry=entry, running=running):
+            counter = DEAD_STARTS if died else TAKEN_OVER if superseded else None
+            back = _enqueue(connection, queue, job, pipeline, counter)
             failed = None if back else job
         forget(connection, queue, pipeline, job, entry)
         pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
@@ -129,18 +133,18 @@ def put_back_dequeued(connection: Redis, queue: Queue, job_id: str) -> bool:
 
     def waits(pipeline: Pipeline) -> bool:
         pipeline.watch(queue.intermediate_queue_key)
-        waiting = pipeline.lrange(queue.intermediate_queue_key, 0, -1)
-        return job_id in map(as_text, waiting) and job_id not in queue.started_job_registry
+        return pipeline.lpos(queue.intermediate_queue_key, job_id) is not None
 
     def write(pipeline: Pipeline) -> None:
         nonlocal back
-        job = _fetch(connection, job_id)
-        back = job is not None and job.get_status(refresh=False) == JobStatus.QUEUED
+        job = fetch(connection, job_id)
+        back = job is not None and places_of(job) == {DEQUEUED}
         pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
         # Else RQ would take the job for stuck at once, should it ever be seen here again.
         pipeline.delete(queue.intermediate_queue.get_first_seen_key(job_id))
         pipeline.zrem(LEASES, f"{job_id}:{DEQUEUED}")
-        if back:
+        if job is not None and back:
+            job.set_status(JobStatus.QUEUED, pipeline=pipeline)
             queue.push_job_id(job_id, pipeline=pipeline, at_front=True)
 
     while_owned(RQJob.key_for(job_id), connection, waits, write)
@@ -159,23 +163,9 @@ def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | Non
     pipeline.zrem(LEASES, entry)
 
 
-def _alone(queue: Queue, entry: str) -> bool:
-    """Return whether no other execution of the job is registered: that one, dead or alive, has it then."""
-    job_id, execution_id = parse_composite_key(entry)
-    registered_now = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
-    return not any(job == job_id and execution != execution_id for job, execution in registered_now)
-
-
-def _fetch(connection: Redis, job_id: str) -> RQJob | None:
-    try:
-        return RQJob.fetch(job_id, connection=connection, serializer=JSONSerializer)
-    except NoSuchJobError:
-        return None
-
-
 def _ours_or_gone(connection: Redis, job_id: str) -> bool:
     try:
-        job = _fetch(connection, job_id)
+        job = fetch(connection, job_id)
     except RedisError:
         raise
     except Exception:
@@ -184,21 +174,29 @@ def _ours_or_gone(connection: Redis, job_id: str) -> bool:
     return job is None or is_ours(job)
 
 
-def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, *, died: bool) -> bool:
-    """Put the job into its queue, or fail it if it died too often before it began."""
-    deaths = int(connection.hget(job.key, DEAD_STARTS) or 0)
-    if died and deaths >= Job.max_crashes:
+_TOO_OFTEN = {
+    DEAD_STARTS: "CrashLimit: the worker of job {} died {} times before it reached the job's code",
+    TAKEN_OVER: "Superseded: job {} was taken over {} times in a row by executions that its queue knows nothing of",
+}
+"""Reasons to fail a job, by the field that counts."""
+
+
+def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, counter: str | None) -> bool:
+    """Put the job into its queue, or fail it if that was done too often for the same reason."""
+    times = int(connection.hget(job.key, counter) or 0) if counter else 0
+    if counter and times >= Job.max_crashes:
         reason = (
-            f"CrashLimit: the worker of job {job.id} died {deaths + 1} times before it reached the job's code, "
-            f"allowed are {Job.max_crashes}; its progress was kept: requeue it once the reason is mended"
+            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}, allowed are {Job.max_crashes}; its progress was kept: "
+            "requeue it once the reason is mended"
         )
         record_job_failure(job, reason, pipeline)
-        pipeline.hdel(job.key, DEAD_STARTS)
+        pipeline.hdel(job.key, counter)
         log.error("%s", reason)
         return False
-    if died:
-        pipeline.hincrby(job.key, DEAD_STARTS, 1)
+    if counter:
+        pipeline.hincrby(job.key, counter, 1)
     queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
+    strays.add(pipeline, job.id)
     return True
 
 
@@ -249,11 +247,17 @@ class Sweeper:
     def sweep(self) -> list[str]:
         """Put the jobs of the dead back, and return their ids; several may do so at the same time."""
         seen = self._look()
-        back = [self._recover(entry, seen.started[entry][0]) for entry in self._dead(seen)]
+        running = defaultdict(list)
+        for entry in seen.started:
+            running[parse_composite_key(entry)[0]].append(entry)
+        back = [self._recover(entry, seen.started[entry][0], running) for entry in self._dead(seen)]
         for entry, queue in seen.dequeued.items():
             if seen.leases.get(entry, math.inf) < seen.now:
-                back.append(self._recover(entry, queue))
+                back.append(self._recover(entry, queue, running))
         self._tidy(seen)
+        busy = {*running, *(parse_composite_key(entry)[0] for entry in seen.dequeued)}
+        back += strays.find(self._connection, seen.now, busy)
+        enqueue_due(self._connection)
         return [job_id for job_id in back if job_id is not None]
 
     def _look(self) -> _Seen:
@@ -291,7 +295,7 @@ class Sweeper:
                 dead.append(entry)
         return dead
 
-    def _recover(self, entry: str, queue: Queue) -> str | None:
+    def _recover(self, entry: str, queue: Queue, running: dict[str, list[str]]) -> str | None:
         job_id, execution_id = parse_composite_key(entry)
         if not _ours_or_gone(self._connection, job_id):
             self._connection.zadd(LEASES, {entry: math.inf}, xx=True)  # not to be looked at again
@@ -299,7 +303,7 @@ class Sweeper:
         if execution_id == DEQUEUED:
             back = put_back_dequeued(self._connection, queue, job_id)
         else:
-            back = put_back(self._connection, queue, entry, died=True)
+            back = put_back(self._connection, queue, entry, died=True, running=running[job_id])
         if not back:
             return None
         log.warning("job %s: its worker died, it is back in queue %s", job_id, queue.name)

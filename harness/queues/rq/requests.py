@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -9,20 +10,22 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 from rq.worker import BaseWorker
 
+from harness.queues.rq.delayed import enqueue_scheduled
+from harness.queues.rq.places import PERFORM, fetch, is_ours
 from harness.stops import CANCEL, PAUSE, Control, Flag
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
     from rq import Queue
     from rq.job import Job
 
     from harness.progress import Position
 
+__all__ = ["PERFORM", "Requests", "cancel", "pause", "request_stop", "resume", "shutdown"]
+
 shutdown = Flag()
 """Set when the worker in this process is asked to stop; every job asks it at its checkpoints."""
-
-PERFORM = "harness.queues.rq.perform"
-"""What is enqueued: a name that stays, wherever the function is."""
 
 REQUEST_TTL = 24 * 3600
 """Seconds after which a request is forgotten whose job never came."""
@@ -52,18 +55,25 @@ def resume(queue: Queue, job_id: str) -> bool:
     and resuming again does the rest.
     """
     queue.connection.delete(_CONTROL.format(job_id))
-    waiting = [job for each in queue.scheduled_job_registry.get_job_ids() if (job := queue.fetch_job(each))]
-    ours = [job for job in waiting if job.id == job_id or _family(job) == job_id]
-    for job in ours:
-        with queue.connection.pipeline() as pipeline:
-            queue.scheduled_job_registry.remove(job, pipeline=pipeline)
-            queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as RQ's scheduler does
-            pipeline.execute()
-    return bool(ours)
+    back = [each for each in _waiting(queue, job_id) if enqueue_scheduled(queue, each)]
+    return bool(back)
+
+
+def _waiting(queue: Queue, job_id: str) -> list[str]:
+    """Return those of a job and its instances that are in the scheduled registry, which may hold many others."""
+    connection, key = queue.connection, queue.scheduled_job_registry.key
+    found = [job_id] if connection.zscore(key, job_id) is not None else []
+    pattern = re.sub(r"([*?\[\]\\^-])", r"\\\1", job_id) + "-[0-9]*"
+    for member, _ in connection.zscan_iter(key, match=pattern, count=1000):
+        each = str(as_text(member))
+        job = fetch(connection, each)  # the name is that of an instance; the job may be another application's
+        if job is not None and is_ours(job) and _family(job) == job_id:
+            found.append(each)
+    return found
 
 
 def _family(job: Job) -> str | None:
-    return job.args[3].get("instance", [None])[0] if job.func_name == PERFORM and len(job.args) > 3 else None
+    return job.args[3].get("instance", [None])[0] if len(job.args) > 3 else None
 
 
 def cancel(connection: Redis, job_id: str) -> None:
@@ -72,6 +82,11 @@ def cancel(connection: Redis, job_id: str) -> None:
     Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
     """
     connection.set(_CONTROL.format(job_id), CANCEL, ex=REQUEST_TTL)
+
+
+def forget(pipeline: Pipeline, job_id: str) -> None:
+    """Forget what was asked of an earlier round of a job, in the transaction that enqueues it again."""
+    pipeline.delete(_STOP.format(job_id), _CONTROL.format(job_id))
 
 
 class Requests:

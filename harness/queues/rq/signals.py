@@ -37,7 +37,8 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
-from harness.queues.rq.recovery import is_ours, put_back, queue_of
+from harness.queues.rq.places import is_ours, queue_of
+from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
 from harness.queues.rq.timeouts import Timeout
 

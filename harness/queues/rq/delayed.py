@@ -1,0 +1,165 @@
+"""Delayed jobs go on when their time has come, whether or not a scheduler of RQ's runs.
+
+They wait in RQ's scheduled registry, where RQ's dashboards show them and its scheduler finds them. That registry may
+hold many jobs of others, so those of this package are in a sorted set as well, by the time when to look. It is a hint:
+what counts is the registry, and whoever takes a job out of it enqueues the job.
+
+If the process dies between two of its looks, the next look of any worker does the same. A hint that is lost is made
+again by :mod:`harness.queues.rq.strays`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.job import Job as RQJob
+from rq.scheduler import RQScheduler
+from rq.serializers import JSONSerializer
+from rq.utils import as_text
+
+from harness.queues.rq.leases import while_owned
+from harness.queues.rq.places import SCHEDULED, fetch, is_ours, places_of
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+DELAYED = "harness:delayed"
+"""Sorted set of delayed jobs; the score is the time, in seconds, when to look at the job in RQ's registry."""
+
+LOOK_SECONDS, SOON_SECONDS = 2.5, 1.0
+"""Seconds between two looks; the second where a job is due within a minute."""
+
+BATCH = 100
+"""Number of jobs a look enqueues at most; the next one follows at once."""
+
+SCHEDULER_SECONDS = 2.0
+"""Head start of RQ's scheduler, where one runs: it does not notice that another was faster."""
+
+log = logging.getLogger("harness.rq")
+
+
+def note(pipeline: Pipeline | Redis, job_id: str, due: float = 0) -> None:
+    """Note that a job was put into RQ's scheduled registry, in the transaction that does it.
+
+    :param due: seconds of the clock that the registry goes by; 0 lets the next look read it there.
+    """
+    pipeline.zadd(DELAYED, {job_id: due})
+
+
+def enqueue_scheduled(queue: Queue, job_id: str) -> bool:
+    """Put a job of the scheduled registry into its queue, and return whether it was this call that did.
+
+    One transaction, made only if the job is still in the registry: death before it changes nothing, after it the job
+    is in the queue. If the answer is lost, the next look finds it gone from the registry.
+    """
+    registry = queue.scheduled_job_registry.key
+    done = False
+
+    def waits(pipeline: Pipeline) -> bool:
+        return pipeline.zscore(registry, job_id) is not None
+
+    def write(pipeline: Pipeline) -> None:
+        nonlocal done
+        job = fetch(queue.connection, job_id)
+        done = job is not None and places_of(job) <= {SCHEDULED}
+        pipeline.zrem(registry, job_id)
+        pipeline.zrem(DELAYED, job_id)
+        if job is None or not done:  # deleted, or enqueued again under its id
+            return
+        enqueue = queue._enqueue_rate_limited_job if job.has_rate_limit else queue._enqueue_job  # noqa: SLF001 - as RQ's scheduler
+        enqueue(job, pipeline=pipeline, at_front=job.should_enqueue_at_front())
+
+    return while_owned(RQJob.key_for(job_id), queue.connection, waits, write) and done
+
+
+def enqueue_due(connection: Redis) -> float:
+    """Enqueue the jobs whose time has come, and return the number of seconds until the next look."""
+    noted: list[Any] = connection.zrange(DELAYED, 0, BATCH - 1, withscores=True)
+    if not noted:
+        return LOOK_SECONDS
+    seconds, micros = connection.time()
+    now = seconds + micros / 1e6
+    due = [as_text(job_id) for job_id, score in noted if score <= now]
+    if due:
+        _enqueue(connection, due, now)
+        return 0.0
+    wait = float(noted[0][1]) - now
+    return min(wait, SOON_SECONDS) if wait < 60 else LOOK_SECONDS
+
+
+def _enqueue(connection: Redis, job_ids: list[str], now: float) -> None:
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.hget(RQJob.key_for(job_id), "origin")
+        origins = [as_text(origin) if origin else "" for origin in pipeline.execute()]
+    queues = {name: Queue(name, connection=connection, serializer=JSONSerializer) for name in set(origins)}
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id, origin in zip(job_ids, origins, strict=True):
+            pipeline.zscore(queues[origin].scheduled_job_registry.key, job_id)
+            pipeline.exists(RQScheduler.get_locking_key(origin))
+        answers = pipeline.execute()
+    for job_id, origin, score, scheduler in zip(job_ids, origins, answers[::2], answers[1::2], strict=True):
+        head_start = SCHEDULER_SECONDS if scheduler else 0
+        if score is None:  # somebody else was faster, or it is gone
+            connection.zrem(DELAYED, job_id)
+        elif score + head_start > now:
+            connection.zadd(DELAYED, {job_id: score + head_start}, xx=True)
+        elif _readable(connection, job_id):
+            if enqueue_scheduled(queues[origin], job_id):
+                log.info("job %s: its delay is over, it is in queue %s", job_id, origin)
+        else:
+            connection.zrem(DELAYED, job_id)
+
+
+def _readable(connection: Redis, job_id: str) -> bool:
+    """Return whether the job is gone or one of this package's; RQ's scheduler looks after others."""
+    try:
+        job = fetch(connection, job_id)
+    except RedisError:
+        raise
+    except Exception:
+        log.exception("job %s cannot be read, it is left in the scheduled registry", job_id)
+        return False
+    return job is None or is_ours(job)
+
+
+class DueLooks(threading.Thread):
+    """A thread that enqueues delayed jobs when they are due, until it is closed."""
+
+    def __init__(self, connection: Redis) -> None:
+        super().__init__(name="harness-delayed", daemon=True)
+        self._connection, self._closed, self._soon = connection, False, threading.Event()
+
+    def run(self) -> None:
+        """Look, and wait until a job is due."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
+        wait = 0.0
+        while True:
+            self._soon.wait(wait)
+            self._soon.clear()
+            if self._closed:
+                return
+            try:
+                wait = enqueue_due(self._connection)
+            except RedisError as error:
+                log.warning("%s: %s; it is tried again", self.name, type(error).__name__)
+                wait = LOOK_SECONDS
+            except Exception:
+                log.exception("%s failed; it is tried again", self.name)
+                wait = LOOK_SECONDS
+
+    def soon(self) -> None:
+        """Look at once: a job may have been delayed just now."""
+        self._soon.set()
+
+    def close(self) -> None:
+        """End it, and wait for that."""
+        self._closed = True
+        self._soon.set()
+        self.join(timeout=5)

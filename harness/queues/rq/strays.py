@@ -1,0 +1,273 @@
+"""Jobs that are queued or started by their status and nowhere in fact are put back into their queue.
+
+A worker of several queues that is killed while it takes a job loses it; a queue's list may be deleted; an application
+may write an old copy of a job. So the jobs that are not over are in a sorted set, :data:`~.places.OPEN`, with the time
+when to look at them: each sweep looks at a bounded number, and nobody scans all keys. A job that RQ has deleted and an
+application saved once more is not in it: it stays as it is. A job that has ended stays in another set for a while: if
+an application saves an old copy of it, it gets its status back.
+
+A job may be on its way, for a moment, from its queue to the started registry. So a job is put back only if it was
+found nowhere twice. Death between the two looks: the first is remembered in Redis. Death while it is put back: one
+transaction, made only if it is still nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+from rq.utils import as_text
+
+from harness.queues.rq.delayed import DELAYED
+from harness.queues.rq.leases import lease_seconds, recover_seconds, while_owned
+from harness.queues.rq.places import ENDED, OPEN, fetch, is_ours, places_of, queue_of
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+STRAYS = "harness:strays"
+"""Sorted set of jobs that were found nowhere once; the score is the time of that."""
+
+BATCH, SAMPLE = 500, 100
+"""Number of open jobs, and of jobs that have ended, a sweep looks at."""
+
+ENDED_SECONDS = 600
+"""Seconds for which a job that has ended is looked at."""
+
+CLOSE_LOOKS, ELEMENTS = 50, 1_000_000
+"""Number of jobs a sweep looks for everywhere, and of elements of queues that it goes through for that."""
+
+OVER = {JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED}
+REGISTRIES = {
+    JobStatus.FINISHED: "finished_job_registry", JobStatus.CANCELED: "canceled_job_registry",
+    JobStatus.FAILED: "failed_job_registry",
+}  # fmt: skip
+"""Registries of jobs that are over, and the status that goes with each."""
+
+log = logging.getLogger("harness.rq")
+
+
+@dataclass(frozen=True)
+class Open:
+    """What a first look shows of an open job."""
+
+    id: str
+    status: str
+    origin: str
+    enqueued_at: str
+
+
+def add(pipeline: Pipeline | Redis, job_id: str) -> None:
+    """Note that a job is not over, in the transaction that enqueues it."""
+    pipeline.zadd(OPEN, {job_id: 0}, nx=True)
+    pipeline.zrem(ENDED, job_id)
+
+
+def remove(pipeline: Pipeline, *job_ids: str, now: float) -> None:
+    """Note that jobs are over."""
+    pipeline.zrem(OPEN, *job_ids)
+    pipeline.zadd(ENDED, dict.fromkeys(job_ids, now))
+
+
+def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
+    """Look at some open jobs, put back those that were nowhere twice, and return their ids.
+
+    :param now: seconds of the Redis server's clock. :param busy: ids of jobs that are at work or were just dequeued.
+    """
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.zrangebyscore(OPEN, "-inf", now, start=0, num=BATCH)
+        pipeline.zremrangebyscore(ENDED, "-inf", now - ENDED_SECONDS)
+        pipeline.zrandmember(ENDED, SAMPLE)
+        found, _, ended = pipeline.execute()
+    if ended:
+        _check_ended(connection, [as_text(each) for each in ended])
+    ids = [as_text(each) for each in found]
+    if not ids:
+        return []
+    jobs = _look(connection, ids)
+    over = [each.id for each in jobs if each.id not in busy and (not each.status or each.status in OVER)]
+    suspects = _suspects(connection, [each for each in jobs if each.id not in busy and each.id not in over])
+    chosen = _affordable(connection, suspects)
+    back, nowhere = [], []
+    for each in chosen:
+        place = _look_everywhere(connection, each, now)
+        nowhere += [each.id] if place == "nowhere" else []
+        over += [each.id] if place == "over" else []
+        back += [each.id] if place == "back" else []
+    later = {each.id for each in suspects} - {each.id for each in chosen}
+    rest = set(ids) - set(over) - set(nowhere) - later
+    with connection.pipeline(transaction=False) as pipeline:
+        if over:
+            remove(pipeline, *over, now=now)
+        if rest:
+            pipeline.zadd(OPEN, dict.fromkeys(rest, now + recover_seconds()), xx=True)
+            pipeline.zrem(STRAYS, *rest)
+        if nowhere:
+            pipeline.zadd(OPEN, dict.fromkeys(nowhere, now + lease_seconds()), xx=True)
+            pipeline.zadd(STRAYS, dict.fromkeys(nowhere, now), nx=True)
+        pipeline.execute()
+    return back
+
+
+def _check_ended(connection: Redis, ids: list[str]) -> None:
+    """Give jobs that are over their status back, where an old copy was saved."""
+    gone = []
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.zmscore(OPEN, ids)
+        scores = pipeline.execute()[0]
+    for each, score in zip(_look(connection, ids), scores, strict=True):
+        if not each.status:
+            gone.append(each.id)
+        elif each.status not in OVER and score is None:
+            _give_status(connection, each.id)
+    if gone:
+        connection.zrem(ENDED, *gone)
+
+
+def _give_status(connection: Redis, job_id: str) -> None:
+    """Give a job the status of the registry that it is in, unless it is under way."""
+    try:
+        job = fetch(connection, job_id)
+        if job is not None and is_ours(job) and not places_of(job) and _ended(job) is not None:
+            _put_back(connection, job_id)
+    except RedisError:
+        raise
+    except Exception:
+        log.exception("job %s cannot be read, it was left as it is", job_id)
+
+
+def _look(connection: Redis, ids: list[str]) -> list[Open]:
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in ids:
+            pipeline.hmget(RQJob.key_for(job_id), "status", "origin", "enqueued_at", "created_at")
+        answers = pipeline.execute()
+    found = []
+    for job_id, values in zip(ids, answers, strict=True):
+        status, origin, enqueued_at, created_at = (as_text(each) if each else "" for each in values)
+        found.append(Open(job_id, status if created_at else "", origin, enqueued_at))
+    return found
+
+
+def _suspects(connection: Redis, jobs: list[Open]) -> list[Open]:
+    """Return the jobs that may be nowhere, as far as a look at the ends of their queues shows."""
+    origins = sorted({each.origin for each in jobs})
+    queues = {name: Queue(name, connection=connection, serializer=JSONSerializer) for name in origins}
+    scheduled = [each for each in jobs if each.status == JobStatus.SCHEDULED]
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in origins:
+            pipeline.lindex(queues[name].key, 0)
+        for each in scheduled:
+            pipeline.zscore(queues[each.origin].scheduled_job_registry.key, each.id)
+        answers = pipeline.execute()
+    heads = dict(zip(origins, answers[: len(origins)], strict=True))
+    due = dict(zip((each.id for each in scheduled), answers[len(origins) :], strict=True))
+    noted = {job_id: score for job_id, score in due.items() if score is not None}
+    if noted:
+        connection.zadd(DELAYED, noted, nx=True)
+    first = _enqueued(connection, {name: head for name, head in heads.items() if head is not None})
+    suspects = []
+    for each in jobs:
+        # A job that waits was enqueued after the one at the front, unless that one was put there: then look closely.
+        waits = each.origin in first and each.enqueued_at >= first[each.origin]
+        lost = {
+            JobStatus.STARTED: True, JobStatus.QUEUED: not waits, JobStatus.SCHEDULED: each.id not in noted,
+        }  # fmt: skip
+        if any(each.status == status and suspect for status, suspect in lost.items()):
+            suspects.append(each)
+    return suspects
+
+
+def _enqueued(connection: Redis, heads: dict[str, Any]) -> dict[str, str]:
+    """Return when the job at the front of each queue was enqueued."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for head in heads.values():
+            pipeline.hget(RQJob.key_for(as_text(head)), "enqueued_at")
+        answers = pipeline.execute()
+    return {name: as_text(answer) for name, answer in zip(heads, answers, strict=True) if answer}
+
+
+def _affordable(connection: Redis, suspects: list[Open]) -> list[Open]:
+    """Return as many as may be looked for in their queues now; the others come first in the next sweep."""
+    if not suspects:
+        return []
+    with connection.pipeline(transaction=False) as pipeline:
+        for each in suspects[:CLOSE_LOOKS]:
+            pipeline.llen(Queue(each.origin, connection=connection, serializer=JSONSerializer).key)
+        lengths = pipeline.execute()
+    chosen: list[Open] = []
+    elements = 0
+    for each, length in zip(suspects[:CLOSE_LOOKS], lengths, strict=True):
+        if chosen and elements + length > ELEMENTS:
+            break
+        chosen.append(each)
+        elements += length
+    return chosen
+
+
+def _look_everywhere(connection: Redis, suspect: Open, now: float) -> str:
+    """Return ``back`` if the job was put back, ``nowhere`` if it is so for the first time, ``over``, or nothing."""
+    try:
+        job = fetch(connection, suspect.id)
+        if job is None or not is_ours(job):
+            return "over"
+        if places_of(job):
+            return ""
+    except RedisError:
+        raise
+    except Exception:
+        log.exception("job %s cannot be read, it was left as it is", suspect.id)
+        return ""
+    seen = connection.zscore(STRAYS, suspect.id)
+    if seen is None or seen + lease_seconds() > now:
+        return "nowhere"
+    return "back" if _put_back(connection, suspect.id) else ""
+
+
+def _put_back(connection: Redis, job_id: str) -> bool:
+    """Put a job that is nowhere into its queue, unless a registry says that it is over; return whether it was."""
+    found: RQJob | None = None
+    ended: JobStatus | None = None
+
+    def nowhere(_: Pipeline) -> bool:
+        nonlocal found, ended
+        found = fetch(connection, job_id)
+        if found is None or places_of(found):
+            return False
+        ended = _ended(found)
+        return True
+
+    def write(pipeline: Pipeline) -> None:
+        assert found is not None  # noqa: S101 - nowhere() has found it
+        if ended is not None:  # an old copy was saved after its end
+            pipeline.hset(found.key, "status", ended.value)
+            return
+        if found.ttl is None:
+            pipeline.persist(found.key)
+        queue_of(found)._enqueue_job(found, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does
+
+    if not while_owned(RQJob.key_for(job_id), connection, nowhere, write) or found is None:
+        return False
+    if ended is not None:
+        log.warning("job %s: its status was that of an old copy, it is %s again", job_id, ended.value)
+        return False
+    log.warning("job %s was in no queue and no registry, it is back in queue %s", job_id, found.origin)
+    return True
+
+
+def _ended(job: RQJob) -> JobStatus | None:
+    """Return how the job has ended, by RQ's registries; one that repeats has ended before."""
+    if job.repeats_left is not None:
+        return None
+    queue = queue_of(job)
+    with job.connection.pipeline(transaction=False) as pipeline:
+        for registry in REGISTRIES.values():
+            pipeline.zscore(getattr(queue, registry).key, job.id)
+        scores = pipeline.execute()
+    return next((status for status, score in zip(REGISTRIES, scores, strict=True) if score is not None), None)

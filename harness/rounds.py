@@ -1,0 +1,118 @@
+"""Rounds of a job: which of them an execution belongs to, when a job id is used more than once.
+
+A queue gives each enqueue an identity, which stays the same through retries and interruptions. Progress that is over
+belongs to the enqueues that it knows; any other enqueue under the id begins a new round, with the epoch going on so
+that no late execution of the round before can save. Progress that is not over is joined by an enqueue of the same
+class, arguments and portion, and refused to any other.
+
+Progress of older releases knows neither arguments nor enqueues: it is joined if the class is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import CorruptProgress, UnsupportedProgress, UsageError
+from harness.job import find
+from harness.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.job import Job
+
+OVER = {"completed", "cancelled"}
+"""States of progress from which a job does not go on."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a queue knows of an enqueue.
+
+    :ivar digest: of the job's arguments and portion; empty if unknown.
+    :ivar enqueued: identity of the enqueue; empty if the queue gives none.
+    :ivar first: whether nothing was executed since that enqueue; asked where progress knows no enqueue.
+    """
+
+    digest: str = ""
+    enqueued: str = ""
+    first: bool = False
+
+
+UNKNOWN = Call()
+
+
+def digest_of(
+    args: Sequence[Any], kwargs: dict[str, Any], after: Any = None, limit: int | None = None
+) -> str:
+    """Return a hash of what a job was enqueued with, all of it in stored form.
+
+    :param after: and *limit*: those of the portion.
+    """
+    text = json.dumps([args, kwargs, after, limit], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def differs(progress: Progress, job_class: type[Job], digest: str) -> str | None:
+    """Return what of a job is not as the stored progress has it, in words; None if it is the same job.
+
+    :raises UnsupportedProgress: if the class it was stored for is not known here.
+    """
+    if not is_named(job_class, progress.job):
+        return f"belongs to {progress.job}, not to {job_class.path()}"
+    if progress.digest and digest and progress.digest != digest:
+        return f"belongs to {progress.job} with other arguments"
+    return None
+
+
+def is_named(job_class: type[Job], path: str) -> bool:
+    """Return whether a job class has or had this name, or is found under it.
+
+    :raises UnsupportedProgress: if nothing is found under it.
+    """
+    if path == job_class.path() or path in job_class.former_paths:
+        return True
+    try:
+        return find(path) is job_class
+    except UsageError as error:
+        raise UnsupportedProgress(
+            f"the stored progress belongs to {path}, which this code does not have; run the release that has it, or "
+            f"name it in {job_class.__name__}.former_paths; the progress was left as it is"
+        ) from error
+
+
+def join(progress: Progress, job_class: type[Job], call: Call) -> Progress:
+    """Return the progress that an execution goes on with: the claimed one, or that of a new round.
+
+    :raises CorruptProgress: if the job is unfinished and another one.
+    :raises UnsupportedProgress: if the job is unfinished and of a class that is not known here.
+    """
+    if progress.job and progress.state in OVER and _begins(progress, job_class, call):
+        epoch = progress.epoch
+        progress = Progress(progress.job_id, epoch=epoch, ended=epoch - 1, claimed=progress.claimed)
+    elif progress.job and progress.state not in OVER:
+        found = differs(progress, job_class, call.digest)
+        if found:
+            raise CorruptProgress(
+                f"the progress of job {progress.job_id} {found}; it is unfinished and was left as it is: requeue the "
+                "job it belongs to, use another id, or delete the progress"
+            )
+    if not progress.job:
+        progress.round_id = call.enqueued
+    progress.job, progress.digest = job_class.path(), call.digest or progress.digest
+    progress.enqueued = call.enqueued or progress.enqueued
+    return progress
+
+
+def _begins(progress: Progress, job_class: type[Job], call: Call) -> bool:
+    """Return whether progress that is over belongs to an earlier round than this enqueue."""
+    if call.enqueued and progress.enqueued:
+        return call.enqueued != progress.enqueued
+    if call.enqueued and call.first:
+        return True
+    try:
+        return differs(progress, job_class, call.digest) is not None
+    except UnsupportedProgress:
+        return True
