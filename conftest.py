@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     config.addinivalue_line("markers", "process: starts processes or servers; set by fixtures where possible")
+    config.addinivalue_line("markers", "full: one more case of a kind that is tried anyway; only with --full")
     config.addinivalue_line(
         "markers", "pairwise: a long matrix; by default cases that cover all pairs of values, with --full all"
     )
@@ -45,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark what starts processes, and leave out what covers no further pair of parameters."""
+    """Mark what starts processes; without --full leave out what covers no further pair of parameters."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         case = item.name.partition("[")[2]
@@ -59,17 +60,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if isinstance(item, pytest.Function) and item.get_closest_marker("pairwise"):
             matrices[item.nodeid.partition("[")[0]].append(item)
     left_out: dict[str, list[int]] = {}
-    dropped: set[pytest.Item] = set()
-    for name, cases in matrices.items():
-        kept = covering(cases)
-        dropped.update(set(cases) - kept)
-        left_out[name] = [len(cases) - len(kept), len(cases)]
+    dropped: set[pytest.Item] = {item for item in items if item.get_closest_marker("full")}
+    for cases in matrices.values():
+        dropped.update(set(cases) - covering(cases))
+    for item in items:
+        counted = left_out.setdefault(item.nodeid.partition("[")[0], [0, 0])
+        counted[0] += item in dropped
+        counted[1] += 1
     if dropped:
         items[:] = [item for item in items if item not in dropped]
         config.hook.pytest_deselected(items=list(dropped))
-    config.stash[_left_out] = left_out
+    config.stash[_left_out] = {name: counted for name, counted in left_out.items() if counted[0]}
     if hasattr(config, "workeroutput"):
-        config.workeroutput[LEFT_OUT] = left_out
+        config.workeroutput[LEFT_OUT] = config.stash[_left_out]
 
 
 def covering(cases: list[pytest.Function]) -> set[pytest.Function]:
@@ -104,10 +107,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say what was left out."""
     for name, (number, of) in sorted(config.stash.get(_left_out, {}).items()):
-        if number:
-            terminalreporter.write_line(
-                f"{name}: {number} of {of} cases left out; all pairs of values are covered, --full runs all"
-            )
+        terminalreporter.write_line(f"{name}: {number} of {of} cases left out; --full runs all")
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ class Size:
 
 
 TINY = Size("tiny", orders=13, customers=5, mails=60)
-QUICK = Size("quick", orders=61, customers=50, mails=500)
+QUICK = Size("quick", orders=61, customers=50, mails=250)
 FULL = Size("full", orders=10_000, customers=2_000, mails=20_000)
 
 _SIZES = {size.name: size for size in (TINY, QUICK, FULL)}

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from harness.monitor import TrialBar
 from tests.commands import Terminal
+
+pytestmark = pytest.mark.process
 
 BAR = re.compile(
     r"^trials [━╸╺ ]+ +(\d)/3 (\d:\d\d:\d\d) left (-:--:--|\d:\d\d:\d\d) (\w+) every:19$", re.MULTILINE

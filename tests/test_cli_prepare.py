@@ -121,7 +121,7 @@ def test_tables_are_made_filled_and_dropped(url: str) -> None:
 def test_seed_counts_for_scripts(url: str) -> None:
     """--json is what there is, by what and status."""
     counts = json.loads(harness("seed", "quick", "--database", url, "--json").output)
-    assert (counts["orders"]["pending"], counts["mails of spring-2024"]) == (61, {"pending": 500})
+    assert (counts["orders"]["pending"], counts["mails of spring-2024"]) == (61, {"pending": 250})
 
 
 def test_reset_empties_a_queue_too(url: str, real_redis: Redis, redis_url: str) -> None:

@@ -19,6 +19,8 @@ from harness.progress import Progress
 from tests.commands import Terminal, harness
 from tests.workers import PATIENCE
 
+pytestmark = pytest.mark.process
+
 
 def processes_in(folder: Path) -> dict[int, str]:
     """Return the processes that have the folder in their environment, with their command lines."""

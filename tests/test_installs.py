@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 JOBS = """
 from harness import IterationJob, times
 
+pytestmark = pytest.mark.process
+
 
 class Count(IterationJob):
     def build_enumerator(self, number, *, cursor):
@@ -114,7 +116,15 @@ def _pip(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("extras", ["", "[cli]", "[test]", "[cli,test,prometheus,opentelemetry]"])
+@pytest.mark.parametrize(
+    "extras",
+    [
+        "",
+        pytest.param("[cli]", marks=pytest.mark.full),
+        pytest.param("[test]", marks=pytest.mark.full),
+        "[cli,test,prometheus,opentelemetry]",
+    ],
+)
 def test_an_installed_wheel_works_outside_the_clone(install: object, extras: str) -> None:
     """Outside the clone each command works or names the extra that it needs, and pytest runs as without us."""
     assert callable(install)

@@ -15,6 +15,8 @@ from harness import render
 from tests.browser import Browser
 from tests.comparisons import showpiece
 
+pytestmark = pytest.mark.process
+
 MEASURE = r"""(() => {
   document.querySelectorAll("details").forEach(each => each.open = true);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];

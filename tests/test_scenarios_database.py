@@ -125,7 +125,7 @@ def test_unknown_size_is_refused_with_those_that_exist() -> None:
 
 
 def test_quick_data_has_the_promised_size(session: Session) -> None:
-    """QUICK is 61 pending orders among others, 50 customers to report on with about 200, and 500 mails."""
+    """QUICK is 61 pending orders among others, 50 customers to report on with about 200, and 250 mails."""
     seed(session, QUICK)
     counts = Counter(session.scalars(select(Order.status)))
     assert counts[OrderStatus.PENDING] == 61
@@ -133,7 +133,7 @@ def test_quick_data_has_the_promised_size(session: Session) -> None:
     assert set(counts) == set(OrderStatus)
     assert len(session.scalars(Customer.with_completed_orders()).all()) == 50
     assert len(session.scalars(select(Customer)).all()) > 50
-    assert len(session.scalars(EmailDelivery.pending(CAMPAIGN)).all()) == 500
+    assert len(session.scalars(EmailDelivery.pending(CAMPAIGN)).all()) == 250
 
 
 def test_pending_orders_lie_among_others(session: Session) -> None:
