@@ -626,7 +626,9 @@ def play_on(scene: Scene, run: InlineRun) -> None:
         try:
             ended = scene.run(run, plan, at)
         except HarnessError:
-            go_back(scene, run, *before)
+            assert run.progress is not None, scene.report("the progress is gone")
+            if not insist(scene, run):
+                go_back(scene, run, before)
             break
         if ended == "completed":
             break
@@ -639,13 +641,26 @@ def play_on(scene: Scene, run: InlineRun) -> None:
     scene.judge()
 
 
-def go_back(scene: Scene, run: InlineRun, world: World, marked: set[int]) -> None:
-    """Put back the data and the code that the execution before found, and run the job to its end."""
-    progress = run.progress
-    assert progress is not None, scene.report("the progress is gone")
-    scene.world, scene.marked, scene.put_back = world, marked, True
+def insist(scene: Scene, run: InlineRun) -> bool:
+    """Run a job that refused to go on again, with nothing put back; return whether it now runs to its end.
+
+    Queues retry: a refusal that holds only once is none.
+    """
+    scene.tell("once more")
     try:
-        ended = next((each for _ in range(MOST_EXECUTIONS) if (each := scene.run(run)) == "completed"), None)
-    except HarnessError as error:
-        raise AssertionError(scene.report("cannot go on with the data and the code put back")) from error
-    assert ended == "completed", scene.report("does not end with the data and the code put back")
+        return any(scene.run(run) == "completed" for _ in range(MOST_EXECUTIONS))
+    except HarnessError:
+        return False
+
+
+def go_back(scene: Scene, run: InlineRun, *before: tuple[World, set[int]]) -> None:
+    """Put back the data and the code that an execution before found, and run the job to its end.
+
+    :param before: what may be put back, each with the rows that were marked; one of them must do.
+    """
+    for world, marked in before:
+        scene.world, scene.marked, scene.put_back = world, marked, True
+        scene.tell("put back")
+        if insist(scene, run):
+            return
+    raise AssertionError(scene.report("cannot go on with the data and the code put back"))

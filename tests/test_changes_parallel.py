@@ -22,6 +22,7 @@ from tests.changes import (
     columns_of,
     go_back,
     inline,
+    insist,
     place,
     stories,
 )
@@ -84,8 +85,10 @@ def play_parallel(story: Story, place: Place, turns: list[int]) -> None:
             if scene.run(run.instances[number], plan, at) == "completed":
                 ended.add(number)
         except HarnessError:
+            insist(scene, run.instances[number])
             for each in waiting:
-                go_back(scene, run.instances[each], *before.get(each, first))
+                # What the slices are cut from belongs to the run: it may be what was there when that began.
+                go_back(scene, run.instances[each], before.get(each, first), first)
             break
         before[number] = scene.world, set(scene.marked)
         change(scene, run, changes)
