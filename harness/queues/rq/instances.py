@@ -13,6 +13,7 @@ from harness.errors import UsageError
 from harness.execution import Family
 from harness.job import find
 from harness.parallel import Division, check_instances
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.requests import PERFORM
 from harness.stores.rq_meta import RQMetaStore
 
@@ -34,6 +35,7 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
     :param job_id: of the job that was enqueued.
     :raises UsageError: if it is no parallel run.
     """
+    check_connection(connection)
     check_instances(instances)
     model = _fetch(connection, job_id) or _fetch(connection, f"{job_id}-0")
     if model is None:

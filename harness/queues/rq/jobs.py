@@ -23,6 +23,7 @@ from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.execution import Execution, Portion
 from harness.job import Job, find
 from harness.queues.rq import leases
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import family_of
 from harness.queues.rq.recovery import LOCK, forget, queue_of
@@ -96,6 +97,7 @@ def enqueue(
     :raises UsageError: if the queue does not use RQ's JSON serializer, or the job cannot take this.
     :raises CursorError: if an argument would not come back equal.
     """
+    check_connection(queue.connection)
     if queue.serializer is not JSONSerializer:
         raise UsageError(
             f"queue {queue.name!r} uses {queue.serializer!r}, allowed is RQ's JSON serializer; "

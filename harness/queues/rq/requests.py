@@ -9,6 +9,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 from rq.worker import BaseWorker
 
+from harness.queues.rq.connections import check_connection
 from harness.stops import CANCEL, PAUSE, Control, Flag
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _STOP, _CONTROL = "harness:stop:{}", "harness:control:{}"
 
 def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
     """Ask a job, wherever it runs, to stop at its next checkpoint once; it goes on when its turn comes again."""
+    check_connection(connection)
     connection.set(_STOP.format(job_id), reason, ex=REQUEST_TTL)
 
 
@@ -42,6 +44,7 @@ def pause(connection: Redis, job_id: str) -> None:
 
     It then waits in RQ's scheduled registry, under a date that is never reached.
     """
+    check_connection(connection)
     connection.set(_CONTROL.format(job_id), PAUSE)
 
 
@@ -51,6 +54,7 @@ def resume(queue: Queue, job_id: str) -> bool:
     Of a parallel run, these are all its instances that have paused. If the process dies in between, jobs still wait,
     and resuming again does the rest.
     """
+    check_connection(queue.connection)
     queue.connection.delete(_CONTROL.format(job_id))
     waiting = [job for each in queue.scheduled_job_registry.get_job_ids() if (job := queue.fetch_job(each))]
     ours = [job for job in waiting if job.id == job_id or _family(job) == job_id]
@@ -71,6 +75,7 @@ def cancel(connection: Redis, job_id: str) -> None:
 
     Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
     """
+    check_connection(connection)
     connection.set(_CONTROL.format(job_id), CANCEL, ex=REQUEST_TTL)
 
 
@@ -82,6 +87,7 @@ class Requests:
     """
 
     def __init__(self, connection: Redis, worker_name: str | None = None) -> None:
+        check_connection(connection)
         self._connection = connection
         self._worker_key = BaseWorker.redis_worker_namespace_prefix + (worker_name or "")
 

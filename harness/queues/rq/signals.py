@@ -37,6 +37,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
+from harness.queues.rq.connections import check_server
 from harness.queues.rq.recovery import is_ours, put_back, queue_of
 from harness.queues.rq.requests import shutdown
 from harness.queues.rq.timeouts import Timeout
@@ -116,6 +117,7 @@ class Signals(BaseWorker):
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work, and put the signal handlers back that were there before."""
+        check_server(self.connection)
         before = _handlers()
         shutdown.clear()
         _given_to_children.update(before)
