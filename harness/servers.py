@@ -115,11 +115,12 @@ def find_postgresql() -> Path | None:
 
 
 @contextmanager
-def redis_server(*, appendonly: bool = False) -> Iterator[Server]:
+def redis_server(*, appendonly: bool = False, more: Sequence[str] = ()) -> Iterator[Server]:
     """Run a Redis, and end it with the block.
 
     :param appendonly: write what it holds to a file, and read it again after :meth:`Server.restart`; without it a
         restarted Redis is empty.
+    :param more: arguments of ``redis-server``.
     :raises UsageError: if none is installed.
     """
     program = find_redis()
@@ -133,7 +134,11 @@ def redis_server(*, appendonly: bool = False) -> Iterator[Server]:
         "port": "0", "unixsocket": socket, "unixsocketperm": "600", "dir": folder, "save": "",
         "appendonly": "yes" if appendonly else "no", "daemonize": "no", "logfile": "",
     }  # fmt: skip
-    command = [str(program), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
+    command = [
+        str(program),
+        *more,
+        *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
+    ]
     server = Server(
         f"unix://{socket}",
         folder,

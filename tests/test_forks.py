@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -80,22 +79,19 @@ def worked(queue: Queue, workers: Workers, job_class: type[Job], worker: str = P
     return job
 
 
-@pytest.mark.parametrize(
-    ("driver", "pre_ping"), [("psycopg", True), ("psycopg2", False), ("pg8000", False)], ids=DRIVERS
-)
-def test_a_kill_at_any_point_of_an_item_loses_and_doubles_nothing(  # noqa: PLR0917 - fixtures
-    broker: Redis,
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_kill_at_any_point_of_an_item_loses_and_doubles_nothing(
     jobs_queue: Queue,
     rq_workers: Workers,
     database: sa.Engine,
     monkeypatch: pytest.MonkeyPatch,
     driver: str,
-    pre_ping: bool,  # a ping is a statement too, and comes before any event of the checkout
 ) -> None:
     """Though the engine was used before the fork: a dead horse's transaction ends with the horse."""
     use_driver(monkeypatch, database, driver)
-    if pre_ping:
+    if driver == "psycopg":  # a ping is a statement too, and comes before any event of the checkout
         monkeypatch.setenv("HARNESS_FORKS_PRE_PING", "1")
+    broker = jobs_queue.connection
     job = enqueue(jobs_queue, Charge)
     broker.rpush(f"kill:{job.id}", *KILLS)
     rq_workers.finish(PRELOADED)

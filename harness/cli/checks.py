@@ -19,6 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.cli.settings import DATABASE, engine_of, first_line
 from harness.errors import UsageError
+from harness.queues.rq.connections import OLDEST as OLDEST_REDIS
+from harness.queues.rq.connections import check_server
 from harness.servers import find_postgresql, find_redis
 from harness.stores.sql import TABLES
 from harness.urls import reason, shown
@@ -150,6 +152,11 @@ def _redis(url: str, named: bool) -> Check:
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=SECONDS) as connection:
             info = connection.info()
+            check_server(connection)
+    except UsageError as old:
+        return Check(
+            "Redis", "bad", f"{shown(url)}: {old}", f"install Redis {OLDEST_REDIS} or newer, or Valkey"
+        )
     except (redis.RedisError, ValueError) as error:
         if named:
             mend = "start it, or correct HARNESS_REDIS_URL"

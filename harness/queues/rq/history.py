@@ -28,6 +28,7 @@ from redis.exceptions import RedisError
 from rq.utils import as_text
 
 from harness import overrides
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.leases import Beat
 from harness.texts import bounded, told
 
@@ -254,6 +255,7 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]]) -> list[Entry]:
 
 def history(connection: Redis, job_id: str) -> tuple[list[Entry], Pulse | None]:
     """Return what is remembered of a job, the oldest first, and where it is if it is at work."""
+    check_connection(connection)
     with connection.pipeline(transaction=False) as pipeline:
         ask_history(pipeline, job_id)
         entries, pulse = pipeline.execute()

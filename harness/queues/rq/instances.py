@@ -14,6 +14,7 @@ from harness.execution import Family
 from harness.job import find
 from harness.parallel import Division, check_instances
 from harness.queues.rq import strays
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.places import PERFORM, fetch
 from harness.queues.rq.strays import OVER
 from harness.stores.rq_meta import RQMetaStore
@@ -51,6 +52,7 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
     :param job_id: of the job that was enqueued.
     :raises UsageError: if it is no parallel run.
     """
+    check_connection(connection)
     check_instances(instances)
     model = fetch(connection, job_id) or fetch(connection, f"{job_id}-0")
     if model is None:

@@ -20,6 +20,7 @@ from rq.worker_registration import REDIS_WORKER_KEYS
 
 from harness.errors import HarnessError
 from harness.progress import Progress
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.history import Entry, Pulse, ask_history, read_history
 from harness.stores.redis import PREFIX
 from harness.stores.rq_meta import FIELD, text_in_meta
@@ -119,6 +120,7 @@ class Watcher:
     """
 
     def __init__(self, connection: Redis, queues: Iterable[str] = (), jobs: Iterable[str] = ()) -> None:
+        check_connection(connection)
         self._connection = connection
         self._asked, self._wanted = tuple(queues), tuple(jobs)
         self._queues: list[str] = list(self._asked)

@@ -40,6 +40,7 @@ from rq.utils import as_text, parse_composite_key
 
 from harness.job import Job
 from harness.queues.rq import strays
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.leases import (
     DEAD_STARTS,
@@ -50,7 +51,7 @@ from harness.queues.rq.leases import (
     registered,
     while_owned,
 )
-from harness.queues.rq.places import DEQUEUED, TAKEN_OVER, fetch, is_ours, places_of
+from harness.queues.rq.places import DEQUEUED, PERFORM, TAKEN_OVER, fetch, places_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -163,17 +164,6 @@ def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | Non
     pipeline.zrem(LEASES, entry)
 
 
-def _ours_or_gone(connection: Redis, job_id: str) -> bool:
-    try:
-        job = fetch(connection, job_id)
-    except RedisError:
-        raise
-    except Exception:
-        log.exception("job %s cannot be read, it was left as it is", job_id)
-        return False
-    return job is None or is_ours(job)
-
-
 _TOO_OFTEN = {
     DEAD_STARTS: "CrashLimit: the worker of job {} died {} times before it reached the job's code",
     TAKEN_OVER: "Superseded: job {} was taken over {} times in a row by executions that its queue knows nothing of",
@@ -223,7 +213,9 @@ class Sweeper:
     """
 
     def __init__(self, connection: Redis, *, clock: Clock = time.monotonic) -> None:
+        check_connection(connection)
         self._connection, self._clock = connection, clock
+        self._unreadable: set[str] = set()
         self.interval = recover_seconds() / 6
         self._first_lease = lease_seconds() - self.interval  # began at most one sweep ago
         self._turned, self._skips = clock(), 0
@@ -297,7 +289,10 @@ class Sweeper:
 
     def _recover(self, entry: str, queue: Queue, running: dict[str, list[str]]) -> str | None:
         job_id, execution_id = parse_composite_key(entry)
-        if not _ours_or_gone(self._connection, job_id):
+        ours = self._ours_or_gone(job_id)
+        if ours is None:
+            return None  # nothing is noted of it: a worker of another release may be able to read it
+        if not ours:
             self._connection.zadd(LEASES, {entry: math.inf}, xx=True)  # not to be looked at again
             return None
         if execution_id == DEQUEUED:
@@ -308,6 +303,20 @@ class Sweeper:
             return None
         log.warning("job %s: its worker died, it is back in queue %s", job_id, queue.name)
         return job_id
+
+    def _ours_or_gone(self, job_id: str) -> bool | None:
+        """Return whether the job may be put back or forgotten; None if it cannot be read."""
+        try:
+            job = fetch(self._connection, job_id)
+            ours = job is None or job.func_name == PERFORM
+        except RedisError:
+            raise
+        except Exception:
+            if job_id not in self._unreadable:
+                self._unreadable.add(job_id)
+                log.exception("job %s cannot be read, it was left as it is", job_id)
+            return None
+        return ours
 
     def _tidy(self, seen: _Seen) -> None:
         """Give a lease to those who have none, and remove those of executions that have ended."""

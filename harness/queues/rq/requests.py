@@ -10,6 +10,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 from rq.worker import BaseWorker
 
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import enqueue_scheduled
 from harness.queues.rq.places import PERFORM, fetch, is_ours
 from harness.stops import CANCEL, PAUSE, Control, Flag
@@ -37,6 +38,7 @@ _STOP, _CONTROL = "harness:stop:{}", "harness:control:{}"
 
 def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
     """Ask a job, wherever it runs, to stop at its next checkpoint once; it goes on when its turn comes again."""
+    check_connection(connection)
     connection.set(_STOP.format(job_id), reason, ex=REQUEST_TTL)
 
 
@@ -45,6 +47,7 @@ def pause(connection: Redis, job_id: str) -> None:
 
     It then waits in RQ's scheduled registry, under a date that is never reached.
     """
+    check_connection(connection)
     connection.set(_CONTROL.format(job_id), PAUSE)
 
 
@@ -54,6 +57,7 @@ def resume(queue: Queue, job_id: str) -> bool:
     Of a parallel run, these are all its instances that have paused. If the process dies in between, jobs still wait,
     and resuming again does the rest.
     """
+    check_connection(queue.connection)
     queue.connection.delete(_CONTROL.format(job_id))
     back = [each for each in _waiting(queue, job_id) if enqueue_scheduled(queue, each)]
     return bool(back)
@@ -81,6 +85,7 @@ def cancel(connection: Redis, job_id: str) -> None:
 
     Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
     """
+    check_connection(connection)
     connection.set(_CONTROL.format(job_id), CANCEL, ex=REQUEST_TTL)
 
 
@@ -97,6 +102,7 @@ class Requests:
     """
 
     def __init__(self, connection: Redis, worker_name: str | None = None) -> None:
+        check_connection(connection)
         self._connection = connection
         self._worker_key = BaseWorker.redis_worker_namespace_prefix + (worker_name or "")
 

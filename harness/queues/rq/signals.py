@@ -37,6 +37,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
+from harness.queues.rq.connections import check_server
 from harness.queues.rq.places import is_ours, queue_of
 from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
@@ -117,6 +118,7 @@ class Signals(BaseWorker):
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work, and put the signal handlers back that were there before."""
+        check_server(self.connection)
         before = _handlers()
         shutdown.clear()
         _given_to_children.update(before)

@@ -24,6 +24,7 @@ from harness.errors import HarnessError, UnsupportedProgress, UsageError
 from harness.execution import Portion
 from harness.job import Job
 from harness.queues.rq import requests, strays
+from harness.queues.rq.connections import check_connection
 from harness.queues.rq.leases import DEAD_STARTS
 from harness.queues.rq.places import OPEN, PERFORM, UNKNOWN, fetch, is_ours, places_of
 
@@ -70,6 +71,7 @@ def enqueue(
         take this, or the id belongs to another job that is not over.
     :raises CursorError: if an argument would not come back equal.
     """
+    check_connection(queue.connection)
     if queue.serializer is not JSONSerializer:
         raise UsageError(
             f"queue {queue.name!r} uses {queue.serializer!r}, allowed is RQ's JSON serializer; "

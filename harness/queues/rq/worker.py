@@ -9,7 +9,7 @@ They differ from RQ's in these methods of ``rq.worker.BaseWorker`` and its heirs
 unless said otherwise:
 
 * ``__init__``: JSON in place of pickle, for all jobs.
-* ``work``: puts the signal handlers back, and sweeps for the dead meanwhile.
+* ``work``: refuses a Redis that is too old, puts the signal handlers back, and sweeps for the dead meanwhile.
 * ``dequeue_job_and_maintain_ttl``, ``_shutdown``: a signal between two jobs loses none, for all jobs.
 * ``execute_job``: a job that was taken out of the queue just then goes back to its front, for all jobs.
 * ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``: the job
@@ -32,6 +32,7 @@ import rq
 from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.worker import BaseWorker
 
+from harness.queues.rq.connections import check_worker_connection
 from harness.queues.rq.endings import Endings
 from harness.queues.rq.horses import Horses
 from harness.queues.rq.passwords import hidden_passwords
@@ -49,6 +50,7 @@ class _JSON(BaseWorker):
         self, queues: Any, name: str | None = None, *, serializer: Any = None, **kwargs: Any
     ) -> None:
         super().__init__(queues, name, serializer=_no_pickle(serializer), **kwargs)
+        check_worker_connection(self.connection)
         for queue in self.queues:  # rq's commands make them with the default, pickle, before they ask
             queue.serializer = _no_pickle(queue.serializer)
 
