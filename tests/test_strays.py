@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from rq import Queue
+from rq import Callback, Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness import Superseded, every
-from harness.queues.rq import SimpleWorker, enqueue, recover
+from harness.queues.rq import SimpleWorker, enqueue, leases, recover
 from harness.queues.rq import strays as module
-from harness.queues.rq.places import ENDED, OPEN, places_of
+from harness.queues.rq.places import ENDED, OPEN, PERFORM, places_of, queue_of
+from harness.queues.rq.recovery import put_back
 from harness.queues.rq.strays import STRAYS
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import FIELD, RQMetaStore
@@ -319,3 +320,34 @@ def test_progress_without_a_queue_is_not_stored_again(redis: Redis, kept_in: Any
     with pytest.raises(Superseded):
         store.save(progress)
     assert not redis.hexists("rq:job:7", FIELD)
+
+
+def take_over(job: RQJob, connection: Redis, *_: object) -> None:
+    """Put the job back, as a sweep does that takes its worker for dead: RQ's callback, called before the report."""
+    lease = leases.current
+    if lease is not None and connection.incr("called") == 1:
+        put_back(connection, queue_of(job), lease.entry, died=True)
+
+
+def replace(job: RQJob, connection: Redis, *_: object) -> None:
+    """Have another job under the id, past this package."""
+    if connection.incr("called") == 1:
+        call: tuple[Any, ...] = ("tests.jobs:CountByIteration", [4], {})
+        Queue("test", connection=connection, serializer="json").enqueue_call(
+            PERFORM, args=call, job_id=job.id
+        )
+
+
+@pytest.mark.parametrize("meddle", [take_over, replace])
+def test_a_success_is_reported_once(
+    queue: Queue, redis: Redis, done: list[Any], meddle: Callable[..., None]
+) -> None:
+    """A job that is taken away between its end and the report is its successor's to report."""
+    callback = Callback(f"tests.test_strays.{meddle.__name__}")
+    job = enqueue(queue, CountByIteration, 3, options={"on_success": callback})
+    worker = work(queue)
+    worker.refresh()
+    assert job.get_status() == JobStatus.FINISHED
+    assert done == [0, 1, 2] if meddle is take_over else [0, 1, 2, 0, 1, 2, 3]
+    assert worker.successful_job_count == 1
+    assert [result.type.name for result in job.results()] == ["SUCCESSFUL"]

@@ -13,6 +13,7 @@ the application has saved, and only if no queue, registry or other execution has
 
 from __future__ import annotations
 
+import copy
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rq import Queue
 from rq.job import JobStatus
 from rq.rate_limit import release_slot
-from rq.utils import now
+from rq.utils import as_text, now, utcformat
 from rq.worker import BaseWorker
 
 from harness.errors import Superseded
@@ -104,6 +105,23 @@ class Endings(BaseWorker):
             strays.remove(pipeline, job.id, now=time.time())
         elif status == JobStatus.SCHEDULED and is_ours(job):  # by RQ's Repeat
             delayed.note(pipeline, job.id)
+
+    # Completed.
+
+    def handle_job_success(
+        self,
+        job: RQJob,
+        queue: Queue,
+        started_job_registry: StartedJobRegistry,
+        execution: RQExecution,
+    ) -> None:
+        """Report the success of a job, if it is still this execution's when that is committed.
+
+        :raises Superseded: if another execution has the job by then, or another job its id.
+        """
+        if is_ours(job):
+            queue = _watched(queue, job, execution)
+        super().handle_job_success(job, queue, started_job_registry, execution)
 
     # Interrupted.
 
@@ -204,6 +222,25 @@ class Endings(BaseWorker):
             super().handle_job_failure(job, queue, started_job_registry, storable(exc_string), execution)
             if job.get_status(refresh=False) == JobStatus.SCHEDULED and is_ours(job):  # by RQ's Retry
                 delayed.note(self.connection, job.id)
+
+
+def _watched(queue: Queue, job: RQJob, execution: RQExecution) -> Queue:
+    """Return a queue with which RQ's transaction for a success is made only if the job is still the execution's.
+
+    RQ asks it for the job's dependents when it has begun to watch them, and again if the transaction is refused.
+    """
+
+    def move_dependents_to_ready(parent: RQJob, pipeline: Pipeline, **more: Any) -> dict[str, list[str]]:
+        pipeline.watch(job.key)  # whoever takes the job away changes its hash
+        created_at: Any = pipeline.hget(job.key, "created_at")
+        registered_now = pipeline.zscore(queue.started_job_registry.key, execution.composite_key) is not None
+        if not registered_now or (created_at and as_text(created_at) != utcformat(job.created_at)):
+            raise Superseded(f"job {job.id} was taken over while its success was reported; it was left alone")
+        return queue.move_dependents_to_ready(parent, pipeline=pipeline, **more)
+
+    watched = copy.copy(queue)
+    watched.move_dependents_to_ready = move_dependents_to_ready  # type: ignore[method-assign, assignment]
+    return watched
 
 
 def _put(job: RQJob, queue: Queue, interruption: Interruption, pipeline: Pipeline) -> str:
