@@ -106,6 +106,7 @@ class HoldsTheLock(Numbers):
 class Swallows(Numbers):
     """Takes each error of an item for one of the item's, as people write it."""
 
+    error_delay = 0
     swallowed: type[BaseException] = Exception
 
     def each_iteration(self, item: int, numbers: int = 0) -> None:

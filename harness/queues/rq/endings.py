@@ -14,6 +14,8 @@ the application has saved, and only if no queue, registry or other execution has
 from __future__ import annotations
 
 import copy
+import signal
+import threading
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.rate_limit import release_slot
 from rq.utils import as_text, now, utcformat
-from rq.worker import BaseWorker
+from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
 
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
@@ -49,6 +51,9 @@ class Endings(BaseWorker):
 
     _cold = False
     _due: delayed.DueLooks | None = None
+    _killed = False
+    """Whether the horse was killed on RQ's command; its job fails then, as under RQ's worker."""
+
     _died: str | None = None
     """The id of the job whose horse was found dead."""
 
@@ -70,7 +75,7 @@ class Endings(BaseWorker):
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Execute the job."""
-        self._died = None
+        self._killed, self._died = False, None
         super().execute_job(job, queue)
         if self._due is not None and is_ours(job):
             self._due.soon()  # the job may have been delayed, in another process
@@ -191,14 +196,18 @@ class Endings(BaseWorker):
 
     # Dead.
 
+    def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
+        """Kill the horse. Commands come in a thread of RQ's; this process kills it in the main thread, by itself."""
+        self._killed = threading.current_thread() is not threading.main_thread()
+        super().kill_horse(sig)
+
     def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
         """Note that the horse died; RQ is about to fail its job.
 
-        Also when this worker killed it, a minute after a timeout that the job did not notice. A job that is stopped on
-        command does not come here.
+        Also when this worker killed it, a minute after a timeout that the job did not notice; but not on command.
         """
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        if is_ours(job):
+        if is_ours(job) and not self._killed:
             self._died = job.id
 
     def handle_job_failure(
