@@ -89,6 +89,8 @@ class Checkpoints:
         """Whether a transaction of the job's is open on purpose, so that no checkpoint counts before its end."""
         self.commits = False
         """Whether a commit of this execution will follow, so that the job leaves its work uncommitted."""
+        self._proven: Any = None
+        """The cursor that the proof in the progress belongs to."""
         self._saved_at = math.nan
         self._committed: tuple[int, Any] = (0, None)
         self._reason: str | None = None
@@ -285,10 +287,12 @@ class Checkpoints:
     def _current_progress(self) -> Progress:
         progress = self.progress
         progress.completed, progress.step, progress.cursor = self.completed, self.step, self.cursor
-        if self.witness is not None:
-            progress.proof = self.witness.proof(self.cursor)
-        elif self.step is None:
+        if self.step is None:
             progress.proof = None
+        elif self.cursor != self._proven:
+            # Else the stored proof stays: one made now would say that what has changed was so when the work was done.
+            progress.proof = self.witness.proof(self.cursor) if self.witness is not None else None
+            self._proven = self.cursor
         progress.done, progress.total = self.done, self.total
         progress.attributes = self.job.__dict__["_attributes"]
         progress.runtime_s = self._runtime_before + self._duration

@@ -46,6 +46,9 @@ from harness.errors import CollectionChanged, CursorError
 if TYPE_CHECKING:
     pass
 
+ORIGIN = "a CSV file"
+"""What its cursors belong to."""
+
 Header: TypeAlias = bool | Sequence[str]
 
 
@@ -81,8 +84,9 @@ def csv_rows(
     )  # fmt: skip
     table.rows(cursor)  # refuses a wrong cursor at once
     return Enumerator(
-        lambda: _noted(table, table.rows(cursor)), size=table.count, witness=table.seen, positional=True
-    )
+        lambda: _noted(table, table.rows(cursor)), size=table.count, witness=table.seen, positional=True,
+        origin=ORIGIN,
+    )  # fmt: skip
 
 
 def csv_batches(
@@ -111,7 +115,7 @@ def csv_batches(
     table.rows(cursor)  # refuses a wrong cursor at once
     return Enumerator(
         lambda: _noted(table, _batches(table.rows(cursor), batch_size)),
-        size=table.count, batched=True, witness=table.seen, positional=True,
+        size=table.count, batched=True, witness=table.seen, positional=True, origin=ORIGIN,
     )  # fmt: skip
 
 

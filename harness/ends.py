@@ -240,7 +240,7 @@ class Ends(Checkpoints):
         self.completed, self.step, self.cursor = list(progress.completed), progress.step, progress.cursor
         self.items = progress.done - self._done_before
         # The enumerator has read beyond that position; what proves it is the stored proof.
-        self.witness, self.progress.proof = None, progress.proof
+        self.progress.proof, self._proven = progress.proof, progress.cursor
         defaults = {name: freeze(value) for name, value in self._defaults.items()}
         self.job.__dict__["_attributes"] = defaults | progress.attributes
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from harness import guards
 from harness.cursor import IMMUTABLE
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError, RetryLater, UsageError
+from harness.guards import Origin
 
 if TYPE_CHECKING:
     from harness.execution import Execution
@@ -34,6 +35,9 @@ class Enumerator(Generic[T]):
         once, when the number is first needed; ``None`` if that would not be cheap.
     :param batched: True if every item is a sized batch of items.
     :param witness: proof that a stored cursor still means the same.
+    :param origin: what the cursors belong to, in words; see :class:`~harness.guards.Origin`.
+    :param until: for batches, whose borders depend on their size: returns the same enumerator with a first batch that
+        ends at a cursor, if there is anything up to it.
     :param positional: True if a cursor is a place, where another item may be the next time, and no key.
     """
 
@@ -45,13 +49,16 @@ class Enumerator(Generic[T]):
         batched: bool = False,
         witness: Witness | None = None,
         positional: bool = False,
+        origin: str | None = None,
+        until: Callable[[Any], Enumerator[T]] | None = None,
     ) -> None:
         self._pairs = pairs
         self._size = size
         self._read = False
         self.batched = batched
-        self.witness = witness
+        self.witness = witness if origin is None else Origin(origin, witness)
         self.positional = positional
+        self.until = until
 
     def __iter__(self) -> Iterator[tuple[T, Any]]:
         if callable(self._pairs):
@@ -139,12 +146,15 @@ def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumera
     position, proof = guards.split("items()", cursor, guard=guard)
     start = _after(position, "items()")
     if guard:
-        return Enumerator(lambda: _guarded(sequence, start, proof), size=len(sequence), positional=True)
+        return Enumerator(
+            lambda: _guarded(sequence, start, proof), size=len(sequence), positional=True, origin="items()"
+        )
     return Enumerator(
         lambda: ((sequence[index], index) for index in range(start, len(sequence))),
         size=len(sequence),
         witness=_Passed(sequence),
         positional=True,
+        origin="items()",
     )
 
 
@@ -159,8 +169,10 @@ class _Passed:
         self._state, self._index, self._provable = guards.hasher(), 0, True
 
     def proof(self, cursor: Any) -> str | None:
-        if type(cursor) is not int or cursor < self._index - 1:
+        if type(cursor) is not int:
             return None
+        if cursor < self._index - 1:  # a position before, as after a rollback
+            return _Passed(self._sequence).proof(cursor)
         for index in range(self._index, min(cursor + 1, len(self._sequence))):
             item = self._sequence[index]
             if not self._provable or not (
@@ -202,7 +214,9 @@ def times(number: int, *, cursor: int | None) -> Enumerator[int]:
     if type(number) is not int or number < 0:
         raise TypeError(f"times() takes an int of 0 or more, found {number!r}")
     start = _after(cursor, "times()")
-    return Enumerator(lambda: ((index, index) for index in range(start, number)), size=number)
+    return Enumerator(
+        lambda: ((index, index) for index in range(start, number)), size=number, origin="times()"
+    )
 
 
 def once(*, cursor: bool | None) -> Enumerator[None]:
@@ -240,13 +254,14 @@ def throttle(
     if not callable(backoff):
         RetryLater(backoff)  # refuses what is no number of seconds
     known = pairs if isinstance(pairs, Enumerator) else Enumerator(pairs)
-    size = known.free_size
+    size, until = known.free_size, known.until
     return Enumerator(
         lambda: _throttled(known, asked, backoff),
         size=(lambda: known.size) if size is None else size,
         batched=known.batched,
         witness=known.witness,
         positional=known.positional,
+        until=None if until is None else lambda cursor: throttle(until(cursor), on=asked, backoff=backoff),
     )
 
 

@@ -95,6 +95,38 @@ class Witness(Protocol):
         ...
 
 
+class Origin:
+    """The witness of what a cursor belongs to, and of where it stands there.
+
+    An index says nothing to a select, and a key of one order nothing to another, though all of them may be ints.
+
+    :param what: the enumerator and its order, in words; the same in every version of the code that goes on with its
+        cursors.
+    :param place: the witness of the position; None if the position itself says which item it is.
+    """
+
+    def __init__(self, what: str, place: Witness | None = None) -> None:
+        self._what, self._place = what, place
+
+    def proof(self, cursor: Any) -> tuple[str, Any]:
+        """Return the origin, and the proof of the position."""
+        return self._what, None if self._place is None else self._place.proof(cursor)
+
+    def check(self, cursor: Any, proof: Any) -> None:
+        """Compare both with a stored proof; there is none of a position that a job was started at by hand.
+
+        :raises CollectionChanged: if the cursor belongs elsewhere, or means another item.
+        """
+        what, place = (None, None) if proof is None else proof
+        if what not in {None, self._what}:
+            raise CollectionChanged(
+                f"the job stopped at a position in {what}, and resumes with {self._what}: the position says nothing "
+                "there; deploy the code that it began with, or start the job anew"
+            )
+        if self._place is not None:
+            self._place.check(cursor, place)
+
+
 class Tally:
     """Guards what has an order and can be counted: how many there were, how many were passed, which was the last.
 

@@ -25,6 +25,7 @@ from harness.errors import (
     CompleteEarly,
     HarnessError,
     Interrupt,
+    InvalidStep,
     JobDefinitionError,
     Propagated,
     QuarantineFull,
@@ -153,6 +154,7 @@ class IterationJob(Job, abstract=True):
 
     def _run_within(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         execution = self.execution
+        self._refuse_steps()
         start = execution.portion.after if execution.step is None else execution.cursor
         found: Any = None
         try:
@@ -166,8 +168,6 @@ class IterationJob(Job, abstract=True):
             elif enumerator.witness is not None:
                 enumerator.witness.check(start, execution.progress.proof)
             execution.witness = enumerator.witness
-            if enumerator.witness is None:
-                execution.progress.proof = None  # of another enumerator, in the code before this
             self._note_drift(enumerator)
             self._run_enumerator(enumerator, args, kwargs)
         except Interrupt as control:
@@ -177,6 +177,18 @@ class IterationJob(Job, abstract=True):
             raise
         if execution.transactional:
             execution.commit()
+
+    def _refuse_steps(self) -> None:
+        """Refuse the progress of a job of steps, as this class was before: its cursors are none of an enumerator.
+
+        :raises InvalidStep: naming the step.
+        """
+        for step in (*self.execution.completed, self.execution.step):
+            if step not in {None, STEP}:
+                raise InvalidStep(
+                    f"Step {step!r} found in the progress, but {type(self).__name__} is now a job of items, which has "
+                    "none; deploy the code that the job began with, or start it anew"
+                )
 
     def _keep_what_is_done(self, control: Interrupt) -> None:
         """Commit the items that are done, where leaving ``around_iterate`` would roll them back.

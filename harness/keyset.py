@@ -45,12 +45,14 @@ up for one another before the last row: one row goes from there, another comes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, starmap
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session
 
+from harness import guards
 from harness.enumerators import Enumerator
 from harness.pages import Keyset
 
@@ -89,7 +91,7 @@ def records(
         found = chain.from_iterable(starmap(zip, keyset.pages(tally.position)))
         return tally.over((item, cursor, 1) for item, cursor in found) if guard else found
 
-    return Enumerator(pairs, size=tally.size)
+    return Enumerator(pairs, size=tally.size, origin=keyset.origin)
 
 
 def batches(
@@ -109,11 +111,21 @@ def batches(
     keyset = Keyset("batches()", session, select, columns, batch_size, unique=unique)
     tally = keyset.tally(cursor, guard=guard)
 
-    def pairs() -> Iterator[tuple[list[Any], Any]]:
-        pages = keyset.pages(tally.position)
-        return tally.over((items, cursors[-1], len(items)) for items, cursors in pages)
+    def pages(after: Any) -> Iterator[tuple[list[Any], Any, int]]:
+        return ((items, cursors[-1], len(items)) for items, cursors in keyset.pages(after))
 
-    return Enumerator(pairs, size=tally.size, batched=True)
+    def until(cursor: Any) -> Enumerator[list[Any]]:
+        end, _ = guards.split("batches()", cursor, guard=guard)
+
+        def found() -> Iterator[tuple[list[Any], Any, int]]:
+            items = keyset.part(tally.position, end)
+            yield from [(items, end, len(items))] if items else []
+            yield from pages(end)
+
+        return batched(lambda: tally.over(found()))
+
+    batched = partial(Enumerator, size=tally.size, batched=True, origin=keyset.origin, until=until)
+    return batched(lambda: tally.over(pages(tally.position)))
 
 
 def ranges(
@@ -138,9 +150,23 @@ def ranges(
     """
     keyset = Keyset("ranges()", session, select, columns, batch_size, unique=unique)
     tally = keyset.tally(cursor, guard=guard)
-    return Enumerator(
-        lambda: tally.over(keyset.ranges(tally.position)), size=lambda: -(-tally.size() // batch_size)
+
+    def until(cursor: Any) -> Enumerator[sa.Select[Any]]:
+        end, _ = guards.split("ranges()", cursor, guard=guard)
+
+        def found() -> Iterator[tuple[sa.Select[Any], Any, int]]:
+            rows = keyset.count(keyset.parse(tally.position)) - keyset.count(keyset.parse(end))
+            if rows:
+                page = keyset.between(keyset.parse(tally.position), keyset.parse(end))
+                yield page.order_by(*keyset.order), end, rows
+            yield from keyset.ranges(end)
+
+        return paged(lambda: tally.over(found()))
+
+    paged = partial(
+        Enumerator, size=lambda: -(-tally.size() // batch_size), origin=keyset.origin, until=until
     )
+    return paged(lambda: tally.over(keyset.ranges(tally.position)))
 
 
 def within(

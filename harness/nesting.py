@@ -11,6 +11,7 @@ progress. The positions of the levels below belong to that item and to no other:
 * The item in progress comes again: the levels below go on at their positions.
 * Other items come before it, which were not there before: they are done whole, and the item in progress with its
   positions is kept behind ``"held"`` until it comes.
+* The item in progress is a batch of a select: it is what lies between the same two cursors now, and goes on.
 * It never comes again, because it left the collection (often because the job marked it as done with its last inner
   item): its positions are dropped, and the rest goes on.
 * The level counts places, as :func:`~harness.items` and CSV files do, so that no cursor tells which item is meant:
@@ -118,13 +119,17 @@ class _Nesting:
 
     def __init__(self, levels: list[Level], cursor: Cursor | None) -> None:
         self._levels, self._cursor = levels, cursor
-        self._innermost: Enumerator[Any] | None = None
+        # The innermost level that the latest item came from, and the one before: while an item is at work, the
+        # position is still that of the item before it. Each with the outer elements of its cursors.
+        self._latest: list[tuple[Cursor, Enumerator[Any]]] = []
         self._stored: Any = None
 
     def proof(self, cursor: Any) -> Any:
         """Return the proof of the innermost position; those of the outer ones are in the cursor."""
-        witness = self._innermost.witness if self._innermost is not None else None
-        return witness.proof(cursor[-1]) if witness is not None and type(cursor) is tuple else None
+        for outer, level in self._latest:
+            if type(cursor) is tuple and cursor[:-1] == outer and level.witness is not None:
+                return level.witness.proof(cursor[-1])
+        return None
 
     def check(self, cursor: Any, proof: Any) -> None:
         """Keep the proof for the time when the innermost level is opened at its position."""
@@ -146,6 +151,10 @@ class _Nesting:
         after = element.after if element else None
         level = _opened(self._levels[depth], above, after)
         finished, held = _unpacked(level, element, elements[1:], proof)
+        if held and level.until is not None:
+            level = level.until(
+                held[0].at
+            )  # the batch in progress is what lies between, whatever its size is now
         below = (None,) * (len(elements) - 1)
         with iterating(level) as pairs:
             for item, cursor in map(as_pair, pairs):
@@ -165,11 +174,13 @@ class _Nesting:
     def _last(
         self, above: tuple[Any, ...], outer: Cursor, position: Any, proof: Any
     ) -> Iterator[tuple[Any, Cursor]]:
-        level = self._innermost = _opened(self._levels[-1], above, position)
+        level = _opened(self._levels[-1], above, position)
         if position is not None and level.witness is not None:
             level.witness.check(position, proof)
         with iterating(level) as pairs:
-            for item, cursor in map(as_pair, pairs):
+            for index, (item, cursor) in enumerate(map(as_pair, pairs)):
+                if not index:
+                    self._latest = [*self._latest[-1:], (outer, level)]
                 yield item, (*outer, cursor)
 
 
@@ -192,7 +203,8 @@ def _unpacked(
 def _taken(held: list[_Held], cursor: Any, level: Enumerator[Any]) -> _Held | None:
     """Take the item at a cursor out of those in progress, and return it; None if it is none of them."""
     for index, each in enumerate(held):
-        if _place(each.at) == _place(cursor):
+        # A place is the same only in the same collection, so that there the proof of a guard counts.
+        if each.at == cursor if level.positional else _place(each.at) == _place(cursor):
             if level.witness is not None:
                 level.witness.check(cursor, each.proof)
             return held.pop(index)

@@ -154,6 +154,18 @@ class Keyset:
             del items, cursors
         self._refuse_nulls()
 
+    @property
+    def origin(self) -> str:
+        """What a cursor belongs to, in words: the order of the key."""
+        return f"a select by {', '.join(map(_in_words, self.keys))}"
+
+    def part(self, after: Any, until: Any) -> list[Any]:
+        """Return the items after one cursor, up to and including another."""
+        page = self.between(self.parse(after), self.parse(until)).order_by(*self.order)
+        with _reading(self.session):
+            result = self.session.execute(page)
+            return list(result.all() if self._width > 1 else result.scalars())
+
     def ranges(self, cursor: Any) -> Iterator[tuple[sa.Select[Any], Any, int]]:
         """Yield the select, the last cursor and the number of rows of one page after the other."""
         after, more = self.parse(cursor), True
@@ -295,6 +307,17 @@ class Keyset:
             reached, passed = _COMPARE[False, up](column, bound), _COMPARE[True, up](column, bound)
             condition = sa.and_(reached, sa.or_(passed, condition))
         return condition
+
+
+def _in_words(key: KeyColumn) -> str:
+    """Return the name of a key column, the same in every process: not that of an alias, which may have a number."""
+    table: Any = getattr(key.column, "table", None)
+    while isinstance(table, sa.Alias):
+        table = table.element
+    parts = [table.name] if isinstance(table, sa.Table) else []
+    name = str(getattr(key.column, "name", None) or "")
+    parts.append(name if name and "%(" not in name else "an expression")
+    return ".".join(parts) + (" descending" if key.descending else "")
 
 
 @contextmanager

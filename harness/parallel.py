@@ -41,6 +41,7 @@ from harness.errors import CollectionChanged, CorruptProgress, CursorError, Usag
 
 if TYPE_CHECKING:
     from harness.execution import Execution, Family
+    from harness.guards import Witness
     from harness.progress import Store
 
 T = TypeVar("T")
@@ -171,6 +172,9 @@ class Parallel(Enumerator[Any]):
             raise CursorError(f"a parallel run resumes from None or from its own cursor, found {cursor!r}")
         super().__init__((), batched=batched)
         self._plan, self._open, self._instances, self._cursor = plan, open_slice, instances, cursor
+        self._at: tuple[int, Witness | None] | None = None
+        self._stored: Any = None
+        self.witness = self
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         raise UsageError(
@@ -190,7 +194,22 @@ class Parallel(Enumerator[Any]):
             self._start(execution, family)
             execution.completes = False
             return Enumerator(())
-        return Enumerator(self._shared(execution, family.id, family.instance), batched=self.batched)
+        shared = self._shared(execution, family.id, family.instance)
+        return Enumerator(shared, batched=self.batched, witness=self)
+
+    # It is the witness of its positions: each is one in a slice.
+
+    def proof(self, cursor: Any) -> Any:
+        """Return the proof of the position in the slice at work."""
+        index, witness = self._at or (None, None)
+        if witness is None or type(cursor) is not dict or cursor["slice"] != index:
+            return None
+        return witness.proof(cursor["cursor"])
+
+    def check(self, cursor: Any, proof: Any) -> None:
+        """Keep the proof for the time when the slice is opened."""
+        del cursor
+        self._stored = proof
 
     def ended_early(self, execution: Execution) -> None:
         """Leave the run; ``on_complete`` runs in this instance if it was the last.
@@ -266,6 +285,10 @@ class Parallel(Enumerator[Any]):
                 break
             inner = position["cursor"] if position["slice"] == index else None
             opened = self._open(cursors.decode(division.slices[index]), inner, len(division.slices))
+            witness = opened.witness if isinstance(opened, Enumerator) else None
+            if inner is not None and witness is not None:
+                witness.check(inner, self._stored)
+            self._at = index, witness
             if inner is None:
                 # The total of the slices taken by now. Where a slice is resumed, it is counted already.
                 size = opened.size if isinstance(opened, Enumerator) else None

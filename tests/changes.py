@@ -174,8 +174,15 @@ def stories(
     if changes:
         names = st.one_of(st.sampled_from(changes), names)
     change = st.tuples(names, st.integers(0, 9), st.integers(0, 9))
-    execution = st.tuples(st.sampled_from(PLANS), st.integers(0, 4), st.lists(change, max_size=3))
-    size = st.integers(1, 4)
+    plans = (
+        ["stop", *PLANS]
+        if not isinstance(kind, str) or kind.startswith("throttled")
+        else ["stop", *PLANS[:-1]]
+    )
+    nests = inner is not None
+    last = 6 if nests else 3
+    execution = st.tuples(st.sampled_from(plans), st.integers(0, last), st.lists(change, max_size=3))
+    size = st.integers(1, 3)
     codes = {
         "order": st.sampled_from(["id", "rank", "descending"]), "batch_size": size, "inner_batch_size": size,
         "guard": st.sampled_from([False, False, True]), **code,
@@ -184,10 +191,12 @@ def stories(
         Story,
         code=st.builds(Code, kind=kinds, **codes),
         inner=inners,
-        rows=st.lists(st.integers(0, 2), min_size=1, max_size=4 if inner is not None else 7),
-        children=st.integers(1, 3),
+        rows=st.lists(
+            st.integers(0, 2), min_size=2 if inner is not None else 4, max_size=4 if inner is not None else 8
+        ),
+        children=st.integers(2, 3),
         durability=st.sampled_from(DURABILITIES),
-        executions=st.lists(execution, min_size=1, max_size=4),
+        executions=st.lists(execution, min_size=2, max_size=4),
         marks=st.sampled_from([False, False, True]),
     )
 
@@ -558,6 +567,11 @@ class Changing(IterationJob):
         outer = lambda cursor: scene.enumerator(session, kind, None, cursor, keep)  # noqa: E731
         return nested([outer, within], cursor=cursor)
 
+    def on_shutdown(self) -> None:
+        """Die, if the plan says so."""
+        if self.scene.plan == "crash at the end":
+            raise Dead
+
     def each_iteration(self, item: Any) -> None:
         """Do the rows of an item."""
         scene = self.scene
@@ -620,9 +634,10 @@ def play(story: Story, engine: sa.Engine, folder: Path) -> None:
 
 def play_on(scene: Scene, run: InlineRun) -> None:
     """Play a story with a run."""
-    before = scene.world, scene.marked
+    before: list[tuple[World, set[int]]] = []
     undisturbed: list[tuple[str, int, list[Any]]] = [("", 0, [])] * MOST_EXECUTIONS
     for plan, at, changes in [*scene.story.executions, *undisturbed]:
+        world = scene.world
         try:
             ended = scene.run(run, plan, at)
         except HarnessError:
@@ -632,7 +647,7 @@ def play_on(scene: Scene, run: InlineRun) -> None:
             break
         if ended == "completed":
             break
-        before = scene.world, set(scene.marked)
+        before.append((world, set(scene.marked)))
         scene.change(changes)
         if changes:
             scene.tell(f"changed: {changes}")
@@ -653,12 +668,14 @@ def insist(scene: Scene, run: InlineRun) -> bool:
         return False
 
 
-def go_back(scene: Scene, run: InlineRun, *before: tuple[World, set[int]]) -> None:
+def go_back(scene: Scene, run: InlineRun, before: Sequence[tuple[World, set[int]]]) -> None:
     """Put back the data and the code that an execution before found, and run the job to its end.
 
-    :param before: what may be put back, each with the rows that were marked; one of them must do.
+    An execution may end before it comes to what has changed, so that it need not be the latest of them.
+
+    :param before: what each execution found, with the rows that were marked.
     """
-    for world, marked in before:
+    for world, marked in reversed(before):
         scene.world, scene.marked, scene.put_back = world, marked, True
         scene.tell("put back")
         if insist(scene, run):

@@ -73,8 +73,7 @@ def play_parallel(story: Story, place: Place, turns: list[int]) -> None:
     scene = Changing.scene = Scene(story, place.engine, place.folder)
     run = inline(scene, Sharing)
     scene.run(run)
-    first: Any = scene.world, set(scene.marked)
-    before: dict[int, Any] = {}
+    before = [(scene.world, set(scene.marked))]
     ended: set[int] = set()
     executions: list[Any] = [*zip(story.executions, turns, strict=False)]
     while waiting := sorted(set(run.instances) - ended):
@@ -87,10 +86,9 @@ def play_parallel(story: Story, place: Place, turns: list[int]) -> None:
         except HarnessError:
             insist(scene, run.instances[number])
             for each in waiting:
-                # What the slices are cut from belongs to the run: it may be what was there when that began.
-                go_back(scene, run.instances[each], before.get(each, first), first)
+                go_back(scene, run.instances[each], before)
             break
-        before[number] = scene.world, set(scene.marked)
+        before.append((scene.world, set(scene.marked)))
         change(scene, run, changes)
     scene.judge()
 
