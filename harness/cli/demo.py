@@ -56,6 +56,8 @@ def demo(which: str, pace: str, embedded: bool, folder: Path) -> None:
     harness demo compare --to reports
     harness demo emails --pace fast --embedded
     """
+    for name in COMPARED:
+        scenario_named(name)  # says at once where there are none
     real = find_redis() is not None and not embedded
     fast = pace == "fast"
     if which == "compare":
