@@ -14,6 +14,8 @@ the application has saved, and only if no queue, registry or other execution has
 from __future__ import annotations
 
 import copy
+import signal
+import threading
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.rate_limit import release_slot
 from rq.utils import as_text, now, utcformat
-from rq.worker import BaseWorker
+from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
 
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
@@ -48,6 +50,9 @@ class Endings(BaseWorker):
     """The part of our workers that has to do with the ends of executions."""
 
     _cold = False
+    _killed = False
+    """Whether the horse was killed on a command."""
+
     _due: delayed.DueLooks | None = None
     _died: str | None = None
     """The id of the job whose horse was found dead."""
@@ -70,7 +75,7 @@ class Endings(BaseWorker):
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Execute the job."""
-        self._died = None
+        self._killed, self._died = False, None
         super().execute_job(job, queue)
         if self._due is not None and is_ours(job):
             self._due.soon()  # the job may have been delayed, in another process
@@ -154,9 +159,10 @@ class Endings(BaseWorker):
             stored.started_at, stored.ended_at = job.started_at, job.ended_at
             places = places_of(stored, entry=execution.composite_key)
             told = f"it is {' and '.join(sorted(places)) or 'another one'} already"
+            # Before the job may change its queue: its entry is in this one's registry.
+            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
             if not places and stored.created_at == job.created_at:
                 told = _put(stored, target, retry, pipeline)
-            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
 
         owned = registered(started_job_registry.key, execution.composite_key)
         if not while_owned(job.key, self.connection, owned, write):
@@ -191,14 +197,18 @@ class Endings(BaseWorker):
 
     # Dead.
 
+    def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
+        """Kill the horse; RQ's commands, which come in a thread of their own, mean its job."""
+        self._killed = self._killed or threading.current_thread() is not threading.main_thread()
+        super().kill_horse(sig)
+
     def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
         """Note that the horse died; RQ is about to fail its job.
 
-        Also when this worker killed it, a minute after a timeout that the job did not notice. A job that is stopped on
-        command does not come here.
+        Also when this worker killed it, a minute after a timeout that the job did not notice; but not on a command.
         """
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        if is_ours(job):
+        if is_ours(job) and not self._killed:
             self._died = job.id
 
     def handle_job_failure(
