@@ -24,6 +24,7 @@ from harness import (
     items,
     parallel_items,
 )
+from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq.places import OPEN
 from harness.queues.rq.requests import PERFORM
@@ -160,7 +161,8 @@ def at_work(queue: Queue) -> None:
 def failed(queue: Queue) -> None:
     """Have the job fail in the middle."""
     Sync.broken = True
-    work(queue)
+    with overriding(Overrides(delay_seconds=0.0)):
+        work(queue)
     Sync.broken = False
 
 

@@ -50,10 +50,10 @@ class Endings(BaseWorker):
     """The part of our workers that has to do with the ends of executions."""
 
     _cold = False
-    _due: delayed.DueLooks | None = None
     _killed = False
-    """Whether the horse was killed on RQ's command; its job fails then, as under RQ's worker."""
+    """Whether the horse was killed on a command."""
 
+    _due: delayed.DueLooks | None = None
     _died: str | None = None
     """The id of the job whose horse was found dead."""
 
@@ -159,9 +159,10 @@ class Endings(BaseWorker):
             stored.started_at, stored.ended_at = job.started_at, job.ended_at
             places = places_of(stored, entry=execution.composite_key)
             told = f"it is {' and '.join(sorted(places)) or 'another one'} already"
+            # Before the job may change its queue: its entry is in this one's registry.
+            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
             if not places and stored.created_at == job.created_at:
                 told = _put(stored, target, retry, pipeline)
-            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
 
         owned = registered(started_job_registry.key, execution.composite_key)
         if not while_owned(job.key, self.connection, owned, write):
@@ -197,14 +198,14 @@ class Endings(BaseWorker):
     # Dead.
 
     def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
-        """Kill the horse. Commands come in a thread of RQ's; this process kills it in the main thread, by itself."""
-        self._killed = threading.current_thread() is not threading.main_thread()
+        """Kill the horse; RQ's commands, which come in a thread of their own, mean its job."""
+        self._killed = self._killed or threading.current_thread() is not threading.main_thread()
         super().kill_horse(sig)
 
     def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
         """Note that the horse died; RQ is about to fail its job.
 
-        Also when this worker killed it, a minute after a timeout that the job did not notice; but not on command.
+        Also when this worker killed it, a minute after a timeout that the job did not notice; but not on a command.
         """
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
         if is_ours(job) and not self._killed:
