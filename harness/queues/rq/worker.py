@@ -18,7 +18,7 @@ unless said otherwise:
 * ``prepare_execution``, ``perform_job``, ``cleanup_execution``: a lease is held on the job.
 * ``handle_job_retry``: an interruption is no retry. ``_finalize_failure``: nor is being superseded a failure.
 * ``monitor_work_horse``: the lease is renewed here too. ``wait_for_horse``: the children of a dead horse are killed.
-* ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
+* ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
 * ``clean_registries``: the jobs of the dead are put back before RQ would fail them.
 
 They are in :mod:`harness.queues.rq.signals`, :mod:`harness.queues.rq.horses` and :mod:`harness.queues.rq.endings`.
