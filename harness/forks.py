@@ -59,6 +59,8 @@ class _State:
         self.guards = 0
         self.began: float | None = None
         """When the latest fork that made this process was; None if it was not seen."""
+        self.may_inherit = True
+        """Whether connections may have been opened by the process that this one was forked from."""
         self.records: weakref.WeakSet[Any] = weakref.WeakSet()
         self.left: list[Any] = []
         """Inherited connections: referenced for good, so that no garbage collector closes them."""
@@ -86,11 +88,12 @@ def watch() -> None:
         return
     _state.watching = True
     alchemy.event.listen(pools.Pool, "connect", _opened)
-    born = _born()
-    for record in [each for each in gc.get_objects() if type(each) is pools._ConnectionRecord]:  # noqa: SLF001 - no list of them is public
-        _state.records.add(record)
-        record.info[_MARK] = os.getpid() if record.last_connect_time >= born else _UNKNOWN
-    _leave_behind()
+    if _state.may_inherit:
+        kind = pools._ConnectionRecord  # noqa: SLF001 - SQLAlchemy has no public list of its connections
+        for record in [each for each in gc.get_objects() if type(each) is kind]:
+            _state.records.add(record)
+            record.info[_MARK] = _owner(record)
+        _leave_behind()
 
 
 def check(session: Any, statement: Any) -> None:
@@ -100,9 +103,17 @@ def check(session: Any, statement: Any) -> None:
     :raises InheritedConnection: if it was, or if it cannot be known.
     """
     proxy = session.connection(bind_arguments={"clause": statement}).connection
-    if proxy.info.get(_MARK) != os.getpid():
+    owner = proxy.info.get(_MARK)
+    if owner is None:
+        owner = proxy.info[_MARK] = _owner(proxy._connection_record)  # noqa: SLF001 - only the record knows its age
+    if owner != os.getpid():
         _refuse(proxy)  # no rollback either: it would be that of another process's transaction
         raise _refusal("the session's connection")
+
+
+def _owner(record: Any) -> int:
+    """Return which process opened a connection that has no mark."""
+    return _UNKNOWN if record is None or record.last_connect_time < _born() else os.getpid()
 
 
 def _opened(_: Any, record: Any) -> None:
@@ -203,7 +214,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    _state.began = time.time()
+    _state.began, _state.may_inherit = time.time(), "sqlalchemy" in sys.modules
     if _state.watching:
         _leave_behind()
 

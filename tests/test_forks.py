@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,3 +229,32 @@ def closed(path: Path) -> bool:
         connection.execute("insert into t values (8)")
     connection.close()
     return os.getpid() != 0
+
+
+def test_a_process_that_was_forked_before_it_loaded_us_knows_what_is_its_own(
+    database: sa.Engine,
+) -> None:
+    """It goes by its age: what is older was inherited, what is younger is kept."""
+    script = """
+import os, sys
+import sqlalchemy as sa
+engine = sa.create_engine(sys.argv[1])
+asked = sa.text("select pg_backend_pid()")
+def backend(): return engine.connect().__enter__().scalar(asked)
+inherited = backend()
+import gc; gc.collect()
+pid = os.fork()
+if pid == 0:
+    with sa.create_engine(sys.argv[1]).connect() as own:
+        mine = own.scalar(asked)
+        from harness.stores import sql
+        assert own.scalar(asked) == mine
+        assert backend() not in {inherited, mine}
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    url = database.url.render_as_string(hide_password=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, url], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert done.stdout == "7\n", done.stderr
