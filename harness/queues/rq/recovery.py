@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 LOCK = "harness:sweep"
 
+TURNS_TO_STRAYS = 6
+"""Number of sweeps of a worker, one of which also looks for jobs that are nowhere; each, where there are many."""
+
 log = logging.getLogger("harness.rq")
 
 
@@ -219,6 +222,7 @@ class Sweeper:
         self.interval = recover_seconds() / 6
         self._first_lease = lease_seconds() - self.interval  # began at most one sweep ago
         self._turned, self._skips = clock(), 0
+        self._turns_to_strays = 0
 
     def beat(self) -> Beat:
         """Return a thread that sweeps, not started."""
@@ -234,10 +238,14 @@ class Sweeper:
         before, self._turned = self._turned, self._clock()
         self._skips = 2 if self._turned - before > 4 * self.interval else max(0, self._skips - 1)
         if first and not self._skips:
-            self.sweep()
+            self.sweep(strays_too=self._turns_to_strays == 0)
+            self._turns_to_strays = (self._turns_to_strays or TURNS_TO_STRAYS) - 1
 
-    def sweep(self) -> list[str]:
-        """Put the jobs of the dead back, and return their ids; several may do so at the same time."""
+    def sweep(self, *, strays_too: bool = True) -> list[str]:
+        """Put the jobs of the dead back, and return their ids; several may do so at the same time.
+
+        :param strays_too: whether to look for jobs that are nowhere, and for those that are due, as well.
+        """
         seen = self._look()
         running = defaultdict(list)
         for entry in seen.started:
@@ -247,9 +255,12 @@ class Sweeper:
             if seen.leases.get(entry, math.inf) < seen.now:
                 back.append(self._recover(entry, queue, running))
         self._tidy(seen)
-        busy = {*running, *(parse_composite_key(entry)[0] for entry in seen.dequeued)}
-        back += strays.find(self._connection, seen.now, busy)
-        enqueue_due(self._connection)
+        if strays_too:
+            busy = {*running, *(parse_composite_key(entry)[0] for entry in seen.dequeued)}
+            found, more = strays.find(self._connection, seen.now, busy)
+            back += found
+            self._turns_to_strays = 1 if more else self._turns_to_strays
+            enqueue_due(self._connection)
         return [job_id for job_id in back if job_id is not None]
 
     def _look(self) -> _Seen:

@@ -76,8 +76,8 @@ def remove(pipeline: Pipeline, *job_ids: str, now: float) -> None:
     pipeline.zadd(ENDED, dict.fromkeys(job_ids, now))
 
 
-def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
-    """Look at some open jobs, put back those that were nowhere twice, and return their ids.
+def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool]:
+    """Look at some open jobs, put back those that were nowhere twice; return their ids, and whether more are to see.
 
     :param now: seconds of the Redis server's clock. :param busy: ids of jobs that are at work or were just dequeued.
     """
@@ -90,7 +90,7 @@ def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
         _check_ended(connection, [as_text(each) for each in ended])
     ids = [as_text(each) for each in found]
     if not ids:
-        return []
+        return [], False
     jobs = _look(connection, ids)
     over = [each.id for each in jobs if each.id not in busy and (not each.status or each.status in OVER)]
     suspects = _suspects(connection, [each for each in jobs if each.id not in busy and each.id not in over])
@@ -113,7 +113,7 @@ def find(connection: Redis, now: float, busy: set[str]) -> list[str]:
             pipeline.zadd(OPEN, dict.fromkeys(nowhere, now + lease_seconds()), xx=True)
             pipeline.zadd(STRAYS, dict.fromkeys(nowhere, now), nx=True)
         pipeline.execute()
-    return back
+    return back, len(ids) == BATCH
 
 
 def _check_ended(connection: Redis, ids: list[str]) -> None:
