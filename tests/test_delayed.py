@@ -121,6 +121,7 @@ def test_rqs_own_delays_are_kept_as_well(
     job = enqueue(queue, FailAt, 3, 0 if "retry" in options else 9, options=options)
     work(queue)
     assert job.get_status() == JobStatus.SCHEDULED
+    enqueue_due(redis)  # reads in RQ's registry when it is due, unless the worker has done so
     assert 0 < enqueue_due(redis) <= LOOK_SECONDS
     assert (queue.job_ids, redis.zscore(DELAYED, job.id)) == (
         [], redis.zscore(queue.scheduled_job_registry.key, job.id),
