@@ -268,6 +268,7 @@ def test_explain_tells_of_a_job_that_cannot_be_started(
             worker.work(burst=True, max_jobs=1, logging_level="ERROR")
     # One death more is excused where an execution had begun: it could have been that one's.
     for _ in range(CountByIteration.max_crashes + 1 + begun):
+        jobs_queue.pop_job_id()
         put_back(broker, jobs_queue, worker.prepare_execution(job).composite_key, died=True)
     told = harness("explain", job.id, "--redis", redis_url)
     said = " ".join((told.output if begun else one_line(told)).split())

@@ -32,8 +32,6 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
-pytestmark = pytest.mark.process
-
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "main")
 engine = sa.create_engine(f"sqlite:///charges-{PROCESS}.db")
 RAN = pathlib.Path(__file__).parent / f"ran-{PROCESS}"

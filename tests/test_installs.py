@@ -14,12 +14,12 @@ import pytest
 
 from harness.cli.app import MODULES
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[1]
 
 JOBS = """
 from harness import IterationJob, times
-
-pytestmark = pytest.mark.process
 
 
 class Count(IterationJob):

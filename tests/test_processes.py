@@ -43,7 +43,9 @@ from tests.workers import (
     wait_for,
 )
 
-DEFAULTS = "('<Handlers.SIG_DFL: 0>', '<built-in function default_int_handler>', 0)"
+INTERRUPT = signal.getsignal(signal.SIGINT)
+"""The handler of SIGINT that processes begin with: a shell has it ignored in what it runs in the background."""
+DEFAULTS = str((repr(signal.SIG_DFL), repr(INTERRUPT), 0))
 
 
 @pytest.mark.parametrize("worker_class", ALL)
