@@ -37,6 +37,8 @@ DEPLOYS: list[tuple[Any, Any, str]] = [
     (Pay, versions_2.Counts, "lost"),
     (PayFromPlace, versions_2.PayFromPlace, REFUSED),
     (PayFromRecords, versions_2.Restricted, "exactly once"),
+    (PayFromRecords, versions_2.Backwards, REFUSED),
+    (Pay, versions_2.ByIteration, REFUSED),
     (charge, versions_2.charge_again, "exactly once"),
     (charge, versions_2.charge, "duplicated"),
 ]

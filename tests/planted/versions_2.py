@@ -144,3 +144,15 @@ def charge_again() -> None:
     with shop.session() as session:
         for invoice in reversed(shop.pending(session)):
             shop.pay_once(session, invoice.id)
+
+
+class Backwards(versions.PayFromRecords):
+    """Reads from the end: a key that was the last one done is now the first one left."""
+
+    def build_enumerator(self, *, cursor: Any) -> Any:
+        """Read them in pages."""
+        return records(self.session, select(Invoice.id), cursor=cursor, columns=Invoice.id.desc())  # mistake
+
+
+class ByIteration(versions.PayFromRecords):
+    """Is a job of items, where there was a job of steps with a cursor that looks alike."""
