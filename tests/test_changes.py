@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import every, on_stop
-from tests.changes import GROUPED, KINDS, NUMBERED, SWAPPED, Code, Place, Story, place, stories
+from tests.changes import Place, place
 from tests.examples import examples
+from tests.stories import GROUPED, KINDS, NUMBERED, SWAPPED, Code, Story, stories
 
 __all__ = ["place"]
 
