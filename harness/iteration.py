@@ -25,11 +25,11 @@ from harness.errors import (
     CompleteEarly,
     HarnessError,
     Interrupt,
-    InvalidStep,
     JobDefinitionError,
     Propagated,
     QuarantineFull,
     RetryLater,
+    StepsChanged,
     UsageError,
     carried,
 )
@@ -181,11 +181,11 @@ class IterationJob(Job, abstract=True):
     def _refuse_steps(self) -> None:
         """Refuse the progress of a job of steps, as this class was before: its cursors are none of an enumerator.
 
-        :raises InvalidStep: naming the step.
+        :raises StepsChanged: naming the step.
         """
         for step in (*self.execution.completed, self.execution.step):
             if step not in {None, STEP}:
-                raise InvalidStep(
+                raise StepsChanged(
                     f"Step {step!r} found in the progress, but {type(self).__name__} is now a job of items, which has "
                     "none; deploy the code that the job began with, or start it anew"
                 )

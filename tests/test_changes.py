@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import every, on_stop
-from tests.changes import GROUPED, KINDS, NUMBERED, SWAPPED, Code, Place, Story, place, stories
+from tests.changes import Place, place
 from tests.examples import examples
+from tests.stories import GROUPED, KINDS, NUMBERED, SWAPPED, Code, Story, stories
 
 __all__ = ["place"]
 
@@ -21,7 +22,7 @@ PAIRS = [(outer, inner) for outer in KINDS for inner in KINDS if not (outer in G
 
 def _story(kind: str, change: str, number: int, *, inner: str | None = None, guard: bool = False) -> Story:
     """Return a story of six rows: two are done, then something changes."""
-    executions = [("stop", 1, [(change, number, 0)]), ("stop", 9, list[Any]())]
+    executions = [("stop", 1, [(change, number, 5)]), ("stop", 9, list[Any]())]
     return Story(Code(kind, guard=guard), inner, [0] * 6, 2, on_stop(), executions)
 
 
@@ -62,16 +63,16 @@ ONCE: dict[str, Story] = {
     "another order": _story("records", "order", 2),
     "a shorter sequence": _story("items", "delete", 0),
     "a shorter file": _story("csv_rows of a file", "delete", 0),
-    "a position in a row of a place": _story("items", "insert", 0, inner="records", guard=True),
+    "a position in a row of a place": _story("items", "insert", 0, inner="times", guard=True),
     "a position in a batch of another size": _story("ranges", "batch size", 0, inner="batches"),
-    "a batch of which a row is gone": _story("batches", "leave or enter", 9, inner="records"),
+    "a batch of which a row is gone": _story("batches", "leave or enter", 1, inner="records"),
     "nothing has changed after an error in the next row": Story(
         Code("times"),
         "items",
         [0, 0],
-        2,
+        3,
         every(items=3),
-        [("error", 1, []), ("error", 1, []), ("stop", 9, [])],
+        [("error", 2, []), ("error", 1, []), ("stop", 9, [])],
     ),
     "a crash between": Story(
         Code("items"),

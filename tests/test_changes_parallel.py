@@ -12,21 +12,19 @@ from harness import InlineRun, parallel, parallel_items
 from harness.errors import HarnessError
 from harness.parallel_selects import parallel_batches, parallel_records
 from tests.changes import (
-    FUNCTION,
     OUTERMOST,
     ROWS,
     Changing,
     Place,
     Scene,
-    Story,
     columns_of,
     go_back,
     inline,
     insist,
     place,
-    stories,
 )
 from tests.examples import examples
+from tests.stories import FUNCTION, Story, stories
 
 __all__ = ["place"]
 
