@@ -17,10 +17,8 @@ from rq.job import Job as RQJob
 
 from harness import Enumerator, IterationJob, UsageError, every, items
 from harness.queues.rq import SimpleWorker, cancel, enqueue, pause, recover, request_stop, resume
-from harness.queues.rq.leases import LEASES
-from harness.queues.rq.places import OPEN
+from harness.queues.rq.keys import LEASES, OPEN, STRAYS
 from harness.queues.rq.requests import PERFORM
-from harness.queues.rq.strays import STRAYS
 from harness.stores.rq_meta import FIELD
 from tests.jobs import DONE
 

@@ -13,7 +13,7 @@ from redis import Redis
 from rq import Queue
 
 from harness.queues.rq import enqueue
-from harness.queues.rq.leases import LEASES
+from harness.queues.rq.keys import LEASES
 from tests.commands import harness, one_line
 from tests.jobs import Shared, plain
 from tests.worker_jobs import Numbers, Stubborn, UntilReleased

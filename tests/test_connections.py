@@ -36,7 +36,7 @@ from harness.queues.rq import (
     scale,
 )
 from harness.queues.rq.history import history
-from harness.queues.rq.leases import LEASES
+from harness.queues.rq.keys import LEASES
 from harness.queues.rq.overview import Watcher
 from harness.servers import redis_server
 from harness.stores.redis import RedisStore

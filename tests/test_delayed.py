@@ -17,7 +17,8 @@ from rq.scheduler import RQScheduler
 
 from harness import IterationJob, RetryLater, items
 from harness.queues.rq import SimpleWorker, enqueue, keep_recovering, pause, recover, resume
-from harness.queues.rq.delayed import DELAYED, LOOK_SECONDS, DueLooks, enqueue_due, enqueue_scheduled
+from harness.queues.rq.delayed import LOOK_SECONDS, DueLooks, enqueue_due, enqueue_scheduled
+from harness.queues.rq.keys import DELAYED
 from tests import worker_jobs
 from tests.jobs import DONE, CountByIteration, FailAt, Shared
 from tests.test_rq import Delayed, Stock, work

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from rq.utils import as_text
 
-from harness.queues.rq.leases import LEASES
-from harness.queues.rq.places import OPEN
+from harness.queues.rq.keys import LEASES, OPEN
 from tests.examples import examples
 from tests.jobs import DONE
 from tests.meddling import ACTIONS, Application, Watched, settle, work

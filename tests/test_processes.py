@@ -13,7 +13,7 @@ from rq import Queue, Retry
 from rq.job import JobStatus
 
 from harness.queues.rq import enqueue
-from harness.queues.rq.leases import LEASES
+from harness.queues.rq.keys import LEASES
 from tests.process_jobs import (
     HoldsTheLock,
     NeverAdvances,

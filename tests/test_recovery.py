@@ -16,8 +16,9 @@ from rq.job import JobStatus
 from harness.errors import UsageError
 from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, enqueue, keep_recovering, recover
-from harness.queues.rq.leases import LEASES, recover_seconds
-from harness.queues.rq.recovery import LOCK, Sweeper, put_back
+from harness.queues.rq.keys import LEASES, SWEEP_LOCK
+from harness.queues.rq.leases import recover_seconds
+from harness.queues.rq.recovery import Sweeper, put_back
 from harness.queues.rq.requests import PERFORM
 from harness.stops import Count
 from tests import worker_jobs
@@ -350,7 +351,7 @@ def test_the_living_may_renew_their_leases_after_an_outage(
     broker.zadd(LEASES, {execution.composite_key: 1})
     queued = []
     for _ in range(3):
-        broker.delete(LOCK)
+        broker.delete(SWEEP_LOCK)
         sweeper.turn()
         queued.append(jobs_queue.job_ids)
     assert queued == [[], [], [job.id]]

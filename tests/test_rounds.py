@@ -26,7 +26,7 @@ from harness import (
 )
 from harness.overrides import Overrides, overriding
 from harness.queues.rq import SimpleWorker, enqueue
-from harness.queues.rq.places import OPEN
+from harness.queues.rq.keys import OPEN
 from harness.queues.rq.requests import PERFORM
 from harness.stores.redis import RedisStore
 from harness.stores.sql import SqlStore

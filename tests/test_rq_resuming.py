@@ -17,7 +17,7 @@ from harness import RetryLater
 from harness.errors import JobDefinitionError
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq.history import history
-from harness.queues.rq.recovery import LOCK
+from harness.queues.rq.keys import SWEEP_LOCK
 from harness.stops import Every
 from tests.jobs import CountByIteration, FailAt
 from tests.test_rq import Stock, work
@@ -109,7 +109,7 @@ def test_a_delay_that_a_job_asks_for_is_kept(queue: Queue, done: list[object]) -
         assert len(reason) <= 2_000
 
 
-@pytest.mark.parametrize("key", [RQScheduler.get_locking_key("test"), LOCK])
+@pytest.mark.parametrize("key", [RQScheduler.get_locking_key("test"), SWEEP_LOCK])
 def test_under_rqs_own_worker_an_error_waits_if_somebody_ends_that(
     queue: Queue, done: list[object], key: str
 ) -> None:

@@ -15,9 +15,9 @@ from rq.job import JobStatus
 from harness import Superseded, every
 from harness.queues.rq import SimpleWorker, enqueue, leases, recover
 from harness.queues.rq import strays as module
-from harness.queues.rq.places import ENDED, OPEN, PERFORM, places_of, queue_of
+from harness.queues.rq.keys import ENDED, OPEN, STRAYS
+from harness.queues.rq.places import PERFORM, places_of, queue_of
 from harness.queues.rq.recovery import put_back
-from harness.queues.rq.strays import STRAYS
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import FIELD, RQMetaStore
 from tests import jobs

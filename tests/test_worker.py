@@ -16,7 +16,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness.queues.rq import SimpleWorker, enqueue, request_stop
-from harness.queues.rq.leases import LEASES
+from harness.queues.rq.keys import LEASES
 from tests import worker_jobs
 from tests.worker_jobs import Delayed, Stubborn, UntilReleased, UntilReleasedInSteps, UntilSignalled
 from tests.workers import (

@@ -15,7 +15,7 @@ from rq import Queue
 
 from harness.progress import Progress
 from harness.queues.rq import SimpleWorker
-from harness.queues.rq.leases import LEASES
+from harness.queues.rq.keys import LEASES
 from harness.stores.rq_meta import RQMetaStore
 
 PATIENCE = 180

@@ -12,23 +12,24 @@ if TYPE_CHECKING:
 TTL = 30 * 24 * 3600
 """Seconds that it is kept after the last change."""
 
-_KEY = "harness:shared:{}"
+PREFIX = "harness:"
+"""Prefix of the keys of a store that is given no other."""
 
 
-def read(connection: Redis, key: str) -> str | None:
+def read(connection: Redis, key: str, *, prefix: str = PREFIX) -> str | None:
     """Return what is shared under the key, or None."""
-    raw = connection.get(_KEY.format(key))
+    raw = connection.get(f"{prefix}shared:{key}")
     return raw.decode() if isinstance(raw, bytes) else raw
 
 
-def replace(connection: Redis, key: str, before: str | None, after: str) -> bool:
+def replace(connection: Redis, key: str, before: str | None, after: str, *, prefix: str = PREFIX) -> bool:
     """Share *after* if *before* is what is shared now; one transaction under ``WATCH``.
 
     If only the answer is lost, this raises, and whoever tries again reads first what is shared by then.
 
     :raises RedisError: if the connection fails; it may be shared or not.
     """
-    name = _KEY.format(key)
+    name = f"{prefix}shared:{key}"
     with connection.pipeline() as pipeline:
         pipeline.watch(name)
         raw = pipeline.get(name)

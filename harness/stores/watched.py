@@ -41,6 +41,7 @@ class WatchedStore(ABC):
     """
 
     unavailable: ClassVar[tuple[type[Exception], ...]] = (RedisConnectionError, RedisTimeoutError)
+    _shared_prefix = shared.PREFIX
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
@@ -82,11 +83,11 @@ class WatchedStore(ABC):
 
     def read(self, key: str) -> str | None:
         """Return what is shared under the key."""
-        return shared.read(self._connection, key)
+        return shared.read(self._connection, key, prefix=self._shared_prefix)
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
         """Share something else, unless somebody was faster."""
-        return shared.replace(self._connection, key, before, after)
+        return shared.replace(self._connection, key, before, after, prefix=self._shared_prefix)
 
     @abstractmethod
     def _key(self, job_id: str) -> str:

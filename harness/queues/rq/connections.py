@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ResponseError
 
 from harness.errors import UsageError
+from harness.queues.rq import keys
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -50,7 +51,7 @@ def check_server(connection: Redis) -> None:
     :raises UsageError: if it is.
     """
     try:
-        connection.getdel("harness:probe")
+        connection.getdel(keys.PROBE)
     except ResponseError as error:
         if "unknown command" not in str(error).lower():
             raise

@@ -22,15 +22,13 @@ from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
+from harness.queues.rq.keys import DELAYED
 from harness.queues.rq.leases import while_owned
 from harness.queues.rq.places import SCHEDULED, fetch, is_ours, places_of
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-
-DELAYED = "harness:delayed"
-"""Sorted set of delayed jobs; the score is the time, in seconds, when to look at the job in RQ's registry."""
 
 LOOK_SECONDS, SOON_SECONDS = 2.5, 1.0
 """Seconds between two looks; the second where a job is due within a minute."""

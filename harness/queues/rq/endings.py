@@ -29,7 +29,8 @@ from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
 from harness.queues.rq.jobs import PARKED, Interruption
-from harness.queues.rq.leases import LEASES, Lease, grant, registered, while_owned
+from harness.queues.rq.keys import LEASES
+from harness.queues.rq.leases import Lease, grant, registered, while_owned
 from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
 from harness.queues.rq.recovery import Sweeper, put_back, put_back_dequeued
 from harness.texts import storable

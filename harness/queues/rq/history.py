@@ -28,6 +28,7 @@ from redis.exceptions import RedisError
 from rq.utils import as_text
 
 from harness import overrides
+from harness.queues.rq import keys
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.leases import Beat
 from harness.texts import bounded, told
@@ -54,8 +55,6 @@ REASON_BYTES = 500
 
 PULSE_SECONDS = 1.0
 """How often a job at work tells where it is."""
-
-_HISTORY, _PULSE = "harness:history:{}", "harness:pulse:{}"
 
 log = logging.getLogger("harness.rq")
 
@@ -170,7 +169,7 @@ class Recording:
             self._end("failed", kind.__name__ if error is None else told(error))
 
     def _write_start(self, execution: Execution) -> None:
-        pulse_key, progress = _PULSE.format(self._job.id), execution.progress
+        pulse_key, progress = keys.pulse(self._job.id), execution.progress
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
             pipeline.get(pulse_key)
@@ -202,20 +201,20 @@ class Recording:
             with self._connection.pipeline() as pipeline:
                 self._add(pipeline, entry)
                 if outcome != "superseded":  # else the pulse is another execution's
-                    pipeline.delete(_PULSE.format(self._job.id))
+                    pipeline.delete(keys.pulse(self._job.id))
                 pipeline.execute()
         except RedisError as error:
             self._excuse(error)
 
     def _add(self, pipeline: Pipeline, entry: dict[str, Any]) -> None:
-        key = _HISTORY.format(self._job.id)
+        key = keys.history(self._job.id)
         pipeline.xadd(key, {"entry": json.dumps(entry)}, maxlen=2 * EXECUTIONS, approximate=False)
         pipeline.expire(key, TTL)
 
     def _tell(self) -> None:
         execution = self._execution
         if execution is not None:
-            self._connection.set(_PULSE.format(self._job.id), self._pulse(execution), ex=TTL)
+            self._connection.set(keys.pulse(self._job.id), self._pulse(execution), ex=TTL)
 
     def _pulse(self, execution: Execution) -> str:
         elapsed = execution.clock() - self._started
@@ -234,8 +233,8 @@ class Recording:
 
 def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
     """Queue the commands whose two answers :func:`read_history` and :meth:`Pulse.from_json` take."""
-    pipeline.xrevrange(_HISTORY.format(job_id), count=entries)
-    pipeline.get(_PULSE.format(job_id))
+    pipeline.xrevrange(keys.history(job_id), count=entries)
+    pipeline.get(keys.pulse(job_id))
 
 
 def read_history(answer: list[tuple[Any, dict[Any, Any]]]) -> list[Entry]:

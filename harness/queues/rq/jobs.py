@@ -33,9 +33,10 @@ from harness.job import Job, find
 from harness.queues.rq import delayed, leases
 from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import enqueue_of, family_of
+from harness.queues.rq.keys import SWEEP_LOCK
 from harness.queues.rq.leases import Begun
 from harness.queues.rq.places import UNKNOWN, queue_of
-from harness.queues.rq.recovery import LOCK, forget, put_back
+from harness.queues.rq.recovery import forget, put_back
 from harness.queues.rq.requests import Requests, shutdown
 from harness.queues.rq.timeouts import Timeout
 from harness.rounds import Call, digest_of
@@ -252,7 +253,7 @@ class _Attempt:
         delayed.note(current.connection, current.id, time.time() + math.ceil(seconds))
         with current.connection.pipeline(transaction=False) as pipeline:
             pipeline.exists(RQScheduler.get_locking_key(current.origin))
-            pipeline.exists(LOCK)
+            pipeline.exists(SWEEP_LOCK)
             somebody = any(pipeline.execute())
         if not somebody:
             log.warning(

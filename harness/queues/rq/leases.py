@@ -33,7 +33,8 @@ from rq.utils import as_text, parse_composite_key, utcformat
 from rq.worker import BaseWorker
 
 from harness.errors import UsageError
-from harness.queues.rq.places import OPEN, UNKNOWN
+from harness.queues.rq.keys import LEASES, OPEN
+from harness.queues.rq.places import UNKNOWN
 from harness.stops import Flag
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
     from harness.progress import Position
-
-LEASES = "harness:leases"
-"""The sorted set of executions; the score is the time, in seconds of the Redis server's clock, when the lease ends."""
 
 DEAD_STARTS = "dead_starts"
 """The field of an RQ job that counts the processes which died before they reached the job's code."""

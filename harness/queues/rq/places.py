@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 PERFORM = "harness.queues.rq.perform"
 """What is enqueued: a name that stays, wherever the function is."""
 
-OPEN = "harness:open"
-"""Sorted set of jobs that are not over; the score is the time when :mod:`harness.queues.rq.strays` looks next."""
-
-ENDED = "harness:ended"
-"""Sorted set of jobs that were over a short while ago; the score is the time, in seconds, of that."""
-
 UNKNOWN = "unknown_starts"
 """Field of an RQ job: how many workers in a row did not know its class or its steps."""
 

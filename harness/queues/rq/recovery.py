@@ -42,9 +42,9 @@ from harness.job import Job
 from harness.queues.rq import strays
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import DueLooks, enqueue_due
+from harness.queues.rq.keys import LEASES, SWEEP_LOCK
 from harness.queues.rq.leases import (
     DEAD_STARTS,
-    LEASES,
     Beat,
     lease_seconds,
     recover_seconds,
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
     from harness.stops import Clock
-
-LOCK = "harness:sweep"
 
 TURNS_TO_STRAYS = 6
 """Number of sweeps of a worker, one of which also looks for jobs that are nowhere; each, where there are many."""
@@ -234,7 +232,7 @@ class Sweeper:
         Where Redis was away, nobody could renew a lease: the living get two turns to do so.
         """
         milliseconds = max(1, int(self.interval * 1000) - 1)
-        first = self._connection.set(LOCK, "1", nx=True, px=milliseconds)
+        first = self._connection.set(SWEEP_LOCK, "1", nx=True, px=milliseconds)
         before, self._turned = self._turned, self._clock()
         self._skips = 2 if self._turned - before > 4 * self.interval else max(0, self._skips - 1)
         if first and not self._skips:

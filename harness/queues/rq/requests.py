@@ -10,6 +10,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 from rq.worker import BaseWorker
 
+from harness.queues.rq import keys
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import enqueue_scheduled
 from harness.queues.rq.places import PERFORM, fetch, is_ours
@@ -33,13 +34,11 @@ REQUEST_TTL = 24 * 3600
 
 _UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
 
-_STOP, _CONTROL = "harness:stop:{}", "harness:control:{}"
-
 
 def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
     """Ask a job, wherever it runs, to stop at its next checkpoint once; it goes on when its turn comes again."""
     check_connection(connection)
-    connection.set(_STOP.format(job_id), reason, ex=REQUEST_TTL)
+    connection.set(keys.stop(job_id), reason, ex=REQUEST_TTL)
 
 
 def pause(connection: Redis, job_id: str) -> None:
@@ -48,7 +47,7 @@ def pause(connection: Redis, job_id: str) -> None:
     It then waits in RQ's scheduled registry, under a date that is never reached.
     """
     check_connection(connection)
-    connection.set(_CONTROL.format(job_id), PAUSE)
+    connection.set(keys.control(job_id), PAUSE)
 
 
 def resume(queue: Queue, job_id: str) -> bool:
@@ -58,7 +57,7 @@ def resume(queue: Queue, job_id: str) -> bool:
     and resuming again does the rest.
     """
     check_connection(queue.connection)
-    queue.connection.delete(_CONTROL.format(job_id))
+    queue.connection.delete(keys.control(job_id))
     back = [each for each in _waiting(queue, job_id) if enqueue_scheduled(queue, each)]
     return bool(back)
 
@@ -86,12 +85,12 @@ def cancel(connection: Redis, job_id: str) -> None:
     Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
     """
     check_connection(connection)
-    connection.set(_CONTROL.format(job_id), CANCEL, ex=REQUEST_TTL)
+    connection.set(keys.control(job_id), CANCEL, ex=REQUEST_TTL)
 
 
 def forget(pipeline: Pipeline, job_id: str) -> None:
     """Forget what was asked of an earlier round of a job, in the transaction that enqueues it again."""
-    pipeline.delete(_STOP.format(job_id), _CONTROL.format(job_id))
+    pipeline.delete(keys.stop(job_id), keys.control(job_id))
 
 
 class Requests:
@@ -121,7 +120,7 @@ class Requests:
         try:
             with self._connection.pipeline(transaction=False) as pipeline:
                 pipeline.mget(_controls(at))
-                pipeline.getdel(_STOP.format(at.job_id))
+                pipeline.getdel(keys.stop(at.job_id))
                 pipeline.hget(self._worker_key, "shutdown_requested_date")
                 controls, reason, leaving = pipeline.execute()
         except _UNREACHABLE:
@@ -132,7 +131,7 @@ class Requests:
 
 
 def _controls(at: Position) -> list[str]:
-    return [_CONTROL.format(job_id) for job_id in dict.fromkeys((at.job_id, at.family_id))]
+    return [keys.control(job_id) for job_id in dict.fromkeys((at.job_id, at.family_id))]
 
 
 def _control(values: list[Any]) -> Control | None:

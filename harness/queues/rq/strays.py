@@ -1,7 +1,7 @@
 """Jobs that are queued or started by their status and nowhere in fact are put back into their queue.
 
 A worker of several queues that is killed while it takes a job loses it; a queue's list may be deleted; an application
-may write an old copy of a job. So the jobs that are not over are in a sorted set, :data:`~.places.OPEN`, with the time
+may write an old copy of a job. So the jobs that are not over are in a sorted set, :data:`~.keys.OPEN`, with the time
 when to look at them: each sweep looks at a bounded number, and nobody scans all keys. A job that RQ has deleted and an
 application saved once more is not in it: it stays as it is. A job that has ended stays in another set for a while: if
 an application saves an old copy of it, it gets its status back.
@@ -24,16 +24,13 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
-from harness.queues.rq.delayed import DELAYED
+from harness.queues.rq.keys import DELAYED, ENDED, OPEN, STRAYS
 from harness.queues.rq.leases import lease_seconds, recover_seconds, while_owned
-from harness.queues.rq.places import ENDED, OPEN, fetch, is_ours, places_of, queue_of
+from harness.queues.rq.places import fetch, is_ours, places_of, queue_of
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-
-STRAYS = "harness:strays"
-"""Sorted set of jobs that were found nowhere once; the score is the time of that."""
 
 BATCH, SAMPLE = 500, 100
 """Number of open jobs, and of jobs that have ended, a sweep looks at."""

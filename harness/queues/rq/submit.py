@@ -25,8 +25,9 @@ from harness.execution import Portion
 from harness.job import Job
 from harness.queues.rq import requests, strays
 from harness.queues.rq.connections import check_connection
+from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS
-from harness.queues.rq.places import OPEN, PERFORM, UNKNOWN, fetch, is_ours, places_of
+from harness.queues.rq.places import PERFORM, UNKNOWN, fetch, is_ours, places_of
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
