@@ -1,4 +1,4 @@
-"""What pytest-benchmark measured, read from the file that ``--benchmark-json`` writes."""
+"""Read the measurements of pytest-benchmark from the file that ``--benchmark-json`` writes."""
 
 from __future__ import annotations
 

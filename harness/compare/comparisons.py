@@ -112,7 +112,7 @@ class Comparison:
 
     @property
     def finding(self) -> str:
-        """What the runs have shown, in one sentence made from nothing but their figures."""
+        """Finding of the runs, in one sentence made from their figures only."""
         return sentence(self.runs)
 
     def totals(self, pattern: Pattern) -> Totals:

@@ -1,4 +1,4 @@
-"""Where a comparison comes from: files of records and benchmarks, or one that was saved."""
+"""Load a comparison from files of records and benchmarks, or from a saved one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis as a place outside: read and put back key by key, through a connection of its own."""
+"""Redis as a place: read and restored key by key, through a connection of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.explore.places import Table
 
 NOT_THE_JOBS = (b"rq:", b"harness:")
-"""How keys begin that are no job's outcome: those of its queue, and ours."""
+"""Prefixes of keys that are not an outcome of the job: those of its queue and of this package."""
 LOCAL = {None, "localhost", "127.0.0.1", "::1"}
 """Hosts whose Redis the explorer agrees to empty and fill again."""
 
@@ -134,7 +134,7 @@ def _write(pipeline: Any, key: bytes, kind: bytes, value: Any) -> None:
 
 
 def _shown(value: Any) -> Any:
-    """Return a value as it may be compared and shown: numbers as numbers, so that more can be told from less."""
+    """Return a value as it may be compared and shown: numbers as numbers, so that more and less can be compared."""
     if isinstance(value, bytes):
         text = value.decode(errors="replace")
         return int(text) if text.lstrip("-").isdecimal() else text

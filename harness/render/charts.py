@@ -1,7 +1,7 @@
 """Inline pictures that sum up runs: damage as bars, latencies as dots, shares of a whole.
 
-As in :mod:`harness.render.svg`, positions across are per cent of the width, and each picture is told in words. Where
-there is little room, text of the class ``spare`` is not shown.
+As in :mod:`harness.render.svg`, positions across are per cent of the width, and each picture has a text
+alternative. Text of the class ``spare`` is hidden where space is short.
 """
 
 from __future__ import annotations

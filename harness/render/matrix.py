@@ -55,7 +55,7 @@ def _row(group: Group, part: Comparison) -> str:
 
 
 def _cell(group: Group, pattern: Pattern) -> str:
-    """Put the verdicts of a form; durabilities that ended the same way are told together."""
+    """Render the verdicts of a form; durabilities with the same result share a cell."""
     runs = group.of(pattern)
     found: dict[tuple[str, str], list[str]] = {}
     for run in runs:

@@ -81,7 +81,7 @@ def cost(comparison: Comparison) -> str:
 
 
 def durability(comparison: Comparison) -> str:
-    """Put what each durability costs beside what a SIGKILL costs under it."""
+    """Render the cost of each durability next to the cost of a SIGKILL under it."""
     found = durables(comparison)
     if not found:
         return "<p>Nothing was killed, and no durability measured.</p>"

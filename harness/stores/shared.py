@@ -1,4 +1,4 @@
-"""What several jobs share, in Redis: for the stores that live there."""
+"""Values that several jobs share, kept in Redis, for the stores that use Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(connection: Redis, key: str, *, prefix: str = PREFIX) -> str | None:
 def replace(connection: Redis, key: str, before: str | None, after: str, *, prefix: str = PREFIX) -> bool:
     """Share *after* if *before* is what is shared now; one transaction under ``WATCH``.
 
-    If only the answer is lost, this raises, and whoever tries again reads first what is shared by then.
+    If only the answer is lost, this raises; a caller that tries again reads the shared value first.
 
     :raises RedisError: if the connection fails; it may be shared or not.
     """
@@ -41,7 +41,7 @@ def replace(connection: Redis, key: str, before: str | None, after: str, *, pref
             pipeline.execute()
         except WatchError as error:
             if isinstance(error.__context__, RedisError):
-                # redis-py says the same of a connection that broke during EXEC: nobody knows what was stored.
+                # redis-py raises the same error when a connection breaks during EXEC: it is unknown what was stored
                 raise error.__context__ from None
             return False
         return True
