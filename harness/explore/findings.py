@@ -75,7 +75,7 @@ class Verdict:
     :ivar points: number of crash points of the clean run. :ivar states: number of distinct
         external states between them.
     :ivar tried: how many of these states a crash was tried in.
-    :ivar lines: number of lines of the job's code after which a crash was tried. :ivar all_lines: number of lines in all.
+    :ivar lines: number of lines of the job's code after which a crash was tried. :ivar all_lines: of how many.
     :ivar seconds: how long it took. :ivar seed: of the samples.
     :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: why it did not go on, each with
         the number of trials; the old one then did.
