@@ -7,8 +7,7 @@ one do it at a time, for all queues of that Redis. Found dead is
 * an execution that nobody ever took a lease for, such as one that died while it started, or that of RQ's own worker:
   the first sweep that sees it gives it one, which nobody renews;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
-  way. (A worker of several queues has no such list in RQ 3: a job that it takes out in the very moment when it is
-  killed is lost, as with RQ's own worker. A signal does not do that.)
+  way. (RQ's own worker of several queues does not use that list: a SIGKILL while it takes a job loses the job.)
 
 How often a job may die is counted by its executions (``Job.max_crashes``). Only deaths before its code was reached are
 counted here, up to the same default.

@@ -10,7 +10,8 @@ unless said otherwise:
 
 * ``__init__``: JSON in place of pickle, for all jobs.
 * ``work``: refuses a Redis that is too old, puts the signal handlers back, and sweeps for the dead meanwhile.
-* ``dequeue_job_and_maintain_ttl``, ``_shutdown``: a signal between two jobs loses none, for all jobs.
+* ``dequeue_job_and_maintain_ttl``, ``check_for_suspension``, ``prepare_job_execution``, ``_shutdown``: a worker of
+  several queues loses no job that it takes (:mod:`harness.queues.rq.taking`) and leaves immediately, for all jobs.
 * ``execute_job``: a job that was taken out of the queue just then goes back to its front, for all jobs.
 * ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``: the job
   hears of SIGTERM and SIGINT.
