@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, STRAYS
 from harness.texts import bounded, told
 
 if TYPE_CHECKING:
@@ -135,3 +136,15 @@ def queues_of(connection: Redis) -> tuple[list[Queue], bool]:
 def queue_named(name: str, connection: Redis) -> Queue:
     """Return a queue of that name, for jobs of this package."""
     return Queue(name, connection=connection, serializer=JSONSerializer)
+
+
+def set_aside(connection: Redis) -> None:
+    """Rename keys of this package that hold data of another type, so that work goes on; log it.
+
+    Crash in between: the next sweep renames the others. The data is kept under the new name.
+    """
+    for name in (LEASES, OPEN, ENDED, STRAYS, DELAYED):
+        kind = text_of(connection.type(name))
+        if kind not in {"zset", "none"}:
+            connection.rename(name, f"{name}:set-aside")
+            log.error("key %s held a %s, not a sorted set; it is now %s:set-aside", name, kind, name)

@@ -33,15 +33,25 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
+from rq.job import Job as RQJob
 
 from harness.queues.rq import keys, strays
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import DueLooks, enqueue_due
-from harness.queues.rq.entries import ask, complaints, is_wrong_data, queues_of, split, text_of, usable
+from harness.queues.rq.entries import (
+    ask,
+    complaints,
+    is_wrong_data,
+    queues_of,
+    set_aside,
+    split,
+    text_of,
+    usable,
+)
 from harness.queues.rq.keys import LEASES, SWEEP_LOCK
-from harness.queues.rq.leases import Beat, lease_seconds, recover_seconds
+from harness.queues.rq.leases import RQ_SECONDS, Beat, lease_seconds, recover_seconds
 from harness.queues.rq.places import DEQUEUED
-from harness.queues.rq.returns import Dead, forget, put_back, put_back_batch, put_back_dequeued
+from harness.queues.rq.returns import Dead, belongs, forget, put_back, put_back_batch, put_back_dequeued
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +73,9 @@ BATCH = 100
 
 TURN_JOBS, START_JOBS = 5_000, 100
 """Limits of jobs that a sweep puts back: in a thread, and before a worker takes its first job."""
+
+SHIELDED = 1_000
+"""Number of executions that one maintenance looks at."""
 
 PROBED = 100
 """Number of keys that one command asks for."""
@@ -124,6 +137,7 @@ class Sweeper:
         check_connection(connection)
         self._connection, self._clock = connection, clock
         self.interval = recover_seconds() / 6
+        self._lock_ms = max(1, int(self.interval * 1000) - 1)
         # Quiet looks are two intervals apart, and so may be the first sight of an execution without a lease.
         self._first_lease = lease_seconds() - 2 * self.interval
         self._turned, self._skips = clock(), 0
@@ -171,10 +185,6 @@ class Sweeper:
         finally:
             self._turns_to_strays = (self._turns_to_strays or TURNS_TO_STRAYS) - 1
         return self.more
-
-    @property
-    def _lock_ms(self) -> int:
-        return max(1, int(self.interval * 1000) - 1)
 
     def _quiet(self) -> bool:
         """Return whether no execution, no dequeued job, and no job that is due for a look can exist."""
@@ -352,16 +362,32 @@ class Sweeper:
             pipeline.execute()
 
 
-def set_aside(connection: Redis) -> None:
-    """Rename keys of this package that hold data of another type, so that work goes on; log it.
+def shield(queue: Queue) -> None:
+    """Keep RQ's maintenance from failing jobs that a sweep is about to put back, and from entries it cannot read.
 
-    Crash in between: the next sweep renames the others. The data is kept under the new name.
+    It deals with what is over by its score in the started registry. So executions of this package get a later score,
+    and what cannot be read gets none: RQ's maintenance would end there, and leave all other jobs as they are. Crash in
+    between: the next maintenance does the rest. Lost answer: the same scores are written again.
     """
-    for name in (LEASES, keys.OPEN, keys.ENDED, keys.STRAYS, keys.DELAYED):
-        kind = text_of(connection.type(name))
-        if kind not in {"zset", "none"}:
-            connection.rename(name, f"{name}:set-aside")
-            log.error("key %s held a %s, not a sorted set; it is now %s:set-aside", name, kind, name)
+    connection, key = queue.connection, queue.started_job_registry.key
+    seconds, _ = connection.time()
+    over: Any = connection.zrangebyscore(key, 0, seconds + RQ_SECONDS)
+    if over[SHIELDED:]:  # the first job must not wait for them; the next maintenance looks at them
+        connection.zadd(key, dict.fromkeys(over[SHIELDED:], seconds + 2 * RQ_SECONDS), xx=True)
+    for start in range(0, min(len(over), SHIELDED), BATCH):
+        entries = over[start : start + BATCH]
+        names = [split(each) for each in entries]
+        with connection.pipeline(transaction=False) as pipeline:
+            for each in names:
+                pipeline.hgetall(RQJob.key_for(each[0] if each else ""))
+            answers = ask(pipeline)
+        later: dict[Any, float] = {}
+        for entry, each, fields in zip(entries, names, answers, strict=True):
+            ours = None if each is None else belongs(connection, each[0], fields)
+            if ours is not False:
+                later[entry] = math.inf if ours is None else seconds + 2 * RQ_SECONDS
+        if later:
+            connection.zadd(key, later, xx=True)
 
 
 def _is_dead(lease: float | None, given_up: float, now: float) -> bool:

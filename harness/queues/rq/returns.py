@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import WatchError
 from rq import Queue
@@ -30,7 +30,7 @@ from harness.queues.rq import strays
 from harness.queues.rq.entries import ask, complaints, number, text_of, usable
 from harness.queues.rq.keys import LEASES
 from harness.queues.rq.leases import DEAD_STARTS, registered, while_owned
-from harness.queues.rq.places import DEQUEUED, PERFORM, TAKEN_OVER, Where, fetch, places_of
+from harness.queues.rq.places import DEQUEUED, PERFORM, TAKEN_OVER, Where, fetch, is_ours, places_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -257,6 +257,20 @@ def _read(connection: Redis, batch: list[Dead], now: float, done: Batch) -> list
             entries = {f"{each.job_id}:{text}" for item in executions if (text := text_of(item))}
             _sort_in(_Found(each, fields, None, name, entries), connection, done, found)
     return found
+
+
+def belongs(connection: Redis, job_id: str, fields: Any) -> bool | None:
+    """Return whether a job is this package's, by its hash; None if it cannot be read."""
+    try:
+        job = RQJob(job_id, connection=connection, serializer=JSONSerializer)
+        job.restore(fields)
+        job.get_status(refresh=False)
+        return is_ours(job)
+    except NoSuchJobError:
+        return False
+    except Exception as error:  # noqa: BLE001 - depends on what somebody has put there
+        complaints.say("job", job_id, fields if isinstance(fields, Exception) else error)
+        return None
 
 
 def _sort_in(each: _Found, connection: Redis, done: Batch, found: list[_Found]) -> None:

@@ -28,9 +28,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import JobStatus
 from rq.timeouts import BaseDeathPenalty
@@ -38,6 +36,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
 from harness.queues.rq.connections import check_server
+from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.places import is_ours, queue_of
 from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
@@ -178,7 +177,7 @@ class Signals(BaseWorker):
         """Wait for a job in short turns: RQ's loop, which a signal leaves only between two turns."""
         self.set_state(WorkerStatus.IDLE)
         self.procline("Listening on " + ",".join(self.queue_names()))  # type: ignore[no-untyped-call]
-        idle_since, retry_in = time.monotonic(), 1.0
+        idle_since = time.monotonic()
         while not self._stop_requested:
             try:
                 self.heartbeat()
@@ -190,12 +189,10 @@ class Signals(BaseWorker):
             except DequeueTimeout:
                 if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                     return None
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                self.log.warning(
-                    "Worker %s: no connection to Redis (%s), retrying in %d s", self.name, error, retry_in
-                )
-                self._pause(retry_in)
-                retry_in = min(retry_in * self.exponential_backoff_factor, self.max_connection_wait_time)
+            except UnicodeDecodeError as error:  # the entry is in RQ's intermediate queue, or was dropped
+                complaints.say("entry of a queue", error.object, error)
+            except RedisError as error:
+                self._sit_out(error)  # type: ignore[attr-defined]  # of Outages
         raise StopRequested
 
     def _dequeued(self, timeout: int | None) -> tuple[RQJob, Queue] | None:
@@ -209,7 +206,7 @@ class Signals(BaseWorker):
                 death_penalty_class=self.death_penalty_class,
             )
         except Exception as error:
-            if hasattr(error, "job_id") and not isinstance(error, RedisError):
+            if hasattr(error, "job_id") and not is_outage(error):
                 raise UnreadableJob(error.job_id, error.queue) from error  # type: ignore[attr-defined]  # RQ's
             raise
         if result is not None:
