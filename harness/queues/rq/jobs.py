@@ -33,7 +33,7 @@ from harness.job import Job, find
 from harness.queues.rq import delayed, leases
 from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import enqueue_of, family_of
-from harness.queues.rq.keys import SWEEP_LOCK
+from harness.queues.rq.keys import SWEEP_LOCK, SWEEPING
 from harness.queues.rq.leases import Begun
 from harness.queues.rq.places import UNKNOWN, queue_of
 from harness.queues.rq.recovery import forget, put_back
@@ -253,7 +253,7 @@ class _Attempt:
         delayed.note(current.connection, current.id, time.time() + math.ceil(seconds))
         with current.connection.pipeline(transaction=False) as pipeline:
             pipeline.exists(RQScheduler.get_locking_key(current.origin))
-            pipeline.exists(SWEEP_LOCK)
+            pipeline.exists(SWEEPING, SWEEP_LOCK)  # an older release has the lock alone
             somebody = any(pipeline.execute())
         if not somebody:
             log.warning(

@@ -29,9 +29,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import JobStatus
 from rq.suspension import is_suspended
@@ -40,6 +38,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
 from harness.queues.rq.connections import check_server
+from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.places import is_ours, queue_of
 from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
@@ -197,7 +196,7 @@ class Signals(BaseWorker):
         """Wait for a job in turns, as RQ does. A signal ends the wait immediately and loses no job."""
         self.set_state(WorkerStatus.IDLE)
         self.procline("Listening on " + ",".join(self.queue_names()))  # type: ignore[no-untyped-call]
-        idle_since, retry_in = time.monotonic(), 1.0
+        idle_since = time.monotonic()
         while not self._stop_requested:
             try:
                 self.heartbeat()
@@ -214,12 +213,8 @@ class Signals(BaseWorker):
             except DequeueTimeout:
                 if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                     return None
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                self.log.warning(
-                    "Worker %s: no connection to Redis (%s), retrying in %d s", self.name, error, retry_in
-                )
-                self._pause(retry_in)
-                retry_in = min(retry_in * self.exponential_backoff_factor, self.max_connection_wait_time)
+            except RedisError as error:
+                self._sit_out(error)  # type: ignore[attr-defined]  # of Outages
         raise StopRequested
 
     def _dequeued(self, timeout: float | None) -> tuple[RQJob, Queue] | None:
@@ -250,23 +245,17 @@ class Signals(BaseWorker):
         """Return the job that was taken; None if it was deleted: then nothing of it is left in a list."""
         try:
             job_id = taken.job_id.decode()
-        except UnicodeDecodeError:
-            self.log.error(  # noqa: TRY400 - the traceback says no more
-                "Worker %s: dropped an entry of queue %s that is not a job id: %.60r",
-                self.name,
-                taken.queue.name,
-                taken.job_id,
-            )
-            job_id = None
-        try:
-            if job_id is not None:
-                return self.job_class.fetch(job_id, connection=self.connection, serializer=self.serializer)
+            return self.job_class.fetch(job_id, connection=self.connection, serializer=self.serializer)
+        except UnicodeDecodeError as error:
+            if error.object != taken.job_id:
+                raise UnreadableJob(job_id, taken.queue) from error
+            complaints.say("entry of a queue", taken.job_id, error)
         except NoSuchJobError:
             pass
-        except RedisError:
-            raise
         except Exception as error:
-            raise UnreadableJob(str(job_id), taken.queue) from error
+            if is_outage(error):
+                raise
+            raise UnreadableJob(job_id, taken.queue) from error
         self.connection.lrem(taken.queue.intermediate_queue_key, 1, taken.job_id)  # type: ignore[arg-type]
         return None
 

@@ -21,8 +21,12 @@ unless said otherwise:
 * ``monitor_work_horse``: the lease is renewed here too. ``wait_for_horse``: the children of a dead horse are killed.
 * ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
 * ``clean_registries``: the jobs of the dead are put back before RQ would fail them.
+* ``check_for_suspension``, ``run_maintenance_tasks``, ``heartbeat``, ``set_state``, ``maintain_heartbeats``,
+  ``execute_job``, ``register_birth``, ``subscribe``, ``teardown``, ``prepare_job_execution``, ``_finalize_success``,
+  ``_pubsub_exception_handler``: an outage of Redis ends neither the worker nor its job, for all jobs.
 
-They are in :mod:`harness.queues.rq.signals`, :mod:`harness.queues.rq.horses` and :mod:`harness.queues.rq.endings`.
+They are in :mod:`harness.queues.rq.signals`, :mod:`harness.queues.rq.horses`,
+:mod:`harness.queues.rq.outages` and :mod:`harness.queues.rq.endings`.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from rq.worker import BaseWorker
 from harness.queues.rq.connections import check_worker_connection
 from harness.queues.rq.endings import Endings
 from harness.queues.rq.horses import Horses
+from harness.queues.rq.outages import Outages
 from harness.queues.rq.passwords import hidden_passwords
 from harness.queues.rq.signals import HorseSignals, Signals
 
@@ -61,7 +66,7 @@ def _no_pickle(serializer: Any) -> Any:
     return JSONSerializer if found is DefaultSerializer else found
 
 
-class Worker(HorseSignals, Horses, Endings, _JSON, rq.Worker):
+class Worker(Outages, HorseSignals, Horses, Endings, _JSON, rq.Worker):
     """RQ's ``Worker``, which forks a work horse for each job."""
 
 
@@ -74,7 +79,7 @@ class SpawnWorker(HorseSignals, Horses, Endings, _JSON, rq.SpawnWorker):
             super().fork_work_horse(job, queue)
 
 
-class SimpleWorker(Signals, Endings, _JSON, rq.SimpleWorker):
+class SimpleWorker(Outages, Signals, Endings, _JSON, rq.SimpleWorker):
     """RQ's ``SimpleWorker``, which works in its own process.
 
     ``work()`` must be called in the main thread, for signals.
@@ -89,4 +94,4 @@ class SimpleWorker(Signals, Endings, _JSON, rq.SimpleWorker):
     def subscribe(self) -> None:
         """Open the command channel, if it has one."""
         if self._commands:
-            super().subscribe()  # type: ignore[no-untyped-call]
+            super().subscribe()
