@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from harness import UsageError
 from harness.queues.rq import enqueue, names
 from harness.queues.rq.names import all_queues
 from harness.queues.rq.overview import Watcher
@@ -74,3 +75,10 @@ def test_the_monitor_shows_the_queues_next_to_odd_entries(real_redis: Redis) -> 
     seen = Watcher(real_redis).look()
     assert list(seen.queues) == ["test"]
     assert [each.id for each in seen.jobs] == [job.id]
+
+
+def test_a_queue_with_a_key_prefix_of_its_own_is_refused(real_redis: Redis) -> None:
+    """A job that no recovery would find is not enqueued."""
+    with pytest.raises(UsageError, match=r"'app:queue:test'.*use a queue class without.*RQ_KEY_PREFIX"):
+        enqueue(Prefixed("test", connection=real_redis, serializer="json"), CountByIteration, 3)
+    assert real_redis.dbsize() == 0

@@ -26,6 +26,7 @@ from harness.lab.trial import QUEUE, PlainPosition
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 from harness.queues import rq
+from harness.queues.rq.keys import PREFIX
 from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 CONFIG = "HARNESS_TRIAL"
 """Environment variable with the :class:`Config`: the command line, which everybody can read, would show its URLs."""
 
-FIRED = "harness:lab:fired"
+FIRED = f"{PREFIX}lab:fired"
 """The key that says that the interruption came; it outlives those whom it kills."""
 
 

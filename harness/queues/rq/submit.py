@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import WatchError
+from rq import Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
@@ -31,7 +32,6 @@ from harness.queues.rq.places import PERFORM, UNKNOWN, fetch, is_ours, places_of
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
-    from rq import Queue
 
 MAX_DESCRIPTION = 200
 """Number of characters of a job's description."""
@@ -77,6 +77,11 @@ def enqueue(
         raise UsageError(
             f"queue {queue.name!r} uses {queue.serializer!r}, allowed is RQ's JSON serializer; "
             "make it Queue(…, serializer='json')"
+        )
+    if queue.key != Queue.redis_queue_namespace_prefix + queue.name:
+        raise UsageError(
+            f"queue {queue.name!r} has the key {queue.key!r}, where no recovery finds its jobs; use a queue class "
+            "without a redis_queue_namespace_prefix of its own, and RQ_KEY_PREFIX to keep applications apart"
         )
     _check_class(job_class)
     job_class.check_arguments(kwargs, portion)
