@@ -83,7 +83,7 @@ def enqueue(
             f"queue {queue.name!r} has the key {queue.key!r}, where no recovery finds its jobs; use a queue class "
             "without a redis_queue_namespace_prefix of its own, and RQ_KEY_PREFIX to keep applications apart"
         )
-    _check_class(job_class)
+    check_class(job_class)
     job_class.check_arguments(kwargs, portion)
     encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
     named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
@@ -207,17 +207,29 @@ class _Enqueue:
             )
 
 
-def _check_class(job_class: Any) -> None:
+def check_class(job_class: Any) -> None:
+    """Refuse what is no job class, or one that no worker could import.
+
+    :raises UsageError: if it is.
+    """
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob, found {job_class!r}")
-    if job_class.__module__ == "__main__":
+    check_importable(job_class)
+
+
+def check_importable(target: Any) -> None:
+    """Refuse a class or function that no worker could import.
+
+    :raises UsageError: if it is.
+    """
+    if target.__module__ == "__main__":
         raise UsageError(
-            f"{job_class.__qualname__} is defined in __main__, where no worker finds it; move it into a module that "
-            "both can import"
+            f"{target.__qualname__} is defined in __main__, where no worker finds it; move it into a module that both "
+            "can import"
         )
-    if "<locals>" in job_class.__qualname__:
+    if "<locals>" in target.__qualname__ or "<lambda>" in target.__qualname__:
         raise UsageError(
-            f"{job_class.__qualname__} is defined in a function, where no worker finds it; define it in the module"
+            f"{target.__qualname__} is defined in a function, where no worker finds it; define it in the module"
         )
 
 
