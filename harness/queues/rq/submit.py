@@ -221,11 +221,18 @@ class _Enqueue:
     def _create(self, pipeline: Pipeline | None) -> RQJob:
         settings = {**self._settings, "pipeline": pipeline}
         if self._when is None:
-            return self._queue.enqueue_call(PERFORM, args=tuple(self._call), **settings)
+            job: RQJob | None = self._queue.enqueue_call(PERFORM, args=tuple(self._call), **settings)
+            if job is None:  # django-rq's queue, in a transaction
+                raise UsageError(
+                    f"queue {self._queue.name!r} ({type(self._queue).__name__}) enqueues later, which this function "
+                    "cannot; with django-rq, use get_queue(…, commit_mode='auto'), and call enqueue() in "
+                    "transaction.on_commit()"
+                )
+            return job
         settings["job_timeout"] = settings.pop("timeout", None)
-        job: RQJob = self._queue.enqueue_at(self._when, PERFORM, args=tuple(self._call), **settings)
-        delayed.note(pipeline if pipeline is not None else self._queue.connection, job.id)
-        return job
+        scheduled: RQJob = self._queue.enqueue_at(self._when, PERFORM, args=tuple(self._call), **settings)
+        delayed.note(pipeline if pipeline is not None else self._queue.connection, scheduled.id)
+        return scheduled
 
     def _enqueue(self, pipeline: Pipeline) -> RQJob:
         pipeline.multi()
