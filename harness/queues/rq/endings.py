@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from rq import Queue
 from rq.job import JobStatus
 from rq.rate_limit import release_slot
-from rq.utils import as_text, now, utcformat
+from rq.utils import as_text, utcformat
 from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
 
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
+from harness.queues.rq.clocks import redis_now, spare_the_living
 from harness.queues.rq.jobs import PARKED, Interruption
 from harness.queues.rq.keys import LEASES
 from harness.queues.rq.leases import Lease, grant, registered, while_owned
@@ -70,8 +71,9 @@ class Endings(BaseWorker):
             sweeper.close()
 
     def clean_registries(self) -> None:
-        """Put the jobs of the dead back first: RQ's maintenance would fail them."""
+        """Put the jobs of the dead back first: RQ's maintenance would fail them, and the living if clocks differ."""
         Sweeper(self.connection).sweep()
+        spare_the_living(self.connection, self.queues)
         super().clean_registries()  # type: ignore[no-untyped-call]
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
@@ -270,7 +272,7 @@ def _put(job: RQJob, queue: Queue, interruption: Interruption, pipeline: Pipelin
     if not delay:
         queue._enqueue_job(job, pipeline=pipeline, at_front=interruption.enqueue_at_front)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
         return f"back in queue {queue.name}"
-    due = now() + timedelta(seconds=delay)
+    due = redis_now(job.connection) + timedelta(seconds=delay)  # the clock by which it is enqueued
     queue.schedule_job(job, due, pipeline=pipeline)
     delayed.note(pipeline, job.id, due.timestamp())
     return "it waits until it is resumed" if delay == PARKED else f"it goes on in {delay} s"

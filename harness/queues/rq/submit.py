@@ -20,7 +20,6 @@ from rq.group import Group
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
-from rq.utils import now
 
 from harness import cursor as cursors
 from harness import rounds
@@ -28,6 +27,7 @@ from harness.errors import HarnessError, UnsupportedProgress, UsageError
 from harness.execution import Portion
 from harness.job import Job
 from harness.queues.rq import delayed, requests, strays
+from harness.queues.rq.clocks import redis_now
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.keys import OPEN
@@ -126,7 +126,9 @@ def enqueue_in(
         raise UsageError(
             f"got {delay!r} as the delay of a job; use a timedelta, or enqueue_at() with a datetime"
         )
-    return _enqueue(queue, job_class, (args, kwargs), options, portion, when=now() + delay)
+    return _enqueue(
+        queue, job_class, (args, kwargs), options, portion, when=redis_now(queue.connection) + delay
+    )
 
 
 def _enqueue(
