@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,15 @@ def plain(numbers: int) -> int:
     for number in range(numbers):
         _note(number)
     return numbers
+
+
+def day_after(day: date) -> date:
+    """Return the next day, which JSON cannot hold, and note in the job's meta what JSON cannot hold either."""
+    job = get_current_job()
+    assert job is not None
+    job.meta["seen"] = {1, 2}
+    job.save_meta()
+    return day + timedelta(days=1)
 
 
 def plain_until_released() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job as RQJob
 from rq.job import get_current_job
 
@@ -48,8 +47,6 @@ class RQMetaStore(WatchedStore):
 
     :param connection: where the RQ jobs are.
     """
-
-    _shared_prefix = f"{RQ_KEY_PREFIX}:harness:" if RQ_KEY_PREFIX != "rq" else "harness:"
 
     def _key(self, job_id: str) -> str:
         return str(RQJob.key_for(job_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError, WatchError
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 TTL = 30 * 24 * 3600
 """Seconds that it is kept after the last change."""
 
-PREFIX = "harness:"
-"""Prefix of the keys of a store that is given no other."""
+_RQ = os.environ.get("RQ_KEY_PREFIX", "rq")
+
+PREFIX = "harness:" if _RQ == "rq" else f"{_RQ}:harness:"
+"""Prefix of all keys of this package, which follows RQ's own: applications with two RQ prefixes keep apart."""
 
 
 def read(connection: Redis, key: str, *, prefix: str = PREFIX) -> str | None:

@@ -31,6 +31,7 @@ from rq.worker_registration import clean_worker_registry
 
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
+from harness.queues.rq.clocks import redis_now, spare_the_living
 from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.jobs import PARKED, Interruption
 from harness.queues.rq.keys import LEASES
@@ -86,6 +87,7 @@ class Endings(BaseWorker):
             self.log.info("Worker %s: cleaning registries for queue: %s", self.name, queue.name)
             for step in (
                 partial(shield, queue),
+                partial(spare_the_living, self.connection, [queue]),
                 partial(clean_registries, queue, self._exc_handlers),
                 partial(clean_worker_registry, queue),
                 partial(queue.intermediate_queue.cleanup, self, queue),
@@ -295,7 +297,7 @@ def _put(job: RQJob, queue: Queue, interruption: Interruption, pipeline: Pipelin
     if not delay:
         queue._enqueue_job(job, pipeline=pipeline, at_front=interruption.enqueue_at_front)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
         return f"back in queue {queue.name}"
-    due = now() + timedelta(seconds=delay)
+    due = redis_now(job.connection) + timedelta(seconds=delay)  # the clock by which it is enqueued
     queue.schedule_job(job, due, pipeline=pipeline)
     delayed.note(pipeline, job.id, due.timestamp())
     return "it waits until it is resumed" if delay == PARKED else f"it goes on in {delay} s"

@@ -15,6 +15,7 @@ from harness.job import find
 from harness.parallel import Division, check_instances
 from harness.queues.rq import strays
 from harness.queues.rq.connections import check_connection
+from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.places import PERFORM, fetch
 from harness.queues.rq.strays import OVER
 from harness.stores.rq_meta import RQMetaStore
@@ -90,14 +91,20 @@ def _spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id:
         )
     more = {"instance": [family, number], **({"round": round_id} if round_id else {})}
     retry = Retry(max=model.retries_left, interval=model.retry_intervals or 0) if model.retries_left else None
-    Queue(model.origin, connection=connection, serializer=JSONSerializer).enqueue_call(
-        PERFORM,
-        args=(*call, more),
-        job_id=f"{family}-{number}",
-        timeout=model.timeout,  # type: ignore[arg-type]  # RQ says float where it reads, int where it writes
-        result_ttl=model.result_ttl,
-        failure_ttl=model.failure_ttl,
-        retry=retry,
-        description=f"{model.description} [{number}]",
-    )
-    strays.add(connection, f"{family}-{number}")
+    queue = Queue(model.origin, connection=connection, serializer=JSONSerializer)
+    with connection.pipeline() as pipeline:
+        job = queue.enqueue_call(
+            PERFORM,
+            args=(*call, more),
+            job_id=f"{family}-{number}",
+            timeout=model.timeout,  # type: ignore[arg-type]  # RQ says float where it reads, int where it writes
+            result_ttl=model.result_ttl,
+            failure_ttl=model.failure_ttl,
+            retry=retry,
+            description=f"{model.description} [{number}]",
+            pipeline=pipeline,
+        )
+        strays.add(pipeline, job.id)
+        if model.group_id:
+            add_to_group(pipeline, model.group_id, job, new=True)
+        pipeline.execute()

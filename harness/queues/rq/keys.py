@@ -6,9 +6,9 @@ applications that share a Redis under two prefixes then never touch each other's
 
 from __future__ import annotations
 
-from rq.defaults import RQ_KEY_PREFIX
+from harness.stores import shared
 
-PREFIX = "harness:" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:harness:"
+PREFIX = shared.PREFIX
 """Prefix of all keys."""
 
 LEASES = PREFIX + "leases"

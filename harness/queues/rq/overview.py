@@ -22,6 +22,7 @@ from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.history import Entry, Pulse, ask_history, read_history
+from harness.queues.rq.names import queue_names
 from harness.stores.redis import PREFIX
 from harness.stores.rq_meta import FIELD, text_in_meta
 
@@ -165,9 +166,7 @@ class Watcher:
                 found_jobs.update(dict.fromkeys(_job_id(name, each) for each in next(answers)))
         seen_workers = [_worker(name, next(answers), now) for name in workers]
         seen = [_job(job_id, *(next(answers) for _ in range(4))) for job_id in jobs]
-        self._queues = list(self._asked) or sorted(
-            as_text(key).removeprefix(Queue.redis_queue_namespace_prefix) for key in found_queues
-        )
+        self._queues = list(self._asked) or queue_names(found_queues)
         prefix = BaseWorker.redis_worker_namespace_prefix
         self._workers = sorted(as_text(key).removeprefix(prefix) for key in found_workers)
         self._jobs = list(found_jobs)
