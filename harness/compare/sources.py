@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from harness.compare.comparisons import Comparison, comparison
+from harness.decoding import FILE_BYTES, parse
 from harness.errors import UsageError
 
 
@@ -31,10 +31,10 @@ def made_from(records: Path, benchmarks: Path | None = None) -> Comparison:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_bytes(), str(path), limit=FILE_BYTES, error=UsageError)
     except FileNotFoundError:
         raise UsageError(
             f"{path}: no such file; run pytest with --harness-records or --benchmark-json first"
         ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None

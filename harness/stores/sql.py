@@ -38,7 +38,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from harness import forks
-from harness.errors import UsageError
+from harness.decoding import shown
+from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
 from harness.stores.memory import superseded
 
@@ -294,8 +295,12 @@ def _values(progress: Progress) -> dict[str, Any]:
     return {"job": progress.job_id, "owner": progress.epoch, "stands": progress.state, "text": text}
 
 
-def _progress(job_id: str, epoch: int, text: str) -> Progress:
+def _progress(job_id: str, epoch: Any, text: Any) -> Progress:
     progress = Progress.from_json(job_id, text)
+    if type(epoch) is not int or epoch < 0:  # SQLite stores any type in any column
+        raise CorruptProgress(
+            f"the progress of job {job_id} has epoch = {shown(epoch)}; it was left as it is"
+        )
     progress.epoch = epoch
     return progress
 

@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
-from rq.utils import as_text
 
 from harness import overrides
+from harness.decoding import parse, plain_text, read, shown
+from harness.errors import CorruptProgress
 from harness.queues.rq import keys
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.leases import Beat
@@ -49,6 +50,12 @@ EXECUTIONS = 100
 
 TTL = 30 * 24 * 3600
 """Seconds that they are, after the last entry."""
+
+ENTRY_BYTES = 16 * 1024
+"""Size limit of an entry or a pulse that is read, in bytes."""
+
+MILLIS_DIGITS = 15
+"""Digits of the milliseconds in the number of an entry, at most."""
 
 REASON_BYTES = 500
 """Size that a reason is cut to: a hundred are kept of each job."""
@@ -91,11 +98,20 @@ class Pulse:
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Pulse | None:
-        """Read the stored form; None if there is none, or another release's."""
+        """Read the stored form; None if there is none, or one that cannot be read."""
         try:
-            return None if text is None else cls(**json.loads(text))
-        except (TypeError, ValueError):
+            return None if text is None else cls.from_data(parse(text, "the pulse", limit=ENTRY_BYTES))
+        except CorruptProgress:
             return None
+
+    @classmethod
+    def from_data(cls, data: Any) -> Pulse:
+        """Read JSON data.
+
+        :raises CorruptProgress: naming the field that it lacks, or that has another type.
+        """
+        pulse: Pulse = read(cls, data, "the pulse", error=CorruptProgress)
+        return pulse
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,22 @@ class Entry:
     died: Pulse | None = None
     outcome: str = ""
     reason: str | None = None
+
+    @classmethod
+    def from_stream(cls, number: Any, fields: Any) -> Entry:
+        """Read an entry of the stream.
+
+        :raises CorruptProgress: if it is not what this package writes.
+        """
+        millis = (plain_text(number, "the number of an entry") or "").partition("-")[0]
+        named = {
+            name if isinstance(name, bytes) else str(name).encode(): value for name, value in fields.items()
+        }
+        data = parse(named.get(b"entry"), "an entry of the history", limit=ENTRY_BYTES)
+        if not isinstance(data, dict) or not millis.isdecimal() or len(millis) > MILLIS_DIGITS:
+            raise CorruptProgress(f"an entry of the history is {shown(data)}; it was left as it is")
+        entry: Entry = read(cls, {**data, "at": int(millis) / 1000}, "the entry", error=CorruptProgress)
+        return entry
 
 
 class Recording:
@@ -242,11 +274,8 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]]) -> list[Entry]:
     entries: dict[tuple[int, str], Entry] = {}
     for number, fields in reversed(answer):
         try:
-            data = json.loads({as_text(name): value for name, value in fields.items()}["entry"])
-            left = data.pop("died", None)
-            died = Pulse(**left) if left else None
-            entry = Entry(at=int(as_text(number).partition("-")[0]) / 1000, died=died, **data)
-        except (KeyError, TypeError, ValueError):
+            entry = Entry.from_stream(number, fields)
+        except CorruptProgress:
             continue
         entries.setdefault((entry.epoch, entry.what), entry)
     return list(entries.values())
