@@ -35,6 +35,7 @@ from zoneinfo import ZoneInfo
 
 from harness.decoding import is_deeper, shown
 from harness.errors import CorruptProgress, CursorError, JobDefinitionError, UnadvanceableCursor
+from harness.texts import bounded, told
 
 ATOMIC = frozenset({int, str, bool, type(None), date, UUID, bytes})
 """Types whose values are immutable and always come back equal: nothing to look into, nothing to copy."""
@@ -49,6 +50,9 @@ _ALLOWED = (
 
 DEPTH = 120
 """Limit of nested lists and objects in a stored cursor; its record may have :data:`harness.decoding.DEPTH`."""
+
+SHOWN_ERROR = 200
+"""Bytes of the error of a cursor that cannot be read."""
 
 _DIGITS = 4_300
 _LONG = 10**_DIGITS
@@ -176,7 +180,8 @@ def _decode(data: Any) -> Any:
     except (CorruptProgress, RecursionError):
         raise
     except Exception as error:  # OSError of a time zone, and what a registered class raises
-        raise CorruptProgress(f"stored cursor {shown(data)} cannot be read: {error}") from error
+        why = bounded(told(error), SHOWN_ERROR)
+        raise CorruptProgress(f"stored cursor {shown(data)} cannot be read: {why}") from error
 
 
 def freeze(value: Any) -> Any:

@@ -96,7 +96,10 @@ def test_progress_is_read_or_refused_by_name(random: Random) -> None:
     progress = holds(lambda: Progress.from_json("7", mutated(PROGRESS, random)))
     text = None if progress is None else holds(progress.to_json)
     if text is not None:
-        assert Progress.from_json("7", text) == progress
+        again = Progress.from_json("7", text)
+        kept = ("job", "epoch", "state", "step", "cursor", "proof", "attributes", "completed", "done")
+        assert [getattr(again, name) for name in kept] == [getattr(progress, name) for name in kept]
+        assert again.to_json() == text
 
 
 @given(seeds)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from harness.cli.output import echo
 from harness.cli.stopping import Stopped, last_line
 from harness.errors import HarnessError, UsageError
 
@@ -153,7 +154,7 @@ def _one_line(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(f"harness: {' '.join(text.split())}", err=True)
+    echo(f"harness: {' '.join(text.split())}", err=True)
 
 
 @click.group("harness", cls=Commands, context_settings=CONTEXT)

@@ -149,6 +149,16 @@ def comparison(
     )
 
 
+def read_run(found: object, where: str) -> Run:
+    """Read the record of a run.
+
+    :raises UsageError: naming the field, what was found and what is allowed.
+    """
+    run: Run = read(Run, found, where)
+    _check_verdict(run, where)
+    return run
+
+
 def _check_schema(found: object) -> None:
     if type(found) is not int or found < SCHEMA:
         malformed("schema", found, str(SCHEMA))

@@ -51,6 +51,9 @@ EXECUTIONS = 100
 TTL = 30 * 24 * 3600
 """Seconds that they are, after the last entry."""
 
+SHORTEST = 1e-6
+"""Seconds of an execution from which a rate is a number that can be shown."""
+
 ENTRY_BYTES = 16 * 1024
 """Size limit of an entry or a pulse that is read, in bytes."""
 
@@ -94,7 +97,7 @@ class Pulse:
     @property
     def rate(self) -> float | None:
         """Items a second in this execution; None before the first."""
-        return self.items / self.elapsed_s if self.items and self.elapsed_s > 0 else None
+        return self.items / self.elapsed_s if self.items and self.elapsed_s > SHORTEST else None
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Pulse | None:
@@ -269,25 +272,37 @@ def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) 
     pipeline.get(keys.pulse(job_id))
 
 
-def read_history(answer: list[tuple[Any, dict[Any, Any]]]) -> list[Entry]:
-    """Return what a stream holds, the oldest first; what another release wrote is left out."""
+def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None = None) -> list[Entry]:
+    """Return what a stream holds, the oldest first; what cannot be read is left out.
+
+    :param bad: takes why entries were left out.
+    """
     entries: dict[tuple[int, str], Entry] = {}
     for number, fields in reversed(answer):
         try:
             entry = Entry.from_stream(number, fields)
-        except CorruptProgress:
+        except CorruptProgress as error:
+            if bad is not None:
+                bad.append(str(error))
             continue
         entries.setdefault((entry.epoch, entry.what), entry)
     return list(entries.values())
 
 
-def history(connection: Redis, job_id: str) -> tuple[list[Entry], Pulse | None]:
-    """Return what is remembered of a job, the oldest first, and where it is if it is at work."""
+def history(connection: Redis, job_id: str, bad: list[str] | None = None) -> tuple[list[Entry], Pulse | None]:
+    """Return the history of a job, the oldest entry first, and its pulse if it is at work.
+
+    :param bad: takes why entries were left out.
+    """
     check_connection(connection)
     with connection.pipeline(transaction=False) as pipeline:
         ask_history(pipeline, job_id)
-        entries, pulse = pipeline.execute()
-    return read_history(entries), Pulse.from_json(pulse)
+        entries, pulse = pipeline.execute(raise_on_error=False)
+    if isinstance(entries, Exception):  # the key has another type
+        if bad is not None:
+            bad.append(f"its history cannot be read: {entries}")
+        entries = []
+    return read_history(entries, bad), None if isinstance(pulse, Exception) else Pulse.from_json(pulse)
 
 
 def _durability(execution: Execution) -> str:
