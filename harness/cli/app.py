@@ -29,6 +29,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
         ("prepare", "init-db", "Make the tables for progress, and the demo's"),
         ("prepare", "seed", "Fill the demo's: orders, customers, mails"),
         ("prepare", "reset", "Drop what init-db and seed have made"),
+        ("prune", "prune", "Remove old progress and history"),
     )),
     ("run", (
         ("work", "enqueue", "Put a job into a queue"),

@@ -3,7 +3,8 @@
 Beside the progress, which must not grow with interruptions (C26), a job has two keys:
 
 * ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
-  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept, for 30 days.
+  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept; for how long is said in
+  :mod:`harness.queues.rq.retention`.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread of its own once a second. The job is
   not asked and does not wait: the thread reads the numbers that the hot path counts anyway. That is why nothing
   here subscribes to events: while somebody does, an event is made of every item.
@@ -32,6 +33,7 @@ from harness.errors import CorruptProgress
 from harness.queues.rq import keys
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.leases import Beat
+from harness.queues.rq.retention import TTL, ttl_after
 from harness.texts import bounded, told
 
 if TYPE_CHECKING:
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
 EXECUTIONS = 100
 """How many executions of a job are remembered."""
 
-TTL = 30 * 24 * 3600
-"""Seconds that they are, after the last entry."""
-
 SHORTEST = 1e-6
 """Seconds of an execution from which a rate is a number that can be shown."""
 
@@ -60,8 +59,8 @@ ENTRY_BYTES = 16 * 1024
 MILLIS_DIGITS = 15
 """Digits of the milliseconds in the number of an entry, at most."""
 
-REASON_BYTES = 500
-"""Size that a reason is cut to: a hundred are kept of each job."""
+REASON_BYTES, NAME_BYTES = 300, 200
+"""Sizes that a reason, and the names in an entry, are cut to: a hundred entries are kept of each job."""
 
 PULSE_SECONDS = 1.0
 """How often a job at work tells where it is."""
@@ -122,6 +121,7 @@ class Entry:
     """An execution began or ended.
 
     :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"`` or ``"end"``. :ivar done: items by then.
+    :ivar job: of the first start, the class.
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
     :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
     :ivar outcome: of an end: completed, interrupted, paused, cancelled, superseded or failed.
@@ -213,10 +213,13 @@ class Recording:
         died = Pulse.from_json(left)
         enqueued = self._job.enqueued_at
         entry = {
-            "what": "start", "epoch": self._epoch, "done": progress.done, "job": progress.job, "total": progress.total,
-            "worker": self._job.worker_name or "", "durability": _durability(execution),
-            "enqueued_at": enqueued.timestamp() if enqueued else None, "died": asdict(died) if died else None,
+            "what": "start", "epoch": self._epoch, "done": progress.done,
+            "worker": bounded(self._job.worker_name or "", NAME_BYTES), "durability": _durability(execution),
+            "enqueued_at": round(enqueued.timestamp(), 3) if enqueued else None,
+            "died": _rounded(died) if died else None,
         }  # fmt: skip
+        if self._epoch == 1:  # the same in all later ones, of which there may be many
+            entry |= {"job": bounded(progress.job, NAME_BYTES), "total": progress.total}
         with self._connection.pipeline() as pipeline:
             self._add(pipeline, entry)
             pipeline.set(pulse_key, self._pulse(execution), ex=TTL)
@@ -234,17 +237,23 @@ class Recording:
         }  # fmt: skip
         try:
             with self._connection.pipeline() as pipeline:
-                self._add(pipeline, entry)
+                self._add(pipeline, entry, ttl_after(self._job, outcome))
+                if outcome in {"completed", "cancelled"}:
+                    # A request to pause has no TTL of its own: one for a job that is over must not stay for ever.
+                    pipeline.expire(keys.control(self._job.id), TTL)
                 if outcome != "superseded":  # else the pulse is another execution's
                     pipeline.delete(keys.pulse(self._job.id))
                 pipeline.execute()
         except RedisError as error:
             self._excuse(error)
 
-    def _add(self, pipeline: Pipeline, entry: dict[str, Any]) -> None:
+    def _add(self, pipeline: Pipeline, entry: dict[str, Any], ttl: int = TTL) -> None:
         key = keys.history(self._job.id)
-        pipeline.xadd(key, {"entry": json.dumps(entry)}, maxlen=2 * EXECUTIONS, approximate=False)
-        pipeline.expire(key, TTL)
+        # What is missing has its default on reading.
+        known = {name: value for name, value in entry.items() if value is not None and value != ""}
+        text = json.dumps(known, separators=(",", ":"))
+        pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
+        pipeline.expire(key, ttl)  # 0 removes it at once, as RQ does with the job
 
     def _tell(self) -> None:
         execution = self._execution
@@ -260,7 +269,7 @@ class Recording:
             total=execution.total, durability=_durability(execution), worker=self._job.worker_name or "",
             host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
         )  # fmt: skip
-        return json.dumps(asdict(pulse))
+        return json.dumps(_rounded(pulse), separators=(",", ":"))
 
     def _excuse(self, error: RedisError) -> None:
         log.warning("job %s: its history was not written (%s); it goes on", self._job.id, error)
@@ -303,6 +312,13 @@ def history(connection: Redis, job_id: str, bad: list[str] | None = None) -> tup
             bad.append(f"its history cannot be read: {entries}")
         entries = []
     return read_history(entries, bad), None if isinstance(pulse, Exception) else Pulse.from_json(pulse)
+
+
+def _rounded(pulse: Pulse) -> dict[str, Any]:
+    """Return a pulse as JSON data, its times in milliseconds."""
+    return {
+        name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(pulse).items()
+    }
 
 
 def _durability(execution: Execution) -> str:
