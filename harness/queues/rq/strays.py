@@ -27,6 +27,7 @@ from harness.queues.rq.entries import ask, complaints, is_wrong_data, text_of, u
 from harness.queues.rq.keys import DELAYED, ENDED, OPEN, STRAYS
 from harness.queues.rq.leases import lease_seconds, recover_seconds, while_owned
 from harness.queues.rq.places import PERFORM, fetch, is_ours, places_of, queue_of
+from harness.queues.rq.retention import forget
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -104,6 +105,7 @@ def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool
     with connection.pipeline(transaction=False) as pipeline:
         if over:
             remove(pipeline, *over, now=now)
+        forget(pipeline, [each.id for each in jobs if each.id in over and not each.status])
         if rest:
             pipeline.zadd(OPEN, dict.fromkeys(rest, now + recover_seconds()), xx=True)
             pipeline.zrem(STRAYS, *rest)
@@ -153,7 +155,10 @@ def _check_ended(connection: Redis, ids: list[str]) -> None:
         elif each.status not in OVER and score is None:
             _give_status(connection, each.id)
     if gone:
-        connection.zrem(ENDED, *gone)
+        with connection.pipeline(transaction=False) as pipeline:
+            pipeline.zrem(ENDED, *gone)
+            forget(pipeline, gone)
+            pipeline.execute()
 
 
 def _give_status(connection: Redis, job_id: str) -> None:
