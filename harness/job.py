@@ -127,6 +127,9 @@ class Job:
     grace_period: ClassVar[float | timedelta] = 25
     """Time that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
 
+    max_unsaved: ClassVar[float | timedelta | None] = 5
+    """Time that the job works on while its progress cannot be saved; then it waits at a checkpoint. None: no limit."""
+
     execution: Execution
     """The execution that runs this object."""
 
