@@ -17,12 +17,12 @@ import pyte
 
 from tests.workers import PATIENCE
 
-WIDTH, HEIGHT = 80, 30
+WIDTH, HEIGHT = 100, 40
 PROMPT = "$ "
 CTRL_C = "^C"
 _ANY_NUMBER = re.compile(r"\d+(?:\\?[.:]\d+)*")
-_ANY_BAR = re.compile("[█░]+")
-_OPEN_TERMINAL = 'exec bash --norc --noprofile -i <"$0" >"$0" 2>&1'
+_ANY_BAR = re.compile("[█░·]+")
+_OPEN_TERMINAL = 'PS1="\\$ " exec bash --norc --noprofile -i <"$0" >"$0" 2>&1'
 
 
 class Terminal:
@@ -34,24 +34,26 @@ class Terminal:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.screen = pyte.HistoryScreen(WIDTH, HEIGHT, history=10_000, ratio=0.001)
         self._stream = pyte.ByteStream(self.screen)
-        self._from = 0
+        self._from, self._ready = 0, False
         self._terminal, child = pty.openpty()
         variables = {
-            **environment, "TERM": "xterm-256color", "PS1": PROMPT, "COLUMNS": str(WIDTH), "LINES": str(HEIGHT),
+            **environment, "TERM": "xterm-256color", "COLUMNS": str(WIDTH), "LINES": str(HEIGHT),
         }  # fmt: skip
         # The leader of a session that opens a terminal gets it as its own, so that Ctrl-C and job control work.
         self._shell = subprocess.Popen(
             ["bash", "-c", _OPEN_TERMINAL, os.ttyname(child)],  # noqa: S607 - the reader's shell
             cwd=folder, env=variables, start_new_session=True,
         )  # fmt: skip
-        self.read_until(re.escape(PROMPT.strip()))
-        os.close(child)
+        self._child = child
 
     def type(self, block: str) -> None:
         """Type the lines of a block that start with ``$``, and wait for those below; ``^C`` is the key.
 
         Numbers and progress bars of the block stand for any, ``…`` for any text.
         """
+        if not self._ready:
+            self.read_until(re.escape(PROMPT.strip()))
+            self._ready = True
         for part in re.split(rf"^(?=\$ |{re.escape(CTRL_C)}$)", block, flags=re.MULTILINE):
             command, *expected = part.splitlines() or [""]
             if command == CTRL_C:
@@ -99,8 +101,11 @@ class Terminal:
                     os.kill(int(process.name), signal.SIGKILL)
         self._shell.wait(PATIENCE)
         os.close(self._terminal)
+        os.close(self._child)
 
 
 def _pattern(line: str) -> str:
-    shown = re.escape(line.strip()).replace("…", ".*?")
-    return _ANY_BAR.sub("[█░]+", _ANY_NUMBER.sub(r"\\d+(?:[.:]\\d+)*", shown))
+    """Return what a line may look like in a terminal of another width, at another time."""
+    words = [re.escape(word).replace("…", ".*?") for word in line.split()]
+    numbers = _ANY_NUMBER.sub(r"\\d+(?:[.:]\\d+)*", r"\s+".join(words))
+    return _ANY_BAR.sub(r"\\s*[█░·]+", numbers)

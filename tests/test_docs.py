@@ -23,7 +23,7 @@ def folder(tmp_path: Path, redis_url: str, broker: Redis, monkeypatch: pytest.Mo
     """Yield the folder of a reader, whose modules, and keys at the broker, are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("HARNESS_REDIS_URL", redis_url)
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
