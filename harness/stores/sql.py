@@ -10,11 +10,12 @@ nobody heard of is an epoch that nobody uses. ``save_within`` is part of the cal
 before the commit, neither the work nor the progress is stored, after it both are. If only the answer to that commit is
 lost, the next claim reads whichever it was, and the work agrees with it.
 
-**Who waits for whom.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for
-it, and then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the
-claim wait until it wakes up or its connection ends: nobody can know yet whether its work will be committed.
-PostgreSQL's ``idle_in_transaction_session_timeout`` bounds that. A worker that was frozen *before* finds the epoch
-raised: Superseded, and its transaction is rolled back.
+**Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for it, and
+then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the claim wait:
+only that transaction's end decides whether its work is committed. On PostgreSQL each statement that may wait ends after
+``lock_timeout`` with ProgressLocked. It has changed nothing then, and the job runs again later: the claim waits again
+until the frozen worker goes on or its connection ends. PostgreSQL's ``idle_in_transaction_session_timeout`` ends that
+connection. A worker that was frozen *before* finds the epoch raised: Superseded, and its transaction is rolled back.
 
 **PostgreSQL.** The store's own transactions are READ COMMITTED, whatever the engine's are. The caller's may be of any
 level: above READ COMMITTED the database refuses an update of a row that was claimed meanwhile (SQLSTATE 40001), and
@@ -24,21 +25,23 @@ that is told as Superseded too.
 for other writers, never reads what is stale, and never dead-locks; it waits for as long as the connection says, 5 s by
 default, then "database is locked" is raised. Longer transactions than that need
 ``create_engine(url, connect_args={"timeout": 30})``; with ``PRAGMA journal_mode=WAL`` readers and the writer do not
-wait for each other. A store and a session of one process are two connections: end the session's transaction before
-anything but ``save_within``. A database in memory will not do.
+wait for each other. ``lock_timeout`` has no effect there. A store and a session of one process are two connections: end
+the session's transaction before anything but ``save_within``. A database in memory will not do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from harness import forks
-from harness.errors import UsageError
+from harness.durations import in_seconds
+from harness.errors import ProgressLocked, UsageError
 from harness.progress import Progress
 from harness.stores.memory import superseded
 
@@ -94,6 +97,19 @@ TABLES = progress_tables(sa.MetaData())
 
 NOW = sa.func.current_timestamp()
 
+LOCK_TIMEOUT = 10.0
+"""Default for how long a statement waits for the lock on a job's row, in seconds.
+
+Longer than a commit takes, and shorter than the 30 s that platforms give a worker between SIGTERM and SIGKILL: a worker
+that waits in a claim still leaves in time.
+"""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE of a statement that PostgreSQL ended after ``lock_timeout``."""
+
+LONGEST_LOCK_TIMEOUT = (2**31 - 1) / 1000
+"""Limit of PostgreSQL's ``lock_timeout``, in seconds."""
+
 
 class SqlStore:
     """Keeps progress in a database: a :class:`harness.progress.TransactionalStore`.
@@ -101,23 +117,32 @@ class SqlStore:
     :param engine: of the database, SQLite or PostgreSQL. It may be older than the process; its connections are not
         shared with the process that made it.
     :param tables: what :func:`progress_tables` returned, where the names are not the default ones.
+    :param lock_timeout: time in seconds, or a ``timedelta``, that a statement waits for another transaction's lock on
+        PostgreSQL. A ``lock_timeout`` that the engine's connections have already, other than 0, is left as it is.
+    :raises UsageError: if *lock_timeout* is not a time that PostgreSQL accepts.
     """
 
     unavailable: ClassVar[tuple[type[Exception], ...]] = (OperationalError, InterfaceError)
 
-    def __init__(self, engine: sa.Engine, *, tables: Tables = TABLES) -> None:
+    def __init__(
+        self, engine: sa.Engine, *, tables: Tables = TABLES, lock_timeout: float | timedelta = LOCK_TIMEOUT
+    ) -> None:
         self._sqlite = engine.dialect.name == "sqlite"
+        milliseconds = _milliseconds(lock_timeout)
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
         self._progress, self._shared = tables
         columns = self._progress.c
         # The text has the epoch too; the column is what counts, for it is what is locked and compared.
         self._of_job = columns.job_id == sa.bindparam("job")
+        self._bound = _bound(milliseconds) if engine.dialect.name == "postgresql" else sa.true()
         self._save = (
             sa.update(self._progress)
-            .where(self._of_job, columns.epoch == sa.bindparam("owner"))
+            .where(self._of_job, columns.epoch == sa.bindparam("owner"), self._bound)
             .values(state=sa.bindparam("stands"), progress=sa.bindparam("text"), updated_at=NOW)
         )
-        self._raise_epoch = sa.update(self._progress).where(self._of_job).values(epoch=columns.epoch + 1)
+        self._raise_epoch = (
+            sa.update(self._progress).where(self._of_job, self._bound).values(epoch=columns.epoch + 1)
+        )
         self._select = sa.select(columns.epoch, columns.progress).where(self._of_job)
 
     def create(self) -> None:
@@ -134,6 +159,7 @@ class SqlStore:
         """Take the job over with a raised epoch.
 
         :raises UsageError: if the tables are missing.
+        :raises ProgressLocked: if another transaction holds the job's row for longer than the lock timeout.
         """
         try:
             return self._claim(job_id)
@@ -144,7 +170,7 @@ class SqlStore:
     def save(self, progress: Progress) -> int:
         """Store the progress unless the job was claimed since."""
         values = _values(progress)
-        with self._transaction() as connection:
+        with self._transaction(progress.job_id) as connection:
             if connection.execute(self._save, values).rowcount == 0:
                 raise superseded(progress, self._owner(connection, progress))
         return len(values["text"])
@@ -152,7 +178,10 @@ class SqlStore:
     def save_within(self, session: Session, progress: Progress) -> int:
         """Store the progress in the open transaction of *session*, which locks it until the caller commits.
 
+        On PostgreSQL the rest of that transaction has the store's lock timeout, if it had none.
+
         :raises Superseded: if the job was claimed since; roll the transaction back.
+        :raises ProgressLocked: if another transaction holds the job's row for too long; roll the transaction back.
         :raises UsageError: if the session is not on the database of the store.
         :raises InheritedConnection: if another process opened the session's connection.
         """
@@ -163,11 +192,13 @@ class SqlStore:
         except DBAPIError as error:
             self._check_same_database(session)
             # The session's transaction cannot be asked any more whether it was refused because of a claim.
-            with self._transaction(reading=True) as connection:
+            with self._transaction(progress.job_id, reading=True) as connection:
                 owner = self._owner(connection, progress)
-            if owner == progress.epoch:
-                raise
-            raise superseded(progress, owner) from error
+            if owner != progress.epoch:
+                raise superseded(progress, owner) from error
+            if _locked(error):
+                raise locked(progress.job_id) from error
+            raise
         if not stored:
             owner = self._owner(session, progress)
             if owner is None:
@@ -178,7 +209,7 @@ class SqlStore:
     def renew(self, progress: Progress) -> int:
         """Store the progress of an execution whose row is gone; one transaction, as a save."""
         try:
-            with self._transaction() as connection:
+            with self._transaction(progress.job_id) as connection:
                 return self._insert(connection, progress)
         except IntegrityError:  # there is a row by now, of this execution or of another
             return self.save(progress)
@@ -187,26 +218,31 @@ class SqlStore:
         """Store the progress of an execution whose row is gone in the open transaction of *session*.
 
         :raises Superseded: if there is a row by now; roll the transaction back.
+        :raises ProgressLocked: if another transaction is about to insert one for too long; roll the transaction back.
         """
         try:
             return self._insert(session, progress)
         except IntegrityError as error:
             raise superseded(progress, progress.epoch + 1) from error
+        except DBAPIError as error:
+            if _locked(error):
+                raise locked(progress.job_id) from error
+            raise
 
     def load(self, job_id: str) -> Progress | None:
         """Return the stored progress, or None."""
-        with self._transaction(reading=True) as connection:
+        with self._transaction(job_id, reading=True) as connection:
             row = connection.execute(self._select, {"job": job_id}).one_or_none()
         return None if row is None else _progress(job_id, *row)
 
     def delete(self, job_id: str) -> None:
         """Forget the progress."""
-        with self._transaction() as connection:
-            connection.execute(sa.delete(self._progress).where(self._of_job), {"job": job_id})
+        with self._transaction(job_id) as connection:
+            connection.execute(sa.delete(self._progress).where(self._of_job, self._bound), {"job": job_id})
 
     def read(self, key: str) -> str | None:
         """Return what is shared under the key."""
-        with self._transaction(reading=True) as connection:
+        with self._transaction(key, reading=True) as connection:
             value: str | None = connection.scalar(
                 sa.select(self._shared.c.value).where(self._shared.c.key == key)
             )
@@ -221,17 +257,18 @@ class SqlStore:
         if before is None:
             insert = sa.insert(self._shared).values(key=key, value=after, updated_at=NOW)
             try:
-                with self._transaction() as connection:
+                with self._transaction(key) as connection:
+                    self._bound_inserts(connection)
                     connection.execute(insert)
             except IntegrityError:
                 return False
             return True
-        update = sa.update(self._shared).where(columns.key == key, columns.value == before)
-        with self._transaction() as connection:
+        update = sa.update(self._shared).where(columns.key == key, columns.value == before, self._bound)
+        with self._transaction(key) as connection:
             return connection.execute(update.values(value=after, updated_at=NOW)).rowcount == 1
 
     def _claim(self, job_id: str) -> Progress:
-        with self._transaction() as connection:
+        with self._transaction(job_id) as connection:
             # The first statement writes, so that from here on nobody else does, and what is read is the latest.
             if connection.execute(self._raise_epoch, {"job": job_id}).rowcount == 0:
                 progress = Progress(job_id, epoch=1)
@@ -244,6 +281,7 @@ class SqlStore:
 
     def _insert(self, at: sa.Connection | Session, progress: Progress) -> int:
         text = progress.to_json()
+        self._bound_inserts(at)
         row = {"job_id": progress.job_id, "epoch": progress.epoch, "state": progress.state, "progress": text}
         at.execute(sa.insert(self._progress).values(**row, updated_at=NOW))
         return len(text)
@@ -252,15 +290,24 @@ class SqlStore:
         row = at.execute(self._select, {"job": progress.job_id}).one_or_none()
         return None if row is None else row[0]
 
+    def _bound_inserts(self, at: sa.Connection | Session) -> None:
+        """Bound the wait of an insert for another transaction's row with the same key; it has no WHERE to do it in."""
+        if not self._sqlite:
+            at.execute(sa.select(self._bound))
+
     @contextmanager
-    def _transaction(self, *, reading: bool = False) -> Iterator[sa.Connection]:
+    def _transaction(self, key: str, *, reading: bool = False) -> Iterator[sa.Connection]:
         with self._engine.connect() as connection:
             try:
                 with connection.begin():
                     if self._sqlite and not reading:
                         _lock_sqlite(connection)
                     yield connection
-            except (OperationalError, ProgrammingError) as error:
+            except DBAPIError as error:
+                if _locked(error):
+                    raise locked(key) from error
+                if not isinstance(error, OperationalError | ProgrammingError):
+                    raise
                 if error.connection_invalidated or self._exist(connection):
                     raise
                 raise UsageError(
@@ -280,6 +327,45 @@ class SqlStore:
                 f"the session works in the {_name(engine)}, the progress is in the {_name(self._engine)}; they can "
                 "be committed together in one database only: give the store the session's engine"
             )
+
+
+def locked(key: str) -> ProgressLocked:
+    """Return the error for a row that another transaction has locked for too long."""
+    return ProgressLocked(
+        f"the progress of job {key} is locked by another transaction for longer than lock_timeout; run the job again "
+        "later (our queues do), and if that repeats, end the frozen worker that holds the lock, or let PostgreSQL's "
+        "idle_in_transaction_session_timeout end its connection"
+    )
+
+
+def _locked(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL ended a statement because it waited for a lock too long, by any driver's account."""
+    original: Any = error.orig
+    fields = original.args[0] if original is not None and original.args else None  # pg8000 has nothing else
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    return (state or (fields.get("C") if isinstance(fields, dict) else None)) == LOCK_NOT_AVAILABLE
+
+
+def _bound(milliseconds: int) -> sa.ColumnElement[bool]:
+    """Return a condition that is always true, and bounds the statement's lock waits as it is evaluated.
+
+    It costs no round trip of its own: PostgreSQL evaluates it for the row before it locks the row. An engine's own
+    ``lock_timeout`` stays.
+    """
+    name = "lock_timeout"
+    return sa.or_(
+        sa.func.current_setting(name) != "0",
+        sa.func.set_config(name, str(milliseconds), sa.true()).is_not(None),
+    )
+
+
+def _milliseconds(lock_timeout: Any) -> int:
+    seconds = in_seconds(lock_timeout)
+    if seconds is None or not 0.001 <= seconds <= LONGEST_LOCK_TIMEOUT:
+        raise UsageError(
+            f"got lock_timeout={lock_timeout!r}; use seconds from 0.001 to {LONGEST_LOCK_TIMEOUT:.0f}, or a timedelta"
+        )
+    return round(seconds * 1000)
 
 
 def _lock_sqlite(connection: sa.Connection) -> None:
