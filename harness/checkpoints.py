@@ -269,6 +269,9 @@ class Checkpoints(Holds):
         except Superseded:
             session.rollback()
             self._give_way()
+        except ProgressUnavailable:
+            session.rollback()  # else the transaction would hold its locks while the job waits to run again
+            raise
         session.commit()
         self._committed = (self.items, self.cursor)
         self._saved(size, "transaction")
