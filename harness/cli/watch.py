@@ -16,6 +16,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness import explain as explaining
+from harness.cli.completion import job_ids
 from harness.cli.settings import (
     connected,
     database_option,
@@ -112,7 +113,7 @@ def monitor(
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @click.option(
     "--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also draw it into FILE."
 )

@@ -26,8 +26,10 @@ ITERATION = "each_iteration"
 def job_lines(row: JobRow, width: int) -> list[Text]:
     """Return a job as lines of at most *width* columns; the id is folded, never cut: other commands need all of it."""
     drawn = _id_and_bar(row, width)
-    drawn += _title(row, width)
     story = _story(row)
+    if row.state != "running" and not _place(row) and len(row.name) + len(story) + 6 <= width:
+        return [*drawn, Text(f"   {row.name}{'  ' if story else ''}").append(story, style="dim")]
+    drawn += _title(row, width)
     if story:
         drawn += [Text(line, style="dim") for line in _folded(story, width)]
     if row.at_risk is not None:

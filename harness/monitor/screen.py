@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 ROOMY = 30
 """Lines of a screen that has room for empty ones."""
-JOBS_LINES, SECTION_LINES = 7, 3
+JOBS_LINES, SECTION_LINES = 8, 3
 """Lines that jobs, and each other section, keep on a small screen."""
 
 
@@ -128,7 +128,7 @@ def _jobs(snapshot: Snapshot, width: int, room: int | None, *, gap: bool) -> lis
             states = ", ".join(f"{number:,} {state}" for state, number in hidden.items())
             if index == 0:  # the id and the bar at least
                 drawn += block[: max(0, room - len(drawn) - 1)]
-            drawn.append(Text(f" more jobs: {states}; enlarge the window or use --queue", style="dim"))
+            drawn.append(Text(f" more jobs: {states}; enlarge, or use --queue", style="dim"))
             break
         drawn += block
     return [*drawn, *end]
