@@ -121,6 +121,11 @@ class Checkpoints(Holds):
         return self.completed != self._completed_before or bool(self.cursor != self._cursor_before)
 
     @property
+    def moved(self) -> bool:
+        """Whether the cursor has moved since this execution began, or since it entered the step."""
+        return bool(self.cursor != self._cursor_before)
+
+    @property
     def transactional(self) -> bool:
         """Whether work and cursor are committed together."""
         return self._durability.transactional
