@@ -324,9 +324,7 @@ class ContinuableJob(Job, abstract=True):
                 result = function(step) if takes_step else function()
             except CompleteEarly:
                 if execution.transactional and self.in_transaction():
-                    execution.commit(
-                        always=True
-                    )  # the step does not run again, so a rollback would lose it
+                    execution.commit(always=True)  # the step does not run again, so a rollback would lose it
                 raise
             if result is not None:
                 callables.refuse_result(result, self, f"step({name!r})")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 from harness import with_transaction
 from harness.interruptions import parse
 from harness.lab import Lab
+from harness.lab.fork_server import Child
 from harness.lab.journal import Story
 from harness.lab.processes import ProcessTrial
 from harness.servers import Server, postgresql_server, redis_server
@@ -50,7 +50,7 @@ class Nemesis:
         """How many processes it has signalled or killed."""
         return sum(self.done[way] for way in WAYS)
 
-    def __call__(self, worker: subprocess.Popen[bytes], journal: Path) -> None:
+    def __call__(self, worker: Child, journal: Path) -> None:
         """Strike, if it is time and somebody is at work."""
         now = time.monotonic()
         horses = Story(journal).working
