@@ -1,14 +1,15 @@
-"""Simulated death of a process: after it, nothing that an execution does reaches the outside.
+"""Simulate the crash of a process: after it, nothing the execution does changes external state.
 
-An execution runs :func:`living` a :class:`Life`. Before and after everything by which it reaches the outside, a probe
-(:mod:`harness.probes`) calls :meth:`Life.reach`. Who watches the life may let it :meth:`Life.die` there. From then on
+An execution runs inside :func:`living`, with a :class:`Life`. A probe (:mod:`harness.probes`) calls :meth:`Life.reach`
+before and after each external effect. The observer of the life may call :meth:`Life.die` there. From then on
 
-* its connections are closed without a word, so that the server rolls back what was not committed;
-* whatever it tries to do outside raises :class:`~harness.errors.Died`, in ``except`` and ``finally`` blocks too, and in
-  the threads that it started.
+* its connections are closed without a goodbye, so the server rolls back whatever was not committed;
+* each attempt at an external effect raises :class:`~harness.errors.Died`, also in ``except`` and ``finally`` blocks and
+  in threads that the execution started.
 
-What lives in the process alone goes on: locks are released and files closed as the error passes, where a real death
-takes all of it at once. What was written to a file but not flushed is therefore written here, and lost by a real death.
+State inside the process is not frozen: locks are released and files are closed while the error propagates. A real crash
+stops everything in the same instant. So data that was written to a file but not flushed is written here, and would be
+lost in a real crash.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
     from threading import Thread
 
 OURS = "harness-"
-"""How the names of threads begin that tell every now and then that a job is at work."""
+"""Name prefix of heartbeat threads."""
 
 Lost = Callable[[], Exception]
 """Makes the error that a client library raises where the answer is lost to what it has just done."""
 
 
 class Observer(Protocol):
-    """Who watches a life."""
+    """Observer of a life."""
 
     def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
         """Hear of a crash point, in the thread of the job; see :meth:`Life.reach`."""
@@ -50,9 +51,9 @@ _local = threading.local()
 
 
 class Life:
-    """The life of the process that an execution runs in, as far as the outside is concerned.
+    """Simulated process that an execution runs in: its external effects and its crash.
 
-    :param observer: told of every crash point while the life lasts.
+    :param observer: called at every crash point while the process lives.
     :ivar dead: whether it is over.
     :ivar cause: why it ended, if not by a crash that was asked for.
     :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
@@ -79,7 +80,7 @@ class Life:
 
     def use(self, engine: Any, connection: Any) -> None:
         """Remember a connection, an object with ``invalidate()``, which a death closes."""
-        raw = id(connection.dbapi_connection)  # the pool wraps it anew for each transaction
+        raw = id(connection.dbapi_connection)  # the pool makes a new wrapper for each transaction
         if raw not in self.connections:
             self.engines[id(engine)] = engine
             self.observer.meet(connection)
@@ -111,7 +112,7 @@ def current() -> Life | None:
 
 @contextmanager
 def living(life: Life | None) -> Iterator[None]:
-    """Let what this thread does meanwhile, and the threads that it starts, belong to a life; None for to none."""
+    """Attribute what this thread, and each thread it starts, does inside the block to a life; None for no life."""
     before = current()
     _local.life = life
     try:
@@ -146,7 +147,7 @@ def threads_inherit() -> Iterator[None]:
 
 
 def close_raw(connection: Any) -> None:
-    """Close a connection of a pool as a death would: at once, and whoever still holds it finds it gone.
+    """Close a pooled connection as a crash would: immediately, even if some code still holds it.
 
     A SQLite database in memory would go with its connection; it stands for a server, so that it is only rolled back.
     """
@@ -154,7 +155,7 @@ def close_raw(connection: Any) -> None:
     if raw is None:
         return
     with suppress(Exception):
-        raw.rollback()  # SQLite keeps what it closes open, lock and all, while a statement of it is in somebody's hands
+        raw.rollback()  # SQLite keeps a closed connection and its lock open while a statement is still referenced
     if not in_memory(raw):
         with suppress(Exception):  # a connection that cannot be closed is as good as closed
             connection.invalidate()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     pass
 
 ORIGIN = "a CSV file"
-"""What its cursors belong to."""
+"""Name of the collection that its cursors belong to."""
 
 Header: TypeAlias = bool | Sequence[str]
 
@@ -82,7 +82,7 @@ def csv_rows(
         "csv_rows()", source, header=header, ragged=ragged, encoding=encoding, guard=guard, dialect=dialect,
         options=options,
     )  # fmt: skip
-    table.rows(cursor)  # refuses a wrong cursor at once
+    table.rows(cursor)  # refuses a wrong cursor before anything is read
     return Enumerator(
         lambda: _noted(table, table.rows(cursor)), size=table.count, witness=table.seen, positional=True,
         origin=ORIGIN,
@@ -112,7 +112,7 @@ def csv_batches(
         "csv_batches()", source, header=header, ragged=ragged, encoding=encoding, guard=guard, dialect=dialect,
         options=options,
     )  # fmt: skip
-    table.rows(cursor)  # refuses a wrong cursor at once
+    table.rows(cursor)  # refuses a wrong cursor before anything is read
     return Enumerator(
         lambda: _noted(table, _batches(table.rows(cursor), batch_size)),
         size=table.count, batched=True, witness=table.seen, positional=True, origin=ORIGIN,
@@ -191,7 +191,7 @@ class _Table:
         self.header = header if isinstance(header, bool) else _distinct(name, header)
         self.source = Source(name, source, encoding, guard=guard)
         self.reader: Callable[[Iterable[str]], Any] = lambda lines: csv.reader(lines, dialect, **options)
-        self.reader(())  # refuses unknown dialects and options at once
+        self.reader(())  # refuses unknown dialects and options before anything is read
         self.begun = False
         self.seen = _Seen()
 

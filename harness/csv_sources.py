@@ -68,7 +68,7 @@ class Source:
 
     @property
     def seekable(self) -> bool:
-        """Whether it can be read a second time."""
+        """True if it can be read a second time."""
         return self.file is None or self.file.seekable()
 
     @contextmanager
@@ -136,7 +136,7 @@ class Source:
 
 
 def _counts_bytes(encoding: str) -> bool:
-    """Return whether text that is encoded anew has the bytes that it had: in UTF-8 and in single-byte encodings."""
+    """Return whether decoding and encoding gives the same bytes: true for UTF-8 and single-byte encodings."""
     if encoding in {"utf-8", "ascii"}:
         return True
     low, high = bytes(range(128)), bytes(range(128, 256))

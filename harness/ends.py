@@ -1,4 +1,4 @@
-"""How an execution ends: the end is saved first, then hooks run, and none of them changes how it ended.
+"""End of an execution: the end is saved first, then hooks run. No hook changes the outcome.
 
 Where progress is written here, and what a death there means:
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ended:
-    """How an execution ended, where it did not raise.
+    """Outcome of an execution that did not raise.
 
-    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: once somebody says so;
+    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: when it is resumed;
         ``superseded``: leave it alone.
     :ivar queue: name of the queue to run it again in; None for its own. :ivar at_front: before all others there.
     :ivar after_error: whether an error ended it, which the next execution may meet again.
@@ -152,13 +152,13 @@ class Ends(Checkpoints):
         self._emit_interrupted(reason)
 
     def _left(self, error: BaseException) -> None:
-        """Save that the process was told to exit; that error goes on, whatever becomes of the save."""
+        """Save that the process was asked to exit. The error propagates even if the save fails."""
         try:
             self._settle()
             self._save_failure(told(error))
         except Superseded:
             pass
-        except Exception as problem:  # noqa: BLE001 - must not hide the exit
+        except Exception as problem:  # noqa: BLE001 - cannot replace the exit
             events.emit(events.SaveFailed(self.job_id, self._name, problem))
 
     def _tell_failure(self, error: Exception) -> None:
@@ -212,7 +212,7 @@ class Ends(Checkpoints):
             self._save_end("failed", reason)
 
     def _settle(self) -> None:
-        """Where work and cursor are committed together, go by what the database has.
+        """Reload the progress from the database if work and cursor are committed together.
 
         What was done since the latest commit is rolled back here, so that no hook commits it without its cursor. And
         if the answer to a commit was lost, only the database knows whether it happened.
@@ -287,7 +287,7 @@ class Ends(Checkpoints):
             if at_work:
                 raise
             self._hook_failed(name, self._refusal(name, control), before, began=began)
-        except Exception as error:  # noqa: BLE001 - told below
+        except Exception as error:  # noqa: BLE001 - logged below
             self._hook_failed(name, error, before, began=began)
         finally:
             self.commits = commits

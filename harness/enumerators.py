@@ -88,7 +88,7 @@ class Enumerator(Generic[T]):
 
     @property
     def size(self) -> int | None:
-        """How many items there are in all, or None if unknown."""
+        """Number of items in all, or None if unknown."""
         if callable(self._size):
             self._size = self._size()
         return self._size
@@ -96,9 +96,9 @@ class Enumerator(Generic[T]):
 
 @contextmanager
 def iterating(pairs: Iterable[T]) -> Iterator[Iterator[T]]:
-    """Give an iterator for the block, and close it at the end of it if it can be closed.
+    """Yield an iterator, and close it at the end of the block if it can be closed.
 
-    What a generator cleans up must not wait for the garbage collector.
+    The cleanup of a generator then does not wait for the garbage collector.
     """
     iterator = iter(pairs)
     try:
@@ -230,7 +230,7 @@ def throttle(
     on: Callable[[], Any] | Sequence[Callable[[], Any]],
     backoff: float | Callable[[], float],
 ) -> Enumerator[T]:
-    """Yield what another enumerator yields, but have the job wait while one of *on* says so (I30).
+    """Yield the items of another enumerator, and make the job wait while a condition in *on* is true (I30).
 
     ::
 
@@ -241,7 +241,7 @@ def throttle(
 
     :param on: one function or several; true means wait. They are asked in turn until one does.
     :param backoff: seconds to wait, or a function that returns them.
-    :raises RetryLater: while iterating, if the job shall wait.
+    :raises RetryLater: while iterating, if the job has to wait.
     """
     if not isinstance(pairs, Iterable) or isinstance(pairs, str | bytes):
         raise UsageError(

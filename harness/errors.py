@@ -1,14 +1,15 @@
-"""Everything this package raises, drawn once.
+"""All exceptions of this package.
 
 ::
 
     Exception
     └── HarnessError                   never resumed: running again would not help
         ├── UsageError                 what a person typed; the commands end with exit code 2
+        ├── JobNotAllowed              a job of a module that HARNESS_JOB_MODULES does not allow
         ├── JobDefinitionError         a job class that could not work
         ├── InvalidStep                steps that do not match what earlier executions did
         │   └── StepsChanged           another release of the job recorded them
-        ├── CursorError                a value that would not come back equal
+        ├── CursorError                a value that would not be equal when read back
         │   └── UnadvanceableCursor    a value that has no successor
         ├── CheckpointInTransaction    a checkpoint while the work is not committed
         ├── InterruptSwallowed         the job caught the interruption and went on
@@ -19,8 +20,8 @@
         │   ├── CorruptProgress        not what any version of this package writes
         │   ├── UnsupportedProgress    written by a newer version
         │   ├── ProgressTooLarge       over the size cap
-        │   └── ProgressUnavailable    where it is kept cannot be reached now: run the job again later
-        ├── CollectionChanged          what is iterated is no longer what it was
+        │   └── ProgressUnavailable    the store is unreachable: run the job again later
+        ├── CollectionChanged          the iterated collection changed
         ├── Superseded                 another execution of the same job has taken over
         │   └── ProgressGone           no other has: the stored progress is gone
         ├── InheritedConnection        a database connection that another process opened
@@ -50,6 +51,10 @@ class HarnessError(Exception):
 
 class UsageError(HarnessError):
     """The command cannot be carried out as given."""
+
+
+class JobNotAllowed(HarnessError):
+    """The module of the job is not among those that HARNESS_JOB_MODULES allows; nothing was imported."""
 
 
 class JobDefinitionError(HarnessError):
@@ -89,7 +94,7 @@ class CrashLimit(HarnessError):
 
 
 class QuarantineFull(HarnessError):
-    """So many items failed that it is not the items."""
+    """Too many items failed: the cause is probably not the items."""
 
 
 class ProgressError(HarnessError):
@@ -105,7 +110,7 @@ class UnsupportedProgress(ProgressError):
 
 
 class ProgressUnavailable(ProgressError):
-    """Where progress is kept cannot be reached now; run the job again later."""
+    """The progress store is unreachable; run the job again later."""
 
 
 class ProgressTooLarge(ProgressError):
@@ -113,15 +118,15 @@ class ProgressTooLarge(ProgressError):
 
 
 class CollectionChanged(HarnessError):
-    """What is iterated has changed since the job began; going on could skip items or do them again."""
+    """The iterated collection changed since the job began; going on could skip or repeat items."""
 
 
 class Superseded(HarnessError):
-    """Another execution of this job has taken over; this one must not write any more."""
+    """Another execution of this job has taken over; this one stops writing."""
 
 
 class InheritedConnection(HarnessError):
-    """The database connection was opened by another process; two processes must not share one."""
+    """The database connection was opened by another process; two processes cannot share one."""
 
 
 class ProgressGone(Superseded):

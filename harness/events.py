@@ -1,4 +1,4 @@
-"""What happens to jobs, as frozen dataclasses, for logs, metrics, monitors and tests.
+"""Events of jobs, as frozen dataclasses, for logs, metrics, monitors and tests.
 
 >>> with subscribe(print):
 ...     emit(StepSkipped("17", "Import", step="load"))

@@ -43,7 +43,7 @@ _UNKNOWN = 0
 """The mark of a connection that is older than this process."""
 
 _SLACK_SECONDS = 0.02
-"""How exact the kernel's start time of a process is, and a little more."""
+"""Upper bound, in seconds, of the error in the kernel's start time of a process."""
 
 _ADVICE = (
     "open it in the process that uses it: close the session or connection before the worker forks, "
@@ -52,15 +52,15 @@ _ADVICE = (
 
 
 class _State:
-    """What a process knows of its connections; a child inherits it."""
+    """Record of the connections of this process; a child inherits it."""
 
     def __init__(self) -> None:
         self.watching = False
         self.guards = 0
         self.began: float | None = None
-        """When the latest fork that made this process was; None if it was not seen."""
+        """Time of the latest fork that made this process; None if it was not observed."""
         self.may_inherit = True
-        """Whether connections may have been opened by the process that this one was forked from."""
+        """True if the parent of this forked process may have opened connections."""
         self.records: weakref.WeakSet[Any] = weakref.WeakSet()
         self.left: list[Any] = []
         """Inherited connections: referenced for good, so that no garbage collector closes them."""

@@ -19,7 +19,7 @@ from harness.errors import CollectionChanged, CursorError
 T = TypeVar("T")
 
 hasher = partial(blake2b, digest_size=16)
-"""Makes a digest; its size is enough to tell collections apart, and nobody gains by forging one."""
+"""Digest function. Its size is enough to tell collections apart; forging a digest gains nothing."""
 
 
 def guarded(position: Any, proof: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Witness(Protocol):
     """Proof that a position still means what it meant, for cursors that say where and not which."""
 
     def proof(self, cursor: Any) -> Any:
-        """Return what to store beside a cursor: a value such as a cursor may be, None for no proof."""
+        """Return the proof to store next to a cursor, a value of a cursor's types; None for no proof."""
         ...
 
     def check(self, cursor: Any, proof: Any) -> None:

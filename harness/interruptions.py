@@ -63,12 +63,12 @@ class Interruption:
 
     @property
     def kills(self) -> bool:
-        """Whether it needs processes that can be killed."""
+        """True if it needs processes that can be killed."""
         return str(self.by).startswith("kill:")
 
     @property
     def repeats(self) -> bool:
-        """Whether it comes in every execution, and not once."""
+        """True if it comes in every execution, False if it comes once."""
         return re.search("(^|@)every:", self.name) is not None
 
 

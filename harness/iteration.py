@@ -61,16 +61,16 @@ class IterationJob(Job, abstract=True):
     """Define it as ``each_iteration(self, item, …)``, with the job's arguments: do the work on one item."""
 
     quarantine: ClassVar[bool] = False
-    """Whether an item that fails again and again, or kills its worker, is set aside, so that the job goes on."""
+    """Set aside an item that fails repeatedly or kills its worker, so that the job goes on."""
 
     max_item_failures: ClassVar[int] = 3
-    """How often in a row an item may fail, or its worker die, before it is set aside."""
+    """Number of failures or crashes in a row after which an item is set aside."""
 
     max_quarantined: ClassVar[int] = 100
-    """How many items may be set aside; with more, the job fails."""
+    """Number of items that may be set aside; with more, the job fails."""
 
     _in_item = False
-    """Whether an item was left by an exception."""
+    """True if an item ended with an exception."""
 
     def on_quarantine(self, item: Any, error: str) -> None:
         """Run when an item was set aside; what is kept of it is its cursor, in ``Progress.quarantined``.

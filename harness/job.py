@@ -1,4 +1,4 @@
-"""What both patterns share: attributes, hooks, durability and the resume policy of a job class."""
+"""Base of both patterns: attributes, hooks, durability and the resume policy of a job class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-from harness import callables, policy
+from harness import allowed, callables, policy
 from harness import cursor as cursors
 from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
@@ -89,10 +89,10 @@ class Job:
     """
 
     durability: ClassVar[Durability] = every(seconds=1)
-    """When progress becomes safe; may be overridden for a run."""
+    """Durability of the progress: when it is saved. A run may override it."""
 
     max_resumptions: ClassVar[int | None] = None
-    """How often the job may be resumed, by interruptions and errors alike (C24); None for no limit."""
+    """Limit of resumptions after interruptions and errors together (C24); None for no limit."""
 
     resume_delay: ClassVar[float | timedelta] = 0
     """Time between an interruption and the next execution, kept by the queue's own scheduling."""
@@ -100,8 +100,8 @@ class Job:
     error_delay: ClassVar[float | timedelta] = 5
     """Time between an error that is resumed and the next execution; ``resume_delay`` if that is longer.
 
-    An interruption is wanted, so the job goes on at once. An error has a cause, such as a database that restarts. An
-    execution that began within milliseconds would meet the same cause, fail without progress, and the job would have
+    An interruption is intended, so the job goes on without a delay. An error has a cause, such as a database restart.
+    An execution that began within milliseconds would meet the same cause, fail without progress, and the job would have
     failed for an outage of a second. Five seconds is what Rails waits."""
 
     resume_queue: ClassVar[str | None] = None
@@ -110,16 +110,16 @@ class Job:
     Our workers obey it. A worker must listen to that queue."""
 
     resume_at_front: ClassVar[bool] = False
-    """Whether the job goes on before all other jobs of its queue."""
+    """Resume the job before all other jobs of its queue."""
 
     resume_errors_after_advancing: ClassVar[bool] = True
-    """Whether an error is resumed, not raised, if this execution had advanced (C27)."""
+    """Resume instead of raising if this execution made progress before the error (C27)."""
 
     max_runtime: ClassVar[float | timedelta | None] = None
     """Time after which an execution stops at its next checkpoint, so that others get their turn (I9)."""
 
     max_crashes: ClassVar[int] = 10
-    """How often in a row, without an item done in between, the job's worker may die before the job has failed."""
+    """Number of crashes in a row, with no item done in between, after which the job fails."""
 
     former_paths: ClassVar[tuple[str, ...]] = ()
     """Names this class had before it was moved or renamed, as in ``("shop.jobs:Import",)``; jobs under way go on."""
@@ -204,7 +204,7 @@ class Job:
     # once. SystemExit and KeyboardInterrupt pass.
 
     def on_shutdown(self) -> None:
-        """Run after every execution that did not raise, before ``on_complete`` and before the queue is told (I14)."""
+        """Run after every execution that did not raise, before ``on_complete`` and the update of the queue."""
 
     def on_cancel(self) -> None:
         """Run when the job was cancelled, in place of ``on_complete`` (S4)."""
@@ -271,6 +271,20 @@ def find(path: str) -> Any:
         if path in _FORMER:
             return _FORMER[path]
         raise
+
+
+def find_stored(path: str) -> Any:
+    """Return what a dotted name out of storage means, if ``HARNESS_JOB_MODULES`` allows to import its module.
+
+    A former name of a class that is imported already needs no import.
+
+    :raises JobNotAllowed: if the setting does not allow it.
+    :raises UsageError: naming the part that cannot be found.
+    """
+    if path in _FORMER and not allowed.is_allowed(path):
+        return _FORMER[path]
+    allowed.check(path)
+    return find(path)
 
 
 def _find(path: str) -> Any:

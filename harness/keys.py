@@ -1,4 +1,4 @@
-"""Which columns tell the rows of a select apart, and can be sorted by without losing any.
+"""Find columns that identify each row of a select and sort all rows without losing any.
 
 Of a select this finds the key that :mod:`harness.keyset` reads pages by, from what :mod:`harness.sources` knows of its
 tables, and from what a mapper or the caller vouches for.
@@ -20,7 +20,7 @@ from harness.nulls import Name, name_of
 from harness.sources import Column, Sources, mapped_key, read_from, unique
 
 MOST_KNOWN = 200
-"""How many shapes of selects are remembered with their keys."""
+"""Number of select shapes whose keys are cached."""
 
 _AGGREGATES = frozenset({
     "aggregate_strings", "avg", "count", "group_concat", "json_group_array", "json_group_object", "max", "min",

@@ -1,7 +1,7 @@
-"""Subscriptions to events: the base of all events, and how one reaches the log and the subscribers.
+"""Base class of events, and their delivery to the log and the subscribers.
 
 Use these names from :mod:`harness.events`. Two kinds of events are frequent, :class:`ItemDone` and :class:`PageRead`:
-they are made only while somebody subscribes to them by name.
+they are made only while a subscriber names them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from harness.errors import Interrupt
+from harness.logs import guard
 from harness.texts import storable
 
 logger = logging.getLogger("harness")
+guard("harness", "harness.rq")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True)
 class ItemDone(Event):
-    """An item is done and the cursor moved; made only while somebody is subscribed to it by name."""
+    """An item is done and the cursor moved; made only while a subscriber names it."""
 
     cursor: Any
     items: int
@@ -53,7 +55,7 @@ class ItemDone(Event):
 
 @dataclass(frozen=True)
 class PageRead(Event):
-    """A page of a select was read; made only while somebody is subscribed to it by name.
+    """A page of a select was read; made only while a subscriber names it.
 
     :ivar rows: rows in it; 0 for the query that finds no more. :ivar duration_s: seconds by the job's clock.
     """

@@ -36,17 +36,17 @@ class Mailbox(Controller):
 
     @property
     def address(self) -> str:
-        """Where it listens, as ``host:port``."""
+        """Address it listens on, as ``host:port``."""
         return f"{self.hostname}:{self.port}"
 
     @property
     def at_the_door(self) -> Counter[str]:
-        """How many mails each recipient was sent."""
+        """Number of mails sent to each recipient."""
         return Counter(recipient for recipient, _ in self.accepted)
 
     @property
     def by_key(self) -> Counter[str]:
-        """How many each would see whose server removes copies, which are mails of one Message-ID."""
+        """Number of mails for each recipient after the removal of copies with the same Message-ID."""
         return Counter(recipient for recipient, _ in set(self.accepted))
 
     def empty(self) -> None:

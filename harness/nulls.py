@@ -49,7 +49,7 @@ def excluded(condition: Any) -> set[Name]:
 
 
 def strict(expression: Any) -> set[Name]:
-    """Return the columns that must not be NULL for *expression* not to be NULL."""
+    """Return the columns that are not NULL whenever *expression* is not NULL."""
     if isinstance(expression, sa.ColumnClause):
         return set() if expression.table is None else {name_of(expression)}
     if isinstance(expression, sa.BinaryExpression) and expression.operator not in _ARITHMETIC:

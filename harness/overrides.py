@@ -1,4 +1,4 @@
-"""What holds for all jobs of this process, beyond what they say themselves: what tests ask, and an operator's limit."""
+"""Settings for all jobs of this process that override their own: from tests, and an operator's time limit."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a test asks of the jobs of this process.
+    """Settings of a test for the jobs of this process.
 
-    :ivar stops: stop sources that are asked before all others.
+    :ivar stops: stop sources that come before all others.
     :ivar durability: in place of the job's own. :ivar store: in place of the job's and the queue's.
     :ivar clock: in place of ``time.monotonic``.
     :ivar poll_seconds: how often queues look for requests from outside, in place of their own.
@@ -40,7 +40,7 @@ class Overrides:
 
 
 current = Overrides()
-"""What holds now; see :func:`overriding`."""
+"""Current settings; see :func:`overriding`."""
 
 longest_runtime = math.inf
 """Seconds after which every execution of this process gives way; see :func:`limit_runtime`."""
@@ -48,7 +48,7 @@ longest_runtime = math.inf
 
 @contextmanager
 def overriding(asked: Overrides) -> Iterator[None]:
-    """Let *asked* hold for all jobs that run in this process meanwhile."""
+    """Apply *asked* to all jobs that run in this process inside the block."""
     global current  # noqa: PLW0603 - a queue calls with nothing but what was enqueued
     before, current = current, asked
     try:
@@ -58,7 +58,7 @@ def overriding(asked: Overrides) -> Iterator[None]:
 
 
 def limit_runtime(seconds: float | timedelta | None) -> None:
-    """Have every execution of this process stop at its first checkpoint after so many seconds; None for no limit.
+    """Stop every execution of this process at its first checkpoint after the given seconds; None for no limit.
 
     A job's own ``max_runtime`` holds too: the lower one wins (I9). It is read when an execution begins.
 

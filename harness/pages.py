@@ -24,7 +24,7 @@ from harness.listeners import watch_page
 from harness.sources import Column, only
 
 _Values: TypeAlias = tuple[Any, ...] | None
-"""What the database compares with, one value a key column; None is the beginning."""
+"""Values the database compares with, one for each key column; None is the beginning."""
 
 _EACH_PAGE = "it would apply to each page; restrict the select with where(), or start from a cursor"
 _ONE_ROW = (
@@ -156,7 +156,7 @@ class Keyset:
 
     @property
     def origin(self) -> str:
-        """What a cursor belongs to, in words: the order of the key."""
+        """Description of the order that a cursor belongs to."""
         return f"a select by {', '.join(map(_in_words, self.keys))}"
 
     def part(self, after: Any, until: Any) -> list[Any]:

@@ -9,26 +9,26 @@
         def on_complete(self):       # once, when all of it is done
             ...
 
-The job that was enqueued starts the instances, each a job of its own, and is done. What there is to do is cut into
-more slices than there are instances; an instance takes one after the other. So how many there are can be changed
-while they run, and one that is slow or away does not hold up the rest. ``on_start`` runs once, before the instances;
+The enqueued job starts the instances, each a job of its own, and completes. The work is divided into more slices than
+there are instances, and an instance takes one slice after the other. So the number of instances can change while they
+run, and a slow instance does not delay the rest. ``on_start`` runs once, before the instances;
 ``on_complete`` runs once, in the instance that did the last slice.
 
-**Division.** What divides the work is stored when the run begins, and is the same for all instances until the end,
-whatever the code says by then: the slices with all that a slice needs, and what tells this run's positions from those
-of another run.
+**Division.** The division of the work is stored when the run begins. It is the same for all instances until the end,
+even if the code changes: all data of each slice, and an id that separates the positions of this run from those of
+another.
 
-**Who has what** is in one record that the instances share, in the store of the job's progress. Each change of it is a
-comparison and a replacement in one. Death before a slice is taken: nobody has it. Death after: it stays with the
-instance, which is recovered like any job and finds it there. Death between the last item of a slice and the note
-that it is done: the instance goes on at its own cursor and finds nothing left. Answer lost: the instance reads again.
+**Ownership** is in one record that the instances share, in the store of the job's progress. Each change is one
+compare-and-swap. Crash before a slice is taken: it stays free. Crash after: the instance keeps it, is recovered like
+any job and finds it there. Crash between the last item of a slice and the note that it is done: the instance resumes at
+its own cursor and finds nothing left. Answer lost: the instance reads the record again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,8 +36,9 @@ from uuid import uuid4
 
 from harness import cursor as cursors
 from harness import events
+from harness.decoding import parse, read
 from harness.enumerators import Enumerator, as_pair, items, iterating, proof_of
-from harness.errors import CollectionChanged, CorruptProgress, CursorError, UsageError
+from harness.errors import CollectionChanged, CorruptProgress, CursorError, UnsupportedProgress, UsageError
 
 if TYPE_CHECKING:
     from harness.execution import Execution, Family
@@ -50,14 +51,18 @@ SLICES_PER_INSTANCE = 4
 """Into how many slices the work is cut by default."""
 
 
+DIVISION_BYTES = 16 * 1024 * 1024
+"""Size limit of the record of a division in bytes."""
+
+
 @dataclass
 class Division:
     """The record that the instances share.
 
     :ivar slices: one description each, in stored form. :ivar run: tells the positions of this run from another's;
         empty in records of release 0.1. :ivar owners: who has it. :ivar done: whether it is done.
-    :ivar wanted: how many instances there shall be. :ivar active: the numbers of those that are.
-    :ivar started: how many numbers were given. :ivar last: who did the last slice.
+    :ivar wanted: number of instances there should be. :ivar active: the numbers of those that run.
+    :ivar started: how many numbers were given. :ivar last: instance that did the last slice.
     """
 
     slices: list[Any]
@@ -81,12 +86,19 @@ class Division:
 
     @classmethod
     def _parsed(cls, family: str, text: str) -> Division:
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
+        what = f"the division of the parallel run {family}"
+        data = parse(text, what, limit=DIVISION_BYTES)
+        more = set(data) - {each.name for each in fields(cls)} if isinstance(data, dict) else ()
+        if more:  # a newer release wrote it; what this one writes would lose them
+            raise UnsupportedProgress(f"{what} has fields of a newer release; run that; it was left as it is")
+        division: Division = read(cls, data, what, error=CorruptProgress)
+        count = len(division.slices)
+        if len(division.owners) != count or len(division.done) != count:
             raise CorruptProgress(
-                f"what the instances of job {family} share cannot be read ({error}); it was left as it is"
-            ) from error
+                f"{what} has {count} slices, {len(division.owners)} owners and {len(division.done)} marks of what is "
+                "done; it was left as it is"
+            )
+        return division
 
     @classmethod
     def change(cls, store: Store, family: str, change: Callable[[Division], T], *, round_id: str = "") -> T:
@@ -112,7 +124,7 @@ class Division:
     # Changes.
 
     def take(self, instance: int) -> int | None:
-        """Return the slice that the instance is to do: the one it has, or the next; None if it shall end."""
+        """Return the slice for the instance: the one it has, or the next free one; None if it has to end."""
         for index, owner in enumerate(self.owners):
             if owner == instance and not self.done[index]:
                 return index
@@ -124,7 +136,7 @@ class Division:
         return free[0]
 
     def finish(self, index: int, instance: int) -> None:
-        """Note that a slice is done, and by whom if it was the last."""
+        """Record that a slice is done, and which instance did it if it was the last."""
         self.done[index] = True
         if all(self.done) and self.last is None:
             self.last = instance
@@ -141,7 +153,7 @@ class Division:
                 self.finish(index, instance)
 
     def resize(self, wanted: int) -> list[int]:
-        """Have so many instances from now on; return the numbers of those to start."""
+        """Set the number of instances; return the numbers of those to start."""
         self.wanted = wanted
         missing = wanted - len(self.active) if None in self.owners else 0
         new = list(range(self.started, self.started + max(0, missing)))
@@ -150,7 +162,7 @@ class Division:
 
 
 class Parallel(Enumerator[Any]):
-    """What :func:`parallel` and its siblings return; the job's outermost enumerator.
+    """Outermost enumerator of a parallel job, as :func:`parallel` and its siblings return it.
 
     :param plan: returns a description of each slice, such as a cursor may be; asked once.
     :param open_slice: returns the items of a slice; takes its description, a cursor and the number of slices.

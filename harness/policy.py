@@ -109,10 +109,10 @@ _OTHER_HOOKS = {
 """Names of the same hooks elsewhere; refused where the parameters are those of the hook, or Celery's."""
 
 _PARAMETERS = {"on_error": 1, "on_quarantine": 2}
-"""How many arguments a hook takes besides the job, where that is not none."""
+"""Number of arguments of a hook besides the job, for hooks that take any."""
 
 _NEAR, _NEAR_HOOK = 0.9, 0.92
-"""How like two names must be, as :mod:`difflib` counts. Hooks share words, such as ``on``, and need more."""
+"""Similarity of two names, as :mod:`difflib` counts. Hooks share words, such as ``on``, and need more."""
 
 _SECONDS = frozenset({float, int, type(None)})
 _FLAGS = frozenset(name for name, rule in RULES.items() if rule.takes == "True or False")

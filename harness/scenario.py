@@ -1,4 +1,4 @@
-"""What a comparison needs to know of a job: its three forms, its data, and how to judge what it did."""
+"""Description of a job for a comparison: its three forms, its data, and the check of its result."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FORMS = ("plain", "steps", "iteration")
 
 @dataclass(frozen=True)
 class Effects:
-    """What a scenario found when it was over.
+    """Result of a scenario's check.
 
     :ivar lost: items whose effect never happened. :ivar duplicated: items whose effect happened more than once.
-    :ivar duplicated_by_key: those of them that a receiver who removes copies by their idempotency key would still see
+    :ivar duplicated_by_key: duplicates that remain after a receiver removes copies by their idempotency key,
         more than once; None where effects carry no key.
     :ivar checks: what else must hold, in words, and whether it does.
     """

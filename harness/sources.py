@@ -1,7 +1,7 @@
-"""What a select reads: its tables, and what their keys, its joins and its WHERE say of a row.
+"""Analyse what a select reads: its tables, and which facts its keys, joins and WHERE give about a row.
 
-Two questions are answered: do some columns tell all rows apart, and may a column be NULL? Both are asked of subqueries
-as well, of which the select inside is read in the same way. What cannot be known is answered with the worse.
+Two questions are answered: do some columns identify each row, and may a column be NULL? Subqueries are analysed in the
+same way. If the answer cannot be known, the worse one is assumed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Sources:
 
     @cached_property
     def fleeting(self) -> set[sa.FromClause]:
-        """The tables under a name that is made anew each time the select is compiled."""
+        """Tables whose name changes each time the select is compiled."""
         # So a relationship joins its secondary table.
         again = {table for source in self._bare.get_final_froms() for table in _tables(source)}
         return {table for table in self.tables if table not in again}
@@ -80,7 +80,7 @@ class Sources:
 
     @property
     def believed(self) -> set[Name]:
-        """The columns that the select's rows are told apart by only because a mapper says so."""
+        """Columns that identify the select's rows only because a mapper declares it."""
         return {name for names, _ in self._believed for name in names}
 
     def ambiguous(self, key: Collection[Name]) -> sa.FromClause | None:

@@ -54,7 +54,7 @@ class Step:
     def __init__(self, name: str, execution: Execution, *, resumed: bool) -> None:
         self.name = name
         self.resumed = resumed
-        """Whether an earlier execution began this step; it then goes on at :attr:`cursor`."""
+        """True if an earlier execution began this step; it then resumes at :attr:`cursor`."""
         self._execution = execution
         self._before = execution.cursor
         self._live = freeze(execution.cursor)
@@ -68,17 +68,17 @@ class Step:
 
     @property
     def advanced(self) -> bool:
-        """Whether the cursor has moved in this execution; changes in place count (C17)."""
+        """True if the cursor moved in this execution; changes in place count (C17)."""
         return bool(freeze(self.cursor) != self._before)
 
     @property
     def description(self) -> str:
-        """Where the step is, in words (C23)."""
+        """Position of the step, as text (C23)."""
         return f"at {self.name!r}, cursor {self.cursor!r}"
 
     @property
     def total(self) -> int | None:
-        """How many items the job has, for progress bars; set it as soon as it is known."""
+        """Number of items of the job, for progress bars; set it as soon as it is known."""
         return self._execution.total
 
     @total.setter
@@ -119,7 +119,7 @@ class Step:
     def checkpoint(self) -> None:
         """A place where the job may stop, with the cursor as it is; changes in place are taken over (C17).
 
-        :raises Interrupt: if the job shall stop here.
+        :raises Interrupt: if the job has to stop here.
         """
         execution = self._execution
         if type(execution.cursor) not in ATOMIC:
@@ -171,7 +171,7 @@ class Step:
 
 
 class _Ran:
-    """What ``self.step("name")`` returns when it ran a method: nothing that can decorate."""
+    """Result of ``self.step("name")`` after it ran a method; it refuses to decorate."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -238,7 +238,7 @@ class ContinuableJob(Job, abstract=True):
         """Run a step, or skip it if an earlier execution completed it.
 
         Three forms: ``self.step("load")`` runs the method ``load``; ``@self.step`` and
-        ``@self.step("load", start=0)`` run the function below at once. Either takes no argument or the
+        ``@self.step("load", start=0)`` run the decorated function immediately. Either takes no argument or the
         :class:`Step`.
 
         :param start: the cursor at the beginning; unused when resumed (C14).
@@ -324,9 +324,7 @@ class ContinuableJob(Job, abstract=True):
                 result = function(step) if takes_step else function()
             except CompleteEarly:
                 if execution.transactional and self.in_transaction():
-                    execution.commit(
-                        always=True
-                    )  # the step does not come again, so it must not be rolled back
+                    execution.commit(always=True)  # the step does not run again, so a rollback would lose it
                 raise
             if result is not None:
                 callables.refuse_result(result, self, f"step({name!r})")

@@ -1,4 +1,4 @@
-"""Stop sources: what is asked at a checkpoint whether the job shall stop.
+"""Stop sources: functions that a checkpoint calls to learn whether the job has to stop.
 
 For production: :class:`Flag` (set by a signal handler or a thread), :func:`any_of`, :func:`throttled`. For tests:
 the triggers, each of which says stop at one chosen place and remembers in ``fired`` that it did.
@@ -25,7 +25,7 @@ class Control(str):
 
 
 PAUSE = Control("paused")
-"""Stop, and do not go on before somebody says so."""
+"""Reason to stop and to stay stopped until the job is resumed."""
 
 CANCEL = Control("cancelled")
 """Stop for good: ``on_cancel`` runs, ``on_complete`` does not (S4)."""
@@ -94,7 +94,7 @@ class any_of:  # noqa: N801 - reads as the function it is used as
 
 
 class throttled:  # noqa: N801
-    """Asks an expensive source, such as a look into Redis, at most once in so many seconds."""
+    """Stop source that calls an expensive one, such as a query of Redis, at most once per interval."""
 
     def __init__(self, source: StopSource, seconds: float, *, clock: Clock = time.monotonic) -> None:
         self._source, self._clock, self._next = source, clock, -math.inf
@@ -134,7 +134,7 @@ class Trigger:
     """Base of the test triggers: stops where :meth:`due` says so, and counts how often in ``fired``.
 
     :param reason: the reason of the interruption, by custom the trigger's name.
-    :param once: whether it fires a single time; otherwise in every execution anew.
+    :param once: whether it fires a single time; otherwise once in every execution.
     """
 
     def __init__(self, reason: str, *, once: bool = True) -> None:
@@ -153,7 +153,7 @@ class Trigger:
 
 
 class Count(Trigger):
-    """After so many items of the job, counted over all executions."""
+    """Stop after a number of items, counted over all executions."""
 
     def __init__(self, items: int) -> None:
         super().__init__(f"count:{items}")
@@ -165,7 +165,7 @@ class Count(Trigger):
 
 
 class Every(Trigger):
-    """After so many items of each execution."""
+    """Stop after a number of items in each execution."""
 
     def __init__(self, items: int) -> None:
         super().__init__(f"every:{items}", once=False)
@@ -177,7 +177,7 @@ class Every(Trigger):
 
 
 class Elapsed(Trigger):
-    """At the first checkpoint after so many seconds, counted from when the trigger was made."""
+    """Stop at the first checkpoint after a number of seconds, counted from the creation of the trigger."""
 
     def __init__(self, seconds: float, *, clock: Clock = time.monotonic) -> None:
         super().__init__(f"time:{seconds:g}s")
@@ -190,7 +190,7 @@ class Elapsed(Trigger):
 
 
 class Share(Trigger):
-    """After so many per cent of all items.
+    """Stop after a percentage of all items.
 
     :param total: how many items there are, where the job does not know itself.
     """

@@ -1,19 +1,19 @@
-"""The program that a private server runs under: it outlives whoever started it, long enough to clean up.
+"""Supervisor of a private server: a program that outlives its starter long enough to clean up.
 
 It is started by :mod:`harness.servers` with one argument, a JSON object::
 
     {"folder": "/tmp/x", "prepare": ["initdb", …], "command": ["postgres", …], "user": null,
      "ready": "ready to accept connections", "stop": 2, "end": 3}
 
-where ``ready`` is part of a line, in lower case, that the server says when it takes connections, ``stop`` the number
-of the signal that stops it in an orderly way, ``end`` that of the one that ends it at once.
+where ``ready`` is part of a line, in lower case, that the server prints when it accepts connections, ``stop`` the
+number of the signal for a clean stop, ``end`` that of the signal for an immediate one.
 
 It reads its orders from standard input, a pipe that only its starter holds: ``start`` and ``stop``, one a line. Each is
-answered by one line, ``ok`` or a JSON string that says what went wrong. The end of the pipe is the last order: end the
+answered by one line: ``ok``, or a JSON string with the error. The end of the pipe is the last order: end the
 server, remove the folder. The system closes the pipe however the starter ends, also by SIGKILL, and on every Unix.
 
 Deaths: until the answer to ``start`` its starter does not know of the server, but the pipe is there from the first
-moment. If the supervisor itself is killed, its server stays: nobody is above it.
+moment. If the supervisor itself is killed, its server stays: no process is above it.
 
 It needs nothing but the standard library and is run by its path, so that it starts fast.
 """
@@ -30,7 +30,7 @@ from threading import Thread
 from typing import IO, Any
 
 STOP_SECONDS = 120
-"""How long a server may take to end when it is told to, before it is killed."""
+"""Seconds a server may take to stop before it is killed."""
 
 
 class Supervisor:
@@ -87,7 +87,7 @@ class Supervisor:
         for line in output:
             said.append(line)
             if self._ready in line.lower():
-                # A pipe that nobody reads fills up, and a server that cannot write its log stands still.
+                # An unread pipe fills up, and a server that cannot write its log stops.
                 self._drain = Thread(target=self._copy, args=(output,))
                 self._drain.start()
                 return
@@ -115,7 +115,7 @@ class Supervisor:
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Become a process that is nobody's child and in nobody's group, and serve."""
+    """Detach from the parent process and its group, and serve."""
     if os.fork():
         return
     Supervisor(**settings).serve(sys.stdin, sys.stdout)

@@ -278,9 +278,19 @@ class SignalledSpawn(SpawnWorker):
 class SignalledAtDequeue(Worker):
     """Is asked to leave when a job has just left its queue."""
 
-    def _dequeued(self, timeout: int | None) -> tuple[Job, Queue] | None:
+    def _dequeued(self, timeout: float | None) -> tuple[Job, Queue] | None:
         taken = super()._dequeued(timeout)
         _signal_myself()
+        return taken
+
+
+class KilledAtDequeue(Worker):
+    """Is killed when a job has just left its queue."""
+
+    def _dequeued(self, timeout: float | None) -> tuple[Job, Queue] | None:
+        taken = super()._dequeued(timeout)
+        if taken is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
         return taken
 
 

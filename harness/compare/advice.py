@@ -1,4 +1,4 @@
-"""When to use which: rules, each with the figures that it was applied to."""
+"""Advice on the choice of pattern: rules, each with the figures it was applied to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.compare.records import Benchmark
 
 GRACE_S = 30
-"""What Kubernetes leaves a pod by default, in seconds."""
+"""Default grace period of a Kubernetes pod, in seconds."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""What moved between two comparisons, beyond noise.
+"""Find the changes between two comparisons that are larger than noise.
 
 * A cost moved if the ranges of the ratio to plain, from the nearest to the farthest quartiles, do not overlap. The
   ratio is taken within one file, so a faster machine is no change.
 * A latency moved if the middle halves of all runs of a scenario and form, on one broker, do not overlap.
-* A verdict, and whether anything was lost, duplicated or repeated at all, has no noise: every change is told. By how
-  much more or less is not, for where a time or a kill interrupts is never twice the same item.
+* A verdict, and whether anything was lost, duplicated or repeated at all, has no noise: every change is reported. The
+  amount is not, because a timed interruption or a kill never hits the same item twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each durability costs, and what a SIGKILL costs under it."""
+"""Cost of each durability, and cost of a SIGKILL under it."""
 
 from __future__ import annotations
 

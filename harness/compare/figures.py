@@ -1,4 +1,4 @@
-"""Figures by name: what gates ask for, and what a change is told of.
+"""Figures by name, for gates and reports of changes.
 
 ========================  ======================================================================================
 ``ratio``                 cost of an item against plain: the median; ``ratio_low`` and ``ratio_high`` are its range

@@ -1,4 +1,4 @@
-"""What the runs have shown, in one sentence made from nothing but their figures."""
+"""State the finding of the runs in one sentence made from their figures only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sentence(runs: Sequence[Run]) -> str:
 
 
 Clause = tuple[str, str, str]
-"""Who, how interrupted, and what came of it."""
+"""Form, interruption and result, as text."""
 
 
 def _asked(runs: Sequence[Run]) -> Iterable[Clause]:

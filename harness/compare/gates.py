@@ -33,7 +33,7 @@ ALLOWED = "[SCENARIO.]FORM.FIGURE OPERATOR NUMBER, such as 'steps.ratio > 1.2' o
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition that must not be met.
+    """Condition that fails the comparison when it is true.
 
     :ivar scenario: None for the worst of all.
     """

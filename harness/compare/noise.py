@@ -1,4 +1,4 @@
-"""How far a measurement can be trusted: the plain form's range to itself is its noise."""
+"""Noise of a measurement: the range of the plain form relative to itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``reports/comparison.json`` holds, field by field.
+"""Fields of ``reports/comparison.json``.
 
 This is the contract with everything that comes later: reports are rendered from that file and from nothing
 else. All its numbers are finite and 0 or more. A field that is not named here is left out on reading; one that has a
@@ -20,7 +20,7 @@ PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and with what the figures were taken.
+    """Machine and packages the figures were measured with.
 
     :ivar packages: name and version of what mattered.
     :ivar pace_s: seconds that the work on one item is made to last.
@@ -53,7 +53,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What happened in a run, in order."""
+    """Events of a run, in order."""
 
     executions: tuple[Execution, ...]
 
@@ -96,18 +96,18 @@ class Run:
 
     @property
     def interruptions(self) -> int:
-        """How many executions were interrupted, cut off or killed."""
+        """Number of executions that were interrupted, cut off or killed."""
         return sum(each.ended in {"interrupted", "cut off", "killed"} for each in self.timeline.executions)
 
     @property
     def killed(self) -> bool:
-        """Whether its interruption is a SIGKILL, which asks nobody."""
+        """True if its interruption is a SIGKILL."""
         return self.interruption.startswith("kill:")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a job costs when nothing interrupts it.
+    """Cost of a job that is not interrupted.
 
     :ivar median_s: seconds a run; ``iqr_s`` is the spread of its middle half.
     :ivar ratio_to_plain: median divided by that of the plain form of the same scenario, ``ratio_low`` and

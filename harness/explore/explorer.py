@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 Death = Literal["restored", "simulated", "killed"]
 
 Progress = Callable[[int, int, str], object]
-"""Told after each trial: how many are done, of how many as far as is known by now, and the name of the latest."""
+"""Callback after each trial: number done, number known so far, and the name of the latest."""
 
 SAMPLE = 60
-"""How many pairs, and how many freezes, are tried where there are more and no other number is asked for."""
+"""Default limit of the number of pairs, and of the number of freezes, that are tried."""
 LIMIT_SECONDS = 60.0
 """Limit of an execution in seconds, unless another is given: longer than a busy machine needs for a job that ends."""
 QUEUES = ("inline", "rq")
 COLLECTION = 8
 """After how many trials garbage is collected."""
 BUDGET = 20
-"""How many times as many crash points as the clean run's an interrupted run may pass before it counts as endless."""
+"""Multiple of the clean run's crash points after which an interrupted run counts as endless."""
 
 
 def explore(
@@ -73,7 +73,7 @@ def explore(
 
 
 class Explorer:
-    """Explores a job; a context manager, which hooks the probes and lets go of them.
+    """Explorer of a job; a context manager that installs the probes and removes them.
 
     :param actions: what to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash twice.
     :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
@@ -81,7 +81,7 @@ class Explorer:
     :param durability: in place of the job's own. :param store: in place of the job's, or of the explorer's.
     :param witnesses: objects outside, see :class:`~harness.explore.world.World`.
     :param limit: seconds that an execution may last.
-    :param first: stop at the first finding. :param progress: told after each trial.
+    :param first: stop at the first finding. :param progress: called after each trial.
     :param command: repeats a trial, with ``{trial}`` for its name.
     :param deploy: a new version of the job: executions after the interruption run this one, under the old one's name.
     :param strict: whether it is a finding that the new version refuses by name to go on, though nothing is lost.
@@ -143,7 +143,7 @@ class Explorer:
             (at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0, delay_seconds=0.0
         )
         self._stack.callback(self._world.close)
-        # What a dead process leaves open is nobody's fault, and thousands of deaths would each be told in the log.
+        # A crashed process leaves objects open through no fault of the job, and each crash would log a warning.
         self._stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
         self._stack.callback(gc.collect)
@@ -228,7 +228,7 @@ class Explorer:
             raise UsageError(f"{trial}: the job did not come to that point")
         refused = None
         if self._versions.deploys and ending.kind == "failed" and isinstance(ending.error, HarnessError):
-            # What is kept is worth something only if the old version, put back, can go on with it.
+            # Kept progress has a value only if the old version, deployed again, can resume with it.
             refused, begun = ending.why, [*begun, *watch.marks]
             back = self._watching(None)
             ending = run_to_end(self._target, self._world, back, self._limit)
@@ -279,7 +279,7 @@ class Explorer:
             go_on.wait()
 
         def first() -> None:
-            # One execution after the other until the point; how the last one ends, nobody asks any more.
+            # One execution after the other until the point; the result of the last one is not used.
             while not watch.fired and execute(self._target, self._world, watch, self._limit) is False:
                 pass
             paused.set()

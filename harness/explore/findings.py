@@ -1,4 +1,4 @@
-"""What an exploration found, in words: the verdict on a job, and the smallest interruption that shows it."""
+"""Report of an exploration: the verdict on a job, and the smallest interruption that shows it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """Where the interruption was, in words."""
+        """Description of the point of the interruption."""
         if self.trial == "none":
             return f"at {self.lines[0]}" if self.lines else "undisturbed"
         how = {
@@ -68,13 +68,14 @@ class Finding:
 
 @dataclass
 class Verdict:
-    """What the exploration of a job showed.
+    """Result of the exploration of a job.
 
     :ivar job: its dotted name. :ivar findings: the smallest interruption first.
     :ivar trials: how many were run, by what they did. :ivar planned: how many there were to choose from.
-    :ivar points: how many crash points the clean run passed, :ivar states: between which the outside changed so often.
+    :ivar points: number of crash points of the clean run. :ivar states: number of distinct
+        external states between them.
     :ivar tried: how many of these states a crash was tried in.
-    :ivar lines: lines of the job's code that a crash was tried behind, :ivar all_lines: of so many.
+    :ivar lines: number of lines of the job's code after which a crash was tried. :ivar all_lines: of how many.
     :ivar seconds: how long it took. :ivar seed: of the samples.
     :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: why it did not go on, each with
         the number of trials; the old one then did.
@@ -107,7 +108,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether every trial ended as the clean run."""
+        """True if every trial ended like the clean run."""
         return not self.findings
 
     @property
@@ -138,7 +139,7 @@ class Verdict:
         }  # fmt: skip
 
     def text(self, shown: int = 5) -> str:
-        """Return the verdict, its figures and the first findings as lines; those of the same lines are told once."""
+        """Return the verdict, its figures and the first findings; findings at the same lines are listed once."""
         job = f"{self.job}, resumed by {self.deploy}" if self.deploy else self.job
         lines = [f"{job}: {self.verdict}", f"  {self.figures}"]
         lines += self._refusals()
@@ -158,7 +159,7 @@ class Verdict:
 
     @property
     def figures(self) -> str:
-        """How much was tried, in words."""
+        """Description of how much was tried."""
         tried = ", ".join(
             f"{self.trials[action]} {action}"
             + (f" of {self.planned[action]}" if self.planned[action] > self.trials[action] else "")

@@ -1,4 +1,4 @@
-"""What a trial's outcome says of the job: nothing, or a finding with the lines of the job's own code."""
+"""Judge a trial's outcome: no finding, or a finding with the lines of the job's own code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.explore.trials import Result
 
 SHOWN = 3
-"""How many rows a finding shows."""
+"""Number of rows a finding shows."""
 
 
 @dataclass(frozen=True)

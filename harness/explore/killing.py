@@ -1,8 +1,8 @@
-"""The same trial with a process that is really killed: what the simulated death is measured against.
+"""Run the same trial in a process that is really killed, to check the simulated crash against.
 
 A child process runs the job from the start and sends itself SIGKILL at the crash point. What it changed in files is
-then in the files; what it changed in places that live in this process, such as the mails it sent, it has told through a
-pipe, before it went on.
+then in the files; it has reported changes of places that live in this process, such as the mails it sent, through a
+pipe before it went on.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run_and_kill(target: Target, world: World, watch: Suicide, seconds: float) -
             told = _read_all(reading, time.monotonic() + seconds)
         finally:
             os.close(reading)
-            os.kill(pid, signal.SIGKILL)  # harmless where it has ended: nobody has waited for it yet
+            os.kill(pid, signal.SIGKILL)  # harmless if it has ended: it has not been waited for yet
             _, status = os.waitpid(pid, 0)
     if told is None or not os.WIFSIGNALED(status):
         raise UsageError(f"{watch.trial}: the process was not killed there: it did not come to that point")
@@ -80,7 +80,7 @@ def run_and_kill(target: Target, world: World, watch: Suicide, seconds: float) -
 
 
 def _read_all(pipe: int, deadline: float) -> Any:
-    """Return the last state that was told until the pipe was closed; None if that took too long."""
+    """Return the last state received before the pipe was closed; None after a timeout."""
     data = b""
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))

@@ -1,7 +1,7 @@
-"""The memory of a process, as far as a trial must forget it: plain data at the top of the job's modules.
+"""Memory of a process that a trial has to reset: plain data at the top of the job's modules.
 
-A new process imports its modules anew. Trials share one process, so that what the job left in a module's variables, or
-on its classes, is put back before each execution: numbers, strings, and lists, dicts and sets of such.
+A new process imports its modules again. Trials share one process. So the values that the job left in module variables
+or on its classes are restored before each execution: numbers, strings, and lists, dicts and sets of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MAX_MEMBERS = 10_000
 
 
 class Memory:
-    """What the modules of a package hold now.
+    """Values that the modules of a package hold.
 
     :param modules: names of the modules of the job's versions; all loaded modules of their top-level packages count.
-    :param witnesses: objects that stand for something outside, which a death leaves alone.
+    :param witnesses: objects that stand for external state, which a crash does not change.
     """
 
     def __init__(self, modules: Sequence[str], witnesses: list[Any]) -> None:
@@ -40,7 +40,7 @@ class Memory:
         return [copy.deepcopy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
 
     def restore(self, values: list[Any] | None = None) -> None:
-        """Put back what there was at first, or what :meth:`now` returned.
+        """Restore the initial values, or those that :meth:`now` returned.
 
         Containers are changed in place, because others may have imported them.
         """

@@ -17,7 +17,7 @@ from harness.explore.places import Table
 
 Contents = dict[str, Table]
 MAX_COLUMNS = 5
-"""How many columns of a row are shown."""
+"""Number of columns of a row that are shown."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Difference:
 
 
 class Reference:
-    """What the clean runs left.
+    """Outcome of the clean runs.
 
-    :param first: what there was before. :param clean: what a clean run left; :param again: what another left.
-    :param new: what a clean run of the new version left, if there is one. What the versions do differently is not
-        compared.
-    :ivar unseen: what that is, in words.
+    :param first: the state before. :param clean: the state after a clean run; :param again: after another.
+    :param new: the state after a clean run of the new version, if there is one. Differences between the versions are
+        not compared.
+    :ivar unseen: description of those differences.
     :raises UsageError: if the two clean runs differ in more than a column's values, or if the versions have nothing in
         common that could be compared.
     """
@@ -120,9 +120,9 @@ class Reference:
     # What two versions of the code have in common.
 
     def _leave_out(self, first: Contents, new: Contents) -> None:
-        """Compare no column and no row that the two versions leave in different ways.
+        """Exclude each column and row that the two versions leave in different ways.
 
-        :raises UsageError: if that leaves nothing to compare, or if nobody can tell which rows belong together.
+        :raises UsageError: if that leaves nothing to compare, or if it is unknown which rows belong together.
         """
         compared = False
         for name in sorted(self._clean.keys() | new.keys()):

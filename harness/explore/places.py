@@ -1,7 +1,7 @@
-"""The places outside of a process where a job can leave something, and how each is kept and put back.
+"""Places outside a process where a job can leave something, and how to snapshot and restore each.
 
-A place is looked at after every crash point. What it held there is kept whenever it has changed, so that a trial need
-not repeat what came before its crash.
+A place is read after every crash point, and a snapshot is kept whenever it has changed. So a trial does not repeat the
+work before its crash.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from harness.errors import UsageError
 from harness.stores.memory import MemoryStore
 
 OURS = ("harness", "job_progress", "sqlite_", "alembic_version")
-"""How the names of tables begin that are no job's outcome: where progress and the like is kept."""
+"""Name prefixes of tables that are not an outcome of the job, such as those of progress."""
 MOMENTS = ("DATE", "TIME")
-"""What the declared types of columns contain that hold a moment: they differ from run to run."""
+"""Parts of the declared types of date and time columns: their values differ between runs."""
 
 WAIT_SECONDS = 0.25
 MAX_WAITS = 240
@@ -31,7 +31,7 @@ _WAL_BYTES = slice(18, 20)
 
 @dataclass(frozen=True)
 class Table:
-    """What there is under one name: rows, as tuples.
+    """Rows under one name, as tuples.
 
     :ivar key: the indexes of the columns by which a row is known.
     :ivar numbered: whether the key is a number that the database gives, which says nothing of a new row.
@@ -57,7 +57,7 @@ class Place(Protocol):
         ...
 
     def restore(self, kept: Any) -> None:
-        """Put back what was kept."""
+        """Restore a snapshot."""
         ...
 
     def contents(self, kept: Any = None) -> dict[str, Table]:
@@ -65,7 +65,7 @@ class Place(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         ...
 
 
@@ -93,7 +93,7 @@ class SqlitePlace:
             self._connection.execute("PRAGMA synchronous=OFF")
 
     def changed(self) -> bool:
-        """Return whether somebody committed a change."""
+        """Return whether a change was committed."""
         version = self._version()
         if version == self._seen:
             return False
@@ -289,7 +289,7 @@ class SentPlace:
 
 
 class ObjectPlace:
-    """A list, dict or set that stands for something outside, such as what a test's double has been told."""
+    """List, dict or set that stands for external state, such as the calls of a test's double."""
 
     def __init__(self, name: str, thing: Any) -> None:
         self._name, self._thing = name, thing

@@ -1,4 +1,4 @@
-"""Which trials there are: all that could show something else, and seeded samples where these are too many."""
+"""Choose the trials: all that could show a difference, or a seeded sample if there are too many."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def lost_replies(recording: Recording) -> list[Trial]:
 
 
 def freezes(recording: Recording) -> list[Trial]:
-    """Return a stand-still before everything that goes outside, but where others would wait for a lock meanwhile."""
+    """Return a freeze before each external effect, except where others would wait for a lock during it."""
     return [
         Trial("freeze", ((point.kind, point.number),))
         for point in recording.points
@@ -62,7 +62,7 @@ def pairs(recovered: Mapping[Trial, Mapping[str, int]]) -> list[Trial]:
 
 
 def sampled(trials: list[Trial], most: int | None, seed: int) -> list[Trial]:
-    """Return at most so many, in their order; the same for the same seed."""
+    """Return at most *most* trials, in their order; the same for the same seed."""
     if most is None or len(trials) <= most:
         return trials
     chosen = sorted(Random(f"{seed} {most}").sample(range(len(trials)), most))  # noqa: S311 - to be repeatable

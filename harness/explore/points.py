@@ -59,7 +59,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """What it is called everywhere: ``commit#12``."""
+        """Name of the point in all outputs: ``commit#12``."""
         return f"{self.kind}#{self.number}"
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
 
     Own is what belongs neither to this package, nor to the standard library, nor to what was installed.
 
-    :param boundary: the function that called the job; what called that is nobody's job.
+    :param boundary: the function that called the job; its callers are left out.
     """
     found = []
     frame = sys._getframe(1)  # noqa: SLF001 - there is no public way that is as cheap

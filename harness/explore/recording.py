@@ -57,9 +57,9 @@ class Recorder(Watch):
 
 @dataclass(frozen=True)
 class Recording:
-    """What the clean run showed.
+    """Record of the clean run.
 
-    :ivar states: the outside, each time it changed; the first is from before the job.
+    :ivar states: external state after each change; the first is from before the job.
     :ivar makers: for each state but the first, the point that made it.
     :ivar marks: the items begun, in order. :ivar read: reads a state.
     """

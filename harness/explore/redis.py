@@ -1,4 +1,4 @@
-"""Redis as a place outside: read and put back key by key, through a connection of its own."""
+"""Redis as a place: read and restored key by key, through a connection of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RQ_KEYS = (
 
 
 def not_the_jobs(rq_prefix: str) -> tuple[bytes, ...]:
-    """Return prefixes of keys that are no job's outcome: those of its queue, and those of this package.
+    """Return prefixes of keys that are not an outcome of the job: those of its queue, and those of this package.
 
     All keys below ``rq:`` are RQ's. A prefix that the application has chosen may be that of its own keys as well, so
     there only the names RQ gives count.
@@ -30,7 +30,7 @@ def not_the_jobs(rq_prefix: str) -> tuple[bytes, ...]:
 
 
 NOT_THE_JOBS = not_the_jobs(RQ_KEY_PREFIX)
-"""Prefixes of keys that are no job's outcome."""
+"""Prefixes of keys that are not an outcome of the job."""
 LOCAL = {None, "localhost", "127.0.0.1", "::1"}
 """Hosts whose Redis the explorer agrees to empty and fill again."""
 
@@ -152,7 +152,7 @@ def _write(pipeline: Any, key: bytes, kind: bytes, value: Any) -> None:
 
 
 def _shown(value: Any) -> Any:
-    """Return a value as it may be compared and shown: numbers as numbers, so that more can be told from less."""
+    """Return a value as it may be compared and shown: numbers as numbers, so that more and less can be compared."""
     if isinstance(value, bytes):
         text = value.decode(errors="replace")
         return int(text) if text.lstrip("-").isdecimal() else text

@@ -50,7 +50,7 @@ class Worker(SimpleWorker):
 
 
 class RQTarget:
-    """A job or a function, enqueued on RQ; after a death it is put back into its queue.
+    """Job or function enqueued on RQ; after a crash it is put into its queue again.
 
     That is what RQ's cleanup of its registry of started jobs does, some minutes later.
     """
@@ -78,7 +78,7 @@ class RQTarget:
         life = current()
         with living(None):
             self._put_back()
-        # Nobody else will take the job: what this version does not know is refused by name at once.
+        # No other worker will take the job, so an unknown class or step is refused by name.
         with living(life), self._versions.deployed(deployed), variables(**{TRIES: "0"}):
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
@@ -101,7 +101,7 @@ class RQTarget:
 
 
 def _error(line: str) -> Exception:
-    """Return the error that the last line of a traceback tells of: one of this package's, or else any."""
+    """Return the error in the last line of a traceback: one of this package's, or else any."""
     name, _, message = line.partition(": ")
     kind = getattr(errors, name.rpartition(".")[2], None) if name.startswith(errors.__name__) else None
     if isinstance(kind, type) and issubclass(kind, errors.HarnessError):

@@ -39,11 +39,11 @@ def seeded(scenario: Scenario, size: str) -> Iterator[None]:
 def prepared(
     scenario: Scenario, form: str, size: str, durability: Durability | None, name: str | None = None
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Set up the data, and yield what the explorer takes for that form: the job with its arguments, and options.
+    """Create the data, and yield the explorer's arguments for that form: the job with its arguments, and options.
 
     Under ``with_transaction()`` the progress is in the database of the work.
 
-    :param name: by which ``harness explore`` finds the scenario; by default that of one of ours.
+    :param name: name by which ``harness explore`` finds the scenario; default: the name of a built-in one.
     :raises UsageError: if the scenario does not know the form or the size.
     """
     scenario.check_form(form)

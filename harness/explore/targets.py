@@ -1,4 +1,4 @@
-"""What can be explored: a job class of ours, or any function; and what comes after its death."""
+"""Targets of an exploration: a job class, or any function; and the recovery after its crash."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Target(Protocol):
 
 
 class JobTarget:
-    """A job of ours, run inline: after a death its next execution claims its progress."""
+    """Job class, run inline: after a crash the next execution claims its progress."""
 
     documented = True
 
@@ -83,7 +83,7 @@ class FunctionTarget:
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Call it."""
         del world
-        args, kwargs = copy.deepcopy((self._args, self._kwargs))  # they come out of the queue anew each time
+        args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time
         with self._versions.deployed(deployed) as function:
             function(*args, **kwargs)
         return True

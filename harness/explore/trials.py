@@ -39,11 +39,11 @@ Action = Literal["crash", "stop", "lost-reply", "freeze"]
 ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze")
 
 RETRIES = 3
-"""How often in a row an execution may fail with an error before the job counts as failed."""
+"""Number of errors in a row after which the job counts as failed."""
 MAX_EXECUTIONS = 500
 """More than any explored job should need."""
 SECOND_LOOK = 0.05
-"""Seconds after which a job that did not end with its time is told once more."""
+"""Seconds after which a job that did not end at its time limit is interrupted again."""
 LOOKS = 100
 """Number of times that code of others is left alone before the job ends in the middle of it."""
 
@@ -81,10 +81,10 @@ def parse(name: str) -> Trial:
 
 @dataclass
 class Ending:
-    """How a run ended.
+    """End of a run.
 
     :ivar kind: ``completed``, ``failed`` (it went on failing), ``endless``, or ``left`` (its process).
-    :ivar why: in words. :ivar lines: where the job was when its time was over, or left its process.
+    :ivar why: the reason as text. :ivar lines: position of the job at its time limit, or where it left its process.
     """
 
     kind: Literal["completed", "failed", "endless", "left"]
@@ -95,10 +95,10 @@ class Ending:
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial showed.
+    """Result of a trial.
 
     :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
-    :ivar then: where the interrupted execution reached for the outside next.
+    :ivar then: next external effect that the interrupted execution attempted.
     :ivar refused: why the new version did not go on; the old one then did, and this is how it ended.
     """
 
@@ -113,7 +113,7 @@ class Result:
 
 @dataclass
 class Watch:
-    """Watches the executions of a run, and interrupts them where it is told to.
+    """Observer of the executions of a run, which interrupts them at a given point.
 
     :ivar trial: what to do; None for nothing. :ivar budget: the number of crash points after which it never ends.
     :ivar fired: whether it was done. :ivar counts: how many points of each kind were passed.
@@ -122,9 +122,9 @@ class Watch:
     :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
     :ivar deployed: whether executions run the new version, if there is one; those after the interruption do.
     :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
-    :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, and ``left`` is what was
-        outside then, ``begun`` how many items had begun.
-    :ivar then: where the interrupted execution reached for the outside next.
+    :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, ``left`` is the external
+        state at that moment, and ``begun`` the number of items begun.
+    :ivar then: next external effect that the interrupted execution attempted.
     """
 
     world: World
@@ -180,7 +180,7 @@ class Watch:
         self.world.sent(kind, label)
 
     def mark(self, item: str) -> None:
-        """Take down that an item was begun."""
+        """Record that an item was begun."""
         life = current()
         if life is not None and not life.dead:
             self.marks.append(item)

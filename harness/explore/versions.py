@@ -59,7 +59,7 @@ class Versions:
 
     @contextmanager
     def deployed(self, deployed: bool) -> Iterator[Any]:
-        """Yield the version to run; what is found by its name meanwhile, by RQ or in stored cursors, is this one."""
+        """Yield the version to run; RQ and stored cursors find this one under its name inside the block."""
         if not (deployed and self.deploys):
             yield self.old
             return

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from harness.explore.places import Place, Table
 
 State = dict[str, Any]
-"""What every place held at a time, by the place's key."""
+"""Content of every place at one time, by the place's key."""
 
 
 FILE = "file "
-"""How the keys of files begin."""
+"""Key prefix of files."""
 
 
 class World:
-    """The outside of a job.
+    """External state of a job.
 
-    :param witnesses: lists, dicts and sets by name that stand for something outside.
+    :param witnesses: lists, dicts and sets by name that stand for external state.
     :param modules: names of the modules of the job, or of its versions.
-    :ivar memory: what a process remembers, and a new one does not.
+    :ivar memory: state of the process, which a new process does not have.
     :ivar progress: where an explored job of ours keeps its progress, unless it has a store of its own.
     """
 
@@ -80,7 +80,7 @@ class World:
         self._places[key].touched = True  # type: ignore[attr-defined]
 
     def sent(self, kind: str, label: str) -> None:
-        """Take down a mail or a request that arrived."""
+        """Record a mail or a request that arrived."""
         self._sent.sent.append((kind, label))
 
     def look(self) -> State | None:
@@ -97,7 +97,7 @@ class World:
 
     @property
     def one_process(self) -> bool:
-        """Whether a place cannot be shared with a second process: a database in the memory of this one."""
+        """True if a place cannot be shared with a second process: a database in the memory of this one."""
         return any(isinstance(place, SqlitePlace) and place.in_memory for place in self._places.values())
 
     @property
@@ -128,7 +128,7 @@ class World:
 
     @contextmanager
     def let_go(self) -> Iterator[None]:
-        """Hold no database file open: a child process must not inherit what SQLite knows of its locks."""
+        """Close all database files: a child process cannot use SQLite's locks of its parent."""
         files = [place for place in self._places.values() if isinstance(place, SqlitePlace)]
         for place in files:
             place.close()
@@ -144,7 +144,7 @@ class World:
             self._places[key].restore(kept)
 
     def close(self) -> None:
-        """Let go of all places."""
+        """Close all places."""
         for place in self._places.values():
             place.close()
 
@@ -174,4 +174,4 @@ def _keeps_memory(engine: Any) -> bool:
 
 
 JOIN_SECONDS = 1.0
-"""How long threads are waited for that a dead process has left; at the latest their next step outside ends them."""
+"""Seconds to wait for threads of a crashed process. Their next external effect ends them in any case."""

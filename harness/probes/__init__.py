@@ -1,4 +1,4 @@
-"""Who numbers crash points: while :func:`installed`, whatever a life does outside is told to its observer.
+"""Probes that find crash points: while :func:`installed`, they report each external effect of a life to its observer.
 
 Outside of that block nothing is hooked. Inside, threads that belong to no life pay for one look-up.
 

@@ -1,6 +1,6 @@
 """Crash points before a file is opened for writing, renamed or removed: ``write``.
 
-An audit hook cannot be taken away again: there is one, from the first exploration on, and it does nothing meanwhile.
+Python cannot remove an audit hook. So there is one, added by the first exploration, and it does nothing outside of one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Crash points before and after each mail, and a mail server that is no more than an object.
 
 ``before-mail`` and ``mail`` stand around SMTP's DATA: before it no mail is sent, after it one is. A job that runs in a
-trial talks to :class:`_Peer`, whatever host it asks for: mail that a trial sends over and over must not leave.
+trial talks to :class:`_Peer`, whatever host it asks for: mail that trials send many times stays in the process.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Peer:
 
 
 def describe(recipients: list[str], content: bytes) -> str:
-    """Return what tells a mail from another: to whom, about what, and its Message-ID if it has one."""
+    """Return the identity of a mail: recipient, subject, and its Message-ID if it has one."""
     headers = _HEADERS.parsebytes(content)
     identity = headers["Message-ID"]
     return f"to {', '.join(recipients)}: {headers['Subject']}" + (f" {identity}" if identity else "")

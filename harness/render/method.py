@@ -1,4 +1,4 @@
-"""What the page says of how its figures came about."""
+"""Methodology text of the report."""
 
 from __future__ import annotations
 

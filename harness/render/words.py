@@ -1,12 +1,12 @@
-"""How figures and verdicts are put in every output."""
+"""Text of figures and verdicts, shared by all outputs."""
 
 from __future__ import annotations
 
 import dataclasses
-from html import escape
 from typing import TYPE_CHECKING
 
 from harness.compare import counted, noisy
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ SIGNS: Mapping[Verdict, str] = {
     "never finished": "…",
     "failed": "!",
 }
-"""A sign for each verdict, so that none is told by its colour alone."""
+"""Sign for each verdict, so that colour is never the only difference."""
 
 COLUMNS = {
     "lost": "items whose effect never happened",
@@ -33,9 +33,9 @@ COLUMNS = {
     "by key": "duplicated items that are left when copies are removed by idempotency key, for effects that carry one",
     "repeated": "items run again, whether or not that showed",
 }
-"""What the counted columns mean."""
+"""Meaning of the counted columns."""
 NOT_TRIED = "not tried"
-"""What :data:`NOTHING` means in place of a verdict."""
+"""Meaning of :data:`NOTHING` in the place of a verdict."""
 
 BENCHMARK_COLUMNS = ("an item", "spread", "to plain", f"low{DASH}high")
 
@@ -77,7 +77,7 @@ def damage(run: Run) -> str:
 
 
 def form(run: Run, beside: tuple[Run, ...]) -> str:
-    """Name the form of a run; with its durability if another run of that form stands beside it."""
+    """Return the name of a run's form, with its durability if another run of that form is shown."""
     several = sum(other.pattern == run.pattern for other in beside) > 1
     return f"{run.pattern}, {run.durability}" if several else run.pattern
 
@@ -130,13 +130,3 @@ def scenarios(comparison: Comparison) -> dict[str, Comparison]:
         )
         for name in names
     }
-
-
-def printable(text: str) -> str:
-    """Replace what would steer a terminal or break a line rather than be read."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-
-
-def escaped(text: str) -> str:
-    """Put a text so that HTML, SVG and their attributes show it and nothing in it acts."""
-    return escape(printable(text))

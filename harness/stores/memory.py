@@ -61,7 +61,7 @@ class MemoryStore:
         return self._shared.get(key)
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Share something else, unless somebody was faster."""
+        """Replace the shared value unless it was changed since it was read."""
         with self._lock:
             if self._shared.get(key) != before:
                 return False

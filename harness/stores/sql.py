@@ -30,15 +30,17 @@ anything but ``save_within``. A database in memory will not do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from harness import forks
-from harness.errors import UsageError
+from harness.decoding import shown
+from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
 from harness.stores.memory import superseded
 
@@ -204,6 +206,53 @@ class SqlStore:
         with self._transaction() as connection:
             connection.execute(sa.delete(self._progress).where(self._of_job), {"job": job_id})
 
+    def older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[tuple[str, str]]:
+        """Return ids and states of jobs whose progress was not written for so long, in the order of their ids.
+
+        :param after: id that the one before the first has. :param limit: number of ids at most.
+        """
+        columns = self._progress.c
+        rows = (
+            sa.select(columns.job_id, columns.state)
+            .where(columns.job_id > after, columns.updated_at < self._before(seconds))
+            .order_by(columns.job_id)
+            .limit(limit)
+        )
+        with self._transaction(reading=True) as connection:
+            return [(str(job_id), str(state)) for job_id, state in connection.execute(rows)]
+
+    def shared_older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[str]:
+        """Return keys of shared records that were not written for so long, in their order."""
+        columns = self._shared.c
+        rows = (
+            sa.select(columns.key)
+            .where(columns.key > after, columns.updated_at < self._before(seconds))
+            .order_by(columns.key)
+            .limit(limit)
+        )
+        with self._transaction(reading=True) as connection:
+            return [str(key) for key in connection.scalars(rows)]
+
+    def prune(self, job_ids: Sequence[str], keys: Sequence[str], seconds: float) -> int:
+        """Delete the progress of jobs, and shared records, unless they were written since; return how many.
+
+        One transaction. A row that an execution has written since it was listed is not old, and stays.
+        """
+        deleted = 0
+        with self._transaction() as connection:
+            for table, column, names in (
+                (self._progress, self._progress.c.job_id, job_ids), (self._shared, self._shared.c.key, keys),
+            ):  # fmt: skip
+                if names:
+                    old = column.in_(names), table.c.updated_at < self._before(seconds)
+                    deleted += connection.execute(sa.delete(table).where(*old)).rowcount
+        return deleted
+
+    def _before(self, seconds: float) -> Any:
+        """Return the time so long ago, by this process's clock; SQLite keeps UTC without a zone."""
+        at = datetime.now(UTC) - timedelta(seconds=seconds)
+        return at.replace(tzinfo=None) if self._sqlite else at
+
     def read(self, key: str) -> str | None:
         """Return what is shared under the key."""
         with self._transaction(reading=True) as connection:
@@ -294,8 +343,12 @@ def _values(progress: Progress) -> dict[str, Any]:
     return {"job": progress.job_id, "owner": progress.epoch, "stands": progress.state, "text": text}
 
 
-def _progress(job_id: str, epoch: int, text: str) -> Progress:
+def _progress(job_id: str, epoch: Any, text: Any) -> Progress:
     progress = Progress.from_json(job_id, text)
+    if type(epoch) is not int or epoch < 0:  # SQLite stores any type in any column
+        raise CorruptProgress(
+            f"the progress of job {job_id} has epoch = {shown(epoch)}; it was left as it is"
+        )
     progress.epoch = epoch
     return progress
 

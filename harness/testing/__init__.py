@@ -1,4 +1,4 @@
-"""What the fixtures and options of the pytest plugin do.
+"""Implementation of the pytest plugin's fixtures and options.
 
 * :mod:`harness.testing.options`: the options, checked before anything is collected; interruptions as parameters.
 * :mod:`harness.testing.labs`: one lab of each kind for each process, and trials in them.

@@ -29,11 +29,12 @@ from harness.errors import (
     UsageError,
 )
 from harness.execution import Execution, Portion
-from harness.job import Job, find
+from harness.job import Job, find_stored
 from harness.queues.rq import delayed, leases
+from harness.queues.rq.calls import check_call
 from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import enqueue_of, family_of
-from harness.queues.rq.keys import SWEEP_LOCK
+from harness.queues.rq.keys import SWEEP_LOCK, SWEEPING
 from harness.queues.rq.leases import Begun
 from harness.queues.rq.places import UNKNOWN, queue_of
 from harness.queues.rq.recovery import forget, put_back
@@ -106,6 +107,7 @@ def perform(
     current = get_current_job()
     if current is None or current.connection is None:
         raise UsageError("perform() runs inside an RQ worker only; elsewhere use harness.run()")
+    check_call(path, args, kwargs, more)
     with forks.guarding():
         return _perform(current, [path, args, kwargs], more or {})
 
@@ -133,7 +135,7 @@ class _Attempt:
     def run(self, lease: Lease | None) -> Interruption | None:
         """Run the execution, and say how it ended only if the job is still its own."""
         try:
-            job_class = find(self._call[0])
+            job_class = find_stored(self._call[0])
         except UsageError as error:
             return self._put_off(error)
         if not (isinstance(job_class, type) and issubclass(job_class, Job)):
@@ -253,7 +255,7 @@ class _Attempt:
         delayed.note(current.connection, current.id, time.time() + math.ceil(seconds))
         with current.connection.pipeline(transaction=False) as pipeline:
             pipeline.exists(RQScheduler.get_locking_key(current.origin))
-            pipeline.exists(SWEEP_LOCK)
+            pipeline.exists(SWEEPING, SWEEP_LOCK)  # an older release has the lock alone
             somebody = any(pipeline.execute())
         if not somebody:
             log.warning(

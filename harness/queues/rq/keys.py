@@ -29,6 +29,9 @@ DELAYED = PREFIX + "delayed"
 SWEEP_LOCK = PREFIX + "sweep"
 """Lock of the worker that sweeps."""
 
+SWEEPING = PREFIX + "sweeping"
+"""Key that exists while a worker of this package, or ``harness recover``, looks for crashed executions."""
+
 PROBE = PREFIX + "probe"
 """Key that is read to learn which commands a server knows; it never exists."""
 

@@ -10,7 +10,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 from rq.worker import BaseWorker
 
+from harness.errors import CorruptProgress
 from harness.queues.rq import keys
+from harness.queues.rq.calls import more_of
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import enqueue_scheduled
 from harness.queues.rq.places import PERFORM, fetch, is_ours
@@ -76,7 +78,11 @@ def _waiting(queue: Queue, job_id: str) -> list[str]:
 
 
 def _family(job: Job) -> str | None:
-    return job.args[3].get("instance", [None])[0] if len(job.args) > 3 else None
+    try:
+        family: str | None = more_of(job.args).get("instance", [None])[0]
+    except CorruptProgress:
+        return None
+    return family
 
 
 def cancel(connection: Redis, job_id: str) -> None:
