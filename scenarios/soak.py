@@ -35,7 +35,7 @@ from harness.servers import Server, postgresql_server, redis_server
 from scenarios import emails, orders, reports, services
 from scenarios.soak_app import RELEASE
 
-KILLS = int(os.environ.get("HARNESS_SOAK_KILLS", "200"))
+KILLS = int(os.environ.get("HARNESS_SOAK_KILLS", "100"))
 SEED = int(os.environ.get("HARNESS_SOAK_SEED", "20260801"))
 PACE, LIMIT_SECONDS = 0.005, 600
 SAVE_META_SECONDS = 1.0

@@ -165,7 +165,7 @@ def _time(text: str | None, what: str) -> float | None:
 
 
 def names_in(answer: Any, prefix: str, what: str, left_out: dict[str, str]) -> list[str]:
-    """Return the names in a set of keys, sorted; a key that is no UTF-8 is left out."""
+    """Return the names in a set of keys, sorted; a key that is not UTF-8 or has another prefix is left out."""
     names = []
     try:
         keys = answered(answer, what)
@@ -174,7 +174,12 @@ def names_in(answer: Any, prefix: str, what: str, left_out: dict[str, str]) -> l
         return []
     for key in keys:
         try:
-            names.append(as_text(key).removeprefix(prefix))
+            name = as_text(key)
         except UnicodeDecodeError:
             left_out[f"{what}, {shown(key)}"] = f"{what} has {shown(key)}, which is not UTF-8"
+            continue
+        if name.startswith(prefix):
+            names.append(name.removeprefix(prefix))
+        else:
+            left_out[f"{what}, {shown(key)}"] = f"{what} has {shown(key)}, which does not begin with {prefix}"
     return sorted(names)
