@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -52,6 +53,11 @@ def timed(act: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def run(*arguments: str) -> None:
+    """Run a command of this package in a process of its own."""
+    subprocess.run([sys.executable, "-m", "harness", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
 def main(numbers: list[int]) -> None:
     """Measure each pair of queues and jobs."""
     with redis_server() as server, Redis.from_url(server.url) as connection:
@@ -59,17 +65,12 @@ def main(numbers: list[int]) -> None:
             fill(connection, queues, jobs)
             monitor = Monitor(Watcher(connection))
             first, following = timed(monitor.refresh), timed(monitor.refresh)
-            command = [sys.executable, "-m", "harness", "monitor", "--once", "--redis", server.url]
-            whole = timed(
-                lambda command=command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            )  # type: ignore[misc]
-            status = timed(
-                lambda command=command: subprocess.run([*command[:3], "--help"], check=True, stdout=-3)
-            )  # type: ignore[misc]
+            whole = timed(partial(run, "monitor", "--once", "--redis", server.url))
+            start = timed(partial(run, "monitor", "--help"))
             by_rq = timed(lambda: [queue.count for queue in Queue.all(connection=connection)])
             print(
                 f"{queues:,} queues, {jobs:,} jobs: first look {first:.2f} s, next {following:.3f} s, "
-                f"monitor --once {whole:.2f} s (of which start {status:.2f} s); lengths through RQ {by_rq:.2f} s",
+                f"monitor --once {whole:.2f} s (of which start {start:.2f} s); lengths through RQ {by_rq:.2f} s",
                 flush=True,
             )
 
