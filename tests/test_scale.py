@@ -1,0 +1,93 @@
+"""Recovery of many jobs takes time in proportion to their number, and does not keep a good job waiting."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue
+
+from harness.queues.rq import enqueue, recover
+from harness.queues.rq.keys import LEASES
+from harness.queues.rq.recovery import Sweeper
+from tests.worker_jobs import Numbers
+from tests.workers import OURS, PATIENCE, Workers
+
+FULL = bool(os.environ.get("HARNESS_FULL"))
+
+
+def die(queue: Queue, number: int) -> None:
+    """Enqueue jobs whose execution has died."""
+    connection, started = queue.connection, queue.started_job_registry.key
+    first = enqueue(queue, Numbers, 3, options={"job_id": "dead"})
+    stored: dict[Any, Any] = {**connection.hgetall(first.key), b"status": b"started"}
+    with connection.pipeline(transaction=False) as pipeline:
+        for index in range(number):
+            entry = f"dead-{index}:e"
+            pipeline.hset(f"rq:job:dead-{index}", mapping=stored)
+            pipeline.zadd(started, {entry: time.time() + 1000})
+            pipeline.zadd(LEASES, {entry: 1})
+        pipeline.delete(queue.key)
+        pipeline.execute()
+
+
+def commands(connection: Redis) -> int:
+    """Return how many commands the server has been sent."""
+    return int(connection.info("stats")["total_commands_processed"])
+
+
+def test_the_round_trips_do_not_grow_with_what_waits(broker: Redis, jobs_queue: Queue) -> None:
+    """Twice as many dead jobs take twice as many commands, and all are back, once each."""
+    counts = []
+    for number in (200, 400):
+        broker.flushdb()
+        die(jobs_queue, number)
+        before = commands(broker)
+        assert len(recover(broker)) == number
+        counts.append((commands(broker) - before) / number)
+        assert sorted(jobs_queue.job_ids) == sorted(f"dead-{index}" for index in range(number))
+    assert counts[1] <= counts[0] * 1.1
+
+
+def test_a_turn_has_a_limit(broker: Redis, jobs_queue: Queue) -> None:
+    """What is over it comes in the next turn."""
+    die(jobs_queue, 250)
+    sweeper = Sweeper(broker)
+    back = []
+    for expected in (True, True, False):
+        back += sweeper.sweep(limit=100)
+        assert sweeper.more is expected
+    assert len(set(back)) == 250
+
+
+def test_a_quiet_sweep_is_one_command(broker: Redis) -> None:
+    """Where nothing is at work: one command in two intervals, a few more now and then."""
+    sweeper = Sweeper(broker)
+    before = commands(broker)
+    for _ in range(48):  # two minutes by default
+        sweeper.turn()
+    assert commands(broker) - before <= 24 + 8 * 2 + 1
+
+
+@pytest.mark.skipif(not FULL, reason="a long run: set HARNESS_FULL=1")
+def test_ten_thousand_dead_jobs_are_back_soon(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
+    """In 30 s on two cores, while a worker that starts does a good job within a second of its start."""
+    number = 10_000
+    die(jobs_queue, number)
+    rq_workers.start(OURS, queue="urgent")
+    urgent = Queue("urgent", connection=broker, serializer="json")
+    begun = time.monotonic()
+    delays = []
+    while jobs_queue.count < number:
+        sent = time.monotonic()
+        job = enqueue(urgent, Numbers, 1)
+        assert broker.blpop([f"done:{job.id}"], PATIENCE) is not None
+        delays.append(time.monotonic() - sent)
+        assert time.monotonic() - begun < PATIENCE
+    took = time.monotonic() - begun
+    print(f"{number} back after {took:.1f} s; {len(delays)} good jobs, delays {delays}")  # noqa: T201
+    assert took < 30
+    assert max(delays[1:], default=0) < 1  # the first one waits for the process to start
