@@ -48,6 +48,9 @@ _PLAIN = {
 }
 """Types whose annotations are compared with the arguments of a job."""
 
+LATER: Any = object()
+"""An argument that the queue does not give: ``self``, an item, a cursor."""
+
 _WIDER: dict[type, tuple[type, ...]] = {float: (int,)}
 """Types that are allowed where another is annotated."""
 
@@ -118,7 +121,8 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
 
     Only annotations of plain types are compared, such as ``int`` or ``list[str] | None``; others allow everything.
 
-    :param name: what the function is called in the error. :param args: those of the call, ``self`` included.
+    :param name: what the function is called in the error.
+    :param args: those of the call, ``self`` included; :data:`LATER` stands for what is not known yet.
     :raises UsageError: saying what the function takes.
     """
     try:
@@ -141,7 +145,7 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
         elif parameter.kind is parameter.VAR_KEYWORD:
             values = list(value.values())
         for each in values:
-            if not isinstance(each, allowed):
+            if each is not LATER and not isinstance(each, allowed):
                 wanted = " or ".join(sorted({kind.__name__ for kind in allowed} - {"NoneType"}))
                 raise UsageError(
                     f"{name} got {reprlib.repr(each)} of type {type(each).__name__} for {key!r}; use {wanted}"
@@ -150,7 +154,11 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
 
 def _shown(signature: inspect.Signature) -> str:
     hidden = {"self", "cursor", "item"}
-    shown = [str(each) for name, each in signature.parameters.items() if name not in hidden]
+    shown = [
+        str(each.replace(annotation=each.empty))
+        for name, each in signature.parameters.items()
+        if name not in hidden
+    ]
     return f"({', '.join(shown)})" if shown else "no arguments"
 
 

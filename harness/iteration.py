@@ -141,8 +141,9 @@ class IterationJob(Job, abstract=True):
     def check_call(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Refuse arguments that ``build_enumerator`` or ``each_iteration`` cannot be called with."""
         name, build, each = cls.__name__, cls.build_enumerator, cls.each_iteration
-        callables.check_call(build, f"{name}.build_enumerator", (None, *args), {**kwargs, "cursor": None})
-        callables.check_call(each, f"{name}.each_iteration", (None, None, *args), kwargs)
+        later = callables.LATER
+        callables.check_call(build, f"{name}.build_enumerator", (later, *args), {**kwargs, "cursor": later})
+        callables.check_call(each, f"{name}.each_iteration", (later, later, *args), kwargs)
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""

@@ -203,7 +203,7 @@ class ContinuableJob(Job, abstract=True):
     @classmethod
     def check_call(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Refuse arguments that ``perform`` cannot be called with."""
-        callables.check_call(cls.perform, f"{cls.__name__}.perform", (None, *args), kwargs)
+        callables.check_call(cls.perform, f"{cls.__name__}.perform", (callables.LATER, *args), kwargs)
 
     @classmethod
     def _check_definition(cls) -> None:
@@ -390,7 +390,7 @@ def _takes_step(name: str, function: StepFunction) -> bool:
     needed = [each for each in parameters if each.default is kind.empty and each.kind is not kind.VAR_KEYWORD]
     if any(each.kind is kind.KEYWORD_ONLY for each in needed):
         raise JobDefinitionError(
-            f"Step method {name!r} must not accept keyword-only arguments without a default"
+            f"Step method {name!r} must not accept keyword-only arguments with no default"
         )
     if len(needed) > 1:
         raise JobDefinitionError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import WatchError
 from rq.job import JobStatus
 
-from harness.errors import UsageError
+from harness.errors import Superseded, UsageError
+from harness.job import find
 from harness.queues.rq import requests, strays
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.instances import enqueue_of
@@ -15,10 +17,13 @@ from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS
 from harness.queues.rq.places import UNKNOWN, fetch, is_ours, places_of, queue_of
 from harness.queues.rq.submit import INSTANCES
+from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
     from redis import Redis
     from rq.job import Job as RQJob
+
+    from harness.progress import Store
 
 GOES_ON = {JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED}
 """Statuses of jobs that can be requeued."""
@@ -30,13 +35,20 @@ def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
     """Put a job that failed, was stopped or was cancelled back into its queue; it goes on at its cursor.
 
     It is the same enqueue, so the same round of the job. A pending request to cancel, pause or stop it is forgotten.
-    One transaction, made only if the job is unchanged. A crash before it: the job is as it was. After it, or if the
-    answer is lost: the job is in its queue, and a second call says that it is not over.
+
+    Progress that says "cancelled" is saved as interrupted first, else the next execution would end at once. A crash
+    after that: the job is still cancelled in RQ, and a second call does the rest. Then one transaction puts it back,
+    made only if the job is unchanged. A crash after it, or a lost answer: the job is in its queue, and a second call
+    says that it is not over.
 
     :raises UsageError: if there is no such job, it is not one of this package's, it is not over, it has finished, or
         another round of it is at work.
     """
     check_connection(connection)
+    found = fetch(connection, job_id)
+    if found is not None:
+        _check(connection, found)
+        _revive(connection, found)
     while True:
         with connection.pipeline() as pipeline:
             job = fetch(connection, job_id)
@@ -63,6 +75,28 @@ def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
             except WatchError:
                 continue  # it was enqueued, requeued or deleted by another: look again
             return job
+
+
+def _revive(connection: Redis, job: RQJob) -> None:
+    """Save cancelled progress as interrupted.
+
+    :raises UsageError: if the progress is kept elsewhere, and the class of the job cannot be imported here.
+    """
+    if job.get_status(refresh=False) != JobStatus.CANCELED:
+        return
+    store: Store = RQMetaStore(connection)
+    progress = store.load(job.id)
+    if progress is None:
+        own = find(job.args[0]).progress_store()
+        if own is None:
+            return  # it was cancelled before it began
+        store, progress = own, own.load(job.id)
+    if progress is not None and progress.state == "cancelled":
+        progress.state, progress.reason = "interrupted", "requeued"
+        with suppress(
+            Superseded
+        ):  # another call was first, and the job has begun; the check that follows says so
+            store.save(progress)
 
 
 def _check(connection: Redis, job: RQJob) -> None:
