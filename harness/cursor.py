@@ -33,7 +33,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from harness.decoding import is_deeper, shown
 from harness.errors import CorruptProgress, CursorError, JobDefinitionError, UnadvanceableCursor
+from harness.texts import bounded, told
 
 ATOMIC = frozenset({int, str, bool, type(None), date, UUID, bytes})
 """Types whose values are immutable and always come back equal: nothing to look into, nothing to copy."""
@@ -45,6 +47,16 @@ _ALLOWED = (
     "None, bool, int, finite float, str, list, dict with str keys, tuple, date, datetime, Decimal, UUID, bytes, "
     "and dataclasses and enums registered with @cursor_type"
 )
+
+DEPTH = 120
+"""Limit of nested lists and objects in a stored cursor; its record may have :data:`harness.decoding.DEPTH`."""
+
+SHOWN_ERROR = 200
+"""Bytes of the error of a cursor that cannot be read."""
+
+_DIGITS = 4_300
+_LONG = 10**_DIGITS
+"""Digits of an int that Python converts to text, and the first number with more."""
 
 C = TypeVar("C", bound=type)
 _registered: dict[str, type] = {}
@@ -60,6 +72,13 @@ def cursor_type(cls: C) -> C:
         raise JobDefinitionError(
             f"@cursor_type takes a dataclass or an Enum, found {cls!r}; add @dataclass below it"
         )
+    if not issubclass(cls, Enum):
+        left_out = [field.name for field in dataclasses.fields(cls) if not field.init]
+        if left_out:
+            raise JobDefinitionError(
+                f"@cursor_type got {cls.__qualname__}, whose constructor does not take {', '.join(left_out)}; "
+                "remove init=False, or make it a property"
+            )
     _registered[_name_of(cls)] = cls
     return cls
 
@@ -92,8 +111,25 @@ def encode(value: Any, name: str = "cursor") -> Any:
     :param name: what the value is called in errors.
     :raises CursorError: naming the place inside the value, as in ``cursor[2]['when']: …``.
     """
+    try:
+        data = _encode(value, name)
+    except RecursionError:  # not chained: its traceback has a thousand lines
+        data = ...
+    if data is ... or (isinstance(data, list | dict) and is_deeper(data, DEPTH)):
+        raise CursorError(
+            f"{name} is nested more than {DEPTH} levels deep; allowed are positions: keep large data in the database "
+            "and its key in the cursor"
+        )
+    return data
+
+
+def _encode(value: Any, name: str) -> Any:
     kind = type(value)
-    if kind is int or kind is str or kind is bool or value is None:
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        if not -_LONG < value < _LONG:
+            raise CursorError(f"{name}: got an int of too many digits; allowed are {_DIGITS:,}")
         return value
     encoder = _ENCODERS.get(kind)
     if encoder is not None:
@@ -116,20 +152,36 @@ def decode(data: Any) -> Any:
 
     :raises CorruptProgress: if *data* is nothing that :func:`encode` writes.
     """
+    try:
+        return _decode(data)
+    except RecursionError:
+        raise CorruptProgress("stored cursor is nested too deep") from None
+
+
+def _decode(data: Any) -> Any:
     if isinstance(data, list):
-        return [decode(element) for element in data]
+        return [_decode(element) for element in data]
     if not isinstance(data, dict):
+        if type(data) is float and not math.isfinite(data):
+            raise CorruptProgress(f"stored cursor has {data!r}, allowed are finite numbers")
         return data
     tag = next(iter(data), "")
-    if not (len(data) == 1 and tag.startswith("$")):
-        return {key: decode(element) for key, element in data.items()}
-    decoder = _DECODERS.get(tag)
-    if decoder is None:
-        raise CorruptProgress(f"stored cursor has the unknown type {tag!r}, allowed are {sorted(_DECODERS)}")
+    if not (len(data) == 1 and isinstance(tag, str) and tag.startswith("$")):
+        return {key: _decode(element) for key, element in data.items()}
+    if tag not in _DECODERS:
+        raise CorruptProgress(
+            f"stored cursor has the unknown type {shown(tag)}, allowed are {sorted(_DECODERS)}"
+        )
+    kind, decoder = _DECODERS[tag]
+    if not isinstance(data[tag], kind):
+        raise CorruptProgress(f"stored cursor {shown(data)} cannot be read: {tag} takes {kind.__name__}")
     try:
         return decoder(data[tag])
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
-        raise CorruptProgress(f"stored cursor {data!r} cannot be read: {error}") from error
+    except (CorruptProgress, RecursionError):
+        raise
+    except Exception as error:  # OSError of a time zone, and what a registered class raises
+        why = bounded(told(error), SHOWN_ERROR)
+        raise CorruptProgress(f"stored cursor {shown(data)} cannot be read: {why}") from error
 
 
 def freeze(value: Any) -> Any:
@@ -162,14 +214,14 @@ def _encode_float(value: float, name: str) -> float:
 
 
 def _encode_list(value: list[Any], name: str) -> list[Any]:
-    return [encode(element, f"{name}[{index}]") for index, element in enumerate(value)]
+    return [_encode(element, f"{name}[{index}]") for index, element in enumerate(value)]
 
 
 def _encode_dict(value: dict[Any, Any], name: str) -> dict[str, Any]:
     for key in value:
         if type(key) is not str:
             raise CursorError(f"{name}: the key {key!r} would come back as a str; allowed are str keys")
-    encoded = {key: encode(element, f"{name}[{key!r}]") for key, element in value.items()}
+    encoded = {key: _encode(element, f"{name}[{key!r}]") for key, element in value.items()}
     if len(encoded) == 1 and next(iter(encoded)).startswith("$"):
         return {"$dict": encoded}
     return encoded
@@ -188,9 +240,13 @@ def _encode_datetime(value: datetime, name: str) -> dict[str, Any]:
 
 def _decode_datetime(data: list[Any]) -> datetime:
     text, key, fold = data
+    if (type(text), type(fold)) != (str, int) or not (key is None or type(key) is str):
+        raise ValueError("$datetime takes a time, the key of a time zone or null, and 0 or 1")
     value = datetime.fromisoformat(text)
     if key is not None:
         value = value.replace(tzinfo=ZoneInfo(key))
+    # utcoffset() of a time zone's fixed offset may be refused only when it is asked.
+    value.utcoffset()
     return value.replace(fold=fold)
 
 
@@ -200,24 +256,32 @@ def _encode_decimal(value: Decimal, name: str) -> dict[str, Any]:
     return {"$decimal": str(value)}
 
 
+def _decode_decimal(data: str) -> Decimal:
+    value = Decimal(data)
+    if value.is_nan():
+        raise ValueError("it is not a number")
+    return value
+
+
 def _decode_dict(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: decode(element) for key, element in data.items()}
+    return {key: _decode(element) for key, element in data.items()}
 
 
 def _decode_dataclass(data: list[Any]) -> Any:
     name, fields = data
-    return _class_named(name)(**_decode_dict(fields.get("$dict", fields)))
+    fields = fields.get("$dict", fields) if len(fields) == 1 else fields
+    return _class_named(name, enum=False)(**_decode_dict(fields))
 
 
 def _decode_enum(data: list[str]) -> Any:
     name, member = data
-    return _class_named(name)[member]  # type: ignore[index]  # only enums are stored as $enum
+    return _class_named(name, enum=True)[member]  # type: ignore[index]  # only enums are stored as $enum
 
 
-def _class_named(name: str) -> type:
-    if name not in _registered:
+def _class_named(name: str, *, enum: bool) -> type:
+    if name not in _registered or issubclass(_registered[name], Enum) != enum:
         raise CorruptProgress(
-            f"stored cursor is a {name!r}, which is not registered; decorate it with @cursor_type "
+            f"stored cursor is a {shown(name)}, which is not registered; decorate it with @cursor_type "
             "and import its module before the job runs"
         )
     return _registered[name]
@@ -234,17 +298,18 @@ _ENCODERS: dict[type, Callable[[Any, str], Any]] = {
     UUID: lambda value, _: {"$uuid": str(value)},
     bytes: lambda value, _: {"$bytes": base64.b64encode(value).decode("ascii")},
 }
-_DECODERS: dict[str, Callable[[Any], Any]] = {
-    "$tuple": lambda data: tuple(decode(element) for element in data),
-    "$date": date.fromisoformat,
-    "$datetime": _decode_datetime,
-    "$decimal": Decimal,
-    "$uuid": UUID,
-    "$bytes": lambda data: base64.b64decode(data, validate=True),
-    "$dataclass": _decode_dataclass,
-    "$enum": _decode_enum,
-    "$dict": _decode_dict,
+_DECODERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "$tuple": (list, lambda data: tuple(_decode(element) for element in data)),
+    "$date": (str, date.fromisoformat),
+    "$datetime": (list, _decode_datetime),
+    "$decimal": (str, _decode_decimal),
+    "$uuid": (str, UUID),
+    "$bytes": (str, lambda data: base64.b64decode(data, validate=True)),
+    "$dataclass": (list, _decode_dataclass),
+    "$enum": (list, _decode_enum),
+    "$dict": (dict, _decode_dict),
 }
+"""Types of what is stored under each tag, and the functions that read it."""
 
 
 @singledispatch

@@ -5,6 +5,7 @@
     Exception
     └── HarnessError                   never resumed: running again would not help
         ├── UsageError                 what a person typed; the commands end with exit code 2
+        ├── JobNotAllowed              a job of a module that HARNESS_JOB_MODULES does not allow
         ├── JobDefinitionError         a job class that could not work
         ├── InvalidStep                steps that do not match what earlier executions did
         │   └── StepsChanged           another release of the job recorded them
@@ -51,6 +52,10 @@ class HarnessError(Exception):
 
 class UsageError(HarnessError):
     """The command cannot be carried out as given."""
+
+
+class JobNotAllowed(HarnessError):
+    """The module of the job is not among those that HARNESS_JOB_MODULES allows; nothing was imported."""
 
 
 class JobDefinitionError(HarnessError):

@@ -8,7 +8,7 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-from harness import callables, policy
+from harness import allowed, callables, policy
 from harness import cursor as cursors
 from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
@@ -126,6 +126,9 @@ class Job:
 
     grace_period: ClassVar[float | timedelta] = 25
     """Time that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
+
+    max_unsaved: ClassVar[float | timedelta | None] = 5
+    """Time that the job works on while its progress cannot be saved; then it waits at a checkpoint. None: no limit."""
 
     execution: Execution
     """The execution that runs this object."""
@@ -271,6 +274,20 @@ def find(path: str) -> Any:
         if path in _FORMER:
             return _FORMER[path]
         raise
+
+
+def find_stored(path: str) -> Any:
+    """Return what a dotted name out of storage means, if ``HARNESS_JOB_MODULES`` allows to import its module.
+
+    A former name of a class that is imported already needs no import.
+
+    :raises JobNotAllowed: if the setting does not allow it.
+    :raises UsageError: naming the part that cannot be found.
+    """
+    if path in _FORMER and not allowed.is_allowed(path):
+        return _FORMER[path]
+    allowed.check(path)
+    return find(path)
 
 
 def _find(path: str) -> Any:

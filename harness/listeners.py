@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from harness.errors import Interrupt
+from harness.logs import guard
 from harness.texts import storable
 
 logger = logging.getLogger("harness")
+guard("harness", "harness.rq")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,8 +36,9 @@ from uuid import uuid4
 
 from harness import cursor as cursors
 from harness import events
+from harness.decoding import parse, read
 from harness.enumerators import Enumerator, as_pair, items, iterating, proof_of
-from harness.errors import CollectionChanged, CorruptProgress, CursorError, UsageError
+from harness.errors import CollectionChanged, CorruptProgress, CursorError, UnsupportedProgress, UsageError
 
 if TYPE_CHECKING:
     from harness.execution import Execution, Family
@@ -48,6 +49,10 @@ T = TypeVar("T")
 
 SLICES_PER_INSTANCE = 4
 """Into how many slices the work is cut by default."""
+
+
+DIVISION_BYTES = 16 * 1024 * 1024
+"""Size limit of the record of a division in bytes."""
 
 
 @dataclass
@@ -81,12 +86,19 @@ class Division:
 
     @classmethod
     def _parsed(cls, family: str, text: str) -> Division:
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
+        what = f"the division of the parallel run {family}"
+        data = parse(text, what, limit=DIVISION_BYTES)
+        more = set(data) - {each.name for each in fields(cls)} if isinstance(data, dict) else ()
+        if more:  # a newer release wrote it; what this one writes would lose them
+            raise UnsupportedProgress(f"{what} has fields of a newer release; run that; it was left as it is")
+        division: Division = read(cls, data, what, error=CorruptProgress)
+        count = len(division.slices)
+        if len(division.owners) != count or len(division.done) != count:
             raise CorruptProgress(
-                f"what the instances of job {family} share cannot be read ({error}); it was left as it is"
-            ) from error
+                f"{what} has {count} slices, {len(division.owners)} owners and {len(division.done)} marks of what is "
+                "done; it was left as it is"
+            )
+        return division
 
     @classmethod
     def change(cls, store: Store, family: str, change: Callable[[Division], T], *, round_id: str = "") -> T:

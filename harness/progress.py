@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from harness import cursor as cursors
 from harness import texts
+from harness.decoding import MAX_INT, parse, shown
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
 
 VERSION = 1
@@ -56,9 +57,7 @@ class Quarantined:
         :raises CorruptProgress: if it is not that.
         """
         if not (isinstance(data, list) and list(map(type, data[1:])) == [int, str]):
-            raise CorruptProgress(
-                f"the progress of job {job_id} has quarantined {data!r}; it was left as it is"
-            )
+            raise _corrupt(job_id, "quarantined", data)
         return cls(cursors.decode(data[0]), data[1], data[2])
 
 
@@ -169,16 +168,11 @@ class Progress:
         :raises UnsupportedProgress: if a newer version wrote it.
         :raises CorruptProgress: if it is nothing that :meth:`to_json` writes, or was written for another job.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CorruptProgress(
-                f"the progress of job {job_id} is not JSON ({error}); it was left as it is"
-            ) from error
+        data = parse(text, f"the progress of job {job_id}")
         version = data.get("version") if isinstance(data, dict) else None
         if type(version) is not int or version < 1:
             raise CorruptProgress(
-                f"the progress of job {job_id} has the version {version!r}, allowed are 1 to {VERSION}; "
+                f"the progress of job {job_id} has the version {shown(version)}, allowed are 1 to {VERSION}; "
                 "it was left as it is"
             )
         if version > VERSION:
@@ -189,7 +183,7 @@ class Progress:
         owner = data.get("id", job_id)
         if owner != job_id:
             raise CorruptProgress(
-                f"the progress of job {job_id} was written for job {owner}; it was left as it is"
+                f"the progress of job {job_id} was written for job {_short(owner)}; it was left as it is"
             )
         return cls._from_data(job_id, data)
 
@@ -197,31 +191,23 @@ class Progress:
     def _from_data(cls, job_id: str, data: dict[str, Any]) -> Progress:
         values = {name: data[name] for name in _PLAIN if name in data}
         for name, value in values.items():
-            if not isinstance(value, _PLAIN[name]) or isinstance(value, bool) != (_PLAIN[name] is bool):
-                raise CorruptProgress(
-                    f"the progress of job {job_id} has {name} = {value!r}; it was left as it is"
-                )
-        if values.get("state", "new") not in get_args(State):
-            raise CorruptProgress(
-                f"the progress of job {job_id} has state = {values['state']!r}; it was left as it is"
-            )
+            if not _may_be(name, value):
+                raise _corrupt(job_id, name, value)
         attributes, current = data.get("attributes", {}), data.get("current")
         if not isinstance(attributes, dict):
-            raise CorruptProgress(
-                f"the progress of job {job_id} has attributes = {attributes!r}; it was left as it is"
-            )
-        values.setdefault(
-            "ended", values.get("epoch", 0)
-        )  # older data does not say; no reason to suspect a death
+            raise _corrupt(job_id, "attributes", attributes)
+        quarantined = data.get("quarantined", [])
+        if not isinstance(quarantined, list):
+            raise _corrupt(job_id, "quarantined", quarantined)
+        # Older data does not say; no reason to suspect a crash.
+        values.setdefault("ended", values.get("epoch", 0))
         progress = cls(job_id, **values)
-        progress.quarantined = [Quarantined.from_data(job_id, each) for each in data.get("quarantined", [])]
+        progress.quarantined = [Quarantined.from_data(job_id, each) for each in quarantined]
         progress.proof = cursors.decode(data.get("proof"))
         progress.attributes = {name: cursors.decode(value) for name, value in attributes.items()}
         if current is not None:
             if not (isinstance(current, list) and len(current) == 2 and isinstance(current[0], str)):
-                raise CorruptProgress(
-                    f"the progress of job {job_id} has current = {current!r}; it was left as it is"
-                )
+                raise _corrupt(job_id, "current", current)
             progress.step, progress.cursor = current[0], cursors.decode(current[1])
         return progress
 
@@ -236,6 +222,25 @@ _PLAIN = {
     if each.name not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined"}
 }
 """Fields that are stored as they are, with the types that may come back."""
+
+
+def _may_be(name: str, value: Any) -> bool:
+    """Return whether a field that is stored as it is may have a value."""
+    if not isinstance(value, _PLAIN[name]) or isinstance(value, bool) != (_PLAIN[name] is bool):
+        return False
+    if isinstance(value, int | float):
+        return 0 <= value <= MAX_INT
+    if name == "state":
+        return value in get_args(State)
+    return not isinstance(value, list) or all(isinstance(each, str) for each in value)
+
+
+def _corrupt(job_id: str, name: str, value: Any) -> CorruptProgress:
+    return CorruptProgress(f"the progress of job {job_id} has {name} = {shown(value)}; it was left as it is")
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) < 100 else shown(value)
 
 
 class Store(Protocol):

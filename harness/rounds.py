@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import CorruptProgress, UnsupportedProgress, UsageError
-from harness.job import find
+from harness.errors import CorruptProgress, JobNotAllowed, UnsupportedProgress, UsageError
+from harness.job import find_stored
 from harness.progress import Progress
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def is_named(job_class: type[Job], path: str) -> bool:
     if path == job_class.path() or path in job_class.former_paths:
         return True
     try:
-        return find(path) is job_class
-    except UsageError as error:
+        return find_stored(path) is job_class
+    except (JobNotAllowed, UsageError) as error:
         raise UnsupportedProgress(
-            f"the stored progress belongs to {path}, which this code does not have; run the release that has it, or "
-            f"name it in {job_class.__name__}.former_paths; the progress was left as it is"
+            f"the stored progress belongs to {path}, which this code does not have or may not import; run the release "
+            f"that has it, or name it in {job_class.__name__}.former_paths; the progress was left as it is"
         ) from error
 
 

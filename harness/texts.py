@@ -6,6 +6,7 @@ Progress itself is never cut: a cursor that lost its end would be another positi
 from __future__ import annotations
 
 import re
+from html import escape
 from json.encoder import encode_basestring_ascii
 
 LIMIT = 2_000
@@ -43,6 +44,31 @@ def storable(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return *text* without what steers a terminal or reorders text: it may come from Redis, a file or an error.
+
+    C0 and C1 control characters, escape sequences, bidirectional overrides and lone surrogates become replacement
+    characters. White space becomes a space.
+
+    :param lines: keep line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each
+        if each.isprintable() or (lines and each == "\n")
+        else " "
+        if each.isspace()
+        else "\N{REPLACEMENT CHARACTER}"
+        for each in text
+    )
+
+
+def escaped(text: str) -> str:
+    """Return *text* so that HTML, SVG and their attributes show it and nothing in it acts."""
+    return escape(printable(text))
 
 
 def told(error: BaseException) -> str:

@@ -48,20 +48,19 @@ _INSERT: dict[str, Callable[..., sqlite.Insert | postgresql.Insert]] = {
 # keeps every commit when the process dies; only a power cut may take the latest ones back.
 _SQLITE_PRAGMAS = ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 
-# The process belongs to the key: a child must neither use nor close a connection that its parent opened.
-_engines: dict[tuple[int, str], Engine] = {}
+_engines: dict[str, Engine] = {}
+"""Engines by URL. Work horses inherit them: harness.forks gives each process connections of its own."""
 
 
 def engine() -> Engine:
-    """Return this process's engine for the URL in the environment variable ``HARNESS_DATABASE_URL``.
+    """Return the engine for the URL in the environment variable ``HARNESS_DATABASE_URL``.
 
     :raises UsageError: if the variable is not set, or names neither SQLite nor PostgreSQL.
     """
     url = _setting("HARNESS_DATABASE_URL", "sqlite:///demo.db")
-    key = (os.getpid(), url)
-    if key not in _engines:
-        _engines[key] = _new_engine(url)
-    return _engines[key]
+    if url not in _engines:
+        _engines[url] = _new_engine(url)
+    return _engines[url]
 
 
 def session() -> Session:
@@ -73,9 +72,12 @@ def session() -> Session:
 
 
 def dispose() -> None:
-    """Close the connections of all engines of this process; the next session makes a new engine."""
-    for key in [key for key in _engines if key[0] == os.getpid()]:
-        _engines.pop(key).dispose()
+    """Close the connections of all engines; the next session makes a new engine.
+
+    Call it in the process that opened them, not in one that was forked from it.
+    """
+    while _engines:
+        _engines.popitem()[1].dispose()
 
 
 def open_smtp() -> smtplib.SMTP:

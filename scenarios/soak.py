@@ -1,5 +1,8 @@
 """Kills at random moments until there were many, and servers restarted in between: the books must balance.
 
+The workers have used their database before they fork, every second one runs a newer release of the code, and the
+application saves the job's ``meta`` once a second, from an old copy too.
+
 ``tox run -e soak`` runs it, for it takes minutes; ``HARNESS_SOAK_KILLS`` and ``HARNESS_SOAK_SEED`` change how many and
 which.
 """
@@ -18,19 +21,58 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.job import Job as RQJob
 
 from harness import with_transaction
 from harness.interruptions import parse
 from harness.lab import Lab
 from harness.lab.journal import Story
 from harness.lab.processes import ProcessTrial
+from harness.lab.worker import PRELOAD
 from harness.servers import Server, postgresql_server, redis_server
 from scenarios import emails, orders, reports, services
+from scenarios.soak_app import RELEASE
 
 KILLS = int(os.environ.get("HARNESS_SOAK_KILLS", "200"))
 SEED = int(os.environ.get("HARNESS_SOAK_SEED", "20260801"))
 PACE, LIMIT_SECONDS = 0.005, 600
+SAVE_META_SECONDS = 1.0
+RELEASES = cycle(("new", "old"))
 WAYS = ("SIGTERM to the worker", "SIGKILL to the horse", "SIGKILL to the worker", "SIGKILL to both")
+
+
+class Application:
+    """Writes the job's ``meta`` once a second while the job is at work, as a web process does.
+
+    :ivar saves: number of saves.
+    """
+
+    def __init__(self, broker: str, job_id: str) -> None:
+        self._connection = Redis.from_url(broker)
+        self._job_id, self._next, self.saves = job_id, 0.0, 0
+        self._old_copy = self._fetch()
+
+    def _fetch(self) -> RQJob:
+        return RQJob.fetch(self._job_id, connection=self._connection, serializer="json")
+
+    def __call__(self) -> None:
+        """Save, if it is time and Redis is there: a copy made just now, then the one from the beginning, in turn."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + SAVE_META_SECONDS
+        with suppress(RedisError):
+            job = self._old_copy if self.saves % 2 else self._fetch()
+            job.meta["saves"] = self.saves + 1
+            job.save_meta()
+            self.saves += 1
+
+    def check(self) -> None:
+        """Check that the last save is there, and close the connection."""
+        if self.saves:
+            assert self._fetch().meta["saves"] == self.saves
+        self._connection.close()
 
 
 class Nemesis:
@@ -44,6 +86,7 @@ class Nemesis:
         self._servers = servers
         self._next = 0.0
         self.done: Counter[str] = Counter()
+        self.application: Application | None = None
 
     @property
     def kills(self) -> int:
@@ -52,6 +95,8 @@ class Nemesis:
 
     def __call__(self, worker: subprocess.Popen[bytes], journal: Path) -> None:
         """Strike, if it is time and somebody is at work."""
+        if self.application is not None:
+            self.application()
         now = time.monotonic()
         horses = Story(journal).working
         if now < self._next or not horses:
@@ -59,6 +104,7 @@ class Nemesis:
         self._next = now + self._random.uniform(0.05, 1.0)
         way = self._random.choice(WAYS)
         self.done[way] += 1
+        os.environ[RELEASE] = next(RELEASES)  # of the next worker
         if way == "SIGTERM to the worker":
             worker.terminate()
         if way in {"SIGKILL to the worker", "SIGKILL to both"}:
@@ -87,21 +133,27 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab,
         yield stack.enter_context(Lab(tmp_path, pace=PACE, broker=urls[0], database=database)), servers
 
 
-def test_soak(world: tuple[Lab, list[Server]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_soak(
+    world: tuple[Lab, list[Server]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is killed, and whenever: nothing is lost, and nothing is twice in the database."""
     lab, servers = world
+    monkeypatch.setenv(PRELOAD, "scenarios.soak_app")
+    monkeypatch.setenv(RELEASE, "old")
     nemesis = Nemesis(SEED, servers)
     forms = cycle(
         (scenario, form) for scenario in (orders, reports, emails) for form in ("steps", "iteration")
     )
-    jobs, at_the_door = 0, 0
+    jobs, at_the_door, saves = 0, 0, 0
     while nemesis.kills < KILLS:
         module, form = next(forms)
         with lab.prepared(module.scenario, form, with_transaction()) as trial:
             assert isinstance(trial, ProcessTrial)
             trial.disturb, trial.limit_seconds = nemesis, LIMIT_SECONDS
+            application = nemesis.application = Application(servers[0].url, trial.job_id)
             record = trial.run(parse("none"))
-        jobs += 1
+            application.check()
+        jobs, saves = jobs + 1, saves + application.saves
         told = f"seed {SEED}, job {jobs}, after {dict(nemesis.done)}: {record}"
         assert (record["completed"], record["lost"]) == (True, 0), told
         by_key = record["duplicated_by_key"]
@@ -109,6 +161,6 @@ def test_soak(world: tuple[Lab, list[Server]], capsys: pytest.CaptureFixture[str
         at_the_door += 0 if by_key is None else record["duplicated"]
     with capsys.disabled():
         print(
-            f"\nseed {SEED}: {jobs} jobs, {nemesis.kills} kills, {dict(nemesis.done)}: nothing lost, nothing twice in "
-            f"the database; {at_the_door} mails twice at the door, none by key"
+            f"\nseed {SEED}: {jobs} jobs, {nemesis.kills} kills, {dict(nemesis.done)}, {saves} saves of meta: nothing "
+            f"lost, nothing twice in the database; {at_the_door} mails twice at the door, none by key"
         )

@@ -197,7 +197,7 @@ def test_report_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no such file"), ("{", "cannot be read"), ("{}", "holds no records")]
+    ("content", "message"), [(None, "no such file"), ("{", "is not JSON"), ("{}", "holds no records")]
 )
 def test_report_refuses_what_is_no_record(tmp_path: Path, content: str | None, message: str) -> None:
     """And writes nothing."""

@@ -125,7 +125,7 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [(None, "no such file"), ("{", "found no JSON"), ("[]", "found [], allowed: an object")],
+        [(None, "no such file"), ("{", "is not JSON"), ("[]", "found [], allowed: an object")],
     )
     def test_a_file_that_holds_no_comparison_is_named(
         self, tmp_path: Path, content: str | None, message: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -18,6 +18,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 from rq.command import send_shutdown_command
+from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
@@ -41,7 +42,7 @@ from harness.queues.rq.overview import Watcher
 from harness.servers import redis_server
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
-from tests.documents import ROOT
+from tests import access
 from tests.jobs import CountByIteration
 from tests.worker_jobs import Numbers, UntilReleased, again, plain
 from tests.workers import OURS, PATIENCE, Workers, pid_of, release, told, wait_for
@@ -116,22 +117,12 @@ def test_a_redis_that_is_too_old_is_refused() -> None:
 @pytest.fixture
 def users(redis_url: str, broker: Redis) -> Iterator[dict[str, str]]:
     """Yield the URLs of the three users that the production guide describes, with its rules and no others."""
-    text = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
-    rules = dict(re.findall(r"^user (\w+) (.+)$", text, re.MULTILINE))
-    assert set(rules) == {"worker", "operator", "web"}
-    for name, rule in rules.items():
-        broker.execute_command("ACL", "SETUSER", name, "reset", *rule.split())
-    # What the toy jobs do themselves.
-    broker.execute_command("ACL", "SETUSER", "worker", "~done:*", "~pid:*", "~release:*")
     broker.acl_log_reset()
-    yield {name: f"unix://{name}:secret@{redis_url.removeprefix('unix://')}" for name in rules}
-    for name in rules:
-        broker.execute_command("ACL", "DELUSER", name)
-
-
-def denied(connection: Redis) -> list[tuple[Any, Any]]:
-    """Return what was refused to whom."""
-    return [(entry["username"], entry["object"]) for entry in connection.acl_log()]
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(access.user(broker, name, rule, redis_url))
+            for name, rule in access.rules(RQ_KEY_PREFIX).items()
+        }
 
 
 def command(url: str, *arguments: str) -> str:
@@ -168,7 +159,7 @@ def test_the_access_rules_of_the_guide_are_enough(
             assert RQMetaStore(web).load(jobs[0].id) is not None
     finally:
         workers.close()
-    assert denied(broker) == []
+    assert access.denied(broker) == []
     assert {job.get_status() for job in jobs} == {JobStatus.FINISHED}
     assert told(broker, jobs[2].id) == [0, 1]
 

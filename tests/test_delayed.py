@@ -193,7 +193,7 @@ def test_the_log_says_that_a_paused_job_waits(
     assert "interrupted (paused), it waits until it is resumed" in caplog.text
 
 
-@pytest.mark.parametrize("somebody", [None, "rq:scheduler-lock:test", "harness:sweep"])
+@pytest.mark.parametrize("somebody", [None, "rq:scheduler-lock:test", "harness:sweep", "harness:sweeping"])
 def test_rqs_own_worker_warns_where_nobody_would_enqueue_a_job(
     queue: Queue, redis: Redis, caplog: pytest.LogCaptureFixture, somebody: str | None
 ) -> None:

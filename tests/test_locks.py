@@ -22,7 +22,8 @@ from harness.errors import ProgressLocked, UsageError
 from harness.progress import Progress
 from harness.queues.inline import InlineRun
 from harness.queues.rq import enqueue
-from harness.stores.sql import LOCK_TIMEOUT, SqlStore
+from harness.stores.locks import LOCK_TIMEOUT
+from harness.stores.sql import SqlStore
 from tests import transactions
 from tests.databases import empty_database, of_driver
 from tests.fork_jobs import ACCOUNTS, Frozen

@@ -85,23 +85,30 @@ def test_engine_is_made_once_for_each_url(engine: Engine, monkeypatch: pytest.Mo
 
 
 def test_forked_child_does_not_touch_its_parents_connections(session: Session) -> None:
-    """After a fork, the child gets an engine of its own, and its dispose() leaves the parent's alone."""
+    """Where jobs run, a forked child gets a connection of its own from the engine that its parent has used."""
     Base.metadata.create_all(session.connection())
     session.commit()
     script = """
 import os
 from sqlalchemy import text
+from harness import forks
 from scenarios import services
-with services.session() as session:
-    session.execute(text("INSERT INTO customers (name, email) VALUES ('Hana', 'hana@example.com')"))
-    inherited = services.engine()
-    pool = inherited.pool
+
+def opened():
+    with services.session() as session:
+        session.execute(text("SELECT 1"))
+        return session.connection().connection.dbapi_connection
+
+with forks.guarding():
+    kept = opened()
+    assert opened() is kept
     if (child := os.fork()) == 0:
-        own = services.engine()
-        services.dispose()
-        os._exit(0 if own is not inherited and inherited.pool is pool else 1)
+        with services.session() as session:
+            session.execute(text("INSERT INTO customers (name, email) VALUES ('Hana', 'hana@example.com')"))
+            session.commit()
+        os._exit(0 if opened() is not kept else 1)
     assert os.waitpid(child, 0)[1] == 0
-    session.commit()
+    assert opened() is kept
 services.dispose()
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -244,7 +244,7 @@ def test_a_worker_that_waits_for_redis_leaves(jobs_queue: Queue, monkeypatch: py
 class WithoutRedis(SimpleWorker):
     """Cannot connect."""
 
-    def _dequeued(self, timeout: int | None) -> tuple[RQJob, Queue] | None:
+    def _dequeued(self, timeout: float | None) -> tuple[RQJob, Queue] | None:
         raise RedisConnectionError
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,15 @@ def plain(numbers: int) -> int:
     return numbers
 
 
+def day_after(day: date) -> date:
+    """Return the next day, which JSON cannot hold, and note in the job's meta what JSON cannot hold either."""
+    job = get_current_job()
+    assert job is not None
+    job.meta["seen"] = {1, 2}
+    job.save_meta()
+    return day + timedelta(days=1)
+
+
 def plain_until_released() -> None:
     """Do one number after the other until the test releases it."""
     for number in itertools.count():
@@ -268,9 +278,19 @@ class SignalledSpawn(SpawnWorker):
 class SignalledAtDequeue(Worker):
     """Is asked to leave when a job has just left its queue."""
 
-    def _dequeued(self, timeout: int | None) -> tuple[Job, Queue] | None:
+    def _dequeued(self, timeout: float | None) -> tuple[Job, Queue] | None:
         taken = super()._dequeued(timeout)
         _signal_myself()
+        return taken
+
+
+class KilledAtDequeue(Worker):
+    """Is killed when a job has just left its queue."""
+
+    def _dequeued(self, timeout: float | None) -> tuple[Job, Queue] | None:
+        taken = super()._dequeued(timeout)
+        if taken is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
         return taken
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from harness.cli.output import echo
 from harness.cli.stopping import Stopped, last_line
 from harness.errors import HarnessError, UsageError
 
@@ -28,6 +29,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
         ("prepare", "init-db", "Make the tables for progress, and the demo's"),
         ("prepare", "seed", "Fill the demo's: orders, customers, mails"),
         ("prepare", "reset", "Drop what init-db and seed have made"),
+        ("prune", "prune", "Remove old progress and history"),
     )),
     ("run", (
         ("work", "enqueue", "Put a job into a queue"),
@@ -153,7 +155,7 @@ def _one_line(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(f"harness: {' '.join(text.split())}", err=True)
+    echo(f"harness: {' '.join(text.split())}", err=True)
 
 
 @click.group("harness", cls=Commands, context_settings=CONTEXT)

@@ -15,6 +15,7 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import lab, render
+from harness.cli.output import echo
 from harness.cli.script import COMPARED, COMPARED_PACE, DEMOS, FAST_PACE, Act, Demo, compared
 from harness.cli.settings import scenario_named
 from harness.cli.stopping import HardStop, saying
@@ -160,7 +161,7 @@ def _compare(real: bool, pace: float, folder: Path) -> bool:
     made = comparison(lab.environment("quick", pace, PACKAGES), records)
     folder.mkdir(parents=True, exist_ok=True)
     render.write(made, folder)
-    click.echo(f"\n{render.text(made)}\n\nWritten: {folder / 'comparison.html'}; open it in a browser.")
+    echo(f"\n{render.text(made)}\n\nWritten: {folder / 'comparison.html'}; open it in a browser.")
     return good
 
 

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from harness import compare, render
+from harness.cli.output import echo
 from harness.cli.settings import json_option, scenario_named
 from harness.cli.stopping import HardStop
 from harness.interruptions import parse
@@ -50,12 +51,16 @@ def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
         return
-    click.echo(f"{'form':10} {'µs an item':>12} {'least':>10} {'most':>10} {f'to {first}':>12}")
+    echo(f"{'form':10} {'µs an item':>12} {'least':>10} {'most':>10} {f'to {first}':>12}")
     for row in rows:
-        click.echo(
+        echo(
             f"{row['form']:10} {row['median_us']:12,.1f} {row['least_us']:10,.1f} {row['most_us']:10,.1f} "
             f"{row['ratio']:12.2f}"
         )
+
+
+LEFT_OUT = 5
+"""Number of records left out that are named."""
 
 
 @click.command()
@@ -69,24 +74,31 @@ def report(
 ) -> None:
     """Make comparison.json, .md, .html and pictures of RECORDS, and print the table.
 
-    RECORDS is what pytest --harness-records wrote.
+    RECORDS is what pytest --harness-records wrote. A record that cannot be read is left out and named; with --fail-if
+    the exit code is then 1.
 
     \b
     harness report reports/records.json --benchmarks reports/benchmarks.json
     harness report reports/records.json --against main/comparison.json --fail-if 'steps.ratio > 1.2'
     """
     gates = [compare.parse_gate(each) for each in conditions]
-    made = compare.made_from(records, benchmarks)
+    left_out: list[str] = []
+    made = compare.made_from(records, benchmarks, left_out)
     moved = compare.changes(compare.Comparison.load(against), made) if against else None
     met = [each for each in (gate.met_by(made) for gate in gates) if each]
     folder.mkdir(parents=True, exist_ok=True)
     render.write(made, folder, moved)
-    click.echo(render.text(made, moved))
-    click.echo(
-        f"\nWritten: {folder / 'comparison.html'}; comparison.md, comparison.json and pictures beside it."
-    )
+    echo(render.text(made, moved))
+    echo(f"\nWritten: {folder / 'comparison.html'}; comparison.md, comparison.json and pictures beside it.")
+    for each in left_out[:LEFT_OUT]:
+        echo(f"harness: left out: {each}", err=True)
+    if len(left_out) > LEFT_OUT:
+        echo(f"harness: left out: {len(left_out) - LEFT_OUT:,} more records", err=True)
+    if left_out and gates:
+        # A record that cannot be read may be the one that meets a condition.
+        met.append("records were left out, so --fail-if cannot be judged; run the trials again")
     for each in met:
-        click.echo(f"harness: {each}", err=True)
+        echo(f"harness: {each}", err=True)
     sys.exit(1 if met else 0)
 
 

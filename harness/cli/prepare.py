@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from harness.cli.checks import checks
+from harness.cli.output import echo
 from harness.cli.settings import (
     DEMO,
     connected,
@@ -29,6 +30,7 @@ from harness.cli.stopping import Stopped, saying
 from harness.errors import UsageError
 from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
+from harness.texts import printable
 from harness.urls import shown
 
 SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
@@ -54,9 +56,9 @@ def verify(context: click.Context, redis_url: str, database_url: str | None, as_
         click.echo(json.dumps([asdict(check) for check in found]))
     else:
         for check in found:
-            click.echo(f"{SIGNS[check.state]} {check.name}: {check.found}")
+            echo(f"{SIGNS[check.state]} {check.name}: {check.found}")
             if check.mend:
-                click.echo(f"     -> {check.mend}")
+                echo(f"     -> {check.mend}")
     sys.exit(any(check.state == "bad" for check in found))
 
 
@@ -73,12 +75,12 @@ def init_db(database_url: str | None, demo: bool, names: Sequence[str]) -> None:
     """
     with database(database_url) as engine:
         SqlStore(engine).create()
-        click.echo("made: the tables for the progress of jobs")
+        echo("made: the tables for the progress of jobs")
         if demo:
             for scenario in _distinct(names or DEMO):
                 if scenario.create is not None:
                     _closing(scenario, scenario.create)
-                click.echo(f"made: the tables of {scenario.name}")
+                echo(f"made: the tables of {scenario.name}")
 
 
 @click.command()
@@ -115,9 +117,7 @@ def seed(
             click.echo(json.dumps(counts))
         else:
             for what, statuses in counts.items():
-                click.echo(
-                    f"{what}: " + ", ".join(f"{number:,} {status}" for status, number in statuses.items())
-                )
+                echo(f"{what}: " + ", ".join(f"{number:,} {status}" for status, number in statuses.items()))
 
 
 @click.command()
@@ -139,15 +139,15 @@ def reset(
     with database(database_url) as engine:
         where = shown(engine.url.render_as_string(hide_password=False))
         question = f"Drop the demo's tables and the progress of all jobs in {where}?"
-        if not (yes or click.confirm(question, err=True)):
+        if not (yes or click.confirm(printable(question), err=True)):
             raise Stopped("nothing was dropped")
         for scenario in _distinct(names):
             _closing(scenario, scenario.clear)
         SqlStore(engine).drop()
-        click.echo(f"dropped: the tables of the scenarios and of progress in {where}")
+        echo(f"dropped: the tables of the scenarios and of progress in {where}")
     if jobs:
         with connected(redis_url) as connection:
-            click.echo(f"thrown away: {queue_at(connection, queue_name).empty()} jobs of queue {queue_name}")
+            echo(f"thrown away: {queue_at(connection, queue_name).empty()} jobs of queue {queue_name}")
 
 
 def _distinct(names: Sequence[str]) -> list[Scenario]:

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from harness import interruptions, job
+from harness.cli.output import echo
 from harness.cli.settings import (
     arguments_of,
     first_line,
@@ -103,10 +104,10 @@ def _run_job(
         except (HarnessError, Stopped):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a job may raise
-            click.echo(f"harness: {found.__name__} failed: {_told(error)}", err=True)
+            echo(f"harness: {found.__name__} failed: {_told(error)}", err=True)
             sys.exit(1)
         if as_json and inline.progress is not None:
-            click.echo(inline.progress.to_json())
+            echo(inline.progress.to_json())
 
 
 def _execute(inline: InlineRun, found: type[job.Job], *, as_json: bool) -> None:
@@ -114,7 +115,7 @@ def _execute(inline: InlineRun, found: type[job.Job], *, as_json: bool) -> None:
         inline.stops.append(bar)
         for ended in inline.executions():
             if not as_json:
-                click.echo(f"{found.__name__} {ended.outcome} {ended.reason or ''}".rstrip())
+                echo(f"{found.__name__} {ended.outcome} {ended.reason or ''}".rstrip())
 
 
 def _told(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -12,17 +11,22 @@ import threading
 
 import click
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
+from harness.cli.output import echo
 from harness.cli.settings import connected, json_option, queue_at, redis_option
 from harness.cli.stopping import saying
 from harness.errors import UsageError
 from harness.queues import rq
 from harness.queues.rq.history import Pulse, history
-from harness.queues.rq.overview import JobView, Watcher, WorkerView
+from harness.queues.rq.overview import Watcher
 from harness.queues.rq.places import is_ours
+from harness.queues.rq.views import JobView, WorkerView
+from harness.texts import told
 
 SIGNALS = ("TERM", "INT")
 VICTIMS = ("horse", "worker")
@@ -59,7 +63,7 @@ def interrupt(
         running = _at_work(connection, job)
         if not (signal_name or victim):
             rq.request_stop(connection, job.id, reason)
-            click.echo(f"asked job {job.id} to stop at its next checkpoint ({reason})")
+            echo(f"asked job {job.id} to stop at its next checkpoint ({reason})")
             return
         worker = _worker_here(connection, running)
         assert worker.pid is not None  # noqa: S101 - _worker_here has looked
@@ -71,7 +75,7 @@ def interrupt(
             os.kill(pid, number)
         except (ProcessLookupError, PermissionError) as error:
             raise UsageError(f"process {pid} of job {job.id} cannot be signalled: {error.strerror}") from None
-        click.echo(f"sent {number.name} to {victim or 'worker'} {pid} of job {job.id}")
+        echo(f"sent {number.name} to {victim or 'worker'} {pid} of job {job.id}")
 
 
 @click.command()
@@ -87,7 +91,7 @@ def pause(job_id: str, redis_url: str) -> None:
         job = _ours(the_job(connection, job_id))
         _not_over(job)
         rq.pause(connection, job.id)
-        click.echo(f"job {job.id} will pause at its next checkpoint, or before it starts")
+        echo(f"job {job.id} will pause at its next checkpoint, or before it starts")
 
 
 @click.command()
@@ -102,9 +106,9 @@ def resume(job_id: str, redis_url: str) -> None:
     with connected(redis_url) as connection:
         job = _ours(the_job(connection, job_id))
         if rq.resume(queue_at(connection, job.origin), job.id):
-            click.echo(f"job {job.id} is back in queue {job.origin}")
+            echo(f"job {job.id} is back in queue {job.origin}")
         else:
-            click.echo(f"job {job.id} was not paused; a pending pause request was cancelled")
+            echo(f"job {job.id} was not paused; a pending pause request was cancelled")
 
 
 @click.command()
@@ -120,7 +124,7 @@ def cancel(job_id: str, redis_url: str) -> None:
         job = _ours(the_job(connection, job_id))
         _not_over(job)
         rq.cancel(connection, job.id)
-        click.echo(f"job {job.id} will be cancelled at its next checkpoint, or before it starts")
+        echo(f"job {job.id} will be cancelled at its next checkpoint, or before it starts")
 
 
 @click.command()
@@ -142,7 +146,7 @@ def recover(keep: bool, redis_url: str, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(back))
         else:
-            click.echo(
+            echo(
                 "\n".join(f"job {job_id} is back in its queue" for job_id in back)
                 or "no job of a dead worker"
             )
@@ -165,7 +169,7 @@ def scale(job_id: str, instances: int, redis_url: str) -> None:
     """
     with connected(redis_url) as connection:
         rq.scale(connection, job_id, instances)
-        click.echo(f"job {job_id} goes on with {instances} instances")
+        echo(f"job {job_id} goes on with {instances} instances")
 
 
 def the_job(connection: Redis, job_id: str) -> RQJob:
@@ -173,16 +177,36 @@ def the_job(connection: Redis, job_id: str) -> RQJob:
 
     :raises UsageError: if there is none, or several.
     """
-    with contextlib.suppress(NoSuchJobError):
-        return RQJob.fetch(job_id, connection=connection, serializer=JSONSerializer)
+    found = _fetched(connection, job_id)
+    if found is not None:
+        return found
     ids = [job.id for job in Watcher(connection).look().jobs if job.id.startswith(job_id)]
     if len(ids) == 1:
-        return RQJob.fetch(ids[0], connection=connection, serializer=JSONSerializer)
-    if ids:
+        found = _fetched(connection, ids[0])
+        if found is not None:
+            return found
+    if len(ids) > 1:
         raise UsageError(
             f"{job_id!r} is the beginning of several jobs: {', '.join(ids[:4])}; give more of it"
         )
     raise UsageError(f"there is no job {job_id!r}; `harness status` lists those there are")
+
+
+def _fetched(connection: Redis, job_id: str) -> RQJob | None:
+    """Return a job of RQ, or None.
+
+    :raises UsageError: if its record cannot be read.
+    """
+    try:
+        return RQJob.fetch(job_id, connection=connection, serializer=JSONSerializer)
+    except NoSuchJobError:
+        return None
+    except (RedisConnectionError, RedisTimeoutError):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"RQ's record of job {job_id} cannot be read: {told(error)}; it was left as it is"
+        ) from error
 
 
 def _ours(job: RQJob) -> RQJob:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from harness.texts import printable
+
 STOPPED = 130
 """What shells call a process that Ctrl-C has ended."""
 
@@ -37,7 +39,7 @@ def saying(kept: Kept) -> Iterator[None]:
 def last_line(text: str) -> None:
     """Write the line that ends a command that was stopped; a terminal has ``^C`` on the line before it."""
     begin = "\n" if sys.stderr.isatty() else ""
-    sys.stderr.write(f"{begin}harness: {text}\n")
+    sys.stderr.write(f"{begin}harness: {printable(text)}\n")
     sys.stderr.flush()
 
 

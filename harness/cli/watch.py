@@ -11,11 +11,14 @@ from typing import Any
 
 import click
 from redis import Redis, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rich.console import Console
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness import explain as explaining
+from harness.cli.output import echo
 from harness.cli.settings import (
     connected,
     database_option,
@@ -27,7 +30,7 @@ from harness.cli.settings import (
 )
 from harness.cli.steer import the_job
 from harness.cli.stopping import saying
-from harness.errors import UsageError
+from harness.errors import ProgressError, UsageError
 from harness.monitor import LiveScreen, Monitor, Snapshot, Tables, draw, summary
 from harness.progress import Progress
 from harness.queues.rq.history import history
@@ -107,7 +110,7 @@ def monitor(
                 _live(watching, where, every, console)
             else:
                 for snapshot in _snapshots(watching, max(every, LINE_SECONDS)):
-                    click.echo(summary(snapshot))
+                    echo(summary(snapshot))
 
 
 @click.command()
@@ -131,9 +134,12 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
     """
     with connected(redis_url) as connection:
         job = the_job(connection, job_id)
-        entries, pulse = history(connection, job.id)
+        bad: list[str] = []
+        entries, pulse = history(connection, job.id, bad)
+        if bad:
+            echo(f"left out: {len(bad)} entries of the history of job {job.id}: {bad[0]}", err=True)
         failure = _failure(job)
-        if not entries:
+        if not any(each.what == "start" for each in entries):
             status = job.get_status(refresh=False).value + (f" ({failure})" if failure else "")
             raise UsageError(
                 f"job {job.id} has no history: it is {status} and has not begun, or is none of ours"
@@ -149,12 +155,17 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
             svg.write_text(explaining.svg(told), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{svg} cannot be written: {error.strerror}") from None
-        click.echo(f"written: {svg}", err=True)
+        echo(f"written: {svg}", err=True)
 
 
 def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progress | None:
     """Return the progress of a job from wherever it is; the database is asked only if Redis has none."""
-    kept = RedisStore(connection).load(job_id) or RQMetaStore(connection).load(job_id)
+    kept = None
+    for store in (RedisStore(connection), RQMetaStore(connection)):
+        try:
+            kept = kept or store.load(job_id)
+        except ProgressError as error:
+            echo(f"left out: {error}", err=True)
     if kept is not None or not database_url:
         return kept
     tables = Tables(engine_of(database_url), [])
@@ -163,7 +174,7 @@ def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progr
     finally:
         tables.close()
     if kept is None:
-        click.echo("the database that is named tells no progress of it; this is its history alone", err=True)
+        echo("the database that is named tells no progress of it; this is its history alone", err=True)
     return kept
 
 
@@ -171,7 +182,12 @@ def _failure(job: RQJob) -> str | None:
     """Return why RQ has failed the job, in a line; None if it has not."""
     if job.get_status(refresh=False) != JobStatus.FAILED:
         return None
-    result = job.latest_result()
+    try:
+        result = job.latest_result()
+    except (RedisConnectionError, RedisTimeoutError):
+        raise
+    except Exception:  # noqa: BLE001 - RQ does not say what it raises for a result that it cannot read
+        return "RQ's record of its result cannot be read"
     told = (result.exc_string or "").strip() if result is not None else ""
     return told.splitlines()[-1] if told else "RQ does not say why"
 

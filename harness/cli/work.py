@@ -12,6 +12,7 @@ import click
 import rq as rq_package
 from rq.job import Job as RQJob
 
+from harness.cli.output import echo
 from harness.cli.settings import (
     DATABASE,
     arguments_of,
@@ -143,7 +144,7 @@ def worker(
                 working.work(burst=burst, logging_level=level.upper(), with_scheduler=True)
         except ValueError as error:  # RQ's word for a name that is taken
             raise UsageError(str(error)) from None
-    click.echo("the worker has left; a job that it was at is back in its queue", err=True)
+    echo("the worker has left; a job that it was at is back in its queue", err=True)
 
 
 def _form(scenario: Scenario, form: str) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.compare.reading import malformed, read
 from harness.compare.records import Benchmark, Pattern
+from harness.decoding import malformed, read
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.compare.benchmarks import benchmarks_from
 from harness.compare.finding import sentence
-from harness.compare.reading import malformed, read
 from harness.compare.records import PATTERNS, Benchmark, Environment, Exploration, Pattern, Run
 from harness.compare.totals import Totals, add_up
+from harness.decoding import FILE_BYTES, malformed, parse, read
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,11 +88,13 @@ class Comparison:
         :raises UsageError: if there is none, or if it holds something else.
         """
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            text = Path(path).read_bytes()
         except FileNotFoundError:
             raise UsageError(f"{path}: no such file; make a comparison first") from None
-        except ValueError as error:
-            raise UsageError(f"{path}: found no JSON ({error}); make the comparison again") from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        try:
+            return cls.from_json(parse(text, "the file", limit=FILE_BYTES, error=UsageError))
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
@@ -145,6 +147,16 @@ def comparison(
             "explorations": list(explorations),
         }
     )
+
+
+def read_run(found: object, where: str) -> Run:
+    """Read the record of a run.
+
+    :raises UsageError: naming the field, what was found and what is allowed.
+    """
+    run: Run = read(Run, found, where)
+    _check_verdict(run, where)
+    return run
 
 
 def _check_schema(found: object) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from harness.explain.telling import detail, failed_by_queue, headline, how, seconds, where_time_went
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from harness.explain.story import Part, Story
@@ -38,11 +38,11 @@ def svg(story: Story) -> str:
         failed, height = _line(failed_by_queue(story.failure), bottom + 44), height + 20
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">'
-        f"<title>{escape(story.description)}: {escape(headline(story))}</title><desc>{escape(told)}</desc>"
+        f"<title>{escaped(story.description)}: {escaped(headline(story))}</title><desc>{escaped(told)}</desc>"
         f'<style>{STYLE}</style><rect class="back" width="{WIDTH}" height="{height}"/>'
-        f'<text class="title" x="{MARGIN}" y="30">{escape(story.description)}</text>'
-        f'<text x="{MARGIN}" y="52">{escape(headline(story))}</text>{_axis(story.total_s, bottom)}{"".join(lanes)}'
-        f'<text class="quiet" x="{MARGIN}" y="{bottom + 24}">{escape(shares)}</text>{failed}</svg>\n'
+        f'<text class="title" x="{MARGIN}" y="30">{escaped(story.description)}</text>'
+        f'<text x="{MARGIN}" y="52">{escaped(headline(story))}</text>{_axis(story.total_s, bottom)}{"".join(lanes)}'
+        f'<text class="quiet" x="{MARGIN}" y="{bottom + 24}">{escaped(shares)}</text>{failed}</svg>\n'
     )
 
 
@@ -76,7 +76,7 @@ def _lane(part: Part, story: Story, top: int) -> str:
 def _line(words: str, top: int) -> str:
     if len(words) > 120:
         words = words[:119] + "…"
-    return f'<text x="{MARGIN}" y="{top}">{escape(words)}</text>'
+    return f'<text x="{MARGIN}" y="{top}">{escaped(words)}</text>'
 
 
 def _bar(kind: str, left: float, right: float, top: int, height: int) -> str:

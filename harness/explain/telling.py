@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from harness.texts import printable
+
 if TYPE_CHECKING:
     from harness.explain.story import Part, Story
 
@@ -19,7 +21,7 @@ DARK, LIGHT = "█", "·"
 
 def text(story: Story) -> str:
     """Tell a story."""
-    return "\n".join(line[:WIDTH].rstrip() for line in _lines(story))
+    return "\n".join(printable(line)[:WIDTH].rstrip() for line in _lines(story))
 
 
 def counted(number: int, word: str) -> str:

@@ -6,13 +6,31 @@ from collections.abc import Callable
 from typing import Any
 
 from redis import ConnectionPool, Redis
+from rq.defaults import RQ_KEY_PREFIX
 
 from harness.crash import living
 from harness.errors import UsageError
 from harness.explore.places import Table
 
-NOT_THE_JOBS = (b"rq:", b"harness:")
-"""Prefixes of keys that are not an outcome of the job: those of its queue and of this package."""
+_RQ_KEYS = (
+    "canceled:", "clean_groups", "clean_registries:", "cron_", "deferred:", "execution:", "executions:", "failed:",
+    "finished:", "group:", "groups", "job:", "pubsub:", "queue:", "queues", "ready:", "registry:", "results:",
+    "rl-keys", "rl:", "scheduled:", "scheduler-lock:", "scheduler:", "suspended", "wip:", "worker:", "workers",
+)  # fmt: skip
+
+
+def not_the_jobs(rq_prefix: str) -> tuple[bytes, ...]:
+    """Return prefixes of keys that are not an outcome of the job: those of its queue, and those of this package.
+
+    All keys below ``rq:`` are RQ's. A prefix that the application has chosen may be that of its own keys as well, so
+    there only the names RQ gives count.
+    """
+    rq_keys = ("",) if rq_prefix == "rq" else (*_RQ_KEYS, "harness:")
+    return (b"harness:", *(f"{rq_prefix}:{name}".encode() for name in rq_keys))
+
+
+NOT_THE_JOBS = not_the_jobs(RQ_KEY_PREFIX)
+"""Prefixes of keys that are not an outcome of the job."""
 LOCAL = {None, "localhost", "127.0.0.1", "::1"}
 """Hosts whose Redis the explorer agrees to empty and fill again."""
 

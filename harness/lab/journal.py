@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.decoding import malformed, parse, read
+from harness.errors import UsageError
 from harness.lab.trial import Attempt
 
 
@@ -42,11 +45,16 @@ class Story:
         self.fired = False
         self.largest: int | None = None
         self._open: dict[int, Attempt] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        entries = [json.loads(line) for line in lines]
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        entries = [_entry(line, f"line {number} of the journal") for number, line in enumerate(lines, 1)]
         self.working: list[int] = []
         for entry in entries:
-            getattr(self, f"_{entry['what']}")(entry)
+            try:
+                getattr(self, f"_{entry['what']}")(entry)
+            except KeyError:
+                raise UsageError(
+                    f"the journal has {entry['what']!r} of a process that has not begun"
+                ) from None
         self.working += self._open
         for attempt in self._open.values():  # never said that they ended
             attempt.ended = "killed"
@@ -74,3 +82,46 @@ class Story:
 
     def _end(self, entry: dict[str, Any]) -> None:
         self._open.pop(entry["pid"]).end = entry["at"]
+
+
+@dataclass(frozen=True)
+class _Start:
+    pid: int
+    at: float
+
+
+@dataclass(frozen=True)
+class _Mark(_Start):
+    item: str
+
+
+@dataclass(frozen=True)
+class _Fire(_Start):
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Saved(_Start):
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Outcome(_Start):
+    ended: str
+    reason: str | None
+
+
+_KINDS = {"start": _Start, "mark": _Mark, "fire": _Fire, "saved": _Saved, "outcome": _Outcome, "end": _Start}
+"""Kinds of lines, with the fields of each."""
+
+
+def _entry(line: bytes, where: str) -> dict[str, Any]:
+    """Read a line.
+
+    :raises UsageError: if it is not what :class:`Journal` writes.
+    """
+    data = parse(line, where, error=UsageError)
+    what = data.get("what") if isinstance(data, dict) else None
+    if not isinstance(what, str) or what not in _KINDS:
+        malformed(where, data, "what is one of " + ", ".join(_KINDS))
+    return {"what": what, **asdict(read(_KINDS[what], data, where))}

@@ -81,6 +81,11 @@ class Trial:
         self._bytes: int | None = None
 
     @property
+    def job_id(self) -> str:
+        """The id of the job in RQ."""
+        return self._job.id
+
+    @property
     def plain(self) -> bool:
         """Whether the job is the control, which has no checkpoints."""
         return self.settings.form == "plain"

@@ -7,6 +7,7 @@ worker gets the signal. A plain job does not stop for a signal; there the end of
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from harness.lab.trial import QUEUE, PlainPosition
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 from harness.queues import rq
+from harness.queues.rq.keys import PREFIX
 from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
 CONFIG = "HARNESS_TRIAL"
 """Environment variable with the :class:`Config`: the command line, which everybody can read, would show its URLs."""
 
-FIRED = "harness:lab:fired"
+PRELOAD = "HARNESS_LAB_PRELOAD"
+"""Environment variable with a module that workers import before they fork, as an application that is loaded once."""
+
+FIRED = f"{PREFIX}lab:fired"
 """The key that says that the interruption came; it outlives those whom it kills."""
 
 
@@ -150,6 +155,8 @@ def main(text: str) -> None:
     config = Config(**json.loads(text))
     journal = Journal(config.journal)
     connection = redis.Redis.from_url(config.broker)
+    if os.environ.get(PRELOAD):
+        importlib.import_module(os.environ[PRELOAD])
     trigger = Trigger(config, connection, journal)
     store: Store | None = SqlStore(sqlalchemy.create_engine(config.store)) if config.store else None
     asked = Overrides(

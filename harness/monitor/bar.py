@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from harness.texts import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
@@ -112,6 +114,7 @@ class TrialBar:
 
     def tell(self, line: str) -> None:
         """Print a line on standard output; above the bar, if that is a terminal too."""
+        line = printable(line, lines=True)
         if self._console.is_terminal and sys.stdout.isatty():
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -178,7 +181,7 @@ class LiveLine:
 
     def __init__(self, console: Console, read: Callable[[], str]) -> None:
         self._live = Live(
-            get_renderable=lambda: Text(read(), style="cyan", no_wrap=True, overflow="ellipsis"),
+            get_renderable=lambda: Text(printable(read()), style="cyan", no_wrap=True, overflow="ellipsis"),
             console=console, transient=True, refresh_per_second=4,
         )  # fmt: skip
         self._shown = console.is_terminal

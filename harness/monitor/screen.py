@@ -9,6 +9,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from harness.texts import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 WIDTH = 80
 BAR = 14
 """Columns."""
+LEFT_OUT = 5
+"""Number of records left out that are named."""
 STATES = {
     "running": "green", "finished": "cyan", "failed": "bold red", "paused": "yellow", "interrupted": "yellow",
     "delayed": "yellow", "cancelled": "red", "canceled": "red",
@@ -30,7 +34,7 @@ def draw(snapshot: Snapshot, where: str, *, height: int | None = None, note: str
     :param where: what is looked at, in words. :param height: how many lines there are for it; None for no limit.
     :param note: what else is to be said, on the last line.
     """
-    drawn = [*lines(snapshot, where), *([Text(f" {note}", style="bold yellow")] if note else [])]
+    drawn = [*lines(snapshot, where), *([Text(f" {printable(note)}", style="bold yellow")] if note else [])]
     if height is not None and len(drawn) > height:
         left = len(drawn) - height + 1
         drawn = [
@@ -52,8 +56,10 @@ def lines(snapshot: Snapshot, where: str) -> list[Text]:
         *_queues(snapshot),
         *_workers(snapshot),
         *_events(snapshot),
+        *_left_out(snapshot),
     ]
     for line in drawn:
+        line.plain = printable(line.plain)  # of the same length, so the styles keep their places
         line.truncate(WIDTH, overflow="ellipsis")
         line.no_wrap = True
     return drawn
@@ -98,6 +104,7 @@ def _jobs(snapshot: Snapshot) -> Iterator[Text]:
             yield Text(f"   {_story(row)}", style="dim")
         if row.at_risk is not None:
             yield _meter(row)
+    yield from _more(snapshot, "jobs")
     if not snapshot.jobs:
         yield Text(" none", style="dim")
     yield Text()
@@ -156,6 +163,7 @@ def _queues(snapshot: Snapshot) -> Iterator[Text]:
     for name, counts in snapshot.queues.items():
         there = [f"{number:,} {registry}" for registry, number in counts.items() if number]
         yield Text(f" {name}: " + (", ".join(there) or "empty"))
+    yield from _more(snapshot, "queues")
     if not snapshot.queues:
         yield Text(" none", style="dim")
     yield Text()
@@ -174,6 +182,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Text]:
         elif worker.heartbeat_s is not None:
             line.append(f", heartbeat {seconds(worker.heartbeat_s)} ago")
         yield line
+    yield from _more(snapshot, "workers")
     if not snapshot.workers:
         yield Text(" none", style="dim")
     yield Text()
@@ -184,6 +193,21 @@ def _events(snapshot: Snapshot) -> Iterator[Text]:
         yield _head("events")
         for event in snapshot.events:
             yield Text(f" {_clock(event.at)} {event.job_id[:8]} {event.what}")
+
+
+def _left_out(snapshot: Snapshot) -> Iterator[Text]:
+    if snapshot.left_out:
+        yield Text()
+        yield _head("left out")
+        for each in snapshot.left_out[:LEFT_OUT]:
+            yield Text(f" {each}", style="yellow")
+        if len(snapshot.left_out) > LEFT_OUT:
+            yield Text(f" and {len(snapshot.left_out) - LEFT_OUT:,} more", style="yellow")
+
+
+def _more(snapshot: Snapshot, what: str) -> Iterator[Text]:
+    if what in snapshot.more:
+        yield Text(f" and {snapshot.more[what]:,} more", style="dim")
 
 
 def _head(words: str) -> Text:
@@ -205,6 +229,5 @@ def summary(snapshot: Snapshot) -> str:
     counts = [
         f"{sum(queue[name] for queue in snapshot.queues.values()):,} {name}" for name in ("queued", "failed")
     ]
-    return f"{_clock(snapshot.at)} {len(running)} running, {', '.join(counts)}" + "".join(
-        f"; {each}" for each in parts
-    )
+    line = f"{_clock(snapshot.at)} {len(running)} running, {', '.join(counts)}"
+    return printable(line + "".join(f"; {each}" for each in parts))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.queues.rq.overview import JobView, Overview, Watcher, WorkerView
+from harness.queues.rq.overview import Overview, Watcher
+from harness.queues.rq.views import JobView, WorkerView
 
 if TYPE_CHECKING:
     from harness.monitor.tables import Tables
@@ -76,6 +77,7 @@ class Snapshot:
     :ivar at: seconds of the Redis server's clock. :ivar queues: how many jobs of which queue are where.
     :ivar tables: how many rows of the database stand where. :ivar events: the latest, the newest first.
     :ivar silent: workers at work that have given no sign for too long, with the seconds; they may be dead.
+    :ivar more: number of queues, workers and jobs that are not shown. :ivar left_out: why records were left out.
     """
 
     at: float
@@ -85,6 +87,8 @@ class Snapshot:
     tables: dict[str, dict[str, int]]
     events: tuple[Event, ...]
     silent: dict[str, float]
+    more: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -118,7 +122,7 @@ class Monitor:
         rows.sort(key=lambda row: row.state != "running")
         return Snapshot(
             overview.at, tuple(rows), overview.queues, overview.workers, tables, tuple(_events(overview)),
-            _silent(overview),
+            _silent(overview), overview.more, overview.left_out,
         )  # fmt: skip
 
     def _count(self, overview: Overview) -> tuple[dict[str, dict[str, int]], dict[str, Progress]]:
@@ -152,7 +156,7 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
     done = pulse.done if pulse else progress.done if progress else None
     total = (pulse.total if pulse else None) or (progress.total if progress else None)
     rate = pulse.rate if pulse else None
-    left = (total - done) / rate if rate and total is not None and done is not None else None
+    left = max(0, total - done) / rate if rate and total is not None and done is not None else None
     end = next(
         (each for each in reversed(job.entries) if each.what == "end" and each.outcome != "completed"), None
     )

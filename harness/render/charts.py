@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.compare import counted
 from harness.render import words
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,7 @@ def latencies(comparison: Comparison, name: str, title: str) -> str:
         )
         told.append(f"{label}, {counted(len(found), 'run')}: {median}, {slowest}.")
         drawn.append(
-            f'<text class="form" y="{top + TEXT}">{words.escaped(label)}</text>'
+            f'<text class="form" y="{top + TEXT}">{escaped(label)}</text>'
             f'<text class="figures" x="100%" y="{top + TEXT}">{median}<tspan class="spare">, {slowest}</tspan></text>'
         )
         dots = dict.fromkeys(at(value) for value in found)  # what falls on one place is drawn once
@@ -126,7 +127,7 @@ def share(part: float, whole: float, title: str) -> str:
 def _picture(kind: str, height: int, title: str, told: str, drawn: str) -> str:
     return (
         f'<svg class="{kind}" role="img" width="100%" height="{height}">'
-        f"<title>{words.escaped(title)}</title><desc>{words.escaped(told)}</desc>{drawn}</svg>"
+        f"<title>{escaped(title)}</title><desc>{escaped(told)}</desc>{drawn}</svg>"
     )
 
 

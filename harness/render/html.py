@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from harness.compare import Change, Verdict, advice, counted
 from harness.render import charts, method, svg, tables, words
 from harness.render.matrix import by_services, interruption, items, matrix
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from harness.compare import Comparison
@@ -55,13 +56,13 @@ def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
 def _signs() -> str:
     """Explain what stands in the cells of the matrix, in its order: verdicts, no verdict, and the small print."""
     told = [tables.sign(verdict) for verdict in get_args(Verdict)]
-    told += [f"{words.NOTHING} {words.NOT_TRIED}", f"<b>by key</b> {words.escaped(words.COLUMNS['by key'])}"]
+    told += [f"{words.NOTHING} {words.NOT_TRIED}", f"<b>by key</b> {escaped(words.COLUMNS['by key'])}"]
     return "".join(f"<li>{each}</li>" for each in told)
 
 
 def _finding(comparison: Comparison) -> str:
     """Set what came of polite stops large, and what follows it in the sentence smaller."""
-    first, *more = map(words.escaped, re.split("(?<=;) ", comparison.finding))
+    first, *more = map(escaped, re.split("(?<=;) ", comparison.finding))
     return " ".join([first, *(f"<span>{clause}</span>" for clause in more)])
 
 
@@ -84,22 +85,20 @@ def _extent(comparison: Comparison) -> str:
 
 
 def _timelines(scenario: str, part: Comparison) -> str:
-    told = [f"<h3>{words.escaped(scenario)}<span>{items(part)}</span></h3>"]
+    told = [f"<h3>{escaped(scenario)}<span>{items(part)}</span></h3>"]
     for services, groups in by_services(part).items():
         figures = "".join(
             f"<figure><figcaption>{interruption(group.interruption)}</figcaption>{svg.timeline(group)}</figure>"
             for group in groups
         )
-        told.append(
-            f'<p class="services">{words.escaped(services)}</p><div class="timelines">{figures}</div>'
-        )
+        told.append(f'<p class="services">{escaped(services)}</p><div class="timelines">{figures}</div>')
     return "".join(told)
 
 
 def _harm(comparison: Comparison) -> str:
     most = charts.most_harm(comparison)
     figures = "".join(
-        f"<figure><figcaption>{words.escaped(name)}</figcaption>{charts.harm(name, part, most)}</figure>"
+        f"<figure><figcaption>{escaped(name)}</figcaption>{charts.harm(name, part, most)}</figure>"
         for name, part in words.scenarios(comparison).items()
     )
     return f'<div class="timelines">{figures}</div>'
@@ -120,18 +119,16 @@ def _latencies(comparison: Comparison) -> str:
 
 def _advice(comparison: Comparison) -> str:
     return "".join(
-        f"<div><h3>{words.escaped(each.question)}</h3><p>{words.escaped(each.answer)}</p>"
-        f'<p class="quiet"><b>Rule</b> {words.escaped(each.rule)} <b>Figures</b> {words.escaped(each.figures)}.</p>'
+        f"<div><h3>{escaped(each.question)}</h3><p>{escaped(each.answer)}</p>"
+        f'<p class="quiet"><b>Rule</b> {escaped(each.rule)} <b>Figures</b> {escaped(each.figures)}.</p>'
         "</div>"
         for each in advice(comparison)
     )
 
 
 def _list(told: Iterable[str]) -> str:
-    return "".join(f"<li>{words.escaped(each)}</li>" for each in told)
+    return "".join(f"<li>{escaped(each)}</li>" for each in told)
 
 
 def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(
-        f"<dt>{words.escaped(term)}</dt><dd>{words.escaped(meaning)}</dd>" for term, meaning in pairs
-    )
+    return "".join(f"<dt>{escaped(term)}</dt><dd>{escaped(meaning)}</dd>" for term, meaning in pairs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.compare import advice, durables
 from harness.render import words
+from harness.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,4 +158,4 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: int) 
 
 def _escaped(value: str) -> str:
     """Keep what a name holds from being taken for markup."""
-    return re.sub(r"[\\`*_{}\[\]<>#|~&@!$]", lambda found: f"&#{ord(found[0])};", words.printable(value))
+    return re.sub(r"[\\`*_{}\[\]<>#|~&@!$]", lambda found: f"&#{ord(found[0])};", printable(value))

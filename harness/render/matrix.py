@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.compare import counted
 from harness.render import words
 from harness.render.tables import sign, table
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from harness.compare import Comparison, Group, Pattern
@@ -24,10 +25,10 @@ def matrix(scenario: str, part: Comparison) -> str:
             span = len(part.patterns) + 1
             rows.insert(
                 0,
-                f'<tr><th class="services" scope="rowgroup" colspan="{span}">{words.escaped(services)}</th></tr>',
+                f'<tr><th class="services" scope="rowgroup" colspan="{span}">{escaped(services)}</th></tr>',
             )
         bodies.append(rows)
-    caption = f"{words.escaped(scenario)}<span>{items(part)}</span>"
+    caption = f"{escaped(scenario)}<span>{items(part)}</span>"
     return table(f"Verdicts of {scenario}", head, bodies, caption=caption)
 
 
@@ -46,7 +47,7 @@ def items(part: Comparison) -> str:
 
 def interruption(name: str) -> str:
     """Put the name of an interruption so that it may be broken into lines, but not before a number."""
-    return re.sub(r"([:@])(?!\d)", r"\1<wbr>", words.escaped(name))
+    return re.sub(r"([:@])(?!\d)", r"\1<wbr>", escaped(name))
 
 
 def _row(group: Group, part: Comparison) -> str:
@@ -63,5 +64,5 @@ def _cell(group: Group, pattern: Pattern) -> str:
     told = []
     for (verdict, damage), durabilities in found.items():
         details = [damage, ", ".join(durabilities) if len(runs) > 1 else ""]
-        told.append(verdict + "".join(f"<small>{words.escaped(each)}</small>" for each in details if each))
+        told.append(verdict + "".join(f"<small>{escaped(each)}</small>" for each in details if each))
     return "".join(told) or words.NOTHING

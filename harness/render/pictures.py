@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from harness.render import charts, svg, words
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,7 @@ def _file(figures: Sequence[tuple[str, str]]) -> str:
         match = re.match(r'<svg class="(\w+)" role="img" width="100%" height="(\d+)">', picture)
         assert match  # noqa: S101 - they are drawn by this package
         kind, height = match[1], int(match[2])
-        drawn.append(f'<text class="title" x="{EDGE}" y="{top + 12}">{words.escaped(title)}</text>')
+        drawn.append(f'<text class="title" x="{EDGE}" y="{top + 12}">{escaped(title)}</text>')
         place = (
             f'<svg class="{kind}" x="{EDGE}" y="{top + TITLE}" width="{WIDTH - 2 * EDGE}" height="{height}">'
         )
@@ -63,7 +64,7 @@ def _file(figures: Sequence[tuple[str, str]]) -> str:
     height = top - GAP + EDGE
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{WIDTH}" height="{height}" '
-        f'viewBox="0 0 {WIDTH} {height}"><title>{words.escaped("; ".join(title for title, _ in figures))}</title>'
+        f'viewBox="0 0 {WIDTH} {height}"><title>{escaped("; ".join(title for title, _ in figures))}</title>'
         f'<style>{_style()}</style><rect class="ground" width="100%" height="100%" rx="6"/>{"".join(drawn)}</svg>\n'
     )
 

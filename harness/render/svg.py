@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.compare import counted
 from harness.render import words
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def timeline(group: Group) -> str:
     name = f"{group.scenario}, {group.interruption} ({services}): executions over time"
     return (
         f'<svg class="timeline" role="img" width="100%" height="{lanes + AXIS}">'
-        f"<title>{words.escaped(name)}</title><desc>{words.escaped(' '.join(_told(run, group) for run in runs))}</desc>"
+        f"<title>{escaped(name)}</title><desc>{escaped(' '.join(_told(run, group) for run in runs))}</desc>"
         f"{_axis(end, lanes)}"
         f"{''.join(_lane(run, group, LANE * index, end) for index, run in enumerate(runs))}</svg>"
     )
@@ -64,7 +65,7 @@ def ratio(benchmark: Benchmark, least: float, most: float) -> str:
     told = f"{middle:.2f} times the cost of plain, between {low:.2f} and {high:.2f}."
     return (
         '<svg class="ratio" role="img" width="100%" height="20">'
-        f"<title>{words.escaped(name)}: ratio to plain</title><desc>{told}</desc>"
+        f"<title>{escaped(name)}: ratio to plain</title><desc>{told}</desc>"
         f'<line class="one" x1="{at(1)}" x2="{at(1)}" y1="0" y2="20"/>'
         f'<line class="range" x1="{at(low)}" x2="{at(high)}" y1="10" y2="10"/>'
         f'<circle class="dot" cx="{at(middle)}" cy="10" r="4"/></svg>'
@@ -85,7 +86,7 @@ def _lane(run: Run, group: Group, top: int, end: float) -> str:
     executions = counted(run.executions, "execution")
     verdict = f"{words.SIGNS[run.verdict]} {run.verdict}"
     return (
-        f'<text class="form" y="{top + LABEL}">{words.escaped(words.form(run, group.runs))}'
+        f'<text class="form" y="{top + LABEL}">{escaped(words.form(run, group.runs))}'
         f'<tspan class="quiet" dx="8">{executions}</tspan></text>'
         f'<text class="verdict{bad}" x="100%" y="{top + LABEL}">{verdict}</text>'
         f'<svg class="lane{bad}" role="presentation" y="{top + LABEL + 8}" width="100%" height="{BAR}" '

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.compare import Change, durables
 from harness.render import charts, svg, words
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from harness.compare import Comparison, Run, Totals, Verdict
@@ -47,7 +48,7 @@ def totals(comparison: Comparison) -> str:
 
 def _totals(scenario: str, found: Totals) -> str:
     return (
-        f'<tr><td>{words.escaped(scenario)}</td><th scope="row">{found.pattern}</th>'
+        f'<tr><td>{escaped(scenario)}</td><th scope="row">{found.pattern}</th>'
         + _numbers((found.runs, found.exactly_once, found.interruptions))
         + _harms((found.lost, found.duplicated, found.duplicated_by_key, found.repeated))
         + _numbers(map(words.seconds, (found.stop_latency_s, found.resume_latency_s)))
@@ -69,14 +70,12 @@ def cost(comparison: Comparison) -> str:
     bodies: dict[str, list[str]] = {}
     for each in comparison.benchmarks:
         bodies.setdefault(each.scenario, []).append(
-            f'<tr><td>{words.escaped(each.scenario)}</td><th scope="row">{each.pattern}</th>'
+            f'<tr><td>{escaped(each.scenario)}</td><th scope="row">{each.pattern}</th>'
             f"<td>{words.durability(each.durability)}</td>"
             + _numbers((each.items, each.rounds, *words.benchmark(each)))
             + f"<td>{svg.ratio(each, least, most)}</td></tr>"
         )
-    noise = (
-        f"<p><strong>{words.escaped(words.noise(comparison))}</strong></p>" if words.noise(comparison) else ""
-    )
+    noise = f"<p><strong>{escaped(words.noise(comparison))}</strong></p>" if words.noise(comparison) else ""
     return f"<p>{_COST}</p>{noise}{table('Cost', head, bodies.values(), kind='wide')}"
 
 
@@ -125,8 +124,8 @@ def explorations(comparison: Comparison) -> str:
     for each in comparison.explorations:
         name = f"{each.scenario} as {each.pattern}, {each.durability}: states that a crash was tried in"
         bodies.setdefault(each.scenario, []).append(
-            f'<tr><td>{words.escaped(each.scenario)}</td><th scope="row">{each.pattern}</th>'
-            f"<td>{words.durability(each.durability)}</td><td>{words.escaped(each.verdict)}</td>"
+            f'<tr><td>{escaped(each.scenario)}</td><th scope="row">{each.pattern}</th>'
+            f"<td>{words.durability(each.durability)}</td><td>{escaped(each.verdict)}</td>"
             + _numbers((each.points, f"{each.tried:,} of {each.states:,}"))
             + _numbers((f"{each.lines_tried:,} of {each.lines:,}", each.trials, each.repeated_most))
             + _numbers((words.seconds(each.seconds),))
@@ -142,9 +141,7 @@ def changes(found: Sequence[Change]) -> str:
     head = _head(("", "where", "what", "before", "after"), ())
     rows = [
         f'<tr class="{each.direction}"><th scope="row">{each.direction}</th>'
-        + "".join(
-            f"<td>{words.escaped(text)}</td>" for text in (each.where, each.what, each.before, each.after)
-        )
+        + "".join(f"<td>{escaped(text)}</td>" for text in (each.where, each.what, each.before, each.after))
         + "</tr>"
         for each in found
     ]
@@ -162,15 +159,15 @@ def runs(comparison: Comparison) -> str:
 def _run(run: Run) -> str:
     failed = ", ".join(name for name, held in run.checks.items() if not held)
     return (
-        f"<tr><td>{words.escaped(run.scenario)}</td><td>{run.pattern}</td>"
-        f'<th scope="row">{words.escaped(run.interruption)}</th>'
-        f"<td>{words.durability(run.durability)}</td><td>{words.escaped(f'{run.broker}, {run.database}')}</td>"
+        f"<tr><td>{escaped(run.scenario)}</td><td>{run.pattern}</td>"
+        f'<th scope="row">{escaped(run.interruption)}</th>'
+        f"<td>{words.durability(run.durability)}</td><td>{escaped(f'{run.broker}, {run.database}')}</td>"
         f"<td>{sign(run.verdict)}</td>"
         + _numbers((run.executions, run.items))
         + _harms((run.lost, run.duplicated, run.duplicated_by_key, run.repeated))
         + _numbers(map(words.seconds, (run.stop_latency_s, run.resume_latency_s, run.elapsed_s)))
         + _numbers([words.size(run.progress_bytes)])
-        + f"<td>{words.escaped(failed) or words.NOTHING}</td></tr>"
+        + f"<td>{escaped(failed) or words.NOTHING}</td></tr>"
     )
 
 
@@ -197,6 +194,6 @@ def table(name: str, head: str, bodies: Iterable[Iterable[str]], *, caption: str
     told = f"<caption>{caption}</caption>" if caption else ""
     rows = "".join(f"<tbody>{''.join(body)}</tbody>" for body in bodies)
     return (
-        f'<div class="scroll {kind}" role="region" tabindex="0" aria-label="{words.escaped(name)}">'
+        f'<div class="scroll {kind}" role="region" tabindex="0" aria-label="{escaped(name)}">'
         f"<table>{told}<thead>{head}</thead>{rows}</table></div>"
     )

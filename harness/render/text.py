@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from harness.render import words
+from harness.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,13 +25,13 @@ def text(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
     :param changes: what moved since another comparison; None where there is no other.
     """
     parts = [_runs(comparison)] if comparison.runs else []
-    parts.append("\n".join(wrap(words.printable(comparison.finding), WIDTH)))
+    parts.append("\n".join(wrap(printable(comparison.finding), WIDTH)))
     if comparison.benchmarks:
         parts.append(_benchmarks(comparison))
         if noise := words.noise(comparison):
-            parts.append("\n".join(wrap(words.printable(noise), WIDTH)))
+            parts.append("\n".join(wrap(printable(noise), WIDTH)))
     if changes is not None:
-        told = [words.printable(str(change)) for change in changes] or ["nothing"]
+        told = [printable(str(change)) for change in changes] or ["nothing"]
         parts.append("\n".join(["Moved beyond noise:", *told]))
     return "\n\n".join(parts)
 
@@ -46,7 +47,7 @@ def _runs(comparison: Comparison) -> str:
 
 def _totals(scenario: str, totals: Totals) -> Iterator[Sequence[str]]:
     counts = (totals.runs, totals.interruptions, totals.lost, totals.duplicated, totals.repeated)
-    cells = [words.printable(scenario), totals.pattern, *(f"{count:,}" for count in counts)]
+    cells = [printable(scenario), totals.pattern, *(f"{count:,}" for count in counts)]
     for verdict, number in totals.verdicts.items():
         if number:
             yield [*cells, f"{number:,} {verdict}"]
@@ -56,7 +57,7 @@ def _totals(scenario: str, totals: Totals) -> Iterator[Sequence[str]]:
 def _benchmarks(comparison: Comparison) -> str:
     rows: list[Sequence[str]] = [("scenario", "form", *words.BENCHMARK_COLUMNS)]
     rows += [
-        (words.printable(each.scenario), words.printable(_form(each)), *words.benchmark(each))
+        (printable(each.scenario), printable(_form(each)), *words.benchmark(each))
         for each in comparison.benchmarks
     ]
     return _table(rows, left=(0, 1))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from html import escape
 from typing import TYPE_CHECKING
 
 from harness.compare import counted, noisy
+from harness.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,13 +130,3 @@ def scenarios(comparison: Comparison) -> dict[str, Comparison]:
         )
         for name in names
     }
-
-
-def printable(text: str) -> str:
-    """Replace what would steer a terminal or break a line rather than be read."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-
-
-def escaped(text: str) -> str:
-    """Put a text so that HTML, SVG and their attributes show it and nothing in it acts."""
-    return escape(printable(text))

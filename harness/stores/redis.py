@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.stores import shared
 from harness.stores.watched import WatchedStore
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 DAY = 24 * 3600
 """Seconds."""
 
-PREFIX = "harness:progress:"
-"""Of the keys, before the id of the job."""
+PREFIX = f"{shared.PREFIX}progress:"
+"""Key prefix: ``harness:progress:``, or ``<prefix>:harness:progress:`` where ``RQ_KEY_PREFIX`` is set."""
 
 
 class RedisStore(WatchedStore):

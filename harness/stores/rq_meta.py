@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job as RQJob
 from rq.job import get_current_job
 
+from harness.decoding import parse, shown
 from harness.errors import CorruptProgress
 from harness.stores.memory import superseded
 from harness.stores.watched import Change, Put, WatchedStore
@@ -48,8 +48,6 @@ class RQMetaStore(WatchedStore):
 
     :param connection: where the RQ jobs are.
     """
-
-    _shared_prefix = f"{RQ_KEY_PREFIX}:harness:" if RQ_KEY_PREFIX != "rq" else "harness:"
 
     def _key(self, job_id: str) -> str:
         return str(RQJob.key_for(job_id))
@@ -107,15 +105,12 @@ def text_in_meta(job_id: str, meta: Any) -> str | None:
     """
     if not _mentions(meta):
         return None  # whatever it is, a pickle of the application's included
-    try:
-        found = json.loads(meta)
-    except (ValueError, RecursionError) as error:
-        raise CorruptProgress(
-            f"the meta of RQ job {job_id} has progress in it and is not JSON; it was left as it is"
-        ) from error
+    found = parse(meta, f"the meta of RQ job {job_id}, which has progress in it,")
     text = found.get(FIELD) if isinstance(found, dict) else None
     if text is not None and not isinstance(text, str):
-        raise CorruptProgress(f"the progress of job {job_id} is {text!r}, not a str; it was left as it is")
+        raise CorruptProgress(
+            f"the progress of job {job_id} is {shown(text)}, not a str; it was left as it is"
+        )
     return text
 
 
@@ -124,8 +119,8 @@ def _without(meta: Any) -> str | None:
     if not _mentions(meta):
         return None
     try:
-        found = json.loads(meta)
-    except (ValueError, RecursionError):
+        found = parse(meta, "meta")
+    except CorruptProgress:
         return None
     if not isinstance(found, dict) or FIELD not in found:
         return None
@@ -135,4 +130,4 @@ def _without(meta: Any) -> str | None:
 
 def _mentions(meta: Any) -> bool:
     name = f'"{FIELD}"'
-    return meta is not None and (name if isinstance(meta, str) else name.encode()) in meta
+    return name in meta if isinstance(meta, str) else isinstance(meta, bytes) and name.encode() in meta

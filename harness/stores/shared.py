@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError, ResponseError, WatchError
+
+from harness.decoding import plain_text
+from harness.errors import CorruptProgress
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
 
 TTL = 30 * 24 * 3600
 """Seconds that it is kept after the last change."""
 
-PREFIX = "harness:"
-"""Prefix of the keys of a store that is given no other."""
+_RQ = os.environ.get("RQ_KEY_PREFIX", "rq")
+
+PREFIX = "harness:" if _RQ == "rq" else f"{_RQ}:harness:"
+"""Prefix of all keys of this package, which follows RQ's own: applications with two RQ prefixes keep apart."""
 
 
 def read(connection: Redis, key: str, *, prefix: str = PREFIX) -> str | None:
     """Return what is shared under the key, or None."""
-    raw = connection.get(f"{prefix}shared:{key}")
-    return raw.decode() if isinstance(raw, bytes) else raw
+    return _text(connection, f"{prefix}shared:{key}", key)
 
 
 def replace(connection: Redis, key: str, before: str | None, after: str, *, prefix: str = PREFIX) -> bool:
@@ -32,8 +38,7 @@ def replace(connection: Redis, key: str, before: str | None, after: str, *, pref
     name = f"{prefix}shared:{key}"
     with connection.pipeline() as pipeline:
         pipeline.watch(name)
-        raw = pipeline.get(name)
-        if (raw.decode() if isinstance(raw, bytes) else raw) != before:
+        if _text(pipeline, name, key) != before:
             return False
         pipeline.multi()
         pipeline.set(name, after, ex=TTL)
@@ -45,3 +50,17 @@ def replace(connection: Redis, key: str, before: str | None, after: str, *, pref
                 raise error.__context__ from None
             return False
         return True
+
+
+def _text(connection: Redis | Pipeline, name: str, key: str) -> str | None:
+    """Return what a Redis key holds as text.
+
+    :raises CorruptProgress: if it has another type, or is not UTF-8.
+    """
+    what = f"the shared record {key}"
+    try:
+        return plain_text(connection.get(name), what)
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        raise CorruptProgress(f"{what} has another type than text; it was left as it is") from error

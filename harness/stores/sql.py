@@ -31,18 +31,19 @@ the session's transaction before anything but ``save_within``. A database in mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from harness import forks
-from harness.durations import in_seconds
-from harness.errors import ProgressLocked, UsageError
+from harness.decoding import shown
+from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
+from harness.stores.locks import LOCK_TIMEOUT, bound, is_locked, locked
 from harness.stores.memory import superseded
 
 if TYPE_CHECKING:
@@ -97,19 +98,6 @@ TABLES = progress_tables(sa.MetaData())
 
 NOW = sa.func.current_timestamp()
 
-LOCK_TIMEOUT = 10.0
-"""Default for how long a statement waits for the lock on a job's row, in seconds.
-
-Longer than a commit takes, and shorter than the 30 s that platforms give a worker between SIGTERM and SIGKILL: a worker
-that waits in a claim still leaves in time.
-"""
-
-LOCK_NOT_AVAILABLE = "55P03"
-"""SQLSTATE of a statement that PostgreSQL ended after ``lock_timeout``."""
-
-LONGEST_LOCK_TIMEOUT = (2**31 - 1) / 1000
-"""Limit of PostgreSQL's ``lock_timeout``, in seconds."""
-
 
 class SqlStore:
     """Keeps progress in a database: a :class:`harness.progress.TransactionalStore`.
@@ -128,13 +116,13 @@ class SqlStore:
         self, engine: sa.Engine, *, tables: Tables = TABLES, lock_timeout: float | timedelta = LOCK_TIMEOUT
     ) -> None:
         self._sqlite = engine.dialect.name == "sqlite"
-        milliseconds = _milliseconds(lock_timeout)
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
         self._progress, self._shared = tables
         columns = self._progress.c
         # The text has the epoch too; the column is what counts, for it is what is locked and compared.
         self._of_job = columns.job_id == sa.bindparam("job")
-        self._bound = _bound(milliseconds) if engine.dialect.name == "postgresql" else sa.true()
+        always = bound(lock_timeout)
+        self._bound = always if engine.dialect.name == "postgresql" else sa.true()
         self._save = (
             sa.update(self._progress)
             .where(self._of_job, columns.epoch == sa.bindparam("owner"), self._bound)
@@ -196,7 +184,7 @@ class SqlStore:
                 owner = self._owner(connection, progress)
             if owner != progress.epoch:
                 raise superseded(progress, owner) from error
-            if _locked(error):
+            if is_locked(error):
                 raise locked(progress.job_id) from error
             raise
         if not stored:
@@ -225,7 +213,7 @@ class SqlStore:
         except IntegrityError as error:
             raise superseded(progress, progress.epoch + 1) from error
         except DBAPIError as error:
-            if _locked(error):
+            if is_locked(error):
                 raise locked(progress.job_id) from error
             raise
 
@@ -239,6 +227,53 @@ class SqlStore:
         """Forget the progress."""
         with self._transaction(job_id) as connection:
             connection.execute(sa.delete(self._progress).where(self._of_job, self._bound), {"job": job_id})
+
+    def older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[tuple[str, str]]:
+        """Return ids and states of jobs whose progress was not written for so long, in the order of their ids.
+
+        :param after: id that the one before the first has. :param limit: number of ids at most.
+        """
+        columns = self._progress.c
+        rows = (
+            sa.select(columns.job_id, columns.state)
+            .where(columns.job_id > after, columns.updated_at < self._before(seconds))
+            .order_by(columns.job_id)
+            .limit(limit)
+        )
+        with self._transaction(after, reading=True) as connection:
+            return [(str(job_id), str(state)) for job_id, state in connection.execute(rows)]
+
+    def shared_older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[str]:
+        """Return keys of shared records that were not written for so long, in their order."""
+        columns = self._shared.c
+        rows = (
+            sa.select(columns.key)
+            .where(columns.key > after, columns.updated_at < self._before(seconds))
+            .order_by(columns.key)
+            .limit(limit)
+        )
+        with self._transaction(after, reading=True) as connection:
+            return [str(key) for key in connection.scalars(rows)]
+
+    def prune(self, job_ids: Sequence[str], keys: Sequence[str], seconds: float) -> int:
+        """Delete the progress of jobs, and shared records, unless they were written since; return how many.
+
+        One transaction. A row that an execution has written since it was listed is not old, and stays.
+        """
+        deleted = 0
+        with self._transaction(", ".join([*job_ids, *keys][:3])) as connection:
+            for table, column, names in (
+                (self._progress, self._progress.c.job_id, job_ids), (self._shared, self._shared.c.key, keys),
+            ):  # fmt: skip
+                if names:
+                    old = column.in_(names), table.c.updated_at < self._before(seconds), self._bound
+                    deleted += connection.execute(sa.delete(table).where(*old)).rowcount
+        return deleted
+
+    def _before(self, seconds: float) -> Any:
+        """Return the time so long ago, by this process's clock; SQLite keeps UTC without a zone."""
+        at = datetime.now(UTC) - timedelta(seconds=seconds)
+        return at.replace(tzinfo=None) if self._sqlite else at
 
     def read(self, key: str) -> str | None:
         """Return what is shared under the key."""
@@ -304,7 +339,7 @@ class SqlStore:
                         _lock_sqlite(connection)
                     yield connection
             except DBAPIError as error:
-                if _locked(error):
+                if is_locked(error):
                     raise locked(key) from error
                 if not isinstance(error, OperationalError | ProgrammingError):
                     raise
@@ -329,45 +364,6 @@ class SqlStore:
             )
 
 
-def locked(key: str) -> ProgressLocked:
-    """Return the error for a row that another transaction has locked for too long."""
-    return ProgressLocked(
-        f"the progress of job {key} is locked by another transaction for longer than lock_timeout; run the job again "
-        "later (our queues do), and if that repeats, end the frozen worker that holds the lock, or let PostgreSQL's "
-        "idle_in_transaction_session_timeout end its connection"
-    )
-
-
-def _locked(error: DBAPIError) -> bool:
-    """Return whether PostgreSQL ended a statement because it waited for a lock too long, by any driver's account."""
-    original: Any = error.orig
-    fields = original.args[0] if original is not None and original.args else None  # pg8000 has nothing else
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    return (state or (fields.get("C") if isinstance(fields, dict) else None)) == LOCK_NOT_AVAILABLE
-
-
-def _bound(milliseconds: int) -> sa.ColumnElement[bool]:
-    """Return a condition that is always true, and bounds the statement's lock waits as it is evaluated.
-
-    It costs no round trip of its own: PostgreSQL evaluates it for the row before it locks the row. An engine's own
-    ``lock_timeout`` stays.
-    """
-    name = "lock_timeout"
-    return sa.or_(
-        sa.func.current_setting(name) != "0",
-        sa.func.set_config(name, str(milliseconds), sa.true()).is_not(None),
-    )
-
-
-def _milliseconds(lock_timeout: Any) -> int:
-    seconds = in_seconds(lock_timeout)
-    if seconds is None or not 0.001 <= seconds <= LONGEST_LOCK_TIMEOUT:
-        raise UsageError(
-            f"got lock_timeout={lock_timeout!r}; use seconds from 0.001 to {LONGEST_LOCK_TIMEOUT:.0f}, or a timedelta"
-        )
-    return round(seconds * 1000)
-
-
 def _lock_sqlite(connection: sa.Connection) -> None:
     """Take the lock of the file, unless the engine is made so that a transaction has begun already."""
     driver: Any = connection.connection.dbapi_connection
@@ -380,8 +376,12 @@ def _values(progress: Progress) -> dict[str, Any]:
     return {"job": progress.job_id, "owner": progress.epoch, "stands": progress.state, "text": text}
 
 
-def _progress(job_id: str, epoch: int, text: str) -> Progress:
+def _progress(job_id: str, epoch: Any, text: Any) -> Progress:
     progress = Progress.from_json(job_id, text)
+    if type(epoch) is not int or epoch < 0:  # SQLite stores any type in any column
+        raise CorruptProgress(
+            f"the progress of job {job_id} has epoch = {shown(epoch)}; it was left as it is"
+        )
     progress.epoch = epoch
     return progress
 

@@ -16,9 +16,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import (
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    WatchError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.exceptions import WatchError
 
+from harness.errors import CorruptProgress
 from harness.progress import Progress
 from harness.stores import shared
 from harness.stores.memory import superseded
@@ -34,13 +41,19 @@ Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
 """How a change is written: pipeline, key, what the key held, the new text."""
 
 
+UNAVAILABLE: tuple[type[Exception], ...] = (
+    RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError,
+)  # fmt: skip
+"""Errors of Redis that pass: it is away, loads its data, has no memory left, or has become a replica."""
+
+
 class WatchedStore(ABC):
     """A store in Redis. A subclass says which key a job has, and how progress is read from it and written to it.
 
     :param connection: a connection to Redis.
     """
 
-    unavailable: ClassVar[tuple[type[Exception], ...]] = (RedisConnectionError, RedisTimeoutError)
+    unavailable: ClassVar[tuple[type[Exception], ...]] = UNAVAILABLE
     _shared_prefix = shared.PREFIX
 
     def __init__(self, connection: Redis) -> None:
@@ -75,7 +88,7 @@ class WatchedStore(ABC):
 
     def load(self, job_id: str) -> Progress | None:
         """Return the stored progress, or None."""
-        return self._progress(job_id, self._get(self._connection, self._key(job_id)))
+        return self._progress(job_id, self._held(self._connection, job_id))
 
     def delete(self, job_id: str) -> None:
         """Forget the progress."""
@@ -105,6 +118,20 @@ class WatchedStore(ABC):
     def _put(self, pipeline: Pipeline, key: str, held: Any, text: str | None) -> None:
         """Queue the command that puts *text* in the place of the progress, or nothing."""
 
+    def _held(self, connection: Redis, job_id: str) -> Any:
+        """Return what the key of a job holds.
+
+        :raises CorruptProgress: if another program stored another type there.
+        """
+        try:
+            return self._get(connection, self._key(job_id))
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            raise CorruptProgress(
+                f"the Redis key {self._key(job_id)} has another type than the progress of a job; it was left as it is"
+            ) from error
+
     def _progress(self, job_id: str, held: Any) -> Progress | None:
         text = None if held is None else self._text(job_id, held)
         return None if text is None else Progress.from_json(job_id, text)
@@ -123,7 +150,7 @@ class WatchedStore(ABC):
             while True:
                 try:
                     pipeline.watch(key)
-                    held = self._get(pipeline, key)
+                    held = self._held(pipeline, job_id)
                     progress = change(self._progress(job_id, held))
                     text = None if progress is None else progress.to_json()
                     pipeline.multi()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.decoding import FILE_BYTES, parse
+
 if TYPE_CHECKING:
     from harness.monitor import TrialBar
 
@@ -49,7 +51,7 @@ class Collector:
             return
         for name, value in report.user_properties:
             if name in self._found:
-                self._found[name].append(json.loads(str(value)))
+                self._found[name].append(parse(value, f"the record of {report.nodeid}", limit=FILE_BYTES))
         if self._bar:
             self._bar.advance(report.nodeid.rpartition("::")[2])
 

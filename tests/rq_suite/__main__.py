@@ -30,6 +30,7 @@ from tests.rq_suite.differences import (
     read_expected,
     read_outcomes,
 )
+from tests.workers import processes_of_session
 
 SUITE_SECONDS = 1800
 """Limit for one run of all of RQ's tests; they take two minutes on a quiet machine."""
@@ -143,7 +144,8 @@ class Suite:
             copied(self._sources, Path(place), port)
             left_out = [part for plugin in PLUGINS_LEFT_OUT for part in ("-p", f"no:{plugin}")]
             command = [
-                sys.executable, "-m", "pytest", test, "-q", "--tb=short", "--color=no", "-p", "rq_suite.replaced", *left_out,
+                sys.executable, "-m", "pytest", test, "-q", "--tb=short", "--color=no", "-p", "rq_suite.replaced",
+                *left_out,
             ]  # fmt: skip
             environment = {
                 **os.environ,
@@ -177,13 +179,14 @@ def copied(sources: Path, place: Path, port: int) -> None:
 
 
 def run_in_session(command: Sequence[str], *, cwd: str, env: dict[str, str], log: int) -> None:
-    """Run a command, and kill what it leaves behind of its process group."""
+    """Run a command, and kill the processes that it leaves behind; they may have process groups of their own."""
     process = subprocess.Popen(command, cwd=cwd, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         process.wait(SUITE_SECONDS)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in processes_of_session(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
 

@@ -16,12 +16,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
-from rq import Queue
 from rq.job import Job as RQJob
 from rq.scheduler import RQScheduler
-from rq.serializers import JSONSerializer
-from rq.utils import as_text
 
+from harness.queues.rq.entries import ask, complaints, is_wrong_data, queue_named, shown, text_of
 from harness.queues.rq.keys import DELAYED
 from harness.queues.rq.leases import while_owned
 from harness.queues.rq.places import SCHEDULED, fetch, is_ours, places_of
@@ -29,9 +27,10 @@ from harness.queues.rq.places import SCHEDULED, fetch, is_ours, places_of
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+    from rq import Queue
 
-LOOK_SECONDS, SOON_SECONDS = 2.5, 1.0
-"""Seconds between two looks; the second where a job is due within a minute."""
+IDLE_SECONDS, LOOK_SECONDS, SOON_SECONDS = 5.0, 2.5, 1.0
+"""Seconds between two looks: where no job waits, where one does, and where one is due within a minute."""
 
 BATCH = 100
 """Number of jobs a look enqueues at most; the next one follows at once."""
@@ -80,12 +79,17 @@ def enqueue_due(connection: Redis) -> float:
     """Enqueue the jobs whose time has come, and return the number of seconds until the next look."""
     noted: list[Any] = connection.zrange(DELAYED, 0, BATCH - 1, withscores=True)
     if not noted:
-        return LOOK_SECONDS
+        return IDLE_SECONDS
     seconds, micros = connection.time()
     now = seconds + micros / 1e6
-    due = [as_text(job_id) for job_id, score in noted if score <= now]
+    due = {job_id: text_of(job_id) for job_id, score in noted if score <= now}
     if due:
-        _enqueue(connection, due, now)
+        wrong = [job_id for job_id, text in due.items() if not text]
+        for each in wrong:
+            complaints.say("delayed job", each, "it must be the id of a job")
+        if wrong:  # of our set, and of no use: they would come first in each look
+            connection.zrem(DELAYED, *wrong)
+        _enqueue(connection, [text for text in due.values() if text], now)
         return 0.0
     wait = float(noted[0][1]) - now
     return min(wait, SOON_SECONDS) if wait < 60 else LOOK_SECONDS
@@ -95,35 +99,42 @@ def _enqueue(connection: Redis, job_ids: list[str], now: float) -> None:
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.hget(RQJob.key_for(job_id), "origin")
-        origins = [as_text(origin) if origin else "" for origin in pipeline.execute()]
-    queues = {name: Queue(name, connection=connection, serializer=JSONSerializer) for name in set(origins)}
+        origins = [(text_of(each) or "") if isinstance(each, bytes) else "" for each in ask(pipeline)]
+    queues = {name: queue_named(name, connection) for name in set(origins)}
     with connection.pipeline(transaction=False) as pipeline:
         for job_id, origin in zip(job_ids, origins, strict=True):
             pipeline.zscore(queues[origin].scheduled_job_registry.key, job_id)
             pipeline.exists(RQScheduler.get_locking_key(origin))
-        answers = pipeline.execute()
+        answers = ask(pipeline)
     for job_id, origin, score, scheduler in zip(job_ids, origins, answers[::2], answers[1::2], strict=True):
-        head_start = SCHEDULER_SECONDS if scheduler else 0
-        if score is None:  # somebody else was faster, or it is gone
+        try:
+            _go_on(queues[origin], job_id, score, head_start=SCHEDULER_SECONDS if scheduler else 0, now=now)
+        except Exception as error:
+            if isinstance(error, RedisError) and not is_wrong_data(error):
+                raise
+            complaints.say("delayed job", job_id, error)
             connection.zrem(DELAYED, job_id)
-        elif score + head_start > now:
-            connection.zadd(DELAYED, {job_id: score + head_start}, xx=True)
-        elif _readable(connection, job_id):
-            if enqueue_scheduled(queues[origin], job_id):
-                log.info("job %s: its delay is over, it is in queue %s", job_id, origin)
-        else:
-            connection.zrem(DELAYED, job_id)
+
+
+def _go_on(queue: Queue, job_id: str, score: Any, *, head_start: float, now: float) -> None:
+    """Enqueue one job whose time may have come, or forget it if it waits no more or is not this package's."""
+    connection = queue.connection
+    if isinstance(score, Exception):
+        raise score
+    if score is None:  # somebody else was faster, or it is gone
+        connection.zrem(DELAYED, job_id)
+    elif score + head_start > now:
+        connection.zadd(DELAYED, {job_id: score + head_start}, xx=True)
+    elif _readable(connection, job_id):
+        if enqueue_scheduled(queue, job_id):
+            log.info("job %s: its delay is over, it is in queue %s", job_id, queue.name)
+    else:
+        connection.zrem(DELAYED, job_id)
 
 
 def _readable(connection: Redis, job_id: str) -> bool:
     """Return whether the job is gone or one of this package's; RQ's scheduler looks after others."""
-    try:
-        job = fetch(connection, job_id)
-    except RedisError:
-        raise
-    except Exception:
-        log.exception("job %s cannot be read, it is left in the scheduled registry", job_id)
-        return False
+    job = fetch(connection, job_id)
     return job is None or is_ours(job)
 
 
@@ -137,7 +148,7 @@ class DueLooks(threading.Thread):
     def run(self) -> None:
         """Look, and wait until a job is due."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
-        wait = 0.0
+        wait, failing = 0.0, ""
         while True:
             self._soon.wait(wait)
             self._soon.clear()
@@ -145,12 +156,11 @@ class DueLooks(threading.Thread):
                 return
             try:
                 wait = enqueue_due(self._connection)
-            except RedisError as error:
-                log.warning("%s: %s; it is tried again", self.name, type(error).__name__)
-                wait = LOOK_SECONDS
-            except Exception:
-                log.exception("%s failed; it is tried again", self.name)
-                wait = LOOK_SECONDS
+                failing = ""
+            except Exception as error:  # noqa: BLE001 - the thread must not die, whatever is stored in Redis
+                if failing != type(error).__name__:
+                    log.warning("%s: %s; it is tried again", self.name, shown(error))
+                failing, wait = type(error).__name__, LOOK_SECONDS
 
     def soon(self) -> None:
         """Look at once: a job may have been delayed just now."""

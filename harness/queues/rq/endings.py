@@ -18,21 +18,26 @@ import signal
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rq import Queue
 from rq.job import JobStatus
 from rq.rate_limit import release_slot
+from rq.registry import clean_registries
 from rq.utils import as_text, now, utcformat
 from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
+from rq.worker_registration import clean_worker_registry
 
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
+from harness.queues.rq.clocks import redis_now, spare_the_living
+from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.jobs import PARKED, Interruption
 from harness.queues.rq.keys import LEASES
 from harness.queues.rq.leases import Lease, grant, registered, while_owned
 from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
-from harness.queues.rq.recovery import Sweeper, put_back, put_back_dequeued
+from harness.queues.rq.recovery import START_JOBS, Sweeper, put_back, put_back_dequeued, shield
 from harness.texts import storable
 
 if TYPE_CHECKING:
@@ -70,9 +75,31 @@ class Endings(BaseWorker):
             sweeper.close()
 
     def clean_registries(self) -> None:
-        """Put the jobs of the dead back first: RQ's maintenance would fail them."""
-        Sweeper(self.connection).sweep()
-        super().clean_registries()  # type: ignore[no-untyped-call]
+        """Put some jobs of the dead back first, and keep the others from RQ's maintenance, which would fail them.
+
+        The thread that sweeps puts those back, so that the worker takes its first job soon. What cannot be read stops
+        neither the rest of the maintenance nor the worker.
+        """
+        Sweeper(self.connection).sweep(limit=START_JOBS)
+        for queue in self.queues:
+            if not queue.acquire_maintenance_lock():
+                continue
+            self.log.info("Worker %s: cleaning registries for queue: %s", self.name, queue.name)
+            for step in (
+                partial(shield, queue),
+                partial(spare_the_living, self.connection, [queue]),
+                partial(clean_registries, queue, self._exc_handlers),
+                partial(clean_worker_registry, queue),
+                partial(queue.intermediate_queue.cleanup, self, queue),
+            ):
+                try:
+                    step()
+                except Exception as error:
+                    if is_outage(error):
+                        raise
+                    complaints.say("registry of queue", queue.name, error)
+            queue.release_maintenance_lock()
+        self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ starts with None
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Execute the job."""
@@ -270,7 +297,7 @@ def _put(job: RQJob, queue: Queue, interruption: Interruption, pipeline: Pipelin
     if not delay:
         queue._enqueue_job(job, pipeline=pipeline, at_front=interruption.enqueue_at_front)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
         return f"back in queue {queue.name}"
-    due = now() + timedelta(seconds=delay)
+    due = redis_now(job.connection) + timedelta(seconds=delay)  # the clock by which it is enqueued
     queue.schedule_job(job, due, pipeline=pipeline)
     delayed.note(pipeline, job.id, due.timestamp())
     return "it waits until it is resumed" if delay == PARKED else f"it goes on in {delay} s"

@@ -3,7 +3,8 @@
 Beside the progress, which must not grow with interruptions (C26), a job has two keys:
 
 * ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
-  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept, for 30 days.
+  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept; for how long is said in
+  :mod:`harness.queues.rq.retention`.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread of its own once a second. The job is
   not asked and does not wait: the thread reads the numbers that the hot path counts anyway. That is why nothing
   here subscribes to events: while somebody does, an event is made of every item.
@@ -25,12 +26,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
-from rq.utils import as_text
 
 from harness import overrides
+from harness.decoding import parse, plain_text, read, shown
+from harness.errors import CorruptProgress
 from harness.queues.rq import keys
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.leases import Beat
+from harness.queues.rq.retention import TTL, ttl_after
 from harness.texts import bounded, told
 
 if TYPE_CHECKING:
@@ -47,11 +50,17 @@ if TYPE_CHECKING:
 EXECUTIONS = 100
 """How many executions of a job are remembered."""
 
-TTL = 30 * 24 * 3600
-"""Seconds that they are, after the last entry."""
+SHORTEST = 1e-6
+"""Seconds of an execution from which a rate is a number that can be shown."""
 
-REASON_BYTES = 500
-"""Size that a reason is cut to: a hundred are kept of each job."""
+ENTRY_BYTES = 16 * 1024
+"""Size limit of an entry or a pulse that is read, in bytes."""
+
+MILLIS_DIGITS = 15
+"""Digits of the milliseconds in the number of an entry, at most."""
+
+REASON_BYTES, NAME_BYTES = 300, 200
+"""Sizes that a reason, and the names in an entry, are cut to: a hundred entries are kept of each job."""
 
 PULSE_SECONDS = 1.0
 """How often a job at work tells where it is."""
@@ -87,15 +96,24 @@ class Pulse:
     @property
     def rate(self) -> float | None:
         """Items a second in this execution; None before the first."""
-        return self.items / self.elapsed_s if self.items and self.elapsed_s > 0 else None
+        return self.items / self.elapsed_s if self.items and self.elapsed_s > SHORTEST else None
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Pulse | None:
-        """Read the stored form; None if there is none, or another release's."""
+        """Read the stored form; None if there is none, or one that cannot be read."""
         try:
-            return None if text is None else cls(**json.loads(text))
-        except (TypeError, ValueError):
+            return None if text is None else cls.from_data(parse(text, "the pulse", limit=ENTRY_BYTES))
+        except CorruptProgress:
             return None
+
+    @classmethod
+    def from_data(cls, data: Any) -> Pulse:
+        """Read JSON data.
+
+        :raises CorruptProgress: naming the field that it lacks, or that has another type.
+        """
+        pulse: Pulse = read(cls, data, "the pulse", error=CorruptProgress)
+        return pulse
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,7 @@ class Entry:
     """An execution began or ended.
 
     :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"`` or ``"end"``. :ivar done: items by then.
+    :ivar job: of the first start, the class.
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
     :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
     :ivar outcome: of an end: completed, interrupted, paused, cancelled, superseded or failed.
@@ -120,6 +139,22 @@ class Entry:
     died: Pulse | None = None
     outcome: str = ""
     reason: str | None = None
+
+    @classmethod
+    def from_stream(cls, number: Any, fields: Any) -> Entry:
+        """Read an entry of the stream.
+
+        :raises CorruptProgress: if it is not what this package writes.
+        """
+        millis = (plain_text(number, "the number of an entry") or "").partition("-")[0]
+        named = {
+            name if isinstance(name, bytes) else str(name).encode(): value for name, value in fields.items()
+        }
+        data = parse(named.get(b"entry"), "an entry of the history", limit=ENTRY_BYTES)
+        if not isinstance(data, dict) or not millis.isdecimal() or len(millis) > MILLIS_DIGITS:
+            raise CorruptProgress(f"an entry of the history is {shown(data)}; it was left as it is")
+        entry: Entry = read(cls, {**data, "at": int(millis) / 1000}, "the entry", error=CorruptProgress)
+        return entry
 
 
 class Recording:
@@ -178,10 +213,13 @@ class Recording:
         died = Pulse.from_json(left)
         enqueued = self._job.enqueued_at
         entry = {
-            "what": "start", "epoch": self._epoch, "done": progress.done, "job": progress.job, "total": progress.total,
-            "worker": self._job.worker_name or "", "durability": _durability(execution),
-            "enqueued_at": enqueued.timestamp() if enqueued else None, "died": asdict(died) if died else None,
+            "what": "start", "epoch": self._epoch, "done": progress.done,
+            "worker": bounded(self._job.worker_name or "", NAME_BYTES), "durability": _durability(execution),
+            "enqueued_at": round(enqueued.timestamp(), 3) if enqueued else None,
+            "died": _rounded(died) if died else None,
         }  # fmt: skip
+        if self._epoch == 1:  # the same in all later ones, of which there may be many
+            entry |= {"job": bounded(progress.job, NAME_BYTES), "total": progress.total}
         with self._connection.pipeline() as pipeline:
             self._add(pipeline, entry)
             pipeline.set(pulse_key, self._pulse(execution), ex=TTL)
@@ -199,17 +237,23 @@ class Recording:
         }  # fmt: skip
         try:
             with self._connection.pipeline() as pipeline:
-                self._add(pipeline, entry)
+                self._add(pipeline, entry, ttl_after(self._job, outcome))
+                if outcome in {"completed", "cancelled"}:
+                    # A request to pause has no TTL of its own: one for a job that is over must not stay for ever.
+                    pipeline.expire(keys.control(self._job.id), TTL)
                 if outcome != "superseded":  # else the pulse is another execution's
                     pipeline.delete(keys.pulse(self._job.id))
                 pipeline.execute()
         except RedisError as error:
             self._excuse(error)
 
-    def _add(self, pipeline: Pipeline, entry: dict[str, Any]) -> None:
+    def _add(self, pipeline: Pipeline, entry: dict[str, Any], ttl: int = TTL) -> None:
         key = keys.history(self._job.id)
-        pipeline.xadd(key, {"entry": json.dumps(entry)}, maxlen=2 * EXECUTIONS, approximate=False)
-        pipeline.expire(key, TTL)
+        # What is missing has its default on reading.
+        known = {name: value for name, value in entry.items() if value is not None and value != ""}
+        text = json.dumps(known, separators=(",", ":"))
+        pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
+        pipeline.expire(key, ttl)  # 0 removes it at once, as RQ does with the job
 
     def _tell(self) -> None:
         execution = self._execution
@@ -225,7 +269,7 @@ class Recording:
             total=execution.total, durability=_durability(execution), worker=self._job.worker_name or "",
             host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
         )  # fmt: skip
-        return json.dumps(asdict(pulse))
+        return json.dumps(_rounded(pulse), separators=(",", ":"))
 
     def _excuse(self, error: RedisError) -> None:
         log.warning("job %s: its history was not written (%s); it goes on", self._job.id, error)
@@ -237,28 +281,44 @@ def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) 
     pipeline.get(keys.pulse(job_id))
 
 
-def read_history(answer: list[tuple[Any, dict[Any, Any]]]) -> list[Entry]:
-    """Return what a stream holds, the oldest first; what another release wrote is left out."""
+def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None = None) -> list[Entry]:
+    """Return what a stream holds, the oldest first; what cannot be read is left out.
+
+    :param bad: takes why entries were left out.
+    """
     entries: dict[tuple[int, str], Entry] = {}
     for number, fields in reversed(answer):
         try:
-            data = json.loads({as_text(name): value for name, value in fields.items()}["entry"])
-            left = data.pop("died", None)
-            died = Pulse(**left) if left else None
-            entry = Entry(at=int(as_text(number).partition("-")[0]) / 1000, died=died, **data)
-        except (KeyError, TypeError, ValueError):
+            entry = Entry.from_stream(number, fields)
+        except CorruptProgress as error:
+            if bad is not None:
+                bad.append(str(error))
             continue
         entries.setdefault((entry.epoch, entry.what), entry)
     return list(entries.values())
 
 
-def history(connection: Redis, job_id: str) -> tuple[list[Entry], Pulse | None]:
-    """Return what is remembered of a job, the oldest first, and where it is if it is at work."""
+def history(connection: Redis, job_id: str, bad: list[str] | None = None) -> tuple[list[Entry], Pulse | None]:
+    """Return the history of a job, the oldest entry first, and its pulse if it is at work.
+
+    :param bad: takes why entries were left out.
+    """
     check_connection(connection)
     with connection.pipeline(transaction=False) as pipeline:
         ask_history(pipeline, job_id)
-        entries, pulse = pipeline.execute()
-    return read_history(entries), Pulse.from_json(pulse)
+        entries, pulse = pipeline.execute(raise_on_error=False)
+    if isinstance(entries, Exception):  # the key has another type
+        if bad is not None:
+            bad.append(f"its history cannot be read: {entries}")
+        entries = []
+    return read_history(entries, bad), None if isinstance(pulse, Exception) else Pulse.from_json(pulse)
+
+
+def _rounded(pulse: Pulse) -> dict[str, Any]:
+    """Return a pulse as JSON data, its times in milliseconds."""
+    return {
+        name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(pulse).items()
+    }
 
 
 def _durability(execution: Execution) -> str:

@@ -11,11 +11,13 @@ from rq.utils import utcformat
 
 from harness.errors import UsageError
 from harness.execution import Family
-from harness.job import find
+from harness.job import find_stored
 from harness.parallel import Division, check_instances
 from harness.queues.rq import strays
+from harness.queues.rq.calls import check_call, more_of
 from harness.queues.rq.connections import check_connection
-from harness.queues.rq.places import PERFORM, fetch
+from harness.queues.rq.groups import add_to_group
+from harness.queues.rq.places import PERFORM, fetch, is_ours
 from harness.queues.rq.strays import OVER
 from harness.stores.rq_meta import RQMetaStore
 
@@ -57,8 +59,10 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
     model = fetch(connection, job_id) or fetch(connection, f"{job_id}-0")
     if model is None:
         raise UsageError(f"job {job_id} is not in RQ, nor its first instance to make others like")
-    path, *_ = model.args
-    store = find(path).progress_store() or RQMetaStore(connection)
+    if not is_ours(model):
+        raise UsageError(f"job {model.id} is no ContinuableJob or IterationJob")
+    check_call(*model.args[:4])
+    store = find_stored(model.args[0]).progress_store() or RQMetaStore(connection)
     # Death between the two: the numbers are given and nobody has them. Their slices are free for all others, and who
     # scales again starts further ones.
     progress = store.load(job_id)
@@ -69,7 +73,7 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
 
 
 def _more(job: RQJob) -> dict[str, Any]:
-    return job.args[3] if len(job.args) > 3 else {}
+    return more_of(job.args)
 
 
 def _spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: str) -> None:
@@ -90,14 +94,20 @@ def _spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id:
         )
     more = {"instance": [family, number], **({"round": round_id} if round_id else {})}
     retry = Retry(max=model.retries_left, interval=model.retry_intervals or 0) if model.retries_left else None
-    Queue(model.origin, connection=connection, serializer=JSONSerializer).enqueue_call(
-        PERFORM,
-        args=(*call, more),
-        job_id=f"{family}-{number}",
-        timeout=model.timeout,  # type: ignore[arg-type]  # RQ says float where it reads, int where it writes
-        result_ttl=model.result_ttl,
-        failure_ttl=model.failure_ttl,
-        retry=retry,
-        description=f"{model.description} [{number}]",
-    )
-    strays.add(connection, f"{family}-{number}")
+    queue = Queue(model.origin, connection=connection, serializer=JSONSerializer)
+    with connection.pipeline() as pipeline:
+        job = queue.enqueue_call(
+            PERFORM,
+            args=(*call, more),
+            job_id=f"{family}-{number}",
+            timeout=model.timeout,  # type: ignore[arg-type]  # RQ says float where it reads, int where it writes
+            result_ttl=model.result_ttl,
+            failure_ttl=model.failure_ttl,
+            retry=retry,
+            description=f"{model.description} [{number}]",
+            pipeline=pipeline,
+        )
+        strays.add(pipeline, job.id)
+        if model.group_id:
+            add_to_group(pipeline, model.group_id, job, new=True)
+        pipeline.execute()

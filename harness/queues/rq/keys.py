@@ -6,9 +6,9 @@ applications that share a Redis under two prefixes then never touch each other's
 
 from __future__ import annotations
 
-from rq.defaults import RQ_KEY_PREFIX
+from harness.stores import shared
 
-PREFIX = "harness:" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:harness:"
+PREFIX = shared.PREFIX
 """Prefix of all keys."""
 
 LEASES = PREFIX + "leases"
@@ -28,6 +28,9 @@ DELAYED = PREFIX + "delayed"
 
 SWEEP_LOCK = PREFIX + "sweep"
 """Lock of the worker that sweeps."""
+
+SWEEPING = PREFIX + "sweeping"
+"""Key that exists while a worker of this package, or ``harness recover``, looks for crashed executions."""
 
 PROBE = PREFIX + "probe"
 """Key that is read to learn which commands a server knows; it never exists."""

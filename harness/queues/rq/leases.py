@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import RedisError, WatchError
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
-from rq.utils import as_text, parse_composite_key, utcformat
+from rq.utils import as_text, utcformat
 from rq.worker import BaseWorker
 
 from harness.errors import UsageError
+from harness.queues.rq.entries import number, shown, split
 from harness.queues.rq.keys import LEASES, OPEN
 from harness.queues.rq.places import UNKNOWN
 from harness.stops import Flag
@@ -76,30 +77,53 @@ def recover_seconds() -> float:
 
 
 class Beat(threading.Thread):
-    """A thread that does something every so many seconds, until it is closed; errors of Redis are logged.
+    """A thread that does something every so many seconds, until it is closed; errors are logged, once while they last.
 
     Signals never go to it: a handler runs in the main thread, and only what interrupts that one is quick.
+
+    :param action: called each time; if it returns True, it is called again at once.
+    :param at_once: whether the first call comes before the first interval.
     """
 
-    def __init__(self, name: str, seconds: float, action: Callable[[], object]) -> None:
+    def __init__(
+        self, name: str, seconds: float, action: Callable[[], object], *, at_once: bool = False
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self._seconds, self._action, self._end = seconds, action, threading.Event()
+        self._wait = 0.0 if at_once else seconds
+        self._failing = ""
+
+    @property
+    def closing(self) -> bool:
+        """Whether it is being closed, so that a long action should return."""
+        return self._end.is_set()
 
     def run(self) -> None:
         """Beat."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
-        while not self._end.wait(self._seconds):
+        while not self._end.wait(self._wait):
+            self._wait = self._seconds
             try:
-                self._action()
-            except RedisError as error:
-                log.warning("%s: %s; it is tried again", self.name, type(error).__name__)
-            except Exception:
-                log.exception("%s failed; it is tried again", self.name)
+                if self._action() is True:
+                    self._wait = 0.0
+                self._failing = ""
+            except Exception as error:  # noqa: BLE001 - the thread must not die, whatever is stored in Redis
+                self._log(error)
 
     def close(self) -> None:
         """End it, and wait for that."""
         self._end.set()
         self.join(timeout=5)
+
+    def _log(self, error: Exception) -> None:
+        kind = type(error).__name__
+        if kind == self._failing:
+            return
+        self._failing = kind
+        if isinstance(error, RedisError):
+            log.warning("%s: %s; it is tried again", self.name, shown(error))
+        else:
+            log.error("%s failed; it is tried again", self.name, exc_info=error)
 
 
 def lease_seconds() -> float:
@@ -199,7 +223,7 @@ class Lease:
                 OPEN, {self._job_id: 0}, nx=True
             )  # enqueued by another release, it is not there yet
             new, unknown, _ = pipeline.execute()
-        return Begun(bool(new), int(unknown or 0))
+        return Begun(bool(new), number(unknown))
 
     def _deadline(self) -> float:
         return time.monotonic() + self._offset + self._seconds
@@ -226,11 +250,11 @@ def find(job: RQJob) -> Lease | None:
         pipeline.hget(BaseWorker.redis_worker_namespace_prefix + job.worker_name, "pid")
         pipeline.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(job.worker_name))
         pid, entries = pipeline.execute()
-    worker_pid = int(pid) if pid and int(pid) == os.getppid() else None
+    worker_pid = number(pid) if number(pid) == os.getppid() else None
     for entry in entries:
-        job_id, execution_id = parse_composite_key(as_text(entry))
-        if job_id == job.id:
-            return Lease(job, execution_id, worker_pid=worker_pid, ours=False)
+        names = split(entry)
+        if names is not None and names[0] == job.id:
+            return Lease(job, names[1], worker_pid=worker_pid, ours=False)
     return None
 
 

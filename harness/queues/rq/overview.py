@@ -1,115 +1,95 @@
-"""What goes on in RQ at one moment: queues, workers and jobs, read in one round trip.
+"""State of RQ at one moment: queues, workers and jobs, read in one round trip.
 
-Which queues, workers and jobs there are is itself in Redis, so a look asks for those that the look before has found,
+Which queues, workers and jobs there are is itself in Redis. So a look asks for those that the look before has found,
 and for their names again: what is new is described one look later. The first look of a :class:`Watcher` looks until
 nothing is new. Everything is read with plain commands that take nothing away and wait for nobody.
+
+A look is bounded: it counts the jobs of :data:`COUNTED` queues, and describes :data:`QUEUES` of them, the busiest, with
+:data:`WORKERS` workers and :data:`JOBS` jobs. It says how many more there are. Queues beyond those are counted in turn,
+by later looks. What cannot be read is left out and named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rq import Queue
 from rq.job import Job as RQJob
+from rq.registry import (
+    CanceledJobRegistry,
+    DeferredJobRegistry,
+    FailedJobRegistry,
+    FinishedJobRegistry,
+    ScheduledJobRegistry,
+    StartedJobRegistry,
+)
 from rq.utils import as_text, parse_composite_key
 from rq.worker import BaseWorker
 from rq.worker_registration import REDIS_WORKER_KEYS
 
-from harness.errors import HarnessError
-from harness.progress import Progress
+from harness.errors import CorruptProgress
 from harness.queues.rq.connections import check_connection
-from harness.queues.rq.history import Entry, Pulse, ask_history, read_history
+from harness.queues.rq.history import ask_history
+from harness.queues.rq.views import (
+    JOB_FIELDS,
+    WORKER_FIELDS,
+    JobView,
+    WorkerView,
+    answered,
+    job_view,
+    names_in,
+    worker_view,
+)
 from harness.stores.redis import PREFIX
-from harness.stores.rq_meta import FIELD, text_in_meta
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
 REGISTRIES = ("queued", "started", "scheduled", "deferred", "finished", "failed", "canceled")
-"""Where a job of a queue can be, in RQ's words; the first is the queue itself."""
+"""Places of a job of a queue, in RQ's words; the first is the queue itself."""
 
-SHOWN = {"queued": 8, "started": 50, "scheduled": 5, "finished": 4, "failed": 4, "canceled": 2}
-"""How many jobs of each a look describes."""
+SHOWN = {"started": 50, "queued": 8, "scheduled": 5, "failed": 4, "finished": 4, "canceled": 2}
+"""Number of jobs of each that a look describes, the most important first."""
 
 ENTRIES = 6
-"""How much of the history of a job a look reads."""
+"""Number of entries of a job's history that a look reads."""
 
 LOOKS = 4
-"""How often the first look looks again: names, then what is behind them."""
+"""Number of looks of the first look: names, then what is behind them."""
 
-_FIELDS = (
-    "status",
-    "description",
-    "origin",
-    "enqueued_at",
-    "started_at",
-    "ended_at",
-    "worker_name",
-    FIELD,
-    "meta",
-)
-_WORKER = (
-    "state", "hostname", "pid", "current_job", "last_heartbeat", "queues", "shutdown_requested_date",
-    "successful_job_count", "failed_job_count",
-)  # fmt: skip
+COUNTED, COUNTED_AGAIN = 5_000, 200
+"""Number of queues whose jobs the first look counts, and of those that each later look counts again, in turn."""
 
+QUEUES, WORKERS, JOBS = 40, 200, 300
+"""Number of queues, workers and jobs that a look describes."""
 
-@dataclass(frozen=True)
-class WorkerView:
-    """A worker, as it says of itself.
-
-    :ivar heartbeat_s: seconds since its last sign of life. :ivar leaving: whether it was asked to leave.
-    """
-
-    name: str
-    state: str
-    host: str
-    pid: int | None
-    job_id: str | None
-    heartbeat_s: float | None
-    queues: tuple[str, ...]
-    leaving: bool
-    done: int
-    failed: int
-
-
-@dataclass(frozen=True)
-class JobView:
-    """A job, as RQ and its own records tell of it.
-
-    :ivar status: RQ's word. :ivar progress: None if it is not one of ours, has not begun, or keeps it elsewhere.
-    :ivar pulse: where it is at this moment, if it is at work. :ivar entries: the latest of its history.
-    :ivar enqueued_at: and the other times: seconds of its worker's clock.
-    """
-
-    id: str
-    status: str
-    description: str
-    queue: str
-    enqueued_at: float | None
-    started_at: float | None
-    ended_at: float | None
-    worker: str
-    progress: Progress | None
-    pulse: Pulse | None
-    entries: tuple[Entry, ...]
+_KEYS = {
+    "queued": Queue.redis_queue_namespace_prefix + "{0}",
+    "started": StartedJobRegistry.key_template, "scheduled": ScheduledJobRegistry.key_template,
+    "deferred": DeferredJobRegistry.key_template, "finished": FinishedJobRegistry.key_template,
+    "failed": FailedJobRegistry.key_template, "canceled": CanceledJobRegistry.key_template,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Overview:
-    """All that a look has found.
+    """Result of a look.
 
     :ivar at: seconds of the Redis server's clock. :ivar queues: how many jobs are where, for each queue.
+    :ivar more: number of queues, workers and jobs that are not described, by these names; those that are 0 are absent.
+    :ivar left_out: why records that cannot be read were left out, one text each.
     """
 
     at: float
     queues: dict[str, dict[str, int]]
     workers: tuple[WorkerView, ...]
     jobs: tuple[JobView, ...]
+    more: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 class Watcher:
@@ -126,6 +106,9 @@ class Watcher:
         self._queues: list[str] = list(self._asked)
         self._workers: list[str] = []
         self._jobs: list[str] = list(self._wanted)
+        self._busy: dict[str, int] = {}  # jobs at work and waiting, of the queues that were counted
+        self._to_count: list[str] = []
+        self._more: dict[str, int] = {}
         self._looked = False
 
     def look(self) -> Overview:
@@ -140,108 +123,156 @@ class Watcher:
         return self._look()
 
     def _look(self) -> Overview:
-        queues = [Queue(name, connection=self._connection, serializer="json") for name in self._queues]
-        workers, jobs = self._workers, self._jobs
+        queues, workers, jobs, to_count = self._queues, self._workers, self._jobs, self._to_count
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
             pipeline.smembers(Queue.redis_queues_keys)
             pipeline.smembers(REDIS_WORKER_KEYS)
-            for queue in queues:
-                _ask_queue(pipeline, queue)
+            for name in queues:
+                _ask_queue(pipeline, name)
+            for name in to_count:
+                pipeline.llen(_KEYS["queued"].format(name))
+                pipeline.zcard(_KEYS["started"].format(name))
             for name in workers:
-                pipeline.hmget(BaseWorker.redis_worker_namespace_prefix + name, *_WORKER)
+                pipeline.hmget(BaseWorker.redis_worker_namespace_prefix + name, *WORKER_FIELDS)
             for job_id in jobs:
-                pipeline.hmget(RQJob.key_for(job_id), *_FIELDS)
+                pipeline.hmget(RQJob.key_for(job_id), *JOB_FIELDS)
                 pipeline.get(PREFIX + job_id)
                 ask_history(pipeline, job_id, ENTRIES)
-            answers = iter(pipeline.execute())
+            # A key of another type is an error of its own command, not of the others.
+            answers = iter(pipeline.execute(raise_on_error=False))
         seconds, micros = next(answers)
-        now = seconds + micros / 1e6
+        now, left_out = seconds + micros / 1e6, dict[str, str]()
         found_queues, found_workers = next(answers), next(answers)
-        counts, found_jobs = {}, dict.fromkeys(self._wanted)
-        for queue in queues:
-            counts[queue.name] = {name: next(answers) for name in REGISTRIES}
-            for name in SHOWN:
-                found_jobs.update(dict.fromkeys(_job_id(name, each) for each in next(answers)))
-        seen_workers = [_worker(name, next(answers), now) for name in workers]
-        seen = [_job(job_id, *(next(answers) for _ in range(4))) for job_id in jobs]
-        self._queues = list(self._asked) or sorted(
-            as_text(key).removeprefix(Queue.redis_queue_namespace_prefix) for key in found_queues
-        )
-        prefix = BaseWorker.redis_worker_namespace_prefix
-        self._workers = sorted(as_text(key).removeprefix(prefix) for key in found_workers)
-        self._jobs = list(found_jobs)
+        counts, found = self._read_queues(queues, answers, left_out)
+        for name in to_count:
+            waiting, at_work = next(answers), next(answers)
+            self._busy[name] = sum(each for each in (waiting, at_work) if isinstance(each, int))
+        seen_workers = _seen(((name, next(answers)) for name in workers), left_out, now)
+        seen = [self._job(job_id, [next(answers) for _ in range(4)], left_out) for job_id in jobs]
+        more = dict(self._more)
+        self._plan(found_queues, found_workers, found, seen_workers, left_out)
         return Overview(
-            now,
-            counts,
-            tuple(each for each in seen_workers if each is not None and self._concerns(each)),
-            tuple(each for each in seen if each is not None),
-        )
+            now, counts, tuple(each for each in seen_workers if self._concerns(each)),
+            tuple(each for each in seen if each is not None), more, tuple(left_out.values()),
+        )  # fmt: skip
+
+    def _read_queues(
+        self, queues: list[str], answers: Iterator[Any], left_out: dict[str, str]
+    ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, None]]]:
+        """Return how many jobs are where, and the ids of those that are shown, by place."""
+        counts: dict[str, dict[str, int]] = {}
+        found: dict[str, dict[str, None]] = {place: {} for place in SHOWN}
+        for queue in queues:
+            counts[queue] = {}
+            for place in REGISTRIES:
+                with _leaving_out(left_out, f"the {place} jobs of queue {queue}") as what:
+                    counts[queue][place] = 0
+                    counts[queue][place] = answered(next(answers), what)
+            for place in SHOWN:
+                what = f"the {place} jobs of queue {queue}"
+                answer = next(answers)
+                for member in () if isinstance(answer, Exception) else answer:
+                    try:
+                        found[place][_job_id(place, member)] = None
+                    except ValueError:  # not UTF-8, or not an id and an execution
+                        left_out[what] = f"{what} have an entry that is none: {member!r:.80}"
+            self._busy[queue] = counts[queue]["queued"] + counts[queue]["started"]
+        return counts, found
+
+    def _plan(
+        self,
+        found_queues: Any,
+        found_workers: Any,
+        found: dict[str, dict[str, None]],
+        seen: list[WorkerView],
+        left_out: dict[str, str],
+    ) -> None:
+        """Choose what the next look describes."""
+        names = names_in(found_queues, Queue.redis_queue_namespace_prefix, "RQ's set of queues", left_out)
+        prefix = BaseWorker.redis_worker_namespace_prefix
+        workers = names_in(found_workers, prefix, "RQ's set of workers", left_out)
+        if not self._asked:
+            known = set(names)
+            self._busy = {name: number for name, number in self._busy.items() if name in known}
+            # The busiest first; those of which nothing is known come before those that are empty.
+            order = sorted(names, key=lambda name: -self._busy.get(name, 0.5))
+            self._to_count = self._next_to_count(names)
+            names = order[:QUEUES]
+            self._queues = sorted(names)
+            self._more_of("queues", len(order) - len(names))
+        self._workers = workers[:WORKERS]
+        self._more_of("workers", len(workers) - len(self._workers))
+        at_work = {each.job_id: None for each in seen if each.job_id and self._concerns(each)}
+        jobs = dict.fromkeys(self._wanted) | at_work
+        for place in SHOWN:
+            jobs |= found[place]
+        self._jobs = list(jobs)[: JOBS + len(self._wanted)]
+        self._more_of("jobs", len(jobs) - len(self._jobs))
+
+    def _next_to_count(self, names: list[str]) -> list[str]:
+        if len(names) <= QUEUES:
+            return []
+        new = [name for name in names if name not in self._busy]
+        limit = COUNTED_AGAIN if self._looked else max(0, COUNTED - len(self._busy))
+        if not self._looked:
+            return new[:limit]
+        # In turn: those that were counted the longest ago come first, for a count moves its queue to the end.
+        again = [*new, *self._busy][:limit]
+        for name in again:
+            self._busy[name] = self._busy.pop(name, 0)
+        return again
+
+    def _more_of(self, what: str, number: int) -> None:
+        self._more.pop(what, None)
+        if number > 0:
+            self._more[what] = number
+
+    def _job(self, job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobView | None:
+        with _leaving_out(left_out, f"the record of job {job_id}"):
+            return job_view(job_id, answers, left_out)
+        return None
 
     def _concerns(self, worker: WorkerView) -> bool:
         return not self._asked or bool(set(self._asked) & set(worker.queues))
 
 
-def _ask_queue(pipeline: Pipeline, queue: Queue) -> None:
-    registries = {
-        "started": queue.started_job_registry, "scheduled": queue.scheduled_job_registry,
-        "deferred": queue.deferred_job_registry, "finished": queue.finished_job_registry,
-        "failed": queue.failed_job_registry, "canceled": queue.canceled_job_registry,
-    }  # fmt: skip
-    pipeline.llen(queue.key)
-    for name in REGISTRIES[1:]:
-        pipeline.zcard(registries[name].key)
-    for name, most in SHOWN.items():
-        if name == "queued":
-            pipeline.lrange(queue.key, 0, most - 1)
-        elif name in {"started", "scheduled"}:
-            pipeline.zrange(registries[name].key, 0, most - 1)
-        else:
-            pipeline.zrevrange(registries[name].key, 0, most - 1)
-
-
-def _job_id(registry: str, member: Any) -> str:
-    text: str = as_text(member)
-    job_id: str = parse_composite_key(text)[0] if registry == "started" else text
-    return job_id
-
-
-def _worker(name: str, values: list[Any], now: float) -> WorkerView | None:
-    known = dict(zip(_WORKER, (None if value is None else as_text(value) for value in values), strict=True))
-    if known["state"] is None and known["hostname"] is None:
-        return None  # it has left meanwhile
-    heartbeat = _time(known["last_heartbeat"])
-    return WorkerView(
-        name=name, state=known["state"] or "", host=known["hostname"] or "",
-        pid=int(known["pid"]) if known["pid"] else None, job_id=known["current_job"] or None,
-        heartbeat_s=None if heartbeat is None else max(0.0, now - heartbeat),
-        queues=tuple((known["queues"] or "").split(",")), leaving=bool(known["shutdown_requested_date"]),
-        done=int(known["successful_job_count"] or 0), failed=int(known["failed_job_count"] or 0),
-    )  # fmt: skip
-
-
-def _job(job_id: str, values: list[Any], kept: Any, entries: list[Any], pulse: Any) -> JobView | None:
-    *texts, held, meta = values
-    known = dict(zip(_FIELDS, (None if value is None else as_text(value) for value in texts), strict=False))
-    if known["status"] is None:
-        return None  # it has expired meanwhile
-    return JobView(
-        id=job_id, status=known["status"] or "", description=known["description"] or "",
-        queue=known["origin"] or "", enqueued_at=_time(known["enqueued_at"]),
-        started_at=_time(known["started_at"]), ended_at=_time(known["ended_at"]), worker=known["worker_name"] or "",
-        progress=_progress(job_id, held, meta, kept), pulse=Pulse.from_json(pulse),
-        entries=tuple(read_history(entries)),
-    )  # fmt: skip
-
-
-def _progress(job_id: str, held: Any, meta: Any, kept: Any) -> Progress | None:
-    """Read the progress from where RQ's jobs carry it, or from a key of its own; what cannot be read is not shown."""
+@contextmanager
+def _leaving_out(left_out: dict[str, str], what: str) -> Iterator[str]:
+    """Leave out what cannot be read, and note why."""
     try:
-        text = next((each for each in (kept, held) if each is not None), None) or text_in_meta(job_id, meta)
-        return None if text is None else Progress.from_json(job_id, text)
-    except (AttributeError, UnicodeDecodeError, ValueError, HarnessError):
-        return None
+        yield what
+    except CorruptProgress as error:
+        left_out[what] = str(error)
 
 
-def _time(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
+def _seen(answers: Iterable[tuple[str, Any]], left_out: dict[str, str], now: float) -> list[WorkerView]:
+    seen = []
+    for name, answer in answers:
+        with _leaving_out(left_out, f"the record of worker {name}"):
+            seen.append(worker_view(name, answer, now))
+    return [each for each in seen if each is not None]
+
+
+def _ask_queue(pipeline: Pipeline, name: str) -> None:
+    pipeline.llen(_KEYS["queued"].format(name))
+    for place in REGISTRIES[1:]:
+        pipeline.zcard(_KEYS[place].format(name))
+    for place, most in SHOWN.items():
+        key = _KEYS[place].format(name)
+        if place == "queued":
+            pipeline.lrange(key, 0, most - 1)
+        elif place in {"started", "scheduled"}:
+            pipeline.zrange(key, 0, most - 1)
+        else:
+            pipeline.zrevrange(key, 0, most - 1)
+
+
+def _job_id(place: str, member: Any) -> str:
+    """Return the id in a member of a registry.
+
+    :raises ValueError: if it is none.
+    """
+    text: str = as_text(member)
+    job_id: str = parse_composite_key(text)[0] if place == "started" else text
+    return job_id

@@ -7,7 +7,7 @@ too. So a status counts only together with the queue or registry that goes with 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rq import Queue
 from rq.exceptions import NoSuchJobError
@@ -19,6 +19,7 @@ from rq.utils import as_text
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
 
 PERFORM = "harness.queues.rq.perform"
 """What is enqueued: a name that stays, wherever the function is."""
@@ -72,41 +73,59 @@ def places_of(job: RQJob, *, entry: str | None = None, running: Iterable[str] = 
     :param entry: an execution that does not count, as in RQ's started registry: its job is about to be put back.
     :param running: entries of that registry the caller has seen; those of other jobs do not count.
     """
-    connection, queue, status = job.connection, queue_of(job), job.get_status(refresh=False)
-    registry = _REGISTRIES.get(status)
-    # A job whose entry says that it is at work is not looked for in its queue, which may be long. Should it be there
-    # as well, it is there twice, and the second execution finds nothing to do.
-    looked_for = entry is None or status != JobStatus.STARTED
-    with connection.pipeline(transaction=False) as pipeline:
-        pipeline.zrange(ExecutionRegistry(job.id, connection).key, 0, -1)
-        pipeline.zscore(queue.scheduled_job_registry.key, job.id)
+    executions: Any = job.connection.zrange(ExecutionRegistry(job.id, job.connection).key, 0, -1)
+    entries = {f"{job.id}:{as_text(each)}" for each in executions}
+    own = {each for each in running if each.rpartition(":")[0] == job.id}
+    where = Where(job, entry, (entries | own) - {entry or ""})
+    with job.connection.pipeline(transaction=False) as pipeline:
+        where.ask(pipeline)
+        return where.read(pipeline.execute())
+
+
+class Where:
+    """The question where a job is, for a pipeline that may ask it of many jobs.
+
+    :param entry: an execution that does not count, as in RQ's started registry. :param others: entries of the job's
+        other executions, some of which may be in that registry.
+    :ivar asked: number of commands that :meth:`ask` has queued.
+    """
+
+    def __init__(self, job: RQJob, entry: str | None, others: set[str]) -> None:
+        self._job, self._entry, self._others = job, entry, sorted(others)
+        self._queue, self._status = queue_of(job), job.get_status(refresh=False)
+        self._names: list[str] = []
+
+    @property
+    def asked(self) -> int:
+        """Number of commands."""
+        return len(self._names)
+
+    def ask(self, pipeline: Pipeline) -> None:
+        """Queue the commands."""
+        queue, job_id = self._queue, self._job.id
+        registry = _REGISTRIES.get(self._status)
+        pipeline.zscore(queue.scheduled_job_registry.key, job_id)
+        self._names = [SCHEDULED]
         if registry is not None:
-            pipeline.zscore(getattr(queue, registry).key, job.id)
-        if looked_for:
-            pipeline.lpos(queue.key, job.id)
-        if entry is None:
-            pipeline.lpos(queue.intermediate_queue_key, job.id)
-        executions, scheduled, *rest = pipeline.execute()
-    places = set()
-    if scheduled is not None:
-        places.add(SCHEDULED)
-    if status == JobStatus.RATE_LIMITED:
-        places.add(RATE_LIMITED)
-    if registry is not None and rest.pop(0) is not None:
-        places.add(str(status.value))
-    if looked_for and rest.pop(0) is not None:
-        places.add(QUEUED)
-    if rest and rest.pop(0) is not None:
-        places.add(DEQUEUED)
-    entries = {f"{job.id}:{as_text(each)}" for each in executions} | set(running)
-    if _registered(connection, queue, job.id, entries - {entry}):
-        places.add(AT_WORK)
-    return places
+            pipeline.zscore(getattr(queue, registry).key, job_id)
+            self._names.append(str(self._status.value))
+        # A job whose entry says that it is at work is not looked for in its queue, which may be long. Should it be
+        # there as well, it is there twice, and the second execution finds nothing to do.
+        if self._entry is None or self._status != JobStatus.STARTED:
+            pipeline.lpos(queue.key, job_id)
+            self._names.append(QUEUED)
+        if self._entry is None:
+            pipeline.lpos(queue.intermediate_queue_key, job_id)
+            self._names.append(DEQUEUED)
+        if self._others:
+            pipeline.zmscore(queue.started_job_registry.key, self._others)
+            self._names.append(AT_WORK)
 
-
-def _registered(connection: Redis, queue: Queue, job_id: str, entries: set[str]) -> bool:
-    """Return whether one of the executions of a job is in the started registry."""
-    own = [each for each in entries if each.rpartition(":")[0] == job_id]
-    if not own:
-        return False
-    return any(score is not None for score in connection.zmscore(queue.started_job_registry.key, own))
+    def read(self, answers: list[Any]) -> set[str]:
+        """Return the places that the answers show."""
+        places = {
+            name
+            for name, answer in zip(self._names, answers, strict=True)
+            if answer is not None and (name != AT_WORK or any(score is not None for score in answer))
+        }
+        return places | ({RATE_LIMITED} if self._status == JobStatus.RATE_LIMITED else set())

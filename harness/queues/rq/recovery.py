@@ -7,14 +7,18 @@ one do it at a time, for all queues of that Redis. Found dead is
 * an execution that nobody ever took a lease for, such as one that died while it started, or that of RQ's own worker:
   the first sweep that sees it gives it one, which nobody renews;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
-  way. (A worker of several queues has no such list in RQ 3: a job that it takes out in the very moment when it is
-  killed is lost, as with RQ's own worker. A signal does not do that.)
+  way. (RQ's own worker of several queues does not use that list: a SIGKILL while it takes a job loses the job.)
 
 How often a job may die is counted by its executions (``Job.max_crashes``). Only deaths before its code was reached are
 counted here, up to the same default.
 
+Jobs are put back in batches (:mod:`harness.queues.rq.returns`), so that the time is proportional to their number. A
+sweep holds a lock for one interval, and renews it with each batch. If its holder crashes, another worker sweeps an
+interval later.
+
 A sweep also puts back jobs that are nowhere (:mod:`harness.queues.rq.strays`) and enqueues those whose delay is over
-(:mod:`harness.queues.rq.delayed`). Jobs that are not ours are left to RQ.
+(:mod:`harness.queues.rq.delayed`). Jobs that are not ours are left to RQ. An entry, a
+queue or a key that holds other data than it should is logged once, skipped, and left as it is: the others go on.
 """
 
 from __future__ import annotations
@@ -23,44 +27,57 @@ import logging
 import math
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq import Queue
-from rq.executions import Execution as RQExecution
 from rq.job import Job as RQJob
-from rq.job import JobStatus
-from rq.job_lifecycle import record_job_failure
-from rq.rate_limit import release_slot
-from rq.serializers import JSONSerializer
-from rq.utils import as_text, parse_composite_key
 
-from harness.job import Job
-from harness.queues.rq import strays
+from harness.queues.rq import keys, strays
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import DueLooks, enqueue_due
-from harness.queues.rq.keys import LEASES, SWEEP_LOCK
-from harness.queues.rq.leases import (
-    DEAD_STARTS,
-    Beat,
-    lease_seconds,
-    recover_seconds,
-    registered,
-    while_owned,
+from harness.queues.rq.entries import (
+    ask,
+    complaints,
+    is_wrong_data,
+    queues_of,
+    set_aside,
+    split,
+    text_of,
+    usable,
 )
-from harness.queues.rq.places import DEQUEUED, PERFORM, TAKEN_OVER, fetch, places_of
+from harness.queues.rq.keys import LEASES, SWEEP_LOCK
+from harness.queues.rq.leases import RQ_SECONDS, Beat, lease_seconds, recover_seconds
+from harness.queues.rq.places import DEQUEUED
+from harness.queues.rq.returns import Dead, belongs, forget, put_back, put_back_batch, put_back_dequeued
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from redis import Redis
-    from redis.client import Pipeline
 
     from harness.stops import Clock
 
+__all__ = ["Sweeper", "forget", "keep_recovering", "put_back", "put_back_dequeued", "recover"]
+
 TURNS_TO_STRAYS = 6
 """Number of sweeps of a worker, one of which also looks for jobs that are nowhere; each, where there are many."""
+
+LOOKS_TO_OPEN, LOOKS_TO_ENDED = 3, 12
+"""Number of quiet looks, one of which also asks for open jobs and new queues, and for jobs that have ended."""
+
+BATCH = 100
+"""Number of jobs that one transaction puts back."""
+
+TURN_JOBS, START_JOBS = 5_000, 100
+"""Limits of jobs that a sweep puts back: in a thread, and before a worker takes its first job."""
+
+SHIELDED = 1_000
+"""Number of executions that one maintenance looks at."""
+
+PROBED = 100
+"""Number of keys that one command asks for."""
 
 log = logging.getLogger("harness.rq")
 
@@ -75,134 +92,36 @@ def recover(connection: Redis) -> list[str]:
 
 
 def keep_recovering(connection: Redis, until: threading.Event) -> None:
-    """Sweep until the event is set."""
-    sweeper, due = Sweeper(connection), DueLooks(connection)
+    """Sweep until the event is set; an outage of Redis is logged, and the next sweep comes after it."""
+    due = DueLooks(connection)
+    sweeper = Sweeper(connection).beat(at_once=True)
     due.start()
+    sweeper.start()
     try:
-        sweeper.turn()
-        while not until.wait(sweeper.interval):
-            sweeper.turn()
+        until.wait()
     finally:
         due.close()
-
-
-def put_back(
-    connection: Redis,
-    queue: Queue,
-    entry: str,
-    *,
-    died: bool,
-    superseded: bool = False,
-    running: Iterable[str] = (),
-) -> bool:
-    """Put the job of an execution into its queue, if that execution still owns it, and return whether it did.
-
-    A job that another execution, its queue or a registry has is left there.
-
-    :param entry: the execution, as in RQ's started registry.
-    :param died: whether its process died, and did not merely have to go.
-    :param superseded: whether it has found that another execution had taken over.
-    :param running: all entries of that registry, where the caller has read them.
-    """
-    job_id, _ = parse_composite_key(entry)
-    back, failed = False, None
-
-    def write(pipeline: Pipeline) -> None:
-        nonlocal back, failed
-        back, failed = False, None
-        # Read anew under the watch: RQ writes all of a job, and others may have written to it.
-        job = fetch(connection, job_id)
-        if job is None:  # deleted, expired or evicted; a late write may have left single fields of it
-            pipeline.delete(key)
-        elif not places_of(job, entry=entry, running=running):
-            counter = DEAD_STARTS if died else TAKEN_OVER if superseded else None
-            back = _enqueue(connection, queue, job, pipeline, counter)
-            failed = None if back else job
-        forget(connection, queue, pipeline, job, entry)
-        pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
-
-    key = RQJob.key_for(job_id)
-    while_owned(key, connection, registered(queue.started_job_registry.key, entry), write)
-    if failed is not None:
-        queue.enqueue_dependents(failed)
-        release_slot(failed)
-    return back
-
-
-def put_back_dequeued(connection: Redis, queue: Queue, job_id: str) -> bool:
-    """Put a job that was taken out of its queue, and never started, to the front of it; return whether it was."""
-    back = False
-
-    def waits(pipeline: Pipeline) -> bool:
-        pipeline.watch(queue.intermediate_queue_key)
-        return pipeline.lpos(queue.intermediate_queue_key, job_id) is not None
-
-    def write(pipeline: Pipeline) -> None:
-        nonlocal back
-        job = fetch(connection, job_id)
-        back = job is not None and places_of(job) == {DEQUEUED}
-        pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
-        # Else RQ would take the job for stuck at once, should it ever be seen here again.
-        pipeline.delete(queue.intermediate_queue.get_first_seen_key(job_id))
-        pipeline.zrem(LEASES, f"{job_id}:{DEQUEUED}")
-        if job is not None and back:
-            job.set_status(JobStatus.QUEUED, pipeline=pipeline)
-            queue.push_job_id(job_id, pipeline=pipeline, at_front=True)
-
-    while_owned(RQJob.key_for(job_id), connection, waits, write)
-    return back
-
-
-def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | None, entry: str) -> None:
-    """Remove what tells of an execution, in the transaction of the caller."""
-    execution = RQExecution.from_composite_key(entry, connection)
-    name = connection.hget(execution.key, "worker_name")
-    execution.worker_name = as_text(name) if name else ""
-    if job is None:
-        queue.started_job_registry.remove_execution(execution, pipeline=pipeline)
-    else:
-        execution.delete(job=job, pipeline=pipeline)
-    pipeline.zrem(LEASES, entry)
-
-
-_TOO_OFTEN = {
-    DEAD_STARTS: "CrashLimit: the worker of job {} died {} times before it reached the job's code",
-    TAKEN_OVER: "Superseded: job {} was taken over {} times in a row by executions that its queue knows nothing of",
-}
-"""Reasons to fail a job, by the field that counts."""
-
-
-def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, counter: str | None) -> bool:
-    """Put the job into its queue, or fail it if that was done too often for the same reason."""
-    times = int(connection.hget(job.key, counter) or 0) if counter else 0
-    if counter and times >= Job.max_crashes:
-        reason = (
-            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}, allowed are {Job.max_crashes}; its progress was kept: "
-            "requeue it once the reason is mended"
-        )
-        record_job_failure(job, reason, pipeline)
-        pipeline.hdel(job.key, counter)
-        log.error("%s", reason)
-        return False
-    if counter:
-        pipeline.hincrby(job.key, counter, 1)
-    queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
-    strays.add(pipeline, job.id)
-    return True
+        sweeper.close()
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one look into Redis shows.
+    """Results of one look into Redis.
 
-    :ivar now: the server's time. :ivar leases: when each ends, by entry.
+    :ivar now: the server's time. :ivar leases: when each ends, by entry, which may be any bytes.
     :ivar started: executions with their queue and when RQ gives them up. :ivar dequeued: jobs that wait for one.
+    :ivar complete: whether all registries could be read.
     """
 
     now: float
-    leases: dict[str, float]
+    leases: dict[bytes, float]
     started: dict[str, tuple[Queue, float]]
     dequeued: dict[str, Queue]
+    complete: bool
+
+    def lease(self, entry: str) -> float | None:
+        """Return when the lease of an execution ends; None if it has none."""
+        return self.leases.get(entry.encode())
 
 
 class Sweeper:
@@ -216,125 +135,264 @@ class Sweeper:
     def __init__(self, connection: Redis, *, clock: Clock = time.monotonic) -> None:
         check_connection(connection)
         self._connection, self._clock = connection, clock
-        self._unreadable: set[str] = set()
         self.interval = recover_seconds() / 6
-        self._first_lease = lease_seconds() - self.interval  # began at most one sweep ago
+        self._lock_ms = max(1, int(self.interval * 1000) - 1)
+        # Quiet looks are two intervals apart, and so may be the first sight of an execution without a lease.
+        self._first_lease = lease_seconds() - 2 * self.interval
         self._turned, self._skips = clock(), 0
         self._turns_to_strays = 0
+        self._rests, self._looks, self._lost = 0, 0, False
+        self._queues: list[Queue] | None = None
+        self._bad: set[str] = set()
+        self._beat: Beat | None = None
+        self.more = False
+        """Whether the latest sweep has left jobs for the next one."""
 
-    def beat(self) -> Beat:
+    def beat(self, *, at_once: bool = False) -> Beat:
         """Return a thread that sweeps, not started."""
-        return Beat("harness-sweep", self.interval, self.turn)
+        self._beat = Beat("harness-sweep", self.interval, self.turn, at_once=at_once)
+        return self._beat
 
-    def turn(self) -> None:
-        """Sweep, unless another has just done so.
+    def turn(self) -> bool:
+        """Sweep, unless another has just done so or there is nothing to see; return whether to do it again at once.
+
+        While no key exists that could hold an execution, one command in two intervals is all. An execution that
+        begins after such a look has a lease that outlasts two intervals, so the promise of the lease is kept.
 
         Where Redis was away, nobody could renew a lease: the living get two turns to do so.
         """
-        milliseconds = max(1, int(self.interval * 1000) - 1)
-        first = self._connection.set(SWEEP_LOCK, "1", nx=True, px=milliseconds)
-        before, self._turned = self._turned, self._clock()
-        self._skips = 2 if self._turned - before > 4 * self.interval else max(0, self._skips - 1)
-        if first and not self._skips:
-            self.sweep(strays_too=self._turns_to_strays == 0)
-            self._turns_to_strays = (self._turns_to_strays or TURNS_TO_STRAYS) - 1
+        if self._rests:
+            self._rests -= 1
+            return False
+        try:
+            return self._turn()
+        except RedisError:
+            self._lost = True
+            raise
 
-    def sweep(self, *, strays_too: bool = True) -> list[str]:
+    def _turn(self) -> bool:
+        quiet = self._quiet()
+        first = not quiet and self._connection.set(SWEEP_LOCK, "1", nx=True, px=self._lock_ms)
+        before, self._turned = self._turned, self._clock()
+        away, self._lost = self._lost or self._turned - before > 3 * self.interval, False
+        self._skips = 2 if away else max(0, self._skips - 1)
+        self._rests = 1 if quiet and not self._skips else 0
+        if not first or self._skips:
+            return False
+        try:
+            self.sweep(strays_too=self._turns_to_strays == 0, limit=TURN_JOBS)
+        finally:
+            self._turns_to_strays = (self._turns_to_strays or TURNS_TO_STRAYS) - 1
+        return self.more
+
+    def _quiet(self) -> bool:
+        """Return whether no execution, no dequeued job, and no job that is due for a look can exist."""
+        look, self._looks = self._looks, self._looks + 1
+        names, complete = [LEASES], True
+        if look % LOOKS_TO_OPEN == 0 or self._queues is None:
+            self._queues, complete = queues_of(self._connection)
+            # Our workers are there: who delays a job asks for this key.
+            self._connection.set(keys.SWEEPING, "1", px=int(4 * LOOKS_TO_OPEN * self.interval * 1000) + 1)
+            names += [keys.OPEN]
+        if look % LOOKS_TO_ENDED == 0:
+            names += [keys.ENDED]
+        for queue in self._queues:
+            names += _keys(queue)
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for start in range(0, len(names), PROBED):
+                pipeline.exists(*names[start : start + PROBED])
+            quiet = complete and not any(ask(pipeline))
+        if not quiet and keys.OPEN in names:
+            self._turns_to_strays = 0
+        return quiet
+
+    def sweep(self, *, strays_too: bool = True, limit: int | None = None) -> list[str]:
         """Put the jobs of the dead back, and return their ids; several may do so at the same time.
 
         :param strays_too: whether to look for jobs that are nowhere, and for those that are due, as well.
+        :param limit: number of executions that this sweep deals with; :attr:`more` says whether there are others.
         """
+        self.more = False
+        try:
+            return self._sweep(strays_too=strays_too, limit=limit)
+        except ResponseError as error:
+            if not is_wrong_data(error):
+                raise
+            set_aside(self._connection)  # it was one of our keys: what else is read is guarded
+            return self._sweep(strays_too=strays_too, limit=limit)
+
+    def _sweep(self, *, strays_too: bool, limit: int | None) -> list[str]:
         seen = self._look()
-        running = defaultdict(list)
+        running: dict[str, list[str]] = {}
         for entry in seen.started:
-            running[parse_composite_key(entry)[0]].append(entry)
-        back = [self._recover(entry, seen.started[entry][0], running) for entry in self._dead(seen)]
+            running.setdefault(entry.rpartition(":")[0], []).append(entry)
+        back = []
+        for batch in self._batches(seen, limit):
+            back += self._put_back(batch, running, seen.now)
         for entry, queue in seen.dequeued.items():
-            if seen.leases.get(entry, math.inf) < seen.now:
-                back.append(self._recover(entry, queue, running))
+            if (seen.lease(entry) or math.inf) < seen.now:
+                back += self._guarded(Dead(entry, entry.rpartition(":")[0], queue), running)
         self._tidy(seen)
         if strays_too:
-            busy = {*running, *(parse_composite_key(entry)[0] for entry in seen.dequeued)}
+            busy = {*running, *(entry.rpartition(":")[0] for entry in seen.dequeued)}
             found, more = strays.find(self._connection, seen.now, busy)
             back += found
             self._turns_to_strays = 1 if more else self._turns_to_strays
             enqueue_due(self._connection)
-        return [job_id for job_id in back if job_id is not None]
+        return back
+
+    def _batches(self, seen: _Seen, limit: int | None) -> Iterator[list[Dead]]:
+        """Yield the dead in batches, and hold the lock meanwhile; those that were bad before come last."""
+        dead = [
+            Dead(entry, entry.rpartition(":")[0], queue)
+            for entry, (queue, given_up) in seen.started.items()
+            if _is_dead(seen.lease(entry), given_up, seen.now)
+        ]
+        dead.sort(key=lambda each: each.entry in self._bad)
+        self.more = limit is not None and len(dead) > limit and dead[limit].entry not in self._bad
+        for start in range(0, len(dead) if limit is None else min(limit, len(dead)), BATCH):
+            if start:
+                self._connection.set(SWEEP_LOCK, "1", px=self._lock_ms)
+            if self._beat is not None and self._beat.closing:
+                return
+            yield dead[start : start + BATCH]
 
     def _look(self) -> _Seen:
-        queues = Queue.all(self._connection, serializer=JSONSerializer)
+        queues, complete = queues_of(self._connection)
+        self._queues = queues
         with self._connection.pipeline(transaction=False) as pipeline:
             # Leases first: whose lease is seen was registered before, and is seen below unless it has ended since.
             pipeline.time()
             pipeline.zrange(LEASES, 0, -1, withscores=True)
-            for queue in queues:
-                pipeline.zrange(queue.started_job_registry.key, 0, -1, withscores=True)
-                pipeline.lrange(queue.intermediate_queue_key, 0, -1)
-            (seconds, micros), leases, *lists = pipeline.execute()
-        started = {
-            as_text(entry): (queue, score)
-            for queue, entries in zip(queues, lists[::2], strict=True)
-            for entry, score in entries
-        }
-        running = {parse_composite_key(entry)[0] for entry in started}
-        dequeued = {
-            f"{as_text(job_id)}:{DEQUEUED}": queue
-            for queue, job_ids in zip(queues, lists[1::2], strict=True)
-            for job_id in job_ids
-            if as_text(job_id) not in running
-        }
-        ends = {as_text(entry): score for entry, score in leases}
-        return _Seen(seconds + micros / 1e6, ends, started, dequeued)
+            (seconds, micros), leases = pipeline.execute()
+        started: dict[str, tuple[Queue, float]] = {}
+        waiting: list[tuple[Queue, bytes]] = []
+        for queue, entries, dequeued in self._registries(queues):
+            readable = usable("registry of started jobs of queue", queue.name, entries)
+            complete &= usable("list of dequeued jobs of queue", queue.name, dequeued) and readable
+            for entry, score in entries if isinstance(entries, list) else ():
+                if split(entry) is None:
+                    complaints.say("started execution", entry, "its name must be <job id>:<execution id>")
+                else:
+                    started[entry.decode()] = queue, score
+            waiting += [(queue, each) for each in (dequeued if isinstance(dequeued, list) else ())]
+        running = {entry.rpartition(":")[0] for entry in started}
+        found = {}
+        for queue, each in waiting:
+            job_id = text_of(each)
+            if job_id is None or ":" in job_id or not job_id:
+                complaints.say("dequeued job", each, "it must be the id of a job")
+            elif job_id not in running:
+                found[f"{job_id}:{DEQUEUED}"] = queue
+        return _Seen(seconds + micros / 1e6, dict(leases), started, found, complete)
 
-    def _dead(self, seen: _Seen) -> list[str]:
-        dead = []
-        for entry, (_, given_up) in seen.started.items():
-            ends = seen.leases.get(entry)
-            if ends is None and 0 <= given_up < seen.now:
-                dead.append(entry)  # before RQ's maintenance fails it
-            elif ends is not None and ends < seen.now:
-                dead.append(entry)
-        return dead
+    def _registries(self, queues: list[Queue]) -> Iterator[tuple[Queue, Any, Any]]:
+        """Yield the queues that have executions or dequeued jobs, with both; many that have none cost little."""
+        groups = [queues[start : start + PROBED // 2] for start in range(0, len(queues), PROBED // 2)]
+        if len(queues) > 10:
+            with self._connection.pipeline(transaction=False) as pipeline:
+                for group in groups:
+                    pipeline.exists(*(key for each in group for key in _keys(each)))
+                groups = [group for group, some in zip(groups, ask(pipeline), strict=True) if some]
+        for group in groups:
+            with self._connection.pipeline(transaction=False) as pipeline:
+                for queue in group:
+                    pipeline.zrange(queue.started_job_registry.key, 0, -1, withscores=True)
+                    pipeline.lrange(queue.intermediate_queue_key, 0, -1)
+                answers = ask(pipeline)
+            yield from zip(group, answers[::2], answers[1::2], strict=True)
 
-    def _recover(self, entry: str, queue: Queue, running: dict[str, list[str]]) -> str | None:
-        job_id, execution_id = parse_composite_key(entry)
-        ours = self._ours_or_gone(job_id)
-        if ours is None:
-            return None  # nothing is noted of it: a worker of another release may be able to read it
-        if not ours:
-            self._connection.zadd(LEASES, {entry: math.inf}, xx=True)  # not to be looked at again
-            return None
-        if execution_id == DEQUEUED:
-            back = put_back_dequeued(self._connection, queue, job_id)
-        else:
-            back = put_back(self._connection, queue, entry, died=True, running=running[job_id])
-        if not back:
-            return None
-        log.warning("job %s: its worker died, it is back in queue %s", job_id, queue.name)
-        return job_id
+    def _put_back(self, batch: list[Dead], running: dict[str, list[str]], now: float) -> list[str]:
+        """Put a batch back, and whatever that leaves one by one."""
+        done = put_back_batch(self._connection, batch, running, now)
+        for job_id in done.back:
+            log.warning("job %s: its worker died, it is back in its queue", job_id)
+        self._remember([each.entry for each in done.bad])
+        if done.others:  # not to be looked at again
+            self._connection.zadd(LEASES, {each.entry: math.inf for each in done.others}, xx=True)
+        return [*done.back, *(job_id for each in done.single for job_id in self._guarded(each, running))]
 
-    def _ours_or_gone(self, job_id: str) -> bool | None:
-        """Return whether the job may be put back or forgotten; None if it cannot be read."""
+    def _guarded(self, dead: Dead, running: dict[str, list[str]]) -> list[str]:
+        """Put one job back; one that cannot be read is logged and left as it is."""
+        connection, queue = self._connection, dead.queue
         try:
-            job = fetch(self._connection, job_id)
-            ours = job is None or job.func_name == PERFORM
-        except RedisError:
-            raise
-        except Exception:
-            if job_id not in self._unreadable:
-                self._unreadable.add(job_id)
-                log.exception("job %s cannot be read, it was left as it is", job_id)
-            return None
-        return ours
+            ours = strays.ours_or_gone(connection, dead.job_id)
+            if ours is False:
+                connection.zadd(LEASES, {dead.entry: math.inf}, xx=True)  # not to be looked at again
+            if not ours:
+                self._remember([dead.entry] if ours is None else [])
+                return []
+            if dead.entry.endswith(f":{DEQUEUED}"):
+                back = put_back_dequeued(connection, queue, dead.job_id)
+            else:
+                back = put_back(
+                    connection, queue, dead.entry, died=True, running=running.get(dead.job_id, ())
+                )
+        except Exception as error:
+            if isinstance(error, RedisError) and not is_wrong_data(error):
+                raise
+            complaints.say("job", dead.job_id, error)
+            self._remember([dead.entry])
+            return []
+        if back:
+            log.warning("job %s: its worker died, it is back in queue %s", dead.job_id, queue.name)
+        return [dead.job_id] if back else []
+
+    def _remember(self, entries: list[str]) -> None:
+        """Let entries that cannot be used come last from now on; a worker of another release may read them."""
+        if len(self._bad) > 10 * TURN_JOBS:
+            self._bad.clear()
+        self._bad.update(entries)
 
     def _tidy(self, seen: _Seen) -> None:
         """Give a lease to those who have none, and remove those of executions that have ended."""
-        known: dict[str, Any] = {**seen.started, **seen.dequeued}
-        new = {entry: seen.now + self._first_lease for entry in known if entry not in seen.leases}
-        ended = [entry for entry in seen.leases if entry not in known]
+        known = {entry.encode() for entry in (*seen.started, *seen.dequeued)}
+        new: dict[Any, float] = {
+            entry: seen.now + self._first_lease for entry in known if entry not in seen.leases
+        }
+        ended = [entry for entry in seen.leases if entry not in known] if seen.complete else []
+        if not new and not ended:
+            return
         with self._connection.pipeline(transaction=False) as pipeline:
             if new:
                 pipeline.zadd(LEASES, new, nx=True)
             if ended:
                 pipeline.zrem(LEASES, *ended)
             pipeline.execute()
+
+
+def shield(queue: Queue) -> None:
+    """Keep RQ's maintenance from failing jobs that a sweep is about to put back, and from entries it cannot read.
+
+    It deals with what is over by its score in the started registry. So executions of this package get a later score,
+    and what cannot be read gets none: RQ's maintenance would end there, and leave all other jobs as they are. Crash in
+    between: the next maintenance does the rest. Lost answer: the same scores are written again.
+    """
+    connection, key = queue.connection, queue.started_job_registry.key
+    seconds, _ = connection.time()
+    over: Any = connection.zrangebyscore(key, 0, seconds + RQ_SECONDS)
+    if over[SHIELDED:]:  # the first job must not wait for them; the next maintenance looks at them
+        connection.zadd(key, dict.fromkeys(over[SHIELDED:], seconds + 2 * RQ_SECONDS), xx=True)
+    for start in range(0, min(len(over), SHIELDED), BATCH):
+        entries = over[start : start + BATCH]
+        names = [split(each) for each in entries]
+        with connection.pipeline(transaction=False) as pipeline:
+            for each in names:
+                pipeline.hgetall(RQJob.key_for(each[0] if each else ""))
+            answers = ask(pipeline)
+        later: dict[Any, float] = {}
+        for entry, each, fields in zip(entries, names, answers, strict=True):
+            ours = None if each is None else belongs(connection, each[0], fields)
+            if ours is not False:
+                later[entry] = math.inf if ours is None else seconds + 2 * RQ_SECONDS
+        if later:
+            connection.zadd(key, later, xx=True)
+
+
+def _is_dead(lease: float | None, given_up: float, now: float) -> bool:
+    """Return whether an execution has died; without a lease it is so before RQ's maintenance would fail its job."""
+    return 0 <= given_up < now if lease is None else lease < now
+
+
+def _keys(queue: Queue) -> tuple[str, str]:
+    return queue.started_job_registry.key, queue.intermediate_queue_key

@@ -7,7 +7,7 @@ process loses the signal.
 
 Here a signal only notes the wish, and:
 
-* between jobs the worker looks at it at least once a second; a job that it has taken meanwhile goes back to the front;
+* a worker that waits for a job leaves immediately; a job that it has just taken goes back to the front of its queue;
 * at work, the horse is sent SIGTERM, which sets a flag that the job asks at its checkpoints. It may come twice,
   and from anybody;
 * while the horse starts, both signals are blocked in it until it can handle them. The worker looks again once it
@@ -26,21 +26,23 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from rq.exceptions import DequeueTimeout, StopRequested
+from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import JobStatus
+from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
 from harness.queues.rq.connections import check_server
+from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.places import is_ours, queue_of
 from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
+from harness.queues.rq.taking import Taken, Taker
 from harness.queues.rq.timeouts import Timeout
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ if TYPE_CHECKING:
 ASKED = {signal.SIGTERM, signal.SIGINT}
 """The signals that ask a worker to leave."""
 
-TURN_SECONDS = 1
-"""How long an idle worker waits for a job before it looks whether it shall leave."""
+TURN_SECONDS = 60
+"""Seconds an idle worker waits for a job before it sends a heartbeat and checks for maintenance."""
 
 
 class UnreadableJob(Exception):
@@ -121,6 +123,7 @@ class Signals(BaseWorker):
         check_server(self.connection)
         before = _handlers()
         shutdown.clear()
+        self._stop_requested = self._cold = False  # a worker may work again after a signal
         _given_to_children.update(before)
         try:
             with forks.guarding():
@@ -172,53 +175,89 @@ class Signals(BaseWorker):
                 put_back(self.connection, queue_of(execution.job), execution.composite_key, died=False)
             raise
 
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait while all workers are suspended, as RQ does; a signal ends the wait immediately."""
+        before = None
+        while not self._stop_requested and is_suspended(self.connection, self):
+            if burst:
+                self.log.info("Worker %s: all workers are suspended; a burst ends here", self.name)
+                raise StopRequested
+            if before is None:
+                self.log.info("Worker %s: suspended; resume with: rq resume", self.name)
+                before = self.get_state()
+                self.set_state(WorkerStatus.SUSPENDED)
+            self._pause(1)
+        if before:
+            self.set_state(before)
+
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
-        """Wait for a job in short turns: RQ's loop, which a signal leaves only between two turns."""
+        """Wait for a job in turns, as RQ does. A signal ends the wait immediately and loses no job."""
         self.set_state(WorkerStatus.IDLE)
         self.procline("Listening on " + ",".join(self.queue_names()))  # type: ignore[no-untyped-call]
-        idle_since, retry_in = time.monotonic(), 1.0
+        idle_since = time.monotonic()
         while not self._stop_requested:
             try:
                 self.heartbeat()
                 if self.should_run_maintenance_tasks:
                     self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
-                return self._dequeued(None if timeout is None else TURN_SECONDS)
+                if timeout is None:
+                    return self._dequeued(None)
+                left = (
+                    TURN_SECONDS if max_idle_time is None else idle_since + max_idle_time - time.monotonic()
+                )
+                return self._dequeued(max(0.01, min(left, timeout, TURN_SECONDS)))
             except UnreadableJob as found:
                 self._refuse(found)
             except DequeueTimeout:
                 if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                     return None
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                self.log.warning(
-                    "Worker %s: no connection to Redis (%s), retrying in %d s", self.name, error, retry_in
-                )
-                self._pause(retry_in)
-                retry_in = min(retry_in * self.exponential_backoff_factor, self.max_connection_wait_time)
+            except RedisError as error:
+                self._sit_out(error)  # type: ignore[attr-defined]  # of Outages
         raise StopRequested
 
-    def _dequeued(self, timeout: int | None) -> tuple[RQJob, Queue] | None:
+    def _dequeued(self, timeout: float | None) -> tuple[RQJob, Queue] | None:
+        """Take a job: wait for one at most *timeout* seconds; None looks once.
+
+        :raises DequeueTimeout: if none came in that time.
+        """
+        taker = Taker(self.connection)
+        while True:
+            queues = list(self._ordered_queues)
+            taken = taker.first(queues)
+            if taken is None and timeout is not None:
+                taken = taker.wait(queues, timeout, self._interruptible)
+                if taken is None:
+                    raise DequeueTimeout(timeout, queues)
+            if taken is None:
+                return None
+            job = self._fetched(taken)
+            if job is not None:
+                break
+        self.reorder_queues(reference_queue=taken.queue)
+        job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
+        what = f"{job.description} ({job.id})" if self.log_job_description else job.id
+        self.log.info("Worker %s: %s: %s", self.name, taken.queue.name, what)
+        return job, taken.queue
+
+    def _fetched(self, taken: Taken) -> RQJob | None:
+        """Return the job that was taken; None if it was deleted: then nothing of it is left in a list."""
         try:
-            result = self.queue_class.dequeue_any(
-                self._ordered_queues,
-                timeout,
-                connection=self.connection,
-                job_class=self.job_class,
-                serializer=self.serializer,
-                death_penalty_class=self.death_penalty_class,
-            )
+            job_id = taken.job_id.decode()
+            return self.job_class.fetch(job_id, connection=self.connection, serializer=self.serializer)
+        except UnicodeDecodeError as error:
+            if error.object != taken.job_id:
+                raise UnreadableJob(job_id, taken.queue) from error
+            complaints.say("entry of a queue", taken.job_id, error)
+        except NoSuchJobError:
+            pass
         except Exception as error:
-            if hasattr(error, "job_id") and not isinstance(error, RedisError):
-                raise UnreadableJob(error.job_id, error.queue) from error  # type: ignore[attr-defined]  # RQ's
-            raise
-        if result is not None:
-            job, queue = result
-            self.reorder_queues(reference_queue=queue)
-            job.redis_server_version = self.get_redis_server_version()  # type: ignore[no-untyped-call]
-            what = f"{job.description} ({job.id})" if self.log_job_description else job.id
-            self.log.info("Worker %s: %s: %s", self.name, queue.name, what)
-        return result
+            if is_outage(error):
+                raise
+            raise UnreadableJob(job_id, taken.queue) from error
+        self.connection.lrem(taken.queue.intermediate_queue_key, 1, taken.job_id)  # type: ignore[arg-type]
+        return None
 
     def _refuse(self, found: UnreadableJob) -> None:
         """Take a job out of the way whose hash RQ cannot read, and leave that as it is.
@@ -236,25 +275,34 @@ class Signals(BaseWorker):
         )  # fmt: skip
 
     def _pause(self, seconds: float) -> None:
+        with self._interruptible():
+            time.sleep(seconds)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let a signal raise StopRequested in the block; it holds nothing that could be lost."""
         self._pausing = True
         try:
             if self._stop_requested:
                 raise StopRequested
-            time.sleep(seconds)
+            yield
         finally:
             self._pausing = False
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Execute the job, unless the worker was asked to leave while it took it."""
         if self._stop_requested:
-            with self.connection.pipeline() as pipeline:
-                # Death before it: it is in the intermediate queue, and recovered.
-                pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-                queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
-                pipeline.execute()
+            Taker(self.connection).give_back(Taken(queue, job.id.encode()))
             return
         self._ours = is_ours(job)
         super().execute_job(job, queue)
+
+    def prepare_job_execution(self, job: RQJob, remove_from_intermediate_queue: bool = False) -> None:  # noqa: ARG002 - always
+        """Note that the job has started, and remove it from the intermediate queue in the same transaction.
+
+        RQ does the second for workers of one queue only, because its others do not use that list.
+        """
+        super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
 
 class HorseSignals(Signals):

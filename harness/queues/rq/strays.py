@@ -22,17 +22,18 @@ from rq import Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
-from rq.utils import as_text
 
+from harness.queues.rq.entries import ask, complaints, is_wrong_data, text_of, usable
 from harness.queues.rq.keys import DELAYED, ENDED, OPEN, STRAYS
 from harness.queues.rq.leases import lease_seconds, recover_seconds, while_owned
-from harness.queues.rq.places import fetch, is_ours, places_of, queue_of
+from harness.queues.rq.places import PERFORM, fetch, is_ours, places_of, queue_of
+from harness.queues.rq.retention import forget
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
-BATCH, SAMPLE = 500, 100
+BATCH, SAMPLE = 500, 20
 """Number of open jobs, and of jobs that have ended, a sweep looks at."""
 
 ENDED_SECONDS = 600
@@ -83,11 +84,12 @@ def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool
         pipeline.zremrangebyscore(ENDED, "-inf", now - ENDED_SECONDS)
         pipeline.zrandmember(ENDED, SAMPLE)
         found, _, ended = pipeline.execute()
+    ended = _readable(connection, ENDED, ended)
     if ended:
-        _check_ended(connection, [as_text(each) for each in ended])
-    ids = [as_text(each) for each in found]
+        _check_ended(connection, ended)
+    ids = _readable(connection, OPEN, found)
     if not ids:
-        return [], False
+        return [], len(found) == BATCH
     jobs = _look(connection, ids)
     over = [each.id for each in jobs if each.id not in busy and (not each.status or each.status in OVER)]
     suspects = _suspects(connection, [each for each in jobs if each.id not in busy and each.id not in over])
@@ -103,6 +105,7 @@ def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool
     with connection.pipeline(transaction=False) as pipeline:
         if over:
             remove(pipeline, *over, now=now)
+        forget(pipeline, [each.id for each in jobs if each.id in over and not each.status])
         if rest:
             pipeline.zadd(OPEN, dict.fromkeys(rest, now + recover_seconds()), xx=True)
             pipeline.zrem(STRAYS, *rest)
@@ -110,7 +113,34 @@ def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool
             pipeline.zadd(OPEN, dict.fromkeys(nowhere, now + lease_seconds()), xx=True)
             pipeline.zadd(STRAYS, dict.fromkeys(nowhere, now), nx=True)
         pipeline.execute()
-    return back, len(ids) == BATCH
+    return back, len(found) == BATCH
+
+
+def _readable(connection: Redis, key: str, names: list[bytes]) -> list[str]:
+    """Return names of one of our sets as text, and remove those that are no id of a job."""
+    read = {each: text_of(each) for each in names}
+    wrong = [each for each, text in read.items() if not text]
+    for each in wrong:
+        complaints.say(f"entry of {key}", each, "it must be the id of a job")
+    if wrong:  # ours, and of no use: they would come first in each look
+        connection.zrem(key, *wrong)
+    return [text for text in read.values() if text]
+
+
+def ours_or_gone(connection: Redis, job_id: str) -> bool | None:
+    """Return whether a job may be put back or forgotten; None, and a log line, if it cannot be read.
+
+    :raises RedisError: if Redis cannot be used.
+    """
+    try:
+        job = fetch(connection, job_id)
+        ours = job is None or job.func_name == PERFORM
+    except Exception as error:
+        if isinstance(error, RedisError) and not is_wrong_data(error):
+            raise
+        complaints.say("job", job_id, error)
+        return None
+    return ours
 
 
 def _check_ended(connection: Redis, ids: list[str]) -> None:
@@ -125,7 +155,10 @@ def _check_ended(connection: Redis, ids: list[str]) -> None:
         elif each.status not in OVER and score is None:
             _give_status(connection, each.id)
     if gone:
-        connection.zrem(ENDED, *gone)
+        with connection.pipeline(transaction=False) as pipeline:
+            pipeline.zrem(ENDED, *gone)
+            forget(pipeline, gone)
+            pipeline.execute()
 
 
 def _give_status(connection: Redis, job_id: str) -> None:
@@ -134,20 +167,24 @@ def _give_status(connection: Redis, job_id: str) -> None:
         job = fetch(connection, job_id)
         if job is not None and is_ours(job) and not places_of(job) and _ended(job) is not None:
             _put_back(connection, job_id)
-    except RedisError:
-        raise
-    except Exception:
-        log.exception("job %s cannot be read, it was left as it is", job_id)
+    except Exception as error:
+        if isinstance(error, RedisError) and not is_wrong_data(error):
+            raise
+        complaints.say("job", job_id, error)
 
 
 def _look(connection: Redis, ids: list[str]) -> list[Open]:
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in ids:
             pipeline.hmget(RQJob.key_for(job_id), "status", "origin", "enqueued_at", "created_at")
-        answers = pipeline.execute()
+        answers = ask(pipeline)
     found = []
     for job_id, values in zip(ids, answers, strict=True):
-        status, origin, enqueued_at, created_at = (as_text(each) if each else "" for each in values)
+        # One that cannot be read has no status here: it is taken for one that is over, and not looked at again.
+        read = [None] * 4 if not usable("job", job_id, values) else [text_of(each or b"") for each in values]
+        if None in read and not isinstance(values, Exception):
+            complaints.say("job", job_id, "its status, origin or times are not UTF-8")
+        status, origin, enqueued_at, created_at = ("", "", "", "") if None in read else map(str, read)
         found.append(Open(job_id, status if created_at else "", origin, enqueued_at))
     return found
 
@@ -162,7 +199,8 @@ def _suspects(connection: Redis, jobs: list[Open]) -> list[Open]:
             pipeline.lindex(queues[name].key, 0)
         for each in scheduled:
             pipeline.zscore(queues[each.origin].scheduled_job_registry.key, each.id)
-        answers = pipeline.execute()
+        # A key of another type is like none: the job is looked for closely, and logged there.
+        answers = [None if isinstance(each, Exception) else each for each in ask(pipeline)]
     heads = dict(zip(origins, answers[: len(origins)], strict=True))
     due = dict(zip((each.id for each in scheduled), answers[len(origins) :], strict=True))
     noted = {job_id: score for job_id, score in due.items() if score is not None}
@@ -185,9 +223,14 @@ def _enqueued(connection: Redis, heads: dict[str, Any]) -> dict[str, str]:
     """Return when the job at the front of each queue was enqueued."""
     with connection.pipeline(transaction=False) as pipeline:
         for head in heads.values():
-            pipeline.hget(RQJob.key_for(as_text(head)), "enqueued_at")
-        answers = pipeline.execute()
-    return {name: as_text(answer) for name, answer in zip(heads, answers, strict=True) if answer}
+            pipeline.hget(RQJob.key_for(text_of(head) or ""), "enqueued_at")
+        answers = ask(pipeline)
+    times = {
+        name: text_of(answer)
+        for name, answer in zip(heads, answers, strict=True)
+        if isinstance(answer, bytes)
+    }
+    return {name: time for name, time in times.items() if time}
 
 
 def _affordable(connection: Redis, suspects: list[Open]) -> list[Open]:
@@ -197,7 +240,7 @@ def _affordable(connection: Redis, suspects: list[Open]) -> list[Open]:
     with connection.pipeline(transaction=False) as pipeline:
         for each in suspects[:CLOSE_LOOKS]:
             pipeline.llen(Queue(each.origin, connection=connection, serializer=JSONSerializer).key)
-        lengths = pipeline.execute()
+        lengths = [0 if isinstance(each, Exception) else each for each in ask(pipeline)]
     chosen: list[Open] = []
     elements = 0
     for each, length in zip(suspects[:CLOSE_LOOKS], lengths, strict=True):
@@ -216,15 +259,15 @@ def _look_everywhere(connection: Redis, suspect: Open, now: float) -> str:
             return "over"
         if places_of(job):
             return ""
-    except RedisError:
-        raise
-    except Exception:
-        log.exception("job %s cannot be read, it was left as it is", suspect.id)
+        seen = connection.zscore(STRAYS, suspect.id)
+        if seen is None or seen + lease_seconds() > now:
+            return "nowhere"
+        return "back" if _put_back(connection, suspect.id) else ""
+    except Exception as error:
+        if isinstance(error, RedisError) and not is_wrong_data(error):
+            raise
+        complaints.say("job", suspect.id, error)
         return ""
-    seen = connection.zscore(STRAYS, suspect.id)
-    if seen is None or seen + lease_seconds() > now:
-        return "nowhere"
-    return "back" if _put_back(connection, suspect.id) else ""
 
 
 def _put_back(connection: Redis, job_id: str) -> bool:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import WatchError
+from rq import Queue
+from rq.group import Group
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
@@ -23,15 +26,17 @@ from harness import rounds
 from harness.errors import HarnessError, UnsupportedProgress, UsageError
 from harness.execution import Portion
 from harness.job import Job
-from harness.queues.rq import requests, strays
+from harness.queues.rq import delayed, requests, strays
+from harness.queues.rq.clocks import redis_now
 from harness.queues.rq.connections import check_connection
+from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS
 from harness.queues.rq.places import PERFORM, UNKNOWN, fetch, is_ours, places_of
 
 if TYPE_CHECKING:
+    from redis import Redis
     from redis.client import Pipeline
-    from rq import Queue
 
 MAX_DESCRIPTION = 200
 """Number of characters of a job's description."""
@@ -44,6 +49,9 @@ FAILED = {str(JobStatus.FAILED.value), str(JobStatus.STOPPED.value)}
 
 INSTANCES = 16
 """Number of instances of a parallel run that are looked for under a job id."""
+
+_NOT_LATER = ("depends_on", "unique")
+"""Options that RQ does not heed for a job of its scheduled registry, or that go against rounds."""
 
 _PLAIN_ONLY = ("depends_on", "rate_limit", "unique", "pipeline")
 """Options with which RQ enqueues in transactions of its own, or in the caller's."""
@@ -66,19 +74,85 @@ def enqueue(
     Under the id of a job that is over, this begins a new round. Under the id of one that is not, with the same class,
     arguments and portion, it returns that job; one that has failed, or is in no queue, goes on at its cursor.
 
-    :param options: for ``Queue.enqueue_call``: ``job_id``, ``timeout``, ``retry``, ``depends_on``, …
+    :param options: for ``Queue.enqueue_call``: ``job_id``, ``timeout``, ``retry``, ``depends_on``, …, and ``group``, an
+        ``rq.group.Group`` that the job joins.
     :param portion: the part of an iteration job to do, to try it on a few items first.
     :raises UsageError: if the queue does not use RQ's JSON serializer, no worker could find the class, the job cannot
         take this, or the id belongs to another job that is not over.
     :raises CursorError: if an argument would not come back equal.
     """
+    return _enqueue(queue, job_class, (args, kwargs), options, portion)
+
+
+def enqueue_at(
+    queue: Queue,
+    when: datetime,
+    job_class: type[Job],
+    *args: Any,
+    options: dict[str, Any] | None = None,
+    portion: Portion | None = None,
+    **kwargs: Any,
+) -> RQJob:
+    """Put a job into an RQ queue at a time, and return RQ's job; like :func:`enqueue` otherwise.
+
+    It waits in RQ's scheduled registry, and any worker of this package enqueues it; no scheduler is needed. A job that
+    this joins keeps its own time.
+
+    :param when: a time without a zone is local time, as in ``Queue.enqueue_at``.
+    :param options: as for :func:`enqueue`, but for ``depends_on`` and ``unique``.
+    :raises UsageError: as :func:`enqueue` does, and if *when* is no datetime.
+    """
+    if not isinstance(when, datetime):
+        raise UsageError(
+            f"got {when!r} as the time of a job; use a datetime, or enqueue_in() with a timedelta"
+        )
+    return _enqueue(queue, job_class, (args, kwargs), options, portion, when=when)
+
+
+def enqueue_in(
+    queue: Queue,
+    delay: timedelta,
+    job_class: type[Job],
+    *args: Any,
+    options: dict[str, Any] | None = None,
+    portion: Portion | None = None,
+    **kwargs: Any,
+) -> RQJob:
+    """Put a job into an RQ queue after a delay, and return RQ's job; see :func:`enqueue_at`.
+
+    :raises UsageError: as :func:`enqueue` does, and if *delay* is no timedelta.
+    """
+    if not isinstance(delay, timedelta):
+        raise UsageError(
+            f"got {delay!r} as the delay of a job; use a timedelta, or enqueue_at() with a datetime"
+        )
+    return _enqueue(
+        queue, job_class, (args, kwargs), options, portion, when=redis_now(queue.connection) + delay
+    )
+
+
+def _enqueue(
+    queue: Queue,
+    job_class: type[Job],
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    options: dict[str, Any] | None,
+    portion: Portion | None,
+    *,
+    when: datetime | None = None,
+) -> RQJob:
+    args, kwargs = arguments
     check_connection(queue.connection)
     if queue.serializer is not JSONSerializer:
         raise UsageError(
             f"queue {queue.name!r} uses {queue.serializer!r}, allowed is RQ's JSON serializer; "
             "make it Queue(…, serializer='json')"
         )
-    _check_class(job_class)
+    if queue.key != Queue.redis_queue_namespace_prefix + queue.name:
+        raise UsageError(
+            f"queue {queue.name!r} has the key {queue.key!r}, where no recovery finds its jobs; use a queue class "
+            "without a redis_queue_namespace_prefix of its own, and RQ_KEY_PREFIX to keep applications apart"
+        )
+    check_class(job_class)
     job_class.check_arguments(kwargs, portion)
     encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
     named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
@@ -86,17 +160,34 @@ def enqueue(
     if portion is not None:
         call.append({"portion": [cursors.encode(portion.after), portion.limit]})
     settings = {"description": _description(job_class, args, kwargs), **(options or {})}
-    return _Enqueue(queue, job_class, call, settings).run()
+    return _Enqueue(queue, job_class, call, settings, when).run()
 
 
 class _Enqueue:
     """One call of :func:`enqueue`.
 
-    :param call: arguments of ``perform``. :param settings: of ``Queue.enqueue_call``.
+    :param call: arguments of ``perform``. :param settings: of ``Queue.enqueue_call``, and the group.
+    :param when: time when to enqueue; None for now.
     """
 
-    def __init__(self, queue: Queue, job_class: type[Job], call: list[Any], settings: dict[str, Any]) -> None:
-        self._queue, self._job_class, self._call, self._settings = queue, job_class, call, settings
+    def __init__(
+        self,
+        queue: Queue,
+        job_class: type[Job],
+        call: list[Any],
+        settings: dict[str, Any],
+        when: datetime | None,
+    ) -> None:
+        self._queue, self._job_class, self._call, self._when = queue, job_class, call, when
+        self._settings = dict(settings)
+        self._group: Group | None = self._settings.pop("group", None)
+        if self._group is not None and not isinstance(self._group, Group):
+            raise UsageError(f"got {self._group!r} as the group of a job; use an rq.group.Group")
+        refused = [name for name in _NOT_LATER if when is not None and self._settings.get(name)]
+        if refused:
+            raise UsageError(
+                f"a job that is enqueued later cannot take {refused[0]}; leave it out, or use enqueue()"
+            )
         self._id: str | None = settings.get("job_id")
         self._digest = _digest(call)
 
@@ -104,12 +195,17 @@ class _Enqueue:
         """Enqueue the job, or return the one that is there."""
         if self._id is not None:
             self._check_store(self._id)
-        if not self._queue.is_async or any(self._settings.get(name) for name in _PLAIN_ONLY):
-            under_way = self._under_way()
-            if under_way is None:
-                under_way = self._queue.enqueue_call(PERFORM, args=tuple(self._call), **self._settings)
-                strays.add(self._settings.get("pipeline") or self._queue.connection, under_way.id)
-            return under_way
+        own_transaction = any(self._settings.get(name) for name in _PLAIN_ONLY)
+        if own_transaction or (not self._queue.is_async and self._when is None):
+            job = self._under_way()
+            if job is None:
+                job = self._create(self._settings.get("pipeline"))
+                to = self._settings.get("pipeline") or self._queue.connection
+                strays.add(to, job.id)
+                self._to_group(to, job, new=True)
+            else:
+                self._to_group(self._queue.connection, job)
+            return job
         with self._queue.connection.pipeline() as pipeline:
             while True:
                 try:
@@ -117,15 +213,32 @@ class _Enqueue:
                         pipeline.watch(RQJob.key_for(self._id))
                     job = self._under_way()
                     if job is None:
-                        job = self._enqueue(pipeline)
+                        return self._enqueue(pipeline)
                 except WatchError:
                     continue  # it has begun, ended or was enqueued by another: look again
-                return job
+                break
+        self._to_group(self._queue.connection, job)
+        return job
+
+    def _create(self, pipeline: Pipeline | None) -> RQJob:
+        settings = {**self._settings, "pipeline": pipeline}
+        if self._when is None:
+            job: RQJob | None = self._queue.enqueue_call(PERFORM, args=tuple(self._call), **settings)
+            if job is None:  # django-rq's queue, in a transaction
+                raise UsageError(
+                    f"queue {self._queue.name!r} ({type(self._queue).__name__}) enqueues later, which this function "
+                    "cannot; with django-rq, use get_queue(…, commit_mode='auto'), and call enqueue() in "
+                    "transaction.on_commit()"
+                )
+            return job
+        settings["job_timeout"] = settings.pop("timeout", None)
+        scheduled: RQJob = self._queue.enqueue_at(self._when, PERFORM, args=tuple(self._call), **settings)
+        delayed.note(pipeline if pipeline is not None else self._queue.connection, scheduled.id)
+        return scheduled
 
     def _enqueue(self, pipeline: Pipeline) -> RQJob:
         pipeline.multi()
-        settings = {**self._settings, "pipeline": pipeline}
-        job = self._queue.enqueue_call(PERFORM, args=tuple(self._call), **settings)
+        job = self._create(pipeline)
         if self._id is not None:  # what is left of an earlier round; its progress goes on counting epochs
             pipeline.hdel(job.key, UNKNOWN, DEAD_STARTS)
             requests.forget(pipeline, job.id)
@@ -134,8 +247,18 @@ class _Enqueue:
             if job.ttl is None:
                 pipeline.persist(job.key)  # else it would expire with the earlier round's result
         strays.add(pipeline, job.id)
+        self._to_group(pipeline, job, new=True)
         pipeline.execute()
         return job
+
+    def _to_group(self, connection: Pipeline | Redis, job: RQJob, *, new: bool = False) -> None:
+        """Add the job to its group; one that is joined may be in another group as well.
+
+        Death before it, where it is no part of the enqueue: the job is there and not in the group; enqueued again under
+        its id it gets there.
+        """
+        if self._group is not None:
+            add_to_group(connection, self._group.name, job, new=new)
 
     def _under_way(self) -> RQJob | None:
         """Return the job under this id that is to be left as it is, or None if it is to be enqueued.
@@ -202,17 +325,29 @@ class _Enqueue:
             )
 
 
-def _check_class(job_class: Any) -> None:
+def check_class(job_class: Any) -> None:
+    """Refuse what is no job class, or one that no worker could import.
+
+    :raises UsageError: if it is.
+    """
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob, found {job_class!r}")
-    if job_class.__module__ == "__main__":
+    check_importable(job_class)
+
+
+def check_importable(target: Any) -> None:
+    """Refuse a class or function that no worker could import.
+
+    :raises UsageError: if it is.
+    """
+    if target.__module__ == "__main__":
         raise UsageError(
-            f"{job_class.__qualname__} is defined in __main__, where no worker finds it; move it into a module that "
-            "both can import"
+            f"{target.__qualname__} is defined in __main__, where no worker finds it; move it into a module that both "
+            "can import"
         )
-    if "<locals>" in job_class.__qualname__:
+    if "<locals>" in target.__qualname__ or "<lambda>" in target.__qualname__:
         raise UsageError(
-            f"{job_class.__qualname__} is defined in a function, where no worker finds it; define it in the module"
+            f"{target.__qualname__} is defined in a function, where no worker finds it; define it in the module"
         )
 
 

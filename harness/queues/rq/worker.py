@@ -8,10 +8,12 @@
 They differ from RQ's in these methods of ``rq.worker.BaseWorker`` and its heirs, for jobs of this package only
 unless said otherwise:
 
-* ``__init__``: JSON in place of pickle, for all jobs.
+* ``__init__``: JSON instead of pickle, for all jobs.
 * ``work``: refuses a Redis that is too old, puts the signal handlers back, and sweeps for the dead meanwhile.
-* ``dequeue_job_and_maintain_ttl``, ``_shutdown``: a signal between two jobs loses none, for all jobs.
-* ``execute_job``: a job that was taken out of the queue just then goes back to its front, for all jobs.
+* ``dequeue_job_and_maintain_ttl``, ``check_for_suspension``, ``prepare_job_execution``, ``_shutdown``: a worker of
+  several queues loses no job that it takes (:mod:`harness.queues.rq.taking`) and leaves immediately, for all jobs.
+* ``execute_job``: a job that was taken out of the queue just then goes back to its front, and one that cannot be read
+  fails without being run, for all jobs.
 * ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``: the job
   hears of SIGTERM and SIGINT.
 * ``request_force_stop``: the job of a horse killed by a second signal is put back.
@@ -20,8 +22,12 @@ unless said otherwise:
 * ``monitor_work_horse``: the lease is renewed here too. ``wait_for_horse``: the children of a dead horse are killed.
 * ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
 * ``clean_registries``: the jobs of the dead are put back before RQ would fail them.
+* ``check_for_suspension``, ``run_maintenance_tasks``, ``heartbeat``, ``set_state``, ``maintain_heartbeats``,
+  ``execute_job``, ``register_birth``, ``subscribe``, ``teardown``, ``prepare_job_execution``, ``_finalize_success``,
+  ``_pubsub_exception_handler``: an outage of Redis ends neither the worker nor its job, for all jobs.
 
-They are in :mod:`harness.queues.rq.signals`, :mod:`harness.queues.rq.horses` and :mod:`harness.queues.rq.endings`.
+They are in :mod:`harness.queues.rq.signals`, :mod:`harness.queues.rq.horses`, :mod:`harness.queues.rq.endings`,
+:mod:`harness.queues.rq.outages` and :mod:`harness.queues.rq.pickles`.
 """
 
 from __future__ import annotations
@@ -29,13 +35,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import rq
-from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
-from rq.worker import BaseWorker
 
-from harness.queues.rq.connections import check_worker_connection
 from harness.queues.rq.endings import Endings
 from harness.queues.rq.horses import Horses
+from harness.queues.rq.outages import Outages
 from harness.queues.rq.passwords import hidden_passwords
+from harness.queues.rq.pickles import Reading
 from harness.queues.rq.signals import HorseSignals, Signals
 
 if TYPE_CHECKING:
@@ -43,28 +48,11 @@ if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
 
-class _JSON(BaseWorker):
-    """A worker that never loads a pickle."""
-
-    def __init__(
-        self, queues: Any, name: str | None = None, *, serializer: Any = None, **kwargs: Any
-    ) -> None:
-        super().__init__(queues, name, serializer=_no_pickle(serializer), **kwargs)
-        check_worker_connection(self.connection)
-        for queue in self.queues:  # rq's commands make them with the default, pickle, before they ask
-            queue.serializer = _no_pickle(queue.serializer)
-
-
-def _no_pickle(serializer: Any) -> Any:
-    found = resolve_serializer(serializer)
-    return JSONSerializer if found is DefaultSerializer else found
-
-
-class Worker(HorseSignals, Horses, Endings, _JSON, rq.Worker):
+class Worker(Outages, HorseSignals, Horses, Endings, Reading, rq.Worker):
     """RQ's ``Worker``, which forks a work horse for each job."""
 
 
-class SpawnWorker(HorseSignals, Horses, Endings, _JSON, rq.SpawnWorker):
+class SpawnWorker(HorseSignals, Horses, Endings, Reading, rq.SpawnWorker):
     """RQ's ``SpawnWorker``, which starts a fresh interpreter for each job."""
 
     def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
@@ -73,7 +61,7 @@ class SpawnWorker(HorseSignals, Horses, Endings, _JSON, rq.SpawnWorker):
             super().fork_work_horse(job, queue)
 
 
-class SimpleWorker(Signals, Endings, _JSON, rq.SimpleWorker):
+class SimpleWorker(Outages, Signals, Endings, Reading, rq.SimpleWorker):
     """RQ's ``SimpleWorker``, which works in its own process.
 
     ``work()`` must be called in the main thread, for signals.
@@ -88,4 +76,4 @@ class SimpleWorker(Signals, Endings, _JSON, rq.SimpleWorker):
     def subscribe(self) -> None:
         """Open the command channel, if it has one."""
         if self._commands:
-            super().subscribe()  # type: ignore[no-untyped-call]
+            super().subscribe()

@@ -1,0 +1,142 @@
+"""Workers against RQ's own, in turn and in one run: enqueue to start, jobs a second, commands of an idle worker."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis import Redis
+from rq import Queue
+
+from harness.servers import redis_server
+from tests.workers import PATIENCE, wait_for_worker
+
+ROUNDS, LATENCIES, JOBS, WORKERS, IDLE_SECONDS = 5, 40, 300, 8, 30
+RQS, OURS = "rq.Worker", "harness.queues.rq.Worker"
+
+
+def note(key: str) -> None:
+    """Job: note the time of its start."""
+    from rq import get_current_job  # noqa: PLC0415 - the job's own import, in its process
+
+    job = get_current_job()
+    assert job is not None
+    job.connection.rpush(key, time.time())
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """Yield a connection to a Redis of the benchmark."""
+    with redis_server() as server, Redis.from_url(server.url, socket_timeout=None) as connection:
+        connection.set("url", server.url)
+        yield connection
+
+
+@contextmanager
+def working(redis: Redis, worker_class: str, queues: list[str], count: int = 1) -> Iterator[None]:
+    """Run workers for the block."""
+    redis.delete("rq:workers")
+    url = str(redis.get("url"), "ascii")  # type: ignore[arg-type]
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "rq.cli",
+                "worker",
+                "-q",
+                "-u",
+                url,
+                "-S",
+                "json",
+                "-w",
+                worker_class,
+                *queues,
+            ]
+        )
+        for _ in range(count)
+    ]
+    try:
+        wait_for_worker(redis, "state", b"idle", workers=count)
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(PATIENCE)
+
+
+def latencies(redis: Redis, worker_class: str, queues: list[str]) -> list[float]:
+    """Return milliseconds from enqueue to start, of jobs in the last queue of an idle worker."""
+    queue = Queue(queues[-1], connection=redis, serializer="json")
+    found = []
+    with working(redis, worker_class, queues):
+        for _ in range(LATENCIES):
+            before = time.time()
+            queue.enqueue(note, "started")
+            answer = redis.blpop(["started"], PATIENCE)
+            assert answer is not None
+            found.append((float(answer[1]) - before) * 1000)
+    return found
+
+
+def rate(redis: Redis, worker_class: str) -> float:
+    """Return plain jobs a second of several workers on one queue."""
+    queue = Queue("many", connection=redis, serializer="json")
+    with working(redis, worker_class, ["many"], WORKERS):
+        before = time.perf_counter()
+        queue.enqueue_many([Queue.prepare_data(note, ["done"]) for _ in range(JOBS)])
+        for _ in range(JOBS):
+            assert redis.blpop(["done"], PATIENCE) is not None
+        return JOBS / (time.perf_counter() - before)
+
+
+def shown(values: list[float]) -> str:
+    """Return the median and the quartiles."""
+    low, median, high = statistics.quantiles(values, n=4)
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
+
+
+@pytest.mark.parametrize("queues", [["one"], ["one", "two", "three"]], ids=["one queue", "three queues"])
+def test_enqueue_to_start(capsys: pytest.CaptureFixture[str], redis: Redis, queues: list[str]) -> None:
+    """A job that is enqueued starts as fast as on RQ's worker."""
+    found: dict[str, list[float]] = {RQS: [], OURS: []}
+    for _ in range(ROUNDS):
+        for worker_class in found:
+            found[worker_class] += latencies(redis, worker_class, queues)
+    with capsys.disabled():
+        for worker_class, values in found.items():
+            print(f"\n{len(queues)} queues, {worker_class}: {shown(values)} ms")
+    assert all(found.values())
+
+
+def test_jobs_a_second(capsys: pytest.CaptureFixture[str], redis: Redis) -> None:
+    """Workers on one queue do as many plain jobs a second as RQ's."""
+    ratios, ours = [], []
+    for _ in range(ROUNDS):
+        theirs, own = rate(redis, RQS), rate(redis, OURS)
+        ours.append(own)
+        ratios.append(own / theirs)
+    with capsys.disabled():
+        print(f"\n{WORKERS} workers: {shown(ours)} jobs/s, {shown(ratios)} of RQ's rate")
+    assert ratios
+
+
+@pytest.mark.parametrize("worker_class", [RQS, OURS])
+def test_commands_of_an_idle_worker(
+    capsys: pytest.CaptureFixture[str], redis: Redis, worker_class: str
+) -> None:
+    """An idle worker hardly talks to Redis."""
+    with working(redis, worker_class, ["one", "two"]):
+        time.sleep(2)
+        before = redis.info("stats")["total_commands_processed"]
+        time.sleep(IDLE_SECONDS)
+        commands = redis.info("stats")["total_commands_processed"] - before - 1
+    with capsys.disabled():
+        print(f"\n{worker_class}: {commands / IDLE_SECONDS:.2f} commands/s when idle")
+    assert commands >= 0

@@ -1,0 +1,54 @@
+"""Setting for the modules whose job classes a worker may import.
+
+A job in a queue names its class, and so does stored progress. Importing a module runs its code, so the name is
+compared with ``HARNESS_JOB_MODULES`` before anything is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+
+from harness.errors import JobNotAllowed, UsageError
+
+SETTING = "HARNESS_JOB_MODULES"
+"""Environment variable: names of modules and packages, separated by commas. Unset or empty allows every module."""
+
+
+def modules() -> tuple[str, ...]:
+    """Return the names in the setting.
+
+    :raises UsageError: if it has something else.
+    """
+    names = tuple(re.split(r"[\s,]+", os.environ.get(SETTING, "").strip(", \t\n")))
+    for name in filter(None, names):
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UsageError(
+                f"{SETTING} takes module names separated by commas, such as shop.jobs,billing; found {name!r}"
+            )
+    return tuple(filter(None, names))
+
+
+def is_allowed(path: str) -> bool:
+    """Return whether the setting allows to import the module of a class.
+
+    A name allows the module itself and all that is in the package: ``shop`` allows ``shop.jobs``, not ``shopping``.
+
+    :param path: dotted name of the class, ``module:qualname``.
+    """
+    module, names = path.partition(":")[0], modules()
+    return not names or any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def check(path: str) -> None:
+    """Refuse the name of a class in a module that the setting does not allow.
+
+    :raises JobNotAllowed: naming the module and the setting.
+    """
+    if not is_allowed(path):
+        module = path.partition(":")[0]
+        raise JobNotAllowed(
+            f"the job names the module {reprlib.repr(module)}, which {SETTING} does not allow; nothing was imported, "
+            f"and its progress was left as it is; allowed are {', '.join(modules())}"
+        )

@@ -1,0 +1,66 @@
+"""Clocks that differ: RQ goes by the clock of each worker, this package by that of the Redis server.
+
+RQ's maintenance fails a job as abandoned when the time in the started registry is past. The worker at the job writes
+that time by its own clock, and the worker that cleans compares by its own. If one of the two clocks is wrong, jobs that
+are at work fail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+from rq.utils import as_text, current_timestamp, parse_composite_key
+
+from harness.queues.rq.keys import LEASES
+from harness.queues.rq.places import fetch, is_ours
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq import Queue
+
+SPARED_SECONDS = 120
+"""Seconds for which an execution with a lease is kept from RQ's maintenance, by the clock that the latter goes by."""
+
+
+def redis_now(connection: Redis) -> datetime:
+    """Return the time of the Redis server's clock."""
+    seconds, micros = connection.time()
+    return datetime.fromtimestamp(seconds + micros / 1e6, UTC)
+
+
+def spare_the_living(connection: Redis, queues: Iterable[Queue]) -> int:
+    """Keep executions that hold a lease from being failed by the clock of this worker; return their number.
+
+    Call it right before RQ's maintenance. Death after it, or a lost answer: RQ fails such an execution that much later,
+    if it turns out to be dead and nobody restores it. An entry that has gone is not made again.
+    """
+    here = current_timestamp()
+    now = redis_now(connection).timestamp()
+    spared = 0
+    for queue in queues:
+        key = queue.started_job_registry.key
+        expired: list[Any] = connection.zrangebyscore(key, 0, here)
+        if not expired:
+            continue
+        ends: list[Any] = connection.zmscore(LEASES, expired)
+        held = [entry for entry, end in zip(expired, ends, strict=True) if now < (end or 0) < math.inf]
+        # Other jobs get a lease as well, until it is known that they are none of this package's.
+        living = [entry for entry in held if _is_ours(connection, as_text(entry))]
+        if living:
+            connection.zadd(key, dict.fromkeys(living, here + SPARED_SECONDS), xx=True, gt=True)
+            spared += len(living)
+    return spared
+
+
+def _is_ours(connection: Redis, entry: str) -> bool:
+    try:
+        job = fetch(connection, parse_composite_key(entry)[0])
+    except RedisError:
+        raise
+    except Exception:  # noqa: BLE001 - depends on what somebody has put there
+        return False
+    return job is not None and is_ours(job)

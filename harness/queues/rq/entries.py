@@ -1,0 +1,150 @@
+"""Names read from Redis, which may be anything: decode, split, log, and tell wrong data from an outage.
+
+One bad entry must not stop the work on the others. Whoever reads a set or list of RQ's asks here: an entry that RQ
+cannot have written is logged once, skipped, and left as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError, ResponseError
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, STRAYS
+from harness.texts import bounded, told
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+SHOWN_BYTES = 200
+"""Limit of a name in a log line."""
+
+REMEMBERED = 10_000
+"""Limit of names that a process remembers it has logged."""
+
+WRONG_DATA = ("WRONGTYPE", "is not an integer", "is not a float", "is not a valid float", "would overflow")
+"""Parts of the answers of Redis that mean wrong data; any other error of Redis is an outage."""
+
+log = logging.getLogger("harness.rq")
+
+
+def text_of(value: bytes | str) -> str | None:
+    """Return a name as text; None if it is not UTF-8."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return None
+
+
+def split(entry: bytes | str) -> tuple[str, str] | None:
+    """Return the job id and the execution id of an entry of RQ's started registry; None if it has no such form."""
+    job_id, colon, execution_id = (text_of(entry) or "").partition(":")
+    return (job_id, execution_id) if job_id and colon and ":" not in execution_id else None
+
+
+def number(value: Any) -> int:
+    """Return a counter in a job's hash; 0 for one that is missing or no number."""
+    try:
+        return int(value or 0)
+    except ValueError:
+        return 0
+
+
+def shown(value: bytes | str | BaseException) -> str:
+    """Return a name or an error as it may be logged: one line, without control characters, of limited length."""
+    if isinstance(value, BaseException):
+        value = told(value)
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    text = text[: 2 * SHOWN_BYTES]
+    return bounded("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text), SHOWN_BYTES)
+
+
+def is_wrong_data(error: BaseException) -> bool:
+    """Return whether an error of Redis says that a key holds other data than RQ or this package writes."""
+    return isinstance(error, ResponseError) and any(part in str(error) for part in WRONG_DATA)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error says that Redis cannot be used at the moment, whatever is stored in it."""
+    return isinstance(error, RedisError) and not is_wrong_data(error)
+
+
+class Complaints:
+    """Log lines on bad entries, one for each name."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str, str]] = set()
+
+    def say(self, what: str, name: bytes | str, why: str | BaseException) -> None:
+        """Log that an entry is skipped, unless that was logged before."""
+        said = what, shown(name)
+        if said in self._said:
+            return
+        if len(self._said) >= REMEMBERED:
+            self._said.clear()
+        self._said.add(said)
+        log.error("%s %s cannot be used (%s); it was skipped and left as it is", what, said[1], shown(why))
+
+
+complaints = Complaints()
+"""Complaints of this process."""
+
+
+def ask(pipeline: Pipeline) -> list[Any]:
+    """Execute the commands, and return their answers; wrong data is an answer, as the error that it is.
+
+    :raises RedisError: if Redis cannot be used.
+    """
+    answers = pipeline.execute(raise_on_error=False)
+    for each in answers:
+        if isinstance(each, Exception) and not is_wrong_data(each):
+            raise each
+    return answers
+
+
+def usable(what: str, name: bytes | str, answer: Any) -> bool:
+    """Return whether an answer of :func:`ask` is no error; else log it."""
+    if not isinstance(answer, Exception):
+        return True
+    complaints.say(what, name, answer)
+    return False
+
+
+def queues_of(connection: Redis) -> tuple[list[Queue], bool]:
+    """Return RQ's queues, and whether the set of them can be read; names that RQ cannot read are logged and skipped."""
+    try:
+        keys: Any = connection.smembers(Queue.redis_queues_keys)
+    except ResponseError as error:
+        if not is_wrong_data(error):
+            raise
+        complaints.say("the set of queues", Queue.redis_queues_keys, error)
+        return [], False
+    queues = []
+    for key in keys:
+        name = text_of(key)
+        if name is None or not name.startswith(Queue.redis_queue_namespace_prefix):
+            complaints.say("queue", key, f"its name must be UTF-8 after {Queue.redis_queue_namespace_prefix}")
+            continue
+        queues.append(queue_named(name[len(Queue.redis_queue_namespace_prefix) :], connection))
+    return queues, True
+
+
+def queue_named(name: str, connection: Redis) -> Queue:
+    """Return a queue of that name, for jobs of this package."""
+    return Queue(name, connection=connection, serializer=JSONSerializer)
+
+
+def set_aside(connection: Redis) -> None:
+    """Rename keys of this package that hold data of another type, so that work goes on; log it.
+
+    Crash in between: the next sweep renames the others. The data is kept under the new name.
+    """
+    for name in (LEASES, OPEN, ENDED, STRAYS, DELAYED):
+        kind = text_of(connection.type(name))
+        if kind not in {"zset", "none"}:
+            connection.rename(name, f"{name}:set-aside")
+            log.error("key %s held a %s, not a sorted set; it is now %s:set-aside", name, kind, name)

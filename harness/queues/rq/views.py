@@ -1,0 +1,180 @@
+"""Workers and jobs as the monitor describes them, read from what Redis holds of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rq.utils import as_text
+
+from harness.decoding import MAX_INT, plain_text, shown
+from harness.errors import CorruptProgress, HarnessError
+from harness.progress import Progress
+from harness.queues.rq.history import Entry, Pulse, read_history
+from harness.stores.rq_meta import FIELD, text_in_meta
+
+JOB_FIELDS = (
+    "status", "description", "origin", "enqueued_at", "started_at", "ended_at", "worker_name", FIELD, "meta",
+)  # fmt: skip
+"""Fields of a job's hash that a look reads; the last two may hold progress."""
+
+WORKER_FIELDS = (
+    "state", "hostname", "pid", "current_job", "last_heartbeat", "queues", "shutdown_requested_date",
+    "successful_job_count", "failed_job_count",
+)  # fmt: skip
+"""Fields of a worker's hash that a look reads."""
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """A worker, as it says of itself.
+
+    :ivar heartbeat_s: seconds since its last heartbeat. :ivar leaving: whether it was asked to leave.
+    """
+
+    name: str
+    state: str
+    host: str
+    pid: int | None
+    job_id: str | None
+    heartbeat_s: float | None
+    queues: tuple[str, ...]
+    leaving: bool
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job, as RQ's record and its own records describe it.
+
+    :ivar status: RQ's word. :ivar progress: None if it is not one of ours, has not begun, or keeps it elsewhere.
+    :ivar pulse: latest state that it has published, if it is at work. :ivar entries: the latest of its history.
+    :ivar enqueued_at: and the other times: seconds of its worker's clock.
+    """
+
+    id: str
+    status: str
+    description: str
+    queue: str
+    enqueued_at: float | None
+    started_at: float | None
+    ended_at: float | None
+    worker: str
+    progress: Progress | None
+    pulse: Pulse | None
+    entries: tuple[Entry, ...]
+
+
+def answered(answer: Any, what: str) -> Any:
+    """Return an answer of Redis.
+
+    :raises CorruptProgress: if it is an error, such as that of a key of another type.
+    """
+    if isinstance(answer, Exception):
+        raise CorruptProgress(f"{what} cannot be read: {answer}")
+    return answer
+
+
+def worker_view(name: str, answer: Any, now: float) -> WorkerView | None:
+    """Return a worker; None if it has left since its name was read.
+
+    :raises CorruptProgress: if its record cannot be read.
+    """
+    what = f"the record of worker {name}"
+    known = _texts(WORKER_FIELDS, answered(answer, what), what)
+    if known["state"] is None and known["hostname"] is None:
+        return None
+    heartbeat = _time(known["last_heartbeat"], what)
+    pid = _number(known["pid"], what)
+    return WorkerView(
+        name=name, state=known["state"] or "", host=known["hostname"] or "", pid=pid or None,
+        job_id=known["current_job"] or None, heartbeat_s=None if heartbeat is None else max(0.0, now - heartbeat),
+        queues=tuple((known["queues"] or "").split(",")), leaving=bool(known["shutdown_requested_date"]),
+        done=_number(known["successful_job_count"], what), failed=_number(known["failed_job_count"], what),
+    )  # fmt: skip
+
+
+def job_view(job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobView | None:
+    """Return a job; None if it has expired since its id was read.
+
+    :param answers: what Redis says of its hash, the key of its progress, its history and its pulse.
+    :param left_out: takes the reasons why progress or history of the job are left out.
+    :raises CorruptProgress: if RQ's record of it cannot be read.
+    """
+    what = f"the record of job {job_id}"
+    *texts, held, meta = answered(answers[0], what)
+    known = _texts(JOB_FIELDS[:-2], texts, what)
+    if known["status"] is None:
+        return None
+    return JobView(
+        id=job_id, status=known["status"] or "", description=known["description"] or "",
+        queue=known["origin"] or "", enqueued_at=_time(known["enqueued_at"], what),
+        started_at=_time(known["started_at"], what), ended_at=_time(known["ended_at"], what),
+        worker=known["worker_name"] or "", progress=_progress(job_id, held, meta, answers[1], left_out),
+        pulse=None if isinstance(answers[3], Exception) else Pulse.from_json(answers[3]),
+        entries=_entries(job_id, answers[2], left_out),
+    )  # fmt: skip
+
+
+def _progress(job_id: str, held: Any, meta: Any, kept: Any, left_out: dict[str, str]) -> Progress | None:
+    """Return the progress from where RQ's jobs carry it, or from a key of its own."""
+    what = f"the progress of job {job_id}"
+    try:
+        kept = answered(kept, what)
+        text = next((each for each in (kept, held) if each is not None), None) or text_in_meta(job_id, meta)
+        return None if text is None else Progress.from_json(job_id, text)
+    except HarnessError as error:
+        left_out[what] = str(error)
+        return None
+
+
+def _entries(job_id: str, answer: Any, left_out: dict[str, str]) -> tuple[Entry, ...]:
+    what = f"the history of job {job_id}"
+    try:
+        stream = answered(answer, what)
+    except CorruptProgress as error:
+        left_out[what] = str(error)
+        return ()
+    bad: list[str] = []
+    entries = read_history(stream, bad)
+    if bad:
+        left_out[what] = f"{what} has {len(bad)} entries that cannot be read: {bad[0]}"
+    return tuple(entries)
+
+
+def _texts(names: tuple[str, ...], values: list[Any], what: str) -> dict[str, str | None]:
+    return {name: plain_text(value, what) for name, value in zip(names, values, strict=True)}
+
+
+def _number(text: str | None, what: str) -> int:
+    """Return a count, 0 if there is none."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdecimal() and len(text) < len(str(MAX_INT))):
+        raise CorruptProgress(f"{what} has {shown(text)} for a number")
+    return int(text)
+
+
+def _time(text: str | None, what: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except (ValueError, OverflowError) as error:
+        raise CorruptProgress(f"{what} has {shown(text)} for a time") from error
+
+
+def names_in(answer: Any, prefix: str, what: str, left_out: dict[str, str]) -> list[str]:
+    """Return the names in a set of keys, sorted; a key that is no UTF-8 is left out."""
+    names = []
+    try:
+        keys = answered(answer, what)
+    except CorruptProgress as error:
+        left_out[what] = str(error)
+        return []
+    for key in keys:
+        try:
+            names.append(as_text(key).removeprefix(prefix))
+        except UnicodeDecodeError:
+            left_out[f"{what}, {shown(key)}"] = f"{what} has {shown(key)}, which is not UTF-8"
+    return sorted(names)
