@@ -72,13 +72,13 @@ class Workers:
     def close(self) -> None:
         """Kill what is left of them, their horses too, and wait for it."""
         for process in self._processes:
-            for pid in _session(process.pid):
+            for pid in processes_of_session(process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait(PATIENCE)
 
 
-def _session(leader: int) -> list[int]:
+def processes_of_session(leader: int) -> list[int]:
     """Return the processes of a session; horses have a process group of their own, but stay in the session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -1,7 +1,8 @@
-"""Wait for PostgreSQL's row locks: bound the wait, and recognise the error of one that was too long."""
+"""Limit for how long a statement of a store waits for another transaction's row lock on PostgreSQL."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,24 +42,22 @@ def is_locked(error: DBAPIError) -> bool:
     return (state or (fields.get("C") if isinstance(fields, dict) else None)) == LOCK_NOT_AVAILABLE
 
 
-def bound(milliseconds: int) -> sa.ColumnElement[bool]:
+def bound(lock_timeout: float | timedelta) -> sa.ColumnElement[bool]:
     """Return a condition that is always true, and bounds the statement's lock waits as it is evaluated.
 
     It costs no round trip of its own: PostgreSQL evaluates it for the row before it locks the row. An engine's own
     ``lock_timeout`` stays.
+
+    :raises UsageError: if PostgreSQL does not accept the time.
     """
-    name = "lock_timeout"
+    name, milliseconds = "lock_timeout", _milliseconds(lock_timeout)
     return sa.or_(
         sa.func.current_setting(name) != "0",
         sa.func.set_config(name, str(milliseconds), sa.true()).is_not(None),
     )
 
 
-def in_milliseconds(lock_timeout: Any) -> int:
-    """Return a lock timeout in milliseconds.
-
-    :raises UsageError: if it is not a time that PostgreSQL accepts.
-    """
+def _milliseconds(lock_timeout: Any) -> int:
     seconds = in_seconds(lock_timeout)
     if seconds is None or not 0.001 <= seconds <= LONGEST_LOCK_TIMEOUT:
         raise UsageError(

@@ -43,7 +43,7 @@ from harness import forks
 from harness.decoding import shown
 from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
-from harness.stores.locks import LOCK_TIMEOUT, bound, in_milliseconds, is_locked, locked
+from harness.stores.locks import LOCK_TIMEOUT, bound, is_locked, locked
 from harness.stores.memory import superseded
 
 if TYPE_CHECKING:
@@ -116,13 +116,13 @@ class SqlStore:
         self, engine: sa.Engine, *, tables: Tables = TABLES, lock_timeout: float | timedelta = LOCK_TIMEOUT
     ) -> None:
         self._sqlite = engine.dialect.name == "sqlite"
-        milliseconds = in_milliseconds(lock_timeout)
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
         self._progress, self._shared = tables
         columns = self._progress.c
         # The text has the epoch too; the column is what counts, for it is what is locked and compared.
         self._of_job = columns.job_id == sa.bindparam("job")
-        self._bound = bound(milliseconds) if engine.dialect.name == "postgresql" else sa.true()
+        always = bound(lock_timeout)
+        self._bound = always if engine.dialect.name == "postgresql" else sa.true()
         self._save = (
             sa.update(self._progress)
             .where(self._of_job, columns.epoch == sa.bindparam("owner"), self._bound)
@@ -240,7 +240,7 @@ class SqlStore:
             .order_by(columns.job_id)
             .limit(limit)
         )
-        with self._transaction("(listed)", reading=True) as connection:
+        with self._transaction(after, reading=True) as connection:
             return [(str(job_id), str(state)) for job_id, state in connection.execute(rows)]
 
     def shared_older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[str]:
@@ -252,7 +252,7 @@ class SqlStore:
             .order_by(columns.key)
             .limit(limit)
         )
-        with self._transaction("(listed)", reading=True) as connection:
+        with self._transaction(after, reading=True) as connection:
             return [str(key) for key in connection.scalars(rows)]
 
     def prune(self, job_ids: Sequence[str], keys: Sequence[str], seconds: float) -> int:
@@ -261,12 +261,12 @@ class SqlStore:
         One transaction. A row that an execution has written since it was listed is not old, and stays.
         """
         deleted = 0
-        with self._transaction("(pruned)") as connection:
+        with self._transaction(", ".join([*job_ids, *keys][:3])) as connection:
             for table, column, names in (
                 (self._progress, self._progress.c.job_id, job_ids), (self._shared, self._shared.c.key, keys),
             ):  # fmt: skip
                 if names:
-                    old = column.in_(names), table.c.updated_at < self._before(seconds)
+                    old = column.in_(names), table.c.updated_at < self._before(seconds), self._bound
                     deleted += connection.execute(sa.delete(table).where(*old)).rowcount
         return deleted
 
