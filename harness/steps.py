@@ -374,9 +374,8 @@ class ContinuableJob(Job, abstract=True):
             where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
             events.emit(events.StepFailed(*where, carried(raised)))
             raise
-        events.emit(
-            events.StepCompleted(execution.job_id, name, step.name, execution.cursor, clock() - started)
-        )
+        where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
+        events.emit(events.StepCompleted(*where))
 
 
 def _takes_step(name: str, function: StepFunction) -> bool:
@@ -397,6 +396,7 @@ def _takes_step(name: str, function: StepFunction) -> bool:
             f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}; "
             "give further ones a default"
         )
-    if needed:
-        return True
-    return bool(parameters) and parameters[0].name == "step" and parameters[0].kind is not kind.KEYWORD_ONLY
+    first = parameters[0] if parameters else None
+    return bool(needed) or (
+        first is not None and first.name == "step" and first.kind is not kind.KEYWORD_ONLY
+    )

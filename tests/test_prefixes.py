@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from redis import Redis
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -21,7 +20,7 @@ from harness.queues.rq import recover
 from harness.queues.rq.keys import LEASES
 from tests import access
 from tests.documents import ROOT
-from tests.workers import OURS, PATIENCE, Workers, pid_of, release, told, wait_for
+from tests.workers import OURS, PATIENCE, pid_of, processes_of_session, release, told, wait_for
 
 SHOP_LEASES = b"shop:harness:leases"
 
@@ -31,9 +30,8 @@ class Application:
 
     def __init__(self, prefix: str, url: str, folder: Path) -> None:
         self._environment = {**os.environ, "RQ_KEY_PREFIX": prefix, "HARNESS_REDIS_URL": url}
-        self._prefix = prefix
-        folder.mkdir()
-        self.workers = Workers(url, folder)
+        self._url, self._log = url, folder / f"{prefix}.log"
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def command(self, *arguments: str) -> str:
         """Return the output of one of our commands."""
@@ -49,10 +47,21 @@ class Application:
         self.command("enqueue", f"tests.worker_jobs:{job}", *arguments, "--id", job_id, "--queue", "test")
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
-        """Start a worker."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("RQ_KEY_PREFIX", self._prefix)
-            return self.workers.start(OURS, *more)
+        """Start a worker. RQ reads the prefix when it is imported, so the process starts from nothing."""
+        with self._log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rq.cli", "worker", "-u", self._url, "-w", OURS, *more, "test"],
+                env=self._environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Kill the workers that are left, and their work horses."""
+        for process in self._started:
+            for pid in processes_of_session(process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait(PATIENCE)
 
 
 @contextmanager
@@ -60,11 +69,11 @@ def application(broker: Redis, prefix: str, url: str, folder: Path) -> Iterator[
     """Yield an application whose Redis user has the rules of the production guide for its prefix."""
     rule = " ".join(access.rules(prefix).values())
     with access.user(broker, f"of-{prefix}", rule, url) as own_url:
-        started = Application(prefix, own_url, folder / prefix)
+        started = Application(prefix, own_url, folder)
         try:
             yield started
         finally:
-            started.workers.close()
+            started.close()
 
 
 def test_two_prefixes_on_one_redis_keep_apart(broker: Redis, redis_url: str, tmp_path: Path) -> None:
