@@ -396,7 +396,5 @@ def _takes_step(name: str, function: StepFunction) -> bool:
             f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}; "
             "give further ones a default"
         )
-    first = parameters[0] if parameters else None
-    return bool(needed) or (
-        first is not None and first.name == "step" and first.kind is not kind.KEYWORD_ONLY
-    )
+    named = [each for each in parameters[:1] if each.name == "step" and each.kind is not kind.KEYWORD_ONLY]
+    return bool(needed or named)
