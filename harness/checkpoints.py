@@ -117,7 +117,7 @@ class Checkpoints(Holds):
 
     @property
     def advanced(self) -> bool:
-        """Whether this execution has done anything that the one before had not (C17)."""
+        """Whether this execution has done anything that the one before had not."""
         return self.completed != self._completed_before or bool(self.cursor != self._cursor_before)
 
     @property
@@ -335,7 +335,7 @@ class Checkpoints(Holds):
 
     @property
     def description(self) -> str:
-        """Where the job is, in words (C23)."""
+        """Where the job is, in words."""
         if self.step is not None:
             return f"at {self.step!r}, cursor {self.cursor!r}"
         return f"after {self.completed[-1]!r}" if self.completed else "not started"

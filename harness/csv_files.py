@@ -1,4 +1,4 @@
-"""Items from CSV files: rows read one after the other (I24, I25).
+"""Items from CSV files: rows read one after the other.
 
 ::
 
@@ -63,7 +63,7 @@ def csv_rows(
     dialect: Any = "excel",
     **options: Any,
 ) -> Enumerator[Any]:
-    """Yield the rows of a CSV file (I24); see the module for what a row, a cursor and the size are.
+    """Yield the rows of a CSV file; see the module for what a row, a cursor and the size are.
 
     :param source: a path or an open text file.
     :param header: True if the first row names the fields; False for rows that are lists; or the names.
@@ -101,7 +101,7 @@ def csv_batches(
     dialect: Any = "excel",
     **options: Any,
 ) -> Enumerator[list[Any]]:
-    """Yield the rows of a CSV file in lists of *batch_size*, each with the cursor of its last row (I25).
+    """Yield the rows of a CSV file in lists of *batch_size*, each with the cursor of its last row.
 
     The size counts rows, and *batch_size* may change between executions. Parameters and errors are those of
     :func:`csv_rows`.

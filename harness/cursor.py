@@ -1,7 +1,7 @@
 """Cursors: values that come back equal, and of the same type, from JSON.
 
 JSON's own values are stored as they are, so that a cursor of numbers and strings reads in a dashboard as what
-it is (C5). Other types are stored as an object with one key that starts with ``$``::
+it is. Other types are stored as an object with one key that starts with ``$``::
 
     (3, "b")                     {"$tuple": [3, "b"]}
     date(2026, 3, 1)             {"$date": "2026-03-01"}
@@ -13,7 +13,7 @@ it is (C5). Other types are stored as an object with one key that starts with ``
     Phase.LOAD (an Enum)         {"$enum": ["shop.jobs:Phase", "LOAD"]}
     {"$tuple": 1}                {"$dict": {"$tuple": 1}}
 
-Everything else is refused when it is set, not when it is read back (I39). No class is ever looked up by a
+Everything else is refused when it is set, not when it is read back. No class is ever looked up by a
 name that comes out of storage: dataclasses and enums have to be registered with :func:`cursor_type`.
 """
 
@@ -185,9 +185,9 @@ def _decode(data: Any) -> Any:
 
 
 def freeze(value: Any) -> Any:
-    """Return *value*, or a copy of it if it could be changed in place (C17).
+    """Return *value*, or a copy of it if it could be changed in place.
 
-    :raises CursorError: as :func:`encode`, so that a cursor is refused where it is set (I39).
+    :raises CursorError: as :func:`encode`, so that a cursor is refused where it is set.
     """
     kind = type(value)
     # A key of several columns, or a row and its place in a file: a tenth of the time of a copy.
@@ -314,7 +314,7 @@ _DECODERS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 
 @singledispatch
 def successor(value: Any) -> Any:
-    """Return the value that follows *value*, for ``step.advance()`` (C15).
+    """Return the value that follows *value*, for ``step.advance()``.
 
     int: plus one; str: as Ruby's ``succ`` for ASCII letters and digits (``"az"`` → ``"ba"``, ``"Zz9"`` →
     ``"AAa0"``); date: the next day; UUID: the next number; Enum: the next member. Further types are added with

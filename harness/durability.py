@@ -1,6 +1,6 @@
 """When progress becomes safe.
 
-Both originals save on stop only, and lose the whole execution to a SIGKILL (C31). Here the default also saves on
+Both originals save on stop only, and lose the whole execution to a SIGKILL. Here the default also saves on
 the way, so that a SIGKILL costs at most a second of work.
 """
 

@@ -1,6 +1,6 @@
 """Sources of items for an :class:`~harness.iteration.IterationJob`.
 
-An enumerator yields pairs ``(item, cursor)``. The cursor means "done up to and including here" (I6): given
+An enumerator yields pairs ``(item, cursor)``. The cursor means "done up to and including here": given
 back to the same function it yields exactly the items that come after. ``None`` is the beginning.
 """
 
@@ -128,7 +128,7 @@ def as_pair(found: Any) -> tuple[Any, Any]:
 
 
 def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumerator[T]:
-    """Yield the items of a sequence; the cursor is the index (I21).
+    """Yield the items of a sequence; the cursor is the index.
 
     The part of the sequence that was done must be the same in every execution: an index says nothing about what lies
     there. For items that cannot change in place, such as numbers and strings, a job compares a digest of the items up
@@ -210,7 +210,7 @@ def _guarded(sequence: Sequence[T], start: int, proof: Any) -> Iterator[tuple[T,
 
 
 def times(number: int, *, cursor: int | None) -> Enumerator[int]:
-    """Yield 0 … number - 1; the cursor is the last number done (I22)."""
+    """Yield 0 … number - 1; the cursor is the last number done."""
     if type(number) is not int or number < 0:
         raise TypeError(f"times() takes an int of 0 or more, found {number!r}")
     start = _after(cursor, "times()")
@@ -220,7 +220,7 @@ def times(number: int, *, cursor: int | None) -> Enumerator[int]:
 
 
 def once(*, cursor: bool | None) -> Enumerator[None]:
-    """Yield a single None; the cursor is True once that is done (I23)."""
+    """Yield a single None; the cursor is True once that is done."""
     return Enumerator([] if cursor else [(None, True)], size=1)
 
 
@@ -230,7 +230,7 @@ def throttle(
     on: Callable[[], Any] | Sequence[Callable[[], Any]],
     backoff: float | Callable[[], float],
 ) -> Enumerator[T]:
-    """Yield the items of another enumerator, and make the job wait while a condition in *on* is true (I30).
+    """Yield the items of another enumerator, and make the job wait while a condition in *on* is true.
 
     ::
 

@@ -63,7 +63,7 @@ class JobDefinitionError(HarnessError):
 
 
 class InvalidStep(HarnessError):
-    """The steps found do not match the steps recorded (C11, C12)."""
+    """The steps found do not match the steps recorded."""
 
 
 class StepsChanged(InvalidStep):
@@ -71,15 +71,15 @@ class StepsChanged(InvalidStep):
 
 
 class CursorError(HarnessError):
-    """The cursor would not come back equal from JSON (I39)."""
+    """The cursor would not come back equal from JSON."""
 
 
 class UnadvanceableCursor(CursorError):
-    """The cursor has no successor (C16)."""
+    """The cursor has no successor."""
 
 
 class CheckpointInTransaction(HarnessError):
-    """A checkpoint was reached while a transaction was open (C20)."""
+    """A checkpoint was reached while a transaction was open."""
 
 
 class InterruptSwallowed(HarnessError):
@@ -87,7 +87,7 @@ class InterruptSwallowed(HarnessError):
 
 
 class ResumeLimit(HarnessError):
-    """The job was resumed as often as it may be (C24)."""
+    """The job was resumed as often as it may be."""
 
 
 class CrashLimit(HarnessError):
@@ -143,7 +143,7 @@ class NothingInterrupted(HarnessError, AssertionError):
 
 
 class Interrupt(BaseException):
-    """Ends an execution at a checkpoint (C22); caught at the job boundary and nowhere else.
+    """Ends an execution at a checkpoint; caught at the job boundary and nowhere else.
 
     It derives from BaseException so that a job's ``except Exception`` cannot swallow it, while
     ``finally`` and context managers run as for any exception.
@@ -157,21 +157,21 @@ class Interrupt(BaseException):
 
 
 class CompleteEarly(Interrupt):
-    """Raised by a job: the rest need not be done; ``on_complete`` runs, and the job counts as completed (I15)."""
+    """Raised by a job: the rest need not be done; ``on_complete`` runs, and the job counts as completed."""
 
     def __init__(self, reason: str = "completed early") -> None:
         super().__init__(reason)
 
 
 class CancelJob(Interrupt):
-    """Raised by a job: end it for good; ``on_cancel`` runs and ``on_complete`` does not (I15, S4)."""
+    """Raised by a job: end it for good; ``on_cancel`` runs and ``on_complete`` does not."""
 
     def __init__(self, reason: str = "cancelled by the job") -> None:
         super().__init__(reason)
 
 
 class RetryLater(Interrupt):
-    """Raised by a job: go on after *delay*, with the item or step that was in progress (I15).
+    """Raised by a job: go on after *delay*, with the item or step that was in progress.
 
     :param delay: seconds or a ``timedelta``, in place of the job's ``resume_delay``.
     :ivar delay: the same in seconds.

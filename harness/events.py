@@ -4,8 +4,8 @@
 ...     emit(StepSkipped("17", "Import", step="load"))
 StepSkipped(job_id='17', job='Import', step='load')
 
-Every event but :class:`ItemDone`, :class:`PageRead` and :class:`ProgressSaved` is also a line in the log ``harness``
-(C34, C35). Durations are in seconds.
+Every event but :class:`ItemDone`, :class:`PageRead` and :class:`ProgressSaved` is also a line in the log ``harness``.
+Durations are in seconds.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ResumeLimitReached(Event):
 
 @dataclass(frozen=True)
 class CompletedEarly(Event):
-    """The job said that the rest need not be done (I15)."""
+    """The job said that the rest need not be done."""
 
     reason: str
     description: str
@@ -360,7 +360,7 @@ class NothingFound(Event):
 
 @dataclass(frozen=True)
 class NothingToIterate(Event):
-    """``build_enumerator`` returned None (I5)."""
+    """``build_enumerator`` returned None."""
 
     @property
     def line(self) -> str:

@@ -81,7 +81,7 @@ class Execution(Ends):
 
     :param job_class: the job; it is made anew for each execution.
     :param stops: asked at checkpoints, in this order, after the job's ``max_runtime`` and before its
-        ``should_stop`` (I8).
+        ``should_stop``.
     :param durability: in place of the job's own.
     :param clock: seconds that only move forward; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
@@ -334,6 +334,6 @@ class Execution(Ends):
         self._call_hook("on_resume")
 
     def _resumes(self, error: Exception) -> bool:
-        """Return whether an error is an interruption: after progress (C27), of an item, or of a connection cut off."""
+        """Return whether an error is an interruption: after progress, of an item, or of a connection cut off."""
         cut_off = getattr(error, "connection_invalidated", False) is True  # what SQLAlchemy says of it
         return self.item_failed or cut_off or (self.advanced and self.job.resume_errors_after_advancing)

@@ -96,9 +96,9 @@ def parse(name: str) -> Interruption:
 def interrupt_during_step(
     step: str, *, cursor: Any = ..., reason: str | None = None, job: type[Job] | None = None
 ) -> Iterator[None]:
-    """Interrupt a job of this process once, in a step, when its cursor equals *cursor* (C36).
+    """Interrupt a job of this process once, in a step, when its cursor equals *cursor*.
 
-    Cursors are compared as real values, so a date matches a date (C37). By default any cursor does.
+    Cursors are compared as real values, so a date matches a date. By default any cursor does.
 
     :param reason: the reason of the interruption; by default the name of the trigger.
     :param job: the class of the job, or a base of it; by default the first job that comes to that step.
@@ -114,7 +114,7 @@ def interrupt_during_step(
 def interrupt_after_step(
     step: str, *, reason: str | None = None, job: type[Job] | None = None
 ) -> Iterator[None]:
-    """Interrupt a job of this process once, between a step and the next (C36).
+    """Interrupt a job of this process once, between a step and the next.
 
     :param reason: the reason of the interruption; by default the name of the trigger.
     :param job: the class of the job, or a base of it; by default the first job that comes there.

@@ -49,7 +49,7 @@ STEP = "each_iteration"
 class IterationJob(Job, abstract=True):
     """A job over an enumerator; see the module for an example.
 
-    The cursor is saved only after ``each_iteration`` returned, so it means "done up to and including here" (I6).
+    The cursor is saved only after ``each_iteration`` returned, so it means "done up to and including here".
     """
 
     build_enumerator: Callable[..., Iterable[tuple[Any, Any]] | None]
@@ -130,7 +130,7 @@ class IterationJob(Job, abstract=True):
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse a job argument named cursor (I4), and a policy that cannot work."""
+        """Refuse a job argument named cursor, and a policy that cannot work."""
         super().check_arguments(kwargs, portion)
         if "cursor" in kwargs:
             raise UsageError(

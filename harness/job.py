@@ -33,7 +33,7 @@ _OURS = {"harness.job", "harness.steps", "harness.iteration"}
 
 
 class attribute(Generic[T]):  # noqa: N801 - reads as the declaration it is
-    """A value of a job that is kept between executions (C7).
+    """A value of a job that is kept between executions.
 
     ::
 
@@ -93,7 +93,7 @@ class Job:
     """Durability of the progress: when it is saved. A run may override it."""
 
     max_resumptions: ClassVar[int | None] = None
-    """Limit of resumptions after interruptions and errors together (C24); None for no limit."""
+    """Limit of resumptions after interruptions and errors together; None for no limit."""
 
     resume_delay: ClassVar[float | timedelta] = 0
     """Time between an interruption and the next execution, kept by the queue's own scheduling."""
@@ -114,10 +114,10 @@ class Job:
     """Resume the job before all other jobs of its queue."""
 
     resume_errors_after_advancing: ClassVar[bool] = True
-    """Resume instead of raising if this execution made progress before the error (C27)."""
+    """Resume instead of raising if this execution made progress before the error."""
 
     max_runtime: ClassVar[float | timedelta | None] = None
-    """Time after which an execution stops at its next checkpoint, so that others get their turn (I9)."""
+    """Time after which an execution stops at its next checkpoint, so that others get their turn."""
 
     max_crashes: ClassVar[int] = 10
     """Number of crashes in a row, with no item done in between, after which the job fails."""
@@ -211,7 +211,7 @@ class Job:
         """Run after every execution that did not raise, before ``on_complete`` and the update of the queue."""
 
     def on_cancel(self) -> None:
-        """Run when the job was cancelled, in place of ``on_complete`` (S4)."""
+        """Run when the job was cancelled, in place of ``on_complete``."""
 
     def on_error(self, error: Exception) -> None:
         """Run when an execution ends with an error, resumed or not, those of this package included.
@@ -221,11 +221,11 @@ class Job:
         """
 
     def should_stop(self) -> bool | str | None:
-        """Return True or a reason to stop here; asked at every checkpoint, if overridden (I8)."""
+        """Return True or a reason to stop here; asked at every checkpoint, if overridden."""
         return None
 
     def in_transaction(self) -> bool:
-        """Return whether work is not committed yet; a checkpoint is refused then (C20).
+        """Return whether work is not committed yet; a checkpoint is refused then.
 
         By default that of ``self.session``, if the job has one that can tell, such as SQLAlchemy's. Override it for
         several.

@@ -1,4 +1,4 @@
-"""Items from SQLAlchemy: selects read in pages after a cursor (I26 to I28, I35 to I38).
+"""Items from SQLAlchemy: selects read in pages after a cursor.
 
 A page is ``WHERE key > cursor ORDER BY key LIMIT batch_size``; no OFFSET, and never two pages in memory::
 
@@ -69,7 +69,7 @@ def records(
     guard: bool = False,
     unique: bool = False,
 ) -> Enumerator[Any]:
-    """Yield the rows of a select, one at a time (I26).
+    """Yield the rows of a select, one at a time.
 
     :param session: what reads, and what the objects belong to.
     :param select: a select or a mapped class. Of one entity or column, it yields that; of several, rows.
@@ -104,7 +104,7 @@ def batches(
     guard: bool = False,
     unique: bool = False,
 ) -> Enumerator[list[Any]]:
-    """Yield the rows of a select in lists of *batch_size*, each with the cursor of its last row (I27).
+    """Yield the rows of a select in lists of *batch_size*, each with the cursor of its last row.
 
     The size counts rows. Parameters and errors are those of :func:`records`.
     """
@@ -138,7 +138,7 @@ def ranges(
     guard: bool = False,
     unique: bool = False,
 ) -> Enumerator[sa.Select[Any]]:
-    """Yield the select of each page, not yet run: the given one, restricted to a range of keys, in their order (I28).
+    """Yield the select of each page, not yet run: the given one, restricted to a range of keys, in their order.
 
     Finding where a page ends is one query, of the key alone. The size counts pages. For bulk changes, which know
     nothing of the options of the select, such as ``with_loader_criteria()``::

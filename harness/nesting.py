@@ -1,4 +1,4 @@
-"""Items of enumerators within enumerators (I29).
+"""Items of enumerators within enumerators.
 
 **The cursor** is a tuple with one element a level. The innermost element is a cursor of the innermost enumerator. An
 outer element says which item is in progress there::
@@ -35,7 +35,7 @@ Cursor: TypeAlias = tuple[Any, ...]
 
 
 def nested(levels: Sequence[Level], *, cursor: Cursor | None) -> Enumerator[Any]:
-    """Yield the items of the innermost of several enumerators, one within the other (I29).
+    """Yield the items of the innermost of several enumerators, one within the other.
 
     ::
 

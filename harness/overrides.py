@@ -60,7 +60,7 @@ def overriding(asked: Overrides) -> Iterator[None]:
 def limit_runtime(seconds: float | timedelta | None) -> None:
     """Stop every execution of this process at its first checkpoint after the given seconds; None for no limit.
 
-    A job's own ``max_runtime`` holds too: the lower one wins (I9). It is read when an execution begins.
+    A job's own ``max_runtime`` holds too: the lower one wins. It is read when an execution begins.
 
     :raises UsageError: for what is no time.
     """

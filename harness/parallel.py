@@ -1,4 +1,4 @@
-"""Several instances of a job that share its items (I31 to I34).
+"""Several instances of a job that share its items.
 
 ::
 
@@ -321,7 +321,7 @@ def parallel(
     cursor: Any,
     slices: int | None = None,
 ) -> Parallel:
-    """Share the items of any enumerator among several instances (I31).
+    """Share the items of any enumerator among several instances.
 
     ::
 
@@ -346,7 +346,7 @@ def parallel(
 
 
 def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Parallel:
-    """Share the items of a sequence, in runs of nearly the same length (I33); see :func:`~harness.items`."""
+    """Share the items of a sequence, in runs of nearly the same length; see :func:`~harness.items`."""
     check_instances(instances)
     items(sequence, cursor=None)  # refuses what is no sequence
 
@@ -371,7 +371,7 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
 
 
 def check_instances(instances: Any) -> None:
-    """Refuse a number of instances that makes no sense (I32)."""
+    """Refuse a number of instances that makes no sense."""
     if type(instances) is not int or instances < 1:
         raise UsageError(f"a parallel run takes instances of 1 or more, found {instances!r}")
 

@@ -1,4 +1,4 @@
-"""Several instances of a job that share the rows of a select (I34).
+"""Several instances of a job that share the rows of a select.
 
 ::
 

@@ -7,9 +7,9 @@ The format is JSON with a version number::
      "attributes": {"rejected": 2}, "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2,
      "errors": 0, "runtime_s": 12.5, "digest": "1f0c…", "round_id": "2031-05-01T…/", "enqueued": "2031-05-01T…/"}
 
-``completed`` and ``current`` are the original's (C3); ``current`` is absent where nothing is in progress, and
+``completed`` and ``current`` are the original's; ``current`` is absent where nothing is in progress, and
 for an iteration job its name is ``each_iteration``. Nothing in it grows with the number of executions, unlike
-the original's (C26). Fields that are missing get their defaults, so that data of an older version is read (C4);
+the original's. Fields that are missing get their defaults, so that data of an older version is read;
 data of a newer version is refused by name, and so is what carries the ``id`` of another job.
 """
 
@@ -128,7 +128,7 @@ class Progress:
 
     @property
     def description(self) -> str:
-        """Where the job stands, in words (C23)."""
+        """Where the job stands, in words."""
         if self.step is not None:
             return f"at {self.step!r}, cursor {self.cursor!r}"
         return f"after {self.completed[-1]!r}" if self.completed else "not started"
@@ -368,7 +368,7 @@ class Position(Protocol):
 class StopSource(Protocol):
     """Asked at a checkpoint whether the job shall stop.
 
-    A falsy answer means go on, True means stop, a string means stop for that reason (C18). The last answer of an
+    A falsy answer means go on, True means stop, a string means stop for that reason. The last answer of an
     execution is the one that stops it: a source is not asked again after it said stop.
 
     A source may have a float attribute ``interval``: it is then asked at most once in so many seconds; without

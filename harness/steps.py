@@ -61,19 +61,19 @@ class Step:
 
     @property
     def cursor(self) -> Any:
-        """The position in the step: its ``start`` at first, later what was set (C14)."""
+        """The position in the step: its ``start`` at first, later what was set."""
         cursor = self._execution.cursor
         # What the job may change in place is its own object, never the one that saves write.
         return cursor if type(cursor) in ATOMIC else self._live
 
     @property
     def advanced(self) -> bool:
-        """True if the cursor moved in this execution; changes in place count (C17)."""
+        """True if the cursor moved in this execution; changes in place count."""
         return bool(freeze(self.cursor) != self._before)
 
     @property
     def description(self) -> str:
-        """Position of the step, as text (C23)."""
+        """Position of the step, as text."""
         return f"at {self.name!r}, cursor {self.cursor!r}"
 
     @property
@@ -87,7 +87,7 @@ class Step:
         self._execution.total = number
 
     def set(self, cursor: Any, *, items: int = 1) -> None:
-        """Everything up to *cursor* is done: remember that, then checkpoint (C15).
+        """Everything up to *cursor* is done: remember that, then checkpoint.
 
         Call it after the effect, never before: a death in between repeats the effect, the other order loses it.
 
@@ -102,9 +102,9 @@ class Step:
             execution.attend()
 
     def advance(self, from_: Any = None, *, items: int = 1) -> None:
-        """Move the cursor to the successor of *from_*, by default of itself, then checkpoint (C15).
+        """Move the cursor to the successor of *from_*, by default of itself, then checkpoint.
 
-        :raises UnadvanceableCursor: if there is no successor, as for None, the cursor without a ``start`` (C16).
+        :raises UnadvanceableCursor: if there is no successor, as for None, the cursor without a ``start``.
         """
         execution = self._execution
         cursor = execution.cursor if from_ is None else from_
@@ -117,7 +117,7 @@ class Step:
             execution.attend()
 
     def checkpoint(self) -> None:
-        """A place where the job may stop, with the cursor as it is; changes in place are taken over (C17).
+        """A place where the job may stop, with the cursor as it is; changes in place are taken over.
 
         :raises Interrupt: if the job has to stop here.
         """
@@ -187,7 +187,7 @@ class ContinuableJob(Job, abstract=True):
     """A job of named steps; see the module for an example.
 
     Subclasses define ``perform``, which runs in every execution: code outside of steps repeats, completed steps
-    are skipped (C8).
+    are skipped.
     """
 
     perform: Callable[..., object]
@@ -246,9 +246,9 @@ class ContinuableJob(Job, abstract=True):
         ``@self.step("load", start=0)`` run the decorated function immediately. Either takes no argument or the
         :class:`Step`.
 
-        :param start: the cursor at the beginning; unused when resumed (C14).
-        :param isolated: give the step, and what follows it, an execution of its own (C30).
-        :raises InvalidStep: if the steps do not match what earlier executions did (C11).
+        :param start: the cursor at the beginning; unused when resumed.
+        :param isolated: give the step, and what follows it, an execution of its own.
+        :raises InvalidStep: if the steps do not match what earlier executions did.
         """
         self._refuse_pending()
         if callable(name):
@@ -336,7 +336,7 @@ class ContinuableJob(Job, abstract=True):
         execution.complete(name)
 
     def _checkpoint_between(self, *, isolated: bool) -> None:
-        """Checkpoint before a step, once something has advanced in this execution (C19, C30)."""
+        """Checkpoint before a step, once something has advanced in this execution."""
         execution = self.execution
         self._isolating = self._isolating or isolated
         if not execution.advanced:
@@ -379,7 +379,7 @@ class ContinuableJob(Job, abstract=True):
 
 
 def _takes_step(name: str, function: StepFunction) -> bool:
-    """Return whether the function takes the step, and refuse what could not be called (C9).
+    """Return whether the function takes the step, and refuse what could not be called.
 
     A parameter with a default is not filled: it may bind a variable of a loop, as in ``def load(step, name=name)``.
     Only one that is called ``step`` is.
@@ -388,9 +388,8 @@ def _takes_step(name: str, function: StepFunction) -> bool:
     parameters = list(inspect.signature(function).parameters.values())
     needed = [each for each in parameters if each.default is kind.empty and each.kind is not kind.VAR_KEYWORD]
     if any(each.kind is kind.KEYWORD_ONLY for each in needed):
-        raise JobDefinitionError(
-            f"Step method {name!r} must not accept keyword-only arguments with no default"
-        )
+        found = "keyword-only arguments without a default"
+        raise JobDefinitionError(f"Step method {name!r} must not accept {found}")
     if len(needed) > 1:
         raise JobDefinitionError(
             f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}; "

@@ -28,7 +28,7 @@ PAUSE = Control("paused")
 """Reason to stop and to stay stopped until the job is resumed."""
 
 CANCEL = Control("cancelled")
-"""Stop for good: ``on_cancel`` runs, ``on_complete`` does not (S4)."""
+"""Stop for good: ``on_cancel`` runs, ``on_complete`` does not."""
 
 
 class Flag:
@@ -120,7 +120,7 @@ def interval_of(source: StopSource) -> float:
 
 
 def reason_of(answer: Any, source: object) -> str:
-    """Return the reason of a stop that a source answered with: ``"stopping"`` for True, else the answer (C18).
+    """Return the reason of a stop that a source answered with: ``"stopping"`` for True, else the answer.
 
     :raises JobDefinitionError: for the coroutine of an ``async def``, which would always say stop.
     """
@@ -206,7 +206,7 @@ class Share(Trigger):
 
 
 class AtStep(Trigger):
-    """During a step, when its cursor equals a value (compared as real values, C37); ``...`` is any value."""
+    """During a step, when its cursor equals a value (compared as real values); ``...`` is any value."""
 
     def __init__(self, step: str, cursor: Any = ...) -> None:
         super().__init__(f"step:{step}" if cursor is ... else f"step:{step}@{cursor}")
@@ -218,7 +218,7 @@ class AtStep(Trigger):
 
 
 class AfterStep(Trigger):
-    """At the checkpoint between a step and the next; there is none after the last step (C19)."""
+    """At the checkpoint between a step and the next; there is none after the last step."""
 
     def __init__(self, step: str) -> None:
         super().__init__(f"after-step:{step}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +73,19 @@ def test_every_error_has_a_default_message() -> None:
     ]
     assert len(shown) > 10
     assert all(len(message) > 20 for message in shown)
+
+
+@pytest.mark.parametrize("folder", ["harness", "scenarios"])
+def test_codes_of_the_parity_table_stay_out_of_what_help_shows(folder: str) -> None:
+    """Codes such as C17 mean something in docs/parity.md and in tests; in a docstring they are noise."""
+    root = Path(harness.__file__).parent.parent / folder
+    code = re.compile(r"\b[CIS]\d{1,2}\b")
+    shown = [
+        f"{path.relative_to(root)}: {found[0]}"
+        for path in root.rglob("*.py")
+        if not path.name.startswith("test_")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        and (found := code.search(node.value.value))
+    ]  # fmt: skip
+    assert not shown

@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from rq import Queue
 from sqlalchemy import create_engine, inspect
 
 from harness.cli.app import MODULES
 from harness.mailbox import Mailbox
+from harness.queues.rq import SimpleWorker, enqueue
 from tests.commands import harness, one_line
+from tests.jobs import CountByIteration
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +131,7 @@ def test_seed_counts_for_scripts(url: str) -> None:
 def test_reset_empties_a_queue_too(url: str, real_redis: Redis, redis_url: str) -> None:
     """With --jobs, what waits is thrown away."""
     harness("enqueue", "tests.jobs:CountByIteration", "3", "--redis", redis_url)
+    harness("init-db", "--database", url)
     said = harness("reset", "--yes", "--jobs", "--database", url, "--redis", redis_url)
     assert (said.exit_code, "thrown away: 1 jobs of queue default" in said.output) == (0, True)
     assert real_redis.llen("rq:queue:default") == 0
@@ -193,3 +198,41 @@ def test_completion_for_shells() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "monitor" in script.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["reset", "--yes"], ["worker", "--burst", "--kind", "simple"], ["status"], ["monitor", "--once"],
+        ["explain", "nightly"],
+    ],
+)  # fmt: skip
+def test_a_mistyped_file_is_not_made(
+    command: list[str], jobs_queue: Queue, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SQLite file that is not there is one line and exit code 2; only init-db and seed make one."""
+    monkeypatch.setenv("HARNESS_REDIS_URL", redis_url)
+    enqueue(jobs_queue, CountByIteration, 3, options={"job_id": "nightly"})
+    SimpleWorker([jobs_queue], connection=jobs_queue.connection, commands=False).work(
+        burst=True, logging_level="CRITICAL"
+    )
+    typo = tmp_path / "typo.db"
+    refused = harness(*command, "--database", f"sqlite:///{typo}")
+    if command[0] == "explain":  # Redis has the progress, so that the database is not asked
+        assert refused.exit_code == 0
+    else:
+        assert f"there is no database file {typo}; check --database" in one_line(refused)
+    assert not typo.exists()
+
+
+def test_verify_does_not_make_a_mistyped_file(tmp_path: Path) -> None:
+    """It says that the file is not there."""
+    typo = tmp_path / "typo.db"
+    said = harness("verify", "--database", f"sqlite:///{typo}")
+    assert "there is no database file" in said.output
+    assert not typo.exists()
+
+
+def test_the_version() -> None:
+    """--version names the distribution and its version."""
+    assert harness("--version").output == f"job-continuation-harness {version('job-continuation-harness')}\n"

@@ -20,15 +20,18 @@ PLAIN_SAVED = ["--form", "plain", "--durability", "on_stop()"]
 
 
 def test_run_tells_of_each_trial() -> None:
-    """One line a trial, for each form and interruption asked for."""
+    """Two lines a trial, for each form and interruption asked for, which fit 80 columns."""
     result = harness(
         "run", "scenarios.orders", "--form", "steps", "--interrupt", "count:20", "--interrupt", "every:7"
     )
     assert result.exit_code == 0
-    assert [line.split()[:5] for line in result.output.splitlines()] == [
+    shown = result.output.splitlines()
+    assert [line.split() for line in shown[::2]] == [
         ["orders", "steps", "count:20", "exactly", "once"],
         ["orders", "steps", "every:7", "exactly", "once"],
     ]
+    assert all("lost 0, duplicated 0, repeated 0" in line for line in shown[1::2])
+    assert max(map(len, shown)) <= 80
 
 
 def test_a_bad_verdict_is_exit_code_1() -> None:
@@ -158,7 +161,7 @@ def test_enqueue_ignores_nothing(redis_url: str, broker: Redis) -> None:
     ("arguments", "message"),
     [
         (["tests.jobs:Reciprocals", "3"], r"ZeroDivisionError: division by zero \(tests/jobs.py:\d+\)"),
-        (["tests.jobs:CountByIteration"], r"TypeError: .* missing 1 required positional argument: 'numbers'"),
+        (["tests.jobs:FailAt", "5", "0"], r"RuntimeError: cannot do 0 \(tests/jobs.py:\d+\)"),
     ],
 )
 def test_a_job_that_raises_is_told_in_one_line(

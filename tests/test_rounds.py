@@ -52,11 +52,11 @@ class Sync(Kept):
 
     broken: ClassVar[bool] = False
 
-    def build_enumerator(self, name: str, numbers: int = 20, *, cursor: Any) -> Enumerator[int]:
+    def build_enumerator(self, name: str, numbers: Any = 20, *, cursor: Any) -> Enumerator[int]:
         """Go through the numbers."""
         return items(range(numbers), cursor=cursor)
 
-    def each_iteration(self, item: int, name: str, numbers: int = 20) -> None:
+    def each_iteration(self, item: int, name: str, numbers: Any = 20) -> None:
         """Do one number."""
         if item == 8 and self.broken:
             raise RuntimeError("cannot do 8")

@@ -53,9 +53,9 @@ def run_scenario(
 
 
 def line(record: dict[str, Any]) -> str:
-    """Return a record in one line."""
+    """Return a record in two lines of at most 80 columns: the verdict, and what it rests on."""
     return (
-        f"{record['scenario']:8} {record['pattern']:10} {record['interruption']:24} {record['verdict']:14} "
-        f"executions {record['executions']}, items {record['items']}, lost {record['lost']}, "
+        f"{record['scenario']:8} {record['pattern']:10} {record['interruption']:24} {record['verdict']}\n"
+        f"{'':8} executions {record['executions']}, items {record['items']}, lost {record['lost']}, "
         f"duplicated {record['duplicated']}, repeated {record['repeated']}"
     )

@@ -1,6 +1,6 @@
 """What became of each execution of a job, and where the present one is: for people who watch, not for the job.
 
-Beside the progress, which must not grow with interruptions (C26), a job has two keys:
+Beside the progress, which must not grow with interruptions, a job has two keys:
 
 * ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
   times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept; for how long is said in

@@ -83,7 +83,7 @@ def _family(job: Job) -> str | None:
 
 
 def cancel(connection: Redis, job_id: str) -> None:
-    """Have a job stop for good at its next checkpoint, or before it starts; its ``on_cancel`` runs (S4).
+    """Have a job stop for good at its next checkpoint, or before it starts; its ``on_cancel`` runs.
 
     Its progress is kept. Under our workers RQ then shows it as canceled, and its dependents do not run.
     """

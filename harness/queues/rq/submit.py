@@ -69,7 +69,7 @@ def enqueue(
 ) -> RQJob:
     """Put a job into an RQ queue and return RQ's job.
 
-    Arguments may be whatever a cursor may be, and arrive equal and of the same type (C5).
+    Arguments may be whatever a cursor may be, and arrive equal and of the same type.
 
     Under the id of a job that is over, this begins a new round. Under the id of one that is not, with the same class,
     arguments and portion, it returns that job; one that has failed, or is in no queue, goes on at its cursor.
@@ -154,9 +154,9 @@ def _enqueue(
         )
     check_class(job_class)
     job_class.check_arguments(kwargs, portion)
-    job_class.check_call(args, kwargs)
     encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
     named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
+    job_class.check_call(args, kwargs)
     call: list[Any] = [job_class.path(), encoded, named]
     if portion is not None:
         call.append({"portion": [cursors.encode(portion.after), portion.limit]})
