@@ -99,6 +99,11 @@ def report(
             print(f"    {test}")
 
 
+def hanging(mode: str, expected: Sequence[Difference]) -> list[str]:
+    """Return the tests that would never end in a run."""
+    return [test for each in expected if each.hangs and mode in each.modes for test in each.tests]
+
+
 def downloaded(folder: Path) -> Path:
     """Download RQ's source distribution of the installed version."""
     command = [
@@ -120,11 +125,11 @@ class Suite:
     """RQ's tests with one kind of workers.
 
     :param mode: ``rq`` for RQ's own workers, or one of MODES. :param sources: RQ's unpacked source distribution.
-    :param folder: for the outcomes and the output.
+    :param folder: for the outcomes and the output. :param left_out: tests that would never end.
     """
 
-    def __init__(self, mode: str, sources: Path, folder: Path) -> None:
-        self.mode, self._sources, self._folder = mode, sources, folder
+    def __init__(self, mode: str, sources: Path, folder: Path, left_out: Sequence[str] = ()) -> None:
+        self.mode, self._sources, self._folder, self._left_out = mode, sources, folder, left_out
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> dict[str, str]:
@@ -143,6 +148,7 @@ class Suite:
         with tempfile.TemporaryDirectory() as place, redis_at_port(Path(place)) as port:
             copied(self._sources, Path(place), port)
             left_out = [part for plugin in PLUGINS_LEFT_OUT for part in ("-p", f"no:{plugin}")]
+            left_out += [part for each in self._left_out for part in ("--deselect", each)]
             command = [
                 sys.executable, "-m", "pytest", test, "-q", "--tb=short", "--color=no", "-p", "rq_suite.replaced",
                 *left_out,
