@@ -13,16 +13,43 @@ import dis
 import functools
 import inspect
 import itertools
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, MethodType
-from typing import Any
+import reprlib
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, MethodType, NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+from uuid import UUID
 
-from harness.errors import JobDefinitionError
+from harness.errors import JobDefinitionError, UsageError
 
 _LAZY: dict[type, str] = {
     CoroutineType: "a coroutine", GeneratorType: "a generator", AsyncGeneratorType: "an async generator",
     map: "a map object", filter: "a filter object", itertools.starmap: "a starmap object",
 }  # fmt: skip
 """Types of results that have yet to be iterated or awaited."""
+
+_PLAIN = {
+    bool,
+    bytes,
+    date,
+    datetime,
+    Decimal,
+    dict,
+    float,
+    frozenset,
+    int,
+    list,
+    NoneType,
+    set,
+    str,
+    tuple,
+    UUID,
+}
+"""Types whose annotations are compared with the arguments of a job."""
+
+_WIDER: dict[type, tuple[type, ...]] = {float: (int,)}
+"""Types that are allowed where another is annotated."""
 
 _CACHED = type(functools.lru_cache(len))
 
@@ -84,6 +111,69 @@ def refuse_result(result: Any, job: object, name: str) -> None:
             else "do the work before it returns, for example with a for loop"
         )
     )
+
+
+UNKNOWN = object()
+"""Stands for an argument of a call whose value is not known yet; it is of any type."""
+
+
+def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that a function cannot be called with: missing, extra, or of another type than annotated.
+
+    Only annotations of plain types are compared, such as ``int`` or ``list[str] | None``; others allow everything.
+
+    :param name: what the function is called in the error. :param args: those of the call, ``self`` included; UNKNOWN
+        for those that are not known.
+    :raises UsageError: saying what the function takes.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # a callable that does not tell
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"{name} cannot be called so: {error}; it takes {_shown(signature)}") from None
+    scope = getattr(inspect.unwrap(_innermost(function)), "__globals__", {})
+    for key, value in bound.arguments.items():
+        parameter = signature.parameters[key]
+        allowed = _plain_types(parameter.annotation, scope)
+        if allowed is None:
+            continue
+        values = [value]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            values = list(value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            values = list(value.values())
+        for each in values:
+            if each is not UNKNOWN and not isinstance(each, allowed):
+                wanted = " or ".join(sorted({kind.__name__ for kind in allowed} - {"NoneType"}))
+                raise UsageError(
+                    f"{name} got {reprlib.repr(each)} of type {type(each).__name__} for {key!r}; use {wanted}"
+                )
+
+
+def _shown(signature: inspect.Signature) -> str:
+    hidden = {"self", "cursor", "item"}
+    shown = [str(each) for name, each in signature.parameters.items() if name not in hidden]
+    return f"({', '.join(shown)})" if shown else "no arguments"
+
+
+def _plain_types(annotation: Any, scope: dict[str, Any]) -> tuple[type, ...] | None:
+    """Return the types that an annotation allows, or None if it is not made of plain types alone."""
+    if isinstance(annotation, str):
+        try:
+            # The text of an annotation in the job's own source, evaluated as typing.get_type_hints() does.
+            annotation = eval(annotation, dict(scope))  # noqa: S307
+        except Exception:  # noqa: BLE001 - a name for type checkers alone
+            return None
+    if annotation is None:
+        return (NoneType,)
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        parts = [_plain_types(each, scope) for each in get_args(annotation)]
+        return None if None in parts else tuple(kind for part in parts for kind in part or ())
+    kind = get_origin(annotation) or annotation
+    return (kind, *_WIDER.get(kind, ())) if isinstance(kind, type) and kind in _PLAIN else None
 
 
 def close(result: Any) -> None:

@@ -9,6 +9,10 @@ Where progress is written here, and what a death there means:
   happened. Death after it: both did. Answer lost: the commit raises, the execution fails, and the next claim reads
   what the database has, which is also what became of the work.
 
+While the store cannot be reached the job works on for ``max_unsaved``. Then it holds at a checkpoint: it tries the save
+again until that succeeds or a stop source says stop. So a crash repeats at most the work of ``max_unsaved`` and of one
+interval of its durability, however long the outage is. The save of an end is tried for the grace period.
+
 A cursor is only ever stored as it was at a checkpoint: an error in the middle of an item stores the cursor before
 the item.
 """
@@ -30,6 +34,7 @@ from harness.errors import (
     ProgressUnavailable,
     Superseded,
 )
+from harness.holds import Holds
 from harness.policy import read_seconds
 from harness.stops import interval_of, reason_of
 
@@ -49,7 +54,7 @@ LOOK_SECONDS = 1.0
 """How often a checkpoint is attended to at least, so that one that comes late is noticed."""
 
 
-class Checkpoints:
+class Checkpoints(Holds):
     """The part of an execution that its patterns call.
 
     The hot path is theirs: an item ends with ``items += 1`` and two comparisons, ``items >= items_at`` and
@@ -92,6 +97,8 @@ class Checkpoints:
         self._proven: Any = None
         """The cursor that the proof in the progress belongs to."""
         self._saved_at = math.nan
+        self._failing_since: float | None = None
+        """Time of the first save that failed since one succeeded."""
         self._committed: tuple[int, Any] = (0, None)
         self._reason: str | None = None
         self._superseded = False
@@ -112,6 +119,11 @@ class Checkpoints:
     def advanced(self) -> bool:
         """Whether this execution has done anything that the one before had not (C17)."""
         return self.completed != self._completed_before or bool(self.cursor != self._cursor_before)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the cursor has moved since this execution began, or since it entered the step."""
+        return bool(self.cursor != self._cursor_before)
 
     @property
     def transactional(self) -> bool:
@@ -158,13 +170,18 @@ class Checkpoints:
             self._note_gap(now - due)
         if now >= self._deadline:
             self.interrupt("max_runtime")
+        self._ask_sources()
+        tried_s = now - self._saved_at
+        again = self._failing_since is not None and tried_s >= LOOK_SECONDS
+        if self.items >= self.items_at or tried_s >= self._durability.seconds or again:
+            self._save_if_possible()
+        self.look_at = min(self.look_at, self._next_look(now))
+
+    def _ask_sources(self) -> None:
         for source in self._sources:
             answer = source(self)
             if answer:
                 self.interrupt(reason_of(answer, source))
-        if self.items >= self.items_at or now - self._saved_at >= self._durability.seconds:
-            self._save_if_possible()
-        self.look_at = min(self.look_at, self._next_look(now))
 
     def wake(self) -> None:
         """Have the next checkpoint attend, at once; safe in signal handlers and from other threads."""
@@ -213,7 +230,10 @@ class Checkpoints:
         if self.transactional and self.job.in_transaction():
             self.commit(always=True)
         else:
-            self.save_on_the_way(why)
+            try:
+                self.save_patiently(why)
+            except Superseded:
+                self._give_way()
 
     @contextmanager
     def reaching_store(self, what: str) -> Iterator[None]:
@@ -254,6 +274,9 @@ class Checkpoints:
         except Superseded:
             session.rollback()
             self._give_way()
+        except ProgressUnavailable:
+            session.rollback()  # else the transaction would hold its locks while the job waits to run again
+            raise
         session.commit()
         self._committed = (self.items, self.cursor)
         self._saved(size, "transaction")
@@ -261,13 +284,21 @@ class Checkpoints:
     # The rest is theirs who derive from this.
 
     def _save_if_possible(self) -> None:
-        """Save; while the store cannot be reached the job goes on, and a death repeats more than was promised."""
+        """Save; while the store cannot be reached the job goes on, until too much of its work is unsaved.
+
+        :raises Interrupt: if the job is to stop.
+        """
         try:
             self.save_on_the_way()
         except ProgressUnavailable as error:
-            self._saved_at = self.clock()
+            self._saved_at = now = self.clock()
             self._next_items()
             events.emit(events.SaveFailed(self.job_id, self._name, error))
+            if self._failing_since is None:
+                self._failing_since = now
+            limit = read_seconds(self.job, "max_unsaved")
+            if limit is not None and now - self._failing_since >= limit:
+                self._hold()
 
     def _still_owned(self) -> bool:
         """Return whether the queue says that the job is still this execution's, so that its record may be restored."""
@@ -279,7 +310,7 @@ class Checkpoints:
         raise Interrupt("superseded") from None
 
     def _saved(self, size: int, why: str) -> None:
-        self._saved_at = self.clock()
+        self._saved_at, self._failing_since = self.clock(), None
         self._next_items()
         if events.subscriptions:
             events.emit(events.ProgressSaved(self.job_id, self._name, why, size))

@@ -9,6 +9,8 @@ Where progress is written here, and what a death there means:
 * A job with ``on_complete`` saves "all done" before it. Death after it, before ``on_complete`` has returned and
   ``completed`` is saved: a crash is counted, and the next execution does no work and runs ``on_complete`` again. So it
   runs at least once. With ``with_transaction()`` what it leaves open in the session is committed with ``completed``.
+* While the store cannot be reached, the save of the end is tried again for the grace period. SIGKILL meanwhile is a
+  crash before it.
 * What a hook of the end changes in attributes is saved after it. Death before that: those changes are lost.
 """
 
@@ -182,7 +184,7 @@ class Ends(Checkpoints):
         if state == "completed" and self.transactional and self.job.in_transaction():
             self._commit_completion()
         else:
-            self.save(state)
+            self.save_patiently(state)
         self._end_saved = True
 
     def _commit_completion(self) -> None:

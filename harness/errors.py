@@ -21,6 +21,7 @@
         │   ├── UnsupportedProgress    written by a newer version
         │   ├── ProgressTooLarge       over the size cap
         │   └── ProgressUnavailable    the store is unreachable: run the job again later
+        │       └── ProgressLocked     another transaction has locked the progress for too long
         ├── CollectionChanged          the iterated collection changed
         ├── Superseded                 another execution of the same job has taken over
         │   └── ProgressGone           no other has: the stored progress is gone
@@ -111,6 +112,10 @@ class UnsupportedProgress(ProgressError):
 
 class ProgressUnavailable(ProgressError):
     """The progress store is unreachable; run the job again later."""
+
+
+class ProgressLocked(ProgressUnavailable):
+    """The progress is locked by another transaction for too long; run the job again later."""
 
 
 class ProgressTooLarge(ProgressError):

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -136,6 +136,13 @@ class IterationJob(Job, abstract=True):
             raise UsageError(
                 f"{cls.__name__}: the argument name 'cursor' is reserved; to start in the middle use Portion(after=…)"
             )
+
+    @classmethod
+    def check_call(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that ``build_enumerator`` or ``each_iteration`` cannot be called with."""
+        name, build, each = cls.__name__, cls.build_enumerator, cls.each_iteration
+        callables.check_call(build, f"{name}.build_enumerator", (None, *args), {**kwargs, "cursor": None})
+        callables.check_call(each, f"{name}.each_iteration", (None, callables.UNKNOWN, *args), kwargs)
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""

@@ -14,6 +14,7 @@ from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from harness.execution import Execution, Portion  # run jobs, and so are above this module
@@ -127,6 +128,9 @@ class Job:
     grace_period: ClassVar[float | timedelta] = 25
     """Time that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
 
+    max_unsaved: ClassVar[float | timedelta | None] = 5
+    """Time that the job works on while its progress cannot be saved; then it waits at a checkpoint. None: no limit."""
+
     execution: Execution
     """The execution that runs this object."""
 
@@ -234,6 +238,13 @@ class Job:
         """Refuse what this kind of job cannot be run with, and a policy that was set since and cannot work."""
         del kwargs, portion
         cls._check_policy()
+
+    @classmethod
+    def check_call(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that the methods of this job cannot be called with.
+
+        :raises UsageError: saying which argument is missing, too many, or of another type than annotated.
+        """
 
     def idempotency_key(self, item: Any) -> str:
         """Return a key for the effect on an item that no transaction covers: a mail, a payment.

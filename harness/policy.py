@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "max_runtime": _time("a time over 0", over=0.0, none=True),
     "max_crashes": _whole(0),
     "grace_period": _time("a time of 0 or more", most=math.inf),
+    "max_unsaved": _time("a time of 0 or more", none=True),
     "quarantine": _flag(),
     "max_item_failures": _whole(0),
     "max_quarantined": _whole(0),

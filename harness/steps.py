@@ -39,7 +39,7 @@ from harness.errors import (
 from harness.job import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from harness.execution import Execution, Portion
 
@@ -195,10 +195,15 @@ class ContinuableJob(Job, abstract=True):
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse a portion, for where a step starts is its own business, and a policy that cannot work."""
+        """Refuse a portion, and a policy that cannot work."""
         super().check_arguments(kwargs, portion)
         if portion is not None:
             raise UsageError(f"{cls.__name__} is a job of steps, a portion is for iteration jobs")
+
+    @classmethod
+    def check_call(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that ``perform`` cannot be called with."""
+        callables.check_call(cls.perform, f"{cls.__name__}.perform", (None, *args), kwargs)
 
     @classmethod
     def _check_definition(cls) -> None:
@@ -366,12 +371,12 @@ class ContinuableJob(Job, abstract=True):
             events.emit(events.StepInterrupted(*where))
             raise
         except (Exception, Propagated) as raised:
-            error = carried(raised)
             where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
-            events.emit(events.StepFailed(*where, error))
+            events.emit(events.StepFailed(*where, carried(raised)))
             raise
-        where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
-        events.emit(events.StepCompleted(*where))
+        events.emit(
+            events.StepCompleted(execution.job_id, name, step.name, execution.cursor, clock() - started)
+        )
 
 
 def _takes_step(name: str, function: StepFunction) -> bool:
@@ -394,5 +399,4 @@ def _takes_step(name: str, function: StepFunction) -> bool:
         )
     if needed:
         return True
-    first = parameters[0] if parameters else None
-    return first is not None and first.name == "step" and first.kind is not kind.KEYWORD_ONLY
+    return bool(parameters) and parameters[0].name == "step" and parameters[0].kind is not kind.KEYWORD_ONLY

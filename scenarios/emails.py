@@ -13,7 +13,7 @@ from harness import ContinuableJob, Enumerator, IterationJob, Step, batches
 from harness.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
-from scenarios.database import clear, create, fill, ids
+from scenarios.database import clear, count, create, fill, ids
 from scenarios.models import EmailDelivery
 from scenarios.seed import CAMPAIGN
 
@@ -47,6 +47,8 @@ class EmailsInSteps(ContinuableJob):
     def send(self, step: Step) -> None:
         """Send the batches after the cursor."""
         pending = EmailDelivery.pending(CAMPAIGN)
+        if step.total is None:
+            step.total = count(self.session, pending)
         for batch, cursor in batches(self.session, pending, cursor=step.cursor, batch_size=BATCH_SIZE):
             send(self.session, batch, self.idempotency_key)
             step.set(cursor, items=len(batch))

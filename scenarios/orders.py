@@ -32,6 +32,8 @@ class OrdersInSteps(ContinuableJob):
 
     def process(self, step: Step) -> None:
         """Process the orders after the cursor."""
+        if step.total is None:
+            step.total = count(self.session, Order.pending())
         for order, cursor in records(self.session, Order.pending(), cursor=step.cursor):
             with step.transaction() as session:
                 services.process_order(session, order)

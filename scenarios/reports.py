@@ -15,7 +15,7 @@ from harness import ContinuableJob, Enumerator, IterationJob, Step, nested, reco
 from harness.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
-from scenarios.database import clear, create, fill, ids
+from scenarios.database import clear, count, create, fill, ids
 from scenarios.models import Customer, CustomerReport, Order
 
 
@@ -49,6 +49,8 @@ class ReportsInSteps(ContinuableJob):
 
     def count(self, step: Step) -> None:
         """Count the orders after the cursor."""
+        if step.total is None:
+            step.total = count(self.session, Order.completed())
         for order, cursor in orders_by_customer(self.session, step.cursor):
             with step.transaction() as session:
                 services.add_to_report(session, order)

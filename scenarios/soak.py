@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from rq.job import Job as RQJob
 from harness import with_transaction
 from harness.interruptions import parse
 from harness.lab import Lab
+from harness.lab.fork_server import Child
 from harness.lab.journal import Story
 from harness.lab.processes import ProcessTrial
 from harness.lab.worker import PRELOAD
@@ -93,7 +93,7 @@ class Nemesis:
         """How many processes it has signalled or killed."""
         return sum(self.done[way] for way in WAYS)
 
-    def __call__(self, worker: subprocess.Popen[bytes], journal: Path) -> None:
+    def __call__(self, worker: Child, journal: Path) -> None:
         """Strike, if it is time and somebody is at work."""
         if self.application is not None:
             self.application()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import pytest
@@ -14,9 +15,10 @@ from redis import Redis
 from rq import Queue
 
 from harness.errors import UsageError
+from harness.lab.fork_server import ForkServer
 from harness.servers import Server, postgresql_server, redis_server
 from tests import jobs
-from tests.workers import PATIENCE, Workers
+from tests.workers import PATIENCE, PRELOADED, Workers
 
 MISSING = [
     name
@@ -25,22 +27,35 @@ MISSING = [
 ]
 """Packages of the dev group that tests import and that are not installed."""
 
-if "hypothesis" not in MISSING:
-    from tests.examples import load_profile
-
-    load_profile()
-
 collect_ignore = ["userproject"]
 """A project of its own, whose tests run where it is copied to."""
 
 
-def pytest_configure() -> None:
-    """Say what to install instead of failing in each module that imports it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what to install instead of failing in each module that imports it, and set the number of examples."""
     if MISSING:
         raise pytest.UsageError(
             f"tests/ needs {', '.join(MISSING)}, which the extra test does not install; "
             "run: python -m pip install --group dev, or run the scenarios alone: pytest scenarios"
         )
+    from tests import examples  # noqa: PLC0415 - it needs hypothesis
+
+    examples.load_profile(full=config.getoption("--full"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many examples were left out."""
+    from tests import examples  # noqa: PLC0415 - it needs hypothesis
+
+    if line := examples.said():
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def _pytest_alone(request: pytest.FixtureRequest) -> None:
+    """Keep hypothesis's plugin out of what pytester runs: it takes half of the time that pytest takes to start."""
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("pytester").plugins.append("no:hypothesispytest")
 
 
 @pytest.fixture(autouse=True)
@@ -101,10 +116,19 @@ def jobs_queue(broker: Redis) -> Queue:
     return Queue("test", connection=broker, serializer="json")
 
 
+@pytest.fixture(scope="session")
+def worker_processes() -> Iterator[ForkServer]:
+    """Yield what forks the workers of all tests of this process."""
+    with ForkServer(*PRELOADED) as processes:
+        yield processes
+
+
 @pytest.fixture
-def rq_workers(broker: Redis, redis_url: str, tmp_path: Path) -> Iterator[Workers]:
+def rq_workers(
+    broker: Redis, redis_url: str, worker_processes: ForkServer, tmp_path: Path
+) -> Iterator[Workers]:
     """Yield what starts real workers; none outlives the test."""
-    started = Workers(redis_url, tmp_path)
+    started = Workers(worker_processes, redis_url, tmp_path)
     try:
         yield started
     finally:

@@ -1,8 +1,9 @@
 """The one hypothesis profile of the project, and the number of examples of each property.
 
 No example has a deadline and no property is too slow: a verdict does not depend on the machine. The examples are the
-same in each run, so that what fails fails again. ``HARNESS_EXAMPLES=20`` tries twenty times as many, other ones in
-each run, and prints the seed that repeats a failure.
+same in each run, so that what fails fails again. A run without ``--full`` tries a third of them.
+``HARNESS_EXAMPLES=20`` tries twenty times as many as ``--full``, other ones in each run, and prints the seed that
+repeats a failure.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 DEFAULT = 100
 """Examples of a property that asks for no number."""
+SHARE = 3
+"""A run without ``--full`` tries one in so many."""
 
 
 def _factor() -> int:
@@ -23,16 +26,22 @@ def _factor() -> int:
 
 
 FACTOR = _factor()
+_full = False
 
 
-def load_profile() -> None:
-    """Register the profile and load it; for ``conftest.py``."""
+def load_profile(*, full: bool = False) -> None:
+    """Register the profile and load it; for ``conftest.py``, before it collects tests.
+
+    :param full: try all examples.
+    """
+    global _full  # noqa: PLW0603 - the option is known after this module is imported, and before properties are
+    _full = full
     settings.register_profile(
         "harness",
         deadline=None,
         derandomize=FACTOR == 1,
         print_blob=True,
-        max_examples=DEFAULT * FACTOR,
+        max_examples=_number(DEFAULT),
         # A fixture that is set up once for all examples of a property is meant so; it says nothing of the code.
         suppress_health_check=[
             HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture,
@@ -42,5 +51,16 @@ def load_profile() -> None:
 
 
 def examples(number: int) -> settings:
-    """Return the decorator that tries a property with that many examples, or a multiple in a long run."""
-    return settings(max_examples=number * FACTOR)
+    """Return the decorator that tries a property with that many examples, a third, or a multiple in a long run."""
+    return settings(max_examples=_number(number))
+
+
+def said() -> str | None:
+    """Return the line that says what is left out, if anything is."""
+    if _full or FACTOR > 1:
+        return None
+    return f"properties: one in {SHARE} examples tried; --full tries all"
+
+
+def _number(number: int) -> int:
+    return number * FACTOR if _full or FACTOR > 1 else -(-number // SHARE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -143,3 +144,35 @@ class WithChildren(Charge):
             session.execute(change.values(cents=BALANCES.c.cents + 1))
             with multiprocessing.get_context("fork").Pool(2) as pool:
                 pool.map(_charge, [account])
+
+
+class Frozen(Charge):
+    """Is stopped by SIGSTOP before its third commit, with the row of its progress locked."""
+
+    @classmethod
+    def progress_store(cls) -> SqlStore:
+        """Keep progress where the accounts are, do not wait for locks, and report the execution."""
+        job = get_current_job()
+        assert job is not None
+        job.connection.rpush(f"claims:{job.id}", os.getpid())
+        return SqlStore(ENGINE, lock_timeout=0.05)
+
+    @contextmanager
+    def around_iterate(self) -> Iterator[None]:
+        """Hold a session."""
+        with Session(ENGINE) as self.session:
+            self.stop_in_commit(self.session)
+            yield
+
+    def stop_in_commit(self, session: Session) -> None:
+        """Have the process stopped in the third commit of the first execution."""
+        job = get_current_job()
+        assert job is not None
+        commits = itertools.count(1)
+
+        def before_commit(_: Session) -> None:
+            if next(commits) == 3 and job.connection.setnx(f"frozen:{job.id}", 1):
+                job.connection.rpush(f"pid:{job.id}", os.getpid())
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        sa.event.listen(session, "before_commit", before_commit)

@@ -23,6 +23,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness import UsageError
+from harness.lab.fork_server import ForkServer
 from harness.queues.rq import (
     Requests,
     SimpleWorker,
@@ -136,10 +137,10 @@ def command(url: str, *arguments: str) -> str:
 
 
 def test_the_access_rules_of_the_guide_are_enough(
-    broker: Redis, users: dict[str, str], tmp_path: Path
+    broker: Redis, users: dict[str, str], worker_processes: ForkServer, tmp_path: Path
 ) -> None:
     """A worker works, recovers and listens to commands; an operator watches and steers; a web process enqueues."""
-    workers = Workers(users["worker"], tmp_path)
+    workers = Workers(worker_processes, users["worker"], tmp_path)
     try:
         with Redis.from_url(users["web"]) as web, Redis.from_url(users["operator"]) as operator:
             queue = Queue("test", connection=web, serializer="json")

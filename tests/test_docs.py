@@ -1,4 +1,4 @@
-"""What README and guides show, works; and what they lead to, exists."""
+"""What the README and the guides show works, and what they link to exists."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests import documents
+import harness
+from harness.cli.app import MODULES
+from tests import documents, reference
 from tests.documents import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -23,7 +25,7 @@ def folder(tmp_path: Path, redis_url: str, broker: Redis, monkeypatch: pytest.Mo
     """Yield the folder of a reader, whose modules, and keys at the broker, are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("HARNESS_REDIS_URL", redis_url)
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -61,6 +63,52 @@ def test_worker_classes_exist(page: Path) -> None:
     for name in re.findall(r"--worker-class[ =]([\w.]+)|-w ([\w.]+)", page.read_text(encoding="utf-8")):
         module, _, attribute = (name[0] or name[1]).rpartition(".")
         assert hasattr(import_module(module), attribute)
+
+
+@by_page
+def test_a_page_names_each_file_in_its_text(page: Path) -> None:
+    """A file's name stands in the paragraph before its block, because sites do not show it with the block."""
+    for block in documents.blocks(page):
+        if block.kind == "python" and block.target:
+            assert f"`{block.target}`" in block.lead, f"{page.name}:{block.line}: {block.target}"
+
+
+@by_page
+def test_each_block_can_be_pasted_alone_or_says_what_it_needs(page: Path) -> None:
+    """A block that uses names of an earlier one continues it, and the paragraph before it says so."""
+    for block in documents.blocks(page):
+        if block.kind != "python" or block.hidden or "without its imports" in block.lead:
+            continue
+        missing = documents.borrowed(block.text)
+        assert not missing or "continue" in block.lead.lower(), f"{page.name}:{block.line}: {sorted(missing)}"
+
+
+@by_page
+def test_the_url_of_redis_has_one_name(page: Path) -> None:
+    """Pages read the URL of Redis from the variable that the commands read."""
+    text = page.read_text(encoding="utf-8")
+    others = set(re.findall(r"\b\w*REDIS_URL\b", text)) - {"HARNESS_REDIS_URL"}
+    assert others <= ({"RQ_REDIS_URL"} if page.name == "quick-start.md" else set())
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """The committed page is what ``python -m tests.reference`` makes."""
+    made = reference.page()
+    assert reference.PAGE.read_text(encoding="utf-8") == made, "run: python -m tests.reference"
+
+
+def test_the_reference_has_every_command_and_public_name() -> None:
+    """Each command, fixture and name of ``harness.__all__`` has a heading of its own."""
+    found = headings(reference.PAGE)
+    assert {f"harness-{name}" for name in MODULES} <= found
+    assert {name.lower() for name in harness.__all__} <= found
+    assert {f"fixture-{name}" for name in ("explore", "trial", "lab", "crash_point")} <= found
+
+
+def test_every_public_name_appears_in_a_guide() -> None:
+    """Each name of ``harness.__all__`` is used or named in a page that is written by hand."""
+    guides = " ".join(page.read_text(encoding="utf-8") for page in PAGES if page != reference.PAGE)
+    assert [name for name in harness.__all__ if not re.search(rf"\b{name}\b", guides)] == []
 
 
 def headings(page: Path) -> set[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from harness.explore import explore, places
 from harness.explore.outcomes import Reference
 from harness.explore.places import SqlitePlace, Table
 from harness.explore.redis import RedisPlace
+from tests.workers import PATIENCE
 
 ENGINES: dict[str, Engine] = {}
 SCHEMA = (
@@ -190,3 +193,28 @@ def test_a_job_that_does_something_else_each_time_is_refused() -> None:
         UsageError, match=r"two clean runs leave different outcomes .*give outcome= a function"
     ):
         Reference(rows(), rows((1, "a", 0)), rows((2, "a", 0)))
+
+
+FIRST_FILE = """
+from harness import IterationJob, times
+
+class Note(IterationJob):
+    def build_enumerator(self, *, cursor):
+        return times(2, cursor=cursor)
+
+    def each_iteration(self, number):
+        with open("noted.txt", "a") as file:
+            file.write(f"{number}\\n")
+"""
+
+
+@pytest.mark.process
+def test_the_first_file_of_a_process_may_be_the_jobs(tmp_path: Path) -> None:
+    """A job whose file is the first that its process writes is explored, and does not wait for itself."""
+    (tmp_path / "notes.py").write_text(FIRST_FILE, encoding="utf-8")
+    script = "import notes; from harness.explore import explore; print(explore(notes.Note).verdict)"
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert said.stdout.strip() in {"duplicated", "at least once"}

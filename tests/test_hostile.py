@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -35,12 +36,14 @@ def other(connection: Redis, *values: tuple[str, bytes | str]) -> object:
     return OTHER
 
 
-def hashed(connection: Redis, job_id: str = "bad", **fields: bytes | str) -> str:
+def hashed(connection: Redis, **fields: Any) -> str:
     """Store a job of this package with some fields replaced, and return its id."""
+    job_id = "bad"
     job = RQJob.create("harness.queues.rq.perform", ("tests.worker_jobs:Numbers", [3], {}), id=job_id,
                        connection=connection, serializer="json", origin="test", timeout=60)  # fmt: skip
     job.save()
-    connection.hset(job.key, mapping={"status": "started", **fields})
+    changed: dict[Any, Any] = {"status": "started", **fields}
+    connection.hset(job.key, mapping=changed)
     return job_id
 
 
@@ -51,7 +54,7 @@ def dead(connection: Redis, job_id: str) -> object:
     return connection.zadd(LEASES, {entry: 1})
 
 
-def dead_job(connection: Redis, **fields: bytes | str) -> object:
+def dead_job(connection: Redis, **fields: Any) -> object:
     """Let the execution of a job have died that has odd fields."""
     return dead(connection, hashed(connection, **fields))
 
@@ -175,7 +178,8 @@ def test_good_jobs_are_done(
     jobs = good_jobs(jobs_queue)
     STATES[name](broker)
     if broker.type(LEASES) != b"zset":  # RQ's own time is over, too
-        broker.zadd(WIP, {each.decode(): 1 for each in broker.zrange(WIP, 0, -1)})
+        entries: Any = broker.zrange(WIP, 0, -1)
+        broker.zadd(WIP, dict.fromkeys(entries, 1))
     with caplog.at_level(logging.INFO, "harness.rq"):
         SimpleWorker([jobs_queue], connection=broker, commands=False).work(
             burst=True, logging_level="CRITICAL"

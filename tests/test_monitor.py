@@ -66,8 +66,9 @@ def test_a_job_at_work_shows_what_a_kill_would_cost(queue: Queue, done: list[Any
     assert row.rate > 0
     assert row.left_s == pytest.approx(11 / row.rate)
     shown = "\n".join(line.plain for line in lines(snapshot, "here"))
-    assert re.search(r"running +█+░+ 9/20\n +[\d,.]+/s, \d+\.\d s left; 1 execution\n", shown)
-    assert re.search(r"killed now, it would repeat 9 items, \d+\.\d s  \[on_stop\(\)\]", shown)
+    assert re.search(rf" {job.id}  running +█+░+ 9/20\n   Watched\(20\)  cursor 8\n", shown)
+    assert re.search(r"\n +[\d,.]+/s, \d+\.\d s left; 1 execution; on_stop\(\)\n", shown)
+    assert re.search(r"killed now, it would repeat 9 items, \d+\.\d s, and the item in progress\n", shown)
     assert summary(snapshot).endswith("1 running, 0 queued, 0 failed; Watched(20) 9/20, 9 at risk")
 
 
@@ -148,8 +149,9 @@ def test_rows_by_status_are_one_query(engine: sa.Engine) -> None:
     assert len([each for each in statements if each.startswith("SELECT")]) == 1
 
 
-def test_it_fits_80_columns_and_any_height(queue: Queue, redis: Redis) -> None:
-    """Long names and many jobs are cut, not wrapped; what has no room is said to be there."""
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (60, 20), (40, 16), (20, 8)])
+def test_it_fits_any_terminal(queue: Queue, redis: Redis, width: int, height: int) -> None:
+    """Lines are cut, whole jobs give way, and what has no room is said to be there; workers and events stay."""
     for index in range(30):
         enqueue(
             queue,
@@ -157,17 +159,55 @@ def test_it_fits_80_columns_and_any_height(queue: Queue, redis: Redis) -> None:
             10**12,
             options={"job_id": "long" * 9 + str(index), "description": "x" * 200},
         )
+    enqueue(queue, CountByIteration, 1, options={"job_id": "done"})
+    redis.lrem(queue.key, 1, "done")
+    redis.lpush(queue.key, "done")
+    SimpleWorker([queue], connection=redis, commands=False).work(
+        burst=True, max_jobs=1, logging_level="CRITICAL"
+    )
     redis.sadd("rq:workers", "rq:worker:far")
     redis.hset("rq:worker:far", mapping={"hostname": "h" * 200, "state": "idle"})
     snapshot = Monitor(Watcher(redis)).refresh()
-    console = Console(width=80, record=True, color_system=None, force_terminal=False)
+    console = Console(width=width, record=True, color_system=None, force_terminal=False)
     with console.capture() as said:
-        console.print(draw(snapshot, "unix:///" + "deep/" * 40, height=8, note="a note"))
+        console.print(draw(snapshot, "unix:///" + "deep/" * 40, width=width, height=height, note="a note"))
     shown = said.get().splitlines()
-    assert len(shown) == 8
-    assert max(map(len, shown)) <= 80
-    assert "more lines; enlarge the window" in shown[-1]
+    assert len(shown) <= height
+    assert max(map(len, shown)) <= width
+    assert any(" more jobs: " in line for line in shown) == (height < 40)
+    if height >= 16:
+        assert "WORKERS" in shown
+        assert "EVENTS" in shown
     assert all(line.cell_len <= 80 for line in lines(snapshot, "unix:///" + "deep/" * 40))
+
+
+@pytest.mark.parametrize("width", [20, 36, 40, 60, 80, 120])
+@pytest.mark.parametrize("job_id", ["2f4e19aa-91b0-4f0b-9d2a-1c6f3f0a9d11", "nightly", "a" * 150])
+def test_the_whole_id_is_shown_at_any_width(queue: Queue, redis: Redis, job_id: str, width: int) -> None:
+    """It is folded where it does not fit: every command that steers a job needs all of it."""
+    enqueue(queue, CountByIteration, 5, options={"job_id": job_id})
+    snapshot = Monitor(Watcher(redis)).refresh()
+    shown = [line.plain for line in lines(snapshot, "here", width=width)]
+    assert all(len(line) <= width for line in shown)
+    assert job_id in "".join(line.strip().partition("  ")[0] for line in shown)
+
+
+def test_jobs_at_work_come_first(queue: Queue, redis: Redis, done: list[Any]) -> None:
+    """Jobs that are over never push one at work, the workers or the events off a screen of 24 lines."""
+    for _ in range(4):
+        enqueue(queue, CountByIteration, 3)
+    work(queue)
+    job = enqueue(queue, Watched, 20)
+    for _ in range(4):
+        enqueue(queue, FailAt, 5, 0)
+    work(queue)
+    snapshot = next(each for each in done if not isinstance(each, int))
+    assert snapshot.jobs[0].id == job.id
+    shown = [line.plain for line in lines(snapshot, "here", height=23)]
+    assert len(shown) <= 23
+    assert shown[2].startswith(f" {job.id}  running")
+    assert {"QUEUES", "WORKERS", "EVENTS"} <= set(shown)
+    assert any("execution 1 started" in line for line in shown)
 
 
 def test_a_silent_job_is_pointed_out(queue: Queue, redis: Redis, done: list[Any]) -> None:
@@ -236,7 +276,7 @@ def test_a_worker_that_gives_no_sign_is_silent(queue: Queue, redis: Redis, done:
     snapshot = Monitor(Watcher(redis, jobs=[job.id])).refresh()
     assert set(snapshot.silent) == {"killed"}
     shown = "\n".join(line.plain for line in lines(snapshot, "here"))
-    assert re.search(r"killed h:\S+ busy, at \w+, silent for 2\d\.\d s", shown)
+    assert re.search(r"killed h:\S+ busy, at \w+…, silent for 2\d\.\d s", shown)
     assert re.search(r"alive .* heartbeat 2\d\.\d s ago", shown)
     assert re.search(r"other .* heartbeat 2\d\.\d s ago", shown)
 
@@ -247,7 +287,7 @@ def test_status_and_monitor_once(jobs_queue: Queue, redis_url: str) -> None:
     for command in (["status"], ["monitor", "--once"]):
         said = harness(*command, "--redis", redis_url, "--queue", "test")
         assert said.exit_code == 0
-        assert f"CountByIteration(5) {job.id[:8]}" in said.output
+        assert re.search(rf" {job.id}  queued\n   CountByIteration\(5\)\n", said.output)
         assert "test: 1 queued" in said.output
     data = json.loads(harness("status", "--redis", redis_url, "--json").output)
     assert [row["id"] for row in data["jobs"]] == [job.id]
@@ -265,7 +305,7 @@ def test_the_monitor_on_a_terminal(
         "monitor", "--redis", redis_url, "--every", "0.25", folder=tmp_path, NO_COLOR="1"
     ) as terminal:
         first = terminal.read_until(lambda text: "/1,000,000" in text and "heartbeat" in text)
-        assert re.search(r"UntilReleased\(\) .* running", first)
+        assert re.search(rf" {job.id}  running", first)
         assert "killed now, it would repeat" in first
         assert "WORKERS" in first
         done = re.search(r"([\d,]+)/1,000,000", first)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 
+from harness.lab.fork_server import Child, ForkServer
 from harness.progress import Progress
 from harness.queues.rq import SimpleWorker
 from harness.queues.rq.keys import LEASES
@@ -26,17 +25,20 @@ SPAWN = "harness.queues.rq.SpawnWorker"
 SIMPLE = "harness.queues.rq.SimpleWorker"
 WITH_HORSES = [OURS, SPAWN]
 ALL = [OURS, SPAWN, SIMPLE]
+PRELOADED = ("rq.cli", "rq.worker", "harness.queues.rq")
+"""Modules that each ``rq worker`` of ours imports before it forks."""
 
 
 class Workers:
     """Starts workers on one Redis.
 
-    :param url: of the Redis. :param folder: where their output goes.
+    :param processes: forks the workers; it has imported what is in PRELOADED. :param url: of the Redis.
+    :param folder: where their output goes.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self._url, self._folder = url, folder
-        self._processes: list[subprocess.Popen[bytes]] = []
+    def __init__(self, processes: ForkServer, url: str, folder: Path) -> None:
+        self._server, self._url, self._folder = processes, url, folder
+        self._processes: list[Child] = []
 
     def start(
         self,
@@ -45,17 +47,20 @@ class Workers:
         queue: str = "test",
         command: str = "worker",
         seconds: float | None = None,
-    ) -> subprocess.Popen[bytes]:
-        """Start ``rq worker``, in a process group of its own.
+    ) -> Child:
+        """Start ``rq worker``, in a session of its own.
 
         :param seconds: ``HARNESS_RECOVER_SECONDS``; by default as in production. A worker with a low value looks for
             dead executions often. Start it without a job: its own lease is short and a stalled machine loses it.
         """
         environment = {**os.environ} | ({} if seconds is None else {"HARNESS_RECOVER_SECONDS": str(seconds)})
-        with (self._folder / f"worker-{len(self._processes)}.log").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rq.cli", command, "-u", self._url, "-w", worker_class, *more, queue],
-                stdout=output, stderr=output, env=environment, start_new_session=True,
+        with (
+            (self._folder / f"worker-{len(self._processes)}.log").open("wb") as output,
+            Path(os.devnull).open("rb") as none,
+        ):
+            process = self._server.start(
+                "rq.cli:main", command, "-u", self._url, "-w", worker_class, *more, queue,
+                environment=environment, streams=(none, output, output),
             )  # fmt: skip
         self._processes.append(process)
         return process

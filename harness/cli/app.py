@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from harness.cli.output import echo
 from harness.cli.stopping import Stopped, last_line
@@ -40,6 +41,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
     ("steer", (
         ("steer", "interrupt", "Ask, signal or kill a job at work"),
         ("steer", "pause, resume, cancel", "Hold a job, let it go on, end it for good"),
+        ("steer", "requeue", "Put a failed or cancelled job back, to go on"),
         ("steer", "recover", "Put the jobs of dead workers back"),
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),
@@ -92,6 +94,17 @@ class Commands(click.Group):
             ) from None
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so; no command's module is loaded for it."""
+        rows = [(names, text) for _, rows in SECTIONS for _, names, text in rows]
+        found = [
+            CompletionItem(name, help=text)
+            for names, text in rows
+            for name in names.split(", ")
+            if name.startswith(incomplete)
+        ]
+        return found or click.Command.shell_complete(self, ctx, incomplete)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help, 24 lines of 80 columns at most."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from harness import explore as exploring
 from harness import job
 from harness import scenario as scenarios
+from harness.cli import completion
 from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_durability_of_plain
 from harness.cli.stopping import saying
 from harness.durability import parse
@@ -22,7 +23,7 @@ from harness.monitor import TrialBar
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.scenarios)
 @click.argument("arguments", nargs=-1)
 @click.option(
     "--trial", "trials", multiple=True, help="Run just this one, such as crash:commit#12; may be repeated."

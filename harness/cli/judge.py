@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from harness import compare, render
+from harness.cli.completion import scenarios
 from harness.cli.output import echo
 from harness.cli.settings import json_option, scenario_named
 from harness.cli.stopping import HardStop
@@ -22,7 +23,7 @@ from harness.scenario import Scenario
 
 
 @click.command()
-@click.argument("name", default="scenarios.orders")
+@click.argument("name", default="scenarios.orders", shell_complete=scenarios)
 @click.option(
     "--rounds", type=click.IntRange(2), default=7, show_default=True, help="Of each form, taking turns."
 )

@@ -73,7 +73,7 @@ def init_db(database_url: str | None, demo: bool, names: Sequence[str]) -> None:
     harness init-db --database sqlite:///demo.db --demo
     harness init-db --database postgresql+psycopg://me@localhost/shop
     """
-    with database(database_url) as engine:
+    with database(database_url, make=True) as engine:
         SqlStore(engine).create()
         echo("made: the tables for the progress of jobs")
         if demo:
@@ -107,7 +107,10 @@ def seed(
     if given:
         size = ",".join(f"{name}={number}" for name, number in given.items())
     scenario = scenario_named((names or DEMO)[0])
-    with saying("nothing was kept: the rows are one transaction"), database(database_url) as engine:
+    with (
+        saying("nothing was kept: the rows are one transaction"),
+        database(database_url, make=True) as engine,
+    ):
         try:
             _closing(scenario, lambda: scenario.fill(size))
         except IntegrityError:

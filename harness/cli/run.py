@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from harness import interruptions, job
+from harness.cli import completion
 from harness.cli.output import echo
 from harness.cli.settings import (
     arguments_of,
@@ -31,12 +32,19 @@ from harness.scenario import Scenario
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.scenarios)
 @click.argument("arguments", nargs=-1)
 @click.option(
     "--form", "forms", multiple=True, help="Of a scenario: plain, steps, iteration; all by default."
 )
-@click.option("--interrupt", "names", multiple=True, default=("none",), help="Interrupt so; may be repeated.")
+@click.option(
+    "--interrupt",
+    "names",
+    multiple=True,
+    default=("none",),
+    shell_complete=completion.interruptions,
+    help="Interrupt so; may be repeated.",
+)
 @click.option("--size", default="quick", show_default=True, help="Of a scenario's data: tiny, quick or full.")
 @click.option("--pace", type=float, default=0.0, show_default=True, help="Seconds that each item lasts.")
 @click.option("--broker", default="fakeredis", show_default=True,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
@@ -74,16 +75,17 @@ def queue_at(connection: redis.Redis, name: str) -> Queue:
 
 
 @contextmanager
-def database(url: str | None) -> Iterator[sa.Engine]:
-    """Yield the engine of a database that answers; jobs find it in the environment meanwhile.
+def database(url: str | None, *, make: bool = False) -> Iterator[sa.Engine]:
+    """Yield the engine of a database that answers; jobs find it in the environment while the block lasts.
 
+    :param make: whether a SQLite file that is not there is made.
     :raises UsageError: in one line, without a password, if there is none.
     """
     if not url:
         raise UsageError(
             f"no database is named; give --database or set {DATABASE}, for example to sqlite:///demo.db"
         )
-    engine = engine_of(url)
+    engine = engine_of(url, make=make)
     try:
         with engine.connect():
             pass
@@ -96,17 +98,35 @@ def database(url: str | None) -> Iterator[sa.Engine]:
         engine.dispose()
 
 
-def engine_of(url: str) -> sa.Engine:
-    """Return an engine that nobody has tried yet.
+def engine_of(url: str, *, make: bool = False) -> sa.Engine:
+    """Return an engine that has not connected yet.
 
+    :param make: whether a SQLite file that is not there may be made when it connects.
     :raises UsageError: if the URL names no database that can be used here.
     """
     try:
-        return sa.create_engine(url)
+        engine = sa.create_engine(url)
     except (ArgumentError, ImportError, TypeError, ValueError) as error:
         raise UsageError(
             f"the database URL {shown(url)} cannot be used: {reason(error, url)}; use one such as sqlite:///demo.db"
         ) from None
+    if not make:
+        refuse_missing_file(engine.url)
+    return engine
+
+
+def refuse_missing_file(url: sa.URL) -> None:
+    """Refuse a SQLite file that is not there: SQLite would make an empty one, also of a name with a typing error.
+
+    :raises UsageError: naming the file.
+    """
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return
+    if not Path(name).exists():
+        raise UsageError(
+            f"there is no database file {name}; check --database or {DATABASE}, or make it with `harness init-db`"
+        )
 
 
 def demo_scenarios() -> tuple[str, ...]:

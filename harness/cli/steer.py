@@ -1,4 +1,4 @@
-"""Steer jobs from another terminal: interrupt, pause, resume, cancel, recover, scale."""
+"""Steer jobs from another terminal: interrupt, pause, resume, cancel, requeue, recover, scale."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
+from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import connected, json_option, queue_at, redis_option
 from harness.cli.stopping import saying
@@ -33,7 +34,7 @@ VICTIMS = ("horse", "worker")
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @click.option("--flag", is_flag=True, help="Ask politely, through Redis, wherever it runs; the default.")
 @click.option("--signal", "signal_name", type=click.Choice(SIGNALS), help="To its worker, as a deploy does.")
 @click.option(
@@ -79,7 +80,7 @@ def interrupt(
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @redis_option
 def pause(job_id: str, redis_url: str) -> None:
     """Have a job stop at its next checkpoint, and not go on before `harness resume`.
@@ -95,7 +96,7 @@ def pause(job_id: str, redis_url: str) -> None:
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @redis_option
 def resume(job_id: str, redis_url: str) -> None:
     """Let a paused job go on where it stopped.
@@ -112,7 +113,7 @@ def resume(job_id: str, redis_url: str) -> None:
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @redis_option
 def cancel(job_id: str, redis_url: str) -> None:
     """End a job for good at its next checkpoint, or before it starts; its progress is kept.
@@ -125,6 +126,22 @@ def cancel(job_id: str, redis_url: str) -> None:
         _not_over(job)
         rq.cancel(connection, job.id)
         echo(f"job {job.id} will be cancelled at its next checkpoint, or before it starts")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
+@click.option("--front", "at_front", is_flag=True, help="Before all other jobs of its queue.")
+@redis_option
+def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
+    """Put a job that failed or was cancelled back into its queue; it goes on at its cursor.
+
+    \b
+    harness requeue 2f4e19
+    harness requeue 2f4e19 --front
+    """
+    with connected(redis_url) as connection:
+        job = rq.requeue(connection, the_job(connection, job_id).id, at_front=at_front)
+        click.echo(f"job {job.id} is back in queue {job.origin}")
 
 
 @click.command()
@@ -156,7 +173,7 @@ def recover(keep: bool, redis_url: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @click.argument("instances", type=int)
 @redis_option
 def scale(job_id: str, instances: int, redis_url: str) -> None:

@@ -18,6 +18,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness import explain as explaining
+from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import (
     connected,
@@ -31,7 +32,7 @@ from harness.cli.settings import (
 from harness.cli.steer import the_job
 from harness.cli.stopping import saying
 from harness.errors import ProgressError, UsageError
-from harness.monitor import LiveScreen, Monitor, Snapshot, Tables, draw, summary
+from harness.monitor import WIDTH, LiveScreen, Monitor, Snapshot, Tables, draw, summary
 from harness.progress import Progress
 from harness.queues.rq.history import history
 from harness.queues.rq.overview import Watcher
@@ -88,8 +89,9 @@ def monitor(
 ) -> None:
     """Watch jobs at work, on whatever machine: how far, how fast, and what a kill would cost now.
 
-    "Killed now, it would repeat 212 items, 0.8 s" is what the job has done since its progress was last saved. It
-    costs the job nothing: a thread beside it tells once a second. Without a terminal there is a line every 10 s.
+    "Killed now, it would repeat 212 items, 0.8 s, and the item in progress": the items done in the 0.8 s since
+    progress was last saved. A thread of the job tells it once a second, so that the numbers are up to a second old.
+    Without a terminal there is a line every 10 s.
 
     \b
     harness monitor
@@ -114,7 +116,7 @@ def monitor(
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @click.option(
     "--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also draw it into FILE."
 )
@@ -229,4 +231,6 @@ def _print(snapshot: Snapshot, where: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(snapshot.to_data()))
     else:
-        Console(width=80, highlight=False).print(draw(snapshot, where))
+        console = Console(highlight=False)
+        width = console.width if console.is_terminal else WIDTH
+        Console(width=width, highlight=False).print(draw(snapshot, where, width=width))

@@ -12,12 +12,14 @@ import click
 import rq as rq_package
 from rq.job import Job as RQJob
 
+from harness.cli.completion import scenarios
 from harness.cli.output import echo
 from harness.cli.settings import (
     DATABASE,
     arguments_of,
     connected,
     database_option,
+    engine_of,
     job_or_scenario,
     json_option,
     queue_at,
@@ -37,7 +39,7 @@ NO_LIMIT = -1
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=scenarios)
 @click.argument("arguments", nargs=-1)
 @click.option(
     "--form", default="iteration", show_default=True, help="Of a scenario: plain, steps or iteration."
@@ -136,6 +138,8 @@ def worker(
     if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise UsageError(f"--log: found {level!r}, allowed are DEBUG, INFO, WARNING, ERROR")
     asked = {} if database_url is None else {DATABASE: database_url}
+    if database_url is not None:
+        engine_of(database_url).dispose()
     with connected(redis_url) as connection, variables(**asked):
         queues = [queue_at(connection, each) for each in queue_names or ("default",)]
         try:

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from harness.durability import parse
+from harness.errors import UsageError
+
 if TYPE_CHECKING:
     from harness.progress import Progress
     from harness.queues.rq.history import Entry, Pulse
@@ -18,8 +21,12 @@ class Part:
 
     :ivar start_s: when it began. :ivar end_s: when it ended; of one that died, its last sign of life; else now.
     :ivar outcome: as in the history, or ``died``, or ``running``. :ivar reason: why it ended so.
-    :ivar began_at: items that were safe when it began. :ivar came_to: items when it ended; None if nobody knows.
-    :ivar repeated: items of the one before that it had to do again.
+    :ivar began_at: items that were safe when it began.
+    :ivar came_to: items when it ended, or at its last sign of life; None if it is not known.
+    :ivar repeated: items of the one before that it had to do again; after a crash, those that are known of.
+    :ivar after_crash: whether the one before died, so that more may have been repeated: the item that was in
+        progress, and items done since the last sign of life.
+    :ivar repeated_at_most: the limit of that in items, the one in progress included; None if there is none.
     :ivar waited_s: seconds in the queue before it.
     :ivar unnoticed_s: seconds before that, in which the crash of the one before was not yet detected.
     """
@@ -36,6 +43,8 @@ class Part:
     unnoticed_s: float
     worker: str
     durability: str
+    after_crash: bool = False
+    repeated_at_most: int | None = None
 
     @property
     def items(self) -> int | None:
@@ -57,6 +66,7 @@ class Story:
     :ivar forgotten: executions before the first that is remembered.
     :ivar total_s: from its first place in the queue to its end, or to now.
     :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: until a crash was detected.
+    :ivar repeated: items that are known to have been done again.
     :ivar repeated_s: seconds of the work that went into items that were done before; about.
     """
 
@@ -158,7 +168,8 @@ def _part(
         reason=reason, began_at=start.done, came_to=came_to,
         repeated=max(0, last.came_to - start.done) if last and last.came_to is not None else 0,
         waited_s=max(0.0, start.at - waited_from), unnoticed_s=max(0.0, queued_at - free_at) if died_before else 0.0,
-        worker=start.worker, durability=start.durability,
+        worker=start.worker, durability=start.durability, after_crash=died_before,
+        repeated_at_most=_most(last.durability) if last is not None and died_before else None,
     )  # fmt: skip
 
 
@@ -174,6 +185,14 @@ def _unwritten_end(
     if progress is not None and progress.ended >= start.epoch and progress.state not in {"new", "running"}:
         return replace(end, done=progress.done, outcome=progress.state, reason=progress.reason)
     return replace(end, done=sign.done if sign else start.done, outcome="died") if failure else None
+
+
+def _most(durability: str) -> int | None:
+    """Return how many items a crash repeats at most: those between two saves, the one in progress included."""
+    try:
+        return parse(durability).items
+    except UsageError:  # of another release, or not known
+        return None
 
 
 def _repeated_s(parts: Sequence[Part]) -> float:

@@ -62,18 +62,44 @@ def how(part: Part) -> str:
 def detail(part: Part) -> str:
     """Return what an execution did, in words."""
     did = (
-        "nobody knows how far it came"
+        "how far it came is not known"
         if part.items is None
         else f"{counted(part.items, 'item')} in {seconds(part.lasted_s)}"
     )
     told = [did]
-    if part.repeated:
-        told.append(f"{part.repeated:,} of them again")
+    if part.repeated or part.after_crash:
+        told.append(again(part))
     if part.unnoticed_s:
-        told.append(f"the death before it was noticed after {seconds(part.unnoticed_s)}")
+        told.append(f"the crash before it was detected after {seconds(part.unnoticed_s)}")
     if part.waited_s >= 0.01:
         told.append(f"waited {seconds(part.waited_s)}")
     return ", ".join(told)
+
+
+def again(part: Part) -> str:
+    """Return what an execution repeated, in words that claim no more than is known.
+
+    A crash leaves the last sign of life, up to a second old. What came after it is bounded by the durability alone.
+    """
+    if not part.after_crash:
+        return f"{part.repeated:,} of them again"
+    most = part.repeated_at_most
+    if most is not None:
+        return f"up to {counted(max(most, part.repeated), 'item')} again"
+    if part.repeated:
+        return f"at least {part.repeated:,} of them again, and up to 1 item in progress"
+    return "up to 1 item again, and items of its last second"
+
+
+def limits(story: Story) -> str:
+    """Return what the numbers of a story cannot show; empty where they show all."""
+    if not any(part.after_crash or part.outcome == "died" for part in story.parts):
+        return ""
+    return (
+        "After a crash whole items are counted, as of the last sign of life, which is up to a second old. The item "
+        "in progress (a batch, or a step without a cursor) is done again from its beginning: each of its effects may "
+        "have happened already, and no number here says how many. with_transaction() rolls back those in its database."
+    )
 
 
 def where_time_went(story: Story) -> list[tuple[str, float]]:
@@ -110,6 +136,9 @@ def _lines(story: Story) -> Iterator[str]:
     whole = story.total_s or 1.0
     for words, value in where_time_went(story):
         yield f"  {words:22} {seconds(value):>12} {value / whole:5.0%}"
+    if said := limits(story):
+        yield ""
+        yield from wrap(said, WIDTH)
 
 
 def _axis(total: float) -> str:

@@ -17,6 +17,7 @@ import sqlalchemy
 from harness.environment import variables
 from harness.errors import UsageError
 from harness.lab.embedded import EmbeddedTrial
+from harness.lab.fork_server import ForkServer
 from harness.lab.processes import RECOVER_SECONDS, ProcessTrial
 from harness.lab.services import EMBEDDED, Services
 from harness.lab.trial import Settings, Trial
@@ -60,6 +61,7 @@ class Lab:
             raise UsageError(f"found a pace of {pace!r}, allowed are seconds of 0 or more")
         self.directory, self.size, self.pace, self._recover_seconds = directory, size, pace, recover_seconds
         self.services = Services(broker, database)
+        self._processes = ForkServer("harness.lab.worker", "rq.worker", "rq.executions")
         self._templates: dict[str, Path] = {}
         self.mailbox = Mailbox()
 
@@ -68,6 +70,7 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         self.mailbox.stop()
+        self._processes.close()
         self.services.close()
 
     @contextmanager
@@ -95,7 +98,7 @@ class Lab:
                 yield EmbeddedTrial(settings, self.mailbox, store)
             else:
                 yield ProcessTrial(
-                    settings, self.mailbox, services.broker, self.directory,
+                    settings, self.mailbox, services.broker, self._processes, self.directory,
                     store=url if store else None, recover_seconds=self._recover_seconds,
                 )  # fmt: skip
 

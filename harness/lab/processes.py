@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.interruptions import Interruption
+    from harness.lab.fork_server import Child, ForkServer
     from harness.mailbox import Mailbox
 
 LIMIT_SECONDS = 300.0
@@ -46,7 +46,7 @@ class ProcessTrial(Trial):
     """A trial whose worker is a process of its own, started again whenever it ends, as a supervisor does.
 
     :param broker: URL of a Redis that is empty but for this trial.
-    :param directory: for the journal and the worker's log.
+    :param processes: forks the workers. :param directory: for the journal and the worker's log.
     :param store: URL of the database where progress lives; None where RQ keeps it.
     :param recover_seconds: within how many seconds the dead are noticed, where nothing but a lease tells of them.
     """
@@ -56,16 +56,18 @@ class ProcessTrial(Trial):
         settings: Settings,
         mailbox: Mailbox,
         broker: str,
+        processes: ForkServer,
         directory: Path,
         *,
         store: str | None,
         recover_seconds: float,
     ) -> None:
         super().__init__(settings, Redis.from_url(broker), mailbox)
+        self._processes = processes
         self._broker, self._store, self._recover_seconds = broker, store, recover_seconds
         self._exits: list[float] = []
         self.limit_seconds = LIMIT_SECONDS
-        self.disturb: Callable[[subprocess.Popen[bytes], Path], object] | None = None
+        self.disturb: Callable[[Child, Path], object] | None = None
         """Called again and again while the job is at work, with the worker's process and the journal."""
         self._journal, self._log = directory / "journal", directory / "worker.log"
         for each in (self._journal, self._log):
@@ -121,7 +123,7 @@ class ProcessTrial(Trial):
                     self._exits.append(time.monotonic())
                     if left_alone:
                         until = self._exits[-1] + PLAIN_SECONDS
-                    failures = failures + 1 if worker.returncode > 0 else 0
+                    failures = failures + 1 if (worker.returncode or 0) > 0 else 0
                     if failures > MAX_FAILURES:  # once may be a broker that was away
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
                     worker = self._start(config, leash, seconds)
@@ -139,13 +141,12 @@ class ProcessTrial(Trial):
                 worker.kill()
                 worker.wait()
 
-    def _start(self, config: Config, leash: Leash, seconds: float) -> subprocess.Popen[bytes]:
+    def _start(self, config: Config, leash: Leash, seconds: float) -> Child:
+        environment = {**os.environ, SETTING: str(seconds), CONFIG: config.to_json()}
         with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "harness.lab.worker"],
-                stdin=leash.theirs, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, SETTING: str(seconds), CONFIG: config.to_json()},
-            )  # fmt: skip
+            return self._processes.start(
+                "harness.lab.worker:main", environment=environment, streams=(leash.theirs, log, log)
+            )
 
     def _said(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -1,4 +1,4 @@
-"""Program of a trial's worker process: ``python -m harness.lab.worker``, started by the lab, on its leash.
+"""Program of a trial's worker process, which the lab's fork server starts, on the lab's leash.
 
 It is our RQ worker, which forks a work horse for each job. In the horse the trial's trigger is asked at every item
 that begins, and what the interruption is happens there and then: this process is killed, its worker, or both, or the
@@ -149,10 +149,10 @@ def notice(journal: Journal) -> Any:
     return subscriber
 
 
-def main(text: str) -> None:
+def main() -> None:
     """Work until told to stop."""
     obey()
-    config = Config(**json.loads(text))
+    config = Config(**json.loads(os.environ.pop(CONFIG)))
     journal = Journal(config.journal)
     connection = redis.Redis.from_url(config.broker)
     if os.environ.get(PRELOAD):
@@ -169,7 +169,3 @@ def main(text: str) -> None:
         worker = TrialWorker([Queue(QUEUE, connection=connection, serializer="json")], connection=connection)
         worker.journal = journal
         worker.work(logging_level="WARNING")
-
-
-if __name__ == "__main__":
-    main(os.environ.pop(CONFIG))

@@ -2,16 +2,18 @@
 
 * :mod:`harness.monitor.snapshot`: what is to be seen, read from Redis and the database: numbers, no drawing.
 * :mod:`harness.monitor.tables`: how many rows of the database stand where.
+* :mod:`harness.monitor.jobs`: the lines about one job.
 * :mod:`harness.monitor.screen`: a snapshot as lines, and the live screen.
 * :mod:`harness.monitor.bar`: the progress bar.
 """
 
 from harness.monitor.bar import ItemBar, LiveLine, TrialBar
-from harness.monitor.screen import LiveScreen, draw, lines, summary
+from harness.monitor.screen import WIDTH, LiveScreen, draw, lines, summary
 from harness.monitor.snapshot import JobRow, Monitor, Snapshot
 from harness.monitor.tables import Tables
 
 __all__ = [
+    "WIDTH",
     "ItemBar",
     "JobRow",
     "LiveLine",

@@ -1,7 +1,8 @@
-"""A snapshot as lines of a terminal, 80 columns wide and readable without colour, and the screen that is kept fresh."""
+"""A snapshot as lines of a terminal, readable without colour, and the live screen."""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -9,60 +10,93 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from harness.monitor.jobs import job_lines, seconds, short
 from harness.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from harness.monitor.snapshot import JobRow, Snapshot
+    from harness.monitor.snapshot import Snapshot
 
 WIDTH = 80
-BAR = 14
-"""Columns."""
 LEFT_OUT = 5
 """Number of records left out that are named."""
-STATES = {
-    "running": "green", "finished": "cyan", "failed": "bold red", "paused": "yellow", "interrupted": "yellow",
-    "delayed": "yellow", "cancelled": "red", "canceled": "red",
-}  # fmt: skip
+
+ROOMY = 30
+"""Lines of a screen that has room for empty ones."""
+JOBS_LINES, SECTION_LINES = 8, 3
+"""Lines that jobs, and each other section, keep on a small screen."""
 
 
-def draw(snapshot: Snapshot, where: str, *, height: int | None = None, note: str = "") -> Group:
+def draw(
+    snapshot: Snapshot, where: str, *, width: int = WIDTH, height: int | None = None, note: str = ""
+) -> Group:
     """Return what is to be printed.
 
     :param where: what is looked at, in words. :param height: how many lines there are for it; None for no limit.
     :param note: what else is to be said, on the last line.
     """
-    drawn = [*lines(snapshot, where), *([Text(f" {printable(note)}", style="bold yellow")] if note else [])]
-    if height is not None and len(drawn) > height:
-        left = len(drawn) - height + 1
-        drawn = [
-            *drawn[: height - 1], Text(f" {left} more lines; enlarge the window or use --queue", style="dim"),
-        ]  # fmt: skip
-    return Group(*drawn)
+    notes = [Text(f" {printable(note)}", style="bold yellow")] if note else []
+    drawn = lines(snapshot, where, width=width, height=None if height is None else height - len(notes))
+    return Group(*drawn, *notes)
 
 
-def lines(snapshot: Snapshot, where: str) -> list[Text]:
-    """Return a snapshot line by line, none longer than 80 columns."""
+def lines(snapshot: Snapshot, where: str, *, width: int = WIDTH, height: int | None = None) -> list[Text]:
+    """Return a snapshot line by line, none longer than *width*.
+
+    With a *height*, jobs give way first, the last of them first; workers and events always keep some lines.
+    """
     title = Text(f" harness  {where}", style="bold")
     clock = f"{_clock(snapshot.at)} "
-    title.truncate(WIDTH - len(clock) - 1, overflow="ellipsis")
-    title.pad_right(WIDTH - len(clock) - title.cell_len)
-    drawn = [title.append(clock), Text()]
-    drawn += [
-        *_jobs(snapshot),
-        *_tables(snapshot),
-        *_queues(snapshot),
-        *_workers(snapshot),
-        *_events(snapshot),
-        *_left_out(snapshot),
+    title.truncate(max(1, width - len(clock) - 1), overflow="ellipsis")
+    title.pad_right(max(0, width - len(clock) - title.cell_len))
+    sections = [
+        list(_tables(snapshot)),
+        list(_queues(snapshot)),
+        list(_workers(snapshot)),
+        list(_events(snapshot)),
+        list(_left_out(snapshot)),
+    ]
+    roomy = height is None or height >= ROOMY
+    head = [title.append(clock), *([Text()] if roomy else [])]
+    room = None
+    if height is not None:
+        if not roomy:
+            sections = [[line for line in section if line.plain] for section in sections]
+        left = height - len(head) - JOBS_LINES
+        sections = [
+            _shortened(section, limit)
+            for section, limit in zip(sections, _limits(sections, left), strict=True)
+        ]
+        room = height - len(head) - sum(map(len, sections))
+    drawn = [
+        *head,
+        *_jobs(snapshot, width, room, gap=roomy),
+        *(line for section in sections for line in section),
     ]
     for line in drawn:
         line.plain = printable(line.plain)  # of the same length, so the styles keep their places
-        line.truncate(WIDTH, overflow="ellipsis")
+        line.truncate(width, overflow="ellipsis")
         line.no_wrap = True
-    return drawn
+    return drawn if height is None else drawn[:height]
+
+
+def _limits(sections: list[list[Text]], left: int) -> list[int]:
+    """Return how many lines each section gets: all it wants, or else the longest give way first."""
+    wanted = [len(section) for section in sections]
+    while sum(wanted) > left and max(wanted) > SECTION_LINES:
+        wanted[max(range(len(wanted)), key=wanted.__getitem__)] -= 1
+    return wanted
+
+
+def _shortened(section: list[Text], limit: int) -> list[Text]:
+    if len(section) <= limit:
+        return section
+    blank = section[-1:] if not section[-1].plain else []
+    kept = section[: limit - 1 - len(blank)]
+    missing = len(section) - len(kept) - len(blank)
+    return [*kept, Text(f" {missing:,} more lines; enlarge the window", style="dim"), *blank]
 
 
 class LiveScreen:
@@ -77,9 +111,9 @@ class LiveScreen:
         return self
 
     def show(self, snapshot: Snapshot, where: str, note: str = "") -> None:
-        """Draw anew."""
-        height = self.console.height - 1
-        self._live.update(draw(snapshot, where, height=height, note=note), refresh=True)
+        """Draw a snapshot."""
+        width, height = self.console.size
+        self._live.update(draw(snapshot, where, width=width, height=height - 1, note=note), refresh=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -87,67 +121,23 @@ class LiveScreen:
         self._live.stop()
 
 
-def seconds(value: float) -> str:
-    """Return a time as people say it."""
-    if value < 90:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _jobs(snapshot: Snapshot) -> Iterator[Text]:
-    yield _head("jobs")
-    for row in snapshot.jobs:
-        yield _first(row)
-        if row.executions:
-            yield Text(f"   {_story(row)}", style="dim")
-        if row.at_risk is not None:
-            yield _meter(row)
-    yield from _more(snapshot, "jobs")
-    if not snapshot.jobs:
-        yield Text(" none", style="dim")
-    yield Text()
-
-
-def _first(row: JobRow) -> Text:
-    name = Text(f" {row.name} {row.id[:8]}" if not row.name.endswith(row.id) else f" {row.id}")
-    name.truncate(29, overflow="ellipsis", pad=True)
-    line = name.append(f" {row.state:<11}", style=STATES.get(row.state, ""))
-    if row.done is None:
-        return line
-    # Of what is finished nothing is missing, though a death may have kept some items from being counted.
-    finished = row.state == "finished"
-    share = 1.0 if finished else min(row.done / row.total, 1.0) if row.total else None
-    line.append(("█" * int(share * BAR)).ljust(BAR, "░") if share is not None else " " * BAR)
-    line.append(f" {row.done:,}" + (f"/{row.total:,}" if row.total is not None and not finished else ""))
-    return line
-
-
-def _story(row: JobRow) -> str:
-    told = "1 execution" if row.executions == 1 else f"{row.executions} executions"
-    if row.rate and row.state == "running":
-        speed = f"{row.rate:,.0f}/s" if row.rate >= 10 else f"{row.rate:.1f}/s"
-        left = "" if row.left_s is None else f", {seconds(row.left_s)} left"
-        told = f"{speed}{left}; {told}"
-    if row.crashes:
-        told += f", {row.crashes} died"
-    if row.last_end is not None:
-        told += f"; last {row.last_end}" + (
-            f": {row.reason}" if row.reason and row.reason != row.last_end else ""
-        )
-    return told
-
-
-def _meter(row: JobRow) -> Text:
-    items = "nothing" if not row.at_risk else "1 item" if row.at_risk == 1 else f"{row.at_risk:,} items"
-    told = f"   killed now, it would repeat {items}"
-    if row.at_risk and row.at_risk_s is not None:
-        told += f", {seconds(row.at_risk_s)}"
-    line = Text(f"{told}  [{row.durability}]", style="red" if row.at_risk else "green")
-    if row.silent_s is not None:
-        line.append(f"  no sign for {seconds(row.silent_s)}", style="bold red")
-    return line
+def _jobs(snapshot: Snapshot, width: int, room: int | None, *, gap: bool) -> list[Text]:
+    """Return the jobs that fit into *room* lines, those at work first, each as a whole."""
+    drawn, end = [_head("jobs")], [Text()] if gap else []
+    blocks = [job_lines(row, width) for row in snapshot.jobs]
+    if not blocks:
+        return [*drawn, Text(" none", style="dim"), *end]
+    for index, block in enumerate(blocks):
+        last = index + 1 == len(blocks)
+        if room is not None and len(drawn) + len(block) + len(end) + (not last) > room:
+            hidden = Counter(row.state for row in snapshot.jobs[index:])
+            states = ", ".join(f"{number:,} {state}" for state, number in hidden.items())
+            if index == 0:  # the id and the bar at least
+                drawn += block[: max(0, room - len(drawn) - 1)]
+            drawn.append(Text(f" more jobs: {states}; enlarge, or use --queue", style="dim"))
+            break
+        drawn += block
+    return [*drawn, *_more(snapshot, "jobs"), *end]
 
 
 def _tables(snapshot: Snapshot) -> Iterator[Text]:
@@ -176,7 +166,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Text]:
         if worker.leaving:
             line.append(", leaving", style="yellow")
         if worker.job_id:
-            line.append(f", at {worker.job_id[:8]}")
+            line.append(f", at {short(worker.job_id)}")
         if worker.name in snapshot.silent:
             line.append(f", silent for {seconds(snapshot.silent[worker.name])}", style="bold red")
         elif worker.heartbeat_s is not None:
@@ -192,7 +182,7 @@ def _events(snapshot: Snapshot) -> Iterator[Text]:
     if snapshot.events:
         yield _head("events")
         for event in snapshot.events:
-            yield Text(f" {_clock(event.at)} {event.job_id[:8]} {event.what}")
+            yield Text(f" {_clock(event.at)} {short(event.job_id)} {event.what}")
 
 
 def _left_out(snapshot: Snapshot) -> Iterator[Text]:

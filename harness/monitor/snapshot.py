@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.queues.rq.history import CURSOR_BYTES
 from harness.queues.rq.overview import Overview, Watcher
 from harness.queues.rq.views import JobView, WorkerView
+from harness.texts import bounded
 
 if TYPE_CHECKING:
     from harness.monitor.tables import Tables
     from harness.progress import Progress
-    from harness.queues.rq.history import Entry
+    from harness.queues.rq.history import Entry, Pulse
 
 SILENT_SECONDS = 4.0
 """After how long without a pulse a job at work is called silent."""
@@ -24,6 +26,19 @@ BUSY = "busy"
 
 ACTIVE = {"started", "queued", "scheduled", "deferred"}
 EVENTS = 6
+ORDER = {
+    state: place
+    for place, states in enumerate(
+        (
+            {"running"},
+            {"interrupted", "delayed", "paused"},
+            {"queued", "scheduled", "deferred"},
+            {"failed", "stopped"},
+        )
+    )
+    for state in states
+}
+"""Jobs at work first, then those that wait, then those that failed; what is over for good comes last."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,11 @@ class JobRow:
     :ivar executions: how many have begun. :ivar crashes: how many of them died.
     :ivar last_end: how the latest execution ended that did not complete the job. :ivar reason: why.
     :ivar at_risk: items that would be repeated if it were killed now; None if it is not at work, or does not tell.
-    :ivar at_risk_s: the seconds of work in them. :ivar silent_s: seconds since its pulse, if that is too long.
+        The item in progress comes on top: how many of its effects have happened cannot be known.
+    :ivar at_risk_s: seconds since the last save, if anything is at risk. :ivar steps_at_risk: the same of steps.
+    :ivar moved: whether anything is not saved, counted or not.
+    :ivar step: the step in progress, or None. :ivar cursor: the position in it, as text.
+    :ivar silent_s: seconds since its pulse, if that is too long.
     """
 
     id: str
@@ -56,6 +75,10 @@ class JobRow:
     at_risk_s: float | None
     durability: str | None
     silent_s: float | None
+    step: str | None = None
+    cursor: str | None = None
+    steps_at_risk: int = 0
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +142,7 @@ class Monitor:
         overview = self._watcher.look()
         tables, kept = self._count(overview)
         rows = [_row(job, kept.get(job.id) or job.progress, overview.at) for job in overview.jobs]
-        rows.sort(key=lambda row: row.state != "running")
+        rows.sort(key=lambda row: ORDER.get(row.state, len(ORDER)))
         return Snapshot(
             overview.at, tuple(rows), overview.queues, overview.workers, tables, tuple(_events(overview)),
             _silent(overview), overview.more, overview.left_out,
@@ -149,26 +172,42 @@ def _silent(overview: Overview) -> dict[str, float]:
 
 
 def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
+    latest = job.entries[-1] if job.entries else None
+    epoch = max([progress.epoch if progress else 0, *(each.epoch for each in job.entries)])
     # A pulse of an execution that has been replaced, or has ended since, says nothing of the job now.
-    pulse = job.pulse if job.status == "started" else None
-    if pulse is not None and progress is not None and pulse.epoch < progress.epoch:
-        pulse = None
-    done = pulse.done if pulse else progress.done if progress else None
-    total = (pulse.total if pulse else None) or (progress.total if progress else None)
+    pulse = job.pulse if job.status == "started" and job.pulse and job.pulse.epoch >= epoch else None
+    done = pulse.done if pulse else progress.done if progress else latest.done if latest else None
+    total = next((each.total for each in (pulse, progress, latest) if each and each.total is not None), None)
     rate = pulse.rate if pulse else None
     left = max(0, total - done) / rate if rate and total is not None and done is not None else None
     end = next(
         (each for each in reversed(job.entries) if each.what == "end" and each.outcome != "completed"), None
     )
     silent = now - pulse.at if pulse and now - pulse.at > SILENT_SECONDS else None
+    step, cursor = _position(pulse, progress)
     return JobRow(
         id=job.id, name=_name(job, progress), queue=job.queue, state=_state(job, progress), done=done,
         saved=pulse.saved if pulse else progress.done if progress else None, total=total, rate=rate,
-        left_s=left, executions=progress.epoch if progress else 0, crashes=progress.crashes if progress else 0,
+        left_s=left, executions=max(epoch, pulse.epoch if pulse else 0),
+        # The same wherever progress is kept: the history and the pulse count crashes too.
+        crashes=max([progress.crashes if progress else 0, pulse.crashes if pulse else 0,
+                     *(each.crashes or 0 for each in job.entries)]),
         last_end=end.outcome if end else None, reason=end.reason if end else None,
-        at_risk=pulse.done - pulse.saved if pulse else None, at_risk_s=pulse.unsaved_s if pulse else None,
-        durability=pulse.durability if pulse else None, silent_s=silent,
+        at_risk=max(0, pulse.done - pulse.saved) if pulse else None,
+        at_risk_s=pulse.unsaved_s if pulse else None,
+        durability=pulse.durability if pulse else latest.durability if latest else None, silent_s=silent,
+        step=step, cursor=cursor, steps_at_risk=pulse.steps if pulse else 0,
+        moved=pulse is not None and (pulse.moved or pulse.steps > 0 or pulse.done > pulse.saved),
     )  # fmt: skip
+
+
+def _position(pulse: Pulse | None, progress: Progress | None) -> tuple[str | None, str | None]:
+    """Return the step in progress and its cursor, as text."""
+    if pulse is not None:
+        return pulse.step, pulse.cursor
+    if progress is None or progress.step is None:
+        return None, None
+    return progress.step, None if progress.cursor is None else bounded(repr(progress.cursor), CURSOR_BYTES)
 
 
 def _name(job: JobView, progress: Progress | None) -> str:

@@ -15,12 +15,15 @@ from typing import Any
 from harness.crash import current
 
 _WRITING = os.O_WRONLY | os.O_RDWR
-_state = {"hooked": False, "active": False}
+_state = {"hooked": False, "active": False, "temporary": ""}
 
 
 @contextmanager
 def probes() -> Iterator[None]:
     """Notice what happens to files, until the block ends."""
+    # Asked before the hook is active: the first call of gettempdir() writes a file while it holds a lock, and the hook
+    # would wait for that lock for ever.
+    _state["temporary"] = os.path.join(tempfile.gettempdir(), tempfile.gettempprefix())  # noqa: PTH118 - a prefix
     if not _state["hooked"]:
         sys.addaudithook(_hook)
         _state["hooked"] = True
@@ -38,7 +41,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if life is None:
         return
     paths = [os.path.abspath(os.fsdecode(path)) for path in _PATHS[event](args)]  # noqa: PTH100 - as the job spells it
-    paths = [path for path in paths if not _is_nobodys(path)]
+    paths = [path for path in paths if not _is_no_outcome(path)]
     if not paths:
         return
     for path in paths:
@@ -60,7 +63,6 @@ _PATHS = {"open": _opened, "os.rename": _named, "os.remove": _named, "os.truncat
 """Events, and the paths that they are about."""
 
 
-def _is_nobodys(path: str) -> bool:
+def _is_no_outcome(path: str) -> bool:
     """Return whether a file is no outcome: a device, what Python compiled, or a temporary file under a random name."""
-    temporary = os.path.join(tempfile.gettempdir(), tempfile.gettempprefix())  # noqa: PTH118 - a prefix, not a path
-    return path.startswith(("/dev/", temporary)) or "__pycache__" in path
+    return path.startswith(("/dev/", str(_state["temporary"]))) or "__pycache__" in path

@@ -42,6 +42,7 @@ class InlineRun:
         **kwargs: Any,
     ) -> None:
         job_class.check_arguments(kwargs, portion)
+        job_class.check_call(args, kwargs)
         self.job_id = job_id or str(uuid.uuid4())
         self.store = store or job_class.progress_store() or MemoryStore()
         self._job_class, self._args, self._kwargs = job_class, args, kwargs

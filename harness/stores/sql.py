@@ -10,11 +10,12 @@ nobody heard of is an epoch that nobody uses. ``save_within`` is part of the cal
 before the commit, neither the work nor the progress is stored, after it both are. If only the answer to that commit is
 lost, the next claim reads whichever it was, and the work agrees with it.
 
-**Who waits for whom.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for
-it, and then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the
-claim wait until it wakes up or its connection ends: nobody can know yet whether its work will be committed.
-PostgreSQL's ``idle_in_transaction_session_timeout`` bounds that. A worker that was frozen *before* finds the epoch
-raised: Superseded, and its transaction is rolled back.
+**Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for it, and
+then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the claim wait:
+only that transaction's end decides whether its work is committed. On PostgreSQL each statement that may wait ends after
+``lock_timeout`` with ProgressLocked. It has changed nothing then, and the job runs again later: the claim waits again
+until the frozen worker goes on or its connection ends. PostgreSQL's ``idle_in_transaction_session_timeout`` ends that
+connection. A worker that was frozen *before* finds the epoch raised: Superseded, and its transaction is rolled back.
 
 **PostgreSQL.** The store's own transactions are READ COMMITTED, whatever the engine's are. The caller's may be of any
 level: above READ COMMITTED the database refuses an update of a row that was claimed meanwhile (SQLSTATE 40001), and
@@ -24,8 +25,8 @@ that is told as Superseded too.
 for other writers, never reads what is stale, and never dead-locks; it waits for as long as the connection says, 5 s by
 default, then "database is locked" is raised. Longer transactions than that need
 ``create_engine(url, connect_args={"timeout": 30})``; with ``PRAGMA journal_mode=WAL`` readers and the writer do not
-wait for each other. A store and a session of one process are two connections: end the session's transaction before
-anything but ``save_within``. A database in memory will not do.
+wait for each other. ``lock_timeout`` has no effect there. A store and a session of one process are two connections: end
+the session's transaction before anything but ``save_within``. A database in memory will not do.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from harness import forks
 from harness.decoding import shown
 from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
+from harness.stores.locks import LOCK_TIMEOUT, bound, in_milliseconds, is_locked, locked
 from harness.stores.memory import superseded
 
 if TYPE_CHECKING:
@@ -103,23 +105,32 @@ class SqlStore:
     :param engine: of the database, SQLite or PostgreSQL. It may be older than the process; its connections are not
         shared with the process that made it.
     :param tables: what :func:`progress_tables` returned, where the names are not the default ones.
+    :param lock_timeout: time in seconds, or a ``timedelta``, that a statement waits for another transaction's lock on
+        PostgreSQL. A ``lock_timeout`` that the engine's connections have already, other than 0, is left as it is.
+    :raises UsageError: if *lock_timeout* is not a time that PostgreSQL accepts.
     """
 
     unavailable: ClassVar[tuple[type[Exception], ...]] = (OperationalError, InterfaceError)
 
-    def __init__(self, engine: sa.Engine, *, tables: Tables = TABLES) -> None:
+    def __init__(
+        self, engine: sa.Engine, *, tables: Tables = TABLES, lock_timeout: float | timedelta = LOCK_TIMEOUT
+    ) -> None:
         self._sqlite = engine.dialect.name == "sqlite"
+        milliseconds = in_milliseconds(lock_timeout)
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
         self._progress, self._shared = tables
         columns = self._progress.c
         # The text has the epoch too; the column is what counts, for it is what is locked and compared.
         self._of_job = columns.job_id == sa.bindparam("job")
+        self._bound = bound(milliseconds) if engine.dialect.name == "postgresql" else sa.true()
         self._save = (
             sa.update(self._progress)
-            .where(self._of_job, columns.epoch == sa.bindparam("owner"))
+            .where(self._of_job, columns.epoch == sa.bindparam("owner"), self._bound)
             .values(state=sa.bindparam("stands"), progress=sa.bindparam("text"), updated_at=NOW)
         )
-        self._raise_epoch = sa.update(self._progress).where(self._of_job).values(epoch=columns.epoch + 1)
+        self._raise_epoch = (
+            sa.update(self._progress).where(self._of_job, self._bound).values(epoch=columns.epoch + 1)
+        )
         self._select = sa.select(columns.epoch, columns.progress).where(self._of_job)
 
     def create(self) -> None:
@@ -136,6 +147,7 @@ class SqlStore:
         """Take the job over with a raised epoch.
 
         :raises UsageError: if the tables are missing.
+        :raises ProgressLocked: if another transaction holds the job's row for longer than the lock timeout.
         """
         try:
             return self._claim(job_id)
@@ -146,7 +158,7 @@ class SqlStore:
     def save(self, progress: Progress) -> int:
         """Store the progress unless the job was claimed since."""
         values = _values(progress)
-        with self._transaction() as connection:
+        with self._transaction(progress.job_id) as connection:
             if connection.execute(self._save, values).rowcount == 0:
                 raise superseded(progress, self._owner(connection, progress))
         return len(values["text"])
@@ -154,7 +166,10 @@ class SqlStore:
     def save_within(self, session: Session, progress: Progress) -> int:
         """Store the progress in the open transaction of *session*, which locks it until the caller commits.
 
+        On PostgreSQL the rest of that transaction has the store's lock timeout, if it had none.
+
         :raises Superseded: if the job was claimed since; roll the transaction back.
+        :raises ProgressLocked: if another transaction holds the job's row for too long; roll the transaction back.
         :raises UsageError: if the session is not on the database of the store.
         :raises InheritedConnection: if another process opened the session's connection.
         """
@@ -165,11 +180,13 @@ class SqlStore:
         except DBAPIError as error:
             self._check_same_database(session)
             # The session's transaction cannot be asked any more whether it was refused because of a claim.
-            with self._transaction(reading=True) as connection:
+            with self._transaction(progress.job_id, reading=True) as connection:
                 owner = self._owner(connection, progress)
-            if owner == progress.epoch:
-                raise
-            raise superseded(progress, owner) from error
+            if owner != progress.epoch:
+                raise superseded(progress, owner) from error
+            if is_locked(error):
+                raise locked(progress.job_id) from error
+            raise
         if not stored:
             owner = self._owner(session, progress)
             if owner is None:
@@ -180,7 +197,7 @@ class SqlStore:
     def renew(self, progress: Progress) -> int:
         """Store the progress of an execution whose row is gone; one transaction, as a save."""
         try:
-            with self._transaction() as connection:
+            with self._transaction(progress.job_id) as connection:
                 return self._insert(connection, progress)
         except IntegrityError:  # there is a row by now, of this execution or of another
             return self.save(progress)
@@ -189,22 +206,27 @@ class SqlStore:
         """Store the progress of an execution whose row is gone in the open transaction of *session*.
 
         :raises Superseded: if there is a row by now; roll the transaction back.
+        :raises ProgressLocked: if another transaction is about to insert one for too long; roll the transaction back.
         """
         try:
             return self._insert(session, progress)
         except IntegrityError as error:
             raise superseded(progress, progress.epoch + 1) from error
+        except DBAPIError as error:
+            if is_locked(error):
+                raise locked(progress.job_id) from error
+            raise
 
     def load(self, job_id: str) -> Progress | None:
         """Return the stored progress, or None."""
-        with self._transaction(reading=True) as connection:
+        with self._transaction(job_id, reading=True) as connection:
             row = connection.execute(self._select, {"job": job_id}).one_or_none()
         return None if row is None else _progress(job_id, *row)
 
     def delete(self, job_id: str) -> None:
         """Forget the progress."""
-        with self._transaction() as connection:
-            connection.execute(sa.delete(self._progress).where(self._of_job), {"job": job_id})
+        with self._transaction(job_id) as connection:
+            connection.execute(sa.delete(self._progress).where(self._of_job, self._bound), {"job": job_id})
 
     def older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[tuple[str, str]]:
         """Return ids and states of jobs whose progress was not written for so long, in the order of their ids.
@@ -218,7 +240,7 @@ class SqlStore:
             .order_by(columns.job_id)
             .limit(limit)
         )
-        with self._transaction(reading=True) as connection:
+        with self._transaction("(listed)", reading=True) as connection:
             return [(str(job_id), str(state)) for job_id, state in connection.execute(rows)]
 
     def shared_older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[str]:
@@ -230,7 +252,7 @@ class SqlStore:
             .order_by(columns.key)
             .limit(limit)
         )
-        with self._transaction(reading=True) as connection:
+        with self._transaction("(listed)", reading=True) as connection:
             return [str(key) for key in connection.scalars(rows)]
 
     def prune(self, job_ids: Sequence[str], keys: Sequence[str], seconds: float) -> int:
@@ -239,7 +261,7 @@ class SqlStore:
         One transaction. A row that an execution has written since it was listed is not old, and stays.
         """
         deleted = 0
-        with self._transaction() as connection:
+        with self._transaction("(pruned)") as connection:
             for table, column, names in (
                 (self._progress, self._progress.c.job_id, job_ids), (self._shared, self._shared.c.key, keys),
             ):  # fmt: skip
@@ -255,7 +277,7 @@ class SqlStore:
 
     def read(self, key: str) -> str | None:
         """Return what is shared under the key."""
-        with self._transaction(reading=True) as connection:
+        with self._transaction(key, reading=True) as connection:
             value: str | None = connection.scalar(
                 sa.select(self._shared.c.value).where(self._shared.c.key == key)
             )
@@ -270,17 +292,18 @@ class SqlStore:
         if before is None:
             insert = sa.insert(self._shared).values(key=key, value=after, updated_at=NOW)
             try:
-                with self._transaction() as connection:
+                with self._transaction(key) as connection:
+                    self._bound_inserts(connection)
                     connection.execute(insert)
             except IntegrityError:
                 return False
             return True
-        update = sa.update(self._shared).where(columns.key == key, columns.value == before)
-        with self._transaction() as connection:
+        update = sa.update(self._shared).where(columns.key == key, columns.value == before, self._bound)
+        with self._transaction(key) as connection:
             return connection.execute(update.values(value=after, updated_at=NOW)).rowcount == 1
 
     def _claim(self, job_id: str) -> Progress:
-        with self._transaction() as connection:
+        with self._transaction(job_id) as connection:
             # The first statement writes, so that from here on nobody else does, and what is read is the latest.
             if connection.execute(self._raise_epoch, {"job": job_id}).rowcount == 0:
                 progress = Progress(job_id, epoch=1)
@@ -293,6 +316,7 @@ class SqlStore:
 
     def _insert(self, at: sa.Connection | Session, progress: Progress) -> int:
         text = progress.to_json()
+        self._bound_inserts(at)
         row = {"job_id": progress.job_id, "epoch": progress.epoch, "state": progress.state, "progress": text}
         at.execute(sa.insert(self._progress).values(**row, updated_at=NOW))
         return len(text)
@@ -301,15 +325,24 @@ class SqlStore:
         row = at.execute(self._select, {"job": progress.job_id}).one_or_none()
         return None if row is None else row[0]
 
+    def _bound_inserts(self, at: sa.Connection | Session) -> None:
+        """Bound the wait of an insert for another transaction's row with the same key; it has no WHERE to do it in."""
+        if not self._sqlite:
+            at.execute(sa.select(self._bound))
+
     @contextmanager
-    def _transaction(self, *, reading: bool = False) -> Iterator[sa.Connection]:
+    def _transaction(self, key: str, *, reading: bool = False) -> Iterator[sa.Connection]:
         with self._engine.connect() as connection:
             try:
                 with connection.begin():
                     if self._sqlite and not reading:
                         _lock_sqlite(connection)
                     yield connection
-            except (OperationalError, ProgrammingError) as error:
+            except DBAPIError as error:
+                if is_locked(error):
+                    raise locked(key) from error
+                if not isinstance(error, OperationalError | ProgrammingError):
+                    raise
                 if error.connection_invalidated or self._exist(connection):
                     raise
                 raise UsageError(

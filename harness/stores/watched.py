@@ -16,7 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import (
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    WatchError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from harness.errors import CorruptProgress
@@ -35,13 +41,19 @@ Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
 """How a change is written: pipeline, key, what the key held, the new text."""
 
 
+UNAVAILABLE: tuple[type[Exception], ...] = (
+    RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError,
+)  # fmt: skip
+"""Errors of Redis that pass: it is away, loads its data, has no memory left, or has become a replica."""
+
+
 class WatchedStore(ABC):
     """A store in Redis. A subclass says which key a job has, and how progress is read from it and written to it.
 
     :param connection: a connection to Redis.
     """
 
-    unavailable: ClassVar[tuple[type[Exception], ...]] = (RedisConnectionError, RedisTimeoutError)
+    unavailable: ClassVar[tuple[type[Exception], ...]] = UNAVAILABLE
     _shared_prefix = shared.PREFIX
 
     def __init__(self, connection: Redis) -> None:

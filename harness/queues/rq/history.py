@@ -62,6 +62,9 @@ MILLIS_DIGITS = 15
 REASON_BYTES, NAME_BYTES = 300, 200
 """Sizes that a reason, and the names in an entry, are cut to: a hundred entries are kept of each job."""
 
+CURSOR_BYTES = 200
+"""Size that the text of a cursor in a pulse is cut to."""
+
 PULSE_SECONDS = 1.0
 """How often a job at work tells where it is."""
 
@@ -77,6 +80,9 @@ class Pulse:
     :ivar unsaved_s: seconds since progress was last saved.
     :ivar elapsed_s: seconds since the execution began. :ivar items: done in it.
     :ivar pid: of the process that does the work, on *host*. :ivar parent: of the worker that waits for it.
+    :ivar crashes: executions of the job that died. :ivar step: the step in progress; None between steps.
+    :ivar cursor: its position as text, cut to :data:`CURSOR_BYTES`; None at the beginning of the step.
+    :ivar steps: completed steps that no save has made safe. :ivar moved: whether anything is not saved.
     """
 
     at: float
@@ -92,6 +98,11 @@ class Pulse:
     host: str
     pid: int
     parent: int
+    crashes: int = 0
+    step: str | None = None
+    cursor: str | None = None
+    steps: int = 0
+    moved: bool = False
 
     @property
     def rate(self) -> float | None:
@@ -125,6 +136,7 @@ class Entry:
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
     :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
     :ivar outcome: of an end: completed, interrupted, paused, cancelled, superseded or failed.
+    :ivar crashes: executions of the job that had died by then; None if an older release wrote the entry.
     """
 
     at: float
@@ -139,6 +151,7 @@ class Entry:
     died: Pulse | None = None
     outcome: str = ""
     reason: str | None = None
+    crashes: int | None = None
 
     @classmethod
     def from_stream(cls, number: Any, fields: Any) -> Entry:
@@ -217,6 +230,7 @@ class Recording:
             "worker": bounded(self._job.worker_name or "", NAME_BYTES), "durability": _durability(execution),
             "enqueued_at": round(enqueued.timestamp(), 3) if enqueued else None,
             "died": _rounded(died) if died else None,
+            "crashes": progress.crashes,
         }  # fmt: skip
         if self._epoch == 1:  # the same in all later ones, of which there may be many
             entry |= {"job": bounded(progress.job, NAME_BYTES), "total": progress.total}
@@ -234,6 +248,7 @@ class Recording:
         entry = {
             "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome,
             "reason": None if reason is None else bounded(reason, REASON_BYTES), "total": execution.total,
+            "crashes": execution.progress.crashes,
         }  # fmt: skip
         try:
             with self._connection.pipeline() as pipeline:
@@ -263,11 +278,16 @@ class Recording:
     def _pulse(self, execution: Execution) -> str:
         elapsed = execution.clock() - self._started
         saved_after = execution.progress.runtime_s - self._runtime_before
+        progress, cursor = execution.progress, execution.cursor
         pulse = Pulse(
             at=time.monotonic() + self._offset, epoch=self._epoch, done=execution.done, saved=execution.progress.done,
             unsaved_s=max(0.0, elapsed - saved_after), elapsed_s=elapsed, items=execution.items,
             total=execution.total, durability=_durability(execution), worker=self._job.worker_name or "",
             host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
+            crashes=progress.crashes, step=execution.step,
+            cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
+            steps=max(0, len(execution.completed) - len(progress.completed)),
+            moved=cursor != progress.cursor if execution.step == progress.step else execution.moved,
         )  # fmt: skip
         return json.dumps(_rounded(pulse), separators=(",", ":"))
 

@@ -10,8 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from rq import Retry
 from rq.job import Job as RQJob
 from rq.job import get_current_job
@@ -32,6 +31,7 @@ from harness.execution import Execution, Portion
 from harness.job import Job, find_stored
 from harness.queues.rq import delayed, leases
 from harness.queues.rq.calls import check_call
+from harness.queues.rq.entries import number
 from harness.queues.rq.history import Recording
 from harness.queues.rq.instances import enqueue_of, family_of
 from harness.queues.rq.keys import SWEEP_LOCK, SWEEPING
@@ -142,8 +142,8 @@ class _Attempt:
             raise UsageError(
                 f"{self._call[0]!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob"
             )
-        begun = lease.begun() if lease is not None else Begun(first=False, unknown=0)
         try:
+            begun = _begun(lease)
             with Recording(self._current) as recording, Timeout() as timeout:
                 execution = self._execution(job_class, lease, recording, begun, timeout)
                 try:
@@ -157,12 +157,12 @@ class _Attempt:
             time.sleep(UNAVAILABLE_SECONDS)
             return Interruption(str(error), 0)
         except Exception as error:
-            if lease is not None and not lease.owned():
+            if not _owned_or_unknown(lease):
                 raise self._superseded() from error
             if isinstance(error, StepsChanged | UnsupportedProgress):
                 return self._put_off(error)
             raise
-        if ended.outcome == "superseded" or (lease is not None and not lease.owned()):
+        if ended.outcome == "superseded" or not _owned_or_unknown(lease):
             # Not a success: that would start dependents while the execution that has taken over is still at work.
             raise self._superseded()
         if ended.outcome == "completed":
@@ -232,7 +232,8 @@ class _Attempt:
         :raises HarnessError: the error, if too many workers in a row did not know it.
         """
         current, limit = self._current, unknown_tries()
-        tries = current.connection.hincrby(current.key, UNKNOWN, 1)
+        tries = number(current.connection.hget(current.key, UNKNOWN)) + 1
+        current.connection.hset(current.key, UNKNOWN, tries)  # HINCRBY refuses what is no number
         if tries > limit:
             current.connection.hdel(current.key, UNKNOWN)  # who requeues it gives it as many tries again
             raise type(error)(
@@ -282,6 +283,29 @@ def unknown_tries() -> int:
     return int(text)
 
 
+def _begun(lease: Lease | None) -> Begun:
+    """Note that the job's code is reached.
+
+    :raises ProgressUnavailable: if Redis cannot be used now; nothing was done.
+    """
+    if lease is None:
+        return Begun(first=False, unknown=0)
+    try:
+        return lease.begun()
+    except RedisError as error:
+        raise ProgressUnavailable(
+            f"Redis cannot be used now ({type(error).__name__}); run the job again later"
+        ) from error
+
+
+def _owned_or_unknown(lease: Lease | None) -> bool:
+    """Return whether the job may still be this execution's; its report asks once more, within a transaction."""
+    try:
+        return lease is None or lease.owned()
+    except RedisError:
+        return True
+
+
 def _owns(lease: Lease) -> bool:
     """Return whether the job is still this execution's.
 
@@ -289,7 +313,7 @@ def _owns(lease: Lease) -> bool:
     """
     try:
         return lease.owned()
-    except (RedisConnectionError, RedisTimeoutError) as error:
+    except RedisError as error:
         raise ProgressUnavailable(
             f"the progress of the job is gone, and RQ cannot be asked whose it is ({type(error).__name__})"
         ) from error

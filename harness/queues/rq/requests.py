@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from rq.utils import as_text
 from rq.worker import BaseWorker
 
@@ -33,8 +32,6 @@ shutdown = Flag()
 
 REQUEST_TTL = 24 * 3600
 """Seconds after which a request is forgotten whose job never came."""
-
-_UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
 
 
 def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
@@ -115,7 +112,7 @@ class Requests:
         """Return what holds before any work; a mere stop does not."""
         try:
             return _control(self._connection.mget(_controls(at)))
-        except _UNREACHABLE:
+        except RedisError:
             return None  # it is asked again at a checkpoint
 
     def __call__(self, at: Position) -> str | None:
@@ -129,7 +126,7 @@ class Requests:
                 pipeline.getdel(keys.stop(at.job_id))
                 pipeline.hget(self._worker_key, "shutdown_requested_date")
                 controls, reason, leaving = pipeline.execute()
-        except _UNREACHABLE:
+        except RedisError:  # wrong data, too: somebody else's key
             return None  # no reason to stop working; a stop that was taken now is lost, and may be asked for again
         if reason is not None:
             return _control(controls) or str(as_text(reason))

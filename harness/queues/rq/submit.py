@@ -154,6 +154,7 @@ def _enqueue(
         )
     check_class(job_class)
     job_class.check_arguments(kwargs, portion)
+    job_class.check_call(args, kwargs)
     encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
     named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
     call: list[Any] = [job_class.path(), encoded, named]

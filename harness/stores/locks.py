@@ -1,0 +1,67 @@
+"""Wait for PostgreSQL's row locks: bound the wait, and recognise the error of one that was too long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from harness.durations import in_seconds
+from harness.errors import ProgressLocked, UsageError
+
+LOCK_TIMEOUT = 10.0
+"""Default for how long a statement waits for the lock on a job's row, in seconds.
+
+Longer than a commit takes, and shorter than the 30 s that platforms give a worker between SIGTERM and SIGKILL: a worker
+that waits in a claim still leaves in time.
+"""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE of a statement that PostgreSQL ended after ``lock_timeout``."""
+
+LONGEST_LOCK_TIMEOUT = (2**31 - 1) / 1000
+"""Limit of PostgreSQL's ``lock_timeout``, in seconds."""
+
+
+def locked(key: str) -> ProgressLocked:
+    """Return the error for a row that another transaction has locked for too long."""
+    return ProgressLocked(
+        f"the progress of job {key} is locked by another transaction for longer than lock_timeout; run the job again "
+        "later (our queues do), and if that repeats, end the frozen worker that holds the lock, or let PostgreSQL's "
+        "idle_in_transaction_session_timeout end its connection"
+    )
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL ended a statement because it waited for a lock too long, by any driver's account."""
+    original: Any = error.orig
+    fields = original.args[0] if original is not None and original.args else None  # pg8000 has nothing else
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    return (state or (fields.get("C") if isinstance(fields, dict) else None)) == LOCK_NOT_AVAILABLE
+
+
+def bound(milliseconds: int) -> sa.ColumnElement[bool]:
+    """Return a condition that is always true, and bounds the statement's lock waits as it is evaluated.
+
+    It costs no round trip of its own: PostgreSQL evaluates it for the row before it locks the row. An engine's own
+    ``lock_timeout`` stays.
+    """
+    name = "lock_timeout"
+    return sa.or_(
+        sa.func.current_setting(name) != "0",
+        sa.func.set_config(name, str(milliseconds), sa.true()).is_not(None),
+    )
+
+
+def in_milliseconds(lock_timeout: Any) -> int:
+    """Return a lock timeout in milliseconds.
+
+    :raises UsageError: if it is not a time that PostgreSQL accepts.
+    """
+    seconds = in_seconds(lock_timeout)
+    if seconds is None or not 0.001 <= seconds <= LONGEST_LOCK_TIMEOUT:
+        raise UsageError(
+            f"got lock_timeout={lock_timeout!r}; use seconds from 0.001 to {LONGEST_LOCK_TIMEOUT:.0f}, or a timedelta"
+        )
+    return round(seconds * 1000)
