@@ -9,9 +9,10 @@ import pytest
 from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
+from rq.registry import clean_registries
 
 from harness.queues.rq import SimpleWorker, enqueue
-from harness.queues.rq.clocks import redis_now, spare_the_living
+from harness.queues.rq.clocks import redis_now, spare
 from harness.queues.rq.keys import LEASES
 from tests.jobs import CountByIteration, plain
 
@@ -19,7 +20,7 @@ from tests.jobs import CountByIteration, plain
 @pytest.mark.parametrize(
     ("lease", "status"),
     [(60, JobStatus.STARTED), (None, JobStatus.FAILED), (math.inf, JobStatus.FAILED)],
-    ids=["living", "none", "not ours"],
+    ids=["ours", "none", "not ours"],
 )
 def test_maintenance_fails_no_job_that_holds_a_lease(
     redis: Redis, queue: Queue, lease: float | None, status: JobStatus
@@ -42,5 +43,18 @@ def test_maintenance_fails_no_job_that_holds_a_lease(
 def test_an_execution_that_has_ended_is_not_made_again(redis: Redis, queue: Queue) -> None:
     """A lease that is left over brings no entry back."""
     redis.zadd(LEASES, {"1:2": redis_now(redis).timestamp() + 60})
-    assert spare_the_living(redis, [queue]) == 0
+    assert spare(redis, [queue]) == 0
     assert redis.exists(queue.started_job_registry.key) == 0
+
+
+def test_a_crashed_job_is_left_to_the_sweep(redis: Redis, queue: Queue) -> None:
+    """RQ's maintenance neither fails it nor uses up its retries, also where the sweep has not come to it yet."""
+    job = enqueue(queue, CountByIteration, 3)
+    worker = SimpleWorker([queue], connection=redis, commands=False)
+    redis.lmove(queue.key, queue.intermediate_queue_key)
+    entry = worker.prepare_execution(job).composite_key
+    redis.zadd(queue.started_job_registry.key, {entry: time.time() - 7200})
+    redis.zadd(LEASES, {entry: 1})
+    assert spare(redis, [queue]) == 1
+    clean_registries(queue)
+    assert redis.zscore(queue.started_job_registry.key, entry) is not None

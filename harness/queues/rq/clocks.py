@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rq import Queue
 
 SPARED_SECONDS = 120
-"""Seconds for which an execution with a lease is kept from RQ's maintenance, by the clock that the latter goes by."""
+"""Seconds for which an execution is kept from RQ's maintenance, by the clock that the latter goes by."""
 
 
 def redis_now(connection: Redis) -> datetime:
@@ -32,14 +32,14 @@ def redis_now(connection: Redis) -> datetime:
     return datetime.fromtimestamp(seconds + micros / 1e6, UTC)
 
 
-def spare_the_living(connection: Redis, queues: Iterable[Queue]) -> int:
-    """Keep executions that hold a lease from being failed by the clock of this worker; return their number.
+def spare(connection: Redis, queues: Iterable[Queue]) -> int:
+    """Keep executions of this package from being failed by the clock of this worker; return their number.
 
-    Call it right before RQ's maintenance. Death after it, or a lost answer: RQ fails such an execution that much later,
-    if it turns out to be dead and nobody restores it. An entry that has gone is not made again.
+    They have leases, and a sweep restores those whose lease has ended. Call it right before RQ's maintenance. Crash
+    after it, or a lost answer: RQ's maintenance deals with such an execution that much later, if nothing else has done
+    so. An entry that has gone is not made again.
     """
     here = current_timestamp()
-    now = redis_now(connection).timestamp()
     spared = 0
     for queue in queues:
         key = queue.started_job_registry.key
@@ -47,12 +47,12 @@ def spare_the_living(connection: Redis, queues: Iterable[Queue]) -> int:
         if not expired:
             continue
         ends: list[Any] = connection.zmscore(LEASES, expired)
-        held = [entry for entry, end in zip(expired, ends, strict=True) if now < (end or 0) < math.inf]
-        # Other jobs get a lease as well, until it is known that they are none of this package's.
-        living = [entry for entry in held if _is_ours(connection, as_text(entry))]
-        if living:
-            connection.zadd(key, dict.fromkeys(living, here + SPARED_SECONDS), xx=True, gt=True)
-            spared += len(living)
+        held = [entry for entry, end in zip(expired, ends, strict=True) if end is not None and end < math.inf]
+        # Other jobs get a lease as well, until it is known that they do not belong to this package.
+        ours = [entry for entry in held if _is_ours(connection, as_text(entry))]
+        if ours:
+            connection.zadd(key, dict.fromkeys(ours, here + SPARED_SECONDS), xx=True, gt=True)
+            spared += len(ours)
     return spared
 
 

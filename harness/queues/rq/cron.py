@@ -108,11 +108,13 @@ def register(
     """
     if isinstance(target, type):
         check_class(target)
-        target.check_arguments(kwargs or {}, None)  # type: ignore[attr-defined]  # check_class() refuses others
+        job_class: type[Job] = target  # check_class() refuses others
         for index, value in enumerate(args):
             cursors.encode(value, f"argument {index}")
         for name, value in (kwargs or {}).items():
             cursors.encode(value, f"argument {name!r}")
+        job_class.check_arguments(kwargs or {}, None)
+        job_class.check_call(args, kwargs or {})
     elif not callable(target) or not hasattr(target, "__qualname__"):
         raise UsageError(
             f"got {target!r}; register a ContinuableJob, an IterationJob or a function of a module"

@@ -31,7 +31,7 @@ from rq.worker_registration import clean_worker_registry
 
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
-from harness.queues.rq.clocks import redis_now, spare_the_living
+from harness.queues.rq.clocks import redis_now, spare
 from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.jobs import PARKED, Interruption
 from harness.queues.rq.keys import LEASES
@@ -87,7 +87,7 @@ class Endings(BaseWorker):
             self.log.info("Worker %s: cleaning registries for queue: %s", self.name, queue.name)
             for step in (
                 partial(shield, queue),
-                partial(spare_the_living, self.connection, [queue]),
+                partial(spare, self.connection, [queue]),
                 partial(clean_registries, queue, self._exc_handlers),
                 partial(clean_worker_registry, queue),
                 partial(queue.intermediate_queue.cleanup, self, queue),

@@ -174,8 +174,10 @@ class Sweeper:
         quiet = self._quiet()
         first = not quiet and self._connection.set(SWEEP_LOCK, "1", nx=True, px=self._lock_ms)
         before, self._turned = self._turned, self._clock()
-        away, self._lost = self._lost or self._turned - before > 3 * self.interval, False
-        self._skips = 2 if away else max(0, self._skips - 1)
+        late = self._turned - before > 3 * self.interval
+        # A late turn does not prolong the pause: on a machine where each turn is late no job would ever be recovered.
+        self._skips = 2 if self._lost or (late and not self._skips) else max(0, self._skips - 1)
+        self._lost = False
         self._rests = 1 if quiet and not self._skips else 0
         if not first or self._skips:
             return False
