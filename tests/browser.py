@@ -10,7 +10,8 @@ import signal
 import subprocess
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ KEYS: dict[str, dict[str, Any]] = {
 
 
 class Browser:
-    """A browser with one page; a context manager that ends it.
+    """A browser with one page at a time; a context manager that ends it.
 
     :param chromium: the program. :param folder: for its profile and its log.
     """
@@ -41,31 +42,43 @@ class Browser:
         self._from, told = _pipe()
         command = [chromium, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
         with (folder / "browser.log").open("wb") as log:
-            # The browser reads at 3 and writes at 4, whatever the pipes' numbers are here.
-            self._process = subprocess.Popen(
-                ["/bin/bash", "-c", f'exec "$@" 3<&{asked} 4>&{told}', "bash", *command],
+            # The browser reads at 3 and writes at 4, whatever the pipes' numbers are here. It is a child of a shell
+            # that ends at once, and not of this process: a test that leaves a child behind fails.
+            shell = subprocess.Popen(
+                ["/bin/bash", "-c", f'"$@" 3<&{asked} 4>&{told} &', "bash", *command],
                 pass_fds=(asked, told), stderr=log, start_new_session=True,
             )  # fmt: skip
+        self._group = shell.pid
+        shell.wait()
         os.close(asked)
         os.close(told)
 
     def __enter__(self) -> Browser:
-        """Open the page."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it and all its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, signal.SIGKILL)
+        while os.read(self._from, 1 << 20):  # until nobody has the other end
+            pass
+        os.close(self._to)
+        os.close(self._from)
+
+    @contextmanager
+    def page(self) -> Iterator[Browser]:
+        """Open a page that nothing was shown in yet, and close it with the block."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._session = {"sessionId": session}
         for part in ("Page", "Runtime", "Log"):
             self.call(f"{part}.enable")
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it and all its processes."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        os.close(self._to)
-        os.close(self._from)
+        try:
+            yield self
+        finally:
+            self._session = {}
+            self.call("Target.closeTarget", targetId=target)
 
     def show(self, path: Path, width: int, height: int, scheme: str, media: str = "screen") -> None:
         """Open a file in a window of that many pixels.

@@ -158,6 +158,7 @@ READ = {
 }  # fmt: skip
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(("select", "options", "rows"), READ.values(), ids=READ)
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_what_a_mapper_a_subquery_or_the_caller_knows_is_a_key(
@@ -216,6 +217,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(("select", "options", "reason"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("read", [records, batches, ranges])
 def test_a_refusal_names_a_way_out(
@@ -233,6 +235,7 @@ def test_unique_is_a_flag(session: Session) -> None:
         records(session, Bill, cursor=None, columns=[Bill.id], unique=[Bill.id])  # type: ignore[arg-type]
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("read", [records, batches, ranges])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 12, 100])
 @pytest.mark.parametrize("columns", [Bill.twice, [Bill.twice.desc()]])
@@ -256,6 +259,7 @@ def test_a_mapper_that_is_wrong_is_found_out(session: Session, batch_size: int) 
         list(records(session, Wrong, cursor=None, batch_size=batch_size))
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 @pytest.mark.parametrize("read", [records, batches, ranges])
 def test_what_a_collation_finds_equal_is_found_out(session: Session, read: Any, batch_size: int) -> None:
@@ -285,6 +289,7 @@ def test_what_a_collation_finds_equal_is_found_out(session: Session, read: Any, 
         )
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("read", [records, batches, ranges])
 @pytest.mark.parametrize("columns", [[Bill.due, Bill.id], [Bill.due.desc(), Bill.id.desc()]])
 def test_a_null_that_was_vouched_against_is_an_error(session: Session, read: Any, columns: Any) -> None:

@@ -167,6 +167,7 @@ READ = {
 }
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(("select", "columns", "rows"), READ.values(), ids=READ)
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_pages_are_the_ordinary_query(

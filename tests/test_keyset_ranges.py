@@ -39,6 +39,7 @@ LABELS = {
 }
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("select", LABELS.values(), ids=LABELS)
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 @pytest.mark.parametrize("guard", [False, True])

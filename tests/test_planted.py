@@ -67,7 +67,8 @@ PLANTED = [
     Planted(endings.retries_by_itself, endings.retries_what_is_not_paid, "duplicated"),
     Planted(endings.summary_once_more, endings.summary_by_key, "duplicated"),
 ]
-SAMPLE = 20
+SAMPLE, SAMPLE_OF_TWINS, ALL_SAMPLES = 12, 6, 20
+"""Numbers of crash points of each kind that are tried by default, and with --full."""
 by_name = pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.wrong.__name__)
 
 
@@ -79,17 +80,19 @@ def _shop(tmp_path: Path) -> Iterator[None]:
 
 
 @by_name
-def test_a_mistake_is_found_where_it_is(planted: Planted) -> None:
+def test_a_mistake_is_found_where_it_is(planted: Planted, pytestconfig: pytest.Config) -> None:
     """The verdict is the right one, and a finding names the line."""
-    verdict = explore(planted.wrong, outcome=planted.outcome, sample=SAMPLE)
+    sample = ALL_SAMPLES if pytestconfig.getoption("--full") else SAMPLE
+    verdict = explore(planted.wrong, outcome=planted.outcome, sample=sample)
     assert verdict.verdict == planted.verdict, verdict.text()
     assert lines_named(verdict) & mistakes(planted.wrong), verdict.text(50)
 
 
 @by_name
-def test_a_correct_twin_passes(planted: Planted) -> None:
+def test_a_correct_twin_passes(planted: Planted, pytestconfig: pytest.Config) -> None:
     """No false alarm."""
-    verdict = explore(planted.right, outcome=planted.outcome, sample=SAMPLE)
+    sample = ALL_SAMPLES if pytestconfig.getoption("--full") else SAMPLE_OF_TWINS
+    verdict = explore(planted.right, outcome=planted.outcome, sample=sample)
     assert verdict.good, verdict.text()
     assert set(verdict.trials) >= {"crash", "freeze", "pair"}
 

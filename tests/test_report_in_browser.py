@@ -72,11 +72,18 @@ def chromium() -> str:
     return found
 
 
+@pytest.fixture(scope="module")
+def chromium_process(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Run one browser for all tests."""
+    with Browser(chromium, tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
 @pytest.fixture
-def browser(chromium: str, tmp_path: Path) -> Iterator[Browser]:
-    """Run a browser that can be typed at, and write the page for it."""
+def browser(chromium_process: Browser, tmp_path: Path) -> Iterator[Browser]:
+    """Open an empty page in a browser that can be typed at, and write the report for it."""
     (tmp_path / "report.html").write_text(render.html(showpiece(), []), encoding="utf-8")
-    with Browser(chromium, tmp_path) as browser:
+    with chromium_process.page() as browser:
         yield browser
 
 
