@@ -241,6 +241,7 @@ def test_explain_reads_progress_in_a_database(
     assert "running: 0 items" in harness("explain", job.id, "--redis", redis_url).output
     named = harness("explain", job.id, "--redis", redis_url, "--database", url, "--json")
     assert json.loads(named.output)["done"] == 20
+    (tmp_path / "other.db").touch()
     other = harness("explain", job.id, "--redis", redis_url, "--database", f"sqlite:///{tmp_path}/other.db")
     assert "tells no progress of it" in one_line_of(other.stderr)
     refused = harness("explain", job.id, "--redis", redis_url, "--database", "work.db")
