@@ -49,8 +49,8 @@ def storable(text: str) -> str:
 def printable(text: str, *, lines: bool = False) -> str:
     """Return *text* without what steers a terminal or reorders text: it may come from Redis, a file or an error.
 
-    C0 and C1 control characters, escape sequences, bidirectional overrides and lone surrogates become replacement
-    characters. White space becomes a space.
+    ASCII and Latin-1 control characters, escape sequences, bidirectional overrides and lone surrogates become
+    replacement characters. White space becomes a space.
 
     :param lines: keep line breaks.
     """

@@ -13,7 +13,7 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.scheduler import RQScheduler
 
-from harness import RetryLater
+from harness import Enumerator, IterationJob, RetryLater, items
 from harness.errors import JobDefinitionError
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq.history import history
@@ -182,9 +182,20 @@ def test_a_failure_whose_message_rq_cannot_encode_is_stored(queue: Queue) -> Non
     assert len(progress_of(queue.connection, job.id).reason or "") <= 2_000
 
 
+class LongNamed(IterationJob):
+    """Takes a list."""
+
+    def build_enumerator(self, names: list[int], *, cursor: Any) -> Enumerator[int]:
+        """Go through the list."""
+        return items(names, cursor=cursor)
+
+    def each_iteration(self, item: int, names: list[int]) -> None:
+        """Do nothing."""
+
+
 def test_long_arguments_are_cut_in_the_description_only(queue: Queue) -> None:
     """They arrive as they are."""
-    job = enqueue(queue, CountByIteration, list(range(10_000)))
+    job = enqueue(queue, LongNamed, list(range(10_000)))
     assert len(job.description or "") < 600
     assert job.args[1] == [list(range(10_000))]
 

@@ -28,8 +28,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
     ("prepare", (
         ("prepare", "verify", "Check Python, packages, database, Redis, mail"),
         ("prepare", "init-db", "Make the tables for progress, and the demo's"),
-        ("prepare", "seed", "Fill the demo's: orders, customers, mails"),
-        ("prepare", "reset", "Drop what init-db and seed have made"),
+        ("prepare", "seed, reset", "Fill the demo's tables; drop all tables again"),
         ("prune", "prune", "Remove old progress and history"),
     )),
     ("run", (

@@ -230,8 +230,9 @@ class Recording:
             "worker": bounded(self._job.worker_name or "", NAME_BYTES), "durability": _durability(execution),
             "enqueued_at": round(enqueued.timestamp(), 3) if enqueued else None,
             "died": _rounded(died) if died else None,
-            "crashes": progress.crashes,
         }  # fmt: skip
+        if progress.crashes:  # most jobs have none, and a hundred entries are kept
+            entry["crashes"] = progress.crashes
         if self._epoch == 1:  # the same in all later ones, of which there may be many
             entry |= {"job": bounded(progress.job, NAME_BYTES), "total": progress.total}
         with self._connection.pipeline() as pipeline:
