@@ -1,6 +1,6 @@
-"""What happens at a checkpoint: whether to stop, and whether to save.
+"""Checkpoint logic: decide whether to stop and whether to save.
 
-Where progress is written here, and what a death there means:
+Where progress is written here, and what a crash there means:
 
 * A save holds the cursor of work that is done. Death before it: the work since the save before is repeated. Death
   after it: nothing is repeated. Answer lost: the save raises, the execution fails, and the next claim reads
@@ -51,14 +51,14 @@ NOW = -math.inf
 """A time that has always come."""
 
 LOOK_SECONDS = 1.0
-"""How often a checkpoint is attended to at least, so that one that comes late is noticed."""
+"""Upper bound of the interval between two looks at the stop sources."""
 
 
 class Checkpoints(Holds):
-    """The part of an execution that its patterns call.
+    """Part of an execution that the patterns call.
 
-    The hot path is theirs: an item ends with ``items += 1`` and two comparisons, ``items >= items_at`` and
-    ``clock() >= look_at``. Only when one of them holds is :meth:`attend` called. Whoever wants attention at once,
+    The hot path is in the patterns: an item ends with ``items += 1`` and two comparisons, ``items >= items_at`` and
+    ``clock() >= look_at``. Only when one of them holds is :meth:`attend` called. Code that needs it sooner,
     such as a signal handler, calls :meth:`wake`.
     """
 
@@ -91,9 +91,9 @@ class Checkpoints(Holds):
         self.witness: Witness | None = None
         """Proof that the cursor still means the same when the job resumes; that of the enumerator at work."""
         self.holding = False
-        """Whether a transaction of the job's is open on purpose, so that no checkpoint counts before its end."""
+        """True if the job opened a transaction on purpose: no checkpoint counts before its end."""
         self.commits = False
-        """Whether a commit of this execution will follow, so that the job leaves its work uncommitted."""
+        """True if this execution will commit, so the job leaves its work uncommitted."""
         self._proven: Any = None
         """The cursor that the proof in the progress belongs to."""
         self._saved_at = math.nan
@@ -103,7 +103,7 @@ class Checkpoints(Holds):
         self._reason: str | None = None
         self._superseded = False
 
-    # What stop sources see, beside step, cursor, items, total and completed.
+    # Attributes for stop sources, in addition to step, cursor, items, total and completed.
 
     @property
     def family_id(self) -> str:
@@ -117,17 +117,17 @@ class Checkpoints(Holds):
 
     @property
     def advanced(self) -> bool:
-        """Whether this execution has done anything that the one before had not."""
+        """True if this execution has done anything that the previous one had not."""
         return self.completed != self._completed_before or bool(self.cursor != self._cursor_before)
 
     @property
     def moved(self) -> bool:
-        """Whether the cursor has moved since this execution began, or since it entered the step."""
+        """True if the cursor has moved since this execution began, or since it entered the step."""
         return bool(self.cursor != self._cursor_before)
 
     @property
     def transactional(self) -> bool:
-        """Whether work and cursor are committed together."""
+        """True if work and cursor are committed together."""
         return self._durability.transactional
 
     def enter(self, step: str, cursor: Any) -> None:
@@ -144,13 +144,13 @@ class Checkpoints(Holds):
             self.commit_or_save("step")
 
     def attend(self) -> None:
-        """Ask the stop sources, then save if that is due: the slow part of a checkpoint.
+        """Ask the stop sources, then save if a save is due: the slow part of a checkpoint.
 
-        :raises Interrupt: if the job shall stop here.
+        :raises Interrupt: if the job has to stop here.
         """
         if self.holding:
             return  # in the middle of a transaction, whose end is a checkpoint
-        if self._reason is not None:  # somebody swallowed it; again, until it gets through
+        if self._reason is not None:  # the job swallowed it; raise again until it gets through
             self.look_at = NOW
             raise Interrupt(self._reason)
         # From here on wake() is heard at the next checkpoint, if its source was asked already.
@@ -184,7 +184,7 @@ class Checkpoints(Holds):
                 self.interrupt(reason_of(answer, source))
 
     def wake(self) -> None:
-        """Have the next checkpoint attend, at once; safe in signal handlers and from other threads."""
+        """Make the next checkpoint ask the stop sources; safe in signal handlers and other threads."""
         self.look_at = NOW
 
     def interrupt(self, reason: str) -> None:
@@ -335,7 +335,7 @@ class Checkpoints(Holds):
 
     @property
     def description(self) -> str:
-        """Where the job is, in words."""
+        """Position of the job, as text."""
         if self.step is not None:
             return f"at {self.step!r}, cursor {self.cursor!r}"
         return f"after {self.completed[-1]!r}" if self.completed else "not started"

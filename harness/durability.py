@@ -1,4 +1,4 @@
-"""When progress becomes safe.
+"""Durability of progress: when it is saved.
 
 Both originals save on stop only, and lose the whole execution to a SIGKILL. Here the default also saves on
 the way, so that a SIGKILL costs at most a second of work.
@@ -18,7 +18,7 @@ from harness.errors import JobDefinitionError, UsageError
 
 @dataclass(frozen=True)
 class Durability:
-    """How often progress is saved beside the end of an execution, where it always is.
+    """Interval of saves during an execution; its end is always saved.
 
     :ivar items: save after so many items; None for no limit.
     :ivar seconds: save at the first checkpoint after so many seconds; infinity for no limit.
@@ -46,7 +46,7 @@ def on_stop() -> Durability:
 
 
 def every(*, items: int | None = None, seconds: float | timedelta | None = None) -> Durability:
-    """Save also after so many items or so many seconds, whichever comes first: a SIGKILL repeats no more.
+    """Save also after a number of items or seconds, whichever comes first: a SIGKILL repeats no more than that.
 
     ``seconds=0`` saves at every checkpoint; a ``timedelta`` is as good.
 

@@ -1,11 +1,11 @@
-"""One attempt at a job: what it begins with, and the boundary where it ends.
+"""Execution of a job: one attempt, from its start to the boundary where it ends.
 
-Where progress is written here, and what a death there means; at checkpoints see :mod:`harness.checkpoints`, at the end
+Where progress is written here, and what a crash there means; at checkpoints see :mod:`harness.checkpoints`, at the end
 see :mod:`harness.ends`:
 
-* ``claim`` stores the raised epoch before any work. Death after it: the next execution claims again, nothing was
-  done. An epoch that never ended tells the next one that its predecessor died.
-* A death that is noticed is saved at once, before any work. Death after it: the next execution knows of both.
+* ``claim`` stores the raised epoch before any work. Crash after it: the next execution claims again, nothing was
+  done. An epoch without an end shows the next execution that its predecessor crashed.
+* A detected crash is saved before any work. Crash after that: the next execution knows of both.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class Family:
-    """What an execution needs to know of a parallel run; its queue makes it.
+    """Facts about a parallel run that an execution needs; the queue provides them.
 
     :ivar id: id of the job that was enqueued. :ivar instance: this one's number; None for that job itself.
     :ivar spawn: enqueues the instance of a number in a round of the job, unless it is there already.
@@ -122,7 +122,7 @@ class Execution(Ends):
         self.portion, self.family = portion or Portion(), family
         self.owns, self._patient, self._call = owns, patient, call
         self.completes = family is None or family.instance is None
-        """Whether the end of this execution is the end of the job, and not only of one instance's part."""
+        """True if the end of this execution is the end of the job, not only of one instance's part."""
         self.store, self.args, self.kwargs = asked.store or store, tuple(args), dict(kwargs or {})
         self._durability = asked.durability or durability or job_class.durability
         self.progress = Progress(job_id)  # until it is claimed
@@ -226,7 +226,7 @@ class Execution(Ends):
     def _run_on_complete(self) -> None:
         """Run ``on_complete``, which belongs to the work: the job is completed once it has returned."""
         if not self.progress.all_done:
-            # Whoever was superseded must not complete the job once more. See harness.ends for what a crash means.
+            # A superseded execution cannot complete the job again. See harness.ends for what a crash means.
             self.progress.all_done = True
             self.commit_or_save("all done")
         self._run_on_shutdown()
@@ -286,9 +286,9 @@ class Execution(Ends):
             raise
 
     def _notice_crash(self) -> bool:
-        """Count the death of the execution before this one, if it never ended, and return whether it did so.
+        """Count a crash if the previous execution never ended, and return whether it did.
 
-        It is saved at once: should this one die as well, the next must know of both.
+        It is saved before any work: if this execution crashes too, the next one knows of both.
         """
         progress = self.progress
         if progress.ended == progress.epoch - 1:

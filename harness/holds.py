@@ -49,7 +49,7 @@ class Holds:
         def _ask_sources(self) -> None: ...
 
     def save_patiently(self, why: str) -> None:
-        """Save what must not be lost; while the store cannot be reached, try again for the grace period.
+        """Save an end; while the store is unreachable, try again for the grace period.
 
         :raises ProgressUnavailable: if the store could not be reached in that time.
         :raises Superseded: if another execution has claimed the job since.

@@ -1,4 +1,4 @@
-"""What is remembered of a job between its executions, and who remembers it.
+"""Progress records and the protocol of the stores that keep them.
 
 The format is JSON with a version number::
 
@@ -123,12 +123,12 @@ class Progress:
 
     @property
     def started(self) -> bool:
-        """Whether there is anything to resume from."""
+        """True if there is anything to resume from."""
         return bool(self.completed or self.step is not None)
 
     @property
     def description(self) -> str:
-        """Where the job stands, in words."""
+        """Position of the job, as text."""
         if self.step is not None:
             return f"at {self.step!r}, cursor {self.cursor!r}"
         return f"after {self.completed[-1]!r}" if self.completed else "not started"
@@ -244,7 +244,7 @@ def _short(value: Any) -> str:
 
 
 class Store(Protocol):
-    """Where progress lives. Every implementation passes one behaviour suite.
+    """Store of progress. Every implementation passes one behaviour suite.
 
     :ivar unavailable: the errors which say that it cannot be reached now, but may be again.
     """
@@ -301,7 +301,7 @@ class TransactionalStore(Store, Protocol):
     def save_within(self, session: Any, progress: Progress) -> int:
         """Store the progress in the open transaction of a SQLAlchemy session; the caller commits it.
 
-        It locks the progress of the job until then, so that whoever claims the job waits for the commit and sees it.
+        It locks the progress of the job until then, so a claim waits for the commit and sees it.
 
         :raises Superseded: if the job was claimed since; roll the transaction back.
         :raises ProgressGone: if nothing is stored of the job any more; the transaction is still good.
@@ -317,7 +317,7 @@ class TransactionalStore(Store, Protocol):
 
 
 class Position(Protocol):
-    """What a stop source may look at: where the execution is at this checkpoint."""
+    """Attributes a stop source may read: the position of the execution at this checkpoint."""
 
     @property
     def job(self) -> Any:
@@ -366,12 +366,12 @@ class Position(Protocol):
 
 
 class StopSource(Protocol):
-    """Asked at a checkpoint whether the job shall stop.
+    """Function that a checkpoint calls to learn whether the job has to stop.
 
     A falsy answer means go on, True means stop, a string means stop for that reason. The last answer of an
     execution is the one that stops it: a source is not asked again after it said stop.
 
-    A source may have a float attribute ``interval``: it is then asked at most once in so many seconds; without
+    A source may have a float attribute ``interval``: it is then called at most once per interval, in seconds; without
     it, at every checkpoint. ``float("inf")`` means only when the execution is woken: a source with a method
     ``attach(wake)``, undone by ``detach(wake)``, is given the function that does so. A source with a method
     ``at_start(at)`` is also asked before any work.

@@ -29,7 +29,7 @@ OVER = {"completed", "cancelled"}
 
 @dataclass(frozen=True)
 class Call:
-    """What a queue knows of an enqueue.
+    """Facts about an enqueue that the queue knows.
 
     :ivar digest: of the job's arguments and portion; empty if unknown.
     :ivar enqueued: identity of the enqueue; empty if the queue gives none.

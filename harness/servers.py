@@ -1,4 +1,4 @@
-"""Private servers for tests and trials: a Redis and a PostgreSQL of one's own, each in a temporary folder.
+"""Private servers for tests and trials: a Redis and a PostgreSQL, each in a temporary folder.
 
 They listen on Unix sockets in that folder and on no port, so that neither a number nor another user's server can be in
 the way. They end with the process that started them, however it ends: :mod:`harness.supervisor` says how. A process
@@ -26,7 +26,7 @@ from harness.errors import HarnessError, UsageError
 
 REDIS_PROGRAMS = ("redis-server", "valkey-server")
 POSTGRESQL_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
-"""Where distributions keep ``initdb`` and ``postgres``, which they leave off the path."""
+"""Folders of ``initdb`` and ``postgres`` in distributions that leave them off the path."""
 
 
 class Server:
@@ -58,7 +58,7 @@ class Server:
             [sys.executable, "-I", supervisor.__file__, json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True,
         )  # fmt: skip
-        launcher.wait()  # the supervisor is its child, and from here on nobody's
+        launcher.wait()  # the supervisor is its child, and is orphaned from here on
         assert launcher.stdin is not None  # noqa: S101 - asked for
         assert launcher.stdout is not None  # noqa: S101 - asked for
         self._orders: IO[str] = launcher.stdin

@@ -1,4 +1,4 @@
-"""What ``harness verify`` looks at: each check says what it found, and how to mend it."""
+"""Checks of ``harness verify``: each reports what it found and how to fix it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECONDS = 3
 
 @dataclass(frozen=True)
 class Check:
-    """What a check has found.
+    """Result of a check.
 
     :ivar state: ``ok``; ``note`` where it works without; ``bad`` where something must be mended.
     :ivar mend: how; empty where nothing need be.

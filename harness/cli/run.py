@@ -1,4 +1,4 @@
-"""Run: a scenario or a job of one's own, here and now, interrupted as asked."""
+"""Run a scenario or a job in this process, with an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demos tell and do: acts, each a form of a scenario, an interruption, and what to say about it."""
+"""Script of the demos: acts, each with a form of a scenario, an interruption and a text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KILLED, ASKED = "kill:horse", "signal:TERM"
 
 @dataclass(frozen=True)
 class Act:
-    """One run of a scenario before the audience.
+    """One run of a scenario in a demo.
 
     :ivar words: said before it. :ivar where: when the interruption comes.
     :ivar real: what it is with real workers. :ivar embedded: what it is where no process can be killed.

@@ -1,4 +1,4 @@
-"""What several commands are told: which Redis, queue and database, which scenarios, whether as JSON."""
+"""Options shared by several commands: Redis, queue, database, scenarios, JSON output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEMO = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
 CONNECT_SECONDS = 5
 DATABASE = "HARNESS_DATABASE_URL"
 GIVEN = {click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT}
-"""Where an option comes from that somebody asked for."""
+"""Sources that mean the user set the option explicitly."""
 
 redis_option = click.option(
     "--redis", "redis_url", envvar="HARNESS_REDIS_URL", default=REDIS_URL, show_envvar=True, metavar="URL",

@@ -16,11 +16,11 @@ from types import TracebackType
 from harness.texts import printable
 
 STOPPED = 130
-"""What shells call a process that Ctrl-C has ended."""
+"""Exit code of a process that Ctrl-C has ended."""
 
 
 Kept = str | Callable[[], str]
-"""What was kept, in words; or who knows it when it is asked."""
+"""Text about what was kept, or a function that returns it."""
 
 
 class Stopped(Exception):

@@ -1,4 +1,4 @@
-"""What the entries of a history tell: one part for each execution, and where the time went."""
+"""Story of a job from its history: one part for each execution, and where the time went."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Part:
 
     @property
     def lasted_s(self) -> float:
-        """How long it was at work."""
+        """Time it was at work."""
         return self.end_s - self.start_s
 
 

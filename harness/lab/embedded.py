@@ -115,7 +115,7 @@ class EmbeddedTrial(Trial):
             attempt.requested, attempt.reason = time.perf_counter(), interruption.name
             if interruption.by == "stop":
                 return reason
-            if interruption.by == "flag":  # through Redis, on a connection of somebody else's
+            if interruption.by == "flag":  # through Redis, on another connection
                 with fakeredis.FakeRedis(server=self._server) as outside:
                     rq.request_stop(outside, at.job_id, "flag")
             else:

@@ -8,7 +8,7 @@ Differences from a new interpreter: modules that the server has imported keep th
 line that ``ps`` shows is the server's, and the parent is the server. Use a new interpreter where one of those matters.
 
 The server ends with the process that started it, however that ends: it reads the end of its standard input. Children
-that still run then go on, and nobody waits for them; tie them to their starter by other means, as the lab's leash does.
+that still run then go on without a parent; tie them to their starter by other means, as the lab's leash does.
 """
 
 from __future__ import annotations
@@ -176,12 +176,12 @@ class _Server:
         self._children: dict[int, socket.socket] = {}
 
     def serve(self) -> Callable[[], Any] | None:
-        """Fork until nobody holds the other end of the requests."""
+        """Fork until the other end of the request pipe is closed."""
         woken, waker = self._own[1:]
         woken.setblocking(False)
         waker.setblocking(False)
         signal.set_wakeup_fd(waker.fileno())
-        # A handler makes the system tell of ends; it must exist, and has nothing to do.
+        # The system reports ends only if a handler exists; it has nothing to do.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
             ready, _, _ = select.select([self._requests, woken], [], [])

@@ -1,4 +1,4 @@
-"""What happens in the processes of a trial, one JSON object a line in one file.
+"""Journal of the processes of a trial: one JSON object per line in one file.
 
 Each line is one write to a file that is open for appending, so lines of several processes do not mix, and what was
 written stays when its process is killed. Times are those of ``time.monotonic``, which all processes of a machine share.
@@ -31,7 +31,7 @@ class Journal:
 
 
 class Story:
-    """What a journal tells.
+    """Content of a journal.
 
     :ivar attempts: every execution, in the order in which they began. :ivar marked: the items begun.
     :ivar working: processes that have not said that they ended.

@@ -36,9 +36,9 @@ RECOVER_SECONDS = 0.6
 
 A lease as short as that can run out while a busy machine does not let its holder run."""
 LEAVE_SECONDS = 600.0
-"""Limit for a worker that was told to leave; it has no job then."""
+"""Limit for a worker that was asked to leave; it has no job then."""
 MAX_FAILURES = 10
-"""How often in a row a worker may fail before it is not started again."""
+"""Number of failures in a row after which a worker is not started again."""
 LOOK_SECONDS = 0.01
 
 
@@ -74,7 +74,7 @@ class ProcessTrial(Trial):
             each.unlink(missing_ok=True)
 
     def so_far(self) -> list[Attempt]:
-        """Return the executions that the journal tells of now."""
+        """Return the executions in the journal."""
         return Story(self._journal).attempts
 
     def _run(self, interruption: Interruption) -> bool:
@@ -100,7 +100,7 @@ class ProcessTrial(Trial):
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
         if isinstance(interruption.by, signal.Signals):
             for attempt in self._attempts:
-                # Whoever has asked for a stop waits for the worker, not for the job.
+                # A stop request waits for the worker, not for the job.
                 if attempt.requested is not None:
                     attempt.stopped = min((at for at in self._exits if at >= attempt.requested), default=None)
         return story.fired
@@ -109,7 +109,7 @@ class ProcessTrial(Trial):
         by = parse(config.interruption).by
         # A worker takes note of the death of its horse, and an orphan puts its job back: no lease runs out there.
         seconds = self._recover_seconds if by == "kill:both" or self.disturb is not None else DEFAULT_SECONDS
-        # Whose work horse alone died is back at once; nobody takes up what both were at.
+        # If only the work horse died, the job is back immediately; if both died, it waits for a sweep.
         left_alone = self.plain and (by == "kill:both" or isinstance(by, signal.Signals))
         until = time.monotonic() + self.limit_seconds + config.items * config.pace
         worker, failures = self._start(config, leash, seconds), 0

@@ -40,12 +40,12 @@ class Services:
 
     @property
     def broker_name(self) -> str:
-        """What records call the broker."""
+        """Name of the broker in records."""
         return EMBEDDED if self.broker is None else "redis"
 
     @property
     def database_name(self) -> str:
-        """What records call the database."""
+        """Name of the database in records."""
         if self.database is None:
             return "sqlite"
         return sqlalchemy.make_url(self.database).get_backend_name()
@@ -110,7 +110,7 @@ def _check_redis(url: str) -> None:
 
 
 def _check_database(database: str) -> None:
-    """Refuse a URL that nobody answers at, or where there are tables that the lab would have to share."""
+    """Refuse a URL without a server, or a database with tables that the lab would have to share."""
     where = shown(database)
     try:
         engine = sqlalchemy.create_engine(database)

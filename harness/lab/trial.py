@@ -1,4 +1,4 @@
-"""What every trial is: a job in a queue, its attempts, and the record that is made of them."""
+"""Base of trials: a job in a queue, its attempts, and the record of them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from harness.mailbox import Mailbox
 
 RETRIES = 3
-"""How often RQ starts the plain form again."""
+"""Number of times RQ starts the plain form again."""
 POINTS = 40
-"""How many points of an execution's progress a record keeps."""
+"""Number of points of an execution's progress that a record keeps."""
 QUEUE = "trials"
 
 
@@ -48,7 +48,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trial is about, beside its interruption.
+    """Subject of a trial, without its interruption.
 
     :ivar form: one of the scenario's. :ivar durability: in place of the job's own.
     :ivar broker: ``fakeredis`` or ``redis``. :ivar database: the name of the database's dialect, for the record.
@@ -87,11 +87,11 @@ class Trial:
 
     @property
     def plain(self) -> bool:
-        """Whether the job is the control, which has no checkpoints."""
+        """True if the job is the control, which has no checkpoints."""
         return self.settings.form == "plain"
 
     def run(self, interruption: Interruption) -> dict[str, Any]:
-        """Run the job to its end, interrupted as told, and return the record.
+        """Run the job to its end, with the interruption, and return the record.
 
         :raises NothingInterrupted: if the interruption never came; the trial has then shown nothing.
         """
@@ -114,7 +114,7 @@ class Trial:
         return list(self._attempts)
 
     def _run(self, interruption: Interruption) -> bool:
-        """Run the job to its end and take down what happened; return whether the interruption came."""
+        """Run the job to its end and record the attempts; return whether the interruption came."""
         raise NotImplementedError
 
     def _enqueued(self) -> RQJob:
@@ -156,7 +156,7 @@ class Trial:
 
 
 class PlainPosition:
-    """Where a job without checkpoints is, as far as its marks tell."""
+    """Position of a job without checkpoints, from its marks."""
 
     job, step, cursor, completed = None, None, None, ()
 

@@ -43,12 +43,12 @@ PRELOAD = "HARNESS_LAB_PRELOAD"
 """Environment variable with a module that workers import before they fork, as an application that is loaded once."""
 
 FIRED = f"{PREFIX}lab:fired"
-"""The key that says that the interruption came; it outlives those whom it kills."""
+"""Key that records that the interruption came; it outlives the killed processes."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a worker process is told: names and numbers only."""
+    """Arguments of a worker process: names and numbers only."""
 
     broker: str
     journal: str
@@ -92,7 +92,7 @@ class Trigger:
 
     @property
     def sources(self) -> list[StopSource]:
-        """What checkpoints are to ask: nothing where the interruption comes from outside."""
+        """Stop sources for checkpoints: none if the interruption comes from outside."""
         polite = self._interruption.by in {"stop", "flag"} and self._trigger is not None
         return [self._ask] if polite and not self._config.plain else []
 
@@ -126,7 +126,7 @@ class Trigger:
     def _strike(self) -> None:
         by, plain = self._interruption.by, self._config.plain
         signalled = isinstance(by, signal.Signals)
-        if os.getppid() == self._worker:  # not whoever has adopted an orphan
+        if os.getppid() == self._worker:  # not the process that adopted an orphan
             if isinstance(by, signal.Signals):
                 os.kill(self._worker, by)
             if by in {"kill:worker", "kill:both"} or (plain and signalled):
@@ -136,7 +136,7 @@ class Trigger:
 
 
 def notice(journal: Journal) -> Any:
-    """Return the subscriber that takes down how executions end."""
+    """Return the subscriber that records how executions end."""
 
     def subscriber(event: events.Event) -> None:
         if isinstance(event, events.JobInterrupted):
@@ -150,7 +150,7 @@ def notice(journal: Journal) -> Any:
 
 
 def main() -> None:
-    """Work until told to stop."""
+    """Work until a signal stops it."""
     obey()
     config = Config(**json.loads(os.environ.pop(CONFIG)))
     journal = Journal(config.journal)

@@ -1,4 +1,4 @@
-"""What people see while jobs run. Beside the commands the only importer of rich.
+"""Live output while jobs run. Only this package and the commands import rich.
 
 * :mod:`harness.monitor.snapshot`: what is to be seen, read from Redis and the database: numbers, no drawing.
 * :mod:`harness.monitor.tables`: how many rows of the database stand where.

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from harness.progress import Position
 
 LINES = 10
-"""How many lines a bar over trials leaves where there is no terminal."""
+"""Number of lines a bar over trials prints without a terminal."""
 
 LINE_SECONDS = 10.0
 """After how long a bar whose end is not known says again where it is, where there is no terminal."""
 
 
 REFRESH_SECONDS = 0.1
-"""How often a bar is drawn that no thread draws."""
+"""Interval between two drawings of a bar that no thread draws."""
 
 NAME_COLUMNS = 30
-"""How much of a line the name of a trial may take, at most."""
+"""Limit of the part of a line for the name of a trial."""
 
 
 class _Line(Progress):

@@ -32,7 +32,7 @@ JOBS_LINES, SECTION_LINES = 8, 3
 def draw(
     snapshot: Snapshot, where: str, *, width: int = WIDTH, height: int | None = None, note: str = ""
 ) -> Group:
-    """Return what is to be printed.
+    """Return the lines to print.
 
     :param where: what is looked at, in words. :param height: how many lines there are for it; None for no limit.
     :param note: what else is to be said, on the last line.

@@ -1,4 +1,4 @@
-"""What a monitor shows, as numbers: one round trip to Redis and one query a refresh."""
+"""Data of the monitor: one round trip to Redis and one query per refresh."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Snapshot:
 
     @property
     def active(self) -> bool:
-        """Whether any job is at work or waits."""
+        """True if any job is at work or waits."""
         return any(
             number for counts in self.queues.values() for name, number in counts.items() if name in ACTIVE
         )

@@ -1,4 +1,4 @@
-"""How many rows of the work's database stand where, and the progress of jobs that is kept there: one query."""
+"""Count the rows of the work's database by state, and read the progress of jobs kept there, in one query."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.progress import Progress
 from harness.stores.sql import TABLES
 
 PROGRESS = ":progress:"
-"""What marks the rows that are a job's progress; nothing else is called so."""
+"""Label of the rows that hold a job's progress."""
 
 
 class Tables:
@@ -80,5 +80,5 @@ def _keep(progress: dict[str, Progress], job_id: str, text: str, epoch: int) -> 
     try:
         progress[job_id] = Progress.from_json(job_id, text)
     except HarnessError:
-        return  # it cannot be read, and whoever runs the job says so
+        return  # it cannot be read; the execution of the job reports that
     progress[job_id].epoch = epoch

@@ -81,7 +81,8 @@ class RQMetaStore(WatchedStore):
         """Store the progress of an execution whose record is gone.
 
         If all of the RQ job is gone, as after an eviction, it is saved again by the worker that runs it: the caller
-        knows that nobody deleted the job, for that takes it away from its execution. One ``MULTI`` … ``EXEC``.
+        knows that the job was not deleted, because a deletion takes it away from its execution. One ``MULTI`` …
+        ``EXEC``.
         """
         job = get_current_job()
         running = job if job is not None and job.id == progress.job_id else None

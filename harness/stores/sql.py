@@ -5,10 +5,10 @@ Make the tables with :meth:`SqlStore.create`, with ``harness init-db``, or with 
 
 **What a death means.** ``claim``, ``save``, ``delete`` and ``replace`` are one transaction each, of their own. If the
 process dies before its commit nothing is stored, after it everything is. If only the answer is lost, SQLAlchemy's
-OperationalError is raised, and the execution fails with its progress stored or not, both of them true; a claim that
-nobody heard of is an epoch that nobody uses. ``save_within`` is part of the caller's transaction. If the process dies
-before the commit, neither the work nor the progress is stored, after it both are. If only the answer to that commit is
-lost, the next claim reads whichever it was, and the work agrees with it.
+OperationalError is raised, and the execution fails with its progress stored or not, both of them true; a claim
+whose answer was lost leaves an epoch that is never used. ``save_within`` is part of the caller's transaction. If the
+process dies before the commit, neither the work nor the progress is stored, after it both are. If only the answer to
+that commit is lost, the next claim reads whichever it was, and the work agrees with it.
 
 **Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for it, and
 then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the claim wait:
@@ -19,7 +19,7 @@ connection. A worker that was frozen *before* finds the epoch raised: Superseded
 
 **PostgreSQL.** The store's own transactions are READ COMMITTED, whatever the engine's are. The caller's may be of any
 level: above READ COMMITTED the database refuses an update of a row that was claimed meanwhile (SQLSTATE 40001), and
-that is told as Superseded too.
+that is reported as Superseded too.
 
 **SQLite.** Its lock is that of the whole file. Each transaction here takes it with its first statement, so it waits
 for other writers, never reads what is stale, and never dead-locks; it waits for as long as the connection says, 5 s by
@@ -284,9 +284,9 @@ class SqlStore:
         return value
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Share something else, unless somebody was faster.
+        """Replace the shared value unless it was changed since it was read.
 
-        If only the answer is lost, this raises, and whoever tries again reads first what is shared by then.
+        If only the answer is lost, this raises; a caller that tries again reads the shared value first.
         """
         columns = self._shared.c
         if before is None:
@@ -304,7 +304,7 @@ class SqlStore:
 
     def _claim(self, job_id: str) -> Progress:
         with self._transaction(job_id) as connection:
-            # The first statement writes, so that from here on nobody else does, and what is read is the latest.
+            # The first statement writes and takes the lock, so the row that is read next is the latest.
             if connection.execute(self._raise_epoch, {"job": job_id}).rowcount == 0:
                 progress = Progress(job_id, epoch=1)
                 self._insert(connection, progress)

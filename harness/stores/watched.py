@@ -1,6 +1,6 @@
-"""What the two stores in Redis have in common: progress in one key a job, changed under ``WATCH``.
+"""Base of the two stores in Redis: one key per job, changed under ``WATCH``.
 
-What a death means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. If the process
+What a crash means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. If the process
 dies before ``EXEC`` arrives nothing is stored, after it everything is. If only the answer is lost, redis-py says
 WatchError, and the change is made again on what is stored by then: a save is stored once more, the same, and so is
 ``renew``; a claim raises the epoch once more, and nobody has seen the one in between; if another execution has claimed
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 Change: TypeAlias = Callable[[Progress | None], Progress | None]
-"""What to store in place of what is stored; None is nothing."""
+"""New record to store instead of the stored one; None deletes it."""
 
 Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
-"""How a change is written: pipeline, key, what the key held, the new text."""
+"""Function that writes a change: pipeline, key, what the key held, the new text."""
 
 
 UNAVAILABLE: tuple[type[Exception], ...] = (
@@ -99,7 +99,7 @@ class WatchedStore(ABC):
         return shared.read(self._connection, key, prefix=self._shared_prefix)
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Share something else, unless somebody was faster."""
+        """Replace the shared value unless it was changed since it was read."""
         return shared.replace(self._connection, key, before, after, prefix=self._shared_prefix)
 
     @abstractmethod
@@ -157,7 +157,7 @@ class WatchedStore(ABC):
                     (put or self._put)(pipeline, key, held, text)
                     pipeline.execute()
                 except WatchError:
-                    # Somebody touched the key in between, or the answer was lost: read again.
+                    # The key was changed in between, or the answer was lost: read again.
                     continue
                 return progress, text
 

@@ -1,4 +1,4 @@
-"""Arguments of the RQ job that runs a job of ours, read from Redis."""
+"""Arguments of the RQ job that runs a job class, read from Redis."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a Redis connection must be like, checked where it is handed in.
+"""Checks of a Redis connection, where it is passed in.
 
-A connection with ``decode_responses=True`` cannot read RQ's jobs, which are bytes. A job that cannot be read looks like
-none of ours, so it would be left alone where it must be put back.
+A connection with ``decode_responses=True`` cannot read RQ's jobs, which are bytes. A job that cannot be read looks
+like a plain job, so a sweep would not restore it.
 """
 
 from __future__ import annotations

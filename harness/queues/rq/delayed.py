@@ -1,11 +1,11 @@
-"""Delayed jobs go on when their time has come, whether or not a scheduler of RQ's runs.
+"""Enqueue delayed jobs when they are due, with or without a scheduler of RQ.
 
 They wait in RQ's scheduled registry, where RQ's dashboards show them and its scheduler finds them. That registry may
-hold many jobs of others, so those of this package are in a sorted set as well, by the time when to look. It is a hint:
-what counts is the registry, and whoever takes a job out of it enqueues the job.
+hold many other jobs. So the jobs of this package are in a sorted set as well, by the time when to look. The set is a
+hint: the registry decides, and the process that removes a job from it enqueues the job.
 
-If the process dies between two of its looks, the next look of any worker does the same. A hint that is lost is made
-again by :mod:`harness.queues.rq.strays`.
+If the process crashes between two looks, the next look of any worker does the same. :mod:`harness.queues.rq.strays`
+restores a lost hint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ IDLE_SECONDS, LOOK_SECONDS, SOON_SECONDS = 5.0, 2.5, 1.0
 """Seconds between two looks: where no job waits, where one does, and where one is due within a minute."""
 
 BATCH = 100
-"""Number of jobs a look enqueues at most; the next one follows at once."""
+"""Limit of jobs that a look enqueues; the next look follows immediately."""
 
 SCHEDULER_SECONDS = 2.0
 """Head start of RQ's scheduler, where one runs: it does not notice that another was faster."""
@@ -121,7 +121,7 @@ def _go_on(queue: Queue, job_id: str, score: Any, *, head_start: float, now: flo
     connection = queue.connection
     if isinstance(score, Exception):
         raise score
-    if score is None:  # somebody else was faster, or it is gone
+    if score is None:  # another worker was faster, or it is gone
         connection.zrem(DELAYED, job_id)
     elif score + head_start > now:
         connection.zadd(DELAYED, {job_id: score + head_start}, xx=True)
@@ -157,13 +157,13 @@ class DueLooks(threading.Thread):
             try:
                 wait = enqueue_due(self._connection)
                 failing = ""
-            except Exception as error:  # noqa: BLE001 - the thread must not die, whatever is stored in Redis
+            except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
                 if failing != type(error).__name__:
                     log.warning("%s: %s; it is tried again", self.name, shown(error))
                 failing, wait = type(error).__name__, LOOK_SECONDS
 
     def soon(self) -> None:
-        """Look at once: a job may have been delayed just now."""
+        """Look now: a job may have been delayed a moment ago."""
         self._soon.set()
 
     def close(self) -> None:

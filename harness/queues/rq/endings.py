@@ -1,14 +1,14 @@
-"""How a worker tells RQ that an execution has ended.
+"""Report the end of an execution to RQ.
 
-RQ knows success and failure. An interruption is neither: it counts nowhere, and the job is queued again. Nor is the
-death of the process: the job is queued again too. And an execution that another one has replaced has nothing to
-tell: the job is not its own.
+RQ knows success and failure. An interruption is neither: RQ counts it nowhere, and the job is queued again. A crash of
+the process is neither: the job is queued again too. An execution that another one has replaced reports nothing, because
+it no longer owns the job.
 
-Each of these is one transaction that also removes the execution from the started registry, made only if it is still
-there. Death before it: the job is recovered from there. Death after it: all is told.
+Each report is one transaction that also removes the execution from the started registry. It happens only if the
+execution is still there. Crash before it: a sweep restores the job from there. Crash after it: all is reported.
 
-Who else may write to the job meanwhile: the application. So what is put back is the job as it is in Redis, with what
-the application has saved, and only if no queue, registry or other execution has it.
+The application may write to the job during the execution. So the worker requeues the job as it is in Redis, with the
+changes of the application, and only if no queue, registry or other execution has it.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Endings(BaseWorker):
 
     _cold = False
     _killed = False
-    """Whether the horse was killed on a command."""
+    """True if the horse was killed on a command."""
 
     _due: delayed.DueLooks | None = None
     _died: str | None = None
     """The id of the job whose horse was found dead."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, and meanwhile put the jobs of the dead back into their queues, and those whose delay is over."""
+        """Work; threads restore the jobs of crashed workers and enqueue jobs whose delay is over."""
         sweeper, self._due = Sweeper(self.connection).beat(), delayed.DueLooks(self.connection)
         sweeper.start()
         self._due.start()
@@ -119,7 +119,7 @@ class Endings(BaseWorker):
         return execution
 
     def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
-        """Perform the job, and tell Redis meanwhile that this process is at work on it."""
+        """Perform the job, and hold a lease on it."""
         if not is_ours(job):
             return super().perform_job(job, queue, execution)
         with Lease(job, execution.id, worker_pid=self.pid if self.is_horse else None) as lease:
@@ -199,7 +199,7 @@ class Endings(BaseWorker):
         release_slot(job)
         self.log.info("Worker %s: job %s interrupted (%s), %s", self.name, job.id, retry.reason, told)
 
-    # Superseded, or told to leave at once.
+    # Superseded, or asked to leave immediately.
 
     def _finalize_failure(self, job: RQJob, queue: Queue, execution: RQExecution, exc_info: ExcInfo) -> None:
         """Take neither a superseded execution nor a hurried shutdown for a failure of the job."""
@@ -269,7 +269,7 @@ def _watched(queue: Queue, job: RQJob, execution: RQExecution) -> Queue:
     """
 
     def move_dependents_to_ready(parent: RQJob, pipeline: Pipeline, **more: Any) -> dict[str, list[str]]:
-        pipeline.watch(job.key)  # whoever takes the job away changes its hash
+        pipeline.watch(job.key)  # a takeover changes the job's hash
         created_at: Any = pipeline.hget(job.key, "created_at")
         registered_now = pipeline.zscore(queue.started_job_registry.key, execution.composite_key) is not None
         if not registered_now or (created_at and as_text(created_at) != utcformat(job.created_at)):
@@ -285,7 +285,7 @@ def _put(job: RQJob, queue: Queue, interruption: Interruption, pipeline: Pipelin
     """Put an interrupted job where it goes on from, or nowhere if it was cancelled; return where, in words."""
     job.origin = queue.name  # saved with the job below, by the same transaction
     if interruption.enqueue_at_front:
-        job.enqueue_at_front_on_retry = True  # for whoever enqueues it when it is due, as RQ does
+        job.enqueue_at_front_on_retry = True  # for the process that enqueues it when it is due, as RQ does
     if not interruption.unknown:
         pipeline.hdel(job.key, UNKNOWN, TAKEN_OVER)
     if interruption.cancelled:

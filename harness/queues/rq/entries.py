@@ -1,7 +1,7 @@
-"""Names read from Redis, which may be anything: decode, split, log, and tell wrong data from an outage.
+"""Names read from Redis, which may be any bytes: decode, split and log them, and separate wrong data from outages.
 
-One bad entry must not stop the work on the others. Whoever reads a set or list of RQ's asks here: an entry that RQ
-cannot have written is logged once, skipped, and left as it is.
+One bad entry must not stop the work on the others. Each reader of RQ's sets and lists uses this module. An entry
+that RQ cannot have written is logged once, skipped, and left as it is.
 """
 
 from __future__ import annotations

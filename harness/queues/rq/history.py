@@ -1,17 +1,17 @@
-"""What became of each execution of a job, and where the present one is: for people who watch, not for the job.
+"""History of a job's executions and position of the current one, for monitoring only.
 
-Beside the progress, which must not grow with interruptions, a job has two keys:
+The progress does not grow with interruptions. So a job has two more keys:
 
 * ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
   times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept; for how long is said in
   :mod:`harness.queues.rq.retention`.
-* ``harness:pulse:<job id>``: how far the execution at work is, written by a thread of its own once a second. The job is
-  not asked and does not wait: the thread reads the numbers that the hot path counts anyway. That is why nothing
-  here subscribes to events: while somebody does, an event is made of every item.
+* ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
+  not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
+  an event of every item.
 
-Nothing depends on either. Death before the entry of a start: that execution is not told of. Death before the entry of
-an end: its pulse stays, and the next start tells from it how far it had come. An answer lost: the entry may be there
-twice, and reading takes the first. An error of Redis is logged, and the job goes on.
+Nothing depends on either. Crash before the entry of a start: that execution is missing. Crash before the entry of an
+end: its pulse stays, and the next start records from it how far the execution came. Lost answer: the entry may be there
+twice, and a reader takes the first. An error of Redis is logged, and the job goes on.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from harness.progress import Position
 
 EXECUTIONS = 100
-"""How many executions of a job are remembered."""
+"""Number of executions of a job that are kept."""
 
 SHORTEST = 1e-6
 """Seconds of an execution from which a rate is a number that can be shown."""
@@ -66,14 +66,14 @@ CURSOR_BYTES = 200
 """Size that the text of a cursor in a pulse is cut to."""
 
 PULSE_SECONDS = 1.0
-"""How often a job at work tells where it is."""
+"""Interval of the pulses of a job at work, in seconds."""
 
 log = logging.getLogger("harness.rq")
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """Where an execution at work was when it last told.
+    """Position of an execution at its latest pulse.
 
     :ivar at: seconds of the Redis server's clock. :ivar epoch: of the execution.
     :ivar done: items done in all executions. :ivar saved: how many of them are safe.
@@ -193,7 +193,7 @@ class Recording:
         """Say nothing."""
 
     def at_start(self, at: Any) -> None:
-        """Write that the execution begins, and have its pulse told from now on."""
+        """Write that the execution begins, and start its pulse."""
         execution: Execution = at
         self._execution, self._epoch = execution, execution.progress.epoch
         self._started, self._runtime_before = execution.clock(), execution.progress.runtime_s
@@ -255,7 +255,7 @@ class Recording:
             with self._connection.pipeline() as pipeline:
                 self._add(pipeline, entry, ttl_after(self._job, outcome))
                 if outcome in {"completed", "cancelled"}:
-                    # A request to pause has no TTL of its own: one for a job that is over must not stay for ever.
+                    # A request to pause has no TTL; for a job that is over it would stay for ever.
                     pipeline.expire(keys.control(self._job.id), TTL)
                 if outcome != "superseded":  # else the pulse is another execution's
                     pipeline.delete(keys.pulse(self._job.id))
@@ -269,7 +269,7 @@ class Recording:
         known = {name: value for name, value in entry.items() if value is not None and value != ""}
         text = json.dumps(known, separators=(",", ":"))
         pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
-        pipeline.expire(key, ttl)  # 0 removes it at once, as RQ does with the job
+        pipeline.expire(key, ttl)  # 0 removes it immediately, as RQ does with the job
 
     def _tell(self) -> None:
         execution = self._execution

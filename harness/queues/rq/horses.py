@@ -1,14 +1,14 @@
-"""What a worker does for the job in its work horse: renew its lease, and end what the horse leaves behind.
+"""Worker's care for its work horse: renew the lease of the job, and end child processes the horse leaves behind.
 
 The horse renews its own lease in a thread. An item that holds the interpreter's lock for longer than a lease stops that
-thread, and the job would be taken for dead and begun elsewhere. So the worker renews it too, as long as the horse runs:
-not when it has ended, and not when it is stopped (SIGSTOP), because nobody knows when a stopped process goes on. If the
-worker is killed, the horse's own thread renews. A SimpleWorker has no second process: there
+thread. The job would then count as crashed and start elsewhere. So the worker renews the lease too, as long as the
+horse runs. It does not if the horse has ended or is stopped (SIGSTOP), because a stopped process may never go on. If
+the worker is killed, the horse's own thread renews. A SimpleWorker has no second process: there
 ``HARNESS_RECOVER_SECONDS`` must be longer than any such item.
 
-A horse that died may leave child processes that still work on the item. They are in its process group, and are
-killed before the job is put back. Children that made a session or group of their own are out of reach, and so are
-those of a horse that was killed together with its worker.
+A horse that died may leave child processes that still work on the item. They are in its process group, and
+the worker kills them before it requeues the job. Children that made a session or group of their own are out of reach,
+and so are those of a horse that was killed together with its worker.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Horses(BaseWorker):
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         """Wait until the horse ends; if it died, kill its children before anyone learns that it is gone.
 
-        Its group has its number until it is reaped, so nobody else's group can be hit.
+        Its group has its number until it is reaped, so no other group can be hit.
         """
         horse = self.horse_pid
         with suppress(ChildProcessError):

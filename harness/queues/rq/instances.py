@@ -1,4 +1,4 @@
-"""The instances of a parallel run as RQ jobs: ``<id>-0``, ``<id>-1``, … beside the job that started them."""
+"""Instances of a parallel run as RQ jobs: ``<id>-0``, ``<id>-1``, … and the job ``<id>`` that started them."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def family_of(job: RQJob, call: list[Any], more: dict[str, Any]) -> Family:
 def enqueue_of(job: RQJob) -> str:
     """Return the identity of a job's enqueue: another one for each enqueue, the same for its retries.
 
-    RQ keeps the time when a job was made through retries, requeues and repeats. A repeat is told by how many are left.
-    An instance belongs to the enqueue of the job that started it; empty for one that an older release started.
+    RQ keeps the time when a job was made through retries, requeues and repeats. The number of repeats left identifies
+    a repeat. An instance belongs to the enqueue of the job that started it; empty for one that an older release
+    started.
     """
     more = _more(job)
     if "instance" in more:
@@ -63,7 +64,7 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
         raise UsageError(f"job {model.id} is no ContinuableJob or IterationJob")
     check_call(*model.args[:4])
     store = find_stored(model.args[0]).progress_store() or RQMetaStore(connection)
-    # Death between the two: the numbers are given and nobody has them. Their slices are free for all others, and who
+    # Crash between the two: the numbers are given and unused. Their slices are free for all others, and who
     # scales again starts further ones.
     progress = store.load(job_id)
     round_id = enqueue_of(model) if progress is None or "instance" in _more(model) else progress.round_id
@@ -79,7 +80,7 @@ def _more(job: RQJob) -> dict[str, Any]:
 def _spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: str) -> None:
     """Enqueue an instance like *model*, unless it is there.
 
-    Death before it: whoever was to start it is run again. If only the answer is lost, it is there the next time.
+    Crash before it: the job that starts it runs again. Lost answer: the instance is there the next time.
 
     :raises UsageError: if an earlier round of the job has an instance of this number that is not over.
     """

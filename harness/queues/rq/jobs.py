@@ -1,4 +1,4 @@
-"""What RQ calls when a job comes out of its queue."""
+"""Function that RQ calls for a job from its queue."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ if TYPE_CHECKING:
     from harness.queues.rq.leases import Lease
 
 UNAVAILABLE_SECONDS = 1.0
-"""How long an execution holds a worker that could not reach the store of its progress, before it is tried again."""
+"""Seconds for which an execution that cannot reach its progress store holds the worker, before it goes back."""
 
 POLL_SECONDS = 0.5
-"""How often, at most, a job looks into Redis whether it shall stop."""
+"""Shortest interval between two queries of Redis for a stop request, in seconds."""
 
 PARKED = 100 * 365 * 24 * 3600
-"""Seconds until a job that waits for somebody would run by itself."""
+"""Seconds until a paused job would run by itself."""
 
 
 ROUND = "continuation_round"
-"""The key in ``job.meta`` where older releases told which round of RQ's ``Repeat`` the progress belongs to."""
+"""Key in ``job.meta`` where older releases kept the round of RQ's ``Repeat`` that the progress belongs to."""
 
 TRIES, DEFAULT_TRIES = "HARNESS_UNKNOWN_TRIES", 60
 """Setting for how many workers in a row may not know a job's class or steps before the job fails."""
@@ -153,7 +153,7 @@ class _Attempt:
                         recording.ended(Ended("interrupted", str(error)))
                     raise
         except ProgressUnavailable as error:
-            # Back into the queue, not to fail, and not at once: to claim it does no harm, and no work begins before.
+            # Requeue it after a delay, and do not fail it: a claim does no harm, and no work begins before.
             time.sleep(UNAVAILABLE_SECONDS)
             return Interruption(str(error), 0)
         except Exception as error:
@@ -176,7 +176,7 @@ class _Attempt:
         """Return the time until the next execution: none after an error, if nothing would ever end the delay.
 
         An author who asks for a delay knows that RQ's own worker needs a scheduler for it. The delay after an error is
-        a default, and must not strand a job.
+        a default, which cannot strand a job.
         """
         if not ended.delay or self._note_delay(ended.delay) or not ended.after_error:
             return ended.delay
@@ -246,7 +246,7 @@ class _Attempt:
         return Interruption(str(error), TRY_SECONDS, unknown=True)
 
     def _note_delay(self, seconds: float) -> bool:
-        """Return whether there is somebody to enqueue the job after a delay; warn if not.
+        """Return whether a process will enqueue the job after a delay; warn if not.
 
         Our workers do it, also for RQ's own, which need a scheduler where none of ours runs.
         """
@@ -326,10 +326,10 @@ def _repeats(current: RQJob) -> bool:
 
 
 def _leave(current: RQJob, lease: Lease) -> None:
-    """End a work horse of RQ's own worker without a word on the job, which is another execution's now, or put it back.
+    """End a work horse of RQ's own worker without a report on the job, or requeue it if no other execution has it.
 
-    RQ's worker takes an error for a failure, and a Retry for a reason to write the whole job anew; of a work horse that
-    ends well without having said anything it takes no notice. Its SimpleWorker has none: there the job shows as
+    RQ's worker takes an error for a failure, and a Retry for a reason to write the whole job again. It ignores a work
+    horse that ends with code 0 and without a report. Its SimpleWorker has none: there the job shows as
     failed until the other execution has ended.
     """
     if not lease.in_horse:

@@ -1,19 +1,18 @@
-"""Who is at work on a job: leases in Redis, short ones, renewed by the process that does the work and by its worker.
+"""Leases on jobs: short, in Redis, renewed by the process that does the work and by its worker.
 
-RQ's own heartbeats are of no use for that: the process that works sends none, and they count in minutes. An
-*execution* is named as in RQ's started registry, ``<job id>:<execution id>``, and whoever takes a job away from an
-execution removes that entry. So:
+RQ's own heartbeats are no use here: the working process sends none, and they count in minutes. An *execution* has the
+name it has in RQ's started registry, ``<job id>:<execution id>``. A takeover of a job removes that entry. So:
 
 * an execution owns its job as long as its entry is in the started registry;
-* it is dead when its lease, a score in the sorted set ``harness:leases``, has run out (by the clock of Redis);
-* an execution whose lease is gone has been taken for dead. It stops at its next checkpoint and leaves the queue alone.
+* it counts as crashed when its lease, a score in the sorted set ``harness:leases``, has expired (by the clock of
+  Redis);
+* an execution whose lease is gone was considered crashed. It stops at its next checkpoint and leaves the queue alone.
 
-If the process dies between any two of these writes, the lease runs out. If only an answer is lost, the next renewal
-writes the same again.
+Crash between any two of these writes: the lease expires. Lost answer: the next renewal writes the same again.
 
 A thread renews the lease. A job that lets no other thread run for longer, as in an extension that keeps the
 interpreter's lock, depends on the worker that waits for its work horse: :mod:`harness.queues.rq.horses`. Under a
-SimpleWorker, and under RQ's own workers, it is taken for dead; raise ``HARNESS_RECOVER_SECONDS`` there.
+SimpleWorker, and under RQ's own workers, it counts as crashed; raise ``HARNESS_RECOVER_SECONDS`` there.
 """
 
 from __future__ import annotations
@@ -77,11 +76,11 @@ def recover_seconds() -> float:
 
 
 class Beat(threading.Thread):
-    """A thread that does something every so many seconds, until it is closed; errors are logged, once while they last.
+    """Periodic thread, until it is closed; it logs an error once while the error lasts.
 
     Signals never go to it: a handler runs in the main thread, and only what interrupts that one is quick.
 
-    :param action: called each time; if it returns True, it is called again at once.
+    :param action: called each time; if it returns True, it is called again immediately.
     :param at_once: whether the first call comes before the first interval.
     """
 
@@ -95,7 +94,7 @@ class Beat(threading.Thread):
 
     @property
     def closing(self) -> bool:
-        """Whether it is being closed, so that a long action should return."""
+        """True if it is being closed, so that a long action should return."""
         return self._end.is_set()
 
     def run(self) -> None:
@@ -107,7 +106,7 @@ class Beat(threading.Thread):
                 if self._action() is True:
                     self._wait = 0.0
                 self._failing = ""
-            except Exception as error:  # noqa: BLE001 - the thread must not die, whatever is stored in Redis
+            except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
                 self._log(error)
 
     def close(self) -> None:
@@ -152,12 +151,12 @@ def renew(connection: Redis, registry_key: str, entry: str) -> None:
 def queue_renewal(pipeline: Pipeline, registry_key: str, entry: str, deadline: float) -> None:
     """Queue the two commands that renew a lease; the first answers 0 if the lease is gone or unchanged."""
     pipeline.zadd(LEASES, {entry: deadline}, xx=True, ch=True)
-    # RQ's maintenance must not fail what works: where the worker was killed, only its horse is left to say so.
+    # Keeps RQ's maintenance from failing a live job: if the worker was killed, only its horse can renew this.
     pipeline.zadd(registry_key, {entry: deadline + RQ_SECONDS}, xx=True, gt=True)
 
 
 class Begun(NamedTuple):
-    """What the record of a job shows when its code is reached.
+    """Record of a job at the moment its code is reached.
 
     :ivar first: whether that is the first time since it was enqueued.
     :ivar unknown: how many workers in a row did not know its class or its steps.
@@ -168,11 +167,11 @@ class Begun(NamedTuple):
 
 
 class Lease:
-    """That this process is at work on a job, told to Redis while the context is open.
+    """Lease on a job, renewed while the context is open.
 
     :param execution_id: RQ's. :param worker_pid: the process that waits for this one, None if it is this one.
     :param ours: whether its worker is one of this package's, and not RQ's own.
-    :ivar lost: a stop source, set when the execution was taken for dead.
+    :ivar lost: a stop source, set when the execution was considered crashed.
     """
 
     def __init__(self, job: RQJob, execution_id: str, *, worker_pid: int | None, ours: bool = True) -> None:
@@ -188,7 +187,7 @@ class Lease:
         self._beat = Beat(f"harness-lease-{job.id}", self._seconds / 4, self._renew)
 
     def __enter__(self) -> Lease:
-        """Take the lease, unless the job belongs to somebody else by now."""
+        """Take the lease, unless another execution owns the job by now."""
         global current  # noqa: PLW0603 - RQ hands nothing to what it calls
         seconds, micros = self._connection.time()
         self._offset = seconds + micros / 1e6 - time.monotonic()
@@ -207,7 +206,7 @@ class Lease:
         self._beat.close()
 
     def owned(self) -> bool:
-        """Return whether nobody has taken the job away from this execution, or enqueued another under its id."""
+        """Return whether this execution still owns the job, and no other job was enqueued under its id."""
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.zscore(self._registry, self.entry)
             pipeline.hget(self._job_key, "created_at")
@@ -259,9 +258,9 @@ def find(job: RQJob) -> Lease | None:
 
 
 class Orphaned:
-    """The stop source for a work horse whose worker was killed: nobody is there to be told of a shutdown.
+    """Stop source of a work horse whose worker was killed, because no worker can pass on a signal.
 
-    :param parent: pid of the worker; None for a process that waits on nobody.
+    :param parent: pid of the worker; None for a process without a worker to wait for.
     """
 
     interval = 1.0
@@ -277,11 +276,11 @@ class Orphaned:
 def while_owned(
     job_key: str, connection: Redis, owns: Callable[[Pipeline], bool], write: Callable[[Pipeline], Any]
 ) -> bool:
-    """Do the writes in one transaction if the job is still ours to write to, and return whether it was.
+    """Do the writes in one transaction if the caller still owns the job, and return whether it did.
 
-    Whoever takes a job over changes its hash, and that is watched. *write* may be called again after that, and
-    may read what it needs. Death before EXEC: nothing is written, after it everything. If the answer is lost,
-    redis-py raises, and whoever tries again finds that the job is no longer its own.
+    A takeover changes the job's hash, which is watched. *write* may be called again after a change, and may read
+    what it needs. Crash before EXEC: nothing is written. Crash after it: everything is. Lost answer: redis-py
+    raises, and the next attempt finds that the caller no longer owns the job.
     """
     with connection.pipeline() as pipeline:
         while True:
@@ -293,7 +292,7 @@ def while_owned(
                 write(pipeline)
                 pipeline.execute()
             except WatchError:
-                continue  # a heartbeat, or somebody was faster: look again
+                continue  # a heartbeat, or another process was faster: look again
             return True
 
 

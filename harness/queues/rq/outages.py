@@ -4,10 +4,10 @@ An outage is a refused or lost connection, a timeout, ``LOADING``, ``OOM`` (``ma
 ``READONLY`` (a failover), ``UNBLOCKED``, ``MISCONF`` and the like: any error of Redis, except one that says that a key
 holds wrong data. RQ's worker exits on most of them, idle or busy.
 
-* Idle, the worker tries again every few seconds. It looks for a stop signal meanwhile.
+* Idle, the worker tries again every few seconds. It checks for a stop signal between the attempts.
 * Busy, its heartbeats are skipped. The job decides at its checkpoints (:mod:`harness.checkpoints`).
 * An end that cannot be reported is tried again for :data:`REPORT_SECONDS`. Then the execution is left to its lease: a
-  sweep puts the job back, and the next execution finds in the progress how far it came. RQ's success callback may run
+  sweep requeues the job, and the next execution finds in the progress how far it came. RQ's success callback may run
   twice then. An outage is never reported as a failure of the job.
 * A wrong password is an error of the configuration, and raised when the worker starts.
 """
@@ -50,7 +50,7 @@ class Outages(BaseWorker):
 
     _wait_s = WAIT_SECONDS
     _unreported = False
-    """Whether Redis, and not the job, is the reason why the execution did not end as it should."""
+    """True if Redis, not the job, is the reason why the execution did not end normally."""
 
     # At the start and the end of the worker.
 

@@ -1,8 +1,8 @@
 """State of RQ at one moment: queues, workers and jobs, read in one round trip.
 
-Which queues, workers and jobs there are is itself in Redis. So a look asks for those that the look before has found,
-and for their names again: what is new is described one look later. The first look of a :class:`Watcher` looks until
-nothing is new. Everything is read with plain commands that take nothing away and wait for nobody.
+The names of queues, workers and jobs are in Redis too. So a look asks for those that the previous look found, and for
+the names again: a new one is described one look later. The first look of a :class:`Watcher` repeats until nothing is
+new. All commands only read, and none blocks.
 
 A look is bounded: it counts the jobs of :data:`COUNTED` queues, and describes :data:`QUEUES` of them, the busiest, with
 :data:`WORKERS` workers and :data:`JOBS` jobs. It says how many more there are. Queues beyond those are counted in turn,

@@ -1,11 +1,11 @@
-"""Jobs whose data our workers cannot read, and plain jobs that an application has pickled, RQ's default.
+"""Jobs with data that these workers cannot read, and plain jobs that an application has pickled, RQ's default.
 
 A pickle can run any code while it is loaded. So jobs of this package are JSON only, whatever is set. Plain jobs are
 JSON too, unless ``HARNESS_ALLOW_PICKLE=1`` says that those who can write to this Redis may run code here, as with RQ's
 own worker. Then each plain job is read, and its result written, in the format that it was enqueued in.
 
-A job that is not read goes to the failed registry at once, with cause and cure. It has not run: its retries, callbacks
-and dependents wait until it is requeued. To put it back into its queue would let our workers take it again for ever.
+A job that cannot be read goes to the failed registry immediately, with cause and remedy. It has not run: its retries,
+callbacks and dependents wait until it is requeued. In its queue, these workers would take it again for ever.
 """
 
 from __future__ import annotations

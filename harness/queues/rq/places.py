@@ -1,7 +1,7 @@
-"""Where a job is: in its queue, at work, in one of RQ's registries, or nowhere.
+"""Location of a job: in its queue, at work, in one of RQ's registries, or nowhere.
 
-What a job's status says is not enough: an application that saves an old copy of a job writes the status of that copy
-too. So a status counts only together with the queue or registry that goes with it.
+A job's status is not enough: an application that saves an old copy of a job writes the status of that copy too. So a
+status counts only together with the queue or registry that belongs to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 PERFORM = "harness.queues.rq.perform"
-"""What is enqueued: a name that stays, wherever the function is."""
+"""Name of the function in the queue; it stays the same if the function moves."""
 
 UNKNOWN = "unknown_starts"
 """Field of an RQ job: how many workers in a row did not know its class or its steps."""
@@ -50,7 +50,7 @@ def is_ours(job: RQJob) -> bool:
     """Return whether the RQ job is one of this package's; one whose data cannot be read is not."""
     try:
         return job.func_name == PERFORM
-    except Exception:  # noqa: BLE001 - depends on the serializer, and on what somebody has put there
+    except Exception:  # noqa: BLE001 - depends on the serializer and on the stored bytes
         return False
 
 
@@ -70,7 +70,7 @@ def fetch(connection: Redis, job_id: str) -> RQJob | None:
 def places_of(job: RQJob, *, entry: str | None = None, running: Iterable[str] = ()) -> set[str]:
     """Return where the job is; empty if it is nowhere.
 
-    :param entry: an execution that does not count, as in RQ's started registry: its job is about to be put back.
+    :param entry: an execution that does not count, as in RQ's started registry: its job is about to be requeued.
     :param running: entries of that registry the caller has seen; those of other jobs do not count.
     """
     executions: Any = job.connection.zrange(ExecutionRegistry(job.id, job.connection).key, 0, -1)

@@ -1,23 +1,23 @@
-"""Jobs whose worker died are put back into their queue, with the progress that they have.
+"""Recovery: requeue jobs whose worker crashed, with their progress.
 
-Each of our workers sweeps, and ``harness recover`` does for those who have none of ours running; a short lock lets
-one do it at a time, for all queues of that Redis. Found dead is
+Each worker of this package sweeps; ``harness recover`` does the same without one. A short lock lets one process sweep
+at a time, for all queues of that Redis. A sweep finds
 
-* an execution whose lease has run out (see :mod:`harness.queues.rq.leases`);
-* an execution that nobody ever took a lease for, such as one that died while it started, or that of RQ's own worker:
-  the first sweep that sees it gives it one, which nobody renews;
+* an execution whose lease has expired (see :mod:`harness.queues.rq.leases`);
+* an execution without a lease, such as one that crashed while it started, or that of RQ's own worker: the first sweep
+  that sees it gives it a lease, which is never renewed;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
   way. (RQ's own worker of several queues does not use that list: a SIGKILL while it takes a job loses the job.)
 
-How often a job may die is counted by its executions (``Job.max_crashes``). Only deaths before its code was reached are
-counted here, up to the same default.
+Executions count the crashes of a job (``Job.max_crashes``). Only crashes before the job's code was reached are counted
+here, up to the same default.
 
-Jobs are put back in batches (:mod:`harness.queues.rq.returns`), so that the time is proportional to their number. A
+Jobs are requeued in batches (:mod:`harness.queues.rq.returns`), so the time is proportional to their number. A
 sweep holds a lock for one interval, and renews it with each batch. If its holder crashes, another worker sweeps an
 interval later.
 
-A sweep also puts back jobs that are nowhere (:mod:`harness.queues.rq.strays`) and enqueues those whose delay is over
-(:mod:`harness.queues.rq.delayed`). Jobs that are not ours are left to RQ. An entry, a
+A sweep also requeues jobs that are nowhere (:mod:`harness.queues.rq.strays`) and enqueues those whose delay is over
+(:mod:`harness.queues.rq.delayed`). Plain jobs are left to RQ. An entry, a
 queue or a key that holds other data than it should is logged once, skipped, and left as it is: the others go on.
 """
 
@@ -83,9 +83,9 @@ log = logging.getLogger("harness.rq")
 
 
 def recover(connection: Redis) -> list[str]:
-    """Sweep once, and return the ids of the jobs that were put back.
+    """Sweep once, and return the ids of the requeued jobs.
 
-    A job that nobody had taken a lease for is put back by a later sweep: call it every few seconds, or
+    A later sweep requeues a job that had no lease: call it every few seconds, or
     :func:`keep_recovering`.
     """
     return Sweeper(connection).sweep()
@@ -125,7 +125,7 @@ class _Seen:
 
 
 class Sweeper:
-    """Looks for the dead and puts their jobs back.
+    """Finds crashed executions and requeues their jobs.
 
     :param connection: any database of RQ's; all its queues are looked at.
     :param clock: seconds that only move forward.
@@ -146,7 +146,7 @@ class Sweeper:
         self._bad: set[str] = set()
         self._beat: Beat | None = None
         self.more = False
-        """Whether the latest sweep has left jobs for the next one."""
+        """True if the latest sweep has left jobs for the next one."""
 
     def beat(self, *, at_once: bool = False) -> Beat:
         """Return a thread that sweeps, not started."""
@@ -154,12 +154,12 @@ class Sweeper:
         return self._beat
 
     def turn(self) -> bool:
-        """Sweep, unless another has just done so or there is nothing to see; return whether to do it again at once.
+        """Sweep, unless another has just done so or there is nothing to see; return whether to do it again immediately.
 
         While no key exists that could hold an execution, one command in two intervals is all. An execution that
         begins after such a look has a lease that outlasts two intervals, so the promise of the lease is kept.
 
-        Where Redis was away, nobody could renew a lease: the living get two turns to do so.
+        While Redis was away, no lease could be renewed: live executions get two turns to do so.
         """
         if self._rests:
             self._rests -= 1
@@ -244,7 +244,7 @@ class Sweeper:
         return back
 
     def _batches(self, seen: _Seen, limit: int | None) -> Iterator[list[Dead]]:
-        """Yield the dead in batches, and hold the lock meanwhile; those that were bad before come last."""
+        """Yield the crashed in batches, and renew the lock between them; those that were bad before come last."""
         dead = [
             Dead(entry, entry.rpartition(":")[0], queue)
             for entry, (queue, given_up) in seen.started.items()
@@ -364,7 +364,7 @@ class Sweeper:
 
 
 def shield(queue: Queue) -> None:
-    """Keep RQ's maintenance from failing jobs that a sweep is about to put back, and from entries it cannot read.
+    """Keep RQ's maintenance from failing jobs that a sweep will requeue, and from entries it cannot read.
 
     It deals with what is over by its score in the started registry. So executions of this package get a later score,
     and what cannot be read gets none: RQ's maintenance would end there, and leave all other jobs as they are. Crash in
@@ -373,7 +373,7 @@ def shield(queue: Queue) -> None:
     connection, key = queue.connection, queue.started_job_registry.key
     seconds, _ = connection.time()
     over: Any = connection.zrangebyscore(key, 0, seconds + RQ_SECONDS)
-    if over[SHIELDED:]:  # the first job must not wait for them; the next maintenance looks at them
+    if over[SHIELDED:]:  # the first job does not wait for them; the next maintenance looks at them
         connection.zadd(key, dict.fromkeys(over[SHIELDED:], seconds + 2 * RQ_SECONDS), xx=True)
     for start in range(0, min(len(over), SHIELDED), BATCH):
         entries = over[start : start + BATCH]

@@ -1,4 +1,4 @@
-"""What is asked of a job from outside: to stop, to pause, to go on, to end."""
+"""Requests to a job from outside: stop, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Requests:
                 pipeline.getdel(keys.stop(at.job_id))
                 pipeline.hget(self._worker_key, "shutdown_requested_date")
                 controls, reason, leaving = pipeline.execute()
-        except RedisError:  # wrong data, too: somebody else's key
+        except RedisError:  # wrong data, too: a key of another program
             return None  # no reason to stop working; a stop that was taken now is lost, and may be asked for again
         if reason is not None:
             return _control(controls) or str(as_text(reason))

@@ -32,13 +32,13 @@ _OVER = {str(status.value) for status in strays.OVER}
 
 
 def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
-    """Put a job that failed, was stopped or was cancelled back into its queue; it goes on at its cursor.
+    """Requeue a job that failed, was stopped or was cancelled; it resumes at its cursor.
 
     It is the same enqueue, so the same round of the job. A pending request to cancel, pause or stop it is forgotten.
 
     Progress that says "cancelled" is saved as interrupted first, else the next execution would end at once. A crash
-    after that: the job is still cancelled in RQ, and a second call does the rest. Then one transaction puts it back,
-    made only if the job is unchanged. A crash after it, or a lost answer: the job is in its queue, and a second call
+    after that: the job is still cancelled in RQ, and a second call does the rest. Then one transaction requeues it,
+    only if the job is unchanged. A crash after it, or a lost answer: the job is in its queue, and a second call
     says that it is not over.
 
     :raises UsageError: if there is no such job, it is not one of this package's, it is not over, it has finished, or

@@ -1,6 +1,6 @@
-"""Jobs go back to their queue: one whose execution is named, one that never started, or many at once.
+"""Requeue jobs: one by its execution, one that never started, or many together.
 
-What a crash means: each job, or batch of jobs, is put back by one transaction, made only if the executions still own
+What a crash means: one transaction requeues each job, or batch of jobs, only if the executions still own
 their jobs and nothing has written to a job since it was read. Crash before ``EXEC``: nothing has changed, and the next
 sweep does the same. Crash after it: the jobs are in their queue, and their executions are gone. If only the answer is
 lost, redis-py raises, and the next sweep finds that the executions are gone.
@@ -63,7 +63,7 @@ def put_back(
     def write(pipeline: Pipeline) -> None:
         nonlocal back, failed
         back, failed = False, None
-        # Read anew under the watch: RQ writes all of a job, and others may have written to it.
+        # Read again under the watch: RQ writes all of a job, and others may have written to it.
         job = fetch(connection, job_id)
         if job is None:  # deleted, expired or evicted; a late write may have left single fields of it
             pipeline.delete(key)
@@ -95,7 +95,7 @@ def put_back_dequeued(connection: Redis, queue: Queue, job_id: str) -> bool:
         job = fetch(connection, job_id)
         back = job is not None and places_of(job) == {DEQUEUED}
         pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
-        # Else RQ would take the job for stuck at once, should it ever be seen here again.
+        # Otherwise RQ would consider the job stuck if it ever sees it here again.
         pipeline.delete(queue.intermediate_queue.get_first_seen_key(job_id))
         pipeline.zrem(LEASES, f"{job_id}:{DEQUEUED}")
         if job is not None and back:
@@ -107,7 +107,7 @@ def put_back_dequeued(connection: Redis, queue: Queue, job_id: str) -> bool:
 
 
 def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | None, entry: str) -> None:
-    """Remove what tells of an execution, in the transaction of the caller."""
+    """Remove the records of an execution, in the transaction of the caller."""
     execution = RQExecution.from_composite_key(entry, connection)
     name = connection.hget(execution.key, "worker_name")
     execution.worker_name = as_text(name) if name else ""
@@ -177,9 +177,9 @@ class Batch:
 
 
 def put_back_batch(connection: Redis, batch: list[Dead], running: dict[str, list[str]], now: float) -> Batch:
-    """Put the jobs of many dead executions back in a few round trips; see the module for what a crash means.
+    """Requeue the jobs of many crashed executions in a few round trips; the module says what a crash means.
 
-    The keys of all jobs are watched. If one of them changes meanwhile, nothing is written, and the caller looks at
+    The keys of all jobs are watched. If one of them changes, nothing is written, and the caller looks at
     each execution alone. So it is with a job that is to fail, and with the second execution of the same job.
 
     :param running: all entries of the started registries, by job id. :param now: seconds of the server's clock.
@@ -268,7 +268,7 @@ def belongs(connection: Redis, job_id: str, fields: Any) -> bool | None:
         return is_ours(job)
     except NoSuchJobError:
         return False
-    except Exception as error:  # noqa: BLE001 - depends on what somebody has put there
+    except Exception as error:  # noqa: BLE001 - depends on the stored data
         complaints.say("job", job_id, fields if isinstance(fields, Exception) else error)
         return None
 
@@ -282,7 +282,7 @@ def _sort_in(each: _Found, connection: Redis, done: Batch, found: list[_Found]) 
     except NoSuchJobError:  # gone; a late write may have left single fields of it
         found.append(each)
         return
-    except Exception as error:  # noqa: BLE001 - depends on what somebody has put there
+    except Exception as error:  # noqa: BLE001 - depends on the stored data
         complaints.say("job", each.dead.job_id, error)
         done.bad.append(each.dead)
         return
@@ -327,7 +327,7 @@ def _queue_writes(connection: Redis, each: _Found, pipeline: Pipeline, done: Bat
             pipeline.hset(job.key, DEAD_STARTS, each.starts + 1)
             dead.queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
             strays.add(pipeline, job.id)
-        except Exception as error:  # noqa: BLE001 - RQ writes all fields, and somebody may have put anything there
+        except Exception as error:  # noqa: BLE001 - RQ writes all fields, and they may hold anything
             complaints.say("job", job.id, error)
             del pipeline.command_stack[before:]
             done.bad.append(dead)

@@ -1,22 +1,21 @@
-"""How a worker is told to leave, and tells its job.
+"""Shutdown signals of a worker, and how its job hears of them.
 
-What RQ does on SIGTERM and SIGINT: between jobs it raises in the middle of whatever it does, so that a job which it
-has just taken out of the queue is left nowhere; at work it waits for the job without telling it. The work horse
-dies of a SIGTERM that reaches it too, as under systemd, and in the moments around ``fork()`` the one or the other
-process loses the signal.
+RQ's worker raises on SIGTERM and SIGINT between jobs, wherever it is. A job that it has just taken out of the queue is
+then in no list. At work it waits for the job, and the job does not hear of the signal. A SIGTERM that reaches the work
+horse too, as under systemd, kills it. Around ``fork()`` one of the two processes loses the signal.
 
-Here a signal only notes the wish, and:
+Here a signal only sets a flag, and:
 
 * a worker that waits for a job leaves immediately; a job that it has just taken goes back to the front of its queue;
-* at work, the horse is sent SIGTERM, which sets a flag that the job asks at its checkpoints. It may come twice,
-  and from anybody;
+* at work, the horse is sent SIGTERM, which sets a flag that the job reads at its checkpoints. It may come twice,
+  and from any process;
 * while the horse starts, both signals are blocked in it until it can handle them. The worker looks again once it
   knows the horse's pid, so that neither order of signal and fork loses one.
 
-* a child that the job forks gets the handlers that were there before the worker: with the job's, SIGTERM would not
-  end it, and ``multiprocessing.Pool`` waits for that for ever.
+* a child that the job forks gets the handlers that were there before the worker: with the job's handlers, SIGTERM
+  would not end it, and ``multiprocessing.Pool`` waits for that for ever.
 
-Jobs that are not ours keep RQ's handlers.
+Plain jobs keep RQ's handlers.
 """
 
 from __future__ import annotations
@@ -110,13 +109,13 @@ class Signals(BaseWorker):
     """The part of our workers that has to do with signals."""
 
     _cold = False
-    """Whether a second signal has come. (RQ takes two within a second for one: a pool's and the terminal's.)"""
+    """True if a second signal has come. (RQ takes two within a second for one: a pool's and the terminal's.)"""
 
     _pausing = False
-    """Whether the worker merely sleeps, so that it may leave at once."""
+    """True if the worker only sleeps, so that it may leave immediately."""
 
     _ours = False
-    """Whether the job at work is one of this package's."""
+    """True if the job at work is one of this package's."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work, and put the signal handlers back that were there before."""
@@ -162,9 +161,9 @@ class Signals(BaseWorker):
             self.stop_scheduler()  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Leave at once, as RQ does; but a job whose horse is killed for that is put back into its queue.
+        """Leave immediately, as RQ does, but requeue a job whose horse is killed for that.
 
-        A job in this process is put back by whoever catches the SystemExit.
+        The code that catches the SystemExit requeues a job of this process.
         """
         horse = self.horse_pid
         try:
@@ -260,10 +259,10 @@ class Signals(BaseWorker):
         return None
 
     def _refuse(self, found: UnreadableJob) -> None:
-        """Take a job out of the way whose hash RQ cannot read, and leave that as it is.
+        """Remove a job from the list whose hash RQ cannot read, and leave the hash as it is.
 
-        RQ's worker quits of it, and of RQ's registries whoever lists them: so it goes into none. Death before it: it
-        stays in the intermediate queue, where the next worker to look at it does the same.
+        RQ's worker exits because of it, and so does each reader of a registry with it: so it goes into none. Crash
+        before it: it stays in the intermediate queue, and the next worker to read it does the same.
         """
         with self.connection.pipeline() as pipeline:
             pipeline.lrem(found.queue.intermediate_queue_key, 1, found.job_id)
@@ -326,7 +325,7 @@ class HorseSignals(Signals):
 
     def main_work_horse(self, job: RQJob, queue: Queue) -> None:
         """Begin the horse's life."""
-        self._ours = is_ours(job)  # in a spawned one nobody has said so yet
+        self._ours = is_ours(job)  # in a spawned one it is not set yet
         super().main_work_horse(job, queue)
 
     def setup_work_horse_signals(self) -> None:

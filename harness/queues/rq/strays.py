@@ -1,14 +1,14 @@
-"""Jobs that are queued or started by their status and nowhere in fact are put back into their queue.
+"""Requeue jobs that are queued or started by their status, and in fact nowhere.
 
-A worker of several queues that is killed while it takes a job loses it; a queue's list may be deleted; an application
-may write an old copy of a job. So the jobs that are not over are in a sorted set, :data:`~.keys.OPEN`, with the time
-when to look at them: each sweep looks at a bounded number, and nobody scans all keys. A job that RQ has deleted and an
-application saved once more is not in it: it stays as it is. A job that has ended stays in another set for a while: if
-an application saves an old copy of it, it gets its status back.
+RQ's worker of several queues loses the job that it takes when it is killed. A queue's list may be deleted. An
+application may write an old copy of a job. So the jobs that are not over are in a sorted set, :data:`~.keys.OPEN`,
+with the time when to look at them: each sweep looks at a bounded number, and no process scans all keys. A job that RQ
+has deleted and an application saved once more is not in it: it stays as it is. A job that has ended stays in another
+set for a while: if an application saves an old copy of it, it gets its status back.
 
-A job may be on its way, for a moment, from its queue to the started registry. So a job is put back only if it was
-found nowhere twice. Death between the two looks: the first is remembered in Redis. Death while it is put back: one
-transaction, made only if it is still nowhere.
+A job may be on its way, for a moment, from its queue to the started registry. So a job is requeued only if two
+looks found it nowhere. Crash between the looks: Redis has the first one. The requeue is one transaction, and happens
+only if the job is still nowhere.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ log = logging.getLogger("harness.rq")
 
 @dataclass(frozen=True)
 class Open:
-    """What a first look shows of an open job."""
+    """Result of a first look at an open job."""
 
     id: str
     status: str
@@ -75,7 +75,7 @@ def remove(pipeline: Pipeline, *job_ids: str, now: float) -> None:
 
 
 def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool]:
-    """Look at some open jobs, put back those that were nowhere twice; return their ids, and whether more are to see.
+    """Look at some open jobs, and requeue those found nowhere twice; return their ids, and whether there are more.
 
     :param now: seconds of the Redis server's clock. :param busy: ids of jobs that are at work or were just dequeued.
     """
@@ -128,7 +128,7 @@ def _readable(connection: Redis, key: str, names: list[bytes]) -> list[str]:
 
 
 def ours_or_gone(connection: Redis, job_id: str) -> bool | None:
-    """Return whether a job may be put back or forgotten; None, and a log line, if it cannot be read.
+    """Return whether a job may be requeued or forgotten; None, and a log line, if it cannot be read.
 
     :raises RedisError: if Redis cannot be used.
     """
@@ -252,7 +252,7 @@ def _affordable(connection: Redis, suspects: list[Open]) -> list[Open]:
 
 
 def _look_everywhere(connection: Redis, suspect: Open, now: float) -> str:
-    """Return ``back`` if the job was put back, ``nowhere`` if it is so for the first time, ``over``, or nothing."""
+    """Return ``back`` if the job was requeued, ``nowhere`` for the first time, ``over``, or nothing."""
     try:
         job = fetch(connection, suspect.id)
         if job is None or not is_ours(job):

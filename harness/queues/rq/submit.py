@@ -1,9 +1,9 @@
-"""What goes into an RQ queue, and what becomes of a job id that is used again.
+"""Enqueue jobs on RQ, and decide what a job id that is used again means.
 
 An enqueue under the id of a job that is over begins a new round. A job that is not over is joined by an enqueue of the
 same class, arguments and portion, and refuses any other: one would do the work of neither. The decision and the
-enqueue are one transaction; death before it enqueues nothing. If the answer is lost, the job is there: an enqueue of
-the same joins it.
+enqueue are one transaction. Crash before it: nothing is enqueued. Lost answer: the job is there, and an enqueue of the
+same joins it.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class _Enqueue:
             add_to_group(connection, self._group.name, job, new=new)
 
     def _under_way(self) -> RQJob | None:
-        """Return the job under this id that is to be left as it is, or None if it is to be enqueued.
+        """Return the job under this id if it stays as it is, or None if the new one has to be enqueued.
 
         :raises UsageError: if it is another one that is not over.
         """

@@ -47,9 +47,9 @@ class WorkerView:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job, as RQ's record and its own records describe it.
+    """View of a job, from RQ's record and its own records.
 
-    :ivar status: RQ's word. :ivar progress: None if it is not one of ours, has not begun, or keeps it elsewhere.
+    :ivar status: RQ's word. :ivar progress: None if it is a plain job, has not begun, or keeps it elsewhere.
     :ivar pulse: latest state that it has published, if it is at work. :ivar entries: the latest of its history.
     :ivar enqueued_at: and the other times: seconds of its worker's clock.
     """

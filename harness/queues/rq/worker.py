@@ -1,4 +1,4 @@
-"""RQ's three workers, whose jobs hear of a shutdown and outlive their workers.
+"""RQ's three worker classes, with jobs that stop at a shutdown and survive their workers.
 
 ::
 
@@ -9,19 +9,20 @@ They differ from RQ's in these methods of ``rq.worker.BaseWorker`` and its heirs
 unless said otherwise:
 
 * ``__init__``: JSON instead of pickle, for all jobs.
-* ``work``: refuses a Redis that is too old, puts the signal handlers back, and sweeps for the dead meanwhile.
+* ``work``: refuses a Redis that is too old, restores the signal handlers afterwards, and sweeps for crashed workers
+  in a thread.
 * ``dequeue_job_and_maintain_ttl``, ``check_for_suspension``, ``prepare_job_execution``, ``_shutdown``: a worker of
   several queues loses no job that it takes (:mod:`harness.queues.rq.taking`) and leaves immediately, for all jobs.
 * ``execute_job``: a job that was taken out of the queue just then goes back to its front, and one that cannot be read
   fails without being run, for all jobs.
 * ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``: the job
   hears of SIGTERM and SIGINT.
-* ``request_force_stop``: the job of a horse killed by a second signal is put back.
+* ``request_force_stop``: requeues the job of a horse killed by a second signal.
 * ``prepare_execution``, ``perform_job``, ``cleanup_execution``: a lease is held on the job.
 * ``handle_job_retry``: an interruption is no retry. ``_finalize_failure``: nor is being superseded a failure.
 * ``monitor_work_horse``: the lease is renewed here too. ``wait_for_horse``: the children of a dead horse are killed.
-* ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: the job of a horse that died is put back.
-* ``clean_registries``: the jobs of the dead are put back before RQ would fail them.
+* ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: requeue the job of a horse that crashed.
+* ``clean_registries``: requeues jobs of crashed workers before RQ would fail them.
 * ``check_for_suspension``, ``run_maintenance_tasks``, ``heartbeat``, ``set_state``, ``maintain_heartbeats``,
   ``execute_job``, ``register_birth``, ``subscribe``, ``teardown``, ``prepare_job_execution``, ``_finalize_success``,
   ``_pubsub_exception_handler``: an outage of Redis ends neither the worker nor its job, for all jobs.
