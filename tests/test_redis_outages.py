@@ -22,7 +22,7 @@ from harness.queues.rq import enqueue
 from harness.servers import Server, redis_server
 from tests.outage_jobs import Steady
 from tests.worker_jobs import Numbers
-from tests.workers import OURS, PATIENCE, SIMPLE, told
+from tests.workers import OURS, PATIENCE, SIMPLE, SPAWN, told, wait_for
 
 AWAY = "Redis cannot be used"
 
@@ -147,6 +147,19 @@ def test_an_idle_worker_survives(
     wait_until_finished(connection, worker, job)
     assert sum(AWAY in line for line in worker.lines) == 1
     assert told(connection, job.id) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_an_idle_worker_that_spawns_survives(
+    server: Server, connection: Redis, listen: Callable[..., Listened], outage: Outage
+) -> None:
+    """A SpawnWorker, whose horse does not write to its log, does the job that comes when Redis is back."""
+    worker = listen(SPAWN)
+    worker.hear("Listening on")
+    end = outage(server, connection)
+    worker.hear(AWAY)
+    end()
+    wait_for(connection, enqueue(queue_of(connection), Numbers, 3).id, 3)
 
 
 @pytest.mark.parametrize("outage", OUTAGES)

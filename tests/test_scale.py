@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
-import pytest
 from redis import Redis
 from rq import Queue
 
@@ -14,9 +12,6 @@ from harness.queues.rq import enqueue, recover
 from harness.queues.rq.keys import LEASES
 from harness.queues.rq.recovery import Sweeper
 from tests.worker_jobs import Numbers
-from tests.workers import OURS, PATIENCE, Workers
-
-FULL = bool(os.environ.get("HARNESS_FULL"))
 
 
 def die(queue: Queue, number: int) -> None:
@@ -70,24 +65,3 @@ def test_a_quiet_sweep_is_one_command(broker: Redis) -> None:
     for _ in range(48):  # two minutes by default
         sweeper.turn()
     assert commands(broker) - before <= 24 + 8 * 2 + 1
-
-
-@pytest.mark.skipif(not FULL, reason="a long run: set HARNESS_FULL=1")
-def test_ten_thousand_dead_jobs_are_back_soon(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """In 30 s on two cores, while a worker that starts does a good job within a second of its start."""
-    number = 10_000
-    die(jobs_queue, number)
-    rq_workers.start(OURS, queue="urgent")
-    urgent = Queue("urgent", connection=broker, serializer="json")
-    begun = time.monotonic()
-    delays = []
-    while jobs_queue.count < number:
-        sent = time.monotonic()
-        job = enqueue(urgent, Numbers, 1)
-        assert broker.blpop([f"done:{job.id}"], PATIENCE) is not None
-        delays.append(time.monotonic() - sent)
-        assert time.monotonic() - begun < PATIENCE
-    took = time.monotonic() - begun
-    print(f"{number} back after {took:.1f} s; {len(delays)} good jobs, delays {delays}")  # noqa: T201
-    assert took < 30
-    assert max(delays[1:], default=0) < 1  # the first one waits for the process to start

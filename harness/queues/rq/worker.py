@@ -53,7 +53,7 @@ class Worker(Outages, HorseSignals, Horses, Endings, Reading, rq.Worker):
     """RQ's ``Worker``, which forks a work horse for each job."""
 
 
-class SpawnWorker(HorseSignals, Horses, Endings, Reading, rq.SpawnWorker):
+class SpawnWorker(Outages, HorseSignals, Horses, Endings, Reading, rq.SpawnWorker):
     """RQ's ``SpawnWorker``, which starts a fresh interpreter for each job."""
 
     def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
