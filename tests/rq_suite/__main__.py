@@ -35,6 +35,9 @@ from tests.workers import processes_of_session
 SUITE_SECONDS = 1800
 """Limit for one run of all of RQ's tests; they take two minutes on a quiet machine."""
 
+TEST_SECONDS = 120
+"""Limit for one test, which then fails."""
+
 TRIES = 3
 """Number of times that an unexpected failure runs alone: many of RQ's tests sleep, and fail on a busy machine."""
 
@@ -53,7 +56,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         sources = unpacked(arguments.sdist or downloaded(Path(folder)), Path(folder) / "rq")
         suites = {
-            mode: Suite(mode, sources, arguments.outcomes or Path(folder) / "runs") for mode in ("rq", *MODES)
+            mode: Suite(mode, sources, arguments.outcomes or Path(folder) / "runs", hanging(mode, expected))
+            for mode in ("rq", *MODES)
         }
         with ThreadPoolExecutor(2) as pool:  # RQ's tests sleep most of the time
             outcomes = dict(zip(suites, pool.map(lambda suite: suite.run(), suites.values()), strict=True))
@@ -151,6 +155,7 @@ class Suite:
             left_out += [part for each in self._left_out for part in ("--deselect", each)]
             command = [
                 sys.executable, "-m", "pytest", test, "-q", "--tb=short", "--color=no", "-p", "rq_suite.replaced",
+                "--timeout", str(TEST_SECONDS), "--timeout-method", "signal",
                 *left_out,
             ]  # fmt: skip
             environment = {
