@@ -1,1 +1,1 @@
-"""What the product costs; run by ``tox run -e bench``, serial, never as timed tests."""
+"""Benchmarks of the cost of the product; run by ``tox run -e bench``, serial, never as timed tests."""

@@ -24,7 +24,7 @@ class Parcel(Base):
 
 
 def database(folder: Path, rows: int) -> str:
-    """Return the URL of a SQLite file in *folder* with so many rows, their ids from 1."""
+    """Return the URL of a SQLite file in *folder* with this many rows, with ids from 1."""
     url = f"sqlite:///{folder / 'parcels.db'}"
     engine = sa.create_engine(url)
     Base.metadata.create_all(engine)

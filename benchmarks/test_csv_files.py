@@ -89,7 +89,7 @@ def test_a_row_against_a_row_by_hand(capsys: pytest.CaptureFixture[str], path: P
 
 
 def test_a_late_resume_reads_nothing_again(capsys: pytest.CaptureFixture[str], path: Path) -> None:
-    """At a byte, the last row is there at once; by its index alone, all rows before it are read."""
+    """A resume at a byte reads the last row immediately; a resume by index alone reads all rows before it."""
     *_, (_, (index, byte)), _ = csv_rows(path, cursor=None)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(ROUNDS):

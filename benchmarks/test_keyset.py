@@ -33,7 +33,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 def by_hand(session: Session, rows: int) -> None:
-    """Read so many rows in pages after the last id, by one select that is built once: the fastest way we know."""
+    """Read *rows* rows in pages after the last id, with one select built once: the fastest way known."""
     after, last = sa.bindparam("after", type_=sa.Integer), 0
     page = sa.select(Parcel).where(Parcel.id <= rows, Parcel.id > after).order_by(Parcel.id).limit(PAGE)
     while True:
@@ -45,7 +45,7 @@ def by_hand(session: Session, rows: int) -> None:
 
 
 def by_records(session: Session, rows: int) -> None:
-    """Read so many rows with records()."""
+    """Read *rows* rows with records()."""
     select = sa.select(Parcel).where(Parcel.id <= rows)
     for _ in records(session, select, cursor=None, batch_size=PAGE):
         pass

@@ -25,7 +25,7 @@ class Weigh(IterationJob):
     """Does nothing with each row, and notes the processor time after each tenth of them."""
 
     def build_enumerator(self, database: str, rows: int, *, cursor: Any) -> Any:
-        """Read the first so many."""
+        """Read the first *rows* rows."""
         self.times = [process_time()]
         self.left = self.tenth = rows // 10
         session = Session(sa.create_engine(database))

@@ -1,4 +1,4 @@
-"""What watching costs the jobs: the same job with its history and pulse, and with a monitor four times a second."""
+"""Cost of watching a job: with its history and pulse, and with a monitor that looks four times a second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.servers import redis_server
 
 ITEMS = 20_000
 WORK = range(5_000)
-"""What an item adds up: about 50 us, as long as a quick statement to a database takes."""
+"""Numbers that an item adds up: about 50 us, as long as a quick statement to a database takes."""
 ROUNDS = 9
 
 

@@ -1,4 +1,4 @@
-"""What the two patterns add to a bare loop, an item; ratios and differences are taken within one run."""
+"""Cost of the two patterns per item, compared with a bare loop; ratios and differences are taken within one run."""
 
 from __future__ import annotations
 

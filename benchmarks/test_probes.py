@@ -1,4 +1,4 @@
-"""What probes cost that are installed while nothing is explored; ratios of neighbouring runs."""
+"""Cost of installed probes while nothing is explored; ratios of neighbouring runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one save costs in each store: in memory, in SQLite files, on servers that do not wait for the disk."""
+"""Cost of one save in each store: in memory, in SQLite files, on servers that do not wait for the disk."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def show(label: str, values: list[float]) -> None:
 
 
 def test_a_save(capsys: pytest.CaptureFixture[str], engines: dict[str, sa.Engine]) -> None:
-    """Each store saves a small progress, again and again; within a transaction as well, beside its bare commit."""
+    """Each store saves a small progress repeatedly; within a transaction too, compared with its bare commit."""
     with capsys.disabled(), ExitStack() as stack:
         print(f"\none save, median of {ROUNDS} rounds of {SAVES}")
         server = stack.enter_context(redis_server())

@@ -1,4 +1,4 @@
-"""What the three scenarios ask of their database, beside the business."""
+"""Database setup for the three scenarios, separate from the business rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the records of trials must show, in one place for all scenarios."""
+"""Expectations about the records of trials, in one place for all scenarios."""
 
 from __future__ import annotations
 

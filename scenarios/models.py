@@ -1,7 +1,7 @@
-"""The tables of the demonstration jobs, with the rules that hold whoever writes to them.
+"""Tables of the demonstration jobs, with constraints that hold for every writer.
 
-The named queries (:meth:`Order.pending` and its like) have neither ORDER BY nor LIMIT: whoever reads them
-in pages adds both, after the primary key.
+The named queries (:meth:`Order.pending` and its like) have neither ORDER BY nor LIMIT. A reader that uses pages
+adds both, after the primary key.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 class OrderStatus(StrEnum):
-    """Where an order stands; ``PROCESSING`` belongs to somebody else's worker."""
+    """Status of an order; ``PROCESSING`` means that another worker has it."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -44,7 +44,7 @@ class OrderStatus(StrEnum):
 
 
 class DeliveryStatus(StrEnum):
-    """Where a mail stands; ``FAILED`` means that its recipient was refused for good."""
+    """Status of a mail; ``FAILED`` means that its recipient was refused for good."""
 
     PENDING = "pending"
     SENT = "sent"
@@ -97,11 +97,11 @@ class Base(DeclarativeBase):
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime}  # noqa: RUF012 - SQLAlchemy reads it once, nobody writes
+    type_annotation_map = {datetime: UtcDateTime}  # noqa: RUF012 - SQLAlchemy reads it once, and no code writes it
 
 
 class Customer(Base):
-    """Somebody who orders."""
+    """Customer, who places orders."""
 
     __tablename__ = "customers"
 
@@ -121,7 +121,7 @@ class Customer(Base):
 
 
 class Order(Base):
-    """What a customer wants to pay for; it has a failure text if and only if it failed."""
+    """Order that a customer wants to pay for; it has a failure text if and only if it failed."""
 
     __tablename__ = "orders"
 
@@ -197,7 +197,7 @@ class Payment(Base):
 
 
 class CustomerReport(Base):
-    """What the report has counted for a customer so far; the report job adds to it order by order."""
+    """Totals the report has counted for a customer so far; the report job adds to them order by order."""
 
     __tablename__ = "customer_reports"
 

@@ -30,9 +30,9 @@ _FIRST_ORDER_AT = datetime(2024, 1, 1, 8, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much data there is.
+    """Amount of data in each table.
 
-    :ivar name: what the size is called on the command line.
+    :ivar name: name of the size on the command line.
     :ivar orders: pending orders, which the order job processes; orders of every other status lie between.
     :ivar customers: customers with completed orders, 2 to 6 each, which the report job goes through; one in
         ten as many have none.

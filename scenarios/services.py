@@ -1,8 +1,8 @@
-"""What the demonstration jobs do to one order or one mail, whatever pattern calls it.
+"""Work that the demonstration jobs do on one order or one mail, in every pattern.
 
-Each function is one unit of work in the caller's transaction, but for sending a mail, which no transaction covers;
-if one raises, roll its session back. None asks whether it was called for the same item before: choosing the items
-is the job's part, and the mistakes made there must show in the tables and the mailbox.
+Each function is one unit of work in the caller's transaction. Sending a mail is the exception: no transaction covers
+it. If a function raises, roll back its session. No function checks whether it was called for the same item before.
+The job chooses the items, and its mistakes must show in the tables and the mailbox.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAYMENT_LIMIT_CENTS = 100_000
 """The largest amount that the payment provider accepts, in cents."""
 
 SENDER = "newsletter@example.com"
-"""Who the mails of every campaign come from."""
+"""Sender of the mails of every campaign."""
 
 Totals = dict[int, tuple[int, int]]
 """Customer id -> (number of orders, sum of their amounts in cents)."""
@@ -84,7 +84,7 @@ def open_smtp() -> smtplib.SMTP:
     """Connect to the mail server at the ``host:port`` in ``HARNESS_SMTP``; leaving its context says QUIT.
 
     :raises UsageError: if the variable is not set or not of that form.
-    :raises OSError: if nobody answers there.
+    :raises OSError: if no server answers there.
     """
     peer = _setting("HARNESS_SMTP", "127.0.0.1:2525")
     host, _, port = peer.rpartition(":")
@@ -118,12 +118,12 @@ def process_order(session: Session, order: Order) -> None:
     # Before anything changes: an order that another session holds could be paid here, but not completed.
     session.add(order)
     failure = refusal(order.amount_cents)
-    # A row that nobody looks at again needs no object in the session: a statement costs half as much.
+    # A row that no code reads again needs no object in the session: a statement costs half as much.
     paid = {"order_id": order.id, "amount_cents": order.amount_cents, "accepted": failure is None}
     session.connection().execute(_PAY, paid)
     order.status = OrderStatus.COMPLETED if failure is None else OrderStatus.FAILED
     order.failure = failure
-    session.flush()  # what the database refuses is refused here, and not at somebody's commit
+    session.flush()  # the database refuses bad rows here, and not at a later commit
 
 
 def add_to_report(session: Session, order: Order) -> None:

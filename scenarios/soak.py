@@ -90,11 +90,11 @@ class Nemesis:
 
     @property
     def kills(self) -> int:
-        """How many processes it has signalled or killed."""
+        """Number of processes it has signalled or killed."""
         return sum(self.done[way] for way in WAYS)
 
     def __call__(self, worker: Child, journal: Path) -> None:
-        """Strike, if it is time and somebody is at work."""
+        """Strike, if it is time and a job is running."""
         if self.application is not None:
             self.application()
         now = time.monotonic()
@@ -123,7 +123,7 @@ class Nemesis:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, list[Server]]]:
-    """Yield a lab on a Redis that keeps what it was told, and the servers that may be restarted."""
+    """Yield a lab on a Redis that persists its data, and the servers that may be restarted."""
     with ExitStack() as stack:
         servers = [stack.enter_context(redis_server(appendonly=True))]
         if request.param == "postgresql":

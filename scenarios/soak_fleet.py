@@ -172,7 +172,7 @@ class Jobs:
 
 
 class Strikes:
-    """The interruptions, and what happens to servers and clocks meanwhile."""
+    """Interruptions, restarts of servers and jumps of clocks during the soak."""
 
     def __init__(self, fleet: Fleet, servers: dict[str, Server], clocks: Clocks | None) -> None:
         self._random = random.Random(SEED)
@@ -210,7 +210,7 @@ class Strikes:
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Server]]:
-    """Yield a Redis that keeps what it was told, and a PostgreSQL that the jobs find."""
+    """Yield a Redis that persists its data, and a PostgreSQL that the jobs find."""
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(appendonly=True))
         postgresql = stack.enter_context(postgresql_server())

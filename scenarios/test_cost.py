@@ -1,4 +1,4 @@
-"""What the three forms of each scenario cost when nothing interrupts them."""
+"""Cost of the three forms of each scenario when nothing interrupts them."""
 
 from __future__ import annotations
 

@@ -60,6 +60,6 @@ def test_killed_control(trial: Trial, scenario: Scenario, interruption: Interrup
 @pytest.mark.parametrize("lab", [{"broker": "redis"}], ids=["redis-sqlite"], indirect=True)
 @pytest.mark.interruptions("kill:both@count:20")
 def test_left_alone_control(trial: Trial, interruption: Interruption) -> None:
-    """When its worker dies as well, nobody takes the plain loop up but RQ after minutes, which are not waited for."""
+    """If its worker crashes too, only RQ requeues the plain loop, after minutes; the test does not wait for that."""
     record = trial(orders.scenario, "plain", interruption)
     assert (record["verdict"], record["lost"]) == ("never finished", record["items"] - 20)

@@ -43,7 +43,7 @@ class Browser:
         command = [chromium, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
         with (folder / "browser.log").open("wb") as log:
             # The browser reads at 3 and writes at 4, whatever the pipes' numbers are here. It is a child of a shell
-            # that ends at once, and not of this process: a test that leaves a child behind fails.
+            # that ends immediately, and not of this process: a test that leaves a child behind fails.
             shell = subprocess.Popen(
                 ["/bin/bash", "-c", f'"$@" 3<&{asked} 4>&{told} &', "bash", *command],
                 pass_fds=(asked, told), stderr=log, start_new_session=True,
@@ -60,7 +60,7 @@ class Browser:
         """End it and all its processes."""
         with suppress(ProcessLookupError):
             os.killpg(self._group, signal.SIGKILL)
-        while os.read(self._from, 1 << 20):  # until nobody has the other end
+        while os.read(self._from, 1 << 20):  # until no process holds the other end
             pass
         os.close(self._to)
         os.close(self._from)
@@ -96,18 +96,18 @@ class Browser:
 
     @property
     def complaints(self) -> list[dict[str, Any]]:
-        """What came to the console since the page was opened, and errors."""
+        """Return the errors, and all console output since the page was opened."""
         kinds = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
         return [each for each in self._events if each["method"] in kinds]
 
     def press(self, key: str) -> None:
-        """Press a key, and let go of it; return when the page has dealt with it."""
+        """Press and release a key; return when the page has handled it."""
         name = key.rpartition("+")[2]
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, **KEYS[key])
 
     def picture(self) -> str:
-        """Return what is to be seen in the window, as a PNG in Base64."""
+        """Return a screenshot of the window, as a PNG in Base64."""
         return str(self.call("Page.captureScreenshot")["data"])
 
     def evaluate(self, expression: str) -> Any:

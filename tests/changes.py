@@ -1,16 +1,16 @@
-"""Data and code that change between the executions of a job, and what must then be true of it.
+"""Changes of data and code between the executions of a job, and the rule that must hold after them.
 
-This plays the stories of :mod:`tests.stories`, and judges what they leave.
+This module plays the stories of :mod:`tests.stories` and checks their results.
 
-**The rule.** A row that was there, unchanged, from the first to the last execution is done exactly once; or the job
+**The rule.** A row that exists unchanged from the first to the last execution is done exactly once. Otherwise the job
 stops with a :class:`~harness.HarnessError`, keeps its progress, and runs to its end once the data and the code are
-put back. "Completed" with such a row not done must not exist.
+restored. A job never completes with such a row not done.
 
 **After a crash** a durability allows these rows to be done once more, and no others:
 
-* ``on_stop()``: what the crashed execution did.
-* ``every(items=n)``: what it did since the last save: fewer than n items, and the one in progress.
-* ``every(seconds=s)``: what it did in the last s seconds, and the item in progress.
+* ``on_stop()``: the rows that the crashed execution did.
+* ``every(items=n)``: the rows it did since the last save: fewer than n items, and the one in progress.
+* ``every(seconds=s)``: the rows it did in the last s seconds, and the item in progress.
 * ``with_transaction()``, with any number of items: none.
 """
 
@@ -95,17 +95,17 @@ class Scene:
             for row in rows:
                 self._give_children(row.id)
         self.changed: set[int] = set()
-        """Ids of rows that somebody changed."""
+        """Ids of rows that a story changed."""
         self.first = self.world
         self.log: list[tuple[list[int], int]] = []
         """The rows done together, and how many items they count for."""
         self.allowed: Counter[int] = Counter()
-        """How often more than once a row may have been done."""
+        """Number of times a row may be done beyond the first."""
         self.marked: set[int] = set()
         """Rows that the job has marked done, so that they have left the select."""
         self.put_back = False
         self.told: list[str] = []
-        """What happened, for errors."""
+        """Events so far, for error messages."""
         self.plan, self.at, self.calls, self.now = "", 0, 0, 0.0
         self.parents: list[int] = []
         self.transactional = story.durability.transactional
@@ -277,14 +277,14 @@ class Scene:
         return [int(each["id"]) if kind in FILES else each for each in found]
 
     def throttles(self) -> bool:
-        """Return whether the job shall wait."""
+        """Return True if the job has to wait."""
         if self.plan != "throttle" or self.calls < self.at:
             return False
         self.plan = ""
         return True
 
     def stops(self, _: object) -> bool:
-        """Return whether the job shall stop here, or die."""
+        """Return True if the job has to stop here; raise if it has to crash."""
         if self.plan == "crash at checkpoint" and self.calls > self.at:
             raise Dead
         return self.plan == "stop" and self.calls > self.at
@@ -334,7 +334,7 @@ class Scene:
         return ended
 
     def _allow(self, run: InlineRun, before: int, start: int) -> None:
-        """Take down what a crash has made undone, as far as the durability allows it."""
+        """Allow the repetition of rows that a crash left unsaved, as far as the durability allows it."""
         if self.transactional:
             return
         progress = run.progress
@@ -353,7 +353,7 @@ class Scene:
         self.allowed.update(each for ids, _ in unsaved for each in ids)
 
     def tell(self, what: str) -> None:
-        """Take down what happened."""
+        """Record an event."""
         self.told.append(what)
 
     def stable(self) -> list[int]:
@@ -450,7 +450,7 @@ class Changing(IterationJob):
 
 @dataclass
 class Place:
-    """Where the data of the stories is."""
+    """Location of the data of the stories."""
 
     engine: sa.Engine
     folder: Path
@@ -466,10 +466,10 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("changes")
     with empty_database(request, folder) as engine:
         if request.param == "sqlite":
-            # Nobody pulls the plug: what a process has written survives its death.
+            # No power cut happens here: data that a process has written survives its crash.
             sa.event.listen(engine, "connect", lambda raw, _: raw.executescript(QUICK))
         METADATA.create_all(engine)
-        logging.disable(logging.CRITICAL)  # what happens to thousands of jobs is nobody's news
+        logging.disable(logging.CRITICAL)  # the log of thousands of jobs is of no use
         yield Place(engine, folder)
         logging.disable(logging.NOTSET)
 
@@ -487,7 +487,7 @@ def inline(scene: Scene, job_class: type[Job]) -> InlineRun:
 
 
 MOST_EXECUTIONS = 10
-"""More than a job needs that nobody disturbs."""
+"""Number of executions that is more than an undisturbed job needs."""
 
 
 def play(story: Story, engine: sa.Engine, folder: Path) -> None:
@@ -522,9 +522,9 @@ def play_on(scene: Scene, run: InlineRun) -> None:
 
 
 def insist(scene: Scene, run: InlineRun) -> bool:
-    """Run a job that refused to go on again, with nothing put back; return whether it now runs to its end.
+    """Run a job again that refused to go on, without restoring anything; return whether it now runs to its end.
 
-    Queues retry: a refusal that holds only once is none.
+    Queues retry, so a refusal that holds only once does not count as one.
     """
     scene.tell("once more")
     try:
@@ -534,11 +534,11 @@ def insist(scene: Scene, run: InlineRun) -> bool:
 
 
 def go_back(scene: Scene, run: InlineRun, before: Sequence[tuple[World, set[int]]]) -> None:
-    """Put back the data and the code that an execution before found, and run the job to its end.
+    """Restore the data and the code that an earlier execution found, and run the job to its end.
 
-    An execution may end before it comes to what has changed, so that it need not be the latest of them.
+    An execution may end before it reaches the change, so the right state need not be the latest one.
 
-    :param before: what each execution found, with the rows that were marked.
+    :param before: data and code that each execution found, with the rows that were marked.
     """
     for world, marked in reversed(before):
         scene.world, scene.marked, scene.put_back = world, marked, True

@@ -38,14 +38,14 @@ import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("harness", run_name="__main__")
 """
-"""As in a terminal, also where whoever started the tests has SIGINT ignored, as for jobs in the background."""
+"""Code that restores the default SIGINT: a shell starts jobs in the background with SIGINT ignored."""
 
 
 class Terminal:
-    """A command in a pseudo-terminal of 80 columns; a context manager that kills what is left of it.
+    """A command in a pseudo-terminal of 80 columns; a context manager that kills it if it still runs.
 
-    :param output: where standard output goes, if not to the terminal.
-    :ivar screen: what is to be seen there now.
+    :param output: file of standard output, if not the terminal.
+    :ivar screen: the current screen.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """The screen as it is to be seen, without the blanks behind its lines."""
+        """The visible text of the screen, without trailing blanks."""
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def read_until(self, seen: Callable[[str], bool]) -> str:
@@ -111,7 +111,7 @@ class Terminal:
             return True
         try:
             data = os.read(self._terminal, 65536)
-        except OSError:  # nobody has it open any more
+        except OSError:  # no process has it open any more
             return False
         self._stream.feed(data)
         return bool(data)

@@ -38,7 +38,7 @@ def sample() -> Comparison:
 
 
 def showpiece() -> Comparison:
-    """Give the sample, and beside it killed runs under two durabilities, what those cost, and an exploration."""
+    """Return the sample, killed runs under two durabilities, the cost of those, and an exploration."""
     measured = benchmarks()
     for durability, factor in (("every(items=5)", 1.1), ("with_transaction()", 1.3)):
         entry = benchmark("orders", "steps", ITEMS["orders"] * 3e-4 * factor)
@@ -141,7 +141,7 @@ def benchmarks() -> dict[str, Any]:
 
 
 def benchmark(scenario: str, pattern: str, seconds: float) -> dict[str, Any]:
-    """Give one benchmark of five rounds around so many seconds."""
+    """Return one benchmark of five rounds around *seconds*."""
     data = [seconds * factor for factor in (0.96, 0.98, 1.0, 1.02, 1.08)]
     return {
         "extra_info": {"scenario": scenario, "pattern": pattern, "items": ITEMS[scenario]},
@@ -167,7 +167,7 @@ def varying() -> Comparison:
 
 
 def _stops(interruption: str, items: int) -> list[int]:
-    """How many items are done in all when the job is asked to stop."""
+    """Return the number of items done in all at each request to stop."""
     kind, _, rest = interruption.rpartition("@")[2].partition(":")
     if kind == "every":
         return list(range(int(rest), items, int(rest)))

@@ -110,7 +110,7 @@ def _run_commands(text: str, folder: Path) -> None:
     for shown in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, *expected = shown.replace("\\\n", "").splitlines()
         done = subprocess.run(
-            ["bash", "-ec", command],  # noqa: S607 - the shell of whoever reads
+            ["bash", "-ec", command],  # noqa: S607 - the shell of the reader
             cwd=folder, env=_environment(), text=True, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
         )  # fmt: skip

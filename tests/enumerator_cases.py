@@ -1,4 +1,4 @@
-"""Every enumerator in one form: what it makes of so many rows, and what must come out."""
+"""Cases for every enumerator in one form: how it is made for a number of rows, and its expected items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from harness import (
 from tests.databases import empty_database
 
 MOST = 9
-"""So many rows the tables have; a case reads as many as it is asked to."""
+"""Number of rows the tables have; a case reads as many as it is asked to."""
 
 
 class Base(DeclarativeBase):
@@ -63,7 +63,7 @@ class Shelf(Base):
 
 @dataclass
 class World:
-    """What a case reads from: a database, a folder for files, so many rows in pages of such a size."""
+    """Sources that a case reads from: a database, a folder for files, and rows in pages of *batch_size*."""
 
     session: Session
     folder: Path

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 DEFAULT = 100
 """Examples of a property that asks for no number."""
 SHARE = 3
-"""A run without ``--full`` tries one in so many."""
+"""Divisor of the number of examples in a run without ``--full``."""
 
 
 def _factor() -> int:

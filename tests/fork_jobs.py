@@ -118,7 +118,7 @@ class Removed(Charge):
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
-        """Begin the session anew."""
+        """Begin with a new session."""
         SESSIONS.remove()
         self.session = SESSIONS()
         try:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, on_stop, parallel_items
 
 DONE: list[Any] = []
-"""What was done, in order; emptied before each test."""
+"""Items done, in order; emptied before each test."""
 
 
 class CountInSteps(ContinuableJob):
@@ -166,7 +166,7 @@ class Told(CountByIteration):
     at: ClassVar[dict[int, Callable[[], object]]] = {}
 
     def each_iteration(self, item: int, numbers: int) -> None:
-        """Do the item, unless told otherwise."""
+        """Do the item, unless the test planned another action for it."""
         self.at.get(item, int)()
         super().each_iteration(item, numbers)
 

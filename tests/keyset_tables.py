@@ -19,7 +19,7 @@ from tests.databases import KINDS, empty_database
 
 
 class Status(enum.StrEnum):
-    """Where an order stands."""
+    """Status of an order."""
 
     NEW = "new"
     PAID = "paid"
@@ -116,7 +116,7 @@ class Staff(Party):
 
 
 def fill(session: Session, orders: int) -> None:
-    """Write so many orders in scattered order, 3 customers and 0 to 2 lines an order, with many equal values."""
+    """Write *orders* orders in scattered order, 3 customers and 0 to 2 lines an order, with many equal values."""
     start = datetime(2026, 3, 29, 0, 59, 59, 999_990, tzinfo=UTC)
     session.add_all(Customer(id=n, email=f"{n}@x.org", city="AB"[n % 2]) for n in range(3))
     session.flush()

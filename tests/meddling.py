@@ -1,4 +1,4 @@
-"""What an application does to a job from outside, at any command that its worker sends to Redis."""
+"""Actions of an application on a job from outside, at any command that the job's worker sends to Redis."""
 
 from __future__ import annotations
 

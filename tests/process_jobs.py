@@ -62,7 +62,7 @@ class Terminates(Numbers):
 
 
 class OwnHandler(Numbers):
-    """Sets a handler of its own, which its children shall have as well."""
+    """Sets a signal handler of its own, which its children must inherit."""
 
     def each_iteration(self, item: int, numbers: int = 0) -> None:
         """Do one number."""

@@ -103,7 +103,7 @@ def plugin() -> Iterator[str]:
 
 
 def names(found: Sequence[tuple[str, Any]], documented: set[int]) -> Iterator[str]:
-    """Yield what is to be known of public names, of those not documented before."""
+    """Yield the reference entries of public names that were not documented before."""
     for name, value in found:
         if id(value) not in documented and callable(value):
             documented.add(id(value))

@@ -20,7 +20,7 @@ from tests.workers import PATIENCE
 
 
 def place_orders(count: int) -> None:
-    """Make the tables in the database of the services, with so many pending orders."""
+    """Create the tables in the database of the services, with *count* pending orders."""
     Base.metadata.create_all(services.engine())
     SqlStore(services.engine()).create()
     with services.session() as session:

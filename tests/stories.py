@@ -48,7 +48,7 @@ SWAPPED = ["items", "records", "batches", "ranges", "csv_rows", "csv_batches", "
 """Kinds that can take one another's place in a new version of the code."""
 
 FUNCTION = "by a function"
-"""How a parallel run shares what an enumerator gives."""
+"""Way in which a parallel run shares the items of an enumerator."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Code:
-    """What a new version of the code may do in another way; the layout of files counts as code."""
+    """Differences that a new version of the code may have; the layout of files counts as code."""
 
     kind: str = "items"
     batch_size: int = 2
@@ -89,11 +89,11 @@ class World:
 
 @dataclass(frozen=True)
 class Story:
-    """What happens to a job.
+    """Plan of the events of a job.
 
     :ivar rows: ranks of the rows at first, :ivar children: how many each row has.
     :ivar executions: how each is cut short, at which item, and what changes after it.
-    :ivar marks: whether what is done leaves the select: a row, or the outer row of the last row within it.
+    :ivar marks: True if a row that is done leaves the select: a row, or the outer row of the last row within it.
     """
 
     code: Code

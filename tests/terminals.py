@@ -1,4 +1,4 @@
-"""Terminals of a page that needs several at once: a shell in each, typed into and read from."""
+"""Terminals for a guide that needs several of them together: each is a shell to type into and read from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars: beside records on a terminal, and as a line now and then without one."""
+"""Bars: drawn together with records on a terminal, and printed as occasional lines without one."""
 
 from __future__ import annotations
 

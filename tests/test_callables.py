@@ -51,7 +51,7 @@ class CallableObject:
 
 
 class Awaitable:
-    """What some libraries return in place of a coroutine."""
+    """Object that some libraries return instead of a coroutine."""
 
     def __await__(self) -> Iterator[None]:
         """Do nothing."""
@@ -184,7 +184,7 @@ def test_what_does_its_work_is_accepted(done: list[object]) -> None:
     "name", ["each_iteration", "on_start", "on_shutdown", "on_complete", "on_quarantine", "should_stop"]
 )
 def test_a_result_that_has_done_nothing_is_refused(name: str, lazy: Any, done: list[object]) -> None:
-    """Where a decorator hides what the function is: nothing counts as done, and no warning is left behind."""
+    """A lazy result hidden by a decorator counts as no work done, and leaves no warning."""
     members: dict[str, Any] = {name: hidden(lazy)}
     if name == "on_quarantine":
         members |= {"max_item_failures": 0, "each_iteration": lambda self, item: 1 / 0}

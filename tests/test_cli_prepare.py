@@ -143,7 +143,7 @@ def found(*arguments: str) -> dict[str, dict[str, str]]:
 
 
 def test_verify_notes_what_can_be_done_without() -> None:
-    """Where nothing is named, nothing is bad, and each note says what to do."""
+    """If no server is named, no check is bad, and each note says what to do."""
     checks = found("--redis", "redis://127.0.0.1:1") | found()
     assert (checks["Python"]["state"], checks["packages"]["state"], checks["files"]["state"]) == (
         "ok",

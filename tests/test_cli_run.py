@@ -143,7 +143,7 @@ def test_what_cannot_be_run_gets_one_line(arguments: list[str], message: str) ->
     ],
 )
 def test_nothing_is_ignored_in_silence(command: str, arguments: list[str], message: str) -> None:
-    """What has no meaning for what is named is refused."""
+    """A command refuses an option or argument that has no meaning for the named job or scenario."""
     assert message in one_line(harness(command, *arguments))
 
 
@@ -167,7 +167,7 @@ def test_enqueue_ignores_nothing(redis_url: str, broker: Redis) -> None:
 def test_a_job_that_raises_is_told_in_one_line(
     arguments: list[str], message: str, as_json: list[str], done: list[object]
 ) -> None:
-    """What it raised, and the innermost line of its own code; exit code 1."""
+    """The line names the error and the innermost line of the job's own code; the exit code is 1."""
     del done  # emptied before and after
     result = harness("run", *arguments, *as_json)
     assert result.exit_code == 1
@@ -248,7 +248,7 @@ def test_report_tells_what_moved_against_an_older_one(compared: Path, tmp_path: 
     ],
 )
 def test_report_is_a_gate(compared: Path, tmp_path: Path, condition: str, code: int, told: str) -> None:
-    """A condition that is met is exit code 1 and is told; the report is written all the same."""
+    """A condition that is met gives exit code 1 and is reported; the report files are written all the same."""
     result = harness("report", str(compared), "--fail-if", condition, "--to", str(tmp_path / "out"))
     assert (result.exit_code, told in result.stderr) == (code, True)
     assert (tmp_path / "out" / "comparison.html").exists() == (code != 2)

@@ -134,7 +134,7 @@ def test_interrupt_kills_the_horse(rq_workers: Workers, jobs_queue: Queue, broke
 def test_a_pid_that_somebody_else_has_by_now_is_not_killed(
     jobs_queue: Queue, broker: Redis, run: Any
 ) -> None:
-    """The process that a job has told of must still be a child of its worker."""
+    """A kill requires that the process the job recorded is still a child of the job's worker."""
     job = enqueue(jobs_queue, Numbers, 3)
     broker.hset(job.key, mapping={"status": "started", "worker_name": "ann"})
     broker.sadd("rq:workers", "rq:worker:ann")
@@ -156,7 +156,7 @@ def test_a_pid_that_somebody_else_has_by_now_is_not_killed(
 
 
 def test_interrupt_kills_the_worker(rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """With SIGKILL; what is to be seen of it afterwards is its registration."""
+    """``--kill worker`` sends SIGKILL; only the worker's registration remains."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(SIMPLE)
     wait_for(broker, job.id, 2)

@@ -66,7 +66,7 @@ def test_the_other_demos(which: str) -> None:
 @pytest.mark.parametrize("real", [True, False], ids=["real", "embedded"])
 @pytest.mark.parametrize("which", DEMOS)
 def test_a_demo_tells_of_a_kill_where_one_is(which: str, real: bool) -> None:
-    """What is said before an act is what happens in it: only an interruption that kills is called so."""
+    """The text before an act says "kill" only if the interruption of that act kills a process."""
     acts = DEMOS[which].acts
     told = ["kill" in act.said(real=real).lower() for act in acts]
     assert told == [parse(act.interruption(real=real)).kills for act in acts] == [real, False, real]
@@ -74,7 +74,7 @@ def test_a_demo_tells_of_a_kill_where_one_is(which: str, real: bool) -> None:
 
 
 def test_the_embedded_demo_says_so() -> None:
-    """What is said on the screen is what is written for that mode."""
+    """The embedded demo shows the texts that were written for that mode."""
     said = " ".join(harness("demo", "orders", "--pace", "fast", "--embedded").output.split())
     for act in DEMOS["orders"].acts:
         assert act.said(real=False) in said
@@ -82,7 +82,7 @@ def test_the_embedded_demo_says_so() -> None:
 
 
 def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
-    """Where a Redis server is installed, processes are killed in it."""
+    """If a Redis server is installed, the demo kills real processes."""
     del redis_url  # for its skip where none is
     with Terminal("demo", "orders", "--pace", "fast", folder=tmp_path, lines=60) as terminal:
         assert terminal.end() == 0
@@ -99,7 +99,7 @@ def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
 def test_the_line_below_an_act_tells_its_story(
     tmp_path: Path, real: list[str], happened: str, request: pytest.FixtureRequest
 ) -> None:
-    """How many of the 61 orders are paid, how many of them twice; a kill, and that the job begins anew."""
+    """The line reports how many orders are paid, how many twice, a kill, and a job that starts over."""
     if not real:
         request.getfixturevalue("redis_url")  # for its skip where none is
     line = re.compile(r"of 61 orders, (\d+) paid(?:, (\d+) of them twice)?(?:: (.+))?$", re.MULTILINE)

@@ -30,7 +30,7 @@ def refused(record: dict[str, Any]) -> str:
 
 
 class TestReading:
-    """What a record may hold."""
+    """Reading of records."""
 
     def test_comes_back_equal_from_its_json(self) -> None:
         """A comparison is equal to what is read from the JSON it gives."""
@@ -97,7 +97,7 @@ class TestReading:
 
     @pytest.mark.parametrize("found", [{}, {"schema": None}, {"schema": "1"}])
     def test_no_schema_is_refused(self, found: dict[str, Any]) -> None:
-        """What does not name its schema is not read."""
+        """A record that does not name its schema is refused."""
         with pytest.raises(UsageError, match="schema"):
             Comparison.from_json(found)
 
@@ -117,7 +117,7 @@ class TestFile:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_a_save_that_fails_leaves_nothing_behind(self, tmp_path: Path) -> None:
-        """Where the file cannot be put in its place, no half of it stays."""
+        """If the file cannot be replaced, no partial file remains."""
         (tmp_path / "comparison.json").mkdir()
         with pytest.raises(OSError, match=r"comparison\.json"):
             sample().save(tmp_path / "comparison.json")
@@ -169,7 +169,7 @@ class TestSideBySide:
         assert all([run.pattern for run in group.runs] == list(PATTERNS) for group in groups)
 
     def test_other_services_make_another_group(self) -> None:
-        """Runs on another database are not set beside each other."""
+        """Runs on different databases belong to different groups."""
         groups = compared(run(), run(pattern="steps", database="postgresql")).groups
         assert [(group.database, len(group.runs)) for group in groups] == [("postgresql", 1), ("sqlite", 1)]
 
@@ -196,7 +196,7 @@ class TestSideBySide:
 
 
 class TestBenchmarks:
-    """What pytest-benchmark measured."""
+    """Results of pytest-benchmark."""
 
     def test_costs_are_compared_to_the_plain_form(self) -> None:
         """The ratio compares medians, its ends the nearest and the farthest quartiles."""
@@ -288,7 +288,7 @@ class TestFinding:
         assert compared(*records).finding == sentence
 
     def test_a_form_that_did_harm_is_never_told_to_have_done_none(self) -> None:
-        """One bad run among many is enough to be told."""
+        """One bad run among many is reported."""
         broken = run("orders", "iteration", "flag", verdict="wrong total", checks={"totals": False})
         records = [
             each for each in runs() if (each["pattern"], each["interruption"]) != ("iteration", "flag")

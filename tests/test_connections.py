@@ -88,7 +88,7 @@ def test_a_worker_refuses_a_connection_of_one_socket(redis_url: str) -> None:
 def test_what_cannot_be_read_is_not_given_up(
     broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """Another worker may be able to: as soon as the job can be read it is put back."""
+    """The sweep keeps a job that it cannot read, and requeues it as soon as it can be read."""
     monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.000001")
     job = enqueue(jobs_queue, Numbers, 3)
     broker.lmove(jobs_queue.key, jobs_queue.intermediate_queue_key)
@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_not_given_up(
 
 
 def test_a_redis_that_is_too_old_is_refused() -> None:
-    """When the worker starts, and not in the middle of a job; the message names the oldest that works."""
+    """A worker refuses an old Redis when it starts, not in the middle of a job, and names the oldest that works."""
     with redis_server(more=("--rename-command", "GETDEL", "")) as server, Redis.from_url(server.url) as old:
         worker = SimpleWorker([Queue("test", connection=old, serializer="json")], connection=old)
         with pytest.raises(UsageError, match=r"does not know GETDEL; use Redis 6\.2 or newer, or Valkey"):
@@ -127,7 +127,7 @@ def users(redis_url: str, broker: Redis) -> Iterator[dict[str, str]]:
 
 
 def command(url: str, *arguments: str) -> str:
-    """Return what a command of ours says of a Redis."""
+    """Return the output of a harness command for a Redis."""
     line = [sys.executable, "-m", "harness", *arguments]
     done = subprocess.run(
         line, env={**os.environ, "HARNESS_REDIS_URL": url}, capture_output=True, text=True, check=False

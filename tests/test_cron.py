@@ -80,7 +80,7 @@ def data_of(connection: Redis, job_id: str) -> bytes:
 
 
 def wait_for_jobs(connection: Redis, queue: str, count: int) -> list[str]:
-    """Wait until a queue has so many jobs, and return their ids."""
+    """Wait until a queue has *count* jobs, and return their ids."""
     connection.config_set("notify-keyspace-events", "Kl")
     key = Queue(queue, connection=connection).key
     with connection.pubsub() as events:

@@ -74,7 +74,7 @@ def test_any_file_is_read_as_by_csv_reader(  # noqa: PLR0917 - one a strategy
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "koi8-r", "utf8", "UTF-8"])
 def test_a_path_is_resumed_at_a_byte(tmp_path: Path, encoding: str) -> None:
-    """Where text tells its bytes, a cursor has the byte at which its row ends, and the rows before are not read."""
+    """If the encoding has byte positions, a cursor holds the byte where its row ends, and earlier rows are not read."""
     path = tmp_path / "x.csv"
     letter = "a" if encoding == "ascii" else b"\xe4".decode("koi8-r" if encoding == "koi8-r" else "latin-1")
     path.write_text(f'{letter},"{letter}\n"\nb,c\nd,e', encoding=encoding, newline="")
@@ -94,7 +94,7 @@ def test_a_path_is_resumed_at_a_byte(tmp_path: Path, encoding: str) -> None:
     "encoding", ["utf-16", "utf-16-le", "utf-7", "hz", "iso2022-jp", "shift_jis", "cp500"]
 )
 def test_other_encodings_are_resumed_at_an_index(tmp_path: Path, encoding: str) -> None:
-    """Where a text does not tell its bytes, the cursor is the index alone, and the rows before are dropped."""
+    """If the encoding has no byte positions, the cursor is the index alone, and earlier rows are skipped."""
     path = tmp_path / "x.csv"
     path.write_text("a,b\n1,2\n3,4\n", encoding=encoding, newline="")
     assert cursors(path, encoding=encoding) == [0, 1]
@@ -130,7 +130,7 @@ def test_rows_are_what_the_header_and_the_dialect_make_them(path: Path, options:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "UTF_8_SIG"])
 @pytest.mark.parametrize("first", ["id", '"i\nd"', "\nid"])
 def test_a_byte_order_mark_is_dropped(tmp_path: Path, encoding: str, first: str) -> None:
-    """With or without being told, of a path and of an open file, also before a quoted field and a blank line."""
+    """Each name of UTF-8 drops the mark, from a path or an open file, before a quoted field or a blank line."""
     path = tmp_path / "x.csv"
     path.write_text(f"{first},b\n1,2\n3,4\n", encoding="utf-8-sig")
     name = first.strip('"\n')
@@ -268,7 +268,7 @@ def test_an_open_file_is_read_from_its_beginning(path: Path) -> None:
 
 
 def test_a_pipe_is_read_from_where_it_stands() -> None:
-    """What cannot seek has no size; resumed, its rows are dropped as they come."""
+    """A source that cannot seek has no size; a resume skips its rows as they are read."""
     assert csv_rows(io.TextIOWrapper(OneWay(b"a\n1\n")), cursor=None).size is None
     pipe = io.TextIOWrapper(OneWay(b"x,y\na\n1\n2\n"), newline="")
     pipe.readline()
@@ -276,7 +276,7 @@ def test_a_pipe_is_read_from_where_it_stands() -> None:
 
 
 class Reader(IterationJob):
-    """Reads a file, and fails at a row if it is told to."""
+    """Reads a file, and fails at each row if *fail* is true."""
 
     def build_enumerator(self, path: str, fail: bool, *, cursor: Any) -> Any:
         """Read it."""
@@ -290,7 +290,7 @@ class Reader(IterationJob):
 
 @pytest.mark.parametrize("way", ["complete", "interrupted", "failed", "ragged"])
 def test_a_file_is_closed_however_the_job_ends(path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """Not when the garbage collector comes by: at once."""
+    """A file is closed when the job ends, not when the garbage collector runs."""
     opened: list[io.TextIOWrapper] = []
     real = Path.open
 

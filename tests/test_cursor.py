@@ -39,14 +39,14 @@ class Phase(Enum):
 
 
 class Level(IntEnum):
-    """An enum that nobody registered."""
+    """An enum that is not registered."""
 
     LOW = 1
 
 
 @dataclass
 class Unregistered:
-    """A dataclass that nobody registered."""
+    """A dataclass that is not registered."""
 
     row: int
 
@@ -83,7 +83,7 @@ cursors = st.recursive(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of the same types all the way down."""
+    """Return True if two values are equal and of the same types at every level."""
     if type(one) is not type(other):
         return False
     if isinstance(one, list | tuple):
@@ -132,7 +132,7 @@ def test_what_would_not_come_back_is_refused_with_its_place(value: Any, place: s
     "data", [{"$set": [1]}, {"$date": "yesterday"}, {"$dataclass": ["os:system", {}]}, {"$uuid": 3}]
 )
 def test_foreign_data_is_refused_by_name(data: Any) -> None:
-    """What encode() never wrote is not guessed at, and no class is looked up by its name."""
+    """decode() refuses data that encode() never wrote, and looks up no class by its name."""
     with pytest.raises(CorruptProgress, match="stored cursor"):
         decode(data)
 
@@ -164,7 +164,7 @@ def test_a_frozen_cursor_does_not_change_with_the_original() -> None:
     ],
 )
 def test_successors(value: Any, following: Any) -> None:
-    """What has one next value is followed by it (C15)."""
+    """successor() returns the one next value of a value that has one (C15)."""
     assert successor(value) == following
 
 

@@ -29,7 +29,7 @@ class Dying(CountByIteration):
 
 
 def die(inline: InlineRun, times: int = 1) -> None:
-    """Have so many executions die."""
+    """Let *times* executions crash."""
     for _ in range(times):
         with pytest.raises(Dead):
             inline.execute()
@@ -56,7 +56,7 @@ def test_deaths_are_noticed_and_counted(done: list[object]) -> None:
 
 
 def test_a_job_that_only_ever_dies_fails_in_the_end(done: list[object]) -> None:
-    """After max_crashes in a row it is not tried again; its progress is kept, and somebody may enqueue it anew."""
+    """After max_crashes in a row the job is not tried again; its progress is kept, and a new enqueue may resume it."""
     inline = InlineRun(Dying, 5)
     die(inline, 3)
     with pytest.raises(CrashLimit, match="died 3 times at 'each_iteration', cursor 2 without getting on"):
@@ -136,7 +136,7 @@ def test_an_item_that_kills_its_worker_is_set_aside(done: list[object]) -> None:
 
 
 def test_quarantine_is_not_for_everything(done: list[object]) -> None:
-    """When very many fail it is not the items, and the job fails."""
+    """If very many items fail, the items are not the cause, and the job fails."""
 
     class Job(Quarantining):
         max_item_failures = 0

@@ -176,7 +176,7 @@ def test_a_round_is_joined_or_refused_by_name(random: Random) -> None:
     ids=lambda text: str(text)[:8],
 )  # fmt: skip
 def test_text_outside_the_limits_is_refused(text: Any) -> None:
-    """What is too large, too deep, not finite, not UTF-8 or not text is refused with the name of the record."""
+    """Data that is too large, too deep, not finite, not UTF-8 or not text is refused with the name of the record."""
     with pytest.raises(CorruptProgress, match="the record"):
         parse(text, "the record")
 
@@ -189,7 +189,7 @@ def test_a_record_within_the_limits_is_read() -> None:
 
 @pytest.mark.parametrize("levels", [121, 5_000])
 def test_a_cursor_that_could_not_be_read_is_refused_when_it_is_set(levels: int) -> None:
-    """What the boundary would refuse later is refused when it is stored."""
+    """A cursor that the boundary would refuse later is refused when it is stored."""
     value: Any = 1
     for _ in range(levels):
         value = [value]
@@ -204,7 +204,7 @@ def test_a_cursor_that_could_not_be_read_is_refused_when_it_is_set(levels: int) 
 
 
 def test_the_deepest_cursor_comes_back() -> None:
-    """What is accepted is read again, in the record that it is stored in."""
+    """A cursor that is accepted can be read back from the record that stores it."""
     value: Any = 1
     for _ in range(60):
         value = (value,)

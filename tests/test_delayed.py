@@ -49,7 +49,7 @@ def test_no_scheduler_is_needed(
     rq_workers.start(worker_class)
     wait_for(broker, job.id, 2)
     broker.set(f"harness:stop:{job.id}", "maintenance")
-    for _ in range(2):  # it is told where it is when it begins, and again when it goes on
+    for _ in range(2):  # the job notes its process when it begins, and again when it goes on
         assert broker.blpop([f"pid:{job.id}"], PATIENCE)
     release(broker, job.id)
     while job.get_status() != JobStatus.FINISHED:
@@ -185,7 +185,7 @@ def test_the_log_says_what_was_done(
 def test_the_log_says_that_a_paused_job_waits(
     queue: Queue, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Until somebody resumes it."""
+    """The log says that the job waits until it is resumed."""
     job = enqueue(queue, CountByIteration, 3)
     pause(redis, job.id)
     with caplog.at_level(logging.INFO, "rq.worker"):
@@ -197,7 +197,7 @@ def test_the_log_says_that_a_paused_job_waits(
 def test_rqs_own_worker_warns_where_nobody_would_enqueue_a_job(
     queue: Queue, redis: Redis, caplog: pytest.LogCaptureFixture, somebody: str | None
 ) -> None:
-    """Neither a scheduler nor a worker of ours runs on that Redis."""
+    """The warning appears if neither a scheduler nor a harness worker runs on that Redis."""
     if somebody:
         redis.set(somebody, "1")
     job = enqueue(queue, Later, 60)
@@ -211,7 +211,7 @@ def test_rqs_own_worker_warns_where_nobody_would_enqueue_a_job(
 
 
 def test_recovery_enqueues_them_as_well(broker: Redis, jobs_queue: Queue) -> None:
-    """Where no worker of ours runs, the loop that recovers does it."""
+    """If no harness worker runs, the recovery loop enqueues delayed jobs."""
     job = enqueue(jobs_queue, Later, 1)
     finish_here(jobs_queue)
     until = threading.Event()

@@ -48,7 +48,7 @@ DEPLOYS: list[tuple[Any, Any, str]] = [
     ("old", "new", "verdict"), DEPLOYS, ids=lambda value: getattr(value, "__qualname__", "")
 )
 def test_a_deploy_is_judged(old: Any, new: Any, verdict: str) -> None:
-    """What counts is the outcome when the new version resumes what the old one began."""
+    """The verdict is that of the outcome when the new version resumes a job that the old one began."""
     found = explored(old, deploy=new, sample=SAMPLE, pairs=False, actions=["crash", "stop"])
     assert found.verdict == verdict, found.text()
     assert found.text().startswith(
@@ -135,7 +135,7 @@ def test_every_way_to_die_shows_the_same() -> None:
     ("new", "verdict"), [(versions_2.Pay, "exactly once"), (versions_2.Renamed, REFUSED)]
 )
 def test_on_rq_the_worker_finds_the_new_version_by_the_old_name(new: Any, verdict: str) -> None:
-    """And a refusal is told from a failure by its name."""
+    """The verdict distinguishes a refusal from a failure by the name of the error."""
     found = explored(Pay, deploy=new, queue="rq", sample=2, pairs=False, actions=["crash", "stop"])
     assert found.verdict == verdict, found.text()
     assert versions.Pay is Pay, "afterwards all is as it was"
@@ -148,7 +148,7 @@ def test_a_version_that_fails_by_itself_is_refused() -> None:
 
 
 def test_cursor_types_stand_in_for_those_of_the_same_name() -> None:
-    """What the old version stored comes back as the new version's, and the other way round; then all is as before."""
+    """Each version reads stored types of the other as its own; after the block all is as before."""
     with types_standing_in("tests.planted.versions_2", "tests.planted.versions"):
         stored = encode(versions_2.Place(3))
         assert decode(stored) == versions_2.Place(3)

@@ -1,4 +1,4 @@
-"""What the README and the guides show works, and what they link to exists."""
+"""The examples in the README and the guides work, and their links have targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored of a job, and when."""
+"""Contents and times of the saves of a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.jobs import CountInSteps
 
 
 def test_durability_by_items_saves_on_the_way() -> None:
-    """What is stored is never more than so many items behind."""
+    """Stored progress is never more than the given number of items behind."""
     stored = []
     store = MemoryStore()
 
@@ -34,7 +34,7 @@ def test_durability_by_items_saves_on_the_way() -> None:
 
 
 def test_durability_by_time_saves_on_the_way() -> None:
-    """What is stored is never more than so many seconds behind."""
+    """Stored progress is never more than the given number of seconds behind."""
     now, stored, store = [0.0], [], MemoryStore()
 
     class Watched(ContinuableJob):
@@ -65,7 +65,7 @@ def test_progress_does_not_grow_with_interruptions() -> None:
 
 
 def test_a_checkpoint_in_an_open_transaction_is_refused() -> None:
-    """What was done there may yet be rolled back; the message names the way out (C20)."""
+    """A checkpoint there is refused because the work may be rolled back; the error names the way out (C20)."""
     engine = create_engine("sqlite://")
 
     class Forgets(ContinuableJob):

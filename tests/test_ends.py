@@ -1,4 +1,4 @@
-"""How an execution ends, other than with its last item: by its own word, an error, a limit, a successor."""
+"""Ends of an execution other than after its last item: by its own request, an error, a limit, a successor."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_steps_may_not_be_left_out() -> None:
 
 
 def test_the_jobs_own_except_does_not_swallow_how_it_ends() -> None:
-    """What ends a job passes ``except Exception``."""
+    """An exception that ends a job passes ``except Exception``."""
 
     class Careful(CountByIteration):
         def each_iteration(self, item: int, numbers: int) -> None:
@@ -102,7 +102,7 @@ def test_an_error_keeps_the_cursor_of_the_last_checkpoint(done: list[object]) ->
 
 
 def test_an_error_without_progress_is_left_to_the_queue(done: list[object]) -> None:
-    """What fails before anything advanced is raised, and its progress kept (C28)."""
+    """An error before anything advanced is raised, and the progress is kept (C28)."""
     inline = InlineRun(FailInSteps, 5, 0)
     with pytest.raises(RuntimeError, match="cannot do 0"):
         inline.execute()
@@ -164,7 +164,7 @@ def test_interrupt_passes_except_exception_and_runs_finally() -> None:
             def count(step: Step) -> None:
                 try:
                     step.advance()
-                except Exception:  # noqa: BLE001 - must not see it
+                except Exception:  # noqa: BLE001 - this handler has to miss it
                     seen.append("except")
                 finally:
                     seen.append("finally")
@@ -187,10 +187,10 @@ def test_a_superseded_execution_ends_quietly(done: list[object]) -> None:
         def perform(self) -> None:
             @self.step("count", start=0)
             def count(step: Step) -> None:
-                store.claim("7")  # somebody takes over
+                store.claim("7")  # another execution takes over
                 try:
                     step.advance()
-                except Exception:  # noqa: BLE001 - must not see it
+                except Exception:  # noqa: BLE001 - this handler has to miss it
                     done.append("caught")
                 done.append("went on")
 

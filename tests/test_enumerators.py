@@ -92,7 +92,7 @@ def test_interrupted_after_every_item_nothing_is_lost_or_done_twice(world: World
     """A job that stops after each item does the same items in the same order."""
     for each in sizes(world):
         done: list[Any] = []
-        # Jobs count what is in a batch, so every so many of these is after every batch.
+        # Jobs count the items of a batch, so every multiple of these numbers is after a whole batch.
         ended = InlineRun(job_over(each, case, done), stops=[Every(1)]).drain()
         assert done == case.expected(each)
         assert len(ended) == len(done) + 1
@@ -171,7 +171,7 @@ def test_throttle_asks_for_the_size_only_if_it_is_needed() -> None:
 @pytest.mark.parametrize("wrap", [lambda pairs: throttle(pairs, on=never, backoff=0), lambda pairs: nested(
     [lambda cursor: pairs, lambda outer, cursor: pairs], cursor=None)])  # fmt: skip
 def test_what_is_wrapped_is_closed_with_the_wrapper(wrap: Any) -> None:
-    """What a generator cleans up does not wait for the garbage collector."""
+    """The cleanup of a generator does not wait for the garbage collector."""
     closed: list[int] = []
 
     def pairs() -> Iterator[tuple[int, int]]:
@@ -197,7 +197,7 @@ def test_what_is_wrapped_is_closed_with_the_wrapper(wrap: Any) -> None:
     ],
 )
 def test_throttle_refuses_what_it_cannot_ask(options: Any, error: type[Exception], message: str) -> None:
-    """At once, with what was found."""
+    """throttle() refuses a wrong option when it is called, and the error says what it got."""
     with pytest.raises(error, match=message):
         throttle([], **options)
 

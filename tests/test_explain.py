@@ -60,7 +60,7 @@ ENTRIES = [
 
 
 def test_where_the_time_went() -> None:
-    """Work, waiting, and the time in which nobody knew of a death are all of it; repeated work is told apart."""
+    """Work, waiting and undetected crashes add up to the total time; repeated work is counted separately."""
     told = story("7", "Import(17)", ENTRIES, None, now=START + 99)
     assert [(p.outcome, p.items, p.repeated, p.waited_s, p.unnoticed_s) for p in told.parts] == [
         ("interrupted", 80, 0, 1.0, 0.0), ("died", 40, 0, 1.0, 0.0), ("completed", 100, 20, 1.0, 15.0),
@@ -85,7 +85,7 @@ def test_the_story_in_a_terminal() -> None:
 
 
 def test_of_what_is_completed_nothing_is_missing() -> None:
-    """Items that were committed and not counted before a death are not selected again: the total is not told."""
+    """Items committed but not counted before a crash are not selected again, so the story does not show the total."""
     entries = [started(0, 1, 0), started(8, 2, 50, died=pulse(5, 1, 52)), ended(20, 2, 198, "completed")]
     told = story("7", "Import(17)", entries, None, now=START + 30)
     assert (told.done, told.total) == (198, 200)
@@ -227,7 +227,7 @@ class CountsInDatabase(CountByIteration):
 def test_explain_reads_progress_in_a_database(
     jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the job keeps it there: the database that is named knows of an end that the history does not."""
+    """If a job keeps its progress in a database, the named database knows an end that is missing from the history."""
     url = f"sqlite:///{tmp_path}/work.db"
     monkeypatch.setenv("HARNESS_DATABASE_URL", url)
     assert harness("init-db").exit_code == 0

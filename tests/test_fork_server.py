@@ -189,4 +189,6 @@ def test_the_server_ends_with_its_starter(folder: Path) -> None:
         assert starter.stdout.readline() == "waiting\n"
         assert starter.wait(PATIENCE) == -signal.SIGKILL
         starter.stdin.close()
-        assert starter.stdout.read() == ""  # which ends when nobody has it open: neither child nor server
+        assert (
+            starter.stdout.read() == ""
+        )  # the stream ends when no process has it open: neither child nor server

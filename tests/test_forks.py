@@ -130,7 +130,7 @@ def test_a_session_held_at_the_fork_can_be_removed(
 def test_children_of_a_job_have_connections_of_their_own(
     jobs_queue: Queue, rq_workers: Workers, database: sa.Engine
 ) -> None:
-    """What they commit is theirs, and the job's transaction stays the job's."""
+    """Children commit only their own work, and the transaction of the job stays separate."""
     for worker in (PRELOADED, "harness.queues.rq.SimpleWorker"):
         assert worked(jobs_queue, rq_workers, WithChildren, worker).get_status() == JobStatus.FINISHED
     assert balances(database)[:3] == [2] * 3

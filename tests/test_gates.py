@@ -1,4 +1,4 @@
-"""What is made of a comparison beside its report: gates, changes, advice."""
+"""Results derived from a comparison in addition to its report: gates, changes, advice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compared(*records: dict[str, Any], **more: Any) -> Comparison:
 
 
 def measured(factor: float) -> Comparison:
-    """Give a comparison in which steps cost so many times plain."""
+    """Return a comparison in which steps cost *factor* times plain."""
     entries = [benchmark("orders", "plain", 0.1), benchmark("orders", "steps", 0.1 * factor)]
     return compared(pytest_benchmark_json={"benchmarks": entries})
 
@@ -44,7 +44,7 @@ class TestGates:
         ],
     )
     def test_a_condition_is_met_or_not(self, condition: str, told: str | None) -> None:
-        """A condition is told with the figure that meets it; without a scenario the worst one counts."""
+        """A condition that is met is reported with its figure; without a scenario the worst one counts."""
         assert parse_gate(condition).met_by(showpiece()) == told
 
     @given(st.floats(0, 10).map(lambda number: round(number, 3)))
@@ -82,7 +82,7 @@ class TestGates:
 
 
 class TestChanges:
-    """What moved between two comparisons."""
+    """Changes between two comparisons."""
 
     def test_nothing_moves_against_itself(self) -> None:
         """A comparison has no change against itself."""
@@ -101,14 +101,14 @@ class TestChanges:
         assert [str(each) for each in changes(measured(1.3), measured(factor))] == told
 
     def test_verdicts_have_no_noise(self) -> None:
-        """Every verdict that changed is told, and whether it became better or worse."""
+        """Every verdict that changed is reported, with whether it became better or worse."""
         good, bad = compared(run(pattern="steps")), compared(run(pattern="steps", verdict="lost", lost=1))
         where = "orders, steps, count:20, every(seconds=1), fakeredis, sqlite, verdict"
         assert [str(each) for each in changes(good, bad)] == [f"worse: {where}: exactly once -> lost"]
         assert [str(each) for each in changes(bad, good)] == [f"better: {where}: lost -> exactly once"]
 
     def test_counts_move_from_nothing_and_to_nothing(self) -> None:
-        """A first repeated item is told; one more is not, for an interruption hits another item each time."""
+        """A first repeated item is reported; one more is not, because interruptions hit different items each time."""
         none, one, two = (compared(run(pattern="steps", repeated=count)) for count in (0, 1, 2))
         assert [each.direction for each in changes(none, one)] == ["worse"]
         assert [each.direction for each in changes(two, none)] == ["better"]
@@ -135,7 +135,7 @@ class TestChanges:
 
 
 class TestDurabilities:
-    """What each durability costs, and what a SIGKILL costs under it."""
+    """Cost of each durability, and of a SIGKILL under it."""
 
     def test_are_set_beside_each_other(self) -> None:
         """A row is a form under a durability, with the worst of its killed runs and its cost."""
@@ -150,14 +150,14 @@ class TestDurabilities:
         assert weak.cost.ratio_to_plain == pytest.approx(1.1)
 
     def test_the_finding_tells_killed_runs_apart(self) -> None:
-        """Who was killed was not asked to stop."""
+        """The finding counts killed runs separately from runs that were asked to stop."""
         assert (
             "steps, killed in 3 runs, lost nothing, repeated 3 items a run at most and left 3 effects doubled, "
             "none of them under with_transaction()"
         ) in showpiece().finding
 
     def test_the_finding_says_no_more_than_happened(self) -> None:
-        """Where nothing was doubled, nothing is said of who doubled nothing."""
+        """If no effect was doubled, the finding does not mention doubled effects."""
         again = run("orders", "steps", "kill:horse@count:20", durability="with_transaction()", repeated=1)
         assert (
             compared(again).finding
@@ -166,7 +166,7 @@ class TestDurabilities:
 
 
 class TestAdvice:
-    """When to use which."""
+    """Advice on when to use which form."""
 
     def test_every_rule_is_told_with_its_figures(self) -> None:
         """An answer comes with the rule that gave it and what the rule was applied to."""
@@ -181,7 +181,7 @@ class TestAdvice:
         assert all(each.rule and each.figures and each.answer for each in given.values())
 
     def test_costs_decide_only_where_their_ranges_do_not_overlap(self) -> None:
-        """What is within the spread decides nothing."""
+        """A difference within the spread decides nothing."""
         (same,) = (each for each in advice(sample()) if each.question == "Steps or iteration?")
         assert "the cost does not decide" in same.answer
         for dear, cheap in (("iteration", "steps"), ("steps", "iteration")):

@@ -1,4 +1,4 @@
-"""What a job leaves in Redis and in a database is bounded, expires with the job, and can be pruned."""
+"""A job's data in Redis and in a database is bounded, expires with the job, and can be pruned."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_old_rows_of_jobs_that_are_over_are_pruned(store: SqlStore, queue: Queue
 
 
 def test_without_a_queue_only_completed_rows_are_pruned(store: SqlStore, queue: Queue) -> None:
-    """Nobody can say then whether a job goes on."""
+    """Without the queue, prune cannot know whether a job goes on, so it removes only completed rows."""
     fill(store, queue)
     prune_sql(store, None, timedelta(days=30).total_seconds())
     assert left(store) == {"lost", "waiting", "running", "young"}

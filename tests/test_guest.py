@@ -63,7 +63,7 @@ def test_options_of_a_project_keep_their_names(pytester: pytest.Pytester) -> Non
 
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_a_fixture_of_a_project_stays_its_own(pytester: pytest.Pytester, name: str) -> None:
-    """A fixture that has the name of one of ours is the project's, however it is parametrized."""
+    """A project's fixture with the same name as a harness fixture takes precedence, even if it is parametrized."""
     pytester.makepyfile(
         f"""
         import pytest

@@ -1,4 +1,4 @@
-"""The history of a job and its pulse: written beside the job, bounded, and never in its way."""
+"""The history of a job and its pulse: stored next to the job, bounded, and never in its way."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Fragile(CountByIteration):
 def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
     """A job that died too often has an execution that tells so, and does nothing else."""
     job = enqueue(queue, Fragile, 5)
-    RQMetaStore(redis).claim(job.id)  # as an execution does that dies at once
+    RQMetaStore(redis).claim(job.id)  # as an execution that crashes immediately does
     work(queue)
     (began, ended) = told(redis, job.id)
     assert (began, ended[:4]) == (("start", 2, 0, "", None), ("end", 2, 0, "failed"))
@@ -80,7 +80,7 @@ def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
 
 
 def test_a_pause_comes_before_the_crash_limit(queue: Queue, redis: Redis, done: list[object]) -> None:
-    """Whoever pauses a job that dies again and again may mend it, and have it go on."""
+    """A user can pause a job that crashes repeatedly, fix it, and resume it."""
     job = enqueue(queue, Fragile, 3)
     RQMetaStore(redis).claim(job.id)
     pause(redis, job.id)

@@ -39,7 +39,7 @@ AT = 2
 
 @dataclass
 class Script:
-    """What the job of a test does where, and what it did."""
+    """Actions of a test's job at its items and hooks, and the record of them."""
 
     at: dict[int, Callable[[], object]] = field(default_factory=dict)
     hooks: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -223,7 +223,7 @@ class Case:
         raise AssertionError("it never ends")
 
     def failed_hooks(self) -> list[events.HookFailed]:
-        """Return what was told of hooks that failed."""
+        """Return the events of failed hooks."""
         return [event for event in self.seen if isinstance(event, events.HookFailed)]
 
     def check_saved(self) -> None:
@@ -365,7 +365,7 @@ def test_on_complete_finds_what_around_iterate_and_perform_set_up() -> None:
 
 @pytest.mark.parametrize("act", ACTS)
 def test_a_hook_of_the_quarantine(act: str) -> None:
-    """The item stays set aside and is not told again; an error is an event, a control exception does what it says."""
+    """The item stays set aside and is not reported again; an error is an event, a control exception is obeyed."""
 
     class Job(ByIteration):
         quarantine = True

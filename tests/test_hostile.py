@@ -192,7 +192,7 @@ def test_good_jobs_are_done(
 def test_a_worker_with_horses_does_the_good_jobs_next_to_all_of_them(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """Also where all hostile entries are there at once, for a worker process that forks."""
+    """A worker with horses finishes the good jobs even if all hostile entries exist together."""
     jobs = good_jobs(jobs_queue)
     for name, state in STATES.items():
         if "a string" not in name and "a list" not in name and "a hash" not in name:
@@ -216,7 +216,7 @@ def test_a_bad_entry_is_logged_once(broker: Redis, caplog: pytest.LogCaptureFixt
 
 
 def test_a_key_of_ours_with_other_data_is_renamed(broker: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """What it held is kept, and the log says where."""
+    """The sweep keeps the old data under another key, and the log names that key."""
     broker.set(LEASES, "text")
     with caplog.at_level(logging.ERROR, "harness.rq"):
         Sweeper(broker).sweep()
@@ -225,7 +225,7 @@ def test_a_key_of_ours_with_other_data_is_renamed(broker: Redis, caplog: pytest.
 
 
 def test_wrong_data_is_no_outage(broker: Redis) -> None:
-    """Errors of Redis are told apart by what they say."""
+    """Wrong data and outages are distinguished by the text of the Redis error."""
     broker.set("text", "x")
     wrong: list[Callable[[], object]] = [
         lambda: broker.zrange("text", 0, -1), lambda: broker.incr("text"), lambda: broker.hget("text", "a"),

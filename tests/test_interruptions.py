@@ -25,7 +25,7 @@ class At:
 
 
 def fires(name: str, at: Position, total: int = 100, now: float = 0.0) -> bool:
-    """Whether the trigger of that name fires there, *now* seconds after it was made."""
+    """Return True if the named trigger fires at that position, *now* seconds after it was made."""
     where = parse(name).where
     assert where is not None
     clock = iter([0.0, now])
@@ -69,7 +69,7 @@ def test_a_trigger_fires_once_unless_it_is_every() -> None:
 
 
 def test_signals_have_their_numbers() -> None:
-    """What is sent is what is named."""
+    """The signal that is sent is the one that is named."""
     assert [parse("signal:TERM").by, parse("signal:INT@every:3").by] == [signal.SIGTERM, signal.SIGINT]
     assert parse("none").where is None
 

@@ -67,7 +67,7 @@ def test_arguments_and_cursors_keep_their_types(done: list[object]) -> None:
 
 
 def test_a_cursor_that_json_cannot_hold_is_refused_before_the_item_is_done(done: list[object]) -> None:
-    """What could not be resumed is not begun (I39)."""
+    """An item whose cursor could not be stored is not begun (I39)."""
     with pytest.raises(CursorError, match=r"cursor: builtins\.set would not come back equal"):
         run(BadCursor)
     assert done == []
@@ -271,7 +271,7 @@ def test_should_stop_is_asked_at_every_checkpoint(done: list[object]) -> None:
 
 
 def test_items_are_events_while_somebody_listens() -> None:
-    """Each item done is told with its new cursor (I16), to those who ask for just that."""
+    """Each item done is an event with its new cursor (I16), for subscribers that ask for that event."""
     seen, others = list[events.Event](), list[events.Event]()
     with subscribe(seen.append, events.ItemDone), subscribe(others.append):
         run(CountByIteration, 2)
@@ -281,7 +281,7 @@ def test_items_are_events_while_somebody_listens() -> None:
 
 
 def test_subscribers_may_choose() -> None:
-    """Who names kinds of events is told of no other, and of none after the end of the subscription."""
+    """A subscriber that names kinds of events gets no others, and none after the end of the subscription."""
     seen = list[events.Event]()
     with subscribe(seen.append, events.JobStarted, events.JobCompleted):
         run(CountByIteration, 2)
@@ -410,7 +410,7 @@ class Growing(IterationJob):
     """Goes through a list that has more items in every execution."""
 
     def build_enumerator(self, *, cursor: Any) -> Enumerator[int]:
-        """Return so many more."""
+        """Return more items in each execution."""
         return items(range(3 + self.execution.progress.epoch), cursor=cursor)
 
     def each_iteration(self, item: int) -> None:
@@ -418,7 +418,7 @@ class Growing(IterationJob):
 
 
 def test_a_collection_of_another_size_is_warned_of() -> None:
-    """Where the size is known for free; the job goes on."""
+    """A collection of a known size that changed gives an event, and the job goes on."""
     seen = list[Any]()
     with subscribe(seen.append):
         InlineRun(Growing, stops=[Count(2)]).drain()

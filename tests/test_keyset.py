@@ -100,7 +100,7 @@ def test_the_key_is_read_from_the_database(session: Session) -> None:
 
 
 def test_objects_stay_attached_and_loaded(session: Session, queries: list[tuple[str, Any]]) -> None:
-    """Where no transaction was open, none is after a page, and its objects are usable without a query."""
+    """If no transaction was open before a page, none is open after it, and its objects need no further query."""
     fill(session, 4)
     session.expunge_all()
     for order, _ in records(session, Order, cursor=None, batch_size=2):
@@ -161,7 +161,7 @@ def test_a_scoped_session_is_a_session(engine: sa.Engine, queries: list[tuple[st
 
 
 def test_memory_holds_one_page(session: Session) -> None:
-    """Objects that the job has let go of are gone when the next page is read."""
+    """Objects that the job no longer references are freed before the next page is read."""
     fill(session, 12)
     session.expunge_all()
     alive: weakref.WeakSet[Order] = weakref.WeakSet()

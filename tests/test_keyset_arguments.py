@@ -1,4 +1,4 @@
-"""What :mod:`harness.keyset` takes: cursors, keys and selects; and what it refuses, with the way out."""
+"""Arguments of :mod:`harness.keyset`: cursors, keys and selects, and the errors for those it refuses."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_job_may_start_from_a_value(session: Session) -> None:
     ],
 )
 def test_other_cursors_are_refused(session: Session, columns: Any, cursor: Any, allowed: str) -> None:
-    """A cursor of another key is refused at once, with what was found and what is allowed."""
+    """A cursor of another key is refused by the call, with what it got and what is allowed."""
     for name, read in (("records", records), ("batches", batches), ("ranges", ranges)):
         with pytest.raises(CursorError, match=rf"{name}\(\) resumes from None or .*{allowed}"):
             read(session, Order, cursor=cursor, columns=columns)
@@ -125,7 +125,7 @@ newest = sa.select(Order).limit(3).subquery("newest")
     ],
 )
 def test_what_would_lose_rows_is_refused(session: Session, select: Any, columns: Any, reason: str) -> None:
-    """A select or a key by which rows could get lost is refused at once, with the reason and the way out."""
+    """A select or a key that could lose rows is refused by the call, with the reason and the way out."""
     for read in (records, batches, ranges):
         with pytest.raises(JobDefinitionError, match=reason):
             read(session, select, cursor=None, columns=columns)

@@ -223,14 +223,14 @@ REFUSED = {
 def test_a_refusal_names_a_way_out(
     session: Session, read: Any, select: Any, options: dict[str, Any], reason: str
 ) -> None:
-    """What is not known to be a key is refused before anything is read, and the error says what works."""
+    """A key that is not known to be unique is refused before anything is read, and the error says what works."""
     pattern = ".*".join(map(re.escape, reason.split(".* ")))
     with pytest.raises(JobDefinitionError, match=pattern):
         read(session, select, cursor=None, **options)
 
 
 def test_unique_is_a_flag(session: Session) -> None:
-    """What is neither True nor False is refused."""
+    """A value other than True and False is refused."""
     with pytest.raises(TypeError, match="takes True or False as unique"):
         records(session, Bill, cursor=None, columns=[Bill.id], unique=[Bill.id])  # type: ignore[arg-type]
 

@@ -53,7 +53,7 @@ noted = sa.Table(
 
 
 class Tag(Base):
-    """What an asset may have several of."""
+    """Tag of an asset, which may have several."""
 
     __tablename__ = "tags"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -94,7 +94,7 @@ class Truck(Vehicle):
 
 
 class Trip(Base):
-    """What refers to a vehicle."""
+    """Trip of a vehicle."""
 
     __tablename__ = "trips"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -233,7 +233,7 @@ REFUSED = {
 def test_what_would_be_wrong_in_pages_is_refused(
     session: Session, select: Any, columns: Any, reason: str
 ) -> None:
-    """At once, with the reason."""
+    """A select whose pages would be wrong is refused by the call, with the reason."""
     for read in (records, batches, ranges):
         with pytest.raises(JobDefinitionError, match=reason):
             read(session, select, cursor=None, columns=columns)
@@ -269,7 +269,7 @@ def test_a_key_that_no_cursor_can_hold_is_refused(session: Session, column: Any)
 def test_a_null_that_should_not_be_there_is_found_by_a_guard(
     session: Session, read: Any, batch_size: int
 ) -> None:
-    """Where the table allows what the model does not, a row would be lost."""
+    """If the table allows a NULL that the model forbids, a row could be lost, so the guard raises."""
     select = sa.select(declared.c.id)
     options = {"cursor": None, "columns": declared.c.code, "batch_size": batch_size}
     with pytest.raises(
@@ -280,7 +280,7 @@ def test_a_null_that_should_not_be_there_is_found_by_a_guard(
 
 @pytest.mark.parametrize("batch_size", [1, 6])
 def test_a_null_in_a_page_is_an_error(session: Session, batch_size: int) -> None:
-    """It must not be taken for the beginning, from which all would come for ever (I36)."""
+    """A NULL must not be taken for the beginning: all rows would come again for ever (I36)."""
     key = declared.c.code if session.get_bind().dialect.name == "sqlite" else declared.c.code.desc()
     pairs = records(session, sa.select(declared.c.id), cursor=None, columns=key, batch_size=batch_size)
     with pytest.raises(CursorError, match=r"found a row whose trips\.code is NULL, though declared NOT NULL"):

@@ -26,7 +26,7 @@ other = aliased(Order, name="other")
 
 @dataclass
 class Case:
-    """What to read, by which columns, and the whole order that this must give."""
+    """Select to read, its key columns, and the whole order that they must give."""
 
     select: Any
     columns: Any

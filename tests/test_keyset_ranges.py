@@ -64,7 +64,7 @@ def test_labels_may_have_any_name(
 def test_the_search_for_the_end_of_a_page_names_the_key_only(
     session: Session, queries: list[tuple[str, Any]]
 ) -> None:
-    """Columns that nobody reads are not asked for."""
+    """The search does not select columns that it does not need."""
     fill(session, 5)
     del queries[:]
     for _ in ranges(session, sa.select(Order).where(Order.customer_id > 0), cursor=None, batch_size=2):

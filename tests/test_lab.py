@@ -46,7 +46,7 @@ class Endless(Iteration):
     """Never moves its cursor on."""
 
     def build_enumerator(self, *, cursor: Any) -> Any:
-        """Begin anew each time."""
+        """Begin at the start each time."""
         return super().build_enumerator(cursor=None)
 
 
@@ -118,7 +118,7 @@ def test_an_interruption_that_never_fired_is_an_error(lab: Lab, form: str) -> No
 
 
 def test_a_job_that_never_ends_is_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many executions the verdict is that it never finished."""
+    """After the limit of executions the verdict is "never finished"."""
     monkeypatch.setattr("harness.lab.embedded.MAX_EXECUTIONS", 5)
     record = lab.run(numbers_scenario(Endless), "iteration", parse("every:7"))
     assert (record["verdict"], record["executions"]) == ("never finished", 5)
@@ -146,6 +146,6 @@ def test_what_a_lab_cannot_work_with_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_worker_leaves_the_signal_handlers_as_they_were(lab: Lab) -> None:
-    """What holds during a trial does not outlive it."""
+    """A trial restores the signal handlers that it changed."""
     lab.run(numbers_scenario(), "steps", parse("signal:INT@count:3"))
     assert DONE.count(3) == 1

@@ -152,7 +152,7 @@ def test_a_lock_timeout_is_a_time(value: Any) -> None:
 def test_a_locked_save_releases_the_work_of_its_transaction(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A save that finds the row locked rolls the item back at once, and the next execution does it once."""
+    """A save that finds the row locked rolls the item back immediately, and the next execution does it once."""
     other = engine.connect()
     store = SqlStore(engine, lock_timeout=SOON)
     monkeypatch.setattr(ByIteration, "progress_store", classmethod(lambda _: store))

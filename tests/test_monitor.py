@@ -42,7 +42,7 @@ def work(queue: Queue, **asked: Any) -> None:
 
 
 class Watched(CountByIteration):
-    """Has somebody look at it in its tenth number."""
+    """Lets a monitor look at it in its tenth number."""
 
     durability = on_stop()
 
@@ -139,7 +139,7 @@ def test_rows_by_status_are_one_query(engine: sa.Engine) -> None:
     progress.done = 4
     store.save(progress)
     statements: list[str] = []
-    asked.count()  # it looks anew which tables there are
+    asked.count()  # the first call looks up which tables there are
     sa.event.listen(engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
     counts, kept = asked.count(["7", "8"])
     assert counts["orders"]["pending"] == 7
@@ -211,7 +211,7 @@ def test_jobs_at_work_come_first(queue: Queue, redis: Redis, done: list[Any]) ->
 
 
 def test_a_silent_job_is_pointed_out(queue: Queue, redis: Redis, done: list[Any]) -> None:
-    """A job at work whose pulse is old may be dead, and nobody knows yet."""
+    """A job at work with an old pulse may have crashed without anything having detected it."""
     job = enqueue(queue, Watched, 20)
     work(queue)
     snapshot = next(each for each in done if not isinstance(each, int))

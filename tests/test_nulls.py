@@ -97,7 +97,7 @@ def test_a_boolean_excludes_null(condition: Any) -> None:
 
 @pytest.mark.parametrize("condition", KEEPS_A, ids=str)
 def test_what_may_keep_null_is_not_taken_for_an_exclusion(condition: Any) -> None:
-    """What is true of NULL, or not known, excludes nothing."""
+    """A condition that may be true for NULL, or is not understood, excludes no column."""
     assert "a" not in named(condition)
 
 

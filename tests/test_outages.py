@@ -59,7 +59,7 @@ def cutting(server: fakeredis.FakeServer, at: int, *, back_at: int | None) -> ty
 def test_while_saves_fail_the_job_goes_on(
     server: fakeredis.FakeServer, store: RedisStore, done: list[object]
 ) -> None:
-    """They are told of, and the next one says all."""
+    """Failed saves are events, and the next save that succeeds stores everything."""
     seen = list[Any]()
     with subscribe(seen.append):
         InlineRun(cutting(server, 3, back_at=6), 9, store=store).drain()

@@ -56,7 +56,7 @@ def test_every_item_is_done_once(done: list[object], count: int, instances: int)
 
 
 def test_any_enumerator_can_be_shared(done: list[object]) -> None:
-    """A function is told which slice of how many it is to return."""
+    """A sharing function gets the number of its slice and the number of slices."""
 
     class Letters(IterationJob):
         def build_enumerator(self, *, cursor: Any) -> Enumerator[Any]:
@@ -277,7 +277,7 @@ def test_an_instance_knows_the_total_of_its_slices(done: list[object], chunk: in
 
 
 def test_an_instance_may_go_on_later(done: list[object]) -> None:
-    """What ends an execution of any job ends one of an instance."""
+    """An exception that ends an execution of any job ends one of an instance."""
 
     class Later(Shared):
         def each_iteration(self, item: int, count: int, instances: int) -> None:

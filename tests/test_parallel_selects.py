@@ -85,7 +85,7 @@ class Reader(IterationJob):
 
 
 def fill(engine: sa.Engine, count: int) -> None:
-    """Have so many rows."""
+    """Replace all rows by *count* new ones."""
     with Session(engine) as session:
         session.execute(sa.delete(Row))
         for number in range(count):

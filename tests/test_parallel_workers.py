@@ -1,4 +1,4 @@
-"""A parallel run with real workers, of which two are told to leave and one is killed."""
+"""A parallel run with real workers, two of which are asked to stop and one of which is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ORDERS = 400
 
 @pytest.fixture
 def orders(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have so many orders in PostgreSQL, where four instances can write at a time."""
+    """Place the orders in PostgreSQL, where four instances can write at the same time."""
     with used_by_services(monkeypatch, postgresql_url) as engine:
         place_orders(ORDERS)
         yield

@@ -54,7 +54,7 @@ def define(*bases: type, **members: Any) -> type[Any]:
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_a_wrong_value_is_refused_when_the_class_is_defined(name: str, value: Any) -> None:
-    """Whether the class, a mixin or an abstract base has it."""
+    """The value is refused on the class, on a mixin and on an abstract base."""
     with pytest.raises(JobDefinitionError, match=rf"Job\.{name}: got .*; it takes "):
         define(**{name: value})
     with pytest.raises(JobDefinitionError, match=rf"Job\.{name}: got "):
@@ -72,7 +72,7 @@ def test_a_wrong_value_is_refused_when_the_class_is_defined(name: str, value: An
 def test_a_wrong_value_set_on_the_class_later_is_refused_before_any_work(
     name: str, value: Any, done: list[object]
 ) -> None:
-    """When the job is run or enqueued."""
+    """The value is refused when the job is run or enqueued."""
     job = define()
     setattr(job, name, value)
     with pytest.raises(JobDefinitionError, match=rf"Job\.{name}: got "):
@@ -203,7 +203,7 @@ def test_a_name_almost_right_is_accepted_beside_the_right_one() -> None:
 
 
 def test_policy_of_iteration_jobs_is_refused_in_a_job_of_steps() -> None:
-    """Where it would do nothing; a base of both kinds may have it."""
+    """The policy would do nothing there; a base class shared by both kinds may have it."""
 
     def perform(self: Any) -> None: ...
 
@@ -262,7 +262,7 @@ def test_an_own_callback_with_other_parameters_is_accepted() -> None:
 
 
 def test_a_constructor_that_requires_arguments_is_refused() -> None:
-    """When the class is defined, or before it runs if that is made later, with what to do."""
+    """The error comes when the class is defined, or before it runs if __init__ is made later; it says what to do."""
 
     def init(self: Any, import_id: int, *args: Any, flag: bool = False) -> None: ...
 

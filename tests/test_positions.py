@@ -65,7 +65,7 @@ class Tree:
 
 
 def stopped_after(tree: Tree, number: int, done: list[Any]) -> InlineRun:
-    """Return a run of a job over the tree that has stopped after so many orders."""
+    """Return a run of a job over the tree that was interrupted after *number* orders."""
     inline = InlineRun(job_over(tree.enumerator, done), stops=[Count(number)])
     assert inline.execute().outcome == "interrupted"
     return inline
@@ -107,7 +107,7 @@ def test_another_outer_item_may_come_before_the_one_in_progress(done: list[Any])
 
 
 def test_a_nested_level_that_counts_places_refuses_a_change(done: list[Any]) -> None:
-    """Where a cursor is only a place, a change before the item in progress stops the job, and nothing is guessed."""
+    """If a cursor is only a place, a change before the item in progress stops the job; it does not guess."""
     names = ["ann", "bob", "eve"]
 
     def build(cursor: Any) -> Any:
@@ -245,7 +245,7 @@ def test_a_division_of_release_0_1_is_still_read(done: list[Any]) -> None:
 
 
 def test_a_position_in_another_parallel_run_is_refused(done: list[Any]) -> None:
-    """An instance whose run was begun anew stops by name: its slice is another one now."""
+    """An instance whose run was restarted stops by name, because its slice is now another one."""
     store = MemoryStore()
 
     def build(cursor: Any) -> Any:
@@ -319,6 +319,6 @@ def test_what_can_be_read_once_is_refused_the_second_time(done: list[Any]) -> No
 
 @pytest.mark.parametrize("pairs", [17, None, "ab", b"ab", list])
 def test_throttle_refuses_what_it_cannot_iterate(pairs: Any) -> None:
-    """At once, where it is called, with what was found and what to use."""
+    """throttle() raises when it is called, and the error says what it got and what to use."""
     with pytest.raises(Exception, match=r"throttle\(\) got .*use an enumerator"):
         throttle(pairs, on=lambda: False, backoff=1)

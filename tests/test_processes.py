@@ -72,7 +72,7 @@ def test_spawned_children_start_clean(jobs_queue: Queue, rq_workers: Workers) ->
 
 
 def test_a_handler_of_the_job_s_own_is_inherited(jobs_queue: Queue, rq_workers: Workers) -> None:
-    """What the author has set is not ours to undo."""
+    """A child inherits the handler that the job's author set."""
     job = enqueue(jobs_queue, OwnHandler, 1)
     rq_workers.finish()
     assert job.get_status() == JobStatus.FINISHED
@@ -84,7 +84,7 @@ def test_a_handler_of_the_job_s_own_is_inherited(jobs_queue: Queue, rq_workers: 
 def test_children_of_a_dead_horse_end_before_its_job_runs_again(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: str
 ) -> None:
-    """Else they would work on, beside the execution that does the same work again."""
+    """Children of a crashed horse end, because they would run in parallel with the repeated work."""
     job = enqueue(jobs_queue, Parent)
     rq_workers.start(worker_class)
     wait_for(broker, job.id, 4)
@@ -122,7 +122,7 @@ def test_an_item_may_hold_the_interpreter_s_lock_for_longer_than_a_lease(
 
 
 def wait_for_renewals(connection: Redis, count: int) -> None:
-    """Wait until leases were written so many times."""
+    """Wait until leases were renewed *count* times."""
     connection.config_set("notify-keyspace-events", "Kz")
     with connection.pubsub() as events:
         events.subscribe(f"__keyspace@0__:{LEASES}")
@@ -162,7 +162,7 @@ def test_a_job_that_did_not_get_on_fails_with_rq_s_timeout(
 def test_a_job_that_its_worker_killed_for_time_goes_on(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """Where the timeout did not reach the job, the worker kills the horse: a death like any other."""
+    """If the timeout did not reach the job, the worker kills the horse, which counts as a crash."""
     job = enqueue(jobs_queue, Stuck, 5, options={"timeout": 100, "retry": Retry(max=1)})
     rq_workers.finish("tests.process_jobs.Impatient", "--job-monitoring-interval", "1")
     assert job.get_status(refresh=True) == JobStatus.FINISHED

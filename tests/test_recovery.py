@@ -155,7 +155,7 @@ def test_a_busy_worker_puts_jobs_back_too(broker: Redis, jobs_queue: Queue, rq_w
 def test_jobs_of_rqs_own_worker_are_recovered_as_well(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """They hold leases there too, so any worker of ours will do."""
+    """Jobs of RQ's own worker hold leases too, so any harness worker recovers them."""
     rq_workers.start(queue="other", seconds=SOON)
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start("rq.Worker", "-S", "json")
@@ -201,7 +201,7 @@ def test_a_frozen_horse_does_no_harm_when_it_wakes(
 def test_a_frozen_horse_that_wakes_before_its_successor_begins(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """It saves what it has done, and leaves the job in the queue where it was put meanwhile, once."""
+    """The frozen horse saves its work, and leaves the requeued job in the queue exactly once."""
     rq_workers.start(queue="other", seconds=SOON)
     job = enqueue(jobs_queue, Stubborn)
     worker = rq_workers.start(OURS, "--max-jobs", "1")
@@ -225,7 +225,7 @@ def test_a_frozen_horse_that_wakes_before_its_successor_begins(
 def test_whoever_was_replaced_has_nothing_to_say(
     broker: Redis, jobs_queue: Queue, numbers: int, fail: bool
 ) -> None:
-    """However it ends after its job was put back: no callback, no count, no second place in the queue."""
+    """However a replaced execution ends, it calls no callback, changes no count, and does not requeue the job."""
     called = Callback("tests.worker_jobs.succeeded"), Callback("tests.worker_jobs.failed")
     options = {"on_success": called[0], "on_failure": called[1], "retry": Retry(max=2)}
     job = enqueue(jobs_queue, TakenOver, numbers, fail=fail, options=options)
@@ -283,7 +283,7 @@ def test_a_job_that_cannot_be_started_is_failed_in_the_end(
 def test_what_was_dequeued_and_never_started_is_recovered(
     broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch, entry_of_rqs: bool
 ) -> None:
-    """Whether its worker died before RQ's started registry knew of it or after, the second sweep puts it back."""
+    """The second sweep requeues the job, whether or not RQ's started registry has an entry for it."""
     monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.000001")
     job = enqueue(jobs_queue, Numbers, 3)
     other = jobs_queue.enqueue_call(worker_jobs.plain, args=(1,))
@@ -325,7 +325,7 @@ def test_a_job_is_put_back_once(broker: Redis, jobs_queue: Queue, monkeypatch: p
 def test_recovery_can_run_by_itself(
     broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no worker of ours runs, a loop does it until it is told to end."""
+    """If no harness worker runs, a loop recovers jobs until it is asked to end."""
     monkeypatch.setenv("HARNESS_RECOVER_SECONDS", str(SOON))
     job = enqueue(jobs_queue, Numbers, 3)
     broker.lmove(jobs_queue.key, jobs_queue.intermediate_queue_key)

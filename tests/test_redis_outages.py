@@ -166,9 +166,9 @@ def test_an_idle_worker_that_spawns_survives(
 def test_a_worker_that_starts_waits(
     server: Server, connection: Redis, listen: Callable[..., Listened], outage: Outage
 ) -> None:
-    """It is not there yet, or refuses to write: the worker starts all the same.
+    """A worker starts although Redis is not there yet or refuses to write.
 
-    RQ's command asks Redis before it makes the worker, and exits; a program of one's own does not.
+    RQ's command asks Redis before it makes the worker, and exits; a user's own program does not.
     """
     end = outage(server, connection)
     worker = listen(program=PROGRAM)
@@ -243,7 +243,7 @@ def test_a_holding_job_obeys_a_signal(
 def test_a_wrong_password_is_an_error_at_the_start(
     server: Server, connection: Redis, listen: Callable[..., Listened]
 ) -> None:
-    """Nobody waits for a password to become right."""
+    """A worker does not wait for a wrong password to become right."""
     connection.config_set("requirepass", "right")
     worker = listen(OURS)
     assert worker.process.wait(PATIENCE) != 0
@@ -262,11 +262,11 @@ class Steps:
             self._pipes.append(os.open(folder / name, os.O_RDWR))
 
     def allow(self, numbers: int) -> None:
-        """Let the job do so many more."""
+        """Let the job do *numbers* more numbers."""
         os.write(self._pipes[0], b"g" * numbers)
 
     def do(self, numbers: int) -> None:
-        """Let the job do so many more, and wait until it has."""
+        """Let the job do *numbers* more numbers, and wait until it has."""
         self.allow(numbers)
         for _ in range(numbers):
             self.hear("")

@@ -50,7 +50,7 @@ class Numbers(IterationJob, abstract=True):
         DONE.append(item)
 
     def should_stop(self) -> bool:
-        """Stop in the middle, if told so."""
+        """Return True in the middle of the work, if the class asks for a stop."""
         return self.stops and DONE[-1:] == [2]
 
 
@@ -100,7 +100,7 @@ def test_a_job_goes_on_when_its_class_has_another_name(
 
 
 def test_a_class_that_was_renamed_has_its_jobs_under_its_former_name_too(shop: ModuleType) -> None:
-    """Stored progress that names either is its own; that of a class nobody has is left to a release that has it."""
+    """Progress under the old and the new name is accepted; an unknown class is left to a release that has it."""
     new = deploy(shop, "Synchronise", former_paths=("shop_gone:Sync",))
     store = MemoryStore()
     for path in ("shop_gone:Sync", "shop_jobs:Synchronise"):
@@ -173,7 +173,7 @@ def test_a_worker_that_does_not_know_a_job_leaves_it_to_others(
     """It waits for a worker that does, and counts neither as failed nor as a retry."""
     queue = Queue("test", connection=real_redis, serializer="json")
     job, new_release = deployed(queue, shop)
-    real_redis.set("harness:sweep", "1")  # a worker of ours is there, which sweeps
+    real_redis.set("harness:sweep", "1")  # a key of a harness worker that sweeps
     work(queue, worker)
     job.refresh()
     assert (job.get_status(), job.retries_left) == (JobStatus.SCHEDULED, None)
@@ -205,7 +205,7 @@ def due(connection: Redis, queue: Queue) -> None:
 def test_a_job_that_no_worker_knows_fails_by_name(
     real_redis: Redis, shop: ModuleType, deployed: Any, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After so many tries in a row; requeued it has as many again."""
+    """The job fails after the maximum number of tries in a row; a requeue allows as many again."""
     monkeypatch.setenv("HARNESS_UNKNOWN_TRIES", "2")
     queue = Queue("test", connection=real_redis, serializer="json")
     job, new_release = deployed(queue, shop)
@@ -249,7 +249,7 @@ def test_the_number_of_tries_is_checked(queue: Queue, monkeypatch: pytest.Monkey
 def test_a_stock_worker_alone_tries_again_by_itself(
     queue: Queue, shop: ModuleType, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody would enqueue a delayed job, it goes back into the queue at once, and the log says why."""
+    """If nothing would enqueue a delayed job, it goes back into the queue immediately, and the log says why."""
     monkeypatch.setattr("harness.queues.rq.jobs.UNAVAILABLE_SECONDS", 0.0)
     job = enqueue(queue, deploy(shop, "Sync"))
     deploy(shop, "Other")

@@ -73,7 +73,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Take down the text that is seen."""
+        """Record the visible text."""
         if not {"style", "title", "desc"} & set(self.open):
             self.text.append(data)
 
@@ -186,14 +186,14 @@ class TestHtml:
         )
 
     def test_every_picture_has_a_title_and_a_description(self, page: Page) -> None:
-        """There is a picture for every group, benchmark, scenario and latency, each told in words as well."""
+        """Every group, benchmark, scenario and latency has a picture, each described in words as well."""
         assert len(page.pictures) == len(sample().groups) + len(sample().benchmarks) + len(ITEMS) + 2
         for picture in page.pictures:
             assert picture["role"] == "img"
             assert picture["within"][:2] == ["title", "desc"]
 
     def test_pictures_of_different_services_have_different_names(self) -> None:
-        """The same interruption, with real workers and without, is told apart by who hears the names alone."""
+        """The names alone distinguish pictures of the same interruption with real workers and without."""
         told = render.html(compared(run(broker="redis"), run(broker="fakeredis")))
         titles = re.findall(r"<title>(orders, .*?: executions over time)</title>", told)
         assert len(set(titles)) == len(titles) == 2
@@ -223,7 +223,7 @@ class TestHtml:
         assert words in page.seen
 
     def test_says_nothing_of_services_that_were_not_used(self) -> None:
-        """What is said of fakeredis and SQLite is left out where others were used."""
+        """Notes on fakeredis and SQLite are left out if the runs used other services."""
         seen = Page(render.html(compared(run(broker="redis", database="postgresql")))).seen
         assert "the broker is fakeredis" not in seen
         assert "the database is a file of SQLite" not in seen
@@ -243,7 +243,7 @@ class TestHtml:
         assert f"<dt>{kind}</dt>" in render.html(compared(run(interruption=name)))
 
     def test_names_durabilities_where_there_are_several(self) -> None:
-        """Two runs of one form in a group are told apart by their durability; one alone is not."""
+        """Two runs of one form in a group are distinguished by their durability; a single run does not name it."""
         records = [run(pattern="steps", durability=name) for name in ("on_stop()", "with_transaction()")]
         assert "steps, with_transaction()" in Page(render.html(compared(*records))).seen
         assert "steps, with_transaction()" not in Page(render.html(compared(records[1]))).seen
@@ -300,7 +300,7 @@ class TestTimeline:
         assert heights["plain"][0] == heights["plain"][1] > heights["steps"][1]
 
     def test_thousands_of_executions_stay_small(self) -> None:
-        """What is finer than a pixel is not drawn twice."""
+        """Details finer than a pixel are not drawn twice."""
         executions = [
             {
                 "start_s": index / 100,
@@ -322,7 +322,7 @@ class TestTimeline:
 
 
 class TestAll:
-    """What holds for every output."""
+    """Rules for every output."""
 
     def test_nothing_measured_is_told_as_such(self) -> None:
         """A comparison without runs and benchmarks is put without an error, with its finding."""
@@ -343,7 +343,7 @@ class TestAll:
         assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == render.markdown(sample())
 
     def test_a_write_that_fails_leaves_no_half_file(self, tmp_path: Path) -> None:
-        """Where a file cannot be put in its place, no part of it stays."""
+        """If a file cannot be replaced, no partial file remains."""
         (tmp_path / "comparison.html").mkdir()
         with pytest.raises(OSError, match=r"comparison\.html"):
             render.write(sample(), tmp_path)

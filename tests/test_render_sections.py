@@ -1,4 +1,4 @@
-"""What the report says beside its verdicts: damage, latencies, durability, coverage, advice, changes, pictures."""
+"""Sections of the report after the verdicts: damage, latencies, durability, coverage, advice, changes, pictures."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ MEASURE = r"""(() => {
     beyond: beyond.map(told), clash: clash.map(told),
   };
 })()"""
-"""What is wrong with the page as it is shown now, told by the texts that it is wrong with."""
+"""Script that measures the page as it is shown now; each fault is a list of the texts that have it."""
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ WALK = f"""(() => {{
   const reach = [...document.querySelectorAll("{IN_REACH}")].filter(each => each.checkVisibility());
   return [reach.indexOf(document.activeElement), reach.length];
 }})()"""
-"""Where the focus is, among how many that can have it; -1 for nowhere."""
+"""Script that returns the index of the focus and the number of elements that can have it; -1 for no focus."""
 
 
 def walked(browser: Browser) -> list[int]:
@@ -193,7 +193,7 @@ def test_the_keys_lead_to_every_section(browser: Browser, tmp_path: Path) -> Non
 
 
 def test_every_picture_is_told_to_who_cannot_see_it(browser: Browser, tmp_path: Path) -> None:
-    """What a screen reader gets of the page has each picture, with its name and all that it shows in words."""
+    """A screen reader gets each picture, with its name and a description of all that it shows."""
     browser.show(tmp_path / "report.html", 800, 800, "light")
     pictures = browser.evaluate("document.querySelectorAll('svg[role=img]').length")
     nodes = browser.call("Accessibility.getFullAXTree")["nodes"]

@@ -102,7 +102,7 @@ def kept(request: pytest.FixtureRequest, redis: Redis, tmp_path: Path) -> Iterat
 
 
 def work(queue: Queue, jobs: int | None = None) -> None:
-    """Work until the queue is empty, or for so many executions."""
+    """Work until the queue is empty, or for *jobs* executions."""
     SimpleWorker([queue], connection=queue.connection, commands=False).work(
         burst=True, max_jobs=jobs, logging_level="CRITICAL"
     )
@@ -267,7 +267,7 @@ def test_what_goes_past_enqueue_fails_by_name(queue: Queue, done: list[Any]) -> 
 def test_a_parallel_run_works_each_night(
     queue: Queue, redis: Redis, done: list[Any], name: str, forgotten: bool
 ) -> None:
-    """Its instances and what they share begin anew with each round."""
+    """Its instances and their shared data start again with each round."""
     sync(queue, "a", Shared)
     work(queue)
     assert (set(done), len(done)) == (NUMBERS | {"complete"}, 21)
@@ -281,7 +281,7 @@ def test_a_parallel_run_works_each_night(
 
 
 def test_a_parallel_run_whose_instances_are_at_work_is_not_over(queue: Queue, done: list[Any]) -> None:
-    """The job that starts them is finished at once; under its id the same is joined and others are refused."""
+    """The starting job finishes early; an equal enqueue under its id joins the run, and others are refused."""
     job = sync(queue, "a", Shared)
     work(queue, 1)
     assert job.get_status() == JobStatus.FINISHED

@@ -73,7 +73,7 @@ def test_an_interrupted_job_goes_on_under_the_same_id(
 
 
 def test_an_interruption_is_not_a_failure(queue: Queue) -> None:
-    """No count, registry, retry budget or result tells of one."""
+    """An interruption changes no count, registry, retry budget or result."""
     job = enqueue(queue, CountByIteration, 20, options={"retry": Retry(max=2)})
     worker = work(queue, stops=[Every(7)])
     worker.refresh()
@@ -219,7 +219,7 @@ def test_a_stop_can_be_requested_from_anywhere(queue: Queue, redis: Redis, done:
 
 
 def test_arguments_arrive_with_their_types(queue: Queue, done: list[object]) -> None:
-    """What a cursor may be, an argument may be; in Redis it is JSON."""
+    """An argument may have any type that a cursor may have; in Redis it is JSON."""
     job = enqueue(queue, Dates, date(2024, 2, 28))
     assert job.description == "Dates(datetime.date(2024, 2, 28))"
     work(queue, stops=[Every(2)])

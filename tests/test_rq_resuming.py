@@ -1,4 +1,4 @@
-"""When and where RQ runs a job again, after an interruption and after an error, and what texts it stores of it."""
+"""Time and place of a job's next execution in RQ, after an interruption and after an error, and the stored texts."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def waits_s(queue: Queue, job: Any) -> float:
 
 
 def test_an_error_waits_five_seconds_in_rqs_schedule(queue: Queue, done: list[object]) -> None:
-    """By default: an outage of a second must not meet two executions."""
+    """By default an error waits, so that an outage of one second does not affect two executions."""
     job = enqueue(queue, FailAt, 5, 3)
     work(queue)
     assert (done, job.get_status()) == ([0, 1, 2, "failed"], JobStatus.SCHEDULED)
@@ -113,7 +113,7 @@ def test_a_delay_that_a_job_asks_for_is_kept(queue: Queue, done: list[object]) -
 def test_under_rqs_own_worker_an_error_waits_if_somebody_ends_that(
     queue: Queue, done: list[object], key: str
 ) -> None:
-    """Its scheduler, or a worker of ours that sweeps."""
+    """The delay ends by RQ's scheduler or by a harness worker that sweeps."""
     queue.connection.set(key, "1")
     job = enqueue(queue, FailAt, 5, 3)
     work(queue, Stock)

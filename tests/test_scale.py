@@ -48,7 +48,7 @@ def test_the_round_trips_do_not_grow_with_what_waits(broker: Redis, jobs_queue: 
 
 
 def test_a_turn_has_a_limit(broker: Redis, jobs_queue: Queue) -> None:
-    """What is over it comes in the next turn."""
+    """Work over the limit is done in the next turn."""
     die(jobs_queue, 250)
     sweeper = Sweeper(broker)
     back = []
@@ -59,7 +59,7 @@ def test_a_turn_has_a_limit(broker: Redis, jobs_queue: Queue) -> None:
 
 
 def test_a_quiet_sweep_is_one_command(broker: Redis) -> None:
-    """Where nothing is at work: one command in two intervals, a few more now and then."""
+    """If no job is at work, a sweep is one command in two intervals, and a few more now and then."""
     sweeper = Sweeper(broker)
     before = commands(broker)
     for _ in range(48):  # two minutes by default

@@ -70,7 +70,7 @@ def test_database_that_cannot_add_atomically_is_refused(monkeypatch: pytest.Monk
     [("journal_mode", "wal"), ("foreign_keys", 1), ("synchronous", 1), ("busy_timeout", 30_000)],
 )
 def test_sqlite_is_set_up_for_several_processes(session: Session, pragma: str, value: object) -> None:
-    """SQLite checks foreign keys, waits for other writers, and lets readers read meanwhile."""
+    """SQLite checks foreign keys, waits for other writers, and lets readers read during a write."""
     assert session.scalar(text(f"PRAGMA {pragma}")) == value
 
 
@@ -85,7 +85,7 @@ def test_engine_is_made_once_for_each_url(engine: Engine, monkeypatch: pytest.Mo
 
 
 def test_forked_child_does_not_touch_its_parents_connections(session: Session) -> None:
-    """Where jobs run, a forked child gets a connection of its own from the engine that its parent has used."""
+    """In a process that runs jobs, a forked child gets its own connection from the engine that its parent used."""
     Base.metadata.create_all(session.connection())
     session.commit()
     script = """

@@ -52,11 +52,11 @@ def session(engine: Engine) -> Iterator[Session]:
 
 @pytest.fixture
 def customer(session: Session) -> Customer:
-    """Return somebody who can place orders."""
+    """Return a customer who can place orders."""
     return _stored(session, Customer(name="Hana Novak", email="hana@example.com"))
 
 
-# Constraints: what no row can be, whoever writes it
+# Constraints: rows that no writer can store
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_order_over_nothing_is_refused_at_once(amount_cents: int) -> None:
     "address", ["", "hana", "@example.com", "hana@", "a b@example.com", "a@b\r\nBcc: c@d"]
 )
 def test_what_is_no_address_is_refused_at_once(address: str) -> None:
-    """What could not be mailed to is refused when it is set, for customers and recipients alike."""
+    """An address that cannot receive mail is refused when it is set, for customers and recipients alike."""
     with pytest.raises(ValueError, match="a mail address looks like"):
         Customer(email=address)
     with pytest.raises(ValueError, match="a mail address looks like"):
@@ -255,7 +255,7 @@ def test_order_and_payment_are_stored_together_or_not_at_all(session: Session, c
 
 
 def test_order_of_another_session_is_refused(session: Session, customer: Customer) -> None:
-    """An order that this session could not store is refused, left as it was, and nobody is charged."""
+    """An order that this session could not store is refused and unchanged, and nothing is charged."""
     order = _stored(session, _order(customer))
     with services.session() as other, pytest.raises(InvalidRequestError, match="already attached"):
         services.process_order(other, order)
@@ -313,7 +313,7 @@ def test_order_added_twice_counts_twice(session: Session, customer: Customer) ->
 
 
 def test_report_is_added_up_in_the_database_not_in_memory(session: Session, customer: Customer) -> None:
-    """What a session has read of the report before does not matter to what it adds."""
+    """Data that a session has read from the report before does not change the amount it adds."""
     order = _stored(session, _order(customer))
     services.add_to_report(session, order)
     session.commit()

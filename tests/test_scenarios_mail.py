@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Mailbox:
-    """What a mail server does with mails: it keeps the accepted ones."""
+    """Mail server handler that keeps the accepted mails."""
 
     def __init__(self) -> None:
         self.mails: list[bytes] = []
@@ -114,7 +114,7 @@ def test_mail_is_sent_and_recorded(mailbox: Mailbox, session: Session, delivery:
 def test_mail_sent_again_is_the_same_to_the_byte(
     mailbox: Mailbox, session: Session, delivery: EmailDelivery
 ) -> None:
-    """A second copy arrives, since nobody asks whether there was a first, and can be recognised as one."""
+    """A second copy arrives, since no check for a first one is made, and it can be recognised as a copy."""
     marked: list[str] = []
     with services.open_smtp() as smtp, marking(marked.append):
         services.send_mail(smtp, session, delivery, "k1")

@@ -93,7 +93,7 @@ def test_a_server_ends_with_a_process_that_is_killed(
 
 
 def test_a_stopped_server_can_be_started_again(start: Callable[[], AbstractContextManager[Server]]) -> None:
-    """Nobody can connect in between; the URL stays."""
+    """No client can connect while the server is stopped, and its URL stays the same."""
     with start() as server:
         wait_for_end = connect(server.url)
         server.stop()
@@ -139,7 +139,7 @@ def test_a_restarted_postgresql_has_what_was_committed(postgresql_url: str) -> N
 
 
 def test_a_talkative_server_does_not_stand_still(postgresql_url: str) -> None:
-    """What it says is written to its log, more than a pipe holds."""
+    """The server can write more to its log than a pipe holds."""
     assert postgresql_url
     with postgresql_server() as server:
         engine = sa.create_engine(server.url)

@@ -44,7 +44,7 @@ def test_there_is_a_checkpoint_between_steps_once_something_advanced(done: list[
 
 
 class Invalid(ContinuableJob):
-    """Calls whatever it is told to."""
+    """Calls the steps of the plan that it gets."""
 
     def perform(self, plan: list[str]) -> None:
         """Call the steps of the plan, by name or by what the name stands for."""
@@ -184,7 +184,7 @@ class Isolated(ContinuableJob):
 
             @self.step(name, isolated=name == "b")
             def step() -> None:
-                jobs.DONE.append(name)  # noqa: B023 - runs at once
+                jobs.DONE.append(name)  # noqa: B023 - runs immediately
 
 
 def test_isolated_steps_have_an_execution_of_their_own(done: list[object]) -> None:
@@ -350,7 +350,7 @@ def test_a_default_may_bind_the_variable_of_a_loop(done: list[object]) -> None:
 
 
 def test_a_step_needs_a_function(done: list[object]) -> None:
-    """What has the name of a step and is no method is refused, with its name."""
+    """An attribute that has the name of a step but is not a method is refused, with its name."""
 
     class Named(ContinuableJob):
         load = 17

@@ -1,4 +1,4 @@
-"""What stops a job at a checkpoint: triggers, flags, pause and cancel, limits of time."""
+"""Sources that stop a job at a checkpoint: triggers, flags, pause and cancel, limits of time."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_the_lower_limit_of_runtime_wins(
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf")])
 def test_a_limit_of_runtime_is_a_time(seconds: float) -> None:
-    """What is none is refused."""
+    """A value that is not a time over 0 is refused."""
     with pytest.raises(UsageError, match="takes seconds over 0 or None"):
         limit_runtime(seconds)
 

@@ -183,7 +183,7 @@ def test_claims_at_once_come_one_after_the_other(store: Store) -> None:
 
 
 def test_a_claim_has_the_last_save(store: Store) -> None:
-    """Whatever a save was told to be stored, the claim that supersedes it returns."""
+    """A claim returns the last save that succeeded before the claim superseded it."""
     progress, under_way, over = store.claim("17"), Event(), Event()
     progress.step = "price"
 
@@ -223,7 +223,7 @@ def test_every_cursor_comes_back_through_every_store(store: Store, cursor: Any) 
 
 
 def test_saved_progress_does_not_change_with_the_object(store: Store) -> None:
-    """What is stored is a value, not a reference."""
+    """The store keeps a copy of the value, not a reference."""
     progress = store.claim("17")
     progress.completed = ["load"]
     store.save(progress)
@@ -246,7 +246,7 @@ def test_delete_forgets(store: Store) -> None:
 
 
 def test_what_jobs_share_is_replaced_by_one_of_them(store: Store) -> None:
-    """Whoever saw what is shared now may replace it, and nobody else (I32)."""
+    """Only a caller that saw the current shared value may replace it (I32)."""
     assert store.read("17") is None
     assert not store.replace("17", "a", "b")
     assert store.replace("17", None, "a")
@@ -259,7 +259,7 @@ def test_what_jobs_share_is_replaced_by_one_of_them(store: Store) -> None:
 
 
 def test_nothing_that_jobs_share_is_lost(store: Store) -> None:
-    """Of executions that all add one, each that was told so has added one."""
+    """Of executions that all add one, each successful replace has added exactly one."""
     threads, rounds = 4, 10
 
     def add() -> None:
@@ -355,7 +355,7 @@ def test_progress_of_an_older_release_is_taken_out_of_the_meta(redis: Redis) -> 
 
 @pytest.mark.parametrize("claimed_since", [False, True])
 def test_a_record_that_is_gone_is_renewed_by_its_execution_only(store: Store, claimed_since: bool) -> None:
-    """Whoever still has the job stores its progress again, and goes on; after another claim that is refused."""
+    """An execution that still has the job stores its progress again and goes on; after another claim it is refused."""
     progress = store.claim("17")
     progress.step, progress.cursor = "price", 17
     store.save(progress)

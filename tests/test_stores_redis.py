@@ -1,4 +1,4 @@
-"""What is particular to the stores in Redis: how long progress is kept, and answers that are lost."""
+"""Behaviour specific to the stores in Redis: TTL of progress, and lost answers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_change_whose_answer_was_lost_is_made_again(lossy: Redis, store_class:
 
 
 def test_a_replacement_whose_answer_was_lost_is_neither_made_nor_not(lossy: Redis) -> None:
-    """Whoever tries again reads first what is shared by then."""
+    """A caller that tries again first reads the current shared value."""
     with lossy:
         store = RedisStore(lossy)
         Lossy.losing = True

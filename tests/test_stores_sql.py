@@ -1,4 +1,4 @@
-"""What is particular to the store in the work's database: one commit for both, locks, tables, secrets."""
+"""Behaviour specific to the store in the work's database: one commit for both, locks, tables, secrets."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def test_a_session_of_another_database_is_refused(
 def test_what_the_database_refuses_for_other_reasons_is_raised(
     engine: sa.Engine, store: TransactionalStore, impatient: sa.Engine
 ) -> None:
-    """An execution that still has its job is not told that it was superseded."""
+    """An execution that still has its job does not get Superseded."""
     progress = store.claim("17")
     with Session(engine) as session, Session(impatient) as other:
         store.save_within(session, progress)

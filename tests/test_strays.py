@@ -74,7 +74,7 @@ def test_a_job_on_its_way_is_let_be(queue: Queue, redis: Redis) -> None:
 
 
 def test_two_sights_are_some_seconds_apart(queue: Queue, redis: Redis) -> None:
-    """However often somebody sweeps."""
+    """Two sights of a lost job are some seconds apart, however often a sweep runs."""
     job = enqueue(queue, CountByIteration, 3)
     lose_from_queue(queue, job)
     assert [recover(redis) for _ in range(5)] == [[]] * 5
@@ -122,7 +122,7 @@ def test_a_sweep_looks_at_so_many(queue: Queue, redis: Redis, monkeypatch: pytes
 def test_a_long_queue_is_looked_through_for_one_job_a_sweep(
     queue: Queue, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many elements, and no more, but one job at least."""
+    """A sweep looks at a limited number of elements of the queue, but checks one job at least."""
     monkeypatch.setattr(module, "ELEMENTS", 5)
     lost = [enqueue(queue, CountByIteration, 3) for _ in range(4)]
     redis.delete(queue.key)
@@ -155,7 +155,7 @@ def test_what_is_not_to_run_is_not_put_back(queue: Queue, redis: Redis, gone: st
 def test_an_old_copy_that_is_saved_does_not_make_a_job_run_again(
     queue: Queue, redis: Redis, done: list[Any]
 ) -> None:
-    """Saved after the end it gets its status back, so that nobody waits for it."""
+    """An old copy saved after the end gets its finished status back, so no caller waits for the job."""
     job = enqueue(queue, CountByIteration, 3)
     work(queue)
     assert redis.zrange(ENDED, 0, -1) == [job.id.encode()]
@@ -256,7 +256,7 @@ def test_a_job_that_was_deleted_while_it_was_at_work_is_left_alone(
 def test_a_job_that_was_taken_over_and_left_goes_on(
     queue: Queue, redis: Redis, done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody claimed its progress, and neither RQ's registries nor its queue know of anybody."""
+    """Another execution claimed its progress, and neither RQ's registries nor its queue have an entry for the job."""
     job = enqueue(queue, Meddled, 5)
     monkeypatch.setattr(Meddled, "act", staticmethod(lambda: RQMetaStore(redis).claim(job.id)))
     work(queue)
@@ -280,7 +280,7 @@ def test_a_job_that_is_taken_over_again_and_again_fails_by_name(
 
 
 class Robbed(CountByIteration):
-    """Is claimed by somebody else in each execution."""
+    """Job that is claimed by another execution in each of its own."""
 
     durability = every(items=1)
     rob: Any = None
@@ -313,7 +313,7 @@ def test_what_the_application_saved_meanwhile_is_kept(
 
 @pytest.mark.parametrize("kept_in", [Meddled, MeddledInRedis])
 def test_progress_without_a_queue_is_not_stored_again(redis: Redis, kept_in: Any) -> None:
-    """Who does not know whose job it is leaves it alone."""
+    """An execution that cannot find out who owns a job does not store its progress."""
     store = RQMetaStore(redis) if kept_in is Meddled else RedisStore(redis)
     progress = store.claim("7")
     store.delete("7")

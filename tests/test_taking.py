@@ -74,7 +74,7 @@ def test_the_first_job_of_the_first_queue_is_taken(broker: Redis, queues: list[Q
 
 @pytest.mark.parametrize("number", range(3))
 def test_a_job_of_any_queue_ends_the_wait(broker: Redis, queues: list[Queue], number: int) -> None:
-    """A worker waits for all its queues at once, and leaves no waiting client behind."""
+    """A worker waits for all its queues together, and leaves no waiting client behind."""
     with once_it_waits(broker, 3, lambda: broker.rpush(queues[number].key, "7")):
         assert Taker(broker).wait(queues, PATIENCE, nullcontext) == Taken(queues[number], b"7")
     assert broker.info("clients")["blocked_clients"] == 0

@@ -54,7 +54,7 @@ def test_interrupted_after_every_item_it_does_everything_once(
 def test_a_death_at_any_item_loses_and_repeats_nothing(
     engine: sa.Engine, job: type[Job], size: int, at: int
 ) -> None:
-    """What was not committed is rolled back, and its cursor with it."""
+    """Work that was not committed is rolled back together with its cursor."""
     once(at, dies)
     inline = InlineRun(job, 7, durability=with_transaction(items=size))
     with pytest.raises(Dead):
@@ -144,7 +144,7 @@ def test_a_superseded_execution_leaves_no_effect(engine: sa.Engine, job: type[Jo
 def test_a_request_in_the_middle_of_a_transaction_waits_for_its_end(
     engine: sa.Engine, job: type[Job]
 ) -> None:
-    """A flag that is set meanwhile stops the job at the next checkpoint, with all it did committed."""
+    """A flag set during a transaction stops the job at the next checkpoint, with all its work committed."""
     flag = Flag()
     once(2, lambda _: flag.set("deploy"))
     inline = InlineRun(job, 6, stops=[flag])

@@ -143,7 +143,7 @@ def test_a_quarantine_hook_commits_for_itself(engine: sa.Engine) -> None:
 
 
 def test_what_is_done_before_a_wait_is_kept(engine: sa.Engine) -> None:
-    """A throttle between two commits of several items would roll them back, each time anew."""
+    """Work is committed before a throttle waits; otherwise each wait between commits would roll it back again."""
 
     class Throttled(ByIteration):
         def build_enumerator(self, count: int, *, cursor: Any) -> Any:
@@ -165,7 +165,7 @@ def test_what_is_done_before_a_wait_is_kept(engine: sa.Engine) -> None:
 
 @pytest.mark.parametrize("job", [ByIteration, InSteps])
 def test_an_interrupted_end_leaves_nothing_uncommitted(engine: sa.Engine, job: type[Job]) -> None:
-    """What the stored progress counts is in the database when the first hook runs."""
+    """Everything that the stored progress counts is in the database when the first hook runs."""
     found = list[Any]()
 
     def look(running: Any) -> None:
@@ -178,7 +178,7 @@ def test_an_interrupted_end_leaves_nothing_uncommitted(engine: sa.Engine, job: t
 
 
 def test_a_step_that_completes_the_job_early_keeps_its_work(engine: sa.Engine) -> None:
-    """It does not come again, so it must not be rolled back with the session."""
+    """The step does not run again, so its work must survive the end of the session."""
 
     class Early(InSteps):
         def work(self, step: Step) -> None:

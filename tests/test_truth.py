@@ -30,7 +30,7 @@ from tests.workers import OURS, PATIENCE, Workers, told, wait_for
 
 
 def wait_for_pulse(connection: Redis, job_id: str, *, done: int, steps: int) -> None:
-    """Wait until the pulse of a job says so many items and unsaved steps."""
+    """Wait until the pulse of a job shows *done* items and *steps* unsaved steps."""
     connection.config_set("notify-keyspace-events", "K$")
     with connection.pubsub() as events:
         events.psubscribe(f"__keyspace@0__:harness:pulse:{job_id}")

@@ -75,7 +75,7 @@ def test_a_step_may_be_added_at_the_end(done: list[object]) -> None:
 
 
 def test_an_attribute_may_go(done: list[object]) -> None:
-    """What is stored of it is ignored (C7)."""
+    """The stored value of a removed attribute is ignored (C7)."""
 
     class Version2(ContinuableJob):
         perform, price = Import.perform, Import.price
@@ -158,7 +158,7 @@ def test_a_cursor_of_another_enumerator_is_refused(done: list[object]) -> None:
 
 
 def test_progress_of_another_job_is_refused() -> None:
-    """A class that was renamed, or an id that was used twice, is told from a new version."""
+    """A renamed class, or an id that was used twice, is distinguished from a new version."""
     store = interrupted(Import, AtStep("price", 4))
     with pytest.raises(CorruptProgress, match=r"belongs to tests\.test_versions:Import, not to .*:Mail"):
         resume(Mail, store)
@@ -174,7 +174,7 @@ def rewritten(store: MemoryStore, **changes: Any) -> None:
 
 
 def test_progress_of_an_older_format_is_read(done: list[object]) -> None:
-    """Fields that it does not have get their defaults, and nobody is suspected of having died (C4)."""
+    """Missing fields get their defaults, and no earlier crash is assumed (C4)."""
     store = interrupted(Import, AtStep("price", 4))
     new = (
         "ended",
@@ -202,7 +202,7 @@ def test_progress_of_an_older_format_is_read(done: list[object]) -> None:
     ],
 )
 def test_progress_of_a_newer_format_is_refused_and_kept(changes: Any, error: type[HarnessError]) -> None:
-    """By name; whoever runs the newer release goes on."""
+    """Progress of a newer format is refused by name; a worker with the newer release can go on."""
     store = interrupted(Import, AtStep("price", 4))
     rewritten(store, **changes)
     before = store._texts["7"]

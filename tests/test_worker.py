@@ -54,7 +54,7 @@ def assert_goes_on(queue: Queue, job: RQJob) -> None:
 
 
 def assert_untold(queue: Queue, job: RQJob) -> None:
-    """Check that nothing in Redis tells of an interruption but the progress."""
+    """Check that Redis has no trace of an interruption except the progress."""
     job.refresh()
     assert (job.get_status(), queue.job_ids) == (JobStatus.QUEUED, [job.id])
     assert (job.retries_left, job.number_of_retries, job.results()) == (2, None, [])
@@ -128,7 +128,7 @@ def test_steps_hear_of_it_too(broker: Redis, jobs_queue: Queue, rq_workers: Work
 
 
 def test_the_horse_may_get_the_signal_as_well(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """Where the whole of a service is signalled, as by systemd, the horse hears it twice and stops once."""
+    """If a service manager such as systemd signals all processes, the horse gets the signal twice and stops once."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start()
     wait_for(broker, job.id, 5)
@@ -162,7 +162,7 @@ def test_a_plain_function_is_waited_for(
 def test_a_second_signal_hurries(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: str
 ) -> None:
-    """A job that does not come to a checkpoint is put back with its progress; RQ leaves it "started" for ever."""
+    """A job that reaches no checkpoint is requeued with its progress; RQ would leave it "started" for ever."""
     job = enqueue(jobs_queue, Stubborn, 5, options={"retry": Retry(max=2)})
     jobs_queue.enqueue_call(worker_jobs.plain, args=(1,), depends_on=job)
     worker = rq_workers.start(worker_class)
@@ -184,7 +184,7 @@ def test_a_second_signal_hurries(
 def test_a_signal_in_the_moment_of_the_fork_is_not_lost(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, moment: str
 ) -> None:
-    """Just before, or just after it in either process, the job stops at its first checkpoint, and nobody dies of it."""
+    """A signal just before the fork, or just after it in either process, stops the job at its first checkpoint."""
     job = enqueue(jobs_queue, UntilSignalled)
     class_name = {"before": "Before", "in the worker": "InWorker", "in the horse": "InHorse"}[moment]
     worker = rq_workers.start(f"{SCRIPT}.Signalled{class_name}", "--max-jobs", "1")

@@ -1,4 +1,4 @@
-"""What RQ's workers do, ours do as well: one suite for both, with jobs that know nothing of this package."""
+"""Behaviour that RQ's workers and harness workers share: one suite for both, with jobs unaware of this package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUICK = [*FORKING, *SIMPLE]
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
-)  # RQ forks beside the thread of its command channel, as of Python 3.12
+)  # RQ forks while the thread of its command channel runs, as of Python 3.12
 
 
 def named(worker_class: type) -> str:
@@ -141,7 +141,7 @@ def test_a_result_that_is_not_kept(jobs_queue: Queue, worker_class: type[BaseWor
 
 @quick_worker
 def test_repeat(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
-    """A function is run again as often as was asked; each round of a job of ours begins anew."""
+    """A function is repeated as often as requested; each round of a harness job starts from the beginning."""
     plain = jobs_queue.enqueue_call(worker_jobs.plain, args=(2,), repeat=Repeat(times=2))
     ours = enqueue(jobs_queue, Numbers, 3, options={"repeat": Repeat(times=2)})
     work(worker_class, jobs_queue)
@@ -166,7 +166,7 @@ def test_a_killed_horse(jobs_queue: Queue, worker_class: type[BaseWorker]) -> No
 def test_the_stop_command(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: type[BaseWorker], of_ours: bool
 ) -> None:
-    """A job that is stopped on command is neither failed nor retried nor put back; also one of ours."""
+    """A job that is stopped on command is neither failed nor retried nor requeued, and neither is a harness job."""
     options: dict[str, Any] = {"retry": Retry(max=2), **CALLBACKS}
     if of_ours:
         job = enqueue(jobs_queue, UntilReleased, options=options)
@@ -187,7 +187,7 @@ def test_the_stop_command(
 def test_the_kill_horse_command(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: type[BaseWorker]
 ) -> None:
-    """A horse that is killed on command has not died: its job is failed, also one of ours."""
+    """A horse killed on command does not count as a crash: its job fails, a harness job too."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(
         f"{worker_class.__module__}.{worker_class.__name__}", "-S", "json", "--max-jobs", "1"

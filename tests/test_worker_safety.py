@@ -1,4 +1,4 @@
-"""What nobody may do to our workers: have them load a pickle."""
+"""Safety of the workers: no input makes them load a pickle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.workers import Workers
 
 
 class Evil:
-    """What makes a folder when it is unpickled."""
+    """Object that makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,7 +49,7 @@ def test_no_pickle_is_ever_loaded(
 @pytest.mark.parametrize("worker_class", [Worker, SpawnWorker, SimpleWorker])
 @pytest.mark.parametrize("asked", [None, "pickle", "rq.serializers.DefaultSerializer", DefaultSerializer])
 def test_the_serializer_is_json(redis: Redis, worker_class: Any, asked: Any) -> None:
-    """RQ's commands and its pool ask for pickle unless told otherwise; our workers do not take it."""
+    """RQ's commands and its pool ask for pickle by default; harness workers do not use it."""
     worker = worker_class([Queue("test", connection=redis)], connection=redis, serializer=asked)
     assert worker.serializer is JSONSerializer
     assert [queue.serializer for queue in worker.queues] == [JSONSerializer]
@@ -59,7 +59,7 @@ def test_the_serializer_is_json(redis: Redis, worker_class: Any, asked: Any) -> 
 def test_recovery_loads_no_pickle_either(
     broker: Redis, jobs_queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    """Nor is it stopped by a job that cannot be read: the next one is put back."""
+    """Recovery is not stopped by a job that it cannot read: it requeues the next one."""
     monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.000001")
     victim, last = (enqueue(jobs_queue, CountByIteration, 3) for _ in range(2))
     for _ in range(2):

@@ -31,7 +31,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine
 
 
 class Work:
-    """What both jobs do to an item: write it down, and whatever the test says."""
+    """Work that both jobs do on an item: they write it down, and run the action that the test planned."""
 
     engine: sa.Engine
     told: dict[int, Callable[[Any], object]]

@@ -68,7 +68,7 @@ class Traceable:
 
 
 class Numbers(Traceable, IterationJob):
-    """Does numbers, and tells of each."""
+    """Does numbers, and records each."""
 
     durability = every(items=1)
 
@@ -117,7 +117,7 @@ class UntilSignalled(Numbers):
 
 
 class Stubborn(UntilReleased):
-    """Hangs in its third number, until its process is told to go on."""
+    """Hangs in its third number until a test lets its process go on."""
 
     def each_iteration(self, item: int, numbers: int = MANY) -> None:
         """Do one number, or hang."""
@@ -128,7 +128,7 @@ class Stubborn(UntilReleased):
 
 
 class TakenOver(Numbers):
-    """Is put back by somebody else in its third number, and then goes on, or fails."""
+    """Is requeued by another process in its third number, and then goes on, or fails."""
 
     resume_errors_after_advancing = False
 

@@ -26,7 +26,7 @@ SIMPLE = "harness.queues.rq.SimpleWorker"
 WITH_HORSES = [OURS, SPAWN]
 ALL = [OURS, SPAWN, SIMPLE]
 PRELOADED = ("rq.cli", "rq.worker", "harness.queues.rq")
-"""Modules that each ``rq worker`` of ours imports before it forks."""
+"""Modules that each ``rq worker`` of the harness imports before it forks."""
 
 
 class Workers:
@@ -89,7 +89,7 @@ def processes_of_session(leader: int) -> list[int]:
 
 
 def wait_for(connection: Redis, job_id: str, items: int) -> None:
-    """Wait until a toy job has done so many items more."""
+    """Wait until a toy job has done *items* more items."""
     for number in range(items):
         answer = connection.blmove(f"done:{job_id}", f"all:{job_id}", PATIENCE)
         assert answer is not None, f"job {job_id} did {number} items of {items}"
@@ -103,7 +103,7 @@ def pid_of(connection: Redis, job_id: str) -> int:
 
 
 def release(connection: Redis, job_id: str) -> None:
-    """Let a toy job end that goes on until it is released; whoever dies of it meanwhile takes nothing away."""
+    """Let a toy job end that runs until it is released; a process that crashes first does not consume the release."""
     connection.xadd(f"release:{job_id}", {"released": 1})
 
 
@@ -145,7 +145,7 @@ def progress_of(connection: Redis, job_id: str) -> Progress:
 
 
 def told(connection: Redis, job_id: str) -> list[int]:
-    """Return all the numbers that a toy job has told of."""
+    """Return all the numbers that a toy job has recorded."""
     keys = (f"all:{job_id}", f"done:{job_id}")
     return [int(each) for key in keys for each in connection.lrange(key, 0, -1)]
 

@@ -54,7 +54,7 @@ def test_misbehaved(filled, explore, task, verdict, options):
 
 @pytest.mark.parametrize("limit", [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064])
 def test_out_of_time(filled, explore, limit):
-    """Passes: wherever the time of a job ends, its database can be put back, and it is no other verdict."""
+    """Passes: wherever the time of a job ends, its database can be restored, and the verdict stays the same."""
     task = tasks.never_ends_after_a_crash
     found = explore(task, expect=None, sample=3, actions=["crash"], limit=limit).verdict
     assert found == "never finishes"

@@ -13,7 +13,7 @@ class Base(DeclarativeBase):
 
 
 class Member(Base):
-    """Somebody who pays a fee every month."""
+    """Member, who pays a fee every month."""
 
     __tablename__ = "members"
 

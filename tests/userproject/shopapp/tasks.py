@@ -1,4 +1,4 @@
-"""What it enqueues on RQ."""
+"""Tasks that the shop enqueues on RQ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def charge_fees(month: str) -> None:
 
 
 def charge_fees_once(month: str) -> None:
-    """Charge every member, whom a key protects from a retry."""
+    """Charge every member once; a key protects them from a retry."""
     with Session() as session:
         for member in session.scalars(select(Member)).all():
             session.execute(insert(FeeOnce).values(member_id=member.id, month=month).on_conflict_do_nothing())
@@ -69,7 +69,7 @@ def forks() -> None:
 
 
 def never_ends_after_a_crash() -> None:
-    """Wait for somebody else to finish what it has begun itself."""
+    """Wait until another process finishes the work that this one began."""
     with Session() as session:
         while session.scalar(select(FeeOnce)) is not None:
             session.rollback()
