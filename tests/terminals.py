@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pyte
@@ -43,6 +44,8 @@ class Terminal:
         self._shell = subprocess.Popen(
             ["bash", "-c", _OPEN_TERMINAL, os.ttyname(child)],  # noqa: S607 - the reader's shell
             cwd=folder, env=variables, start_new_session=True,
+            # A shell cannot undo that SIGINT is ignored, as it is where the tests run in the background.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it starts no thread
         )  # fmt: skip
         self._child = child
 

@@ -51,7 +51,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, url: str, *arguments: str) -> str:
     """Run Python in the project, and return its output."""
-    environment = {**os.environ, "REDIS_URL": url, "DJANGO_SETTINGS_MODULE": "shop_site.settings"}
+    environment = {**os.environ, "HARNESS_REDIS_URL": url, "DJANGO_SETTINGS_MODULE": "shop_site.settings"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=project, env={**environment, "PYTHONPATH": str(project)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=PATIENCE,

@@ -18,7 +18,7 @@ from tests.workers import PATIENCE
 pytestmark = pytest.mark.process
 
 JOB = """
-import json, os, sys, time
+import json, os, signal, sys, time
 
 def tell():
     about = {
@@ -36,6 +36,8 @@ def end():
     sys.exit(7)
 
 def wait():
+    # As in a terminal: a starter in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("waiting", flush=True)
     sys.stdin.read()
 """
