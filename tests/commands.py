@@ -41,6 +41,10 @@ runpy.run_module("harness", run_name="__main__")
 """Code that restores the default SIGINT: a shell starts jobs in the background with SIGINT ignored."""
 
 
+LAST_READS = 10
+"""Number of reads of a terminal that no process has open, until it counts as ended."""
+
+
 class Terminal:
     """A command in a pseudo-terminal of 80 columns; a context manager that kills it if it still runs.
 
@@ -109,9 +113,13 @@ class Terminal:
         ready, _, _ = select.select([self._terminal], [], [], max(0.0, until - time.monotonic()))
         if not ready:
             return True
-        try:
-            data = os.read(self._terminal, 65536)
-        except OSError:  # no process has it open any more
-            return False
-        self._stream.feed(data)
-        return bool(data)
+        # Linux may report the end of a terminal shortly before its last bytes arrive.
+        for _ in range(LAST_READS):
+            try:
+                data = os.read(self._terminal, 65536)
+            except OSError:  # no process has it open any more
+                select.select([], [], [], 0.01)
+            else:
+                self._stream.feed(data)
+                return bool(data)
+        return False
