@@ -56,7 +56,7 @@ def test_a_demo_is_narrated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["reports", "emails"])
 def test_the_other_demos(which: str) -> None:
-    """Without a terminal they say the same, in lines."""
+    """Without a terminal the demos print the same text, in lines."""
     said = harness("demo", which, "--pace", "fast", "--embedded")
     assert said.exit_code == 0, said.output
     assert said.output.count("exactly once") == 2
@@ -215,6 +215,6 @@ def test_ctrl_c_ends_a_worker_after_its_job(redis_url: str, broker: Redis, tmp_p
 
 
 def test_a_job_that_runs_here_ends_with_its_progress() -> None:
-    """As JSON that a store could read."""
+    """The progress is printed as JSON that a store could read."""
     said = harness("run", "tests.jobs:CountInSteps", "9", "--durability", "every(items=2)", "--json")
     assert Progress.from_json(json.loads(said.output)["id"], said.output).done == 9

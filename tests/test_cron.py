@@ -142,7 +142,7 @@ def test_an_entry_with_an_id_does_not_double_the_work(scheduler: CronScheduler) 
 
 
 def test_an_entry_without_an_id_makes_another_job_each_time(scheduler: CronScheduler) -> None:
-    """As RQ's own entries do."""
+    """Such an entry enqueues a new job each time, as RQ's own entries do."""
     register(CountByIteration, "test", args=(3,), cron="0 3 * * *")
     load(scheduler)
     tick(scheduler)
@@ -178,7 +178,7 @@ def test_a_job_in_the_way_does_not_end_rq_cron(
 def test_an_entry_that_cannot_work_is_refused_when_it_is_registered(
     scheduler: CronScheduler, target: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """Not at night, when its time comes."""
+    """An entry that cannot work is refused when it is registered, not when its time comes."""
     del scheduler
     with pytest.raises(error, match=message):
         register(target, "test", interval=60, **options)

@@ -99,7 +99,7 @@ class Quarantining(Told):
 
 
 def test_an_item_that_keeps_failing_is_set_aside(done: list[object]) -> None:
-    """With its error, reported; the job goes on, and everything else is done once (M7)."""
+    """The item is set aside and reported with its error; the job goes on, and does everything else once (M7)."""
 
     class Job(Quarantining):
         at: ClassVar[Any] = {
@@ -120,7 +120,7 @@ def test_an_item_that_keeps_failing_is_set_aside(done: list[object]) -> None:
 
 
 def test_an_item_that_kills_its_worker_is_set_aside(done: list[object]) -> None:
-    """Whatever durability says: after a death each item is saved, until it is known which one it was."""
+    """After a crash each item is saved, under any durability, until it is known which item was the cause."""
 
     class Job(Dying):
         durability = every(seconds=1000)

@@ -75,7 +75,7 @@ def due(queue: Queue, job_id: str) -> None:
 
 
 def test_each_is_enqueued_once(real_redis: Redis) -> None:
-    """However many workers look at the same moment."""
+    """A due job is enqueued once, however many workers look at the same moment."""
     queue = Queue("test", connection=real_redis, serializer="json")
     jobs = [enqueue(queue, Later, 60) for _ in range(20)]
     work(queue)
@@ -236,7 +236,7 @@ def test_looks_go_on_when_redis_does(redis: Redis, caplog: pytest.LogCaptureFixt
 
 
 def test_resume_finds_its_jobs_among_those_of_others(queue: Queue, redis: Redis) -> None:
-    """Also a pickled one, and names that look alike; of a parallel run it finds all instances."""
+    """resume finds pickled jobs, distinguishes similar names, and finds all instances of a parallel run."""
     key = queue.scheduled_job_registry.key
     redis.hset(
         "rq:job:pickled",

@@ -59,7 +59,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @by_page
 def test_worker_classes_exist(page: Path) -> None:
-    """Also in what is not run here, such as the file of a unit or a container."""
+    """Every named worker class exists, even in examples that are not run, such as unit and container files."""
     for name in re.findall(r"--worker-class[ =]([\w.]+)|-w ([\w.]+)", page.read_text(encoding="utf-8")):
         module, _, attribute = (name[0] or name[1]).rpartition(".")
         assert hasattr(import_module(module), attribute)

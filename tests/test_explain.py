@@ -103,7 +103,7 @@ def test_a_long_reason_is_told_in_full() -> None:
 
 
 def test_a_job_at_work_is_told_until_now() -> None:
-    """With what its pulse says; without one, how far it is is not known."""
+    """The story of a running job uses its pulse; without a pulse its position is unknown."""
     told = story("7", "Import(17)", ENTRIES[:1], pulse(3, 1, 30), now=START + 4)
     assert (told.state, told.done, told.parts[0].end_s) == ("running", 30, 4.0)
     lost = story("7", "Import(17)", ENTRIES[:1], None, now=START + 4, progress=Progress("7", done=10))
@@ -112,7 +112,7 @@ def test_a_job_at_work_is_told_until_now() -> None:
 
 
 def test_what_is_no_longer_remembered_is_said() -> None:
-    """And of many executions only the first and the last are drawn in a terminal."""
+    """The story says how much is missing, and of many executions a terminal shows only the first and the last."""
     many: list[Entry] = []
     for epoch in range(41, 81):
         many += [started(epoch, epoch, epoch), ended(epoch + 0.5, epoch, epoch + 1, "interrupted", "every:1")]
@@ -154,7 +154,7 @@ def test_an_end_that_nobody_wrote() -> None:
 
 
 def test_a_failure_that_no_execution_tells_of() -> None:
-    """As where a job died too often before its code was reached: it is said in the text and in the picture."""
+    """If a job crashed too often before its code was reached, the text and the picture both say so."""
     reason = "CrashLimit: the worker of job 7 died 11 times before it reached the job's code, allowed are 10"
     told = story("7", "Import(17)", ENTRIES[:2], None, now=START + 99, failure=reason)
     lines = text(told).splitlines()
@@ -166,7 +166,7 @@ def test_a_failure_that_no_execution_tells_of() -> None:
 
 
 def test_a_failure_is_told_once() -> None:
-    """By the execution that failed, if there is one."""
+    """The failure is reported by the execution that failed, if there is one."""
     entries = [started(1, 1, 0), ended(5, 1, 80, "failed", "OSError: no more")]
     told = story("7", "Import(17)", entries, None, now=START + 99, failure="OSError: no more")
     assert (told.state, told.failure, told.parts[0].reason) == ("failed", None, "OSError: no more")
@@ -199,7 +199,7 @@ def test_any_history_can_be_told(lives: list[tuple[float, float, int, bool, floa
 
 
 def test_explain_tells_of_a_job(jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path) -> None:
-    """In text, as JSON and into a file; by the beginning of its id."""
+    """explain finds the job by the beginning of its id, and writes text, JSON or a file."""
     job = enqueue(jobs_queue, CountByIteration, 20)
     with overriding(Overrides(stops=[Every(8)])):
         SimpleWorker([jobs_queue], connection=broker, commands=False).work(burst=True, logging_level="ERROR")
@@ -264,7 +264,7 @@ def test_explain_tells_of_a_job_that_died_too_often(
 def test_explain_tells_of_a_job_that_cannot_be_started(
     jobs_queue: Queue, broker: Redis, redis_url: str, begun: bool
 ) -> None:
-    """Of what died before its code was reached no execution tells, but RQ does; also where none ever began."""
+    """RQ's failure is shown if the job crashed before its code was reached, even if no execution ever began."""
     job = enqueue(jobs_queue, CountByIteration, 20)
     worker = SimpleWorker([jobs_queue], connection=broker, commands=False)
     if begun:

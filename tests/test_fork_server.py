@@ -149,7 +149,7 @@ def test_a_child_is_signalled(server: ForkServer, folder: Path, pipes: Pipes, nu
 def test_a_child_hears_of_the_end_of_its_starter_s_pipe_alone(
     server: ForkServer, folder: Path, pipes: Pipes
 ) -> None:
-    """Neither the server nor a later child holds the streams of another: each reads the end of its own input."""
+    """No server or later child holds the streams of another child, so each reads the end of its own input."""
     with Pipes() as others:
         child, other = start(server, pipes, "wait"), start(server, others, "wait")
         assert (pipes.line(), others.line()) == ("waiting\n", "waiting\n")
@@ -189,6 +189,4 @@ def test_the_server_ends_with_its_starter(folder: Path) -> None:
         assert starter.stdout.readline() == "waiting\n"
         assert starter.wait(PATIENCE) == -signal.SIGKILL
         starter.stdin.close()
-        assert (
-            starter.stdout.read() == ""
-        )  # the stream ends when no process has it open: neither child nor server
+        assert starter.stdout.read() == ""  # ends when no process has it open: neither child nor server

@@ -170,7 +170,7 @@ def refused(function: Any, *args: Any) -> str | None:
 
 
 def test_a_child_does_not_take_the_parent_s_pooled_connection(database: sa.Engine) -> None:
-    """Nor does it end it: the parent goes on with its own."""
+    """A child neither takes nor closes the pooled connection of its parent, which goes on with it."""
     mine = backend(database)
     assert in_a_child(backend, database) != mine
     assert backend(database) == mine

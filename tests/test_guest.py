@@ -172,7 +172,7 @@ def test_each(crash_point):
     ids=" ".join,
 )
 def test_it_works_with_the_options_that_projects_use(pytester: pytest.Pytester, options: list[str]) -> None:
-    """In a src layout, with other plugins and with warnings as errors, both ways to explore a job pass."""
+    """Both ways to explore a job pass in a src layout, with other plugins and with warnings as errors."""
     source = pytester.mkdir("src") / "shop"
     source.mkdir()
     (source / "__init__.py").write_text("")
@@ -203,7 +203,7 @@ def test_a_session_that_uses_no_fixture_loads_no_lab(pytester: pytest.Pytester) 
 
 
 def test_coverage_measures_a_job_that_is_explored(pytester: pytest.Pytester) -> None:
-    """Under coverage an exploration passes, and the lines of the job count as covered."""
+    """An exploration passes under coverage, and the lines of the job count as covered."""
     pytester.makepyfile(
         test_charges=CHARGE + "\ndef test_all(explore):\n    with table():\n        explore(charge)\n"
     )

@@ -202,7 +202,7 @@ def test_a_worker_with_horses_does_the_good_jobs_next_to_all_of_them(
 
 
 def test_a_bad_entry_is_logged_once(broker: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """By its name, and not at each sweep."""
+    """A bad entry is logged once by its name, and not at each sweep."""
     broker.sadd("rq:queues", QUEUE)
     broker.zadd(WIP, {b"odd\xff\x1b": 1})
     sweeper = Sweeper(broker)
@@ -244,7 +244,7 @@ def test_wrong_data_is_no_outage(broker: Redis) -> None:
 
 
 def test_names_are_shown_short_and_printable() -> None:
-    """Whatever they hold, and however long they are."""
+    """Names of any content and length are shown short and printable."""
     assert shown(b"a\x1b[31m\n\xff") == "a\\x1b[31m\\n\\xff"
     assert len(shown("x" * 10**6)) <= 200
     complaints.say("test", "\x00", "\x07")

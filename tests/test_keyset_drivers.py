@@ -219,7 +219,7 @@ def comparable(cursor: Any) -> Any:
 @pytest.mark.parametrize("kind", UNORDERED.values(), ids=UNORDERED)
 @pytest.mark.parametrize("read", [records, batches, ranges])
 def test_what_no_cursor_can_hold_is_refused_by_name(engine: sa.Engine, read: Any, kind: Any) -> None:
-    """Before anything is read, with the column."""
+    """Such a key is refused by the name of its column before anything is read."""
     keyed = table(kind)
     with (
         Session(engine) as session,

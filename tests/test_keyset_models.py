@@ -173,7 +173,7 @@ READ = {
 def test_pages_are_the_ordinary_query(
     session: Session, select: sa.Select[Any], columns: Any, rows: int, batch_size: int
 ) -> None:
-    """In whatever way classes are mapped and joined: the same rows, as many as the size says, resumed anywhere."""
+    """Pages have the same rows and size as the ordinary query, for each mapping and join, and from each cursor."""
     expected = sorted(plain(row[0] if len(row) == 1 else tuple(row)) for row in session.execute(select))
     session.rollback()
     assert len(expected) == rows
@@ -247,14 +247,14 @@ def test_the_greatest_of_several_columns_is_no_aggregate(session: Session) -> No
 
 
 def test_of_a_column_that_is_named_twice_the_first_counts(session: Session) -> None:
-    """As in ORDER BY."""
+    """The first mention counts, as in ORDER BY."""
     found = records(session, Trip, cursor=None, columns=[Trip.id.desc(), Trip.id], batch_size=2)
     assert [(trip.id, cursor) for trip, cursor in found] == [(n, n) for n in (8, 7, 5, 4, 2, 1)]
 
 
 @pytest.mark.parametrize("column", [Trip.lasted, Trip.began])
 def test_a_key_that_no_cursor_can_hold_is_refused(session: Session, column: Any) -> None:
-    """Before the first item; SQLite, which keeps it as text, can."""
+    """The key is refused before the first item; SQLite stores it as text, so there it is accepted."""
     if session.get_bind().dialect.name == "sqlite":
         assert len(list(records(session, Trip, cursor=None, columns=column, batch_size=1))) == 6
         return

@@ -107,7 +107,7 @@ def raise_cause(inline: InlineRun) -> None:
 
 @pytest.mark.parametrize("invalidated", [True, False])
 def test_a_connection_that_was_cut_is_an_interruption(done: list[object], invalidated: bool) -> None:
-    """Also at the first item, where any other error would fail the job."""
+    """A cut connection interrupts the job even at the first item, where any other error would fail it."""
 
     class Cut(Exception):
         connection_invalidated = invalidated

@@ -115,7 +115,7 @@ def test_a_job_whose_worker_and_horse_were_killed_is_back(
 
 
 def test_it_takes_no_longer_than_promised(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """By default a lease ends at most 10 s after its holder died, and a sweep follows within 2.5 s: 15 s at most."""
+    """By default a lease ends at most 10 s after a crash, and a sweep follows within 2.5 s: 15 s at most."""
     assert recover_seconds() == 15
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(SIMPLE)
@@ -270,7 +270,7 @@ def test_a_job_that_kills_its_horse_is_failed_in_the_end(
 def test_a_job_that_cannot_be_started_is_failed_in_the_end(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """Also one that kills whatever process imports it, which no execution can count."""
+    """The job fails in the end even if it kills each process that imports it, which no execution can count."""
     job = jobs_queue.enqueue_call(PERFORM, args=("tests.deadly:Job", [], {}))
     rq_workers.finish()
     job.refresh()
@@ -312,7 +312,7 @@ def test_a_worker_that_starts_puts_jobs_back_before_rq_fails_them(broker: Redis,
 
 
 def test_a_job_is_put_back_once(broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many executions of it have died."""
+    """The job is requeued once, however many of its executions have crashed."""
     monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.000001")
     job = enqueue(jobs_queue, Numbers, 3)
     broker.delete(jobs_queue.key)

@@ -72,7 +72,7 @@ def test_a_cancelled_job_goes_on_at_its_cursor(queue: Queue, redis: Redis, done:
 
 
 def test_a_requeue_puts_it_in_front_of_others(queue: Queue, redis: Redis) -> None:
-    """With ``at_front`` it is the next job of its queue."""
+    """With ``at_front`` the job is the next one of its queue."""
     job = enqueue(queue, CountByIteration, 20)
     cancel(redis, job.id)
     work(queue)

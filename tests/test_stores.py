@@ -302,7 +302,7 @@ def test_what_cannot_be_used_is_refused_and_kept(place: Place, text: str, error:
 
 
 def test_progress_of_another_job_is_refused_and_kept(place: Place) -> None:
-    """Also of one of the same class, whose data would look right."""
+    """Progress of another job is refused, even one of the same class, whose data would look right."""
     for job_id in ("17", "18"):
         place.store.claim(job_id)
     texts = [place.read(job_id) for job_id in ("17", "18")]

@@ -51,7 +51,7 @@ LOSSES = [lose_from_queue, lose_started, lose_scheduled]
 def test_a_job_that_is_nowhere_is_put_back_at_the_second_sight(
     queue: Queue, redis: Redis, done: list[Any], lose: Callable[[Queue, RQJob], None]
 ) -> None:
-    """And is done then."""
+    """The second sight requeues the job, and a worker then finishes it."""
     job = enqueue(queue, CountByIteration, 3)
     lose(queue, job)
     assert recover_at_once(redis) == []

@@ -146,7 +146,7 @@ def test_without_the_right_to_unblock_connections_are_closed(
 def test_a_small_pool_is_enough(
     broker: Redis, redis_url: str, queues: list[Queue], pool_class: type[ConnectionPool], connections: int
 ) -> None:
-    """With fewer connections than queues a worker waits in short turns, and takes jobs of all queues."""
+    """If a worker has fewer connections than queues, it waits in short turns and takes jobs of all queues."""
     pool = pool_class.from_url(redis_url, max_connections=connections)
     with Redis(connection_pool=pool) as connection:
         own = [Queue(name, connection=connection, serializer="json") for name in NAMES]

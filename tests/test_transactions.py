@@ -28,7 +28,7 @@ engine = transactions.engine
 
 @pytest.mark.parametrize("job", JOBS)
 def test_uninterrupted_it_does_everything_once(engine: sa.Engine, job: type[Job]) -> None:
-    """And says in the same database how far it is."""
+    """An uninterrupted job does everything once, and stores its progress in the same database."""
     inline = InlineRun(job, 7)
     inline.drain()
     progress = inline.progress
@@ -43,7 +43,7 @@ def test_uninterrupted_it_does_everything_once(engine: sa.Engine, job: type[Job]
 def test_interrupted_after_every_item_it_does_everything_once(
     engine: sa.Engine, job: type[Job], durability: Durability
 ) -> None:
-    """In every durability: the same job runs in all of them."""
+    """The same job runs in every durability."""
     InlineRun(job, 7, stops=[Every(1)], durability=durability).drain()
     assert effects() == list(range(7))
 
@@ -174,7 +174,7 @@ def test_a_block_that_fails_takes_its_cursor_back(engine: sa.Engine, durability:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_what_is_done_stays_done_when_a_job_completes_early(engine: sa.Engine, size: int) -> None:
-    """Also where the commit of several items was still to come."""
+    """The work is committed even if the commit of several items was still due."""
 
     def enough(_: Any) -> None:
         raise CompleteEarly

@@ -145,7 +145,7 @@ def test_the_horse_may_get_the_signal_as_well(broker: Redis, jobs_queue: Queue, 
 def test_a_plain_function_is_waited_for(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: str
 ) -> None:
-    """As under RQ's own worker, a function that has no checkpoints is finished first."""
+    """A function without checkpoints is finished first, as under RQ's own worker."""
     job = jobs_queue.enqueue_call(worker_jobs.plain_until_released)
     worker = rq_workers.start(worker_class)
     wait_for(broker, job.id, 5)
@@ -219,7 +219,7 @@ def test_a_signal_while_a_job_is_taken_out_of_the_queue_loses_none(
 
 
 def test_an_idle_worker_leaves(broker: Redis, rq_workers: Workers) -> None:
-    """With nothing to do it exits within a second or so."""
+    """An idle worker exits within about a second."""
     worker = rq_workers.start()
     wait_for_worker(broker, "state", b"idle")
     worker.terminate()
