@@ -42,7 +42,7 @@ def test_records_stand_above_the_bar(tmp_path: Path) -> None:
 
 
 def test_records_go_where_standard_output_goes(tmp_path: Path) -> None:
-    """A bar on the terminal keeps none of them back from a file."""
+    """A bar on the terminal does not keep records back from a file."""
     file = tmp_path / "records"
     arguments = ["run", "scenarios.orders", "--pace", "0.01", "--json"]
     with (

@@ -148,7 +148,7 @@ def test_nothing_is_ignored_in_silence(command: str, arguments: list[str], messa
 
 
 def test_enqueue_ignores_nothing(redis_url: str, broker: Redis) -> None:
-    """enqueue refuses arguments for a scenario and a form for a job class, and enqueues nothing then."""
+    """The command refuses arguments for a scenario and a form for a job class, and enqueues nothing then."""
     at = ["--redis", redis_url]
     assert "takes no arguments" in one_line(harness("enqueue", "scenarios.orders", "17", *at))
     refused = one_line(harness("enqueue", "tests.jobs:CountInSteps", "--form", "steps", *at))

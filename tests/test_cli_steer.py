@@ -118,7 +118,7 @@ def test_interrupt_sends_a_signal_to_the_worker(
 
 
 def test_interrupt_kills_the_horse(rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """The process that works dies, the worker lives and puts the job back."""
+    """The work horse ends, and the worker lives and requeues the job."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(OURS, "--burst")
     pid_of(broker, job.id)
@@ -190,7 +190,7 @@ def test_interrupt_needs_a_job_at_work(jobs_queue: Queue, broker: Redis, run: An
 
 
 def test_pause_resume_and_cancel(jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """A job waits until it is resumed, and is ended for good by cancel."""
+    """A job waits until it is resumed, and cancel ends it for good."""
     job = enqueue(jobs_queue, Numbers, 3)
     assert run("pause", job.id).exit_code == 0
     run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
@@ -226,7 +226,7 @@ def test_recover_puts_back_the_jobs_of_the_dead(
 
 
 def test_scale(jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """A parallel job gets more instances; another job has none."""
+    """A parallel job gets more instances; another job does not."""
     job = enqueue(jobs_queue, Shared, 40, 2)
     run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
     assert run("scale", job.id, "3").exit_code == 0

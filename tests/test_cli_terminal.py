@@ -33,7 +33,7 @@ def processes_in(folder: Path) -> dict[int, str]:
 
 
 def wait_for_the_end_of(pid: int) -> None:
-    """Wait until a process that is not ours has ended."""
+    """Wait until a process that is not a child has ended."""
     with suppress(ProcessLookupError):
         process = os.pidfd_open(pid)
         try:
@@ -161,7 +161,7 @@ def test_ctrl_c_says_that_records_are_complete_where_there_are_some(tmp_path: Pa
 
 
 def test_ctrl_c_does_not_wait_for_a_plain_job(tmp_path: Path, redis_url: str) -> None:
-    """It hears nothing of a shutdown, and its worker would wait for its end, which is hours away."""
+    """A plain job does not react to a shutdown, and its worker would wait hours for its end."""
     del redis_url  # for its skip where none is
     arguments = ["run", "scenarios.emails", "--broker", "redis", "--pace", "100"]
     with Terminal(*arguments, folder=tmp_path) as terminal:

@@ -1,4 +1,4 @@
-"""Workers whose clocks are wrong: a job at work is not failed for that."""
+"""Workers with wrong clocks: a running job does not fail because of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated death is as good as a real one."""
+"""A simulated crash has the same outcome as a real one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Dying:
         self.kind, self.seen = kind, []  # type: ignore[var-annotated]
 
     def reach(self, life: Life, kind: str, label: str, lost: Any) -> object:
-        """Die there."""
+        """Crash there."""
         self.seen.append(kind)
         if kind == self.kind:
             life.die()
@@ -92,7 +92,7 @@ def test_what_was_not_committed_is_rolled_back() -> None:
 
 
 def test_what_was_committed_stays() -> None:
-    """A death after the commit takes nothing back."""
+    """A crash after the commit undoes nothing."""
     with probes.installed(), living(Life(Dying("commit"))), pytest.raises(Died), shop.session() as session:
         shop.pay_once(session, 1)
     assert statuses()[:2] == ["paid", "pending"]

@@ -44,7 +44,7 @@ rq.cron.register(plain, "pickles", args=(1,), interval=3600)
 def rq_cron(
     redis_url: str, broker: Redis, tmp_path: Path
 ) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
-    """Yield what starts ``rq cron`` with a configuration; none outlives the test."""
+    """Yield a starter of ``rq cron`` with a configuration; it ends them after the test."""
     del broker
     started: list[subprocess.Popen[bytes]] = []
 

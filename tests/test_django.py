@@ -102,7 +102,7 @@ def test_a_queue_that_enqueues_later_is_refused_by_name(project: Path, redis_url
 
 
 class Later(Queue):
-    """A queue whose jobs are enqueued at another time."""
+    """A queue that enqueues its jobs at another time."""
 
     def enqueue_call(self, *_: object, **__: object) -> None:  # type: ignore[override]
         """Return no job."""

@@ -1,4 +1,4 @@
-"""The story of a job: what its history tells, in text and as a picture."""
+"""Story of a job: its history as text and as a picture."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ENTRIES = [
     started(6, 2, 80, enqueued_at=START + 5), started(24, 3, 100, enqueued_at=START + 23, died=pulse(8, 2, 120)),
     ended(34, 3, 200, "completed"),
 ]  # fmt: skip
-"""A deploy, a death that was noticed after 15 s, the end."""
+"""Entries of a deploy, a crash that was detected after 15 s, and the end."""
 
 
 def test_where_the_time_went() -> None:
@@ -122,7 +122,7 @@ def test_what_is_no_longer_remembered_is_said() -> None:
 
 
 def test_the_picture_says_the_same() -> None:
-    """An SVG file that needs nothing else, with a text for who cannot see it, whatever the job is called."""
+    """The SVG file needs nothing else, and has a text for readers who cannot see it, for any name of the job."""
     drawn = svg(story("7", "Import('<&>')", ENTRIES, None, now=START + 99))
     root = ET.fromstring(drawn)  # noqa: S314 - our own
     space = "{http://www.w3.org/2000/svg}"
@@ -139,7 +139,7 @@ def test_the_picture_says_the_same() -> None:
 
 
 def test_an_end_that_nobody_wrote() -> None:
-    """The progress knows it, where the job had the time to save; if the queue has failed the job, it died."""
+    """The progress has the end if the job had time to save it; if the queue has failed the job, it crashed."""
     entries, sign = [started(1, 1, 0)], pulse(3, 1, 30)
     saved = Progress("7", epoch=1, ended=1, state="completed", done=200)
     told = story("7", "Import(17)", entries, sign, now=START + 99, progress=saved)
@@ -199,7 +199,7 @@ def test_any_history_can_be_told(lives: list[tuple[float, float, int, bool, floa
 
 
 def test_explain_tells_of_a_job(jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path) -> None:
-    """explain finds the job by the beginning of its id, and writes text, JSON or a file."""
+    """The command finds the job by the beginning of its id, and writes text, JSON or a file."""
     job = enqueue(jobs_queue, CountByIteration, 20)
     with overriding(Overrides(stops=[Every(8)])):
         SimpleWorker([jobs_queue], connection=broker, commands=False).work(burst=True, logging_level="ERROR")
@@ -251,7 +251,7 @@ def test_explain_reads_progress_in_a_database(
 def test_explain_tells_of_a_job_that_died_too_often(
     jobs_queue: Queue, redis_url: str, rq_workers: Workers
 ) -> None:
-    """Each death, and the execution that gave it up."""
+    """The story shows each crash, and the execution that gave up the job."""
     job = enqueue(jobs_queue, Dies, 5)
     rq_workers.finish()
     data = json.loads(harness("explain", job.id, "--redis", redis_url, "--json").output)
@@ -288,7 +288,7 @@ def one_line_of(stderr: str) -> str:
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_explain_needs_a_history(jobs_queue: Queue, redis_url: str, ours: bool) -> None:
-    """A job that has not begun has none, nor has one that is not ours."""
+    """A job that has not begun has no history, and neither has a plain function."""
     job = enqueue(jobs_queue, CountByIteration, 3) if ours else jobs_queue.enqueue_call(plain, args=(3,))
     assert "has no history: it is queued" in one_line(harness("explain", job.id, "--redis", redis_url))
     assert "there is no job 'nothing'" in one_line(harness("explain", "nothing", "--redis", redis_url))

@@ -161,7 +161,7 @@ def test_a_child_hears_of_the_end_of_its_starter_s_pipe_alone(
 
 
 def test_settings_of_the_interpreter_hold(server: ForkServer, folder: Path, pipes: Pipes) -> None:
-    """A child whose environment changes how Python starts has an interpreter that started so."""
+    """A child whose environment changes how Python starts has an interpreter that started with that environment."""
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "forked_elsewhere.py").write_text("def tell():\n    print('found')\n")
     with ForkServer() as own:
@@ -174,7 +174,7 @@ def test_settings_of_the_interpreter_hold(server: ForkServer, folder: Path, pipe
 
 
 def test_the_server_ends_with_its_starter(folder: Path) -> None:
-    """A server whose starter was killed ends, and its child goes on to its own end."""
+    """A server whose starter was killed ends, and its child runs to its end."""
     script = (
         "import sys, os, signal\n"
         "from harness.lab.fork_server import ForkServer\n"

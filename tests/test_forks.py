@@ -89,7 +89,7 @@ def test_a_kill_at_any_point_of_an_item_loses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
     driver: str,
 ) -> None:
-    """Though the engine was used before the fork: a dead horse's transaction ends with the horse."""
+    """A crashed horse's transaction ends with the horse, even if the engine was used before the fork."""
     use_driver(monkeypatch, database, driver)
     if driver == "psycopg":  # a ping is a statement too, and comes before any event of the checkout
         monkeypatch.setenv("HARNESS_FORKS_PRE_PING", "1")
@@ -224,7 +224,7 @@ def first(engine: sa.Engine) -> Any:
 
 
 def closed(path: Path) -> bool:
-    """Return whether this process can write to the file with a connection of its own."""
+    """Return whether this process can write to the file with a new connection."""
     with sqlite3.connect(path) as connection:
         connection.execute("insert into t values (8)")
     connection.close()

@@ -78,7 +78,7 @@ def test_history_of_a_job_without_result_is_gone_at_once(queue: Queue, redis: Re
 
 
 def test_history_of_a_failed_job_expires_with_its_failure(queue: Queue, redis: Redis) -> None:
-    """A failure that RQ retries is none; the last one has RQ's failure TTL, at most 30 days."""
+    """A failure that RQ retries does not count; history of the last one has RQ's failure TTL, at most 30 days."""
     once = enqueue(queue, Fails, 5, options={"failure_ttl": 90})
     again = enqueue(queue, Fails, 5, options={"failure_ttl": 90, "retry": Retry(max=1, interval=1000)})
     long = enqueue(queue, Fails, 5)

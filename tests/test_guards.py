@@ -218,7 +218,7 @@ def test_items_without_a_json_form_cannot_be_guarded() -> None:
 @pytest.mark.parametrize("read", [csv_rows, partial(csv_batches, batch_size=1)], ids=["rows", "batches"])
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_file_that_changed_is_noticed(tmp_path: Path, read: Any, opened: bool) -> None:
-    """Anywhere in it, be it behind the cursor, at the beginning of an execution and at the end."""
+    """A change anywhere in the file, even behind the cursor, is detected at the start and the end of an execution."""
     path = tmp_path / "x.csv"
     path.write_text("a,b\n1,2\n3,4\n")
 

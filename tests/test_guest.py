@@ -53,7 +53,7 @@ def charge():
 
 
 def test_options_of_a_project_keep_their_names(pytester: pytest.Pytester) -> None:
-    """A project may define every option that the commands of this package have; ours begin with --harness-."""
+    """A project may define every option that the harness commands have; pytest options begin with --harness-."""
     pytester.makeconftest(
         f"def pytest_addoption(parser):\n    for name in {OWN_OPTIONS}:\n        parser.addoption(name)\n"
     )
@@ -97,7 +97,7 @@ def test_an_argument_of_a_project_stays_its_own(pytester: pytest.Pytester, name:
 def test_trial_works_beside_a_lab_of_the_project(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Our fixture trial uses our lab although the project has a fixture lab of its own."""
+    """The harness fixture ``trial`` uses the harness lab even if the project has a fixture named ``lab``."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makepyfile(
         """

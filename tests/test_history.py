@@ -64,13 +64,13 @@ def test_an_error_and_a_pause_are_ends_too(queue: Queue, redis: Redis) -> None:
 
 
 class Fragile(CountByIteration):
-    """May not die once."""
+    """Fails at the first crash: it allows none."""
 
     max_crashes = 0
 
 
 def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
-    """A job that died too often has an execution that tells so, and does nothing else."""
+    """A job that crashed too often has an execution that reports this and does nothing else."""
     job = enqueue(queue, Fragile, 5)
     RQMetaStore(redis).claim(job.id)  # as an execution that crashes immediately does
     work(queue)

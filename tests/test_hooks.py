@@ -215,7 +215,7 @@ class Case:
                 return type(error)
 
     def finish(self) -> None:
-        """Run executions until none is wanted."""
+        """Run executions until no other is due."""
         for _ in range(5):
             if self.stored.state in {"completed", "cancelled"}:
                 return
@@ -481,7 +481,7 @@ def test_an_error_that_cannot_be_shown_is_an_error_all_the_same(pattern: Any) ->
 
 
 def test_what_cannot_be_stored_fails_at_the_place_that_can() -> None:
-    """The items since the latest save come again; no crash is counted, and on_error hears of it."""
+    """The items since the latest save are repeated; no crash is counted, and on_error gets the error."""
 
     class Spoils(ByIteration):
         script = Script()
@@ -540,7 +540,7 @@ def test_a_reason_is_stored_as_text() -> None:
 
 
 def test_on_error_hears_of_both_at_the_limit() -> None:
-    """First the error that is not resumed any more, then ResumeLimit, whose cause it is."""
+    """on_error gets the error that is no longer resumed, and then ResumeLimit, which has that error as its cause."""
     case = Case(ByIteration, ENDINGS["error at the limit"])
     with pytest.raises(ResumeLimit) as raised:
         case.inline.execute()

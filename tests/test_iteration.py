@@ -228,7 +228,7 @@ def test_mistakes_in_a_class_fail_when_it_is_defined(body: dict[str, Any], messa
 
 
 class Hooked(Told):
-    """Tells what is around its hooks as well."""
+    """Records the context around its hooks as well."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
@@ -251,7 +251,7 @@ def test_hooks_run_in_order(done: list[object]) -> None:
 
 
 def test_a_completed_job_does_nothing_when_it_runs_again(done: list[object]) -> None:
-    """A death between the last save and the queue's own end costs nothing."""
+    """A crash between the last save and the queue's own end costs nothing."""
     inline = InlineRun(Hooked, 2)
     inline.drain()
     done.clear()

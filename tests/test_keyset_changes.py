@@ -58,7 +58,7 @@ class Seen:
 
 
 class Mistaken:
-    """A class over a view, with a key that is none."""
+    """A class over a view, with a declared key that is not unique."""
 
 
 registry().map_imperatively(Seen, seen, primary_key=[seen.c.id])

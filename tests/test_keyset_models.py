@@ -139,7 +139,7 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def plain(row: Any) -> Any:
-    """Return what tells an item apart."""
+    """Return the values that identify an item."""
     if isinstance(row, tuple | sa.Row):
         return tuple(map(plain, row))
     return row.id if isinstance(row, Asset | Trip) else row

@@ -54,7 +54,7 @@ def test_a_time_without_a_zone_is_local_time(queue: Queue) -> None:
 def test_a_worker_without_a_scheduler_does_it_when_its_time_comes(
     jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """No scheduler of RQ's runs, and none is needed."""
+    """A worker starts such a job when its time comes; no scheduler of RQ is needed."""
     job = enqueue_in(
         jobs_queue, timedelta(seconds=1), Numbers, 3, options={"retry": Retry(max=2), "timeout": 77}
     )

@@ -109,7 +109,7 @@ def test_one_odd_record_is_left_out_and_named(jobs_queue: Queue, redis_url: str,
 
 @pytest.mark.parametrize("odd", [each for each in ODD if "progress" in each or "history" in each])
 def test_explain_leaves_out_one_odd_record(jobs_queue: Queue, redis_url: str, odd: str) -> None:
-    """`explain` tells the rest of the story and names what it left out; with nothing left it says so in a line."""
+    """The command shows the rest of the story and names what it left out; with nothing left it says so in a line."""
     enqueue(jobs_queue, CountByIteration, 5, options={"job_id": "good"})
     connection = jobs_queue.connection
     if "another type" not in odd or "progress" in odd:

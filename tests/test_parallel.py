@@ -139,7 +139,7 @@ def test_an_instance_that_died_goes_on_with_what_it_had(
 
 
 def test_the_one_that_starts_the_instances_may_die(done: list[object]) -> None:
-    """Run again, it starts those that are missing, and none twice."""
+    """A second run starts the missing instances, and starts none twice."""
     store = DyingStore()
     inline = InlineRun(Shared, 30, 3, store=store)
     with pytest.raises(Dead):
@@ -151,12 +151,12 @@ def test_the_one_that_starts_the_instances_may_die(done: list[object]) -> None:
 
 
 class DyingStore(MemoryStore):
-    """Dies once, right after the instances' record was made."""
+    """Crashes once, right after the instances' record was made."""
 
     died = False
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Replace, and die."""
+        """Replace, and crash."""
         result = super().replace(key, before, after)
         if not self.died:
             self.died = True

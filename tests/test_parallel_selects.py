@@ -80,7 +80,7 @@ class Reader(IterationJob):
         DONE.extend(row.id for row in (item if isinstance(item, list) else [item]))
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the end."""
         DONE.append("complete")
 
 
@@ -140,10 +140,10 @@ def test_what_cannot_be_read_in_pages_cannot_be_shared(engine: sa.Engine) -> Non
 
 
 class PayHere(Pay):
-    """Tells this process of its end."""
+    """Records its end in this process."""
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the end."""
         DONE.append("complete")
 
 
@@ -157,7 +157,7 @@ def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("orders")
 def test_ten_thousand_orders_in_four_instances(done: list[object]) -> None:
-    """Each is paid once and the end comes once, though two instances are interrupted and one dies."""
+    """Each order is paid once and the run ends once, though two instances are interrupted and one crashes."""
     inline = InlineRun(PayHere)
     inline.execute()
     first, second, third, fourth = inline.instances.values()

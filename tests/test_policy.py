@@ -82,7 +82,7 @@ def test_a_wrong_value_set_on_the_class_later_is_refused_before_any_work(
 
 @pytest.mark.parametrize(("name", "value"), RIGHT)
 def test_a_right_value_works(name: str, value: Any, done: list[object]) -> None:
-    """Numbers, times as timedelta, None where there may be no limit."""
+    """Policies accept numbers, times as timedelta, and None if there may be no limit."""
     InlineRun(define(**{name: value}), 3).drain()
     assert done == [0, 1, 2]
 

@@ -65,7 +65,7 @@ def shop() -> Iterator[ModuleType]:
 
 
 def deploy(module: ModuleType, name: str, base: Any = Numbers, **members: Any) -> Any:
-    """Define a job class in a module, in place of what was there."""
+    """Define a job class in a module, instead of its present contents."""
     for each in [each for each in vars(module) if not each.startswith("_")]:
         delattr(module, each)
     found = type(base)(name, (base,), {"__module__": module.__name__, "__qualname__": name, **members})

@@ -56,7 +56,7 @@ def test_durabilities_that_ended_alike_are_told_together() -> None:
 
 
 def test_who_is_killed_has_no_time_to_stop() -> None:
-    """A latency is drawn of those who were asked."""
+    """Only runs that were asked to stop have a latency in the drawing."""
     record = killed()[2] | {"stop_latency_s": 0.5}
     assert "To stop" not in Page(render.html(comparison(ENVIRONMENT, [record]))).seen
     assert "To stop" in Page(render.html(comparison(ENVIRONMENT, [run(pattern="steps")]))).seen

@@ -76,7 +76,7 @@ class Shared(Kept):
         DONE.append((name, item))
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the end."""
         DONE.append("complete")
 
 

@@ -238,7 +238,7 @@ def test_what_cannot_be_enqueued_is_refused(queue: Queue, redis: Redis) -> None:
 
 
 def test_perform_is_for_workers_and_jobs_only(queue: Queue) -> None:
-    """Called by hand, or with the name of something else, it says so."""
+    """The error says so if perform() is called by hand or with the name of something else."""
     with pytest.raises(UsageError, match="inside an RQ worker only"):
         perform("tests.jobs:CountByIteration", [3], {})
     job = queue.enqueue_call(PERFORM, args=("os:system", ["true"], {}))
@@ -269,7 +269,7 @@ class Peeks(CountByIteration):
 
 
 class Cancellable(CountByIteration):
-    """Tells how it ends, and asks for something while it works on its third item."""
+    """Records its end, and runs an action of the test in its third item."""
 
     ask: Any = None
 
@@ -282,15 +282,15 @@ class Cancellable(CountByIteration):
             type(self).ask(current.connection, current.id)
 
     def on_start(self) -> None:
-        """Tell."""
+        """Record the call."""
         jobs.DONE.append("start")
 
     def on_cancel(self) -> None:
-        """Tell."""
+        """Record the call."""
         jobs.DONE.append("cancelled")
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the call."""
         jobs.DONE.append("complete")
 
 

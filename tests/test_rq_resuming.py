@@ -123,7 +123,7 @@ def test_under_rqs_own_worker_an_error_waits_if_somebody_ends_that(
 def test_under_rqs_own_worker_without_a_scheduler_an_error_goes_on_at_once(
     queue: Queue, done: list[object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It would wait for ever; the log says so."""
+    """A delayed job would wait for ever, so it is resumed without its delay, and the log says so."""
     job = enqueue(queue, FailAt, 5, 3)
     work(queue, Stock)
     assert (done, job.get_status()) == ([0, 1, 2, "failed", 3, 4], JobStatus.FINISHED)

@@ -1,4 +1,4 @@
-"""Private servers: they start fast, restart with what was durable, and never outlive who started them."""
+"""Private servers start fast, keep durable data through a restart, and end with the process that started them."""
 
 from __future__ import annotations
 

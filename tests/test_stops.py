@@ -108,7 +108,7 @@ def test_a_flag_wakes_a_running_job() -> None:
 def test_a_job_can_be_paused_and_cancelled(
     done: list[object], control: str, state: str, told: list[str]
 ) -> None:
-    """Both stop it at a checkpoint with its progress kept; on_cancel runs in place of on_complete (C39, S4)."""
+    """Both stop it at a checkpoint with its progress kept; on_cancel runs instead of on_complete (C39, S4)."""
 
     class Told(CountInSteps):
         def on_cancel(self) -> None:

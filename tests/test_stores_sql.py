@@ -129,7 +129,7 @@ def test_a_death_before_the_commit_undoes_both(
 def test_the_work_of_a_superseded_execution_is_rolled_back(
     engine: sa.Engine, store: TransactionalStore
 ) -> None:
-    """An execution that was frozen before its save and taken for dead leaves nothing when it wakes up."""
+    """An execution that was frozen before its save, and then replaced, leaves nothing when it wakes up."""
     frozen = store.claim("17")
     successor = store.claim("17")
     with (

@@ -60,7 +60,7 @@ def once_it_waits(broker: Redis, count: int, action: object) -> Iterator[None]:
 
 
 def test_the_first_job_of_the_first_queue_is_taken(broker: Redis, queues: list[Queue]) -> None:
-    """Queues are tried in their order, and a job that was taken is in the intermediate queue of its own."""
+    """Queues are tried in order, and a job that was taken is in its queue's intermediate queue."""
     for number, queue in reversed(list(enumerate(queues))):
         broker.rpush(queue.key, f"{number}a", f"{number}b")
     taker = Taker(broker)

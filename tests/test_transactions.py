@@ -126,7 +126,7 @@ def test_a_lost_answer_to_a_commit_is_looked_up(engine: sa.Engine, job: type[Job
 
 @pytest.mark.parametrize("job", JOBS)
 def test_a_superseded_execution_leaves_no_effect(engine: sa.Engine, job: type[Job]) -> None:
-    """Frozen, taken for dead, replaced and woken again, its transaction is rolled back and it ends without a word."""
+    """An execution that was frozen and replaced rolls its transaction back when it wakes up, and ends silently."""
     inline = InlineRun(job, 6, job_id="7")
 
     def replaced(running: Any) -> None:
@@ -228,7 +228,7 @@ def test_the_item_that_failed_is_set_aside_and_no_other(engine: sa.Engine, size:
 @examples(25)
 @given(data=st.data())
 def test_any_mixture_of_ends_adds_up(engine: sa.Engine, data: st.DataObject) -> None:
-    """Deaths, errors, stops and lost items of any number, in any order: each item is there once."""
+    """Each item is there once after any number of crashes, errors, stops and lost items, in any order."""
     with engine.begin() as connection:
         connection.execute(EFFECTS.delete())
     job = data.draw(st.sampled_from(JOBS), "job")
@@ -260,7 +260,7 @@ def test_any_mixture_of_ends_adds_up(engine: sa.Engine, data: st.DataObject) -> 
 
 
 def test_what_cannot_be_committed_together_is_refused(engine: sa.Engine) -> None:
-    """A store elsewhere, a block that moves no cursor, a job without a session, a number that is none."""
+    """Another store, a block without a new cursor, a job without a session and a wrong number are refused."""
     with pytest.raises(JobDefinitionError, match="found Session and MemoryStore"):
         InlineRun(ByIteration, 3, store=MemoryStore()).execute()
 

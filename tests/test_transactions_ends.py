@@ -80,7 +80,7 @@ def test_what_a_failing_hook_does_in_the_session_is_rolled_back(engine: sa.Engin
 
 
 def test_on_complete_is_committed_with_the_end(engine: sa.Engine) -> None:
-    """A death in it leaves neither, and it comes again."""
+    """A crash in on_complete commits neither, and on_complete runs again."""
     deaths = [Dead()]
 
     def does(job: Any) -> None:

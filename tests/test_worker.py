@@ -1,4 +1,4 @@
-"""Real workers that are asked to leave: the job hears of it, and is back in its queue before they exit."""
+"""Real workers that are asked to stop: the job is interrupted, and requeued before they exit."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ class WithoutRedis(SimpleWorker):
 def test_a_pool_of_workers_leaves_with_all_jobs_queued(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """``rq worker-pool`` tells its workers, and each tells its job."""
+    """``rq worker-pool`` signals its workers, and each of them stops its job."""
     both = [enqueue(jobs_queue, UntilReleased) for _ in range(2)]
     pool = rq_workers.start(OURS, "--num-workers", "2", command="worker-pool")
     for job in both:
@@ -283,7 +283,7 @@ def test_a_delay_is_kept_by_rqs_scheduler(broker: Redis, jobs_queue: Queue, rq_w
 
 
 def test_rqs_own_worker_is_heard_through_redis(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """It tells its horse nothing, but notes its wish in Redis, where the job looks."""
+    """RQ's worker does not signal its horse, but records the request in Redis, where the job looks."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start("rq.Worker", "-S", "json")
     wait_for(broker, job.id, 3)
