@@ -280,7 +280,7 @@ def test_a_null_that_should_not_be_there_is_found_by_a_guard(
 
 @pytest.mark.parametrize("batch_size", [1, 6])
 def test_a_null_in_a_page_is_an_error(session: Session, batch_size: int) -> None:
-    """A NULL must not be taken for the beginning: all rows would come again for ever (I36)."""
+    """A NULL in a page raises, because as a cursor it would mean the beginning, and all rows would repeat (I36)."""
     key = declared.c.code if session.get_bind().dialect.name == "sqlite" else declared.c.code.desc()
     pairs = records(session, sa.select(declared.c.id), cursor=None, columns=key, batch_size=batch_size)
     with pytest.raises(CursorError, match=r"found a row whose trips\.code is NULL, though declared NOT NULL"):
