@@ -54,7 +54,7 @@ def timed(act: Callable[[], object]) -> float:
 
 
 def run(*arguments: str) -> None:
-    """Run a command of this package in a process of its own."""
+    """Run a command of this package in a separate process."""
     subprocess.run([sys.executable, "-m", "harness", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 

@@ -43,7 +43,7 @@ SCENARIO = replace(orders.scenario, seed=fill, forms=FORMS)
 
 @pytest.fixture(scope="module", params=[None, "postgresql"], ids=["sqlite", "postgresql"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Yield a lab with a real Redis, whose workers notice the dead as by default."""
+    """Yield a lab with a real Redis, whose workers detect crashes with the default settings."""
     directory: Path = tmp_path_factory.mktemp("deploy")
     with Lab(directory, pace=SECONDS, broker="redis", database=request.param, recover_seconds=15) as lab:
         yield lab

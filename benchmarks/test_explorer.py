@@ -1,4 +1,4 @@
-"""How many trials the explorer runs in a second of one core: the orders job, 61 orders, SQLite in a file."""
+"""Trials that the explorer runs per second of one core: the orders job, 61 orders, SQLite in a file."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def measure(database: str, rows: int) -> dict[str, Any]:
-    """Run the job in a process of its own."""
+    """Run the job in a separate process."""
     script = f"from harness import run; from benchmarks.test_million import Weigh; run(Weigh, {database!r}, {rows})"
     root = Path(__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)

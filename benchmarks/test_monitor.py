@@ -55,7 +55,7 @@ def cost(queue: Queue) -> float:
 def test_watching_costs_a_job_nothing_to_speak_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a history, with it, and watched from another process, taking turns; the medians, with their spread."""
+    """The job runs in turn without a history, with it, and watched from another process; print medians and spread."""
     found: dict[str, list[float]] = {"no history": [], "history and pulse": [], "and a monitor at 4 Hz": []}
     with redis_server() as server, Redis.from_url(server.url) as connection:
         queue = Queue("bench", connection=connection, serializer="json")

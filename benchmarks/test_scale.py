@@ -49,7 +49,7 @@ def measure(form: str, orders: int) -> None:
 
 @pytest.mark.parametrize("form", ["steps", "iteration"])
 def test_scale(capsys: pytest.CaptureFixture[str], tmp_path: Path, form: str) -> None:
-    """Keyset pages, never OFFSET, never a list of all rows: each size in a process of its own."""
+    """Keyset pages use neither OFFSET nor a list of all rows; each size runs in a separate process."""
     with capsys.disabled():
         for orders in SIZES:
             script = f"from benchmarks.test_scale import measure; measure({form!r}, {orders})"

@@ -2,11 +2,11 @@
 
 Where progress is written here, and what a crash there means:
 
-* A save holds the cursor of work that is done. Death before it: the work since the save before is repeated. Death
+* A save holds the cursor of work that is done. Crash before it: the work since the save before is repeated. Crash
   after it: nothing is repeated. Answer lost: the save raises, the execution fails, and the next claim reads
   whichever of the two was stored; both are true.
-* With ``with_transaction()`` the save is part of the transaction of the work. Death before the commit: neither
-  happened. Death after it: both did. Answer lost: the commit raises, the execution fails, and the next claim reads
+* With ``with_transaction()`` the save is part of the transaction of the work. Crash before the commit: neither
+  happened. Crash after it: both did. Answer lost: the commit raises, the execution fails, and the next claim reads
   what the database has, which is also what became of the work.
 
 While the store cannot be reached the job works on for ``max_unsaved``. Then it holds at a checkpoint: it tries the save
@@ -237,9 +237,9 @@ class Checkpoints(Holds):
 
     @contextmanager
     def reaching_store(self, what: str) -> Iterator[None]:
-        """Tell the errors of a store that cannot be reached from those of the job.
+        """Turn the errors of an unreachable store into ProgressUnavailable; errors of the job pass.
 
-        :raises ProgressUnavailable: in their place.
+        :raises ProgressUnavailable: if the store cannot be reached.
         """
         try:
             yield
@@ -275,13 +275,13 @@ class Checkpoints(Holds):
             session.rollback()
             self._give_way()
         except ProgressUnavailable:
-            session.rollback()  # else the transaction would hold its locks while the job waits to run again
+            session.rollback()  # otherwise the transaction would hold its locks while the job waits to run again
             raise
         session.commit()
         self._committed = (self.items, self.cursor)
         self._saved(size, "transaction")
 
-    # The rest is theirs who derive from this.
+    # Internals, used by subclasses.
 
     def _save_if_possible(self) -> None:
         """Save; while the store cannot be reached the job goes on, until too much of its work is unsaved.

@@ -20,8 +20,8 @@ from harness.errors import JobDefinitionError, UsageError
 class Durability:
     """Interval of saves during an execution; its end is always saved.
 
-    :ivar items: save after so many items; None for no limit.
-    :ivar seconds: save at the first checkpoint after so many seconds; infinity for no limit.
+    :ivar items: save after this many items; None for no limit.
+    :ivar seconds: save at the first checkpoint after this many seconds; infinity for no limit.
     :ivar transactional: each save is part of the transaction that the work is done in.
     """
 

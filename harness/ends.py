@@ -1,17 +1,17 @@
 """End of an execution: the end is saved first, then hooks run. No hook changes the outcome.
 
-Where progress is written here, and what a death there means:
+Where progress is written here, and what a crash there means:
 
-* The save of the end comes before every hook of the end, and before the queue is told. Death before it: the next
-  execution counts a crash and goes on from the save before. Death after it, in a hook too: the end holds, no crash is
-  counted and no work repeated; a hook that was running or still to come is not run again. So these hooks run at most
-  once. Answer lost: the store is asked again by the next claim; either end is true, and no hook runs.
-* A job with ``on_complete`` saves "all done" before it. Death after it, before ``on_complete`` has returned and
+* The save of the end comes before every hook of the end, and before the report to the queue. Crash before it: the next
+  execution counts a crash and goes on from the save before. Crash after it, in a hook too: the end holds, no crash is
+  counted and no work repeated. A hook that was running, or had not run yet, does not run again. So these hooks run at
+  most once. Answer lost: the next claim reads the store again; either end is true, and no hook runs.
+* A job with ``on_complete`` saves "all done" before it. Crash after it, before ``on_complete`` has returned and
   ``completed`` is saved: a crash is counted, and the next execution does no work and runs ``on_complete`` again. So it
-  runs at least once. With ``with_transaction()`` what it leaves open in the session is committed with ``completed``.
-* While the store cannot be reached, the save of the end is tried again for the grace period. SIGKILL meanwhile is a
-  crash before it.
-* What a hook of the end changes in attributes is saved after it. Death before that: those changes are lost.
+  runs at least once. With ``with_transaction()``, work it leaves open in the session is committed with ``completed``.
+* While the store cannot be reached, the save of the end is tried again for the grace period. SIGKILL in that time is a
+  crash before the save.
+* Attributes that a hook of the end changes are saved after it. Crash before that: those changes are lost.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Ends(Checkpoints):
         self.progress.interruptions += 1
         outcome: Any = "cancelled" if cancelled else "paused" if paused else "interrupted"
         self._save_end(outcome, reason)
-        if self._reason is None:  # not a stop source's doing, but the job's own
+        if self._reason is None:  # caused by the job itself, not by a stop source
             self._emit_interrupted(reason)
         self._run_on_shutdown()
         if cancelled:
@@ -127,7 +127,7 @@ class Ends(Checkpoints):
     def _check_limit(self, cause: Exception | None = None) -> None:
         """Fail the job if it may not be resumed once more.
 
-        :param cause: the error that would have been resumed; ``on_error`` hears of it too.
+        :param cause: the error that would have been resumed; ``on_error`` gets it too.
         :raises ResumeLimit: then.
         """
         limit = self.job.max_resumptions
@@ -190,8 +190,8 @@ class Ends(Checkpoints):
     def _commit_completion(self) -> None:
         """Commit what ``on_complete`` left open, together with the end.
 
-        Death before the commit, or refused: neither happened, and ``on_complete`` comes again. Death after it: both
-        did. Answer lost: the store knows which.
+        Crash before the commit, or commit refused: neither happened, and ``on_complete`` runs again. Crash after it:
+        both did. Answer lost: the store knows which.
         """
         try:
             self.commit(always=True)

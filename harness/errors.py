@@ -4,7 +4,7 @@
 
     Exception
     └── HarnessError                   never resumed: running again would not help
-        ├── UsageError                 what a person typed; the commands end with exit code 2
+        ├── UsageError                 wrong input; the commands end with exit code 2
         ├── JobNotAllowed              a job of a module that HARNESS_JOB_MODULES does not allow
         ├── JobDefinitionError         a job class that could not work
         ├── InvalidStep                steps that do not match what earlier executions did
@@ -14,7 +14,7 @@
         ├── CheckpointInTransaction    a checkpoint while the work is not committed
         ├── InterruptSwallowed         the job caught the interruption and went on
         ├── ResumeLimit                resumed more often than ``max_resumptions``
-        ├── CrashLimit                 died more often than ``max_crashes``
+        ├── CrashLimit                 crashed more often than ``max_crashes``
         ├── QuarantineFull             more items set aside than ``max_quarantined``
         ├── ProgressError              stored progress that cannot be used
         │   ├── CorruptProgress        not what any version of this package writes
@@ -28,9 +28,9 @@
         ├── InheritedConnection        a database connection that another process opened
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
-    ├── Died                           stands apart: a simulated death, in trials only
+    ├── Died                           stands apart: a simulated crash, in trials only
     ├── Propagated                     stands apart: carries an error past ``except Exception``
-    └── Interrupt                      stands apart: ``except Exception`` must not swallow it
+    └── Interrupt                      stands apart: ``except Exception`` does not catch it
         ├── CompleteEarly              raised by a job that is done before its last item
         ├── CancelJob                  raised by a job that ends itself for good
         └── RetryLater                 raised by a job that goes on after a while

@@ -79,16 +79,16 @@ class Family:
 class Execution(Ends):
     """One attempt at a job.
 
-    :param job_class: the job; it is made anew for each execution.
-    :param stops: asked at checkpoints, in this order, after the job's ``max_runtime`` and before its
+    :param job_class: the job; each execution makes a new instance.
+    :param stops: sources asked at checkpoints, in this order, after the job's ``max_runtime`` and before its
         ``should_stop``.
-    :param durability: in place of the job's own.
+    :param durability: replaces the durability of the job.
     :param clock: seconds that only move forward; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
     :param family: the parallel run that this is an instance of, or may start; see :mod:`harness.parallel`.
-    :param call: what the queue knows of the enqueue; it tells the rounds of a job apart.
-    :param owns: asked when the stored progress is gone: whether the queue says that the job is this execution's.
-    :param patient: whether steps that another release recorded are to be left to a worker that knows them.
+    :param call: facts about the enqueue that the queue knows; they distinguish the rounds of a job.
+    :param owns: called if the stored progress is gone: True if this execution owns the job, according to the queue.
+    :param patient: True to leave steps that another release recorded to a worker that knows them.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Execution(Ends):
         try:
             with at_work(self.job_id, self._name, self.clock):
                 return self._run()
-        except Superseded:  # at a save of the boundary's own: the job belongs to another execution now
+        except Superseded:  # at a save of the boundary itself: the job belongs to another execution now
             return Ended("superseded")
 
     def _run(self) -> Ended:
@@ -162,7 +162,7 @@ class Execution(Ends):
         try:
             return self._attempt()
         except (Superseded, ProgressUnavailable):
-            raise  # nothing can be saved: to the next execution this one is as good as dead
+            raise  # nothing can be saved: the next execution will count this one as crashed
         except Exception as error:
             if not self._end_saved:
                 self._refused(error)
@@ -203,7 +203,7 @@ class Execution(Ends):
                     raise
                 raise error from None
             failure = error
-        # Not in the handlers: what a hook raises would show what it has nothing to do with.
+        # Not in the handlers: an error of a hook would show an unrelated one as its context.
         if interrupt is not None:
             return self._interrupted(interrupt)
         return self._completed() if failure is None else self._resumed_after(failure)
@@ -240,7 +240,7 @@ class Execution(Ends):
             callables.refuse_result(result, self.job, name)
 
     def careful(self) -> None:
-        """Save after every item in this execution: the next death then tells which item it was."""
+        """Save after every item in this execution: the next crash then shows which item was the cause."""
         self._durability = replace(self._durability, items=1)
         self._next_items()
 
@@ -277,7 +277,7 @@ class Execution(Ends):
         try:
             return rounds.join(claimed, type(self.job), self._call)
         except ProgressError:
-            # The claim is all that was stored, and it alone is no crash. Death before it is taken back: the next
+            # The claim is all that was stored, and it alone is no crash. Crash before it is undone: the next
             # execution counts one.
             if claimed.ended == claimed.epoch - 1:
                 claimed.ended = claimed.epoch
@@ -302,9 +302,9 @@ class Execution(Ends):
         return True
 
     def _limit_crashes(self) -> None:
-        """Give up a job that only ever dies; who keeps its history has heard of this execution by now.
+        """Give up a job that only crashes; its history has recorded this execution by now.
 
-        :raises CrashLimit: if too many died in a row, without an item done in between.
+        :raises CrashLimit: if too many executions crashed in a row, without an item done in between.
         """
         progress, limit = self.progress, self.job.max_crashes
         if progress.crashes_in_a_row <= limit:

@@ -79,8 +79,8 @@ class Progress:
     :ivar resumptions: executions that continued earlier progress.
     :ivar interruptions: executions that ended at a checkpoint. :ivar errors: executions that ended with an error.
     :ivar all_done: whether all work is done and only ``on_complete`` is left.
-    :ivar ended: epoch of the latest execution that ended in order; one between it and ``epoch`` has died.
-    :ivar crashes: how many died. :ivar crashes_in_a_row: since an item was done.
+    :ivar ended: epoch of the latest execution that ended in order; one between it and ``epoch`` has crashed.
+    :ivar crashes: executions that crashed. :ivar crashes_in_a_row: those since an item was done.
     :ivar failures: how often the item after the cursor has failed, in a row. :ivar failure: with what, the last time.
     :ivar quarantined: items that were set aside: their cursor, how often they failed, and with what.
     :ivar longest_gap_s: the longest time between two checkpoints that was over the grace period.

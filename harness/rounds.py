@@ -56,7 +56,7 @@ def digest_of(
 
 
 def differs(progress: Progress, job_class: type[Job], digest: str) -> str | None:
-    """Return what of a job is not as the stored progress has it, in words; None if it is the same job.
+    """Return the difference between a job and the stored progress, in words; None if it is the same job.
 
     :raises UnsupportedProgress: if the class it was stored for is not known here.
     """

@@ -30,7 +30,7 @@ def plain(delivery_ids: list[int]) -> None:
 
 
 def send(session: Session, deliveries: Sequence[EmailDelivery], key: Callable[[int], str]) -> None:
-    """Send a batch over one connection; each mail is committed as sent, so that a death repeats one at most."""
+    """Send a batch over one connection; each mail is committed as sent, so that a crash repeats at most one."""
     with services.open_smtp() as smtp:
         for delivery in deliveries:
             services.send_mail(smtp, session, delivery, key(delivery.id))

@@ -136,7 +136,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab,
 def test_soak(
     world: tuple[Lab, list[Server]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is killed, and whenever: nothing is lost, and nothing is twice in the database."""
+    """A kill of any process at any time loses nothing, and duplicates nothing in the database."""
     lab, servers = world
     monkeypatch.setenv(PRELOAD, "scenarios.soak_app")
     monkeypatch.setenv(RELEASE, "old")

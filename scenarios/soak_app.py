@@ -41,7 +41,7 @@ class Preloaded(Worker):
 
 
 class Charge(IterationJob):
-    """Charges some items; a process that dies in one must leave it undone."""
+    """Charges some items; a crash in one must leave it undone."""
 
     durability = with_transaction()
     max_crashes = 10_000

@@ -222,7 +222,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Server]]:
 def test_a_fleet(
     servers: dict[str, Server], clock: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever happens to sixteen workers on one queue: each job finishes, and each item is done once."""
+    """Sixteen workers on one queue finish each job, and do each item once, through all interruptions."""
     clocks = Clocks(tmp_path) if clock == "jumping" else None
     strikes_wanted = STRIKES if clock == "steady" else STRIKES // 2
     engine = sa.create_engine(servers["PostgreSQL"].url, poolclass=sa.NullPool)

@@ -53,7 +53,7 @@ def test_killed(
 @pytest.mark.interruptions("kill:horse@count:20")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_killed_control(trial: Trial, scenario: Scenario, interruption: Interruption) -> None:
-    """The plain loop starts at its first item when its work horse dies."""
+    """The plain loop starts at its first item after its work horse crashed."""
     expect_control(interruption, trial(scenario, "plain", interruption))
 
 

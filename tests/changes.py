@@ -77,7 +77,7 @@ ROWS = sa.Table(
 DONE = sa.Table("done", METADATA, sa.Column("id", sa.Integer, nullable=False))
 progress_tables(METADATA)
 OUTERMOST = -1
-"""The parent of rows that have none."""
+"""Parent id of rows that have no parent."""
 CHILDREN = 100
 """Ids of a row's children begin at its own id plus one, times this."""
 
@@ -433,7 +433,7 @@ class Changing(IterationJob):
         return nested([outer, within], cursor=cursor)
 
     def on_shutdown(self) -> None:
-        """Die, if the plan says so."""
+        """Crash, if the plan says so."""
         if self.scene.plan == "crash at the end":
             raise Dead
 

@@ -28,7 +28,7 @@ MISSING = [
 """Packages of the dev group that tests import and that are not installed."""
 
 collect_ignore = ["userproject"]
-"""A project of its own, whose tests run where it is copied to."""
+"""A separate project, whose tests run in the folder that it is copied to."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -127,7 +127,7 @@ def worker_processes() -> Iterator[ForkServer]:
 def rq_workers(
     broker: Redis, redis_url: str, worker_processes: ForkServer, tmp_path: Path
 ) -> Iterator[Workers]:
-    """Yield what starts real workers; none outlives the test."""
+    """Yield a starter of real workers; it ends them after the test."""
     started = Workers(worker_processes, redis_url, tmp_path)
     try:
         yield started

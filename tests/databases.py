@@ -1,4 +1,4 @@
-"""Databases for tests: SQLite in a file, PostgreSQL in a schema of its own."""
+"""Databases for tests: SQLite in a file, PostgreSQL in a separate schema."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Killer:
         job.connection.rpush(f"pids:{job.id}", os.getpid())
 
     def point(self, *_: Any) -> None:
-        """Die here if this is the place."""
+        """Crash here if this is the place."""
         self._left -= 1
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -84,7 +84,7 @@ class Charge(IterationJob):
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
-        """Hold a session, with a place to die around each statement and before each commit."""
+        """Hold a session, with a possible crash around each statement and before each commit."""
         point = Killer().point
         for event in ("before_cursor_execute", "after_cursor_execute", "commit"):
             sa.event.listen(ENGINE, event, point)

@@ -148,11 +148,11 @@ class Shared(IterationJob):
         DONE.append(item)
 
     def on_start(self) -> None:
-        """Tell."""
+        """Record the call."""
         DONE.append("start")
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the call."""
         DONE.append("complete")
 
 
@@ -161,7 +161,7 @@ class Dead(BaseException):
 
 
 class Told(CountByIteration):
-    """Does as the test says at some item, and tells which hooks ran."""
+    """Runs the action of the test at some item, and records its hooks."""
 
     at: ClassVar[dict[int, Callable[[], object]]] = {}
 
@@ -171,27 +171,27 @@ class Told(CountByIteration):
         super().each_iteration(item, numbers)
 
     def on_start(self) -> None:
-        """Tell."""
+        """Record the call."""
         DONE.append("start")
 
     def on_resume(self) -> None:
-        """Tell."""
+        """Record the call."""
         DONE.append("resume")
 
     def on_shutdown(self) -> None:
-        """Tell."""
+        """Record the call."""
         DONE.append("shutdown")
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the call."""
         DONE.append("complete")
 
     def on_cancel(self) -> None:
-        """Tell."""
+        """Record the call."""
         DONE.append("cancel")
 
     def on_error(self, error: Exception) -> None:
-        """Tell."""
+        """Record the error."""
         DONE.append(str(error))
 
 

@@ -1,4 +1,4 @@
-"""Jobs whose items have fifty effects each, and that hang in the middle of one until they are killed."""
+"""Jobs whose items have fifty effects each, and that hang in the middle of one until a test kills them."""
 
 from __future__ import annotations
 

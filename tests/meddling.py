@@ -194,7 +194,7 @@ ACTIONS = sorted(
 
 
 def work(application: Application) -> None:
-    """Let a worker do what there is to do, or die of it."""
+    """Let a worker do all waiting work, or crash."""
     path = application.connection.connection_pool.connection_kwargs["path"]
     with Redis.from_pool(ConnectionPool(connection_class=Watched, path=path)) as connection:
         queue = Queue("test", connection=connection, serializer="json")

@@ -1,4 +1,4 @@
-"""A toy job whose work does not touch Redis, so that only its progress and its worker do."""
+"""A toy job whose work does not use Redis; only its progress and its worker do."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ class Steady(IterationJob):
 
 
 def say(folder: str, what: str) -> None:
-    """Tell the test."""
+    """Report an event to the test."""
     with (Path(folder) / "said").open("w") as said:
         said.write(f"{what}\n")

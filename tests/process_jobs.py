@@ -76,7 +76,7 @@ class OwnHandler(Numbers):
 
 
 class Parent(UntilReleased):
-    """Has a child that works on with each number, and tells its pid."""
+    """Has a child that works on with each number, and records the child's pid."""
 
     def each_iteration(self, item: int, numbers: int = 0) -> None:
         """Do one number."""

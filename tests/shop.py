@@ -64,11 +64,11 @@ class Pay(IterationJob):
 
 
 class PayAndTell(Pay):
-    """Tells the test of each execution's pid, of every tenth order, and of the end; the test lets it pass the tenth."""
+    """Reports each execution's pid, every tenth order, and the end; the test lets it pass the tenth."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
-        """Hold a session, and tell the pid."""
+        """Hold a session, and report the pid."""
         self._tell(f"pid:{self.execution.job_id}", os.getpid())
         with super().around_iterate():
             yield
@@ -80,7 +80,7 @@ class PayAndTell(Pay):
             self._tell(f"done:{self.execution.job_id}", order.id).xread({"go": 0}, block=PATIENCE * 1000)
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Report the end."""
         self._tell("complete", self.execution.job_id)
 
     def _tell(self, where: str, what: int | str) -> Redis:

@@ -28,7 +28,7 @@ TABLES = {"records", "batches", "ranges", "throttled records"}
 FILES = {"csv_rows", "csv_batches", "csv_rows of a file"}
 LISTS = {"items", "throttled items"}
 GROUPED = {"batches", "ranges", "csv_batches"}
-"""Kinds whose items are several rows."""
+"""Kinds with several rows in an item."""
 KINDS = ["items", "times", "once", *sorted(FILES), *sorted(TABLES), "throttled items"]
 
 DATA = ["insert", "delete", "rerank", "note", "leave or enter", "move"]

@@ -21,7 +21,7 @@ from tests import jobs
 from tests.jobs import CountByIteration
 
 UNWANTED = "this"
-"""Module of the standard library that nothing imports, and whose import would show."""
+"""Module of the standard library that nothing imports, so that an import would be visible."""
 
 
 def work(queue: Queue) -> None:

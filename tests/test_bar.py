@@ -42,7 +42,7 @@ def test_records_stand_above_the_bar(tmp_path: Path) -> None:
 
 
 def test_records_go_where_standard_output_goes(tmp_path: Path) -> None:
-    """A bar on the terminal keeps none of them back from a file."""
+    """A bar on the terminal does not keep records back from a file."""
     file = tmp_path / "records"
     arguments = ["run", "scenarios.orders", "--pace", "0.01", "--json"]
     with (
@@ -80,7 +80,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then() -> None:
 
 
 def test_an_exploration_leaves_no_bar(tmp_path: Path) -> None:
-    """On the terminal stays the verdict, and in a pipe there is nothing else."""
+    """Only the verdict stays on the terminal, and a pipe gets nothing else."""
     arguments = ["explore", "scenarios.orders", "--form", "iteration", "--sample", "3"]
     with Terminal(*arguments, folder=tmp_path) as terminal:
         terminal.end()

@@ -124,13 +124,13 @@ def test_a_method_of_an_iteration_job_is_refused_when_the_class_is_defined(
 @pytest.mark.parametrize("lazy", LAZY)
 @pytest.mark.parametrize("name", [*HOOKS, "perform", "load"])
 def test_a_method_of_a_job_of_steps_is_refused_when_the_class_is_defined(name: str, lazy: Any) -> None:
-    """Also one that ``perform`` names as a step."""
+    """Such a method is refused, even if ``perform`` names it as a step."""
     with pytest.raises(JobDefinitionError, match=rf"Job\.{name} is an? (async|generator) function.*nothing"):
         steps(**{name: lazy})
 
 
 def test_the_error_says_what_to_write_instead() -> None:
-    """For each kind."""
+    """The error names the replacement for each kind."""
     with pytest.raises(JobDefinitionError, match=r"write def instead of async def, and call asyncio\.run"):
         iteration(each_iteration=coroutine)
     with pytest.raises(JobDefinitionError, match="write it without yield"):
@@ -207,7 +207,7 @@ def test_a_result_that_has_done_nothing_is_refused(name: str, lazy: Any, done: l
 
 @pytest.mark.parametrize("lazy", [*LAZY, asynccontextmanager(async_generator)])
 def test_what_is_no_context_manager_is_refused_before_any_work(lazy: Any, done: list[object]) -> None:
-    """As the result of around_iterate."""
+    """The result of around_iterate must be a context manager; anything else is refused before any work."""
     with pytest.raises(JobDefinitionError, match=r"around_iterate returned .*; return a context manager"):
         run(iteration(around_iterate=hidden(lazy)))
     assert done == []
@@ -215,7 +215,7 @@ def test_what_is_no_context_manager_is_refused_before_any_work(lazy: Any, done: 
 
 @pytest.mark.parametrize("lazy", [coroutine, async_generator])
 def test_what_cannot_be_iterated_is_refused_before_any_work(lazy: Any, done: list[object]) -> None:
-    """As the result of build_enumerator."""
+    """The result of build_enumerator must be iterable; anything else is refused before any work."""
     with pytest.raises(JobDefinitionError, match=r"build_enumerator returned .*; return an iterable"):
         run(iteration(build_enumerator=lambda self, *, cursor: lazy()))
     assert done == []

@@ -129,7 +129,7 @@ def test_seed_counts_for_scripts(url: str) -> None:
 
 
 def test_reset_empties_a_queue_too(url: str, real_redis: Redis, redis_url: str) -> None:
-    """With --jobs, what waits is thrown away."""
+    """With --jobs, reset discards the waiting jobs."""
     harness("enqueue", "tests.jobs:CountByIteration", "3", "--redis", redis_url)
     harness("init-db", "--database", url)
     said = harness("reset", "--yes", "--jobs", "--database", url, "--redis", redis_url)

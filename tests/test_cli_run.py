@@ -68,7 +68,7 @@ def test_a_scenario_need_not_have_all_forms(arguments: list[str], told: list[str
 
 
 def test_a_size_that_a_scenario_does_not_know_is_refused() -> None:
-    """Also where its seed is a look into a dict; any other error of the seed stays what it is."""
+    """An unknown size is refused, even if the seed looks it up in a dict; any other error of the seed is kept."""
     rows: dict[str, None] = {"tiny": None}
     sized = replace(two_forms.scenario, seed=lambda size: rows[size])
     with pytest.raises(UsageError, match="scenario orders has no such data: there is no size 'huge'"):
@@ -79,7 +79,7 @@ def test_a_size_that_a_scenario_does_not_know_is_refused() -> None:
 
 
 def test_a_finding_is_repeated_as_it_was_asked_for() -> None:
-    """By the name of the scenario, with its durability."""
+    """The repeat command has the name of the scenario and its durability."""
     options = ["--form", "iteration", "--durability", "every(items=5)"]
     result = harness("explore", "scenarios.reports", *options, "--sample", "1")
     again = next(line for line in result.output.splitlines() if "again: " in line)
@@ -148,7 +148,7 @@ def test_nothing_is_ignored_in_silence(command: str, arguments: list[str], messa
 
 
 def test_enqueue_ignores_nothing(redis_url: str, broker: Redis) -> None:
-    """Neither arguments of a scenario nor the form of a job class; and nothing is enqueued."""
+    """The command refuses arguments for a scenario and a form for a job class, and enqueues nothing then."""
     at = ["--redis", redis_url]
     assert "takes no arguments" in one_line(harness("enqueue", "scenarios.orders", "17", *at))
     refused = one_line(harness("enqueue", "tests.jobs:CountInSteps", "--form", "steps", *at))
@@ -176,14 +176,14 @@ def test_a_job_that_raises_is_told_in_one_line(
 
 
 def test_a_password_is_not_shown() -> None:
-    """Not in an error either."""
+    """An error does not show the password either."""
     result = harness("run", "scenarios.orders", "--database", "postgresql+none://me:secret@127.0.0.1:1/x")
     assert result.exit_code == 2
     assert "secret" not in result.output + result.stderr
 
 
 def test_report_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
-    """From the records, all of them or none."""
+    """The command writes all files from the records, or none of them."""
     runs = harness("run", "scenarios.orders", "--interrupt", "count:20", "--json").output.splitlines()
     environment = {
         "python": "3.11", "platform": "Linux", "cpus": 2, "packages": {}, "size": "quick", "pace_s": 0.0,
@@ -203,7 +203,7 @@ def test_report_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     ("content", "message"), [(None, "no such file"), ("{", "is not JSON"), ("{}", "holds no records")]
 )
 def test_report_refuses_what_is_no_record(tmp_path: Path, content: str | None, message: str) -> None:
-    """And writes nothing."""
+    """A file that is no record is refused, and nothing is written."""
     if content is not None:
         (tmp_path / "records.json").write_text(content)
     result = harness("report", str(tmp_path / "records.json"), "--to", str(tmp_path / "out"))
@@ -220,7 +220,7 @@ def compared(tmp_path: Path) -> Path:
 
 
 def test_report_takes_a_comparison_that_was_made_before(compared: Path, tmp_path: Path) -> None:
-    """And writes the same again."""
+    """A comparison made earlier is accepted, and the report is the same again."""
     assert harness("report", str(compared), "--to", str(tmp_path / "out")).exit_code == 0
     assert (tmp_path / "out" / "comparison.json").read_text() == compared.read_text()
     result = harness("report", str(compared), "--benchmarks", str(compared))
@@ -228,7 +228,7 @@ def test_report_takes_a_comparison_that_was_made_before(compared: Path, tmp_path
 
 
 def test_report_tells_what_moved_against_an_older_one(compared: Path, tmp_path: Path) -> None:
-    """On the terminal and in the files."""
+    """Changes since the older comparison appear on the terminal and in the files."""
     older = tmp_path / "older.json"
     comparison(ENVIRONMENT, [run(pattern="steps")], benchmarks()).save(older)
     result = harness("report", str(compared), "--against", str(older), "--to", str(tmp_path / "out"))

@@ -66,7 +66,7 @@ def test_enqueue_refuses_an_id_that_rq_would_not_take(broker: Redis, run: Any, j
 def test_enqueue_takes_a_scenario(
     broker: Redis, run: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one of its forms; the plain one gets the ids that are pending now."""
+    """A scenario is enqueued in one of its forms; the plain form gets the ids that are pending now."""
     monkeypatch.setenv("HARNESS_DATABASE_URL", f"sqlite:///{tmp_path}/demo.db")
     harness("seed", "--orders", "5")
     said = json.loads(run("enqueue", "scenarios.orders", "--form", "steps", "--json").output)
@@ -92,7 +92,7 @@ def test_a_worker_needs_a_name_of_its_own(
 
 
 def test_interrupt_asks_politely(rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """By default through Redis, and the beginning of an id will do; the job then goes on."""
+    """By default the request goes through Redis; the beginning of an id is enough, and the job goes on later."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(OURS, "--burst")
     pid_of(broker, job.id)
@@ -107,7 +107,7 @@ def test_interrupt_asks_politely(rq_workers: Workers, jobs_queue: Queue, broker:
 def test_interrupt_sends_a_signal_to_the_worker(
     rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any
 ) -> None:
-    """As a deploy does: the job is back in its queue, and the worker leaves."""
+    """The signal acts as in a deploy: the worker requeues the job and exits."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start()
     wait_for(broker, job.id, 2)
@@ -118,7 +118,7 @@ def test_interrupt_sends_a_signal_to_the_worker(
 
 
 def test_interrupt_kills_the_horse(rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """The process that works dies, the worker lives and puts the job back."""
+    """The work horse ends, and the worker lives and requeues the job."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(OURS, "--burst")
     pid_of(broker, job.id)
@@ -190,7 +190,7 @@ def test_interrupt_needs_a_job_at_work(jobs_queue: Queue, broker: Redis, run: An
 
 
 def test_pause_resume_and_cancel(jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """A job waits until it is resumed, and is ended for good by cancel."""
+    """A job waits until it is resumed, and cancel ends it for good."""
     job = enqueue(jobs_queue, Numbers, 3)
     assert run("pause", job.id).exit_code == 0
     run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
@@ -226,7 +226,7 @@ def test_recover_puts_back_the_jobs_of_the_dead(
 
 
 def test_scale(jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """A parallel job gets more instances; another job has none."""
+    """A parallel job gets more instances; another job does not."""
     job = enqueue(jobs_queue, Shared, 40, 2)
     run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
     assert run("scale", job.id, "3").exit_code == 0

@@ -33,7 +33,7 @@ def processes_in(folder: Path) -> dict[int, str]:
 
 
 def wait_for_the_end_of(pid: int) -> None:
-    """Wait until a process that is not ours has ended."""
+    """Wait until a process that is not a child has ended."""
     with suppress(ProcessLookupError):
         process = os.pidfd_open(pid)
         try:
@@ -56,7 +56,7 @@ def test_a_demo_is_narrated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["reports", "emails"])
 def test_the_other_demos(which: str) -> None:
-    """Without a terminal they say the same, in lines."""
+    """Without a terminal the demos print the same text, in lines."""
     said = harness("demo", which, "--pace", "fast", "--embedded")
     assert said.exit_code == 0, said.output
     assert said.output.count("exactly once") == 2
@@ -161,7 +161,7 @@ def test_ctrl_c_says_that_records_are_complete_where_there_are_some(tmp_path: Pa
 
 
 def test_ctrl_c_does_not_wait_for_a_plain_job(tmp_path: Path, redis_url: str) -> None:
-    """It hears nothing of a shutdown, and its worker would wait for its end, which is hours away."""
+    """A plain job does not react to a shutdown, and its worker would wait hours for its end."""
     del redis_url  # for its skip where none is
     arguments = ["run", "scenarios.emails", "--broker", "redis", "--pace", "100"]
     with Terminal(*arguments, folder=tmp_path) as terminal:
@@ -215,6 +215,6 @@ def test_ctrl_c_ends_a_worker_after_its_job(redis_url: str, broker: Redis, tmp_p
 
 
 def test_a_job_that_runs_here_ends_with_its_progress() -> None:
-    """As JSON that a store could read."""
+    """The progress is printed as JSON that a store could read."""
     said = harness("run", "tests.jobs:CountInSteps", "9", "--durability", "every(items=2)", "--json")
     assert Progress.from_json(json.loads(said.output)["id"], said.output).done == 9

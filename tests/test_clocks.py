@@ -1,4 +1,4 @@
-"""Workers whose clocks are wrong: a job at work is not failed for that."""
+"""Workers with wrong clocks: a running job does not fail because of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.jobs import CountByIteration, plain
 def test_maintenance_fails_no_job_that_holds_a_lease(
     redis: Redis, queue: Queue, lease: float | None, status: JobStatus
 ) -> None:
-    """Whatever time its worker has written: the lease counts; RQ's maintenance goes on for all others."""
+    """The lease counts, not the time that the worker has written; RQ's maintenance goes on for all other jobs."""
     job = enqueue(queue, CountByIteration, 3) if lease == 60 else queue.enqueue(plain, 3)
     worker = SimpleWorker([queue], connection=redis, commands=False)
     redis.lmove(queue.key, queue.intermediate_queue_key)

@@ -72,6 +72,6 @@ def test_ids_of_jobs_are_offered(
 
 
 def test_completion_never_fails(broker: Redis) -> None:
-    """Without a Redis there are no ids, and no error in the line that is being typed."""
+    """Without a Redis, completion offers no ids and prints no error into the line that is being typed."""
     assert offered("pause", "--redis", "redis://127.0.0.1:1") == []
     assert offered("pause", "--redis", "no url") == []

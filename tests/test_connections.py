@@ -67,7 +67,7 @@ ENTRIES: dict[str, Callable[[Redis, Queue], object]] = {
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_connection_that_decodes_is_refused(redis_url: str, real_redis: Redis, entry: str) -> None:
-    """By name and with what to do, and nothing is written."""
+    """The connection is refused by name, the error says what to do, and nothing is written."""
     with Redis.from_url(redis_url, decode_responses=True) as decoding:
         queue = Queue("test", connection=decoding, serializer="json")
         with pytest.raises(UsageError, match=r"decode_responses=True.*make another one without it"):

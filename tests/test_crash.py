@@ -1,4 +1,4 @@
-"""A simulated death is as good as a real one."""
+"""A simulated crash has the same outcome as a real one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Dying:
         self.kind, self.seen = kind, []  # type: ignore[var-annotated]
 
     def reach(self, life: Life, kind: str, label: str, lost: Any) -> object:
-        """Die there."""
+        """Crash there."""
         self.seen.append(kind)
         if kind == self.kind:
             life.die()
@@ -65,7 +65,7 @@ def statuses() -> list[str]:
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__)
 def test_a_restored_a_simulated_and_a_real_death_have_one_outcome(job: Any) -> None:
-    """At a sample of all crash points, also those between which the explorer sees no difference."""
+    """The three outcomes are equal at a sample of all crash points, even points that the explorer treats as equal."""
     with Explorer(job) as explorer:
         points = Random(7).sample(  # noqa: S311 - to be repeatable
             explorer.record().points, 8
@@ -83,7 +83,7 @@ def outcome(explorer: Explorer, trial: Trial, death: Death) -> Any:
 
 
 def test_what_was_not_committed_is_rolled_back() -> None:
-    """As the server does when the connection is gone."""
+    """A simulated crash rolls back the transaction, as the server does when the connection is gone."""
     life = Life(Dying("before-commit"))
     with probes.installed(), living(life), pytest.raises(Died), shop.session() as session:
         shop.pay_once(session, 1)
@@ -92,14 +92,14 @@ def test_what_was_not_committed_is_rolled_back() -> None:
 
 
 def test_what_was_committed_stays() -> None:
-    """A death after the commit takes nothing back."""
+    """A crash after the commit undoes nothing."""
     with probes.installed(), living(Life(Dying("commit"))), pytest.raises(Died), shop.session() as session:
         shop.pay_once(session, 1)
     assert statuses()[:2] == ["paid", "pending"]
 
 
 def test_except_and_finally_run_into_a_wall() -> None:
-    """Whatever they catch, and whatever they try."""
+    """After a simulated crash, except and finally blocks have no effect, whatever they catch and try."""
     observer = Dying("commit")
     attempts = []
 

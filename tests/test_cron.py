@@ -44,7 +44,7 @@ rq.cron.register(plain, "pickles", args=(1,), interval=3600)
 def rq_cron(
     redis_url: str, broker: Redis, tmp_path: Path
 ) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
-    """Yield what starts ``rq cron`` with a configuration; none outlives the test."""
+    """Yield a starter of ``rq cron`` with a configuration; it ends them after the test."""
     del broker
     started: list[subprocess.Popen[bytes]] = []
 
@@ -142,7 +142,7 @@ def test_an_entry_with_an_id_does_not_double_the_work(scheduler: CronScheduler) 
 
 
 def test_an_entry_without_an_id_makes_another_job_each_time(scheduler: CronScheduler) -> None:
-    """As RQ's own entries do."""
+    """Such an entry enqueues a new job each time, as RQ's own entries do."""
     register(CountByIteration, "test", args=(3,), cron="0 3 * * *")
     load(scheduler)
     tick(scheduler)
@@ -178,7 +178,7 @@ def test_a_job_in_the_way_does_not_end_rq_cron(
 def test_an_entry_that_cannot_work_is_refused_when_it_is_registered(
     scheduler: CronScheduler, target: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """Not at night, when its time comes."""
+    """An entry that cannot work is refused when it is registered, not when its time comes."""
     del scheduler
     with pytest.raises(error, match=message):
         register(target, "test", interval=60, **options)

@@ -55,7 +55,7 @@ def test_any_file_is_read_as_by_csv_reader(  # noqa: PLR0917 - one a strategy
     blank: set[int],
     ended: bool,
 ) -> None:
-    """Whatever its encoding, newlines, delimiter and blank lines, and from any cursor on."""
+    """Rows equal those of csv.reader for any encoding, newlines, delimiter, blank lines and cursor."""
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, delimiter=delimiter, lineterminator=newline, quoting=csv.QUOTE_ALL)
     for number, fields in enumerate(table):
@@ -176,7 +176,7 @@ def test_a_ragged_row_is_an_error_unless_asked_for(path: Path, line: str, fields
 def test_what_cannot_be_read_is_an_error_that_names_the_line(
     path: Path, data: bytes, options: Any, message: str
 ) -> None:
-    """Of headers, rows and encodings; the size is then unknown and no error of its own."""
+    """A bad header, row or encoding raises an error that names the line; the size is unknown and raises nothing."""
     path.write_bytes(data)
     with pytest.raises(csv.Error, match=r"prices\.csv, " + message):
         rows(path, **options)
@@ -210,7 +210,7 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(
 def test_mistakes_are_refused_at_once(
     source: Any, options: Any, error: type[Exception], message: str
 ) -> None:
-    """Before a file is opened, with what was found and what is allowed."""
+    """A mistake is refused before a file is opened, with what was found and what is allowed."""
     with pytest.raises(error, match=message):
         csv_rows(source, **{"cursor": None, **options})
 
@@ -232,7 +232,7 @@ def test_the_batch_size_may_change(path: Path) -> None:
 
 
 def test_a_file_that_no_longer_fits_the_cursor_is_refused(path: Path) -> None:
-    """Without a guard too: a row cannot begin in the middle of another, nor after the end."""
+    """Even without a guard, a cursor in the middle of a row or after the end of the file is refused."""
     for cursor in ((0, 12), (9, 99), 2):
         with pytest.raises(
             CollectionChanged, match=r"prices\.csv has changed since the job began: .* start the job"
@@ -253,7 +253,7 @@ def test_rows_that_are_appended_are_read(tmp_path: Path, end: str) -> None:
 
 
 def test_an_open_file_is_read_from_its_beginning(path: Path) -> None:
-    """Wherever it stands, for an index counts from there; it stays open, and is counted only before it is read."""
+    """The file is read from its beginning and stays open; its rows are counted only before it is read."""
     with path.open(newline="") as file:
         file.readline()
         enumerator = csv_rows(file, cursor=None)

@@ -1,4 +1,4 @@
-"""Deaths of the process and items that keep failing: noticed, counted, and given up in the end."""
+"""Crashes and items that keep failing: detected, counted, and given up in the end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.jobs import DONE, CountByIteration, Dead, Told, raises, told
 
 
 class Dying(CountByIteration):
-    """Dies at an item, again and again."""
+    """Crashes at an item, again and again."""
 
     durability = every(items=1)
     max_crashes = 2
     at = 3
 
     def each_iteration(self, item: int, numbers: int) -> None:
-        """Do the item or die."""
+        """Do the item or crash."""
         if item == self.at:
             raise Dead
         super().each_iteration(item, numbers)
@@ -43,7 +43,7 @@ def stored(inline: InlineRun) -> Progress:
 
 
 def test_deaths_are_noticed_and_counted(done: list[object]) -> None:
-    """An execution that never ended tells the next one, which goes on at the saved cursor."""
+    """The next execution detects one that never ended, and goes on at the saved cursor."""
     inline, seen = InlineRun(Dying, 5), list[Any]()
     die(inline)
     with subscribe(seen.append):
@@ -68,7 +68,7 @@ def test_a_job_that_only_ever_dies_fails_in_the_end(done: list[object]) -> None:
 
 
 def test_deaths_in_a_row_are_forgotten_when_the_job_gets_on(done: list[object]) -> None:
-    """A job that does an item between two deaths is a job at work."""
+    """A job that does an item between two crashes counts as making progress."""
 
     class Unlucky(Dying):
         def each_iteration(self, item: int, numbers: int) -> None:
@@ -94,12 +94,12 @@ class Quarantining(Told):
     max_item_failures = 2
 
     def on_quarantine(self, item: int, error: str) -> None:
-        """Tell."""
+        """Record the item."""
         DONE.append(f"aside {item}")
 
 
 def test_an_item_that_keeps_failing_is_set_aside(done: list[object]) -> None:
-    """With its error, reported; the job goes on, and everything else is done once (M7)."""
+    """The item is set aside and reported with its error; the job goes on, and does everything else once (M7)."""
 
     class Job(Quarantining):
         at: ClassVar[Any] = {
@@ -120,7 +120,7 @@ def test_an_item_that_keeps_failing_is_set_aside(done: list[object]) -> None:
 
 
 def test_an_item_that_kills_its_worker_is_set_aside(done: list[object]) -> None:
-    """Whatever durability says: after a death each item is saved, until it is known which one it was."""
+    """After a crash each item is saved, under any durability, until it is known which item was the cause."""
 
     class Job(Dying):
         durability = every(seconds=1000)

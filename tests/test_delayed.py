@@ -58,7 +58,7 @@ def test_no_scheduler_is_needed(
 
 
 def test_a_busy_worker_enqueues_them_too(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """While it is at another job, even one that is not ours, and its queue is another."""
+    """A worker does this while it runs another job, even a plain function from another queue."""
     busy = Queue("busy", connection=broker, serializer="json").enqueue_call(worker_jobs.plain_until_released)
     rq_workers.start(queue="busy")
     wait_for(broker, busy.id, 1)
@@ -75,7 +75,7 @@ def due(queue: Queue, job_id: str) -> None:
 
 
 def test_each_is_enqueued_once(real_redis: Redis) -> None:
-    """However many workers look at the same moment."""
+    """A due job is enqueued once, however many workers look at the same moment."""
     queue = Queue("test", connection=real_redis, serializer="json")
     jobs = [enqueue(queue, Later, 60) for _ in range(20)]
     work(queue)
@@ -97,7 +97,7 @@ def test_each_is_enqueued_once(real_redis: Redis) -> None:
 
 
 def test_rqs_scheduler_goes_first_where_one_runs(queue: Queue, redis: Redis) -> None:
-    """It takes no notice of others that are faster; if it does nothing within two seconds it is dead."""
+    """RQ's scheduler does not look for faster ones; after two seconds without an action it counts as crashed."""
     job = enqueue(queue, Later, 60)
     work(queue)
     redis.set(RQScheduler.get_locking_key("test"), "somebody")
@@ -236,7 +236,7 @@ def test_looks_go_on_when_redis_does(redis: Redis, caplog: pytest.LogCaptureFixt
 
 
 def test_resume_finds_its_jobs_among_those_of_others(queue: Queue, redis: Redis) -> None:
-    """Also a pickled one, and names that look alike; of a parallel run it finds all instances."""
+    """The command finds pickled jobs, distinguishes similar names, and finds all instances of a parallel run."""
     key = queue.scheduled_job_registry.key
     redis.hset(
         "rq:job:pickled",

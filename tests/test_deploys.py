@@ -74,7 +74,7 @@ def test_what_the_versions_do_differently_is_named_and_not_compared() -> None:
 
 
 def test_versions_that_have_nothing_in_common_are_refused() -> None:
-    """Else nothing would be compared, and anything would pass; an outcome of the user's own is a way out."""
+    """Such versions are refused because any outcome would pass; the user can give an outcome of their own."""
     message = "two versions leave nothing alike.* give outcome="
     with pytest.raises(UsageError, match=message):
         explored(Pay, deploy=versions_2.Pay, outcome=total_of_cents, sample=1)
@@ -97,7 +97,7 @@ def invoices_paid(left: Any) -> set[int]:
 
 
 def test_a_refusal_is_a_finding_where_that_is_asked() -> None:
-    """With the error, the lines and the command that repeats it."""
+    """The finding has the error, the lines and the command that repeats it."""
     found = explored(Pay, deploy=versions_2.Renamed, sample=2, pairs=False, actions=["stop"], strict=True)
     assert found.verdict == "refused"
     assert not found.good
@@ -200,5 +200,5 @@ def test_on_the_command_line(options: list[str], code: int, says: str) -> None:
     ],
 )
 def test_what_cannot_be_deployed_is_refused(arguments: list[str], message: str) -> None:
-    """In one line that says what can."""
+    """The error is one line that says what can be deployed."""
     assert message in one_line(harness("explore", *arguments))

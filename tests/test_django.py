@@ -85,7 +85,7 @@ def test_the_project_of_the_page_works(project: Path, redis_url: str, broker: Re
 
 @needs_django
 def test_a_queue_that_enqueues_later_is_refused_by_name(project: Path, redis_url: str, broker: Redis) -> None:
-    """In a transaction, with what to use; outside of one, django-rq's default works."""
+    """In a transaction the queue is refused, with what to use; outside of one, django-rq's default works."""
     script = SETUP + (
         "queue = get_queue('long')\n"
         "try:\n"
@@ -102,14 +102,14 @@ def test_a_queue_that_enqueues_later_is_refused_by_name(project: Path, redis_url
 
 
 class Later(Queue):
-    """A queue whose jobs are enqueued at another time."""
+    """A queue that enqueues its jobs at another time."""
 
     def enqueue_call(self, *_: object, **__: object) -> None:  # type: ignore[override]
         """Return no job."""
 
 
 def test_any_queue_class_that_returns_no_job_is_refused(redis: Redis) -> None:
-    """And nothing is left of the attempt."""
+    """Such a queue class is refused, and the attempt leaves nothing behind."""
     with pytest.raises(UsageError, match=r"queue 'test' \(Later\) enqueues later"):
         enqueue(Later("test", connection=redis, serializer="json"), CountByIteration, 3)
     assert redis.dbsize() == 0

@@ -22,7 +22,7 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 @pytest.fixture
 def folder(tmp_path: Path, redis_url: str, broker: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield the folder of a reader, whose modules, and keys at the broker, are forgotten afterwards."""
+    """Yield the folder of a reader, and afterwards remove its modules and its keys in Redis."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HARNESS_REDIS_URL", redis_url)
@@ -59,7 +59,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @by_page
 def test_worker_classes_exist(page: Path) -> None:
-    """Also in what is not run here, such as the file of a unit or a container."""
+    """Every named worker class exists, even in examples that are not run, such as unit and container files."""
     for name in re.findall(r"--worker-class[ =]([\w.]+)|-w ([\w.]+)", page.read_text(encoding="utf-8")):
         module, _, attribute = (name[0] or name[1]).rpartition(".")
         assert hasattr(import_module(module), attribute)
@@ -98,7 +98,7 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 def test_the_reference_has_every_command_and_public_name() -> None:
-    """Each command, fixture and name of ``harness.__all__`` has a heading of its own."""
+    """Each command, fixture and name of ``harness.__all__`` has a heading."""
     found = headings(reference.PAGE)
     assert {f"harness-{name}" for name in MODULES} <= found
     assert {name.lower() for name in harness.__all__} <= found

@@ -24,7 +24,7 @@ def test_a_job_may_complete_early(done: list[object]) -> None:
 
 
 def test_a_job_may_cancel_itself(done: list[object]) -> None:
-    """on_cancel runs in place of on_complete, and it never runs again (I15, S4)."""
+    """on_cancel runs instead of on_complete, and the job never runs again (I15, S4)."""
     inline = InlineRun(told(i2=raises(CancelJob())), 5)
     assert [each.outcome for each in inline.drain()] == ["cancelled"]
     assert [each.outcome for each in inline.drain()] == ["cancelled"]
@@ -85,7 +85,7 @@ def test_the_jobs_own_except_does_not_swallow_how_it_ends() -> None:
 
 @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan")])
 def test_a_delay_is_a_time(delay: float) -> None:
-    """RetryLater refuses what is none."""
+    """RetryLater refuses a delay that is not a time of 0 or more."""
     with pytest.raises(UsageError, match="takes seconds of 0 or more"):
         RetryLater(delay)
 

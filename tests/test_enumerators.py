@@ -66,7 +66,7 @@ def job_over(world: World, case: Case, done: list[Any]) -> type[IterationJob]:
 
 @every_enumerator
 def test_resumed_from_each_cursor_it_yields_exactly_the_rest(world: World, case: Case) -> None:
-    """Without interruption all comes; a cursor comes back equal from JSON, and after it comes what came after it."""
+    """Each cursor comes back equal from JSON, and the enumerator then yields exactly the rest."""
     for each in sizes(world):
         whole = read(each, case, None)
         assert [item for item, _ in whole] == case.expected(each)
@@ -77,7 +77,7 @@ def test_resumed_from_each_cursor_it_yields_exactly_the_rest(world: World, case:
 
 @every_enumerator
 def test_the_size_is_right_or_unknown(world: World, case: Case) -> None:
-    """Before, and of a resumed one all the same, the size counts the whole; what is cheap of it agrees."""
+    """The size counts the whole, before the first item and after a resume, and the cheap size agrees with it."""
     for each in sizes(world):
         for cursor in (None, *(cursor for _, cursor in read(each, case, None)[-1:])):
             enumerator = case.make(each, cursor)
@@ -109,7 +109,7 @@ def test_interrupted_after_every_item_nothing_is_lost_or_done_twice(world: World
 def test_interrupted_anywhere_nothing_is_lost_or_done_twice(
     world: World, case: Case, rows: int, batch_size: int, stops: set[int]
 ) -> None:
-    """Whatever the sizes of the whole and of the batches, and wherever it is interrupted."""
+    """Nothing is lost or duplicated for any size of the whole and of the batches, and for any interruption."""
     world, done = world.of(rows, batch_size), list[Any]()
     InlineRun(job_over(world, case, done), stops=[lambda at: len(done) in stops]).drain()
     assert done == case.expected(world)

@@ -1,4 +1,4 @@
-"""The story of a job: what its history tells, in text and as a picture."""
+"""Story of a job: its history as text and as a picture."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ENTRIES = [
     started(6, 2, 80, enqueued_at=START + 5), started(24, 3, 100, enqueued_at=START + 23, died=pulse(8, 2, 120)),
     ended(34, 3, 200, "completed"),
 ]  # fmt: skip
-"""A deploy, a death that was noticed after 15 s, the end."""
+"""Entries of a deploy, a crash that was detected after 15 s, and the end."""
 
 
 def test_where_the_time_went() -> None:
@@ -103,7 +103,7 @@ def test_a_long_reason_is_told_in_full() -> None:
 
 
 def test_a_job_at_work_is_told_until_now() -> None:
-    """With what its pulse says; without one, how far it is is not known."""
+    """The story of a running job uses its pulse; without a pulse its position is unknown."""
     told = story("7", "Import(17)", ENTRIES[:1], pulse(3, 1, 30), now=START + 4)
     assert (told.state, told.done, told.parts[0].end_s) == ("running", 30, 4.0)
     lost = story("7", "Import(17)", ENTRIES[:1], None, now=START + 4, progress=Progress("7", done=10))
@@ -112,7 +112,7 @@ def test_a_job_at_work_is_told_until_now() -> None:
 
 
 def test_what_is_no_longer_remembered_is_said() -> None:
-    """And of many executions only the first and the last are drawn in a terminal."""
+    """The story says how much is missing, and of many executions a terminal shows only the first and the last."""
     many: list[Entry] = []
     for epoch in range(41, 81):
         many += [started(epoch, epoch, epoch), ended(epoch + 0.5, epoch, epoch + 1, "interrupted", "every:1")]
@@ -122,7 +122,7 @@ def test_what_is_no_longer_remembered_is_said() -> None:
 
 
 def test_the_picture_says_the_same() -> None:
-    """An SVG file that needs nothing else, with a text for who cannot see it, whatever the job is called."""
+    """The SVG file needs nothing else, and has a text for readers who cannot see it, for any name of the job."""
     drawn = svg(story("7", "Import('<&>')", ENTRIES, None, now=START + 99))
     root = ET.fromstring(drawn)  # noqa: S314 - our own
     space = "{http://www.w3.org/2000/svg}"
@@ -139,7 +139,7 @@ def test_the_picture_says_the_same() -> None:
 
 
 def test_an_end_that_nobody_wrote() -> None:
-    """The progress knows it, where the job had the time to save; if the queue has failed the job, it died."""
+    """The progress has the end if the job had time to save it; if the queue has failed the job, it crashed."""
     entries, sign = [started(1, 1, 0)], pulse(3, 1, 30)
     saved = Progress("7", epoch=1, ended=1, state="completed", done=200)
     told = story("7", "Import(17)", entries, sign, now=START + 99, progress=saved)
@@ -154,7 +154,7 @@ def test_an_end_that_nobody_wrote() -> None:
 
 
 def test_a_failure_that_no_execution_tells_of() -> None:
-    """As where a job died too often before its code was reached: it is said in the text and in the picture."""
+    """If a job crashed too often before its code was reached, the text and the picture both say so."""
     reason = "CrashLimit: the worker of job 7 died 11 times before it reached the job's code, allowed are 10"
     told = story("7", "Import(17)", ENTRIES[:2], None, now=START + 99, failure=reason)
     lines = text(told).splitlines()
@@ -166,7 +166,7 @@ def test_a_failure_that_no_execution_tells_of() -> None:
 
 
 def test_a_failure_is_told_once() -> None:
-    """By the execution that failed, if there is one."""
+    """The failure is reported by the execution that failed, if there is one."""
     entries = [started(1, 1, 0), ended(5, 1, 80, "failed", "OSError: no more")]
     told = story("7", "Import(17)", entries, None, now=START + 99, failure="OSError: no more")
     assert (told.state, told.failure, told.parts[0].reason) == ("failed", None, "OSError: no more")
@@ -199,7 +199,7 @@ def test_any_history_can_be_told(lives: list[tuple[float, float, int, bool, floa
 
 
 def test_explain_tells_of_a_job(jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path) -> None:
-    """In text, as JSON and into a file; by the beginning of its id."""
+    """The command finds the job by the beginning of its id, and writes text, JSON or a file."""
     job = enqueue(jobs_queue, CountByIteration, 20)
     with overriding(Overrides(stops=[Every(8)])):
         SimpleWorker([jobs_queue], connection=broker, commands=False).work(burst=True, logging_level="ERROR")
@@ -251,7 +251,7 @@ def test_explain_reads_progress_in_a_database(
 def test_explain_tells_of_a_job_that_died_too_often(
     jobs_queue: Queue, redis_url: str, rq_workers: Workers
 ) -> None:
-    """Each death, and the execution that gave it up."""
+    """The story shows each crash, and the execution that gave up the job."""
     job = enqueue(jobs_queue, Dies, 5)
     rq_workers.finish()
     data = json.loads(harness("explain", job.id, "--redis", redis_url, "--json").output)
@@ -264,7 +264,7 @@ def test_explain_tells_of_a_job_that_died_too_often(
 def test_explain_tells_of_a_job_that_cannot_be_started(
     jobs_queue: Queue, broker: Redis, redis_url: str, begun: bool
 ) -> None:
-    """Of what died before its code was reached no execution tells, but RQ does; also where none ever began."""
+    """RQ's failure is shown if the job crashed before its code was reached, even if no execution ever began."""
     job = enqueue(jobs_queue, CountByIteration, 20)
     worker = SimpleWorker([jobs_queue], connection=broker, commands=False)
     if begun:
@@ -288,7 +288,7 @@ def one_line_of(stderr: str) -> str:
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_explain_needs_a_history(jobs_queue: Queue, redis_url: str, ours: bool) -> None:
-    """A job that has not begun has none, nor has one that is not ours."""
+    """A job that has not begun has no history, and neither has a plain function."""
     job = enqueue(jobs_queue, CountByIteration, 3) if ours else jobs_queue.enqueue_call(plain, args=(3,))
     assert "has no history: it is queued" in one_line(harness("explain", job.id, "--redis", redis_url))
     assert "there is no job 'nothing'" in one_line(harness("explain", "nothing", "--redis", redis_url))

@@ -151,7 +151,7 @@ def test_a_child_is_signalled(server: ForkServer, folder: Path, pipes: Pipes, nu
 def test_a_child_hears_of_the_end_of_its_starter_s_pipe_alone(
     server: ForkServer, folder: Path, pipes: Pipes
 ) -> None:
-    """Neither the server nor a later child holds the streams of another: each reads the end of its own input."""
+    """No server or later child holds the streams of another child, so each reads the end of its own input."""
     with Pipes() as others:
         child, other = start(server, pipes, "wait"), start(server, others, "wait")
         assert (pipes.line(), others.line()) == ("waiting\n", "waiting\n")
@@ -163,7 +163,7 @@ def test_a_child_hears_of_the_end_of_its_starter_s_pipe_alone(
 
 
 def test_settings_of_the_interpreter_hold(server: ForkServer, folder: Path, pipes: Pipes) -> None:
-    """A child whose environment changes how Python starts has an interpreter that started so."""
+    """A child whose environment changes how Python starts has an interpreter that started with that environment."""
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "forked_elsewhere.py").write_text("def tell():\n    print('found')\n")
     with ForkServer() as own:
@@ -176,7 +176,7 @@ def test_settings_of_the_interpreter_hold(server: ForkServer, folder: Path, pipe
 
 
 def test_the_server_ends_with_its_starter(folder: Path) -> None:
-    """A server whose starter was killed ends, and its child goes on to its own end."""
+    """A server whose starter was killed ends, and its child runs to its end."""
     script = (
         "import sys, os, signal\n"
         "from harness.lab.fork_server import ForkServer\n"
@@ -191,6 +191,4 @@ def test_the_server_ends_with_its_starter(folder: Path) -> None:
         assert starter.stdout.readline() == "waiting\n"
         assert starter.wait(PATIENCE) == -signal.SIGKILL
         starter.stdin.close()
-        assert (
-            starter.stdout.read() == ""
-        )  # the stream ends when no process has it open: neither child nor server
+        assert starter.stdout.read() == ""  # ends when no process has it open: neither child nor server

@@ -89,7 +89,7 @@ def test_a_kill_at_any_point_of_an_item_loses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
     driver: str,
 ) -> None:
-    """Though the engine was used before the fork: a dead horse's transaction ends with the horse."""
+    """A crashed horse's transaction ends with the horse, even if the engine was used before the fork."""
     use_driver(monkeypatch, database, driver)
     if driver == "psycopg":  # a ping is a statement too, and comes before any event of the checkout
         monkeypatch.setenv("HARNESS_FORKS_PRE_PING", "1")
@@ -170,7 +170,7 @@ def refused(function: Any, *args: Any) -> str | None:
 
 
 def test_a_child_does_not_take_the_parent_s_pooled_connection(database: sa.Engine) -> None:
-    """Nor does it end it: the parent goes on with its own."""
+    """A child neither takes nor closes the pooled connection of its parent, which goes on with it."""
     mine = backend(database)
     assert in_a_child(backend, database) != mine
     assert backend(database) == mine
@@ -224,7 +224,7 @@ def first(engine: sa.Engine) -> Any:
 
 
 def closed(path: Path) -> bool:
-    """Return whether this process can write to the file with a connection of its own."""
+    """Return whether this process can write to the file with a new connection."""
     with sqlite3.connect(path) as connection:
         connection.execute("insert into t values (8)")
     connection.close()

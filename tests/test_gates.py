@@ -120,7 +120,7 @@ class TestChanges:
         assert [each.direction for each in changes(one, other)] == ["gone", "new"]
 
     def test_latencies_move_when_their_middle_halves_do_not_overlap(self) -> None:
-        """Of all runs of a scenario and form on one broker."""
+        """Latencies are compared over all runs of a scenario and form on one broker."""
 
         def slow(factor: float) -> Comparison:
             latencies = {"flag": 0.1, "count:20": 0.11, "every:7": 0.12}
@@ -191,14 +191,14 @@ class TestAdvice:
             assert other.answer.endswith(f"Cheaper: {cheap} for orders.")
 
     def test_costs_decide_nothing_where_plain_itself_varies(self) -> None:
-        """However far apart the forms are."""
+        """If plain varies too much, costs decide nothing, however far apart the forms are."""
         (given,) = advice(varying())
         assert "heaper" not in given.answer
         assert given.answer.endswith("Too noisy to compare: orders.")
         assert "plain 0.54 to 1.86" in given.figures
 
     def test_a_range_up_to_the_limit_is_no_noise(self) -> None:
-        """Neither end of plain's range may be farther from 1."""
+        """A range is noise only if one of its ends is farther from 1 than the limit."""
         for spread, found in ((0.1, []), (0.2, ["orders"])):
             entry = benchmark("orders", "plain", 0.1)
             entry["stats"]["data"] = [0.1, 0.1, 0.1, 0.1 * (1 + spread), 0.1 * (1 + spread)]

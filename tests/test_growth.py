@@ -70,7 +70,7 @@ def test_history_of_a_completed_job_expires_with_its_result(
 
 
 def test_history_of_a_job_without_result_is_gone_at_once(queue: Queue, redis: Redis) -> None:
-    """With a result TTL of 0 RQ deletes the job, and nothing of it stays."""
+    """If the result TTL is 0, RQ deletes the job, and none of its data remains."""
     for _ in range(3):
         enqueue(queue, CountByIteration, 3, options={"result_ttl": 0})
     work(queue)
@@ -78,7 +78,7 @@ def test_history_of_a_job_without_result_is_gone_at_once(queue: Queue, redis: Re
 
 
 def test_history_of_a_failed_job_expires_with_its_failure(queue: Queue, redis: Redis) -> None:
-    """A failure that RQ retries is none; the last one has RQ's failure TTL, at most 30 days."""
+    """A failure that RQ retries does not count; history of the last one has RQ's failure TTL, at most 30 days."""
     once = enqueue(queue, Fails, 5, options={"failure_ttl": 90})
     again = enqueue(queue, Fails, 5, options={"failure_ttl": 90, "retry": Retry(max=1, interval=1000)})
     long = enqueue(queue, Fails, 5)
@@ -245,7 +245,7 @@ def test_the_age_of_a_history_is_that_of_its_last_entry(broker: Redis) -> None:
 
 
 def test_prune_says_what_it_removed(store: SqlStore, broker: Redis, redis_url: str, tmp_path: Path) -> None:
-    """In words and as JSON; `--dry-run` says what it would remove."""
+    """The command reports in words and as JSON; with `--dry-run` it reports what it would remove."""
     queue = Queue("test", connection=broker, serializer="json")
     fill(store, queue)
     broker.xadd(keys.history("old"), {"entry": "{}"}, id="1700000000000-0")
@@ -277,7 +277,7 @@ def test_an_age_that_is_none_is_refused(redis_url: str, age: str) -> None:
 
 
 def test_progress_of_a_job_that_waits_is_kept_from_a_store_without_ttl(broker: Redis) -> None:
-    """Whatever is pruned, the job goes on where it was."""
+    """A waiting job resumes where it was, whatever was pruned."""
     queue = Queue("test", connection=broker, serializer="json")
     job = enqueue(queue, CountByIteration, 9)
     store = RedisStore(broker, ttl=None)

@@ -118,7 +118,7 @@ CHANGES = {
 def test_what_does_not_change_the_rows_ahead_passes(
     session: Session, read: Any, change: Callable[[Session], object]
 ) -> None:
-    """Whatever becomes of rows that are done, and with nothing left to do as well."""
+    """Any change of rows that are done passes, even if no work is left."""
     cursors = [cursor for _, cursor in guarded(read, session, None)]
     assert [cursor["at"][0] for cursor in cursors] == list(range(MOST))
     change(session)
@@ -132,7 +132,7 @@ def test_what_does_not_change_the_rows_ahead_passes(
 def test_a_change_of_the_rows_ahead_stops_a_resumed_job(
     session: Session, read: Any, change: Callable[[Session], object], message: str
 ) -> None:
-    """Before its next item, with what was and what is."""
+    """The job stops before its next item, and the error says what was and what is."""
     cursors = [cursor for _, cursor in guarded(read, session, None)]
     change(session)
     pairs = iter(guarded(read, session, cursors[4]))
@@ -152,7 +152,7 @@ def test_a_change_of_the_rows_ahead_stops_a_resumed_job(
 def test_a_change_while_it_runs_is_noticed_at_the_end(
     session: Session, read: Any, change: Callable[[Session], object], message: str
 ) -> None:
-    """Before the job counts as completed, at no cost."""
+    """The change is detected before the job counts as completed, without extra cost."""
     pairs = iter(guarded(read, session, None))
     for _ in range(5):
         next(pairs)
@@ -195,7 +195,7 @@ def test_what_was_empty_stays_empty(session: Session) -> None:
     ids=["longer", "shorter", "another-order", "another-type"],
 )
 def test_a_sequence_that_changed_is_noticed(change: Callable[[list[Any]], None]) -> None:
-    """At the beginning of an execution, and while one runs, at its end or where it gets shorter."""
+    """A changed sequence is detected when an execution begins, and during one at its end or where it gets shorter."""
     numbers: list[Any] = [1, 2, {"b": 1, "a": 2}]
     ((_, cursor),) = list(items(numbers, cursor=None, guard=True))[:1]
     assert len(list(items((1, 2, {"a": 2, "b": 1}), cursor=cursor, guard=True))) == 2
@@ -218,7 +218,7 @@ def test_items_without_a_json_form_cannot_be_guarded() -> None:
 @pytest.mark.parametrize("read", [csv_rows, partial(csv_batches, batch_size=1)], ids=["rows", "batches"])
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_file_that_changed_is_noticed(tmp_path: Path, read: Any, opened: bool) -> None:
-    """Anywhere in it, be it behind the cursor, at the beginning of an execution and at the end."""
+    """A change anywhere in the file, even behind the cursor, is detected at the start and the end of an execution."""
     path = tmp_path / "x.csv"
     path.write_text("a,b\n1,2\n3,4\n")
 

@@ -53,7 +53,7 @@ def charge():
 
 
 def test_options_of_a_project_keep_their_names(pytester: pytest.Pytester) -> None:
-    """A project may define every option that the commands of this package have; ours begin with --harness-."""
+    """A project may define every option that the harness commands have; pytest options begin with --harness-."""
     pytester.makeconftest(
         f"def pytest_addoption(parser):\n    for name in {OWN_OPTIONS}:\n        parser.addoption(name)\n"
     )
@@ -97,7 +97,7 @@ def test_an_argument_of_a_project_stays_its_own(pytester: pytest.Pytester, name:
 def test_trial_works_beside_a_lab_of_the_project(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Our fixture trial uses our lab although the project has a fixture lab of its own."""
+    """The harness fixture ``trial`` uses the harness lab even if the project has a fixture named ``lab``."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makepyfile(
         """
@@ -172,7 +172,7 @@ def test_each(crash_point):
     ids=" ".join,
 )
 def test_it_works_with_the_options_that_projects_use(pytester: pytest.Pytester, options: list[str]) -> None:
-    """In a src layout, with other plugins and with warnings as errors, both ways to explore a job pass."""
+    """Both ways to explore a job pass in a src layout, with other plugins and with warnings as errors."""
     source = pytester.mkdir("src") / "shop"
     source.mkdir()
     (source / "__init__.py").write_text("")
@@ -203,7 +203,7 @@ def test_a_session_that_uses_no_fixture_loads_no_lab(pytester: pytest.Pytester) 
 
 
 def test_coverage_measures_a_job_that_is_explored(pytester: pytest.Pytester) -> None:
-    """Under coverage an exploration passes, and the lines of the job count as covered."""
+    """An exploration passes under coverage, and the lines of the job count as covered."""
     pytester.makepyfile(
         test_charges=CHARGE + "\ndef test_all(explore):\n    with table():\n        explore(charge)\n"
     )

@@ -38,7 +38,7 @@ def told(connection: Redis, job_id: str) -> list[tuple[Any, ...]]:
 
 
 def test_each_execution_begins_and_ends(queue: Queue, redis: Redis) -> None:
-    """With how far it was, how it ended and why."""
+    """The history says how far each execution was, how it ended and why."""
     job = enqueue(queue, CountByIteration, 20)
     work(queue, stops=[Every(8)])
     assert told(redis, job.id) == [
@@ -64,13 +64,13 @@ def test_an_error_and_a_pause_are_ends_too(queue: Queue, redis: Redis) -> None:
 
 
 class Fragile(CountByIteration):
-    """May not die once."""
+    """Fails at the first crash: it allows none."""
 
     max_crashes = 0
 
 
 def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
-    """A job that died too often has an execution that tells so, and does nothing else."""
+    """A job that crashed too often has an execution that reports this and does nothing else."""
     job = enqueue(queue, Fragile, 5)
     RQMetaStore(redis).claim(job.id)  # as an execution that crashes immediately does
     work(queue)
@@ -102,7 +102,7 @@ def test_it_is_bounded_and_expires(queue: Queue, redis: Redis) -> None:
 
 
 def test_what_another_release_wrote_is_left_out(redis: Redis) -> None:
-    """And what was written twice counts once."""
+    """Unknown entries of another release are left out, and a duplicate entry counts once."""
     entry = {"what": "start", "epoch": 1, "done": 0}
     for text in (json.dumps(entry), json.dumps(entry), json.dumps({**entry, "colour": "red"}), "no JSON"):
         redis.xadd("harness:history:7", {"entry": text})

@@ -215,7 +215,7 @@ class Case:
                 return type(error)
 
     def finish(self) -> None:
-        """Run executions until none is wanted."""
+        """Run executions until no other is due."""
         for _ in range(5):
             if self.stored.state in {"completed", "cancelled"}:
                 return
@@ -335,7 +335,7 @@ def test_when_all_is_done_on_complete_alone_is_run_again(pattern: Any, ending: s
 
 
 def test_on_complete_finds_what_around_iterate_and_perform_set_up() -> None:
-    """Also in an execution that has nothing else to do."""
+    """on_complete finds that setup even in an execution that has nothing else to do."""
 
     class Iterating(ByIteration):
         @contextmanager
@@ -408,7 +408,7 @@ def hooked(hook: Callable[[Any], object]) -> tuple[Any, InlineRun]:
 
 
 def test_attributes_that_a_hook_sets_are_kept() -> None:
-    """In a second save after the hook."""
+    """Attributes that a hook sets are stored in a second save after the hook."""
 
     def count(job: Any) -> None:
         job.kept += 5
@@ -421,7 +421,7 @@ def test_attributes_that_a_hook_sets_are_kept() -> None:
 
 
 def test_attributes_that_a_failing_hook_sets_are_taken_back() -> None:
-    """Also those that JSON cannot hold, which would spoil every later save."""
+    """They are restored even if JSON cannot hold them, since they would break every later save."""
 
     def spoil(job: Any) -> None:
         job.kept += 5
@@ -439,7 +439,7 @@ def test_attributes_that_a_failing_hook_sets_are_taken_back() -> None:
 
 @pytest.mark.parametrize("hook", ["on_shutdown", "on_complete", "on_error"])
 def test_who_was_superseded_ends_without_a_word(hook: str) -> None:
-    """Wherever in the end it notices, and though a hook fails: it saves nothing more."""
+    """A superseded execution saves nothing more, wherever it detects this, and even if a hook fails."""
     store = MemoryStore()
 
     def taken_over(job: Any, *_: object) -> None:
@@ -481,7 +481,7 @@ def test_an_error_that_cannot_be_shown_is_an_error_all_the_same(pattern: Any) ->
 
 
 def test_what_cannot_be_stored_fails_at_the_place_that_can() -> None:
-    """The items since the latest save come again; no crash is counted, and on_error hears of it."""
+    """The items since the latest save are repeated; no crash is counted, and on_error gets the error."""
 
     class Spoils(ByIteration):
         script = Script()
@@ -505,7 +505,7 @@ def test_what_cannot_be_stored_fails_at_the_place_that_can() -> None:
 
 @pytest.mark.parametrize("ends", [KeyError("hook"), RetryLater(1), Dead()], ids=repr)
 def test_an_execution_that_ends_before_its_work_keeps_the_proof(ends: BaseException) -> None:
-    """So that a change of what was done is noticed afterwards, also after a crash that was noticed."""
+    """A change of finished items is detected later, even after a detected crash."""
     letters = list("abcd")
 
     class Letters(Hooks, IterationJob):
@@ -527,7 +527,7 @@ def test_an_execution_that_ends_before_its_work_keeps_the_proof(ends: BaseExcept
 
 
 def test_a_reason_is_stored_as_text() -> None:
-    """Whatever should_stop and control exceptions give for one, the progress can be read again."""
+    """The progress can be read again, whatever reason should_stop and control exceptions give."""
 
     class Odd(ByIteration):
         script = Script()
@@ -540,7 +540,7 @@ def test_a_reason_is_stored_as_text() -> None:
 
 
 def test_on_error_hears_of_both_at_the_limit() -> None:
-    """First the error that is not resumed any more, then ResumeLimit, whose cause it is."""
+    """on_error gets the error that is no longer resumed, and then ResumeLimit, which has that error as its cause."""
     case = Case(ByIteration, ENDINGS["error at the limit"])
     with pytest.raises(ResumeLimit) as raised:
         case.inline.execute()
@@ -549,7 +549,7 @@ def test_on_error_hears_of_both_at_the_limit() -> None:
 
 
 def test_on_error_hears_of_progress_that_cannot_be_used() -> None:
-    """Of another job's, which is left as it is; and the claim is no crash of that job."""
+    """Progress of another job reaches on_error and is left as it is; the claim is no crash of that job."""
     store = MemoryStore()
     InlineRun(InStepsOf, job_id="7", store=store, stops=[Every(1)]).execute()
     case = Case(ByIteration, ENDINGS["completed"])
@@ -568,7 +568,7 @@ class InStepsOf(InSteps):
 
 
 def test_a_subscriber_changes_nothing() -> None:
-    """Neither by an error nor by a control exception."""
+    """Neither an error nor a control exception of a subscriber changes the job."""
     case = Case(ByIteration, ENDINGS["completed"])
 
     def refuse(event: events.Event) -> None:

@@ -48,19 +48,19 @@ def hashed(connection: Redis, **fields: Any) -> str:
 
 
 def dead(connection: Redis, job_id: str) -> object:
-    """Let the execution of a job have died."""
+    """Make the state that a crashed execution of a job leaves."""
     entry = f"{job_id}:e"
     connection.zadd(WIP, {entry: FAR})
     return connection.zadd(LEASES, {entry: 1})
 
 
 def dead_job(connection: Redis, **fields: Any) -> object:
-    """Let the execution of a job have died that has odd fields."""
+    """Make the state that a crashed execution of a job with odd fields leaves."""
     return dead(connection, hashed(connection, **fields))
 
 
 def dead_string(connection: Redis) -> object:
-    """Let the execution of a job have died whose key is a string."""
+    """Make the state that a crashed execution of a job leaves, with a string as the job's key."""
     connection.set("rq:job:bad", "text")
     return dead(connection, "bad")
 
@@ -161,7 +161,7 @@ STATES: dict[str, State] = {
 
 
 def good_jobs(queue: Queue) -> list[RQJob]:
-    """Return two jobs: one that waits, and one whose worker died."""
+    """Return two jobs: one that waits, and one whose worker crashed."""
     lost = enqueue(queue, Numbers, 3, options={"job_id": "lost"})
     queue.connection.delete(queue.key)
     execution = SimpleWorker([queue], connection=queue.connection, commands=False).prepare_execution(lost)
@@ -174,7 +174,7 @@ def good_jobs(queue: Queue) -> list[RQJob]:
 def test_good_jobs_are_done(
     broker: Redis, jobs_queue: Queue, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that waits, and one whose worker died, whatever else is stored; the log has no control characters."""
+    """A waiting job and that of a crashed worker finish, whatever else is stored; the log has no control characters."""
     jobs = good_jobs(jobs_queue)
     STATES[name](broker)
     if broker.type(LEASES) != b"zset":  # RQ's own time is over, too
@@ -202,7 +202,7 @@ def test_a_worker_with_horses_does_the_good_jobs_next_to_all_of_them(
 
 
 def test_a_bad_entry_is_logged_once(broker: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """By its name, and not at each sweep."""
+    """A bad entry is logged once by its name, and not at each sweep."""
     broker.sadd("rq:queues", QUEUE)
     broker.zadd(WIP, {b"odd\xff\x1b": 1})
     sweeper = Sweeper(broker)
@@ -244,7 +244,7 @@ def test_wrong_data_is_no_outage(broker: Redis) -> None:
 
 
 def test_names_are_shown_short_and_printable() -> None:
-    """Whatever they hold, and however long they are."""
+    """Names of any content and length are shown short and printable."""
     assert shown(b"a\x1b[31m\n\xff") == "a\\x1b[31m\\n\\xff"
     assert len(shown("x" * 10**6)) <= 200
     complaints.say("test", "\x00", "\x07")

@@ -47,7 +47,7 @@ def fires(name: str, at: Position, total: int = 100, now: float = 0.0) -> bool:
     ],
 )
 def test_a_trigger_fires_at_its_place(name: str, before: Position, after: Position) -> None:
-    """Not before it, and there."""
+    """A trigger fires at its place and not before it."""
     assert not fires(name, before)
     assert fires(name, after)
 
@@ -59,7 +59,7 @@ def test_time_is_counted_from_the_start() -> None:
 
 
 def test_a_trigger_fires_once_unless_it_is_every() -> None:
-    """Only every:N stops each execution; fired counts for the test that asks."""
+    """Only every:N stops each execution; ``fired`` counts for the test that asks."""
     where = parse("count:1").where
     assert where is not None
     count = where(9, time.monotonic)
@@ -114,7 +114,7 @@ def test_any_of_stops_for_the_first_reason() -> None:
 
 
 def test_a_throttled_source_is_asked_as_often_as_it_may_be() -> None:
-    """In between the answer is: go on."""
+    """Between two calls of the source the answer is to go on."""
     now, asked = [0.0], list[Position]()
 
     def asks(at: Position) -> str:

@@ -33,7 +33,7 @@ from tests.jobs import DONE, BadCursor, CountByIteration, CountInSteps, Dates, F
 
 
 def test_a_job_does_every_item(done: list[object]) -> None:
-    """Without an interruption it is a loop."""
+    """Without an interruption the job is a loop over its items."""
     progress = run(CountByIteration, 3)
     assert done == [0, 1, 2]
     assert (progress.state, progress.done, progress.total) == ("completed", 3, 3)
@@ -91,7 +91,7 @@ def test_nothing_to_iterate_completes(done: list[object], found: Any, event: typ
 
 
 def test_nothing_is_left_when_a_job_resumes(done: list[object]) -> None:
-    """Then on_complete runs for the items of the executions before, also where build_enumerator returns None."""
+    """on_complete runs for items of earlier executions, even if build_enumerator returns None."""
 
     class Left(Told):
         def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
@@ -123,7 +123,7 @@ def test_what_is_no_pair_is_refused_before_it_is_done(done: list[object], found:
 
 
 def test_what_is_no_pair_is_refused_within_others() -> None:
-    """As the outer level of nested(), and as a slice of a parallel run."""
+    """Anything but a pair is refused in the outer level of nested() and in a slice of a parallel run."""
     bad: list[Any] = ["ab"]
 
     class Outer(CountByIteration):
@@ -140,7 +140,7 @@ def test_what_is_no_pair_is_refused_within_others() -> None:
 
 
 def test_a_pair_may_be_a_list(done: list[object]) -> None:
-    """Or whatever else holds two things in an order."""
+    """A pair may be any sequence of two values."""
 
     class Lists(CountByIteration):
         def build_enumerator(self, numbers: int, *, cursor: Any) -> Any:
@@ -163,7 +163,7 @@ def test_what_has_no_order_is_no_enumerator(found: Any) -> None:
 
 
 def test_the_item_that_failed_is_told_with_its_cursor() -> None:
-    """Whatever becomes of the error (I16)."""
+    """The event has the item and its cursor, whatever becomes of the error (I16)."""
     seen = list[Any]()
     with subscribe(seen.append, events.ItemFailed):
         InlineRun(FailAt, 5, 3).drain()
@@ -222,13 +222,13 @@ def build(self: Any, *, cursor: Any) -> Any:
     ],
 )
 def test_mistakes_in_a_class_fail_when_it_is_defined(body: dict[str, Any], message: str) -> None:
-    """Not at the first interruption in production (I1 to I4)."""
+    """A mistake fails when the class is defined, not at the first interruption in production (I1 to I4)."""
     with pytest.raises(JobDefinitionError, match=message):
         type("Mistaken", (IterationJob,), body)
 
 
 class Hooked(Told):
-    """Tells what is around its hooks as well."""
+    """Records the context around its hooks as well."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
@@ -251,7 +251,7 @@ def test_hooks_run_in_order(done: list[object]) -> None:
 
 
 def test_a_completed_job_does_nothing_when_it_runs_again(done: list[object]) -> None:
-    """A death between the last save and the queue's own end costs nothing."""
+    """A crash between the last save and the queue's own end costs nothing."""
     inline = InlineRun(Hooked, 2)
     inline.drain()
     done.clear()
@@ -321,7 +321,7 @@ def test_an_enumerator_resumed_from_each_cursor_yields_exactly_the_rest(make: An
 
 @given(sizes=st.lists(st.integers(0, 4), max_size=5), at=st.integers(0, 20))
 def test_nested_resumes_anywhere(sizes: list[int], at: int) -> None:
-    """Whatever the sizes of the inner levels, a cursor splits the whole in two without loss or repetition."""
+    """With inner levels of any size, each cursor splits the whole without loss or repetition."""
 
     def make(cursor: Any) -> Enumerator[Any]:
         return nested(
@@ -430,7 +430,7 @@ def test_a_collection_of_another_size_is_warned_of() -> None:
 
 
 def test_an_idempotency_key_is_the_same_in_every_execution(done: list[object]) -> None:
-    """Of one item of one job; another for every other item, job and type of value."""
+    """The key is the same for one item of one job, and differs for every other item, job and type of value."""
 
     class Keys(IterationJob):
         def build_enumerator(self, *, cursor: Any) -> Iterator[tuple[Any, int]]:

@@ -38,7 +38,7 @@ def test_a_page_is_one_query(
 
 @pytest.mark.parametrize("read", [records, batches, ranges])
 def test_a_page_read_is_an_event(session: Session, read: Callable[..., Any]) -> None:
-    """With its rows and how long it took by the job's clock, for those who subscribe to just that (I16)."""
+    """The event has the rows and the duration by the job's clock, for subscribers that ask for that event (I16)."""
     session.add_all(Ticket(id=uuid.UUID(int=n)) for n in range(5))
     session.commit()
     ticks = count()

@@ -132,7 +132,7 @@ def test_what_would_lose_rows_is_refused(session: Session, select: Any, columns:
 
 
 def test_what_is_unique_needs_no_primary_key(session: Session) -> None:
-    """A unique index, or a unique constraint whose other columns the select fixes, is key enough."""
+    """A unique index, or a unique constraint whose other columns the select fixes, is a sufficient key."""
     lonely.create(session.connection())
     rows = [{"id": n, "code": str(n), "tag": str(-n), "name": str(n)} for n in range(3)]
     session.execute(lonely.insert(), rows)

@@ -58,7 +58,7 @@ class Seen:
 
 
 class Mistaken:
-    """A class over a view, with a key that is none."""
+    """A class over a view, with a declared key that is not unique."""
 
 
 registry().map_imperatively(Seen, seen, primary_key=[seen.c.id])
@@ -208,7 +208,7 @@ def read(
 def test_a_row_that_stays_comes_once_or_an_error_has_a_name(
     session: Session, read_by: Any, data: st.DataObject
 ) -> None:
-    """Of any form, by any columns, vouched for or not, resumed anywhere, while other rows come, go and change."""
+    """A row that stays comes once, or a named error is raised, for any form and columns, while other rows change."""
     world = World(session)
     world.fill(data.draw(st.lists(things, min_size=3, max_size=10), label="rows"))
     form = data.draw(st.sampled_from(list(FORMS)), label="form")

@@ -219,7 +219,7 @@ def comparable(cursor: Any) -> Any:
 @pytest.mark.parametrize("kind", UNORDERED.values(), ids=UNORDERED)
 @pytest.mark.parametrize("read", [records, batches, ranges])
 def test_what_no_cursor_can_hold_is_refused_by_name(engine: sa.Engine, read: Any, kind: Any) -> None:
-    """Before anything is read, with the column."""
+    """Such a key is refused by the name of its column before anything is read."""
     keyed = table(kind)
     with (
         Session(engine) as session,
@@ -261,7 +261,7 @@ def test_a_value_that_no_cursor_can_hold_stops_before_its_page(database: sa.Engi
 
 
 def test_a_row_that_comes_again_stops_the_job(database: sa.Engine) -> None:
-    """psycopg2 reads infinity as the last date; infinity then comes again, and the job must not loop for ever."""
+    """psycopg2 reads infinity as the last date; if infinity comes again, the job stops instead of looping for ever."""
     keyed = table(sa.Date)
     with of_driver(database, "psycopg2") as engine, Session(engine) as session:
         keyed.create(session.connection())

@@ -139,7 +139,7 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def plain(row: Any) -> Any:
-    """Return what tells an item apart."""
+    """Return the values that identify an item."""
     if isinstance(row, tuple | sa.Row):
         return tuple(map(plain, row))
     return row.id if isinstance(row, Asset | Trip) else row
@@ -173,7 +173,7 @@ READ = {
 def test_pages_are_the_ordinary_query(
     session: Session, select: sa.Select[Any], columns: Any, rows: int, batch_size: int
 ) -> None:
-    """In whatever way classes are mapped and joined: the same rows, as many as the size says, resumed anywhere."""
+    """Pages have the same rows and size as the ordinary query, for each mapping and join, and from each cursor."""
     expected = sorted(plain(row[0] if len(row) == 1 else tuple(row)) for row in session.execute(select))
     session.rollback()
     assert len(expected) == rows
@@ -247,14 +247,14 @@ def test_the_greatest_of_several_columns_is_no_aggregate(session: Session) -> No
 
 
 def test_of_a_column_that_is_named_twice_the_first_counts(session: Session) -> None:
-    """As in ORDER BY."""
+    """The first mention counts, as in ORDER BY."""
     found = records(session, Trip, cursor=None, columns=[Trip.id.desc(), Trip.id], batch_size=2)
     assert [(trip.id, cursor) for trip, cursor in found] == [(n, n) for n in (8, 7, 5, 4, 2, 1)]
 
 
 @pytest.mark.parametrize("column", [Trip.lasted, Trip.began])
 def test_a_key_that_no_cursor_can_hold_is_refused(session: Session, column: Any) -> None:
-    """Before the first item; SQLite, which keeps it as text, can."""
+    """The key is refused before the first item; SQLite stores it as text, so there it is accepted."""
     if session.get_bind().dialect.name == "sqlite":
         assert len(list(records(session, Trip, cursor=None, columns=column, batch_size=1))) == 6
         return
@@ -280,7 +280,7 @@ def test_a_null_that_should_not_be_there_is_found_by_a_guard(
 
 @pytest.mark.parametrize("batch_size", [1, 6])
 def test_a_null_in_a_page_is_an_error(session: Session, batch_size: int) -> None:
-    """A NULL must not be taken for the beginning: all rows would come again for ever (I36)."""
+    """A NULL in a page raises, because as a cursor it would mean the beginning, and all rows would repeat (I36)."""
     key = declared.c.code if session.get_bind().dialect.name == "sqlite" else declared.c.code.desc()
     pairs = records(session, sa.select(declared.c.id), cursor=None, columns=key, batch_size=batch_size)
     with pytest.raises(CursorError, match=r"found a row whose trips\.code is NULL, though declared NOT NULL"):

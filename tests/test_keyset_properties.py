@@ -129,7 +129,7 @@ def stored(cursor: Any) -> Any:
 def test_pages_are_the_ordinary_query(
     filled: sa.Engine, case: Case, gone: set[int], batch_size: int, done: int
 ) -> None:
-    """In pages of any size and resumed from any cursor, one reads what one query with ORDER BY reads."""
+    """Pages of any size, resumed from any cursor, yield the rows of one query with ORDER BY."""
     options = {"columns": case.columns, "batch_size": batch_size}
     with Session(filled) as session:
         for column in (Line.order_id, Order.id, Staff.id, Firm.id):

@@ -76,7 +76,7 @@ def test_the_search_for_the_end_of_a_page_names_the_key_only(
 
 
 def test_rows_of_a_page_come_in_the_order_of_the_key(session: Session) -> None:
-    """Without a word of the caller, and also where the page is read in pages again."""
+    """Rows have the order of the key without a request of the caller, even if the page is read in pages again."""
     fill(session, 12)
     columns = [Order.status.desc(), Order.id]
     expected = session.scalars(sa.select(Order).order_by(*columns)).all()

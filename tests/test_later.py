@@ -44,7 +44,7 @@ def test_a_job_waits_for_its_time(queue: Queue) -> None:
 
 
 def test_a_time_without_a_zone_is_local_time(queue: Queue) -> None:
-    """As ``Queue.enqueue_at`` takes it."""
+    """A time without a zone is local time, as in ``Queue.enqueue_at``."""
     when = datetime(2126, 3, 4, 5, 6)  # noqa: DTZ001 - that is the point
     ours, rqs = enqueue_at(queue, when, CountByIteration, 3), queue.enqueue_at(when, len, ())
     scheduled = queue.scheduled_job_registry
@@ -54,7 +54,7 @@ def test_a_time_without_a_zone_is_local_time(queue: Queue) -> None:
 def test_a_worker_without_a_scheduler_does_it_when_its_time_comes(
     jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """No scheduler of RQ's runs, and none is needed."""
+    """A worker starts such a job when its time comes; no scheduler of RQ is needed."""
     job = enqueue_in(
         jobs_queue, timedelta(seconds=1), Numbers, 3, options={"retry": Retry(max=2), "timeout": 77}
     )
@@ -65,7 +65,7 @@ def test_a_worker_without_a_scheduler_does_it_when_its_time_comes(
 
 
 def test_a_job_at_the_front_goes_there_when_its_time_comes(queue: Queue) -> None:
-    """Not to the end of the queue, where it would be without ``at_front``."""
+    """With ``at_front`` the job goes to the front of the queue, not to the end."""
     first = enqueue(queue, CountByIteration, 1)
     urgent = enqueue_at(queue, PAST, CountByIteration, 2, options={"at_front": True})
     enqueue_due(queue.connection)
@@ -123,7 +123,7 @@ def test_a_lost_note_of_the_time_is_found_again(queue: Queue, monkeypatch: pytes
     ],
 )
 def test_what_cannot_work_is_refused(queue: Queue, call: Any, message: str) -> None:
-    """By name, with what to use, and nothing is written."""
+    """The call is refused by name, the error says what to use, and nothing is written."""
     with pytest.raises(UsageError, match=message):
         call(queue)
     assert queue.connection.dbsize() == 0

@@ -127,7 +127,7 @@ def test_a_shared_value_is_not_waited_for_for_ever(postgresql: sa.Engine) -> Non
 def test_the_lock_timeout_of_an_engine_stays(
     request: pytest.FixtureRequest, postgresql: sa.Engine, own: str, kept: str
 ) -> None:
-    """The store sets one only where there is none, for the rest of the transaction and not for the next."""
+    """The store sets a timeout only if there is none, for the rest of the transaction and not for the next."""
     assert LOCK_TIMEOUT == 10
     with (
         of_driver(postgresql, "psycopg", f"SET lock_timeout = '{own}'") as engine,

@@ -238,7 +238,7 @@ class CountsLess(CountByIteration):
     """Thinks that there is more to do than there is."""
 
     def build_enumerator(self, numbers: int, *, cursor: Any) -> Enumerator[int]:
-        """Count as one does whose items were committed, and not counted, when it died."""
+        """Count like a job that crashed after some items were committed, but before they were counted."""
         return Enumerator(items(range(numbers), cursor=cursor), size=numbers + 2)
 
 

@@ -131,5 +131,5 @@ conditions = st.recursive(
 @given(condition=conditions)
 @examples(150)
 def test_the_database_agrees_on_any_condition(connection: sa.Connection, condition: Any) -> None:
-    """However conditions are combined by AND, OR and NOT, no NULL comes out of a column that is excluded."""
+    """For any combination of AND, OR and NOT, the database returns no NULL in an excluded column."""
     assert not named(condition) & left(connection, condition)

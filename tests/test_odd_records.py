@@ -109,7 +109,7 @@ def test_one_odd_record_is_left_out_and_named(jobs_queue: Queue, redis_url: str,
 
 @pytest.mark.parametrize("odd", [each for each in ODD if "progress" in each or "history" in each])
 def test_explain_leaves_out_one_odd_record(jobs_queue: Queue, redis_url: str, odd: str) -> None:
-    """`explain` tells the rest of the story and names what it left out; with nothing left it says so in a line."""
+    """The command shows the rest of the story and names what it left out; with nothing left it says so in a line."""
     enqueue(jobs_queue, CountByIteration, 5, options={"job_id": "good"})
     connection = jobs_queue.connection
     if "another type" not in odd or "progress" in odd:
@@ -255,7 +255,7 @@ seeds = st.integers(0, 2**64 - 1).map(Random)
 
 @given(seeds)
 def test_a_story_of_odd_entries_is_told(random: Random) -> None:
-    """Whatever entries and pulse can be read make a story, in text, JSON and SVG."""
+    """Any entries and pulse that can be read give a story in text, JSON and SVG."""
     stream = [
         (f"{random.choice([1, 17, 10**13])}-{index}", {"entry": mutated(ENTRY, random)}) for index in range(4)
     ]
@@ -274,7 +274,7 @@ def test_a_story_of_odd_entries_is_told(random: Random) -> None:
 @examples(60)
 @given(seeds)
 def test_a_snapshot_of_odd_records_is_drawn(redis: Redis, random: Random) -> None:
-    """Whatever records can be read make a screen."""
+    """Any records that can be read give a screen."""
     redis.flushall()
     redis.sadd("rq:queues", "rq:queue:test")
     redis.rpush("rq:queue:test", "7")
@@ -297,7 +297,7 @@ def test_a_snapshot_of_odd_records_is_drawn(redis: Redis, random: Random) -> Non
 @examples(30)
 @given(seeds)
 def test_a_comparison_of_odd_records_is_rendered(tmp_path: Path, random: Random) -> None:
-    """Whatever records can be read make a report."""
+    """Any records that can be read give a report."""
     data = {"environment": sample().to_json()["environment"], "runs": [run(), run(pattern="steps")]}
     path = tmp_path / "records.json"
     path.write_bytes(mutated({**data, "explorations": [exploration()]}, random))

@@ -70,7 +70,7 @@ def test_while_saves_fail_the_job_goes_on(
 def test_an_end_that_cannot_be_saved_is_no_end(
     server: fakeredis.FakeServer, store: RedisStore, done: list[object]
 ) -> None:
-    """The execution raises, is as good as dead to the next one, and what was saved before holds."""
+    """The execution raises, the next one treats it as crashed, and the last save holds."""
     inline = InlineRun(cutting(server, 3, back_at=None), 5, store=store)
     with pytest.raises(ProgressUnavailable, match="cannot be saved now"):
         inline.execute()
@@ -107,7 +107,7 @@ def raise_cause(inline: InlineRun) -> None:
 
 @pytest.mark.parametrize("invalidated", [True, False])
 def test_a_connection_that_was_cut_is_an_interruption(done: list[object], invalidated: bool) -> None:
-    """Also at the first item, where any other error would fail the job."""
+    """A cut connection interrupts the job even at the first item, where any other error would fail it."""
 
     class Cut(Exception):
         connection_invalidated = invalidated

@@ -22,7 +22,7 @@ COMMANDS = 130
     during=st.lists(st.tuples(st.integers(1, COMMANDS), st.sampled_from(ACTIONS)), max_size=6),
 )
 def test_no_job_is_stranded(real_redis: Redis, before: list[str], during: list[tuple[int, str]]) -> None:
-    """Before any command of its worker anything may happen that an application can do, or the worker may die."""
+    """No job is stranded if the application acts, or the worker crashes, before any command of the worker."""
     real_redis.flushdb()
     DONE.clear()
     application = Application(real_redis, 4)

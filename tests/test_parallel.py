@@ -45,7 +45,7 @@ def numbers(done: list[Any]) -> list[int]:
 @pytest.mark.parametrize("count", [0, 1, 3, 16, 100])
 @pytest.mark.parametrize("instances", [1, 4])
 def test_every_item_is_done_once(done: list[object], count: int, instances: int) -> None:
-    """However many there are; on_start runs before them and on_complete after, each once (I31, I32)."""
+    """Any number of items is done once; on_start runs once before them and on_complete once after (I31, I32)."""
     seen = list[Any]()
     with subscribe(seen.append):
         InlineRun(Shared, count, instances).drain()
@@ -97,7 +97,7 @@ def test_nothing_is_lost_or_done_twice_whatever_happens(data: st.DataObject) -> 
 def test_an_instance_that_died_goes_on_with_what_it_had(
     done: list[object], monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Wherever it was: a slice stays with its instance, and the end comes after all."""
+    """A slice stays with its instance after a crash anywhere, and the end comes after all slices."""
     inline = InlineRun(Shared, 30, 3, stops=[Every(1)])
     inline.execute()
     victim, store = inline.instances[0], inline.store
@@ -139,7 +139,7 @@ def test_an_instance_that_died_goes_on_with_what_it_had(
 
 
 def test_the_one_that_starts_the_instances_may_die(done: list[object]) -> None:
-    """Run again, it starts those that are missing, and none twice."""
+    """A second run starts the missing instances, and starts none twice."""
     store = DyingStore()
     inline = InlineRun(Shared, 30, 3, store=store)
     with pytest.raises(Dead):
@@ -151,12 +151,12 @@ def test_the_one_that_starts_the_instances_may_die(done: list[object]) -> None:
 
 
 class DyingStore(MemoryStore):
-    """Dies once, right after the instances' record was made."""
+    """Crashes once, right after the instances' record was made."""
 
     died = False
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Replace, and die."""
+        """Replace, and crash."""
         result = super().replace(key, before, after)
         if not self.died:
             self.died = True
@@ -179,7 +179,7 @@ def test_fewer_instances_end_with_their_slice(done: list[object]) -> None:
 
 
 def test_on_rq_the_instances_are_jobs_of_their_own(queue: Queue, done: list[object]) -> None:
-    """Of the same queue and settings, interrupted and resumed like any job; the end comes once."""
+    """The instances have the queue and settings of the job, resume like any job, and end the run once."""
     enqueue(queue, Shared, 50, 4, options={"job_id": "7", "timeout": 77})
     work(queue, stops=[Every(7)])
     assert numbers(done) == list(range(50))
@@ -206,7 +206,7 @@ def test_on_rq_their_number_can_be_changed(queue: Queue, redis: Redis, done: lis
 
 
 def test_on_rq_all_of_them_can_be_cancelled(queue: Queue, redis: Redis, done: list[object]) -> None:
-    """By the id of the job that was enqueued; on_complete then never runs."""
+    """The id of the enqueued job cancels all of them, and on_complete then never runs."""
     enqueue(queue, Shared, 50, 3, options={"job_id": "7"})
     work(queue, max_jobs=1)
     cancel(redis, "7")
@@ -259,7 +259,7 @@ def test_an_instance_may_complete_early(done: list[object], instances: int) -> N
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_an_instance_knows_the_total_of_its_slices(done: list[object], chunk: int) -> None:
-    """Of those that it has taken by then; interrupted or not, in the end all is done."""
+    """The total counts the slices taken so far; interrupted or not, all items are done in the end."""
     seen = list[tuple[int, int | None]]()
 
     class Shares(Shared):

@@ -80,7 +80,7 @@ class Reader(IterationJob):
         DONE.extend(row.id for row in (item if isinstance(item, list) else [item]))
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the end."""
         DONE.append("complete")
 
 
@@ -100,7 +100,7 @@ def fill(engine: sa.Engine, count: int) -> None:
 def test_each_row_is_done_once(  # noqa: PLR0917 - one a strategy
     engine: sa.Engine, read: Any, key: str, count: int, instances: int, chunk: int
 ) -> None:
-    """However many there are, by any key, in any number of instances, interrupted anywhere."""
+    """Each row is done once, for any number of rows and instances, any key and any interruption."""
     DONE.clear()
     fill(engine, count)
 
@@ -113,7 +113,7 @@ def test_each_row_is_done_once(  # noqa: PLR0917 - one a strategy
 
 
 def test_rows_that_come_later_belong_to_a_slice(engine: sa.Engine, done: list[object]) -> None:
-    """Before the first, between two and after the last: none is in no slice."""
+    """Rows before the first, between two and after the last all belong to a slice."""
     fill(engine, 30)
     inline = InlineRun(Reader, 2)
     inline.execute()
@@ -127,7 +127,7 @@ def test_rows_that_come_later_belong_to_a_slice(engine: sa.Engine, done: list[ob
 
 
 def test_what_cannot_be_read_in_pages_cannot_be_shared(engine: sa.Engine) -> None:
-    """With the same reason, before any instance is started."""
+    """Such a select is refused with the same reason before any instance is started."""
 
     class Job(Reader):
         def build_enumerator(self, instances: int, *, cursor: Any) -> Enumerator[Any]:
@@ -140,10 +140,10 @@ def test_what_cannot_be_read_in_pages_cannot_be_shared(engine: sa.Engine) -> Non
 
 
 class PayHere(Pay):
-    """Tells this process of its end."""
+    """Records its end in this process."""
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the end."""
         DONE.append("complete")
 
 
@@ -157,7 +157,7 @@ def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("orders")
 def test_ten_thousand_orders_in_four_instances(done: list[object]) -> None:
-    """Each is paid once and the end comes once, though two instances are interrupted and one dies."""
+    """Each order is paid once and the run ends once, though two instances are interrupted and one crashes."""
     inline = InlineRun(PayHere)
     inline.execute()
     first, second, third, fourth = inline.instances.values()

@@ -41,7 +41,7 @@ def parent(pid: int) -> int | None:
 
 @pytest.mark.usefixtures("orders")
 def test_every_order_is_paid_once(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """And the end comes once, though two instances are interrupted, and one is killed and recovered."""
+    """The run ends once, although two instances are interrupted, and one is killed and recovered."""
     enqueue(jobs_queue, PayAndTell, options={"job_id": "7"})
     rq_workers.finish("harness.queues.rq.Worker", "--max-jobs", "1")
     assert jobs_queue.get_job_ids() == ["7-0", "7-1", "7-2", "7-3"]

@@ -45,7 +45,7 @@ def test_every_test_named_exists() -> None:
 
 
 def test_events_carry_durations_in_seconds() -> None:
-    """By the job's clock, of the step and of the execution (C34)."""
+    """Events have the durations of the step and of the execution, by the job's clock (C34)."""
     now, seen = [0.0], list[Any]()
 
     class Slow(CountInSteps):

@@ -126,7 +126,7 @@ def test_a_pickled_job_of_this_package_is_never_loaded(
 def test_data_that_is_no_job_is_refused_without_harm(
     broker: Redis, pickling: Queue, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """Whatever is there: the job fails by name, keeps its retries, and the next one runs."""
+    """A job with any such data fails by name, keeps its retries, and the next job runs."""
     monkeypatch.setenv(ALLOW, "1")
     job = pickling.enqueue(plain, 3, retry=Retry(max=2))
     broker.hset(job.key, "data", data)

@@ -36,7 +36,7 @@ def test_each_interruption_is_a_test_of_its_name(project: pytest.Pytester) -> No
 
 
 def test_interrupt_on_the_command_line_replaces_the_tests_own(project: pytest.Pytester) -> None:
-    """And may be repeated."""
+    """The option replaces the interruptions of the test, and may be repeated."""
     result = project.runpytest_subprocess(
         *QUIET, "-vv", "--harness-interrupt", "flag", "--harness-interrupt", "signal:TERM"
     )
@@ -59,7 +59,7 @@ def test_the_records_of_all_processes_come_together(project: pytest.Pytester, pr
 
 
 def test_a_bar_leaves_lines_where_there_is_no_terminal(project: pytest.Pytester) -> None:
-    """And no dots."""
+    """Without a terminal the bar prints lines and no dots."""
     result = project.runpytest_subprocess(*QUIET, "--harness-bar")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["trials 1/4", "trials 4/4"])
@@ -67,7 +67,7 @@ def test_a_bar_leaves_lines_where_there_is_no_terminal(project: pytest.Pytester)
 
 
 def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pytester) -> None:
-    """With one line that says so."""
+    """The test fails with one line that gives the reason."""
     result = project.runpytest_subprocess(*QUIET, "--harness-interrupt", "count:1000")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["NothingInterrupted: orders as * was not interrupted by count:1000*"])

@@ -82,14 +82,14 @@ def test_a_wrong_value_set_on_the_class_later_is_refused_before_any_work(
 
 @pytest.mark.parametrize(("name", "value"), RIGHT)
 def test_a_right_value_works(name: str, value: Any, done: list[object]) -> None:
-    """Numbers, times as timedelta, None where there may be no limit."""
+    """Policies accept numbers, times as timedelta, and None if there may be no limit."""
     InlineRun(define(**{name: value}), 3).drain()
     assert done == [0, 1, 2]
 
 
 @pytest.mark.parametrize("value", [timedelta(seconds=1.5), 1.5])
 def test_times_are_seconds_or_a_timedelta(value: Any) -> None:
-    """In policy, in every(), in RetryLater and as the process's own limit."""
+    """Policy, every(), RetryLater and the process's own limit accept both."""
     inline = InlineRun(define(resume_delay=value), 5, stops=[Every(2)])
     assert inline.execute().delay == 1.5
     assert RetryLater(value).delay == 1.5
@@ -100,7 +100,7 @@ def test_times_are_seconds_or_a_timedelta(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [True, "1", math.nan, timedelta(-1), None])
 def test_what_is_no_time_is_refused_where_it_is_given(value: Any) -> None:
-    """By RetryLater and every() as well, before anything is done with it."""
+    """RetryLater and every() also refuse a wrong time before they do anything with it."""
     with pytest.raises(UsageError, match="RetryLater takes seconds of 0 or more"):
         RetryLater(value)
     with pytest.raises(JobDefinitionError, match="every"):
@@ -108,7 +108,7 @@ def test_what_is_no_time_is_refused_where_it_is_given(value: Any) -> None:
 
 
 def test_a_runtime_as_timedelta_stops_the_job() -> None:
-    """At the first checkpoint after it, as a number of seconds does."""
+    """The job stops at the first checkpoint after that time, as with a number of seconds."""
     now = [0.0]
 
     class Slow(CountByIteration):
@@ -155,7 +155,7 @@ def test_a_policy_may_be_a_property(done: list[object]) -> None:
     ],
 )  # fmt: skip
 def test_a_name_almost_right_is_refused_with_the_right_one(name: str, right: str) -> None:
-    """Of the class itself and of a mixin, whatever number it is set to."""
+    """The name is refused on the class itself and on a mixin, whatever number it is set to."""
     for value in (3, None, timedelta(minutes=5)):
         with pytest.raises(JobDefinitionError, match=rf"Job\.{name} would be ignored; use {right}\b"):
             define(**{name: value})
@@ -189,7 +189,7 @@ def test_the_names_of_flags_and_of_other_values() -> None:
     ],
 )  # fmt: skip
 def test_an_authors_own_attribute_is_none_of_our_business(name: str, done: list[object]) -> None:
-    """Also one that shares words with a policy."""
+    """An author's attribute is accepted, even if it shares words with a policy."""
     for value in (3, "text", [1], None, timedelta(1)):
         if (name, value) != ("quarantined", True):
             define(**{name: value})
@@ -197,7 +197,7 @@ def test_an_authors_own_attribute_is_none_of_our_business(name: str, done: list[
 
 
 def test_a_name_almost_right_is_accepted_beside_the_right_one() -> None:
-    """Then it is meant."""
+    """If the right name is there too, the other name is accepted as intended."""
     job = define(max_runtime=300, max_run_time=17)
     assert job.max_run_time == 17
 
@@ -232,7 +232,7 @@ def test_a_hook_almost_right_is_refused_with_the_right_name(name: str, right: st
 
 
 def test_hooks_of_celery_are_refused_by_their_signatures() -> None:
-    """And one that takes an error is on_error."""
+    """A hook with a signature of Celery, or one that takes an error, is refused with the advice to use on_error."""
     for function in (lambda self, error: None, lambda self, exc, task_id, args, kwargs, einfo: None):
         with pytest.raises(JobDefinitionError, match=r"Job\.on_failure would be ignored; use on_error"):
             define(on_failure=function)
@@ -248,7 +248,7 @@ def test_hooks_of_celery_are_refused_by_their_signatures() -> None:
     ],
 )  # fmt: skip
 def test_an_authors_own_method_is_none_of_our_business(name: str) -> None:
-    """Also one that begins like a hook."""
+    """An author's method is accepted, even if its name begins like a hook."""
     for function in (lambda self: None, lambda self, row: None, staticmethod(lambda: None)):
         define(**{name: function})
 
@@ -328,7 +328,7 @@ def test_an_attribute_set_in_the_constructor_is_a_default() -> None:
 def test_an_error_waits_and_an_interruption_does_not(
     policy: dict[str, Any], after_stop: float, after_error: float
 ) -> None:
-    """By default; the longer of the two delays counts after an error."""
+    """This is the default; after an error the longer of the two delays counts."""
     job = type("Job", (FailAt,), {"__module__": __name__, **policy})
     inline = InlineRun(job, 8, 3, stops=[Every(2)])
     ended = list(inline.executions())
@@ -353,7 +353,7 @@ def test_retry_later_says_its_own_delay_and_the_class_where() -> None:
 
 
 def test_the_default_job_goes_on_where_it_was() -> None:
-    """In its own queue, behind the others."""
+    """By default the job goes on in its own queue, behind the others."""
 
     class Job(IterationJob):
         def build_enumerator(self, *, cursor: Any) -> Any:

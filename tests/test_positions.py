@@ -72,7 +72,7 @@ def stopped_after(tree: Tree, number: int, done: list[Any]) -> InlineRun:
 
 
 def test_the_outer_item_in_progress_may_leave(done: list[Any]) -> None:
-    """If the item in progress is gone, the position within it is given to no other item."""
+    """If the outer item in progress is gone, no other item gets the position within it."""
     tree = Tree(ann=4, bob=4)
     inline = stopped_after(tree, 2, done)
     del tree.orders["ann"]

@@ -135,7 +135,7 @@ def test_with_a_prefix_the_access_rules_of_the_guide_are_enough() -> None:
 
 
 def test_the_explorer_knows_the_keys_of_a_prefix() -> None:
-    """RQ's keys and ours are no outcome of a job; under a chosen prefix, the application's own keys still are."""
+    """Keys of RQ and the harness are no outcome of a job; keys of the application under a chosen prefix still are."""
     assert NOT_THE_JOBS == (b"harness:", b"rq:")
     own = not_the_jobs("shop")
     for key in (

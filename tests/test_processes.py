@@ -1,4 +1,4 @@
-"""A job's processes: its children, its work horse when it dies or is stuck, and the time that it may take."""
+"""A job's processes: its children, its work horse when it crashes or hangs, and its time limit."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_children_of_a_dead_horse_end_before_its_job_runs_again(
 def test_an_item_may_hold_the_interpreter_s_lock_for_longer_than_a_lease(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, tmp_path: Path
 ) -> None:
-    """Its worker renews the lease, so that no other worker takes it for dead."""
+    """The worker renews the lease, so that no other worker treats the job as crashed."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     rq_workers.start(queue="other", seconds=SOON)

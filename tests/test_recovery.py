@@ -1,4 +1,4 @@
-"""Jobs whose worker died are back in their queue, with their progress; real processes, really killed."""
+"""Jobs whose worker crashed are requeued with their progress; real processes, really killed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.workers import (
 )
 
 SOON = 2.0
-"""Setting of the workers that only look for the dead: three times a second."""
+"""Setting of workers that only look for crashes: three times a second."""
 
 
 def reason(job: RQJob) -> str:
@@ -62,7 +62,7 @@ def wait_until_queued(queue: Queue, job: RQJob, watcher: str = "seen") -> None:
 def test_a_killed_horse_s_job_goes_on_at_once(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: str
 ) -> None:
-    """Its worker puts the job back instead of failing it, no retry is used up, and the death is counted."""
+    """The worker requeues the job instead of failing it, uses up no retry, and counts the crash."""
     job = enqueue(jobs_queue, UntilReleased, options={"retry": Retry(max=2)})
     worker = rq_workers.start(worker_class, "--max-jobs", "2")
     wait_for(broker, job.id, 5)
@@ -115,7 +115,7 @@ def test_a_job_whose_worker_and_horse_were_killed_is_back(
 
 
 def test_it_takes_no_longer_than_promised(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """By default a lease ends at most 10 s after its holder died, and a sweep follows within 2.5 s: 15 s at most."""
+    """By default a lease ends at most 10 s after a crash, and a sweep follows within 2.5 s: 15 s at most."""
     assert recover_seconds() == 15
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(SIMPLE)
@@ -138,7 +138,7 @@ def test_a_lease_runs_out_by_itself(broker: Redis, jobs_queue: Queue, rq_workers
 
 
 def test_a_busy_worker_puts_jobs_back_too(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """The only worker left may be at a job for hours, even one that is not ours."""
+    """The only worker left may run another job for hours, even a plain function, and still recovers jobs."""
     busy = Queue("busy", connection=broker, serializer="json").enqueue_call(worker_jobs.plain_until_released)
     rq_workers.start(queue="busy", seconds=SOON)
     wait_for(broker, busy.id, 1)
@@ -171,7 +171,7 @@ def test_jobs_of_rqs_own_worker_are_recovered_as_well(
 def test_a_frozen_horse_does_no_harm_when_it_wakes(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: str
 ) -> None:
-    """Taken for dead, replaced and woken again, it leaves the job and its queue to its successor."""
+    """A horse that was replaced and wakes again leaves the job and its queue to its successor."""
     job = enqueue(jobs_queue, Stubborn, 5, options={"retry": Retry(max=2)})
     dependent = jobs_queue.enqueue_call(worker_jobs.plain, args=(1,), depends_on=job)
     worker = rq_workers.start(worker_class, "-S", "json")
@@ -256,7 +256,7 @@ def test_whoever_was_replaced_before_it_began_does_nothing(broker: Redis, jobs_q
 def test_a_job_that_kills_its_horse_is_failed_in_the_end(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """After max_crashes deaths without an item done it is failed, with the reason named and its progress kept."""
+    """After max_crashes crashes without an item done the job fails, with the reason named and its progress kept."""
     job = enqueue(jobs_queue, Dies, 5)
     rq_workers.finish()
     job.refresh()
@@ -270,7 +270,7 @@ def test_a_job_that_kills_its_horse_is_failed_in_the_end(
 def test_a_job_that_cannot_be_started_is_failed_in_the_end(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """Also one that kills whatever process imports it, which no execution can count."""
+    """The job fails in the end even if it kills each process that imports it, which no execution can count."""
     job = jobs_queue.enqueue_call(PERFORM, args=("tests.deadly:Job", [], {}))
     rq_workers.finish()
     job.refresh()
@@ -312,7 +312,7 @@ def test_a_worker_that_starts_puts_jobs_back_before_rq_fails_them(broker: Redis,
 
 
 def test_a_job_is_put_back_once(broker: Redis, jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many executions of it have died."""
+    """The job is requeued once, however many of its executions have crashed."""
     monkeypatch.setenv("HARNESS_RECOVER_SECONDS", "0.000001")
     job = enqueue(jobs_queue, Numbers, 3)
     broker.delete(jobs_queue.key)

@@ -65,7 +65,7 @@ def shop() -> Iterator[ModuleType]:
 
 
 def deploy(module: ModuleType, name: str, base: Any = Numbers, **members: Any) -> Any:
-    """Define a job class in a module, in place of what was there."""
+    """Define a job class in a module, instead of its present contents."""
     for each in [each for each in vars(module) if not each.startswith("_")]:
         delattr(module, each)
     found = type(base)(name, (base,), {"__module__": module.__name__, "__qualname__": name, **members})
@@ -263,7 +263,7 @@ def test_a_stock_worker_alone_tries_again_by_itself(
 
 
 def test_progress_of_an_older_release_goes_on(queue: Queue, done: list[Any]) -> None:
-    """Neither the enqueue nor the arguments are in it; done, it is done."""
+    """Such progress has neither the enqueue nor the arguments; completed work stays completed."""
     job = enqueue(queue, Stopping)
     work(queue, max_jobs=1)
     progress = RQMetaStore(queue.connection).load(job.id)
@@ -289,7 +289,7 @@ class Stopping(Numbers):
 def test_completed_progress_of_an_older_release_is_another_round_of_a_new_enqueue(
     queue: Queue, done: list[Any]
 ) -> None:
-    """So a nightly job that was skipped each night works from the first night on."""
+    """A nightly job that the older release skipped each night works from the first night on."""
     old = Progress("7", job="tests.test_releases:Stopping", epoch=3, ended=3, state="completed", done=5)
     enqueue(queue, Stopping, options={"job_id": "7"})
     queue.connection.hset("rq:job:7", FIELD, old.to_json())

@@ -138,7 +138,7 @@ class TestMarkdown:
         assert f"| orders | count:20 | fakeredis, sqlite | {cells}" in rows
 
     def test_every_row_has_the_columns_of_its_head(self) -> None:
-        """Whatever a name holds, it neither adds a column to a table nor breaks a row."""
+        """A name of any content neither adds a column to a table nor breaks a row."""
         for block in render.markdown(hostile()).split("\n\n"):
             if block.startswith("|"):
                 assert len({line.count("|") for line in block.splitlines()}) == 1
@@ -230,7 +230,7 @@ class TestHtml:
 
     @pytest.mark.parametrize("kind", sorted(set(re.findall(r"(?:^|, )([a-z-]+)", ALLOWED))))
     def test_explains_every_kind_of_interruption(self, kind: str) -> None:
-        """There is no interruption that the page leaves unexplained."""
+        """The page explains every kind of interruption."""
         arguments = {
             "time": "1s",
             "progress": "40%",
@@ -264,7 +264,7 @@ class TestHtml:
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_text_has_contrast(self, scheme: str) -> None:
-        """In light and in dark, text stands out from its ground by 4.5 to 1 or more (WCAG AA)."""
+        """Text has a contrast of 4.5 to 1 or more (WCAG AA), in light and in dark."""
         colours = palette(scheme)
         pairs = [(text, "paper") for text in ("ink", "quiet", "good", "bad", "link")]
         pairs += [("bad", "bad-tint"), ("good", "good-tint"), ("on-bad", "bad")]

@@ -39,7 +39,7 @@ def test_says_plainly(page: Page, words: str) -> None:
 
 
 def test_advice_is_on_the_page_and_in_markdown(page: Page) -> None:
-    """With its rule on the page, and its figures in both."""
+    """The page has the advice with its rule, and both outputs have its figures."""
     for each in advice(showpiece()):
         assert each.rule in page.seen
         assert each.figures in page.seen
@@ -56,7 +56,7 @@ def test_durabilities_that_ended_alike_are_told_together() -> None:
 
 
 def test_who_is_killed_has_no_time_to_stop() -> None:
-    """A latency is drawn of those who were asked."""
+    """Only runs that were asked to stop have a latency in the drawing."""
     record = killed()[2] | {"stop_latency_s": 0.5}
     assert "To stop" not in Page(render.html(comparison(ENVIRONMENT, [record]))).seen
     assert "To stop" in Page(render.html(comparison(ENVIRONMENT, [run(pattern="steps")]))).seen
@@ -70,7 +70,7 @@ def test_nothing_is_told_that_was_not_done() -> None:
 
 
 def test_costs_that_are_too_noisy_are_called_so() -> None:
-    """In every form of the report, with plain's range, and only then."""
+    """Every form of the report says so, with plain's range, and only if the costs are too noisy."""
     words = "Too noisy to compare: orders, whose plain form ranges from 0.54 to 1.86 times itself."
     for form in (lambda made: Page(render.html(made)).seen, render.markdown, render.text):
         assert words in " ".join(form(varying()).split())
@@ -94,7 +94,7 @@ def test_a_name_is_not_broken_before_its_number() -> None:
 
 
 def test_changes_are_told_only_against_another() -> None:
-    """Without another comparison the page has no such section, and no link to it; with one, also that nothing moved."""
+    """Only with another comparison does the page have this section and a link to it, even if nothing changed."""
     assert "What moved" not in render.html(sample()) + render.markdown(sample())
     assert "Nothing moved beyond noise." in Page(render.html(sample(), [])).seen
     assert "Nothing moved beyond noise." in render.markdown(sample(), [])
@@ -121,7 +121,7 @@ def test_pictures_stand_alone() -> None:
 
 
 def test_pictures_show_where_plain_repeated_most() -> None:
-    """Of the interruptions in which all forms ran, one a scenario."""
+    """The pictures show one interruption for each scenario, among those in which all forms ran."""
     assert "orders, interrupted by signal:INT@progress:70%" in render.pictures(showpiece())["timelines.svg"]
 
 

@@ -96,7 +96,7 @@ def browser(chromium_process: Browser, tmp_path: Path) -> Iterator[Browser]:
 def test_is_whole_and_legible_in_every_window(
     browser: Browser, tmp_path: Path, width: int, scheme: str, ground: str
 ) -> None:
-    """At 360, 800 and 1600 pixels nothing is cut off, covered or too faint, and the browser has nothing to say."""
+    """At 360, 800 and 1600 pixels nothing is cut off, covered or too faint, and the browser logs nothing."""
     browser.show(tmp_path / "report.html", width, 800, scheme)
     measured = browser.evaluate(MEASURE)
     is_legible(measured, ground)
@@ -110,7 +110,7 @@ def test_is_whole_and_legible_in_every_window(
 
 @pytest.mark.parametrize("paper", [(680, 1017), (703, 950)], ids=["A4", "letter"])
 def test_is_whole_and_legible_on_paper(browser: Browser, tmp_path: Path, paper: tuple[int, int]) -> None:
-    """As wide as paper within its margins, dark ink on white even for who likes it dark; nothing has to be scrolled."""
+    """The page fits paper within its margins, prints dark on white in each colour scheme, and needs no scrolling."""
     browser.show(tmp_path / "report.html", *paper, "dark", media="print")
     measured = browser.evaluate(MEASURE)
     is_legible(measured, "rgb(255, 255, 255)")
@@ -164,7 +164,7 @@ def shows_focus(browser: Browser) -> bool:
 def test_the_tab_key_walks_through_all_of_it(
     browser: Browser, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    """In the order of the page, once each, and the focus shows; what Enter opens is walked through as well."""
+    """The focus visits each element once, in page order, and is visible; so it does in parts that Enter opens."""
     browser.show(tmp_path / "report.html", width, 800, scheme)
     assert not shows_focus(browser), "nothing has the focus yet"
     closed = walked(browser)

@@ -72,7 +72,7 @@ def test_a_cancelled_job_goes_on_at_its_cursor(queue: Queue, redis: Redis, done:
 
 
 def test_a_requeue_puts_it_in_front_of_others(queue: Queue, redis: Redis) -> None:
-    """With ``at_front`` it is the next job of its queue."""
+    """With ``at_front`` the job is the next one of its queue."""
     job = enqueue(queue, CountByIteration, 20)
     cancel(redis, job.id)
     work(queue)
@@ -82,7 +82,7 @@ def test_a_requeue_puts_it_in_front_of_others(queue: Queue, redis: Redis) -> Non
 
 
 def test_what_cannot_be_requeued_is_refused_by_name(queue: Queue, redis: Redis, done: list[Any]) -> None:
-    """A job that is finished, unknown, not ours, or enqueued again under its id stays as it is."""
+    """A job that is finished, unknown, a plain function, or enqueued again under its id stays as it is."""
     job = enqueue(queue, CountByIteration, 3)
     work(queue)
     with pytest.raises(UsageError, match="is finished: all is done; enqueue it again under its id"):
@@ -103,7 +103,7 @@ def test_what_cannot_be_requeued_is_refused_by_name(queue: Queue, redis: Redis, 
 
 
 def test_a_job_with_instances_at_work_is_not_requeued(queue: Queue, redis: Redis) -> None:
-    """A parallel run whose instances are open would be started twice."""
+    """The requeue of a parallel run is refused while its instances are open, because it would start twice."""
     job = enqueue(queue, Shared, 40, 2)
     SimpleWorker([queue], connection=redis, commands=False).work(
         burst=True, max_jobs=1, logging_level="CRITICAL"

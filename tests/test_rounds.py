@@ -76,7 +76,7 @@ class Shared(Kept):
         DONE.append((name, item))
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the end."""
         DONE.append("complete")
 
 
@@ -115,7 +115,7 @@ def sync(queue: Queue, name: str, job_class: type[Kept] = Sync, **more: Any) -> 
 
 @pytest.mark.parametrize("forgotten", [True, False], ids=["RQ has forgotten it", "RQ still knows it"])
 def test_a_nightly_job_works_each_night(queue: Queue, done: list[Any], forgotten: bool) -> None:
-    """With the same arguments under the same id, all of it is done each time, and keys of effects are others."""
+    """With the same arguments and id, each round does all of the work, with new idempotency keys."""
     for night in range(1, 4):
         job = sync(queue, "a")
         work(queue)
@@ -218,7 +218,7 @@ def test_a_failed_job_goes_on_when_the_same_is_enqueued(queue: Queue, done: list
 
 
 def test_a_requeue_goes_on(queue: Queue, done: list[Any]) -> None:
-    """So does RQ's Retry: both are the same enqueue."""
+    """A requeue and RQ's Retry both continue the same enqueue."""
     job = sync(queue, "a", retry=Retry(max=1))
     failed(queue)
     job.refresh()

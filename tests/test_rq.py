@@ -93,7 +93,7 @@ def test_dependents_wait_for_the_end(queue: Queue, done: list[object]) -> None:
 
 
 def test_a_delay_goes_through_rqs_schedule(queue: Queue) -> None:
-    """With resume_delay the job waits in the scheduled registry."""
+    """A job with resume_delay waits in the scheduled registry."""
     job = enqueue(queue, Delayed, 20)
     work(queue, stops=[Every(7)])
     assert job.get_status() == JobStatus.SCHEDULED
@@ -115,7 +115,7 @@ def test_an_error_of_a_hook_fails_no_job(  # noqa: PLR0917 - one for each thing 
     control: Any,
     status: JobStatus,
 ) -> None:
-    """For RQ it ended as it did: interrupted and then finished, paused, or cancelled."""
+    """For RQ the job ends as without the error: interrupted and then finished, paused, or cancelled."""
     monkeypatch.setattr(BadHooks, "raised", raised)
     job = enqueue(queue, BadHooks, 6)
     if control is not None:
@@ -238,7 +238,7 @@ def test_what_cannot_be_enqueued_is_refused(queue: Queue, redis: Redis) -> None:
 
 
 def test_perform_is_for_workers_and_jobs_only(queue: Queue) -> None:
-    """Called by hand, or with the name of something else, it says so."""
+    """The error says so if perform() is called by hand or with the name of something else."""
     with pytest.raises(UsageError, match="inside an RQ worker only"):
         perform("tests.jobs:CountByIteration", [3], {})
     job = queue.enqueue_call(PERFORM, args=("os:system", ["true"], {}))
@@ -269,7 +269,7 @@ class Peeks(CountByIteration):
 
 
 class Cancellable(CountByIteration):
-    """Tells how it ends, and asks for something while it works on its third item."""
+    """Records its end, and runs an action of the test in its third item."""
 
     ask: Any = None
 
@@ -282,15 +282,15 @@ class Cancellable(CountByIteration):
             type(self).ask(current.connection, current.id)
 
     def on_start(self) -> None:
-        """Tell."""
+        """Record the call."""
         jobs.DONE.append("start")
 
     def on_cancel(self) -> None:
-        """Tell."""
+        """Record the call."""
         jobs.DONE.append("cancelled")
 
     def on_complete(self) -> None:
-        """Tell."""
+        """Record the call."""
         jobs.DONE.append("complete")
 
 
@@ -336,7 +336,7 @@ def test_a_cancelled_job_stops_for_good(
 def test_a_cancelled_job_does_nothing_when_it_runs_again(
     queue: Queue, redis: Redis, done: list[object]
 ) -> None:
-    """Also under RQ's own worker, which parks it."""
+    """A cancelled job does nothing, even under RQ's own worker, which parks it."""
     job = enqueue(queue, Cancellable, 5)
     cancel(redis, job.id)
     work(queue, Stock, poll_seconds=0.0)

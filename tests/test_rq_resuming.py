@@ -97,7 +97,7 @@ def test_an_error_waits_five_seconds_in_rqs_schedule(queue: Queue, done: list[ob
 
 
 def test_a_delay_that_a_job_asks_for_is_kept(queue: Queue, done: list[object]) -> None:
-    """And a reason that could not be stored as it is does no harm, in progress and in the history."""
+    """The delay is kept, and a reason that cannot be stored as it is does no harm in progress and history."""
     job = enqueue(queue, Waits, 5)
     work(queue)
     assert (done, job.get_status()) == ([0, 1], JobStatus.SCHEDULED)
@@ -123,7 +123,7 @@ def test_under_rqs_own_worker_an_error_waits_if_somebody_ends_that(
 def test_under_rqs_own_worker_without_a_scheduler_an_error_goes_on_at_once(
     queue: Queue, done: list[object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It would wait for ever; the log says so."""
+    """A delayed job would wait for ever, so it is resumed without its delay, and the log says so."""
     job = enqueue(queue, FailAt, 5, 3)
     work(queue, Stock)
     assert (done, job.get_status()) == ([0, 1, 2, "failed", 3, 4], JobStatus.FINISHED)
@@ -144,7 +144,7 @@ def test_a_job_may_go_on_in_another_queue(queue: Queue, slow: Queue, done: list[
 
 
 def test_a_delay_is_kept_by_the_other_queue(queue: Queue, slow: Queue) -> None:
-    """So that its workers enqueue the job when it is due, at the front if the job's policy says so."""
+    """Workers of the other queue enqueue the job when it is due, at the front if the job's policy says so."""
     job = enqueue(queue, ElsewhereLater, 5)
     work(queue, stops=[Every(2)])
     assert (queue.scheduled_job_registry.count, slow.scheduled_job_registry.count) == (0, 1)
@@ -163,7 +163,7 @@ def test_a_job_may_go_on_before_the_others(queue: Queue, done: list[object], wor
 
 
 def test_by_default_a_job_goes_on_behind_the_others(queue: Queue, done: list[object]) -> None:
-    """So that they get their turn."""
+    """By default a job goes on behind the others, so that they get their turn."""
     enqueue(queue, CountByIteration, 4)
     enqueue(queue, CountByIteration, 1)
     work(queue, stops=[Every(3)])
@@ -201,7 +201,7 @@ def test_long_arguments_are_cut_in_the_description_only(queue: Queue) -> None:
 
 
 def test_a_policy_that_was_set_wrongly_later_is_refused_when_the_job_is_enqueued(queue: Queue) -> None:
-    """And nothing is in the queue then."""
+    """The policy is refused by the enqueue, and the queue stays empty."""
     Misset.max_runtime = "soon"  # type: ignore[assignment]  # the mistake under test
     with pytest.raises(JobDefinitionError, match=r"Misset\.max_runtime: got 'soon'"):
         enqueue(queue, Misset, 5)

@@ -32,7 +32,7 @@ def test_every_other_difference_is_a_finding() -> None:
 
 
 def test_one_failed_phase_is_a_failed_test() -> None:
-    """A test whose tear-down or subtest fails has failed, whatever else passed."""
+    """A test whose tear-down or subtest fails counts as failed, even if other parts passed."""
     lines = [f'{{"test": "a", "outcome": "{each}"}}' for each in ("passed", "failed", "passed")]
     assert read_outcomes(lines) == {"a": "failed"}
 

@@ -43,5 +43,5 @@ def test_it_shows_all_there_is_to_show(comparison: Comparison) -> None:
 
 
 def test_the_page_is_small(comparison: Comparison) -> None:
-    """Under half a megabyte."""
+    """The page is smaller than half a megabyte."""
     assert len(render.html(comparison).encode()) < 500_000

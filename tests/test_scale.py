@@ -15,7 +15,7 @@ from tests.worker_jobs import Numbers
 
 
 def die(queue: Queue, number: int) -> None:
-    """Enqueue jobs whose execution has died."""
+    """Enqueue jobs whose execution has crashed."""
     connection, started = queue.connection, queue.started_job_registry.key
     first = enqueue(queue, Numbers, 3, options={"job_id": "dead"})
     stored: dict[Any, Any] = {**connection.hgetall(first.key), b"status": b"started"}
@@ -35,7 +35,7 @@ def commands(connection: Redis) -> int:
 
 
 def test_the_round_trips_do_not_grow_with_what_waits(broker: Redis, jobs_queue: Queue) -> None:
-    """Twice as many dead jobs take twice as many commands, and all are back, once each."""
+    """Twice as many crashed jobs take twice as many commands, and each job is requeued once."""
     counts = []
     for number in (200, 400):
         broker.flushdb()

@@ -51,7 +51,7 @@ def two_engines(tmp_path: Path) -> Iterator[tuple[Engine, Engine]]:
 
 
 def test_unset_database_url_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a database, the error names the variable and an example, in one line."""
+    """The error for a missing database names the variable and an example, in one line."""
     monkeypatch.delenv("HARNESS_DATABASE_URL", raising=False)
     with pytest.raises(UsageError, match=r"HARNESS_DATABASE_URL is not set; .* sqlite:///demo\.db$") as error:
         services.session()

@@ -195,7 +195,7 @@ def test_customer_with_several_completed_orders_is_selected_once(
 
 
 def test_pending_mails_are_those_of_the_campaign(session: Session) -> None:
-    """Neither sent mails nor another campaign's are selected."""
+    """The selection leaves out sent mails and those of another campaign."""
     wanted = _delivery(1)
     sent = _delivery(2, status=DeliveryStatus.SENT, sent_at=NOON)
     session.add_all([wanted, sent, _delivery(3, campaign="summer-2024")])

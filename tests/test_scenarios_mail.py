@@ -178,7 +178,7 @@ def test_delivery_of_another_session_is_not_sent(
 
 
 def test_unset_mail_server_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a mail server, the error names the variable and an example."""
+    """The error for a missing mail server names the variable and an example."""
     monkeypatch.delenv("HARNESS_SMTP", raising=False)
     with pytest.raises(UsageError, match=r"HARNESS_SMTP is not set; .* 127\.0\.0\.1:2525$"):
         services.open_smtp()

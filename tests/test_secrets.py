@@ -68,7 +68,7 @@ DATABASE_URLS = [
     ids=" ".join,
 )
 def test_no_command_prints_the_password_of_a_redis_url(command: list[str], url: str) -> None:
-    """Whatever the form of the URL, a command that cannot use it says so without the password."""
+    """A command that cannot use a URL of any form reports that without the password."""
     result = harness(*command, url)
     assert result.exit_code in {1, 2}, result.output
     assert isinstance(result.exception, SystemExit)  # no traceback
@@ -82,7 +82,7 @@ def test_no_command_prints_the_password_of_a_redis_url(command: list[str], url: 
     ids=" ".join,
 )
 def test_no_command_prints_the_password_of_a_database_url(command: list[str], url: str) -> None:
-    """Whatever the form of the URL, a command that cannot use it says so without the password."""
+    """A command that cannot use a URL of any form reports that without the password."""
     result = harness(*command, url)
     assert result.exit_code in {1, 2}, result.output
     assert isinstance(result.exception, SystemExit)
@@ -142,7 +142,7 @@ def test_a_spawned_work_horse_shows_no_password(protected: str, broker: Redis, t
 
 
 def test_the_processes_and_the_record_of_a_trial_show_no_password(protected: str, tmp_path: Path) -> None:
-    """Neither the command lines of a trial's processes nor its record contain the password of its broker."""
+    """The command lines of a trial's processes and its record do not contain the password of its broker."""
     seen: list[str] = []
     with Lab(tmp_path, size="tiny", broker=protected) as lab, lab.prepared(orders.scenario, "steps") as trial:
         assert isinstance(trial, ProcessTrial)

@@ -1,4 +1,4 @@
-"""Private servers: they start fast, restart with what was durable, and never outlive who started them."""
+"""Private servers start fast, keep durable data through a restart, and end with the process that started them."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_server_that_does_not_start_is_quoted(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """So is a program that cannot be run at all."""
+    """A program that is missing, or that cannot be run at all, is named in the error."""
     with pytest.raises(HarnessError, match="No such file or directory: '/nowhere'"):
         Server("some://url", tmp_path, ["/nowhere"], ready="ready", stop=signal.SIGTERM, end=signal.SIGKILL)
 
@@ -197,7 +197,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_newer_postgresql_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By number, and not by spelling."""
+    """The versions are compared as numbers, not as text."""
     for version in ("9.6", "15", "100"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "initdb").touch()

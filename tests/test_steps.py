@@ -16,7 +16,7 @@ from tests.jobs import CountInSteps
 
 
 def test_a_job_runs_its_steps_in_order(done: list[object]) -> None:
-    """Without an interruption it is a method that calls methods."""
+    """Without an interruption the job is a method that calls methods."""
     progress = run(CountInSteps, 3)
     assert done == ["load", 0, 1, 2, "finish"]
     assert (progress.state, progress.completed) == ("completed", ["load", "count", "finish"])
@@ -268,7 +268,7 @@ def test_attributes_are_checked_when_they_are_set() -> None:
 
 
 def test_mistakes_in_a_class_fail_when_it_is_defined() -> None:
-    """Not at the first interruption in production."""
+    """A mistake fails when the class is defined, not at the first interruption in production."""
     with pytest.raises(JobDefinitionError, match="must define perform"):
         type("Nothing", (ContinuableJob,), {})
     with pytest.raises(JobDefinitionError, match=r"attribute Hides\.step hides ContinuableJob\.step"):
@@ -307,7 +307,7 @@ def test_log_lines_tell_the_story(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_default_may_bind_the_variable_of_a_loop(done: list[object]) -> None:
-    """With the step, without it, as a keyword, as a partial; a parameter called step gets the step all the same."""
+    """A default works with or without the step, as a keyword and in a partial; a parameter named step gets the step."""
 
     def named(step: Step, name: str = "") -> None:
         done.append((name, step.cursor))

@@ -75,7 +75,7 @@ def test_the_helpers_take_a_job_class(
 
 
 def test_a_stop_source_can_tell_jobs_apart() -> None:
-    """By the class of the job at the position."""
+    """A stop source can use the class of the job at the position."""
     source = [lambda at: isinstance(at.job, CountInSteps)]
     assert InlineRun(CountByIteration, 2, stops=source).execute().outcome == "completed"
     assert InlineRun(CountInSteps, 2, stops=source).execute().reason == "stopping"
@@ -108,7 +108,7 @@ def test_a_flag_wakes_a_running_job() -> None:
 def test_a_job_can_be_paused_and_cancelled(
     done: list[object], control: str, state: str, told: list[str]
 ) -> None:
-    """Both stop it at a checkpoint with its progress kept; on_cancel runs in place of on_complete (C39, S4)."""
+    """Both stop it at a checkpoint with its progress kept; on_cancel runs instead of on_complete (C39, S4)."""
 
     class Told(CountInSteps):
         def on_cancel(self) -> None:
@@ -125,7 +125,7 @@ def test_a_job_can_be_paused_and_cancelled(
 
 
 def test_stop_sources_can_be_combined(done: list[object]) -> None:
-    """By the job's author as well: any of several, and the job's own should_stop."""
+    """The job's author can combine sources: any of several, and the job's own should_stop."""
     flag = Flag()
 
     class Job(CountByIteration):

@@ -65,7 +65,7 @@ def in_meta(redis: Redis) -> Place:
 
 
 def in_redis(redis: Redis) -> Place:
-    """Return the store in keys of its own."""
+    """Return the store with separate keys."""
 
     def read(job_id: str) -> Any:
         return bytes(redis.get(f"harness:progress:{job_id}") or b"").decode()  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ def test_what_was_saved_is_claimed(store: Store) -> None:
 
 
 def test_a_claim_supersedes_the_one_before(store: Store) -> None:
-    """An execution that was taken for dead cannot overwrite its successor."""
+    """An execution that counts as crashed cannot overwrite its successor."""
     frozen, successor = store.claim("17"), store.claim("17")
     successor.cursor, successor.step = 9, "price"
     store.save(successor)
@@ -169,7 +169,7 @@ def test_a_claim_supersedes_the_one_before(store: Store) -> None:
 
 
 def test_claims_at_once_come_one_after_the_other(store: Store) -> None:
-    """Each of some executions that begin in the same moment has an epoch of its own, also of a job not seen before."""
+    """Executions that begin in the same moment each have a different epoch, also of a job not seen before."""
     claimants = 6
     together = Barrier(claimants)
 
@@ -302,7 +302,7 @@ def test_what_cannot_be_used_is_refused_and_kept(place: Place, text: str, error:
 
 
 def test_progress_of_another_job_is_refused_and_kept(place: Place) -> None:
-    """Also of one of the same class, whose data would look right."""
+    """Progress of another job is refused, even one of the same class, whose data would look right."""
     for job_id in ("17", "18"):
         place.store.claim(job_id)
     texts = [place.read(job_id) for job_id in ("17", "18")]

@@ -129,7 +129,7 @@ def test_a_death_before_the_commit_undoes_both(
 def test_the_work_of_a_superseded_execution_is_rolled_back(
     engine: sa.Engine, store: TransactionalStore
 ) -> None:
-    """An execution that was frozen before its save and taken for dead leaves nothing when it wakes up."""
+    """An execution that was frozen before its save, and then replaced, leaves nothing when it wakes up."""
     frozen = store.claim("17")
     successor = store.claim("17")
     with (
@@ -144,7 +144,7 @@ def test_the_work_of_a_superseded_execution_is_rolled_back(
 def test_a_claim_after_the_transaction_began_supersedes_it(
     url: str, engine: sa.Engine, store: TransactionalStore, impatient: sa.Engine
 ) -> None:
-    """Also where the transaction still sees what was there when it began, and cannot be asked any more."""
+    """The claim supersedes it, even if the transaction still reads its old snapshot, which does not show the claim."""
     if url.startswith("sqlite"):
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     frozen = store.claim("17")
@@ -164,7 +164,7 @@ def test_a_claim_after_the_transaction_began_supersedes_it(
 def test_a_claim_waits_for_the_commit_and_sees_it(
     engine: sa.Engine, store: TransactionalStore, impatient: sa.Engine
 ) -> None:
-    """From save_within to the end of the transaction the job cannot be claimed."""
+    """The job cannot be claimed between save_within and the end of the transaction."""
     progress = store.claim("17")
     with Session(engine) as session, ThreadPoolExecutor(1) as pool:
         pay(session, store, progress, 1)
@@ -179,7 +179,7 @@ def test_a_claim_waits_for_the_commit_and_sees_it(
 def test_a_claim_waits_for_the_rollback(
     engine: sa.Engine, store: TransactionalStore, impatient: sa.Engine
 ) -> None:
-    """Then it sees what was there before."""
+    """After the rollback the claim reads the progress from before the transaction."""
     progress = store.claim("17")
     with Session(engine) as session, ThreadPoolExecutor(1) as pool:
         pay(session, store, progress, 1)
@@ -290,7 +290,7 @@ def test_a_row_says_where_a_job_stands(engine: sa.Engine, store: TransactionalSt
 def test_a_session_of_another_database_is_refused(
     engine: sa.Engine, store: TransactionalStore, tmp_path: Path
 ) -> None:
-    """With the tables there or not: they could not be committed together."""
+    """The session is refused, whether or not its database has the tables: one commit cannot cover both."""
     progress = store.claim("17")
     for create in (False, True):
         other = sa.create_engine(f"sqlite:///{tmp_path}/other.db")

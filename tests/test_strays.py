@@ -51,7 +51,7 @@ LOSSES = [lose_from_queue, lose_started, lose_scheduled]
 def test_a_job_that_is_nowhere_is_put_back_at_the_second_sight(
     queue: Queue, redis: Redis, done: list[Any], lose: Callable[[Queue, RQJob], None]
 ) -> None:
-    """And is done then."""
+    """The second sight requeues the job, and a worker then finishes it."""
     job = enqueue(queue, CountByIteration, 3)
     lose(queue, job)
     assert recover_at_once(redis) == []
@@ -135,7 +135,7 @@ def test_a_long_queue_is_looked_through_for_one_job_a_sweep(
 
 @pytest.mark.parametrize("gone", ["deleted", "expired", "plain"])
 def test_what_is_not_to_run_is_not_put_back(queue: Queue, redis: Redis, gone: str) -> None:
-    """A job that was deleted, also if an old copy of it is saved later, and one under its id that is not ours."""
+    """A deleted job, even if an old copy is saved later, and a plain function under its id are not requeued."""
     job = enqueue(queue, CountByIteration, 3)
     if gone == "deleted":
         job.delete()
@@ -173,7 +173,7 @@ def test_an_old_copy_that_is_saved_does_not_make_a_job_run_again(
 def test_a_job_whose_status_is_that_of_an_old_copy_is_recovered_all_the_same(
     queue: Queue, redis: Redis, status: str
 ) -> None:
-    """A dead worker's job goes back by where it is, and not by what its status says."""
+    """A crashed worker's job is requeued because of its registries, not because of its status."""
     job = enqueue(queue, CountByIteration, 3)
     redis.lpop(queue.key)
     SimpleWorker([queue], connection=redis, commands=False).prepare_execution(job)
@@ -196,7 +196,7 @@ class Meddled(CountByIteration):
 
 
 class MeddledInRedis(Meddled):
-    """Keeps its progress in a key of its own."""
+    """Keeps its progress in a separate key."""
 
     connection: Any = None
 
@@ -233,7 +233,7 @@ def test_progress_that_is_gone_is_stored_again(
 def test_a_job_that_was_deleted_while_it_was_at_work_is_left_alone(
     queue: Queue, redis: Redis, meddled: Any, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    """It ends at its next save, and leaves nothing; the one that was enqueued in its place is done as a whole."""
+    """The execution ends at its next save and leaves nothing; a new job under the id is done as a whole."""
     job = enqueue(queue, meddled, 5, options={"job_id": "j"})
 
     def delete() -> None:
@@ -323,7 +323,7 @@ def test_progress_without_a_queue_is_not_stored_again(redis: Redis, kept_in: Any
 
 
 def take_over(job: RQJob, connection: Redis, *_: object) -> None:
-    """Put the job back, as a sweep does that takes its worker for dead: RQ's callback, called before the report."""
+    """Requeue the job, like a sweep that treats its worker as crashed: RQ's callback, called before the report."""
     lease = leases.current
     if lease is not None and connection.incr("called") == 1:
         put_back(connection, queue_of(job), lease.entry, died=True)

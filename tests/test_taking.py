@@ -60,7 +60,7 @@ def once_it_waits(broker: Redis, count: int, action: object) -> Iterator[None]:
 
 
 def test_the_first_job_of_the_first_queue_is_taken(broker: Redis, queues: list[Queue]) -> None:
-    """Queues are tried in their order, and a job that was taken is in the intermediate queue of its own."""
+    """Queues are tried in order, and a job that was taken is in its queue's intermediate queue."""
     for number, queue in reversed(list(enumerate(queues))):
         broker.rpush(queue.key, f"{number}a", f"{number}b")
     taker = Taker(broker)
@@ -146,7 +146,7 @@ def test_without_the_right_to_unblock_connections_are_closed(
 def test_a_small_pool_is_enough(
     broker: Redis, redis_url: str, queues: list[Queue], pool_class: type[ConnectionPool], connections: int
 ) -> None:
-    """With fewer connections than queues a worker waits in short turns, and takes jobs of all queues."""
+    """If a worker has fewer connections than queues, it waits in short turns and takes jobs of all queues."""
     pool = pool_class.from_url(redis_url, max_connections=connections)
     with Redis(connection_pool=pool) as connection:
         own = [Queue(name, connection=connection, serializer="json") for name in NAMES]

@@ -47,7 +47,7 @@ class Poisoned(CountByIteration):
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=300), st.integers(0, 400))
 def test_a_text_is_cut_to_its_size_as_json_and_can_be_encoded(text: str, limit: int) -> None:
-    """Whatever it contains; and a text that fits is left as it is."""
+    """Any text is cut to its size and can be encoded; a text that fits is left as it is."""
     cut = bounded(text, limit)
     assert len(json.dumps(cut)) - 2 <= limit
     cut.encode()
@@ -57,7 +57,7 @@ def test_a_text_is_cut_to_its_size_as_json_and_can_be_encoded(text: str, limit: 
 
 
 def test_a_cut_text_keeps_its_head_and_tail_and_counts_the_rest() -> None:
-    """Also when it is cut a second time, as when more items are set aside."""
+    """A text cut a second time keeps its head, its tail and the count too, as when more items are set aside."""
     text = "begin" + "x" * 10_000 + "end"
     once = bounded(text, 1_000)
     twice = bounded(once, 300)
@@ -73,7 +73,7 @@ def test_a_text_without_utf_8_form_is_escaped() -> None:
 
 
 def test_an_error_whose_message_raises_is_told_all_the_same() -> None:
-    """By its type."""
+    """An error whose message raises is reported by its type."""
 
     class Mute(Exception):
         def __str__(self) -> str:
@@ -103,7 +103,7 @@ def test_a_long_error_message_does_not_keep_progress_from_being_saved(error: Exc
 
 @pytest.mark.parametrize("reason", [LONG, AWKWARD, ValueError("no str")], ids=["long", "awkward", "error"])
 def test_a_long_reason_does_not_keep_progress_from_being_saved(reason: Any) -> None:
-    """Of a stop that the job asks for itself, whatever it gives as a reason."""
+    """Any reason that a job gives for its own stop can be saved."""
 
     class Job(CountByIteration):
         def each_iteration(self, item: int, numbers: int) -> None:
@@ -141,7 +141,7 @@ def test_a_hundred_items_with_the_longest_messages_are_set_aside() -> None:
 
 @pytest.mark.parametrize("count", [1, 26, 100, 1_000])
 def test_what_others_wrote_never_fills_the_record(count: int) -> None:
-    """However many items are set aside, the errors leave room for a cursor of 40 kB."""
+    """The errors of any number of items that are set aside leave room for a cursor of 40 kB."""
     progress = Progress("1", reason=AWKWARD, failure=LONG, step="each_iteration", cursor="c" * 40_000)
     progress.quarantined = [Quarantined(index, 3, AWKWARD) for index in range(count)]
     again = Progress.from_json("1", progress.to_json())

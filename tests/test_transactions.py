@@ -28,7 +28,7 @@ engine = transactions.engine
 
 @pytest.mark.parametrize("job", JOBS)
 def test_uninterrupted_it_does_everything_once(engine: sa.Engine, job: type[Job]) -> None:
-    """And says in the same database how far it is."""
+    """An uninterrupted job does everything once, and stores its progress in the same database."""
     inline = InlineRun(job, 7)
     inline.drain()
     progress = inline.progress
@@ -43,7 +43,7 @@ def test_uninterrupted_it_does_everything_once(engine: sa.Engine, job: type[Job]
 def test_interrupted_after_every_item_it_does_everything_once(
     engine: sa.Engine, job: type[Job], durability: Durability
 ) -> None:
-    """In every durability: the same job runs in all of them."""
+    """The same job runs in every durability."""
     InlineRun(job, 7, stops=[Every(1)], durability=durability).drain()
     assert effects() == list(range(7))
 
@@ -126,7 +126,7 @@ def test_a_lost_answer_to_a_commit_is_looked_up(engine: sa.Engine, job: type[Job
 
 @pytest.mark.parametrize("job", JOBS)
 def test_a_superseded_execution_leaves_no_effect(engine: sa.Engine, job: type[Job]) -> None:
-    """Frozen, taken for dead, replaced and woken again, its transaction is rolled back and it ends without a word."""
+    """An execution that was frozen and replaced rolls its transaction back when it wakes up, and ends silently."""
     inline = InlineRun(job, 6, job_id="7")
 
     def replaced(running: Any) -> None:
@@ -174,7 +174,7 @@ def test_a_block_that_fails_takes_its_cursor_back(engine: sa.Engine, durability:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_what_is_done_stays_done_when_a_job_completes_early(engine: sa.Engine, size: int) -> None:
-    """Also where the commit of several items was still to come."""
+    """The work is committed even if the commit of several items was still due."""
 
     def enough(_: Any) -> None:
         raise CompleteEarly
@@ -228,7 +228,7 @@ def test_the_item_that_failed_is_set_aside_and_no_other(engine: sa.Engine, size:
 @examples(25)
 @given(data=st.data())
 def test_any_mixture_of_ends_adds_up(engine: sa.Engine, data: st.DataObject) -> None:
-    """Deaths, errors, stops and lost items of any number, in any order: each item is there once."""
+    """Each item is there once after any number of crashes, errors, stops and lost items, in any order."""
     with engine.begin() as connection:
         connection.execute(EFFECTS.delete())
     job = data.draw(st.sampled_from(JOBS), "job")
@@ -260,7 +260,7 @@ def test_any_mixture_of_ends_adds_up(engine: sa.Engine, data: st.DataObject) -> 
 
 
 def test_what_cannot_be_committed_together_is_refused(engine: sa.Engine) -> None:
-    """A store elsewhere, a block that moves no cursor, a job without a session, a number that is none."""
+    """Another store, a block without a new cursor, a job without a session and a wrong number are refused."""
     with pytest.raises(JobDefinitionError, match="found Session and MemoryStore"):
         InlineRun(ByIteration, 3, store=MemoryStore()).execute()
 

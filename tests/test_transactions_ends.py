@@ -52,7 +52,7 @@ def test_a_hook_cannot_commit_half_an_item(engine: sa.Engine, size: int) -> None
 @pytest.mark.parametrize("hook", ["on_shutdown", "on_complete"])
 @pytest.mark.parametrize("block", [True, False])
 def test_what_a_hook_does_in_the_session_is_committed(engine: sa.Engine, hook: str, block: bool) -> None:
-    """In a block of transaction() or without one, as the work on an item is."""
+    """The work of a hook is committed with or without a block of transaction(), as the work on an item is."""
 
     def does(job: Any) -> None:
         if not block:
@@ -67,7 +67,7 @@ def test_what_a_hook_does_in_the_session_is_committed(engine: sa.Engine, hook: s
 
 @pytest.mark.parametrize("hook", ["on_shutdown", "on_error"])
 def test_what_a_failing_hook_does_in_the_session_is_rolled_back(engine: sa.Engine, hook: str) -> None:
-    """And the end holds."""
+    """The work of a hook that fails is rolled back, and the end of the execution holds."""
 
     def does(job: Any, *_: object) -> None:
         write(job)
@@ -80,7 +80,7 @@ def test_what_a_failing_hook_does_in_the_session_is_rolled_back(engine: sa.Engin
 
 
 def test_on_complete_is_committed_with_the_end(engine: sa.Engine) -> None:
-    """A death in it leaves neither, and it comes again."""
+    """A crash in on_complete commits neither, and on_complete runs again."""
     deaths = [Dead()]
 
     def does(job: Any) -> None:

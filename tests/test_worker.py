@@ -1,4 +1,4 @@
-"""Real workers that are asked to leave: the job hears of it, and is back in its queue before they exit."""
+"""Real workers that are asked to stop: the job is interrupted, and requeued before they exit."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_the_horse_may_get_the_signal_as_well(broker: Redis, jobs_queue: Queue, 
 def test_a_plain_function_is_waited_for(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, worker_class: str
 ) -> None:
-    """As under RQ's own worker, a function that has no checkpoints is finished first."""
+    """A function without checkpoints is finished first, as under RQ's own worker."""
     job = jobs_queue.enqueue_call(worker_jobs.plain_until_released)
     worker = rq_workers.start(worker_class)
     wait_for(broker, job.id, 5)
@@ -219,7 +219,7 @@ def test_a_signal_while_a_job_is_taken_out_of_the_queue_loses_none(
 
 
 def test_an_idle_worker_leaves(broker: Redis, rq_workers: Workers) -> None:
-    """With nothing to do it exits within a second or so."""
+    """An idle worker exits within about a second."""
     worker = rq_workers.start()
     wait_for_worker(broker, "state", b"idle")
     worker.terminate()
@@ -251,7 +251,7 @@ class WithoutRedis(SimpleWorker):
 def test_a_pool_of_workers_leaves_with_all_jobs_queued(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """``rq worker-pool`` tells its workers, and each tells its job."""
+    """``rq worker-pool`` signals its workers, and each of them stops its job."""
     both = [enqueue(jobs_queue, UntilReleased) for _ in range(2)]
     pool = rq_workers.start(OURS, "--num-workers", "2", command="worker-pool")
     for job in both:
@@ -283,7 +283,7 @@ def test_a_delay_is_kept_by_rqs_scheduler(broker: Redis, jobs_queue: Queue, rq_w
 
 
 def test_rqs_own_worker_is_heard_through_redis(broker: Redis, jobs_queue: Queue, rq_workers: Workers) -> None:
-    """It tells its horse nothing, but notes its wish in Redis, where the job looks."""
+    """RQ's worker does not signal its horse, but records the request in Redis, where the job looks."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start("rq.Worker", "-S", "json")
     wait_for(broker, job.id, 3)

@@ -112,7 +112,7 @@ def test_retry_after_an_error(jobs_queue: Queue, worker_class: type[BaseWorker])
 
 @quick_worker
 def test_a_function_that_returns_a_retry(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
-    """It runs again, with a result that says so, and is counted."""
+    """The function runs again, its result is of the type "retried", and the retry is counted."""
     job = jobs_queue.enqueue_call(worker_jobs.again, args=(2,))
     work(worker_class, jobs_queue)
     job.refresh()
@@ -152,7 +152,7 @@ def test_repeat(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
 
 @pytest.mark.parametrize("worker_class", FORKING, ids=named)
 def test_a_killed_horse(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
-    """A function whose process dies is failed, with what became of the process."""
+    """A function whose process crashes fails, and the result describes the end of the process."""
     job = jobs_queue.enqueue_call(worker_jobs.dies)
     worker = work(worker_class, jobs_queue)
     result = job.latest_result()

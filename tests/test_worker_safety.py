@@ -34,7 +34,7 @@ class Evil:
 def test_no_pickle_is_ever_loaded(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers, tmp_path: Path, field: str
 ) -> None:
-    """Whatever is put into a job's hash, RQ's command with our worker, and its defaults, does not run it."""
+    """RQ's command with a harness worker and its defaults runs no pickle from a job's hash."""
     evil = pickle.dumps(Evil(tmp_path / "harm"))
     victims = [enqueue(jobs_queue, CountByIteration, 3), jobs_queue.enqueue_call(jobs.plain, args=(3,))]
     for victim in victims:

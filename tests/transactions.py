@@ -61,7 +61,7 @@ def once(item: int, function: Callable[[Any], object]) -> None:
 
 
 def dies(_: Any) -> None:
-    """Die here."""
+    """Crash here."""
     raise Dead
 
 

@@ -27,7 +27,7 @@ MANY = 1_000_000
 
 
 def _note(what: object, where: str = "done") -> None:
-    """Tell the test what happens, in a list of the job that is running."""
+    """Record an event for the test, in a list of the job that is running."""
     job = get_current_job()
     assert job is not None
     job.connection.rpush(f"{where}:{job.id}", str(what))
@@ -56,14 +56,14 @@ def _wait_for_the_signal() -> None:
 
 
 class Traceable:
-    """Tells the pid of each execution."""
+    """Records the pid of each execution."""
 
     def on_start(self) -> None:
-        """Tell."""
+        """Record the pid."""
         _note(os.getpid(), "pid")
 
     def on_resume(self) -> None:
-        """Tell."""
+        """Record the pid."""
         _note(os.getpid(), "pid")
 
 
@@ -159,7 +159,7 @@ class Dies(Numbers):
     max_crashes = 2
 
     def each_iteration(self, item: int, numbers: int = MANY) -> None:
-        """Do one number, or die."""
+        """Do one number, or crash."""
         if item == 2:
             _note("dies")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -216,17 +216,17 @@ def dies() -> None:
 
 
 def succeeded(job: Job, connection: Redis, result: object) -> None:
-    """Tell: RQ's callback for a success."""
+    """Record a success: a callback of RQ."""
     connection.rpush(f"called:{job.id}", "success")
 
 
 def failed(job: Job, connection: Redis, *exc_info: object) -> None:
-    """Tell: RQ's callback for a failure."""
+    """Record a failure: a callback of RQ."""
     connection.rpush(f"called:{job.id}", "failure")
 
 
 def stopped(job: Job, connection: Redis) -> None:
-    """Tell: RQ's callback for a job that was stopped on command."""
+    """Record a job that was stopped on command: a callback of RQ."""
     connection.rpush(f"called:{job.id}", "stopped")
 
 

@@ -108,7 +108,7 @@ def release(connection: Redis, job_id: str) -> None:
 
 
 def expire_leases(connection: Redis, job_id: str) -> None:
-    """End the leases on a job, as if their time had passed; call it when their holders are dead or frozen."""
+    """End the leases on a job, as if their time had passed; call it when their holders have crashed or are frozen."""
     for entry, _ in leases(connection):
         if entry.startswith(f"{job_id}:"):
             connection.zadd(LEASES, {entry: 1}, xx=True)

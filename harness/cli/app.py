@@ -95,7 +95,7 @@ class Commands(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands that begin so; no command's module is loaded for it."""
+        """Return the commands that begin with the text, without loading their modules."""
         rows = [(names, text) for _, rows in SECTIONS for _, names, text in rows]
         found = [
             CompletionItem(name, help=text)

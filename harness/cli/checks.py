@@ -42,8 +42,8 @@ SECONDS = 3
 class Check:
     """Result of a check.
 
-    :ivar state: ``ok``; ``note`` where it works without; ``bad`` where something must be mended.
-    :ivar mend: how; empty where nothing need be.
+    :ivar state: ``ok``; ``note`` if the commands work without it; ``bad`` if it needs a fix.
+    :ivar mend: how to fix it; empty if no fix is needed.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Check:
 def checks(redis_url: str, redis_named: bool, database_url: str | None) -> Iterator[Check]:
     """Make all checks, one after the other.
 
-    :param redis_named: whether somebody has named that Redis; only then it must answer.
+    :param redis_named: True if the user has named that Redis; only then it must answer.
     """
     yield _python()
     yield from _packages()

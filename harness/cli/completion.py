@@ -22,7 +22,7 @@ MOST = 200
 
 
 def scenarios(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the demo's scenarios that begin so, where they can be imported."""
+    """Return the demo's scenarios that begin with the text, if they can be imported."""
     del ctx, param
     # The group, which puts this folder on the path, is not run when a shell completes.
     there = Path("scenarios", "orders.py").is_file() or find_spec("scenarios") is not None
@@ -30,7 +30,7 @@ def scenarios(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 def interruptions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return interruptions that begin so, as examples to change."""
+    """Return interruptions that begin with the text, as examples to change."""
     del ctx, param
     return [CompletionItem(name) for name in INTERRUPTIONS if name.startswith(incomplete)]
 

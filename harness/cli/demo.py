@@ -46,11 +46,11 @@ KEPT = "nothing was kept, all of it was the demo's own"
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"),
               show_default=True, help="Where compare writes its report.")  # fmt: skip
 def demo(which: str, pace: str, embedded: bool, folder: Path) -> None:
-    """Show it: orders (30 s), reports (45 s), emails (1 min), compare (2 min).
+    """Show a demo: orders (30 s), reports (45 s), emails (1 min), compare (2 min).
 
-    With a Redis server on the path the workers are real processes, and are killed; without one all is in this
-    process, and is stopped politely: so is compare, if it shall be fast. Exit code 1 if a job with checkpoints lost
-    anything.
+    With a Redis server on the path, the workers are real processes, and the demo kills them. Without one, everything
+    runs in this process and is stopped politely, and so is compare at the fast pace. Exit code 1 if a job with
+    checkpoints lost anything.
 
     \b
     harness demo orders
@@ -58,7 +58,7 @@ def demo(which: str, pace: str, embedded: bool, folder: Path) -> None:
     harness demo emails --pace fast --embedded
     """
     for name in COMPARED:
-        scenario_named(name)  # says at once where there are none
+        scenario_named(name)  # raises early if there are none
     real = find_redis() is not None and not embedded
     fast = pace == "fast"
     if which == "compare":

@@ -1,4 +1,4 @@
-"""``harness explore``: crash a job everywhere, and say which line loses or doubles what."""
+"""``harness explore``: crash a job everywhere, and report which line loses or duplicates what."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def explore(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Crash a job everywhere, and say which line loses or doubles what.
+    """Crash a job everywhere, and report which line loses or duplicates what.
 
     NAME is a job class or any function that uses SQLAlchemy, Redis or SMTP, such as shop.jobs:charge; ARGUMENTS are
-    JSON values. Or it is a module with a scenario.
+    JSON values. NAME can also be a module with a scenario.
 
     \b
     harness explore shop.jobs:charge 17
@@ -70,9 +70,9 @@ def explore(
     harness explore scenarios.reports --form steps --sample 20
     harness explore shop.jobs:Import --deploy shop_v2.jobs
 
-    With --deploy the job is interrupted in one version of the code and resumed in another, under the name of the first,
-    as after a deploy. A version that refuses by name to go on, so that the old one, put back, can do the rest, loses
-    nothing.
+    With --deploy, the job is interrupted in one version of the code and resumed in another, under the name of the
+    first, as after a deploy. The other version may refuse by name to go on: that loses nothing if the old version,
+    restored, can do the rest.
     """
     found = job.find(name)
     asked = parse(durability) if durability else None
@@ -103,7 +103,7 @@ def explore(
 
 
 class _Bar:
-    """A progress bar; made when it is known how long."""
+    """A progress bar; made when its length is known."""
 
     def __init__(self) -> None:
         self._bar: TrialBar | None = None
@@ -115,14 +115,14 @@ class _Bar:
         self.end()
 
     def __call__(self, done: int, planned: int, trial: str) -> None:
-        """Show how far it is."""
+        """Show the number of trials that are done."""
         del trial  # that one is over
         if self._bar is None:
             self._bar = TrialBar(planned, Console(stderr=True), thread=False)
         self._bar.reach(done, planned)
 
     def end(self) -> None:
-        """Take it away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

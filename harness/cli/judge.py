@@ -32,7 +32,7 @@ from harness.scenario import Scenario
 def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
     """Measure what the forms of a scenario cost when nothing interrupts them, against the plain loop.
 
-    The time is that of a whole run from the queue to its end, an item's share of it. The ratio is that of the
+    The time is that of a whole run from the queue to its end, divided by its items. The ratio is that of the
     medians; where the ranges overlap, it says little.
 
     \b
@@ -75,8 +75,8 @@ def report(
 ) -> None:
     """Make comparison.json, .md, .html and pictures of RECORDS, and print the table.
 
-    RECORDS is what pytest --harness-records wrote. A record that cannot be read is left out and named; with --fail-if
-    the exit code is then 1.
+    RECORDS is a file that pytest --harness-records wrote. A record that cannot be read is left out and named; with
+    --fail-if the exit code is then 1.
 
     \b
     harness report reports/records.json --benchmarks reports/benchmarks.json

@@ -42,9 +42,9 @@ SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 @json_option
 @click.pass_context
 def verify(context: click.Context, redis_url: str, database_url: str | None, as_json: bool) -> None:
-    """Check what is installed and what answers, and say how to mend the rest.
+    """Check what is installed and what answers, and say how to fix the rest.
 
-    A note is something that the commands can do without. Exit code 1 if something must be mended.
+    A note is something that the commands can do without. Exit code 1 if something must be fixed.
 
     \b
     harness verify

@@ -1,4 +1,4 @@
-"""Prune: remove what finished jobs have left."""
+"""Prune: remove the records that finished jobs have left."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def prune(
 ) -> None:
     """Remove progress and history that was not written for AGE, in batches.
 
-    Redis is always looked at, a database if one is named. Records of a job that RQ still has, and that may go on, are
-    kept. Name the Redis of the queue: a job that only another Redis has counts as gone.
+    Redis is always searched, a database only if one is named. Records of a job that RQ still has, and that may go on,
+    are kept. Name the Redis of the queue: a job that only another Redis has counts as gone.
 
     \b
     harness prune --older-than 30d --dry-run

@@ -65,7 +65,7 @@ def run(
     durable: str | None,
     **options: Any,
 ) -> None:
-    """Run a scenario, or a job of your own, to its end, interrupted as told, and say what was lost or done twice.
+    """Run a scenario or one of your jobs with the given interruptions, and report what was lost or duplicated.
 
     NAME is a module with a scenario, such as scenarios.orders, or a job class, such as shop.jobs:Import; the job's
     ARGUMENTS are JSON values. Interruptions: count:20, every:7, time:0.5s, progress:40%, flag, signal:TERM@…,
@@ -83,7 +83,7 @@ def run(
     if isinstance(found, Scenario):
         refuse_arguments(name, arguments)
         refuse_durability_of_plain(forms, "durable")
-        from harness.cli.trials import run_scenario  # trials need the test extra, a job of one's own does not
+        from harness.cli.trials import run_scenario  # trials need the test extra, a user's job does not
 
         run_scenario(found, forms or found.form_names, chosen, durability, as_json=as_json, **options)
     else:

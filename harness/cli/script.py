@@ -12,10 +12,10 @@ KILLED, ASKED = "kill:horse", "signal:TERM"
 class Act:
     """One run of a scenario in a demo.
 
-    :ivar words: said before it. :ivar where: when the interruption comes.
-    :ivar real: what it is with real workers. :ivar embedded: what it is where no process can be killed.
-    :ivar unkilled: said there in place of *words*, if those tell of a kill.
-    :ivar durability: in place of the job's own.
+    :ivar words: text shown before the run. :ivar where: time of the interruption.
+    :ivar real: kind of interruption with real workers. :ivar embedded: kind if no process can be killed.
+    :ivar unkilled: text shown then instead of *words*, if those mention a kill.
+    :ivar durability: replaces the durability of the job.
     """
 
     words: str
@@ -27,11 +27,11 @@ class Act:
     durability: str | None = None
 
     def said(self, *, real: bool) -> str:
-        """Return what is said before it."""
+        """Return the text to show before the run."""
         return self.words if real else self.unkilled or self.words
 
     def interruption(self, *, real: bool) -> str:
-        """Return its name."""
+        """Return the name of the interruption."""
         kind = self.real if real else self.embedded
         return f"{kind}@{self.where}" if kind else self.where
 
@@ -40,8 +40,8 @@ class Act:
 class Demo:
     """A demo.
 
-    :ivar scenario: by dotted name. :ivar pace: seconds an item, for an audience.
-    :ivar effect: what one item is, and what happens to it, as in ``17 orders were paid twice``.
+    :ivar scenario: dotted name of the scenario. :ivar pace: seconds per item, for an audience.
+    :ivar effect: one item and its effect, as in ``17 orders were paid twice``.
     """
 
     scenario: str

@@ -70,7 +70,7 @@ def connected(url: str) -> Iterator[redis.Redis]:
 
 
 def queue_at(connection: redis.Redis, name: str) -> Queue:
-    """Return a queue as our jobs need it."""
+    """Return a queue with the settings that harness jobs need."""
     return Queue(name, connection=connection, serializer="json")
 
 
@@ -216,5 +216,5 @@ def arguments_of(texts: Sequence[str]) -> list[Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
+    """Return the message of an error, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -83,7 +83,7 @@ def interrupt(
 @click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @redis_option
 def pause(job_id: str, redis_url: str) -> None:
-    """Have a job stop at its next checkpoint, and not go on before `harness resume`.
+    """Stop a job at its next checkpoint, until `harness resume`.
 
     \b
     harness pause 2f4e19
@@ -149,10 +149,10 @@ def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
 @redis_option
 @json_option
 def recover(keep: bool, redis_url: str, as_json: bool) -> None:
-    """Put the jobs of dead workers back into their queues.
+    """Requeue the jobs of crashed workers.
 
-    Our workers do this by themselves; it is for those who have none of them running. A job that nobody has held a
-    lease for is put back by a later look: use --keep, or run it again after a while.
+    Harness workers do this by themselves; use this command if none of them is running. A job without any earlier
+    lease is requeued by a later look: use --keep, or run the command again after a while.
 
     \b
     harness recover
@@ -270,7 +270,7 @@ def _horse(connection: Redis, job_id: str, worker_pid: int) -> int:
         )
     if pulse.pid == worker_pid:
         raise UsageError(f"the worker of job {job_id} has no process for it: use --kill worker")
-    # A pid may have been given to somebody else since: it must still be that worker's child.
+    # The system may have reused the pid: the process must still be a child of that worker.
     asked = subprocess.run(  # noqa: S603 - a number
         ["/bin/ps", "-o", "ppid=", "-p", str(pulse.pid)], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C: nothing is left behind, and the last line says what was kept."""
+"""Ctrl-C handling: nothing is left behind, and the last line says what was kept."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class HardStop:
     """Ends this process at Ctrl-C although an RQ worker in it would take the signal for its own.
 
     The worker of an embedded trial handles SIGINT like any worker: its job stops, and the trial starts the next.
-    So the signal is heard beside the handler: Python writes its number into a socket that a thread reads. The process
-    then ends at once, as one that is killed: what is in the folder goes, private servers notice by themselves.
+    So the signal takes a second way: Python writes its number into a socket that a thread reads. The process then
+    ends immediately, like a killed one: it removes the folder, and private servers end by themselves.
 
-    :param folder: all that this process has made.
-    :param kept: what the last line says. :param leave: called before that, such as to take a bar away.
-    :ivar expected: whether a SIGINT is the trial's own.
+    :param folder: holds all files that this process has made.
+    :param kept: text of the last line. :param leave: called before that line, for example to remove a bar.
+    :ivar expected: True if a SIGINT comes from the trial itself.
     """
 
     def __init__(self, folder: Path, kept: Kept, leave: Callable[[], object]) -> None:

@@ -51,7 +51,7 @@ watching = (redis_option, database_option, queues_option, scenario_option, json_
 
 
 def watched(command: Any) -> Any:
-    """Give a command the options that say what is watched."""
+    """Add the options that select what to watch."""
     for option in reversed(watching):
         command = option(command)
     return command
@@ -62,7 +62,7 @@ def watched(command: Any) -> Any:
 def status(
     redis_url: str, database_url: str | None, queues: Sequence[str], names: Sequence[str], as_json: bool
 ) -> None:
-    """Print once what there is: jobs, rows of the database by status, queues, workers.
+    """Print the current state once: jobs, rows of the database by status, queues, workers.
 
     \b
     harness status
@@ -90,7 +90,7 @@ def monitor(
     """Watch jobs at work, on whatever machine: how far, how fast, and what a kill would cost now.
 
     "Killed now, it would repeat 212 items, 0.8 s, and the item in progress": the items done in the 0.8 s since
-    progress was last saved. A thread of the job tells it once a second, so that the numbers are up to a second old.
+    progress was last saved. A thread of the job reports it once a second, so the numbers are up to a second old.
     Without a terminal there is a line every 10 s.
 
     \b
@@ -124,10 +124,10 @@ def monitor(
 @database_option
 @json_option
 def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | None, as_json: bool) -> None:
-    """Tell the story of a job: its executions, why each ended, what was repeated, where the time went.
+    """Show the story of a job: its executions, why each ended, what was repeated, where the time went.
 
-    JOB is an id, or the beginning of one. The last 100 executions are remembered, for 30 days. If the job keeps its
-    progress in a database, name that too: how far it came is then told as it is stored there.
+    JOB is an id, or the beginning of one. The history keeps the last 100 executions, for 30 days. If the job keeps its
+    progress in a database, name that too: the story then uses the progress that is stored there.
 
     \b
     harness explain 2f4e19
@@ -161,7 +161,7 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
 
 
 def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progress | None:
-    """Return the progress of a job from wherever it is; the database is asked only if Redis has none."""
+    """Return the progress of a job from its store; query the database only if Redis has none."""
     kept = None
     for store in (RedisStore(connection), RQMetaStore(connection)):
         try:

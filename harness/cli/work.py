@@ -126,9 +126,9 @@ def worker(
     redis_url: str,
     database_url: str | None,
 ) -> None:
-    """Work on the jobs of queues, until told to stop.
+    """Work on the jobs of queues until asked to stop.
 
-    It is RQ's worker with jobs that hear of a shutdown: `rq worker -w harness.queues.rq.Worker` does the same.
+    This is RQ's worker, with jobs that stop at a shutdown: `rq worker -w harness.queues.rq.Worker` does the same.
 
     \b
     harness worker

@@ -1,4 +1,4 @@
-"""The story of one job: what its history tells, as text for a terminal and as a picture. Standard library only."""
+"""Story of one job: its history as text for a terminal and as a picture. Standard library only."""
 
 from harness.explain.drawing import svg
 from harness.explain.story import Part, Story, story

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class Part:
     """One execution. Times are seconds since the story began.
 
-    :ivar start_s: when it began. :ivar end_s: when it ended; of one that died, its last sign of life; else now.
+    :ivar start_s: when it began. :ivar end_s: when it ended; of one that crashed, its last sign of life; else now.
     :ivar outcome: as in the history, or ``died``, or ``running``. :ivar reason: why it ended so.
     :ivar began_at: items that were safe when it began.
     :ivar came_to: items when it ended, or at its last sign of life; None if it is not known.
     :ivar repeated: items of the one before that it had to do again; after a crash, those that are known of.
-    :ivar after_crash: whether the one before died, so that more may have been repeated: the item that was in
+    :ivar after_crash: True if the one before crashed, so that more may have been repeated: the item that was in
         progress, and items done since the last sign of life.
     :ivar repeated_at_most: the limit of that in items, the one in progress included; None if there is none.
     :ivar waited_s: seconds in the queue before it.

@@ -20,7 +20,7 @@ DARK, LIGHT = "█", "·"
 
 
 def text(story: Story) -> str:
-    """Tell a story."""
+    """Return a story as text."""
     return "\n".join(printable(line)[:WIDTH].rstrip() for line in _lines(story))
 
 
@@ -30,7 +30,7 @@ def counted(number: int, word: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a time as people say it."""
+    """Return a duration in a readable unit."""
     if value < 10:
         return f"{value:.2f} s"
     if value < 120:
@@ -42,7 +42,7 @@ def seconds(value: float) -> str:
 
 def headline(story: Story) -> str:
     """Return the story in one sentence."""
-    # Of what is completed nothing is missing: items that a death kept from being counted were not selected again.
+    # A completed job misses nothing: items that a crash kept from being counted were not selected again.
     whole = story.total is None or story.total == story.done or story.state == "completed"
     of = "" if whole else f" of {story.total:,}"
     executions = counted(story.parts[-1].epoch, "execution")

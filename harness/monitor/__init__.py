@@ -1,7 +1,7 @@
 """Live output while jobs run. Only this package and the commands import rich.
 
-* :mod:`harness.monitor.snapshot`: what is to be seen, read from Redis and the database: numbers, no drawing.
-* :mod:`harness.monitor.tables`: how many rows of the database stand where.
+* :mod:`harness.monitor.snapshot`: the data, read from Redis and the database: numbers, no drawing.
+* :mod:`harness.monitor.tables`: counts of the database's rows by state.
 * :mod:`harness.monitor.jobs`: the lines about one job.
 * :mod:`harness.monitor.screen`: a snapshot as lines, and the live screen.
 * :mod:`harness.monitor.bar`: the progress bar.

@@ -1,4 +1,4 @@
-"""A progress bar over many short things; without a terminal, a line now and then."""
+"""A progress bar over many short trials; without a terminal, an occasional line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LINES = 10
 """Number of lines a bar over trials prints without a terminal."""
 
 LINE_SECONDS = 10.0
-"""After how long a bar whose end is not known says again where it is, where there is no terminal."""
+"""Interval between lines of a bar with an unknown end, without a terminal, in seconds."""
 
 
 REFRESH_SECONDS = 0.1
@@ -43,7 +43,7 @@ NAME_COLUMNS = 30
 
 
 class _Line(Progress):
-    """One line, with room for the ``^C`` of a terminal: that would go to the next line, and a dead bar would stay."""
+    """One line, with room for the ``^C`` of a terminal: that would go to the next line, and a stale bar would stay."""
 
     def __init__(self, console: Console, *, thread: bool = True) -> None:
         self._where = console  # the base draws before it has a console
@@ -57,7 +57,7 @@ class _Line(Progress):
         )  # fmt: skip
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-        """Draw it: the bar itself gets what the figures and the name leave."""
+        """Draw it: the bar itself gets the columns that the figures and the name leave."""
         table = super().make_tasks_table(tasks)
         table.width = max(1, self._where.width - len("^C"))
         return table
@@ -68,8 +68,8 @@ class TrialBar:
 
     :param total: how many trials there are.
     :param lines: how many lines without a terminal; 0 where each trial has one of its own.
-    :param thread: whether a thread of its own draws it, so that the time goes on during a trial. Trials that fork want
-        none.
+    :param thread: True to draw it from a separate thread, so that the time goes on during a trial. Use False for
+        trials that fork.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TrialBar:
     def advance(self, name: str | None = None) -> None:
         """Count one trial as done.
 
-        :param name: what to say beside it from now on, where nobody says what runs.
+        :param name: name to show from now on, if :meth:`begin` is not called.
         """
         if name is not None:
             self.begin(name)
@@ -106,7 +106,7 @@ class TrialBar:
             self._say()
 
     def reach(self, done: int, total: int) -> None:
-        """Say how many are done, of how many, where more are found on the way: a line goes by time then."""
+        """Show how many are done, and of how many, if more are found on the way; lines then go by time."""
         self._show(done, total)
         if self._clock() >= self._next_line:
             self._next_line = self._clock() + LINE_SECONDS
@@ -123,7 +123,7 @@ class TrialBar:
 
     def stop(self) -> None:
         """Take the bar away."""
-        if self._console.is_terminal:  # else it would print an empty line
+        if self._console.is_terminal:  # otherwise it would print an empty line
             self._progress.stop()
 
     def _show(self, done: int, total: int) -> None:

@@ -61,7 +61,7 @@ def risk(row: JobRow) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a time as people say it."""
+    """Return a duration in a readable unit."""
     if value < 90:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

@@ -34,8 +34,8 @@ def draw(
 ) -> Group:
     """Return the lines to print.
 
-    :param where: what is looked at, in words. :param height: how many lines there are for it; None for no limit.
-    :param note: what else is to be said, on the last line.
+    :param where: the watched servers, in words. :param height: number of lines available; None for no limit.
+    :param note: more text for the last line.
     """
     notes = [Text(f" {printable(note)}", style="bold yellow")] if note else []
     drawn = lines(snapshot, where, width=width, height=None if height is None else height - len(notes))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.queues.rq.history import Entry, Pulse
 
 SILENT_SECONDS = 4.0
-"""After how long without a pulse a job at work is called silent."""
+"""Seconds without a pulse after which a running job counts as silent."""
 
 HEARTBEAT_SECONDS = 45.0
 """The same for a worker at work on a job that gives no pulse: RQ's workers give a sign every 30 s then."""
@@ -48,7 +48,7 @@ class JobRow:
     :ivar state: RQ's status, or what the job's own progress knows better: ``paused``, ``interrupted``.
     :ivar done: items, those included that are not saved yet. :ivar saved: those that are safe.
     :ivar rate: items a second in this execution. :ivar left_s: seconds to the end at that rate.
-    :ivar executions: how many have begun. :ivar crashes: how many of them died.
+    :ivar executions: how many have begun. :ivar crashes: how many of them crashed.
     :ivar last_end: how the latest execution ended that did not complete the job. :ivar reason: why.
     :ivar at_risk: items that would be repeated if it were killed now; None if it is not at work, or does not tell.
         The item in progress comes on top: how many of its effects have happened cannot be known.
@@ -99,7 +99,7 @@ class Snapshot:
 
     :ivar at: seconds of the Redis server's clock. :ivar queues: how many jobs of which queue are where.
     :ivar tables: how many rows of the database stand where. :ivar events: the latest, the newest first.
-    :ivar silent: workers at work that have given no sign for too long, with the seconds; they may be dead.
+    :ivar silent: workers at work that have given no sign for too long, with the seconds; they may have crashed.
     :ivar more: number of queues, workers and jobs that are not shown. :ivar left_out: why records were left out.
     """
 
@@ -128,7 +128,7 @@ class Snapshot:
 class Monitor:
     """Takes snapshots.
 
-    :param watcher: of the queues. :param tables: of the work's database, if it is to be asked.
+    :param watcher: source for the queues. :param tables: source for the work's database, if there is one to query.
     """
 
     def __init__(self, watcher: Watcher, tables: Tables | None = None) -> None:
@@ -157,7 +157,7 @@ class Monitor:
 
 
 def _silent(overview: Overview) -> dict[str, float]:
-    """Return who has been silent for how long: of a killed worker Redis keeps saying that it is busy."""
+    """Return the silent workers and for how long: Redis keeps a killed worker as busy."""
     pulses = {job.id: job.pulse for job in overview.jobs}
     silent = {}
     for worker in overview.workers:

@@ -69,7 +69,7 @@ class Tables:
 
 
 class _NothingToAsk(Exception):
-    """None of the tables is there."""
+    """Error if none of the tables is there."""
 
 
 def _tables(select: sa.Select[str, str, int]) -> set[str]:

@@ -14,7 +14,7 @@ from shopapp.models import Fee, FeeOnce, Member, Session
 
 
 def charge_fees(month: str) -> None:
-    """Charge every member: a retry charges those again who were charged before it."""
+    """Charge every member: a retry charges again those who were charged before it."""
     with Session() as session:
         for member in session.scalars(select(Member)).all():
             session.add(Fee(member_id=member.id, month=month))
