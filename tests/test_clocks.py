@@ -58,3 +58,15 @@ def test_a_crashed_job_is_left_to_the_sweep(redis: Redis, queue: Queue) -> None:
     assert spare(redis, [queue]) == 1
     clean_registries(queue)
     assert redis.zscore(queue.started_job_registry.key, entry) is not None
+
+
+@pytest.mark.filterwarnings("ignore:Composite key must contain:DeprecationWarning")
+def test_an_entry_of_an_old_rq_is_cleaned_up(redis: Redis, queue: Queue) -> None:
+    """A job id alone in the started registry, as RQ once wrote it, goes; a job that it names fails, as with RQ's worker."""
+    job = queue.enqueue(plain, 3)
+    redis.delete(queue.key)
+    job.set_status(JobStatus.STARTED)
+    redis.zadd(queue.started_job_registry.key, {job.id: 1, "gone": 1, "a:b:c": 1})
+    SimpleWorker([queue], connection=redis, commands=False).clean_registries()
+    assert job.get_status() == JobStatus.FAILED
+    assert redis.zrange(queue.started_job_registry.key, 0, -1) == [b"a:b:c"]

@@ -169,6 +169,7 @@ class Suite:
                 "RQ_SUITE_WORKERS": self.mode,
                 "RQ_SUITE_PORT": str(port),
                 "RQ_SUITE_OUTCOMES": str(outcomes),
+                "RQ_SUITE_RUNNER": str(os.getpid()),
             }
             with output.open("wb") as log:
                 run_in_session(command, cwd=place, env=environment, log=log.fileno())

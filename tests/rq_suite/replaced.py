@@ -10,7 +10,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,9 @@ WORKERS = "RQ_SUITE_WORKERS"
 
 PORT, OUTCOMES = "RQ_SUITE_PORT", "RQ_SUITE_OUTCOMES"
 """Environment variables: the port of the Redis server, and the file for the outcomes."""
+
+RUNNER = "RQ_SUITE_RUNNER"
+"""Environment variable: the id of the process that started the run, in a session of the run's own."""
 
 DEFAULT_PORT = 6379
 
@@ -82,7 +87,9 @@ def install() -> None:
 
 
 def _let_pickle_through() -> None:
-    """Have our workers keep the serializer that they are given. The product has no such setting.
+    """Have our workers keep the serializer that they are given, so that all else can be compared.
+
+    This goes further than ``HARNESS_ALLOW_PICKLE``, with which the worker's own serializer and its queues' stay JSON.
 
     :raises LookupError: if the function that refuses pickle has another name by now.
     """
@@ -98,9 +105,19 @@ def _let_pickle_through() -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write down the outcome of a phase of a test."""
+    _end_with_runner()
     if report.when == "call" or report.outcome != "passed":
         with Path(os.environ[OUTCOMES]).open("a") as file:
             file.write(json.dumps({"test": report.nodeid, "outcome": report.outcome}) + "\n")
+
+
+def _end_with_runner() -> None:
+    """End the run and its Redis if the runner was killed: the run would write into the outcomes of the next one."""
+    if os.getppid() == int(os.environ[RUNNER]):
+        return
+    with suppress(redis.RedisError):
+        redis.Redis().shutdown(nosave=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def pytest_unconfigure() -> None:

@@ -46,6 +46,16 @@ def split(entry: bytes | str) -> tuple[str, str] | None:
     return (job_id, execution_id) if job_id and colon and ":" not in execution_id else None
 
 
+def job_id_of(entry: bytes | str) -> str | None:
+    """Return the job id of an entry of the started registry, as RQ reads it; None if RQ cannot read it.
+
+    Releases of RQ before 2 wrote the job id alone, and RQ's maintenance still deals with such entries.
+    """
+    text = text_of(entry) or ""
+    job_id, *others = text.split(":")
+    return job_id if text and len(others) <= 1 else None
+
+
 def number(value: Any) -> int:
     """Return a counter in a job's hash; 0 for one that is missing or no number."""
     try:

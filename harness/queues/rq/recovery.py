@@ -41,6 +41,7 @@ from harness.queues.rq.entries import (
     ask,
     complaints,
     is_wrong_data,
+    job_id_of,
     queues_of,
     set_aside,
     split,
@@ -366,9 +367,8 @@ class Sweeper:
 def shield(queue: Queue) -> None:
     """Keep RQ's maintenance from failing jobs that a sweep will requeue, and from entries it cannot read.
 
-    It deals with what is over by its score in the started registry. So executions of this package get a later score,
-    and what cannot be read gets none: RQ's maintenance would end there, and leave all other jobs as they are. Crash in
-    between: the next maintenance does the rest. Lost answer: the same scores are written again.
+    It deals with scores that are over. So executions of this package get a later one, and what RQ cannot read an endless
+    one, since RQ's maintenance would end there. Crash in between, or a lost answer: the next maintenance does the rest.
     """
     connection, key = queue.connection, queue.started_job_registry.key
     seconds, _ = connection.time()
@@ -377,14 +377,14 @@ def shield(queue: Queue) -> None:
         connection.zadd(key, dict.fromkeys(over[SHIELDED:], seconds + 2 * RQ_SECONDS), xx=True)
     for start in range(0, min(len(over), SHIELDED), BATCH):
         entries = over[start : start + BATCH]
-        names = [split(each) for each in entries]
+        names = [job_id_of(each) for each in entries]
         with connection.pipeline(transaction=False) as pipeline:
-            for each in names:
-                pipeline.hgetall(RQJob.key_for(each[0] if each else ""))
+            for name in names:
+                pipeline.hgetall(RQJob.key_for(name or ""))
             answers = ask(pipeline)
         later: dict[Any, float] = {}
-        for entry, each, fields in zip(entries, names, answers, strict=True):
-            ours = None if each is None else belongs(connection, each[0], fields)
+        for entry, name, fields in zip(entries, names, answers, strict=True):
+            ours = None if name is None else belongs(connection, name, fields)
             if ours is not False:
                 later[entry] = math.inf if ours is None else seconds + 2 * RQ_SECONDS
         if later:
