@@ -62,7 +62,7 @@ def test_a_crashed_job_is_left_to_the_sweep(redis: Redis, queue: Queue) -> None:
 
 @pytest.mark.filterwarnings("ignore:Composite key must contain:DeprecationWarning")
 def test_an_entry_of_an_old_rq_is_cleaned_up(redis: Redis, queue: Queue) -> None:
-    """A job id alone in the started registry, as RQ once wrote it, goes; a job that it names fails, as with RQ's worker."""
+    """A bare job id in the started registry, as old RQ wrote it, is removed, and its job fails, as with RQ."""
     job = queue.enqueue(plain, 3)
     redis.delete(queue.key)
     job.set_status(JobStatus.STARTED)

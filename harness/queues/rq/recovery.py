@@ -367,8 +367,8 @@ class Sweeper:
 def shield(queue: Queue) -> None:
     """Keep RQ's maintenance from failing jobs that a sweep will requeue, and from entries it cannot read.
 
-    It deals with scores that are over. So executions of this package get a later one, and what RQ cannot read an endless
-    one, since RQ's maintenance would end there. Crash in between, or a lost answer: the next maintenance does the rest.
+    It deals with scores that are over. So executions of this package get a later score. Entries that RQ cannot read
+    get an endless one: RQ's maintenance would end there. Crash, or a lost answer: the next maintenance does the rest.
     """
     connection, key = queue.connection, queue.started_job_registry.key
     seconds, _ = connection.time()
