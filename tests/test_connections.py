@@ -161,7 +161,7 @@ def test_the_access_rules_of_the_guide_are_enough(
     finally:
         workers.close()
     assert access.denied(broker) == []
-    assert {job.get_status() for job in jobs} == {JobStatus.FINISHED}
+    assert {broker.hget(job.key, "status") for job in jobs} == {JobStatus.FINISHED.value.encode()}
     assert told(broker, jobs[2].id) == [0, 1]
 
 
