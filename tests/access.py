@@ -1,4 +1,4 @@
-"""Redis users with the access rules of the production guide, and what they were denied."""
+"""Redis users with the access rules of the Redis guide, and what they were denied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOYS = ("~done:*", "~pid:*", "~release:*")
 
 def rules(rq_prefix: str) -> dict[str, str]:
     """Return the rules of the guide by user, adapted to a prefix of RQ's keys as the guide says."""
-    text = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8")
     found = dict(re.findall(r"^user (\w+) (.+)$", text, re.MULTILINE))
     assert set(found) == {"worker", "operator", "web"}
     if rq_prefix == "rq":

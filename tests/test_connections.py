@@ -117,7 +117,7 @@ def test_a_redis_that_is_too_old_is_refused() -> None:
 
 @pytest.fixture
 def users(redis_url: str, broker: Redis) -> Iterator[dict[str, str]]:
-    """Yield the URLs of the three users that the production guide describes, with its rules and no others."""
+    """Yield the URLs of the three users that the Redis guide describes, with its rules and no others."""
     broker.acl_log_reset()
     with ExitStack() as stack:
         yield {

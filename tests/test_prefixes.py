@@ -66,7 +66,7 @@ class Application:
 
 @contextmanager
 def application(broker: Redis, prefix: str, url: str, folder: Path) -> Iterator[Application]:
-    """Yield an application whose Redis user has the rules of the production guide for its prefix."""
+    """Yield an application whose Redis user has the rules of the Redis guide for its prefix."""
     rule = " ".join(access.rules(prefix).values())
     with access.user(broker, f"of-{prefix}", rule, url) as own_url:
         started = Application(prefix, own_url, folder)
