@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Lab:
-    """Runs trials, one at a time, and leaves nothing behind; a context manager.
+    """Runner of trials, one at a time; a context manager that leaves nothing behind.
 
     Jobs find the database and the mail server in the environment variables ``HARNESS_DATABASE_URL`` and
     ``HARNESS_SMTP``.
@@ -43,7 +43,7 @@ class Lab:
     :param broker: ``fakeredis``: the worker is in this process. ``redis``, or the URL of an empty Redis database:
         workers are processes, and can be killed.
     :param database: None for files of SQLite, ``postgresql`` for a private server, or the URL of an empty database.
-    :param recover_seconds: within how many seconds workers notice the dead, where nothing but a lease tells of them.
+    :param recover_seconds: limit, in seconds, for workers to detect a crash that only an expired lease shows.
     :raises MissingService: if a private server is asked for and not installed.
     """
 
@@ -124,7 +124,7 @@ class Lab:
         try:
             yield f"sqlite:///{path}"
         finally:
-            for each in self.directory.glob(f"{path.name}*"):  # with SQLite's own files beside it
+            for each in self.directory.glob(f"{path.name}*"):  # including SQLite's own extra files
                 each.unlink()
 
     def _seeded(self, scenario: Scenario) -> Path:

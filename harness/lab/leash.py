@@ -1,8 +1,8 @@
-"""What ties the processes of a trial to its lab: a pair of sockets, of which they all inherit one end.
+"""Ends a trial's processes when the lab exits: they watch an inherited socket pair.
 
-The system closes the lab's end however the lab ends, also by SIGKILL or by Ctrl-C in the middle of a start; whoever
-holds the other end is then gone at once. And the lab reads the end of its own when the last holder is gone: a worker,
-its work horse, or an orphan whose worker was killed.
+The system closes the lab's end however the lab ends, also by SIGKILL or by Ctrl-C in the middle of a start. Each
+process that holds the other end then kills itself. The lab reads end-of-file from its own end when the last holder has
+exited: a worker, its work horse, or an orphan whose worker was killed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from threading import Thread
 from harness.errors import HarnessError
 
 END_SECONDS = 120.0
-"""How long the processes of a trial may take to be gone; they kill themselves, and a busy machine takes its time."""
+"""Timeout, in seconds, for the processes of a trial to exit. They kill themselves, which is slow on a busy machine."""
 
 
 class Leash:
-    """The lab's end.
+    """Lab's end of the socket pair.
 
     :ivar theirs: the file descriptor that a worker gets as its standard input.
     """
@@ -29,9 +29,9 @@ class Leash:
         self.theirs = self._theirs.fileno()
 
     def close(self) -> None:
-        """End all who hold it; return when they are gone.
+        """End all processes that hold it; return when they have exited.
 
-        :raises HarnessError: if they stay.
+        :raises HarnessError: if they do not exit.
         """
         self._theirs.close()
         with self._ours as ours:
@@ -46,7 +46,7 @@ class Leash:
 
 
 def obey() -> None:
-    """End this process with its lab; for standard input, and anew in each process that was forked."""
+    """End this process when the lab ends. The pair is standard input; call this again in each forked process."""
     Thread(target=_obey, name="harness-leash", daemon=True).start()
 
 

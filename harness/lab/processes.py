@@ -43,12 +43,12 @@ LOOK_SECONDS = 0.01
 
 
 class ProcessTrial(Trial):
-    """A trial whose worker is a process of its own, started again whenever it ends, as a supervisor does.
+    """Trial whose worker is a separate process, restarted each time it ends, as a supervisor does.
 
     :param broker: URL of a Redis that is empty but for this trial.
     :param processes: forks the workers. :param directory: for the journal and the worker's log.
     :param store: URL of the database where progress lives; None where RQ keeps it.
-    :param recover_seconds: within how many seconds the dead are noticed, where nothing but a lease tells of them.
+    :param recover_seconds: limit, in seconds, to detect a crash that only an expired lease shows.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class ProcessTrial(Trial):
                 elif self.disturb is not None:
                     self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
-        except BaseException:  # Ctrl-C, or a lab that broke: nobody waits for a job that may hear nothing
+        except BaseException:  # Ctrl-C, or a lab that broke: do not wait for the job, which may never stop
             worker.kill()  # the leash ends the others
             raise
         finally:

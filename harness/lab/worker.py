@@ -1,8 +1,8 @@
 """Program of a trial's worker process, which the lab's fork server starts, on the lab's leash.
 
-It is our RQ worker, which forks a work horse for each job. In the horse the trial's trigger is asked at every item
-that begins, and what the interruption is happens there and then: this process is killed, its worker, or both, or the
-worker gets the signal. A plain job does not stop for a signal; there the end of the grace period follows at once.
+It is this package's RQ worker, which forks a work horse for each job. The horse asks the trial's trigger at the start
+of each item, and the interruption happens there: the horse is killed, its worker, or both, or the worker gets the
+signal. A plain job does not stop for a signal, so the end of the grace period follows immediately.
 """
 
 from __future__ import annotations
