@@ -18,7 +18,7 @@ from rq import Queue
 
 from harness import explain, render
 from harness.compare import made_from
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.explain import story
 from harness.logs import guard
 from harness.monitor.screen import lines, summary
@@ -29,7 +29,7 @@ from harness.queues.rq.history import Pulse, read_history
 from harness.queues.rq.overview import Watcher
 from harness.texts import escaped, printable
 from tests.commands import harness
-from tests.comparisons import exploration, run, sample
+from tests.comparisons import benchmarks, exploration, run, sample
 from tests.examples import examples
 from tests.jobs import CountByIteration
 from tests.mutations import mutated
@@ -307,3 +307,30 @@ def test_a_comparison_of_odd_records_is_rendered(tmp_path: Path, random: Random)
         return
     for text in (render.text(made), render.markdown(made), render.html(made)):
         assert_clean(text)
+
+
+@pytest.mark.parametrize("odd", [0, True, None, "x", 1.5, [0], {}, {"x": 0}, [[]]], ids=repr)
+def test_a_part_of_a_file_of_another_type_is_refused_by_name(tmp_path: Path, odd: object) -> None:
+    """A file of records, comparison or benchmarks with any part replaced gives a report, or an error that names it."""
+    whole = sample().to_json()
+    files: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
+        ({"environment": whole["environment"], "runs": [run()], "explorations": [exploration()]}, None),
+        (whole, None),
+        ({"environment": whole["environment"], "runs": [run()]}, benchmarks()),
+    ]
+    records, measured = tmp_path / "records.json", tmp_path / "benchmarks.json"
+    for record, benchmark in files:
+        spoilt = record if benchmark is None else benchmark
+        for part in [*spoilt]:
+            kept, spoilt[part] = spoilt[part], odd
+            records.write_text(json.dumps(record))
+            measured.write_text(json.dumps(benchmark))
+            left_outs: tuple[list[str] | None, ...] = None, []
+            for left_out in left_outs:
+                try:
+                    made = made_from(records, measured if benchmark else None, left_out)
+                    shown = render.text(made)
+                except UsageError as error:
+                    shown = str(error)
+                assert_clean(shown)
+            spoilt[part] = kept

@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.compare.benchmarks import benchmarks_from
 from harness.compare.finding import sentence
@@ -18,9 +18,6 @@ from harness.compare.records import PATTERNS, Benchmark, Environment, Exploratio
 from harness.compare.totals import Totals, add_up
 from harness.decoding import FILE_BYTES, malformed, parse, read
 from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 SCHEMA = 1
 
@@ -124,9 +121,9 @@ class Comparison:
 
 def comparison(
     environment: Mapping[str, object],
-    runs: Iterable[Mapping[str, object]],
+    runs: Sequence[Mapping[str, object]],
     pytest_benchmark_json: Mapping[str, Any] | None = None,
-    explorations: Iterable[Mapping[str, object]] = (),
+    explorations: Sequence[Mapping[str, object]] = (),
 ) -> Comparison:
     """Bring together what trials recorded and what pytest-benchmark measured.
 
@@ -142,9 +139,9 @@ def comparison(
         {
             "schema": SCHEMA,
             "environment": environment,
-            "runs": list(runs),
+            "runs": runs,
             "benchmarks": [dataclasses.asdict(benchmark) for benchmark in benchmarks],
-            "explorations": list(explorations),
+            "explorations": explorations,
         }
     )
 
