@@ -16,9 +16,9 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 
+from harness.lab.servers import redis_server
 from harness.monitor import Monitor
 from harness.queues.rq.overview import Watcher
-from harness.servers import redis_server
 
 KNOWN = 8
 """Jobs of a queue that have a record; of the others there is the id alone, which is all that is counted."""

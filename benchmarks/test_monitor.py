@@ -15,9 +15,9 @@ from redis import Redis
 from rq import Queue
 
 from harness import Enumerator, IterationJob, items
+from harness.lab.servers import redis_server
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq.history import Recording
-from harness.servers import redis_server
 
 ITEMS = 20_000
 WORK = range(5_000)

@@ -10,7 +10,8 @@ from time import perf_counter
 import pytest
 
 from benchmarks.test_patterns import advance, iterate
-from harness import every, probes
+from harness import every
+from harness.explore import probes
 from harness.explore.scenarios import seeded
 from harness.queues.inline import InlineRun
 from harness.stores.memory import MemoryStore

@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from harness.lab.servers import redis_server
 from harness.queues.rq import enqueue, recover
-from harness.servers import redis_server
 from tests.test_scale import die
 from tests.worker_jobs import Numbers
 from tests.workers import OURS, PATIENCE

@@ -14,8 +14,8 @@ from redis import Redis
 from rq.job import Job as RQJob
 from sqlalchemy.orm import Session
 
+from harness.lab.servers import postgresql_server, redis_server
 from harness.progress import Progress, Store
-from harness.servers import postgresql_server, redis_server
 from harness.stores.memory import MemoryStore
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore

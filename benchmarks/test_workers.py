@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from harness.servers import redis_server
+from harness.lab.servers import redis_server
 from tests.workers import PATIENCE, wait_for_worker
 
 ROUNDS, LATENCIES, JOBS, WORKERS, IDLE_SECONDS = 5, 40, 300, 8, 30

@@ -7,24 +7,24 @@ This module exports what a job author writes with. Errors are in :mod:`harness.e
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harness.csv_files import csv_batches, csv_rows
 from harness.cursor import cursor_type, successor
 from harness.durability import every, on_stop, with_transaction
-from harness.enumerators import Enumerator, items, once, throttle, times
 from harness.errors import CancelJob, CompleteEarly, RetryLater
 from harness.events import subscribe
 from harness.execution import Portion
 from harness.iteration import IterationJob
 from harness.job import attribute
 from harness.ledger import mark
-from harness.nesting import nested
-from harness.parallel import parallel, parallel_items
 from harness.queues.inline import InlineRun, run
+from harness.sources.csv_files import csv_batches, csv_rows
+from harness.sources.enumerators import Enumerator, items, once, throttle, times
+from harness.sources.nesting import nested
+from harness.sources.parallel import parallel, parallel_items
 from harness.steps import ContinuableJob, Step
 
 if TYPE_CHECKING:
-    from harness.keyset import batches, ranges, records
-    from harness.parallel_selects import parallel_batches, parallel_records
+    from harness.sources.keyset import batches, ranges, records
+    from harness.sources.parallel_selects import parallel_batches, parallel_records
 
 __all__ = [
     # The two patterns
@@ -68,8 +68,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "harness.keyset": ("batches", "ranges", "records"),
-    "harness.parallel_selects": ("parallel_batches", "parallel_records"),
+    "harness.sources.keyset": ("batches", "ranges", "records"),
+    "harness.sources.parallel_selects": ("parallel_batches", "parallel_records"),
 }
 """Modules that load SQLAlchemy, which is most of the time an import takes, with the names exported from them."""
 

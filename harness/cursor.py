@@ -33,9 +33,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from harness.decoding import is_deeper, shown
+from harness.boundary.decoding import is_deeper, shown
+from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress, CursorError, JobDefinitionError, UnadvanceableCursor
-from harness.texts import bounded, told
 
 ATOMIC = frozenset({int, str, bool, type(None), date, UUID, bytes})
 """Types whose values are immutable and always come back equal: nothing to look into, nothing to copy."""
@@ -49,7 +49,7 @@ _ALLOWED = (
 )
 
 DEPTH = 120
-"""Limit of nested lists and objects in a stored cursor; its record may have :data:`harness.decoding.DEPTH`."""
+"""Limit of nested lists and objects in a stored cursor; its record may have :data:`harness.boundary.decoding.DEPTH`."""
 
 SHOWN_ERROR = 200
 """Bytes of the error of a cursor that cannot be read."""

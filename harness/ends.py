@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import callables, events, overrides
 from harness import cursor as cursors
+from harness.boundary.texts import told
 from harness.checkpoints import Checkpoints
 from harness.cursor import freeze
 from harness.errors import (
@@ -36,7 +37,6 @@ from harness.errors import (
 )
 from harness.policy import read_seconds
 from harness.stops import CANCEL, PAUSE, Control
-from harness.texts import told
 
 if TYPE_CHECKING:
     from harness.progress import Progress, State

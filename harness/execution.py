@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness import callables, events, overrides, rounds
+from harness.boundary.texts import told
 from harness.cursor import freeze
 from harness.ends import Ended, Ends
 from harness.errors import (
@@ -36,7 +37,6 @@ from harness.listeners import at_work
 from harness.progress import Progress
 from harness.rounds import UNKNOWN, Call
 from harness.stops import reason_of
-from harness.texts import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +85,7 @@ class Execution(Ends):
     :param durability: replaces the durability of the job.
     :param clock: seconds that only move forward; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
-    :param family: the parallel run that this is an instance of, or may start; see :mod:`harness.parallel`.
+    :param family: the parallel run that this is an instance of, or may start; see :mod:`harness.sources.parallel`.
     :param call: facts about the enqueue that the queue knows; they distinguish the rounds of a job.
     :param owns: called if the stored progress is gone: True if this execution owns the job, according to the queue.
     :param patient: True to leave steps that another release recorded to a worker that knows them.

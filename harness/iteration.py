@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import callables, events
 from harness.cursor import ATOMIC, freeze
-from harness.enumerators import Enumerator, as_pair, iterating
 from harness.errors import (
     CancelJob,
     CompleteEarly,
@@ -36,6 +35,7 @@ from harness.errors import (
 from harness.job import Job
 from harness.listeners import of_items
 from harness.progress import Quarantined
+from harness.sources.enumerators import Enumerator, as_pair, iterating
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,9 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-from harness import allowed, callables, policy
+from harness import callables, policy
 from harness import cursor as cursors
+from harness.boundary import allowed
 from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
 

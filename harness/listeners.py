@@ -13,9 +13,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from harness.boundary.logs import guard
+from harness.boundary.texts import storable
 from harness.errors import Interrupt
-from harness.logs import guard
-from harness.texts import storable
 
 logger = logging.getLogger("harness")
 guard("harness", "harness.rq")

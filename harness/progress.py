@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from harness import cursor as cursors
-from harness import texts
-from harness.decoding import MAX_INT, parse, shown
+from harness.boundary import texts
+from harness.boundary.decoding import MAX_INT, parse, shown
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
 
 VERSION = 1

@@ -11,7 +11,7 @@ from harness.errors import UsageError
 if TYPE_CHECKING:
     from sqlalchemy import Select
 
-    from harness.mailbox import Mailbox
+    from harness.lab.mailbox import Mailbox
 
 FORMS = ("plain", "steps", "iteration")
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, batches
-from harness.mailbox import Mailbox
+from harness.lab.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, count, create, fill, ids

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, records
-from harness.mailbox import Mailbox
+from harness.lab.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, count, create, fill, ids

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, nested, records
-from harness.mailbox import Mailbox
+from harness.lab.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, count, create, fill, ids

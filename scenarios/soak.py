@@ -30,8 +30,8 @@ from harness.lab import Lab
 from harness.lab.fork_server import Child
 from harness.lab.journal import Story
 from harness.lab.processes import ProcessTrial
+from harness.lab.servers import Server, postgresql_server, redis_server
 from harness.lab.worker import PRELOAD
-from harness.servers import Server, postgresql_server, redis_server
 from scenarios import emails, orders, reports, services
 from scenarios.soak_app import RELEASE
 

@@ -26,9 +26,9 @@ from rq import Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
+from harness.lab.servers import Server, postgresql_server, redis_server
 from harness.queues.rq import enqueue
 from harness.queues.rq.leases import SETTING
-from harness.servers import Server, postgresql_server, redis_server
 from scenarios import soak_app
 from scenarios.soak_app import CHARGES, RELEASE, Charge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from harness.compare import PATTERNS, Comparison, comparison
+from harness.report import PATTERNS, Comparison, comparison
 
 ITEMS = {"emails": 500, "orders": 61, "reports": 193}
 INTERRUPTIONS = (

@@ -16,7 +16,7 @@ from rq import Queue
 
 from harness.errors import UsageError
 from harness.lab.fork_server import ForkServer
-from harness.servers import Server, postgresql_server, redis_server
+from harness.lab.servers import Server, postgresql_server, redis_server
 from tests import jobs
 from tests.workers import PATIENCE, PRELOADED, Workers
 

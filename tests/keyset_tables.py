@@ -1,4 +1,4 @@
-"""Tables for :mod:`harness.keyset`, on SQLite and PostgreSQL: keys of every kind, many equal values."""
+"""Tables for :mod:`harness.sources.keyset`, on SQLite and PostgreSQL: keys of every kind, many equal values."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from harness.allowed import SETTING, is_allowed
+from harness.boundary.allowed import SETTING, is_allowed
 from harness.errors import JobNotAllowed, UnsupportedProgress, UsageError
 from harness.job import find_stored
 from harness.progress import Progress

@@ -51,7 +51,7 @@ def test_importing_the_package_loads_the_standard_library_alone() -> None:
     "module",
     [
         "harness", "harness.queues.rq", "harness.stores.rq_meta", "harness.stores.redis", "harness.stores.sql",
-        "harness.keyset",
+        "harness.sources.keyset",
     ],
 )  # fmt: skip
 def test_production_needs_nothing_of_the_test_half(module: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness import InlineRun, parallel, parallel_items
 from harness.errors import HarnessError
-from harness.parallel_selects import parallel_batches, parallel_records
+from harness.sources.parallel_selects import parallel_batches, parallel_records
 from tests.changes import (
     OUTERMOST,
     ROWS,

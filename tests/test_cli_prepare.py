@@ -15,7 +15,7 @@ from rq import Queue
 from sqlalchemy import create_engine, inspect
 
 from harness.cli.app import MODULES
-from harness.mailbox import Mailbox
+from harness.lab.mailbox import Mailbox
 from harness.queues.rq import SimpleWorker, enqueue
 from tests.commands import harness, one_line
 from tests.jobs import CountByIteration

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from harness.compare import comparison
 from harness.errors import UsageError
+from harness.report import comparison
 from tests import two_forms
 from tests.commands import harness, one_line
 from tests.comparisons import ENVIRONMENT, benchmarks, run

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compare import PATTERNS, Comparison, comparison
 from harness.errors import UsageError
+from harness.report import PATTERNS, Comparison, comparison
 from tests.comparisons import ENVIRONMENT, INTERRUPTIONS, ITEMS, benchmark, benchmarks, run, runs, sample
 from tests.examples import examples
 

@@ -24,6 +24,7 @@ from rq.job import JobStatus
 
 from harness import UsageError
 from harness.lab.fork_server import ForkServer
+from harness.lab.servers import redis_server
 from harness.queues.rq import (
     Requests,
     SimpleWorker,
@@ -40,7 +41,6 @@ from harness.queues.rq import (
 from harness.queues.rq.history import history
 from harness.queues.rq.keys import LEASES
 from harness.queues.rq.overview import Watcher
-from harness.servers import redis_server
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
 from tests import access

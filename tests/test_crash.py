@@ -13,10 +13,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine.default import DefaultDialect
 
-from harness import probes
-from harness.crash import Life, current, living
 from harness.errors import Died
-from harness.explore import Explorer, Trial
+from harness.explore import Explorer, Trial, probes
+from harness.explore.crash import Life, current, living
 from harness.explore.explorer import Death
 from harness.queues.rq.leases import Beat
 from tests.planted import cursors, effects, endings, shop, totals

@@ -1,4 +1,4 @@
-"""Rules of :mod:`harness.csv_files` beyond what holds for every enumerator."""
+"""Rules of :mod:`harness.sources.csv_files` beyond what holds for every enumerator."""
 
 from __future__ import annotations
 

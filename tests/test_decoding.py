@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from harness import cursor_type
+from harness.boundary.decoding import DEPTH, RECORD_BYTES, parse
 from harness.cursor import decode, encode
-from harness.decoding import DEPTH, RECORD_BYTES, parse
 from harness.errors import CorruptProgress, CursorError, HarnessError, JobDefinitionError, UsageError
 from harness.lab.journal import Story
-from harness.parallel import Division
 from harness.progress import Progress, Quarantined
 from harness.queues.rq.calls import check_call
 from harness.queues.rq.history import Entry, Pulse, read_history
 from harness.rounds import Call, join
+from harness.sources.parallel import Division
 from harness.stores import shared
 from harness.stores.memory import MemoryStore
 from harness.stores.redis import RedisStore

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from redis import Redis
 from rq import Queue
 
-from harness.explain import story, svg, text
-from harness.explain.telling import where_time_went
+from harness.monitor.story import story
+from harness.monitor.story_picture import svg
+from harness.monitor.story_text import text, where_time_went
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
 from harness.queues.rq import SimpleWorker, enqueue

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compare import Comparison, advice, changes, comparison, durables, noisy, parse_gate
 from harness.errors import UsageError
+from harness.report import Comparison, advice, changes, comparison, durables, noisy, parse_gate
 from tests.comparisons import ENVIRONMENT, benchmark, exploration, run, sample, showpiece, varying
 
 

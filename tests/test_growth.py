@@ -13,11 +13,11 @@ from redis import Redis
 from rq import Queue, Retry
 
 from harness.overrides import Overrides, overriding
-from harness.parallel import Division
 from harness.progress import Progress
 from harness.queues.rq import SimpleWorker, cancel, enqueue, keys, recover
 from harness.queues.rq.pruning import prune_redis, prune_sql
 from harness.queues.rq.retention import SETTING, TTL
+from harness.sources.parallel import Division
 from harness.stops import Every
 from harness.stores.redis import RedisStore
 from harness.stores.sql import TABLES, SqlStore

@@ -1,4 +1,4 @@
-"""Rules of :mod:`harness.keyset`, on SQLite and PostgreSQL."""
+"""Rules of :mod:`harness.sources.keyset`, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, aliased, scoped_session, sessionmaker
 
 from harness import IterationJob, events, run, subscribe
-from harness.keyset import batches, ranges, records
+from harness.sources.keyset import batches, ranges, records
 from tests import keyset_tables
 from tests.keyset_tables import Base, Line, Order, Party, Status, Ticket, fill
 

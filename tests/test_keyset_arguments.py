@@ -1,4 +1,4 @@
-"""Arguments of :mod:`harness.keyset`: cursors, keys and selects, and the errors for those it refuses."""
+"""Arguments of :mod:`harness.sources.keyset`: cursors, keys and selects, and the errors for those it refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from harness.errors import CursorError, JobDefinitionError
-from harness.keyset import batches, ranges, records
+from harness.sources.keyset import batches, ranges, records
 from tests import keyset_tables
 from tests.keyset_tables import Customer, Line, Order, Status, fill
 

@@ -1,4 +1,4 @@
-"""Rules of :mod:`harness.keyset` for mappings and selects that are more than a table."""
+"""Rules of :mod:`harness.sources.keyset` for mappings and selects that are more than a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One suite for all that :mod:`harness.keyset` can read: random rows, pages of random size, resumed anywhere."""
+"""One suite for all that :mod:`harness.sources.keyset` reads: random rows, pages of random size, resumed anywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from harness.cursor import decode, encode
-from harness.keyset import batches, ranges, records
+from harness.sources.keyset import batches, ranges, records
 from tests.databases import KINDS
 from tests.examples import examples
 from tests.keyset_tables import Customer, Firm, Line, Order, Staff, Status, Ticket, fill, tables

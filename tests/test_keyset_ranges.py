@@ -1,4 +1,4 @@
-"""Rules of :func:`harness.keyset.ranges`: labels, what the search for the end of a page names, order, literals."""
+"""Rules of :func:`harness.sources.keyset.ranges`: labels, the search for the end of a page, order, literals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased, joinedload, with_loader_criteria
 
-from harness.keyset import batches, ranges, records
+from harness.sources.keyset import batches, ranges, records
 from tests import keyset_tables
 from tests.keyset_tables import Customer, Firm, Order, Party, fill
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from harness import IterationJob, every, mark, times
-from harness.compare import comparison
 from harness.errors import NothingInterrupted, UsageError
 from harness.interruptions import parse
 from harness.lab import Lab, environment
+from harness.report import comparison
 from harness.scenario import Effects, Scenario
 from tests.jobs import DONE, CountInSteps
 

@@ -1,4 +1,4 @@
-"""Rules of :mod:`harness.nulls`: what it says is never NULL, the database leaves out; SQLite and PostgreSQL say so."""
+"""Rules of :mod:`harness.sources.nulls`: a column it calls never NULL has no NULL in SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.nulls import excluded
+from harness.sources.nulls import excluded
 from tests.databases import KINDS, empty_database
 from tests.examples import examples
 

@@ -16,18 +16,19 @@ from hypothesis import strategies as st
 from redis import Redis
 from rq import Queue
 
-from harness import explain, render
-from harness.compare import made_from
+from harness import report
+from harness.boundary.logs import guard
+from harness.boundary.texts import escaped, printable
 from harness.errors import HarnessError, UsageError
-from harness.explain import story
-from harness.logs import guard
+from harness.monitor import story_picture, story_text
 from harness.monitor.screen import lines, summary
 from harness.monitor.snapshot import Monitor
+from harness.monitor.story import story
 from harness.progress import Progress
 from harness.queues.rq import enqueue
 from harness.queues.rq.history import Pulse, read_history
 from harness.queues.rq.overview import Watcher
-from harness.texts import escaped, printable
+from harness.report import made_from
 from tests.commands import harness
 from tests.comparisons import benchmarks, exploration, run, sample
 from tests.examples import examples
@@ -267,8 +268,8 @@ def test_a_story_of_odd_entries_is_told(random: Random) -> None:
             "7", "d", entries, Pulse.from_json(mutated(PULSE, random)), now=random.choice([0.0, 1e9])
         )
         json.dumps(told.to_data(), allow_nan=False)
-        assert_clean(explain.text(told))
-        assert_clean(explain.svg(told))
+        assert_clean(story_text.text(told))
+        assert_clean(story_picture.svg(told))
 
 
 @examples(60)
@@ -305,7 +306,7 @@ def test_a_comparison_of_odd_records_is_rendered(tmp_path: Path, random: Random)
         made = made_from(path, None, [])
     except HarnessError:
         return
-    for text in (render.text(made), render.markdown(made), render.html(made)):
+    for text in (report.text(made), report.markdown(made), report.html(made)):
         assert_clean(text)
 
 
@@ -329,7 +330,7 @@ def test_a_part_of_a_file_of_another_type_is_refused_by_name(tmp_path: Path, odd
             for left_out in left_outs:
                 try:
                     made = made_from(records, measured if benchmark else None, left_out)
-                    shown = render.text(made)
+                    shown = report.text(made)
                 except UsageError as error:
                     shown = str(error)
                 assert_clean(shown)

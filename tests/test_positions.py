@@ -22,7 +22,7 @@ from harness import (
 )
 from harness.cursor import encode
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError
-from harness.parallel import Division
+from harness.sources.parallel import Division
 from harness.stops import Count
 from harness.stores.memory import MemoryStore
 

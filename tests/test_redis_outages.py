@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import JobStatus
 
+from harness.lab.servers import Server, redis_server
 from harness.queues.rq import enqueue
-from harness.servers import Server, redis_server
 from tests.outage_jobs import Steady
 from tests.worker_jobs import Numbers
 from tests.workers import OURS, PATIENCE, SIMPLE, SPAWN, told, wait_for

@@ -11,10 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from harness import render
-from harness.compare import PATTERNS, Comparison, comparison
+from harness import report
 from harness.interruptions import ALLOWED, parse
-from harness.render import svg
+from harness.report import PATTERNS, Comparison, comparison, svg
 from tests.comparisons import ENVIRONMENT, INTERRUPTIONS, ITEMS, benchmark, run, sample
 
 HOSTILE = "<script>alert(1)</script>|`*_&\"'\n\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}$finding"
@@ -86,7 +85,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page() -> Page:
     """Read the page of the whole sample."""
-    return Page(render.html(sample()))
+    return Page(report.html(sample()))
 
 
 class TestText:
@@ -94,13 +93,13 @@ class TestText:
 
     def test_fits_into_80_columns(self) -> None:
         """No line is wider than a terminal, and none ends in blanks."""
-        lines = render.text(sample()).splitlines()
+        lines = report.text(sample()).splitlines()
         assert max(map(len, lines)) <= 80
         assert all(line == line.rstrip() for line in lines)
 
     def test_has_a_row_for_every_scenario_and_form(self) -> None:
         """A row says what was run and lost, and how the runs ended, verdict by verdict."""
-        lines = render.text(sample()).splitlines()
+        lines = report.text(sample()).splitlines()
         start = lines.index(next(line for line in lines if line.startswith("orders   plain")))
         assert lines[start].split() == [
             "orders",
@@ -120,7 +119,7 @@ class TestText:
 
     def test_ends_with_finding_and_ratios(self) -> None:
         """After the table come the finding, whole, and the cost of every form with its ratio."""
-        told = " ".join(render.text(sample()).split())
+        told = " ".join(report.text(sample()).split())
         assert sample().finding in told
         assert "orders steps 318.0 µs 12.7 µs 1.06\N{MULTIPLICATION SIGN} 1.02\N{EN DASH}1.10" in told
 
@@ -130,7 +129,7 @@ class TestMarkdown:
 
     def test_has_finding_verdicts_and_cost(self) -> None:
         """The finding is followed by a row for every interruption of a scenario, and one for every benchmark."""
-        told = render.markdown(sample())
+        told = report.markdown(sample())
         assert sample().finding in told
         rows = [line for line in told.splitlines() if re.match(r"\| (emails|orders|reports) ", line)]
         assert len(rows) == len(ITEMS) * len(INTERRUPTIONS) + len(ITEMS) * len(PATTERNS)
@@ -139,13 +138,13 @@ class TestMarkdown:
 
     def test_every_row_has_the_columns_of_its_head(self) -> None:
         """A name of any content neither adds a column to a table nor breaks a row."""
-        for block in render.markdown(hostile()).split("\n\n"):
+        for block in report.markdown(hostile()).split("\n\n"):
             if block.startswith("|"):
                 assert len({line.count("|") for line in block.splitlines()}) == 1
 
     def test_nothing_acts_as_markup(self) -> None:
         """Names come out as text: no tag but our own line breaks, no control character."""
-        told = render.markdown(hostile())
+        told = report.markdown(hostile())
         assert set(re.findall(r"<[^>]*>", told)) == {"<br>"}
         assert all(each.isprintable() for each in told.replace("\n", ""))
 
@@ -165,7 +164,7 @@ class TestHtml:
         for _, attributes in page.elements:
             assert not [name for name in attributes if name.startswith("on") or name == "src"]
             assert re.match("#|data:,", attributes.get("href") or "#")
-        assert not re.search(r"url\(|@import|https?:", render.html(sample()))
+        assert not re.search(r"url\(|@import|https?:", report.html(sample()))
 
     def test_links_lead_somewhere(self, page: Page) -> None:
         """Every link within the page has its target."""
@@ -194,7 +193,7 @@ class TestHtml:
 
     def test_pictures_of_different_services_have_different_names(self) -> None:
         """The names alone distinguish pictures of the same interruption with real workers and without."""
-        told = render.html(compared(run(broker="redis"), run(broker="fakeredis")))
+        told = report.html(compared(run(broker="redis"), run(broker="fakeredis")))
         titles = re.findall(r"<title>(orders, .*?: executions over time)</title>", told)
         assert len(set(titles)) == len(titles) == 2
 
@@ -224,7 +223,7 @@ class TestHtml:
 
     def test_says_nothing_of_services_that_were_not_used(self) -> None:
         """Notes on fakeredis and SQLite are left out if the runs used other services."""
-        seen = Page(render.html(compared(run(broker="redis", database="postgresql")))).seen
+        seen = Page(report.html(compared(run(broker="redis", database="postgresql")))).seen
         assert "the broker is fakeredis" not in seen
         assert "the database is a file of SQLite" not in seen
 
@@ -240,17 +239,17 @@ class TestHtml:
             "flag": "",
         }
         name = parse(f"{kind}:{arguments.get(kind, '7')}".rstrip(":")).name
-        assert f"<dt>{kind}</dt>" in render.html(compared(run(interruption=name)))
+        assert f"<dt>{kind}</dt>" in report.html(compared(run(interruption=name)))
 
     def test_names_durabilities_where_there_are_several(self) -> None:
         """Two runs of one form in a group are distinguished by their durability; a single run does not name it."""
         records = [run(pattern="steps", durability=name) for name in ("on_stop()", "with_transaction()")]
-        assert "steps, with_transaction()" in Page(render.html(compared(*records))).seen
-        assert "steps, with_transaction()" not in Page(render.html(compared(records[1]))).seen
+        assert "steps, with_transaction()" in Page(report.html(compared(*records))).seen
+        assert "steps, with_transaction()" not in Page(report.html(compared(records[1]))).seen
 
     def test_nothing_acts_as_markup(self) -> None:
         """Names come out as text, and control characters do not come out at all."""
-        source = render.html(hostile())
+        source = report.html(hostile())
         page = Page(source)
         assert page.open == []
         assert "script" not in {tag for tag, _ in page.elements}
@@ -260,7 +259,7 @@ class TestHtml:
     def test_stays_small(self) -> None:
         """The page of 81 runs, some with 72 executions, is smaller than half a megabyte."""
         assert len(sample().runs) == 81
-        assert len(render.html(sample()).encode()) < 500_000
+        assert len(report.html(sample()).encode()) < 500_000
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_text_has_contrast(self, scheme: str) -> None:
@@ -326,33 +325,33 @@ class TestAll:
 
     def test_nothing_measured_is_told_as_such(self) -> None:
         """A comparison without runs and benchmarks is put without an error, with its finding."""
-        for put in (render.text, render.markdown, render.html):
+        for put in (report.text, report.markdown, report.html):
             assert "There are no runs, so nothing is shown." in put(compared())
 
     def test_terminals_are_not_steered(self) -> None:
         """Control characters in names do not reach the terminal."""
-        assert all(each.isprintable() for each in render.text(hostile()).replace("\n", ""))
+        assert all(each.isprintable() for each in report.text(hostile()).replace("\n", ""))
 
     def test_writes_its_files_and_nothing_else(self, tmp_path: Path) -> None:
         """JSON, Markdown, HTML and pictures lie side by side, and the JSON is read back equal."""
-        render.write(sample(), tmp_path)
-        names = ["comparison.html", "comparison.json", "comparison.md", *render.pictures(sample())]
+        report.write(sample(), tmp_path)
+        names = ["comparison.html", "comparison.json", "comparison.md", *report.pictures(sample())]
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
         assert Comparison.load(tmp_path / "comparison.json") == sample()
-        assert (tmp_path / "comparison.html").read_text(encoding="utf-8") == render.html(sample())
-        assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == render.markdown(sample())
+        assert (tmp_path / "comparison.html").read_text(encoding="utf-8") == report.html(sample())
+        assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == report.markdown(sample())
 
     def test_a_write_that_fails_leaves_no_half_file(self, tmp_path: Path) -> None:
         """If a file cannot be replaced, no partial file remains."""
         (tmp_path / "comparison.html").mkdir()
         with pytest.raises(OSError, match=r"comparison\.html"):
-            render.write(sample(), tmp_path)
+            report.write(sample(), tmp_path)
         assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def palette(scheme: str) -> dict[str, str]:
     """Give the colours that the page's style names for light or dark."""
-    style = (files("harness.render") / "report.css").read_text(encoding="utf-8")
+    style = (files("harness.report") / "report.css").read_text(encoding="utf-8")
     light, dark = (
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", part)) for part in style.split("@media", 2)[:2]
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import render
+from harness import report
 from tests.browser import Browser
 from tests.comparisons import showpiece
 
@@ -82,7 +82,7 @@ def chromium_process(chromium: str, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def browser(chromium_process: Browser, tmp_path: Path) -> Iterator[Browser]:
     """Open an empty page in a browser that can be typed at, and write the report for it."""
-    (tmp_path / "report.html").write_text(render.html(showpiece(), []), encoding="utf-8")
+    (tmp_path / "report.html").write_text(report.html(showpiece(), []), encoding="utf-8")
     with chromium_process.page() as browser:
         yield browser
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import render
-from harness.compare import Comparison
+from harness import report
+from harness.report import Comparison
 from tests.documents import ROOT
 
 SAMPLE = ROOT / "reports" / "sample"
@@ -29,7 +29,7 @@ def test_it_has_every_field_of_the_format(comparison: Comparison) -> None:
 
 def test_its_files_are_what_would_be_written_today(comparison: Comparison, tmp_path: Path) -> None:
     """To the byte."""
-    render.write(comparison, tmp_path)
+    report.write(comparison, tmp_path)
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {path.name: path.read_bytes() for path in SAMPLE.iterdir()} == written, AGAIN
 
@@ -44,4 +44,4 @@ def test_it_shows_all_there_is_to_show(comparison: Comparison) -> None:
 
 def test_the_page_is_small(comparison: Comparison) -> None:
     """The page is smaller than half a megabyte."""
-    assert len(render.html(comparison).encode()) < 500_000
+    assert len(report.html(comparison).encode()) < 500_000

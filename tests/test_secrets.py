@@ -13,10 +13,10 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from harness.boundary.urls import reason, shown
 from harness.interruptions import parse
 from harness.lab import Lab
 from harness.lab.processes import ProcessTrial
-from harness.urls import reason, shown
 from scenarios import orders
 from tests import worker_jobs
 from tests.commands import harness

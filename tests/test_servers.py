@@ -18,9 +18,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from harness import servers
 from harness.errors import HarnessError, UsageError
-from harness.servers import Server, postgresql_server, redis_server
+from harness.lab import servers
+from harness.lab.servers import Server, postgresql_server, redis_server
 from tests.workers import PATIENCE
 
 
@@ -72,7 +72,7 @@ def test_a_server_ends_with_a_process_that_is_killed(
 ) -> None:
     """SIGKILL to the process group of its starter ends it too, and removes its folder."""
     script = (
-        f"import sys; from harness.servers import {start.__name__} as start\n"
+        f"import sys; from harness.lab.servers import {start.__name__} as start\n"
         "with start() as server: print(server.url, server.folder, flush=True); sys.stdin.read()"
     )
     starter = subprocess.Popen(

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import InlineRun, RetryLater
+from harness.boundary.texts import bounded, storable, told
 from harness.errors import ProgressTooLarge
 from harness.progress import MAX_BYTES, Progress, Quarantined
-from harness.texts import bounded, storable, told
 from tests.jobs import CountByIteration
 
 LONG = "x" * 140_000

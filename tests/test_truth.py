@@ -9,10 +9,11 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from harness.explain import story, text
 from harness.job import Job
 from harness.monitor import Monitor, lines
 from harness.monitor.jobs import risk
+from harness.monitor.story import story
+from harness.monitor.story_text import text
 from harness.queues.rq import enqueue
 from harness.queues.rq.history import Pulse, history
 from harness.queues.rq.overview import Watcher

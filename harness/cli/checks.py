@@ -17,13 +17,13 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness.boundary.urls import reason, shown
 from harness.cli.settings import DATABASE, engine_of, first_line
 from harness.errors import UsageError
+from harness.lab.servers import find_postgresql, find_redis
 from harness.queues.rq.connections import OLDEST as OLDEST_REDIS
 from harness.queues.rq.connections import check_server
-from harness.servers import find_postgresql, find_redis
 from harness.stores.sql import TABLES
-from harness.urls import reason, shown
 
 DISTRIBUTION = "job-continuation-harness"
 OLDEST = (3, 11)

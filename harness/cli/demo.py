@@ -14,20 +14,20 @@ import click
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness import lab, render
+from harness import lab, report
 from harness.cli.output import echo
 from harness.cli.script import COMPARED, COMPARED_PACE, DEMOS, FAST_PACE, Act, Demo, compared
 from harness.cli.settings import scenario_named
 from harness.cli.stopping import HardStop, saying
 from harness.cli.trials import line
-from harness.compare import comparison
 from harness.durability import parse as parse_durability
 from harness.interruptions import Interruption, parse
 from harness.lab import Lab
+from harness.lab.servers import find_redis
 from harness.lab.trial import Trial
 from harness.monitor import LiveLine, TrialBar
+from harness.report import comparison
 from harness.scenario import Effects
-from harness.servers import find_redis
 
 READING_SECONDS = 2.5
 PACKAGES = ("rq", "redis", "sqlalchemy", "fakeredis")
@@ -160,8 +160,8 @@ def _compare(real: bool, pace: float, folder: Path) -> bool:
                 bar.advance()
     made = comparison(lab.environment("quick", pace, PACKAGES), records)
     folder.mkdir(parents=True, exist_ok=True)
-    render.write(made, folder)
-    echo(f"\n{render.text(made)}\n\nWritten: {folder / 'comparison.html'}; open it in a browser.")
+    report.write(made, folder)
+    echo(f"\n{report.text(made)}\n\nWritten: {folder / 'comparison.html'}; open it in a browser.")
     return good
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from harness import compare, render
+from harness import report as reports
 from harness.cli.completion import scenarios
 from harness.cli.output import echo
 from harness.cli.settings import json_option, scenario_named
@@ -82,14 +82,14 @@ def report(
     harness report reports/records.json --benchmarks reports/benchmarks.json
     harness report reports/records.json --against main/comparison.json --fail-if 'steps.ratio > 1.2'
     """
-    gates = [compare.parse_gate(each) for each in conditions]
+    gates = [reports.parse_gate(each) for each in conditions]
     left_out: list[str] = []
-    made = compare.made_from(records, benchmarks, left_out)
-    moved = compare.changes(compare.Comparison.load(against), made) if against else None
+    made = reports.made_from(records, benchmarks, left_out)
+    moved = reports.changes(reports.Comparison.load(against), made) if against else None
     met = [each for each in (gate.met_by(made) for gate in gates) if each]
     folder.mkdir(parents=True, exist_ok=True)
-    render.write(made, folder, moved)
-    echo(render.text(made, moved))
+    reports.write(made, folder, moved)
+    echo(reports.text(made, moved))
     echo(f"\nWritten: {folder / 'comparison.html'}; comparison.md, comparison.json and pictures beside it.")
     for each in left_out[:LEFT_OUT]:
         echo(f"harness: left out: {each}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harness.texts import printable
+from harness.boundary.texts import printable
 
 
 def echo(text: object, *, err: bool = False) -> None:

@@ -12,6 +12,8 @@ from click.core import ParameterSource
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
+from harness.boundary.texts import printable
+from harness.boundary.urls import shown
 from harness.cli.checks import checks
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -30,8 +32,6 @@ from harness.cli.stopping import Stopped, saying
 from harness.errors import UsageError
 from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
-from harness.texts import printable
-from harness.urls import shown
 
 SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 

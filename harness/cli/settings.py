@@ -16,10 +16,10 @@ from rq import Queue
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from harness import job
-from harness.environment import variables
+from harness.boundary.environment import variables
+from harness.boundary.urls import reason, shown
 from harness.errors import UsageError
 from harness.scenario import Scenario
-from harness.urls import reason, shown
 
 REDIS_URL = "redis://localhost:6379"
 DEMO = ("scenarios.orders", "scenarios.reports", "scenarios.emails")

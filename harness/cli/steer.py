@@ -17,6 +17,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
+from harness.boundary.texts import told
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import connected, json_option, queue_at, redis_option
@@ -27,7 +28,6 @@ from harness.queues.rq.history import Pulse, history
 from harness.queues.rq.overview import Watcher
 from harness.queues.rq.places import is_ours
 from harness.queues.rq.views import JobView, WorkerView
-from harness.texts import told
 
 SIGNALS = ("TERM", "INT")
 VICTIMS = ("horse", "worker")

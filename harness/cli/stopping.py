@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from harness.texts import printable
+from harness.boundary.texts import printable
 
 STOPPED = 130
 """Exit code of a process that Ctrl-C has ended."""

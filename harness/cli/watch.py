@@ -17,7 +17,7 @@ from rich.console import Console
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
-from harness import explain as explaining
+from harness.boundary.urls import shown
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -32,13 +32,23 @@ from harness.cli.settings import (
 from harness.cli.steer import the_job
 from harness.cli.stopping import saying
 from harness.errors import ProgressError, UsageError
-from harness.monitor import WIDTH, LiveScreen, Monitor, Snapshot, Tables, draw, summary
+from harness.monitor import (
+    WIDTH,
+    LiveScreen,
+    Monitor,
+    Snapshot,
+    Tables,
+    draw,
+    story_picture,
+    story_text,
+    summary,
+)
+from harness.monitor.story import story
 from harness.progress import Progress
 from harness.queues.rq.history import history
 from harness.queues.rq.overview import Watcher
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
-from harness.urls import shown
 
 FASTEST = 0.25
 """Seconds between two refreshes, at least."""
@@ -148,13 +158,13 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
             )
         progress = _progress(connection, database_url, job.id)
         seconds, micros = connection.time()
-    told = explaining.story(
+    told = story(
         job.id, job.description or "", entries, pulse, now=seconds + micros / 1e6, progress=progress, failure=failure
     )  # fmt: skip
-    click.echo(json.dumps(told.to_data()) if as_json else explaining.text(told))
+    click.echo(json.dumps(told.to_data()) if as_json else story_text.text(told))
     if svg is not None:
         try:
-            svg.write_text(explaining.svg(told), encoding="utf-8")
+            svg.write_text(story_picture.svg(told), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{svg} cannot be written: {error.strerror}") from None
         echo(f"written: {svg}", err=True)

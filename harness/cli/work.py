@@ -12,6 +12,7 @@ import click
 import rq as rq_package
 from rq.job import Job as RQJob
 
+from harness.boundary.environment import variables
 from harness.cli.completion import scenarios
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -28,7 +29,6 @@ from harness.cli.settings import (
     refuse,
     refuse_arguments,
 )
-from harness.environment import variables
 from harness.errors import UsageError
 from harness.ledger import marking
 from harness.queues import rq

@@ -12,15 +12,15 @@ from contextlib import ExitStack
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import probes
-from harness.crash import current
 from harness.errors import HarnessError, UsageError
-from harness.explore import plan
+from harness.explore import plan, probes
+from harness.explore.crash import current
 from harness.explore.findings import Finding, Verdict
 from harness.explore.judging import Judge
 from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
 from harness.explore.points import Point
+from harness.explore.probes.steps import at_checkpoint
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
 from harness.explore.targets import Target, target_of
@@ -29,7 +29,6 @@ from harness.explore.versions import Versions
 from harness.explore.world import World
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
-from harness.probes.steps import at_checkpoint
 
 if TYPE_CHECKING:
     from harness.durability import Durability

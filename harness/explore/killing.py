@@ -20,7 +20,7 @@ from harness.errors import UsageError
 from harness.explore.trials import Watch, run_to_end
 
 if TYPE_CHECKING:
-    from harness.crash import Life, Lost
+    from harness.explore.crash import Life, Lost
     from harness.explore.targets import Target
     from harness.explore.world import World
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.crash import current
 from harness.errors import UsageError
+from harness.explore.crash import current
 from harness.stores.memory import MemoryStore
 
 OURS = ("harness", "job_progress", "sqlite_", "alembic_version")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.crash import current
 from harness.errors import UsageError
+from harness.explore.crash import current
 from harness.explore.outcomes import Contents, Reference
 from harness.explore.points import Point, innermost, lines_here, lines_of
 from harness.explore.trials import SAVES, Watch, run_to_end

@@ -8,8 +8,8 @@ from typing import Any
 from redis import ConnectionPool, Redis
 from rq.defaults import RQ_KEY_PREFIX
 
-from harness.crash import living
 from harness.errors import UsageError
+from harness.explore.crash import living
 from harness.explore.places import Table
 
 _RQ_KEYS = (

@@ -9,8 +9,8 @@ from rq.job import JobStatus
 from rq.timeouts import BaseDeathPenalty
 
 from harness import errors
-from harness.crash import current, living
-from harness.environment import variables
+from harness.boundary.environment import variables
+from harness.explore.crash import current, living
 from harness.explore.targets import files_of
 from harness.explore.trials import RETRIES
 from harness.job import Job

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.crash import Life, current, living
 from harness.errors import Died, UsageError
+from harness.explore.crash import Life, current, living
 from harness.explore.points import Line, is_own, lines_here, lines_of
 from harness.explore.world import State, leave
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-    from harness.crash import Lost
+    from harness.explore.crash import Lost
     from harness.explore.outcomes import Difference
     from harness.explore.targets import Target
     from harness.explore.world import World

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import close_all_sessions
 
-from harness.crash import Life, living
 from harness.errors import UsageError
+from harness.explore.crash import Life, living
 from harness.explore.files import FilePlace
 from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path

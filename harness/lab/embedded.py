@@ -25,7 +25,7 @@ from harness.queues import rq
 
 if TYPE_CHECKING:
     from harness.interruptions import Interruption
-    from harness.mailbox import Mailbox
+    from harness.lab.mailbox import Mailbox
     from harness.progress import Position, StopSource, Store
 
 MAX_EXECUTIONS = 2_000

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.decoding import malformed, parse, read
+from harness.boundary.decoding import malformed, parse, read
 from harness.errors import UsageError
 from harness.lab.trial import Attempt
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
-from harness.environment import variables
+from harness.boundary.environment import variables
 from harness.errors import UsageError
 from harness.lab.embedded import EmbeddedTrial
 from harness.lab.fork_server import ForkServer
+from harness.lab.mailbox import Mailbox
 from harness.lab.processes import RECOVER_SECONDS, ProcessTrial
 from harness.lab.services import EMBEDDED, Services
 from harness.lab.trial import Settings, Trial
-from harness.mailbox import Mailbox
 from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.interruptions import Interruption
     from harness.lab.fork_server import Child, ForkServer
-    from harness.mailbox import Mailbox
+    from harness.lab.mailbox import Mailbox
 
 LIMIT_SECONDS = 300.0
 """Limit of a trial; a job that is not done by then never will be, however busy the machine is."""

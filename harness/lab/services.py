@@ -9,9 +9,9 @@ from importlib.util import find_spec
 import redis
 import sqlalchemy
 
+from harness.boundary.urls import reason, shown
 from harness.errors import UsageError
-from harness.servers import postgresql_server, redis_server
-from harness.urls import reason, shown
+from harness.lab.servers import postgresql_server, redis_server
 
 EMBEDDED = "fakeredis"
 

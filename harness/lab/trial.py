@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from harness.durability import Durability
     from harness.interruptions import Interruption
-    from harness.mailbox import Mailbox
+    from harness.lab.mailbox import Mailbox
 
 RETRIES = 3
 """Number of times RQ starts the plain form again."""

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from harness.texts import printable
+from harness.boundary.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

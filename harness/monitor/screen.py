@@ -10,8 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from harness.boundary.texts import printable
 from harness.monitor.jobs import job_lines, seconds, short
-from harness.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.boundary.texts import bounded
 from harness.queues.rq.history import CURSOR_BYTES
 from harness.queues.rq.overview import Overview, Watcher
 from harness.queues.rq.views import JobView, WorkerView
-from harness.texts import bounded
 
 if TYPE_CHECKING:
     from harness.monitor.tables import Tables

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.ends import Ended
 from harness.execution import Execution, Family
-from harness.parallel import Division, check_instances
+from harness.sources.parallel import Division, check_instances
 from harness.stores.memory import MemoryStore
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rq.job import Job as RQJob
 from rq.job import get_current_job
 
-from harness.decoding import parse, shown
+from harness.boundary.decoding import parse, shown
 from harness.errors import CorruptProgress
 from harness.stores.memory import superseded
 from harness.stores.watched import Change, Put, WatchedStore

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError, ResponseError, WatchError
 
-from harness.decoding import plain_text
+from harness.boundary.decoding import plain_text
 from harness.errors import CorruptProgress
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from harness import forks
-from harness.decoding import shown
+from harness.boundary.decoding import shown
 from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
 from harness.stores.locks import LOCK_TIMEOUT, bound, is_locked, locked

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.servers import find_redis
+from harness.lab.servers import find_redis
 from tests.rq_suite.differences import (
     MODES,
     Comparison,

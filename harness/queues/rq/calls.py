@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.decoding import check, malformed, read
+from harness.boundary.decoding import check, malformed, read
 from harness.errors import CorruptProgress
 
 

@@ -29,6 +29,7 @@ from rq.utils import as_text, now, utcformat
 from rq.worker import SHUTDOWN_SIGNAL, BaseWorker
 from rq.worker_registration import clean_worker_registry
 
+from harness.boundary.texts import storable
 from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
 from harness.queues.rq.clocks import redis_now, spare
@@ -38,7 +39,6 @@ from harness.queues.rq.keys import LEASES
 from harness.queues.rq.leases import Lease, grant, registered, while_owned
 from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
 from harness.queues.rq.recovery import START_JOBS, Sweeper, put_back, put_back_dequeued, shield
-from harness.texts import storable
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from harness.boundary.texts import bounded, told
 from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, STRAYS
-from harness.texts import bounded, told
 
 if TYPE_CHECKING:
     from redis import Redis

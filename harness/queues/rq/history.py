@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from harness import overrides
-from harness.decoding import parse, plain_text, read, shown
+from harness.boundary.decoding import parse, plain_text, read, shown
+from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress
 from harness.queues.rq import keys
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.leases import Beat
 from harness.queues.rq.retention import TTL, ttl_after
-from harness.texts import bounded, told
 
 if TYPE_CHECKING:
     from types import TracebackType

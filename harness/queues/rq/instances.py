@@ -12,13 +12,13 @@ from rq.utils import utcformat
 from harness.errors import UsageError
 from harness.execution import Family
 from harness.job import find_stored
-from harness.parallel import Division, check_instances
 from harness.queues.rq import strays
 from harness.queues.rq.calls import check_call, more_of
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.places import PERFORM, fetch, is_ours
 from harness.queues.rq.strays import OVER
+from harness.sources.parallel import Division, check_instances
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from rq.scheduler import RQScheduler
 
 from harness import cursor as cursors
 from harness import forks, overrides
+from harness.boundary.texts import bounded
 from harness.ends import Ended
 from harness.errors import (
     HarnessError,
@@ -43,7 +44,6 @@ from harness.queues.rq.timeouts import Timeout
 from harness.rounds import Call, digest_of
 from harness.stops import throttled
 from harness.stores.rq_meta import RQMetaStore
-from harness.texts import bounded
 
 if TYPE_CHECKING:
     from harness.progress import StopSource

@@ -21,10 +21,10 @@ from rq.rate_limit import release_slot
 from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.worker import BaseWorker
 
+from harness.boundary.texts import bounded, told
 from harness.errors import UsageError
 from harness.queues.rq.connections import check_worker_connection
 from harness.queues.rq.places import PERFORM
-from harness.texts import bounded, told
 
 if TYPE_CHECKING:
     from rq import Queue

@@ -8,7 +8,7 @@ from typing import Any
 
 from rq.utils import as_text
 
-from harness.decoding import MAX_INT, plain_text, shown
+from harness.boundary.decoding import MAX_INT, plain_text, shown
 from harness.errors import CorruptProgress, HarnessError
 from harness.progress import Progress
 from harness.queues.rq.history import Entry, Pulse, read_history

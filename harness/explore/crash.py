@@ -1,0 +1,169 @@
+"""Simulate the crash of a process: after it, nothing the execution does changes external state.
+
+An execution runs inside :func:`living`, with a :class:`Life`. A probe (:mod:`harness.explore.probes`) calls
+:meth:`Life.reach` before and after each external effect. The observer of the life may call :meth:`Life.die` there.
+From then on
+
+* its connections are closed without a goodbye, so the server rolls back whatever was not committed;
+* each attempt at an external effect raises :class:`~harness.errors.Died`, also in ``except`` and ``finally`` blocks and
+  in threads that the execution started.
+
+State inside the process is not frozen: locks are released and files are closed while the error propagates. A real crash
+stops everything in the same instant. So data that was written to a file but not flushed is written here, and would be
+lost in a real crash.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from harness.errors import Died
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+OURS = "harness-"
+"""Name prefix of heartbeat threads."""
+
+Lost = Callable[[], Exception]
+"""Makes the error that a client library raises where the answer is lost to what it has just done."""
+
+
+class Observer(Protocol):
+    """Observer of a life."""
+
+    def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
+        """Hear of a crash point, in the thread of the job; see :meth:`Life.reach`."""
+        ...
+
+    def meet(self, thing: Any) -> None:
+        """Hear of a connection, a client or the path of a file, before the life does anything there."""
+        ...
+
+    def sent(self, kind: str, label: str) -> None:
+        """Hear of a mail or a request that arrived."""
+        ...
+
+
+_local = threading.local()
+
+
+class Life:
+    """Simulated process that an execution runs in: its external effects and its crash.
+
+    :param observer: called at every crash point while the process lives.
+    :ivar dead: whether it is over.
+    :ivar cause: why it ended, if not by a crash that was asked for.
+    :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
+    :ivar threads: the threads that the execution started.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        self.dead = False
+        self.cause: str | None = None
+        self.connections: dict[int, Any] = {}
+        self.engines: dict[int, Any] = {}
+        self.threads: list[Thread] = []
+
+    def reach(self, kind: str, label: str, lost: Lost | None = None) -> object:
+        """Come to a crash point.
+
+        :param lost: makes the error that the client library raises if the answer to what was just done is lost.
+        :raises Died: if the life is over, or ends here.
+        """
+        if self.dead:
+            raise Died
+        return self.observer.reach(self, kind, label, lost)
+
+    def use(self, engine: Any, connection: Any) -> None:
+        """Remember a connection, an object with ``invalidate()``, which a death closes."""
+        raw = id(connection.dbapi_connection)  # the pool makes a new wrapper for each transaction
+        if raw not in self.connections:
+            self.engines[id(engine)] = engine
+            self.observer.meet(connection)
+        self.connections[raw] = connection
+
+    def die(self, cause: str | None = None) -> NoReturn:
+        """End here.
+
+        :raises Died: always.
+        """
+        self.end(cause)
+        raise Died
+
+    def end(self, cause: str | None = None) -> None:
+        """Close the connections; from now on there is a wall."""
+        if self.dead:
+            return
+        self.dead, self.cause = True, cause
+        for connection in list(self.connections.values()):
+            close_raw(connection)
+        self.connections.clear()
+
+
+def current() -> Life | None:
+    """Return the life that this thread belongs to; None outside of trials."""
+    life: Life | None = getattr(_local, "life", None)
+    return life
+
+
+@contextmanager
+def living(life: Life | None) -> Iterator[None]:
+    """Attribute what this thread, and each thread it starts, does inside the block to a life; None for no life."""
+    before = current()
+    _local.life = life
+    try:
+        yield
+    finally:
+        _local.life = before
+
+
+@contextmanager
+def threads_inherit() -> Iterator[None]:
+    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's."""
+    start = threading.Thread.start
+
+    def start_within(thread: Thread) -> None:
+        life = current()
+        if life is not None and not thread.name.startswith(OURS):
+            run = thread.run
+
+            def run_within() -> None:
+                with living(life), suppress(Died):  # a dead process has no threads that could complain
+                    run()
+
+            life.threads.append(thread)
+            thread.run = run_within  # type: ignore[method-assign]
+        start(thread)
+
+    threading.Thread.start = start_within  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+
+
+def close_raw(connection: Any) -> None:
+    """Close a pooled connection as a crash would: immediately, even if some code still holds it.
+
+    A SQLite database in memory would go with its connection; it stands for a server, so that it is only rolled back.
+    """
+    raw = getattr(connection, "dbapi_connection", None)
+    if raw is None:
+        return
+    with suppress(Exception):
+        raw.rollback()  # SQLite keeps a closed connection and its lock open while a statement is still referenced
+    if not in_memory(raw):
+        with suppress(Exception):  # a connection that cannot be closed is as good as closed
+            connection.invalidate()
+
+
+def in_memory(raw: Any) -> bool:
+    """Return whether a DBAPI connection is to a SQLite database that lives in it."""
+    if type(raw).__module__.partition(".")[0] != "sqlite3":
+        return False
+    return not raw.execute("PRAGMA database_list").fetchone()[2]

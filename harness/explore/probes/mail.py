@@ -1,0 +1,121 @@
+"""Crash points before and after each mail, and a mail server that is no more than an object.
+
+``before-mail`` and ``mail`` stand around SMTP's DATA: before it no mail is sent, after it one is. A job that runs in a
+trial talks to :class:`_Peer`, whatever host it asks for: mail that trials send many times stays in the process.
+"""
+
+from __future__ import annotations
+
+import smtplib
+from contextlib import AbstractContextManager
+from email.parser import BytesHeaderParser
+from functools import wraps
+from typing import Any
+
+from harness.explore.crash import Life, current
+from harness.explore.probes.patching import patched
+
+_HEADERS = BytesHeaderParser()
+_ACCEPTED = 250
+
+
+def probes() -> AbstractContextManager[None]:
+    """Hook ``smtplib``, until the block ends."""
+    return patched(
+        (smtplib.SMTP, "_get_socket", _socket),
+        (smtplib.SMTP_SSL, "_get_socket", _socket),
+        (smtplib.SMTP, "starttls", _granted(220)),
+        (smtplib.SMTP, "login", _granted(235)),
+        (smtplib.SMTP, "data", _data),
+    )
+
+
+class _Peer:
+    """The server's end of a connection, as far as ``smtplib`` looks at it."""
+
+    def __init__(self, life: Life) -> None:
+        self._life, self._replies, self._buffer = life, [b"220 trial\r\n"], b""
+        self._recipients: list[str] = []
+        self._in_data = False
+
+    def makefile(self, _mode: str) -> _Peer:
+        return self
+
+    def close(self) -> None:
+        self._replies.clear()
+
+    def readline(self, _size: int = -1) -> bytes:
+        return self._replies.pop(0) if self._replies else b""
+
+    def sendall(self, data: bytes) -> None:
+        self._buffer += data
+        while True:
+            mark = b"\r\n.\r\n" if self._in_data else b"\r\n"
+            head, found, rest = self._buffer.partition(mark)
+            if not found:
+                return
+            self._buffer = rest
+            self._replies.append(self._content(head) if self._in_data else self._command(head))
+
+    def _command(self, line: bytes) -> bytes:
+        verb = line[:4].upper()
+        if verb == b"RCPT":
+            self._recipients.append(line.partition(b"<")[2].partition(b">")[0].decode(errors="replace"))
+        elif verb in {b"MAIL", b"RSET"}:
+            self._recipients = []
+        self._in_data = verb == b"DATA"
+        return {b"DATA": b"354 go ahead\r\n", b"QUIT": b"221 bye\r\n"}.get(verb, b"250 OK\r\n")
+
+    def _content(self, content: bytes) -> bytes:
+        self._in_data = False
+        self._life.observer.sent("mail", describe(self._recipients, content))
+        return b"250 OK\r\n"
+
+
+def describe(recipients: list[str], content: bytes) -> str:
+    """Return the identity of a mail: recipient, subject, and its Message-ID if it has one."""
+    headers = _HEADERS.parsebytes(content)
+    identity = headers["Message-ID"]
+    return f"to {', '.join(recipients)}: {headers['Subject']}" + (f" {identity}" if identity else "")
+
+
+def _socket(connect: Any) -> Any:
+    @wraps(connect)
+    def hooked(client: Any, host: str, port: int, timeout: Any) -> Any:
+        life = current()
+        if life is None:
+            return connect(client, host, port, timeout)
+        life.reach("before-connect", f"connect to {host}:{port}")
+        return _Peer(life)
+
+    return hooked
+
+
+def _granted(code: int) -> Any:
+    def wrap(ask: Any) -> Any:
+        @wraps(ask)
+        def hooked(client: Any, *args: Any, **kwargs: Any) -> Any:
+            return ask(client, *args, **kwargs) if current() is None else (code, b"OK")
+
+        return hooked
+
+    return wrap
+
+
+def _data(send: Any) -> Any:
+    @wraps(send)
+    def hooked(client: Any, message: Any) -> Any:
+        life = current()
+        if life is None:
+            return send(client, message)
+        content = message.encode("ascii", "replace") if isinstance(message, str) else message
+        label = f"mail {_HEADERS.parsebytes(content)['Subject']}"
+        life.reach("before-mail", label)
+        answer = send(client, message)
+        if answer[0] == _ACCEPTED:
+            life.reach(
+                "mail", label, lambda: smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+            )
+        return answer
+
+    return hooked

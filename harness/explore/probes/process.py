@@ -1,0 +1,34 @@
+"""Ways out of a trial: a job that leaves its process would leave the exploration.
+
+``os._exit`` and ``os.fork``, which ``multiprocessing`` uses too, end the life, with a cause that says what was called.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import Any
+
+from harness.explore.crash import current
+from harness.explore.probes.patching import patched
+
+
+def probes() -> AbstractContextManager[None]:
+    """Hook them, until the block ends."""
+    return patched((os, "_exit", _leave("calls os._exit")), (os, "fork", _leave("forks")))
+
+
+def _leave(cause: str) -> Any:
+    def wrap(call: Any) -> Any:
+        @wraps(call)
+        def hooked(*args: Any) -> Any:
+            life = current()
+            if life is None:
+                return call(*args)
+            life.reach("leave", cause)
+            return life.die(cause)
+
+        return hooked
+
+    return wrap

@@ -1,0 +1,43 @@
+"""Crash points at the edges of steps, at checkpoints, and when progress is safe: ``step``, ``checkpoint``, ``saved``.
+
+A checkpoint is also where an observer may stop a job politely: it returns the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from harness import events
+from harness.explore.crash import current
+
+if TYPE_CHECKING:
+    from harness.progress import Position
+
+
+@contextmanager
+def probes() -> Iterator[None]:
+    """Listen to the steps, until the block ends."""
+    with events.subscribe(_edge, events.ProgressSaved, events.StepStarted, events.StepCompleted):
+        yield
+
+
+def at_checkpoint(at: Position) -> str | None:
+    """Reach a crash point at every checkpoint; a stop source, which the explorer puts before all others."""
+    life = current()
+    if life is None:
+        return None
+    reason = life.reach("checkpoint", f"checkpoint at {at.step!r}, cursor {at.cursor!r}")
+    return reason if isinstance(reason, str) else None
+
+
+def _edge(event: events.Event) -> None:
+    life = current()
+    if life is None:
+        return
+    if isinstance(event, events.ProgressSaved):
+        life.reach("saved", event.why)  # wherever the store is
+    elif isinstance(event, events.StepEvent):
+        verb = "begins" if isinstance(event, events.StepStarted) else "is done"
+        life.reach("step", f"step {event.step!r} {verb}")

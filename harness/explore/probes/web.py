@@ -1,0 +1,64 @@
+"""Crash points around HTTP requests: ``before-request`` and ``request``.
+
+Hooked is ``http.client``, which urllib, requests and urllib3 use. A request goes where it is sent: what answers there
+must be a test's own server. Requests that change nothing, by the protocol's own words, are points, but no effects.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import wraps
+from http.client import HTTPConnection, RemoteDisconnected
+from typing import Any
+
+from harness.explore.crash import current
+from harness.explore.probes.patching import patched
+
+SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
+
+
+def probes() -> AbstractContextManager[None]:
+    """Hook the client, until the block ends."""
+    return patched(
+        (HTTPConnection, "putrequest", _begin),
+        (HTTPConnection, "endheaders", _send),
+        (HTTPConnection, "getresponse", _answer),
+    )
+
+
+def _begin(put: Any) -> Any:
+    @wraps(put)
+    def hooked(connection: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        connection.harness_request = method, f"{method} http://{connection.host}{url}"
+        return put(connection, method, url, *args, **kwargs)
+
+    return hooked
+
+
+def _send(send: Any) -> Any:
+    @wraps(send)
+    def hooked(connection: Any, *args: Any, **kwargs: Any) -> Any:
+        life = current()
+        if life is not None:
+            life.reach("before-request", connection.harness_request[1])
+        return send(connection, *args, **kwargs)
+
+    return hooked
+
+
+def _answer(receive: Any) -> Any:
+    @wraps(receive)
+    def hooked(connection: Any) -> Any:
+        life = current()
+        if life is None:
+            return receive(connection)
+        method, label = connection.harness_request
+        if method not in SAFE:
+            life.observer.sent("request", label)  # all of it has left by now
+        response = receive(connection)
+        life.reach(
+            "request", label, lambda: RemoteDisconnected("Remote end closed connection without response")
+        )
+        return response
+
+    return hooked

@@ -1,0 +1,203 @@
+"""Private servers for tests and trials: a Redis and a PostgreSQL, each in a temporary folder.
+
+They listen on Unix sockets in that folder and on no port, so that neither a number nor another user's server can be in
+the way. They end with the process that started them, however it ends: :mod:`harness.lab.supervisor` says how. A process
+that forked from it and lives on keeps them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from harness.errors import HarnessError, UsageError
+from harness.lab import supervisor
+
+REDIS_PROGRAMS = ("redis-server", "valkey-server")
+POSTGRESQL_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
+"""Folders of ``initdb`` and ``postgres`` in distributions that leave them off the path."""
+
+
+class Server:
+    """A server of this process, running from construction until :meth:`close`.
+
+    :ivar url: where clients find it; the same after :meth:`restart`.
+    :ivar folder: the server's folder; its log is the file ``log`` in it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        command: Sequence[str],
+        *,
+        ready: str,
+        stop: signal.Signals,
+        end: signal.Signals,
+        prepare: Sequence[str] = (),
+        user: str | None = None,
+    ) -> None:
+        self.url, self.folder = url, folder
+        settings = {
+            "folder": str(folder), "prepare": prepare, "command": command, "user": user, "ready": ready, "stop": stop,
+            "end": end,
+        }  # fmt: skip
+        launcher = subprocess.Popen(  # noqa: S603 - our own program
+            # -I: neither the environment nor the folder has a say in what it imports.
+            [sys.executable, "-I", supervisor.__file__, json.dumps(settings)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True,
+        )  # fmt: skip
+        launcher.wait()  # the supervisor is its child, and is orphaned from here on
+        assert launcher.stdin is not None  # noqa: S101 - asked for
+        assert launcher.stdout is not None  # noqa: S101 - asked for
+        self._orders: IO[str] = launcher.stdin
+        self._answers: IO[str] = launcher.stdout
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start it again after :meth:`stop`; return when it takes connections.
+
+        :raises HarnessError: if it does not start, with what it said.
+        """
+        self._order("start")
+
+    def stop(self) -> None:
+        """End it in an orderly way and keep its folder; return when it is gone."""
+        self._order("stop")
+
+    def restart(self) -> None:
+        """Stop and start it; what it had made durable is there again."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End it for good and remove its folder; return when both are gone."""
+        self._orders.close()
+        self._answers.read()  # ends when the supervisor does
+        self._answers.close()
+
+    def _order(self, order: str) -> None:
+        self._orders.write(order + "\n")
+        self._orders.flush()
+        answer = self._answers.readline()
+        if answer != "ok\n":
+            said = json.loads(answer).strip() if answer else "nothing, its supervisor has ended"
+            raise HarnessError(f"the server for {self.url} did not {order}; it said: {said}")
+
+
+def find_redis() -> Path | None:
+    """Return the program of Redis or Valkey, if one is on the path."""
+    return next((Path(found) for each in REDIS_PROGRAMS if (found := shutil.which(each))), None)
+
+
+def find_postgresql() -> Path | None:
+    """Return the folder of PostgreSQL's programs, where a distribution or the path has one; the newest."""
+    folders = [folder for pattern in POSTGRESQL_FOLDERS for folder in Path("/").glob(pattern[1:])]
+    folders.sort(key=lambda folder: float(re.findall(r"\d+(?:\.\d+)?", str(folder))[-1]))
+    if on_path := shutil.which("initdb"):
+        folders.insert(0, Path(on_path).parent)
+    return next((each for each in reversed(folders) if (each / "initdb").exists()), None)
+
+
+@contextmanager
+def redis_server(*, appendonly: bool = False, more: Sequence[str] = ()) -> Iterator[Server]:
+    """Run a Redis, and end it with the block.
+
+    :param appendonly: write what it holds to a file, and read it again after :meth:`Server.restart`; without it a
+        restarted Redis is empty.
+    :param more: arguments of ``redis-server``.
+    :raises UsageError: if none is installed.
+    """
+    program = find_redis()
+    if program is None:
+        raise UsageError(
+            f"Redis is not installed: neither {' nor '.join(REDIS_PROGRAMS)} is on the path; install one"
+        )
+    folder = _new_folder("redis-")
+    socket = folder / "redis.sock"
+    options = {
+        "port": "0", "unixsocket": socket, "unixsocketperm": "600", "dir": folder, "save": "",
+        "appendonly": "yes" if appendonly else "no", "daemonize": "no", "logfile": "",
+    }  # fmt: skip
+    command = [
+        str(program),
+        *more,
+        *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
+    ]
+    server = Server(
+        f"unix://{socket}",
+        folder,
+        command,
+        ready="ready to accept connections",
+        stop=signal.SIGTERM,
+        end=signal.SIGKILL,
+    )
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Server]:
+    """Run a PostgreSQL, and end it with the block.
+
+    It does not wait for the disk: it keeps what it committed when its processes are killed, not in a power cut.
+    PostgreSQL refuses to run as root; there it runs as the user ``postgres``, which its package makes.
+
+    :raises UsageError: if none is installed.
+    """
+    programs = find_postgresql()
+    if programs is None:
+        places = ", ".join(POSTGRESQL_FOLDERS)
+        raise UsageError(f"PostgreSQL is not installed: no initdb in {places} nor on the path; install it")
+    folder = _new_folder("pg-")
+    user = "postgres" if os.geteuid() == 0 else None
+    if user is not None:
+        os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+    data = str(folder / "data")
+    # A client has so long to log in; a busy machine takes its time.
+    settings = {
+        "authentication_timeout": "120s",
+        "listen_addresses": "",
+        "unix_socket_directories": folder,
+        "fsync": "off",
+        "lc_messages": "C",
+    }
+    server = Server(
+        f"postgresql+psycopg://harness@/postgres?host={folder}",
+        folder,
+        [str(programs / "postgres"), "-D", data, *(f"--{name}={value}" for name, value in settings.items())],
+        prepare=[
+            str(programs / "initdb"), "-D", data, "--username=harness", "--auth=trust", "--no-sync",
+            "--encoding=UTF8", "--locale=C",
+        ],
+        user=user,
+        ready="database system is ready to accept connections",
+        stop=signal.SIGINT,  # its fast mode: clients are cut off, what is committed is written
+        end=signal.SIGQUIT,  # its immediate mode: it writes nothing
+    )  # fmt: skip
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def _new_folder(prefix: str) -> Path:
+    # Not pytest's folder: the path of a socket may have 103 bytes, and PostgreSQL's user must reach it.
+    return Path(tempfile.mkdtemp(prefix=prefix))

@@ -1,0 +1,199 @@
+"""A :class:`Comparison`: made from records, added up, saved and loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.boundary.decoding import FILE_BYTES, malformed, parse, read
+from harness.boundary.files import write_whole
+from harness.errors import UsageError
+from harness.report.benchmarks import benchmarks_from
+from harness.report.headline import sentence
+from harness.report.records import PATTERNS, Benchmark, Environment, Exploration, Pattern, Run
+from harness.report.totals import Totals, add_up
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that can be set side by side: same work, same interruption, same services."""
+
+    scenario: str
+    interruption: str
+    broker: str
+    database: str
+    runs: tuple[Run, ...]
+
+    def of(self, pattern: Pattern) -> tuple[Run, ...]:
+        """Pick the runs of one pattern: usually one, more if several durabilities were tried."""
+        return tuple(run for run in self.runs if run.pattern == pattern)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a report is made from, in a fixed order: scenario, pattern, interruption."""
+
+    environment: Environment
+    runs: tuple[Run, ...]
+    benchmarks: tuple[Benchmark, ...]
+    explorations: tuple[Exploration, ...] = ()
+
+    @classmethod
+    def from_json(cls, found: object) -> Comparison:
+        """Read what :meth:`to_json` gives.
+
+        :raises UsageError: naming the field, what was found and what is allowed.
+        """
+        if isinstance(found, Mapping):
+            _check_schema(found.get("schema"))
+        unsorted: Comparison = read(cls, found, "")
+        for index, run in enumerate(unsorted.runs):
+            _check_verdict(run, f"runs[{index}]")
+        return cls(
+            unsorted.environment,
+            tuple(sorted(unsorted.runs, key=_run_order)),
+            tuple(sorted(unsorted.benchmarks, key=_form_order)),
+            tuple(sorted(unsorted.explorations, key=_form_order)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the comparison as JSON values."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the comparison to a file, one run or benchmark a line; the file is never half written."""
+        write_whole(Path(path), _in_lines(self.to_json()))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Comparison:
+        """Read the file that :meth:`save` wrote.
+
+        :raises UsageError: if there is none, or if it holds something else.
+        """
+        try:
+            text = Path(path).read_bytes()
+        except FileNotFoundError:
+            raise UsageError(f"{path}: no such file; make a comparison first") from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        try:
+            return cls.from_json(parse(text, "the file", limit=FILE_BYTES, error=UsageError))
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that occur among the runs, plain first."""
+        return tuple(pattern for pattern in PATTERNS if any(run.pattern == pattern for run in self.runs))
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The runs, set side by side."""
+        grouped: dict[tuple[str, str, str, str], list[Run]] = {}
+        for run in self.runs:
+            grouped.setdefault((run.scenario, run.interruption, run.broker, run.database), []).append(run)
+        in_order = sorted(grouped, key=lambda key: (key[0], _natural(key[1]), key[2:]))
+        return tuple(Group(*key, tuple(grouped[key])) for key in in_order)
+
+    @property
+    def finding(self) -> str:
+        """Finding of the runs, in one sentence made from their figures only."""
+        return sentence(self.runs)
+
+    def totals(self, pattern: Pattern) -> Totals:
+        """Add up all runs of one pattern."""
+        return add_up(pattern, [run for run in self.runs if run.pattern == pattern])
+
+
+def comparison(
+    environment: Mapping[str, object],
+    runs: Sequence[Mapping[str, object]],
+    pytest_benchmark_json: Mapping[str, Any] | None = None,
+    explorations: Sequence[Mapping[str, object]] = (),
+) -> Comparison:
+    """Bring together what trials recorded and what pytest-benchmark measured.
+
+    :param environment: the fields of :class:`Environment`.
+    :param runs: one record a trial, with the fields of :class:`Run`.
+    :param pytest_benchmark_json: what ``--benchmark-json`` wrote. A benchmark counts if its ``extra_info``
+        names a ``scenario``; then ``pattern`` and ``items`` must be there too, and ``durability`` may be.
+    :param explorations: with the fields of :class:`Exploration`.
+    :raises UsageError: naming the field, what was found and what is allowed.
+    """
+    benchmarks = benchmarks_from(pytest_benchmark_json) if pytest_benchmark_json is not None else []
+    return Comparison.from_json(
+        {
+            "schema": SCHEMA,
+            "environment": environment,
+            "runs": runs,
+            "benchmarks": [dataclasses.asdict(benchmark) for benchmark in benchmarks],
+            "explorations": explorations,
+        }
+    )
+
+
+def read_run(found: object, where: str) -> Run:
+    """Read the record of a run.
+
+    :raises UsageError: naming the field, what was found and what is allowed.
+    """
+    run: Run = read(Run, found, where)
+    _check_verdict(run, where)
+    return run
+
+
+def _check_schema(found: object) -> None:
+    if type(found) is not int or found < SCHEMA:
+        malformed("schema", found, str(SCHEMA))
+    if found > SCHEMA:
+        malformed("schema", found, f"{SCHEMA}; a newer version wrote this: upgrade job-continuation-harness")
+
+
+def _check_verdict(run: Run, where: str) -> None:
+    unharmed = run.completed and not run.lost and not run.duplicated and all(run.checks.values())
+    needed = {
+        "exactly once": (unharmed, "runs that completed with nothing lost or duplicated and all checks held"),
+        "lost": (run.lost > 0, "runs that lost an item"),
+        "duplicated": (run.duplicated > 0, "runs with a duplicated item"),
+        "never finished": (not run.completed, "runs that did not complete"),
+    }
+    holds, allowed = needed.get(run.verdict, (True, ""))
+    if not holds:
+        malformed(f"{where}.verdict", run.verdict, f"this verdict only for {allowed}")
+
+
+def _rank(pattern: Pattern) -> int:
+    return PATTERNS.index(pattern)
+
+
+def _form_order(found: Benchmark | Exploration) -> tuple[object, ...]:
+    return found.scenario, _rank(found.pattern), _natural(found.durability or "none")
+
+
+def _run_order(run: Run) -> tuple[object, ...]:
+    settings = (run.broker, run.database, _natural(run.durability))
+    return (run.scenario, _rank(run.pattern), _natural(run.interruption), *settings)
+
+
+def _natural(name: str) -> tuple[bool, list[str | float]]:
+    """Numbers by value, "none" before everything else."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return name != "none", [float(part) if odd % 2 else part for odd, part in enumerate(parts)]
+
+
+def _in_lines(found: Mapping[str, Any]) -> str:
+    def member(value: object) -> str:
+        if not isinstance(value, list | tuple):
+            return json.dumps(value, allow_nan=False)
+        return "[" + ",".join(f"\n  {json.dumps(each, allow_nan=False)}" for each in value) + "]"
+
+    return "{" + ",\n ".join(f'"{name}": {member(value)}' for name, value in found.items()) + "}\n"

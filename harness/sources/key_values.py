@@ -1,0 +1,192 @@
+"""Values of key columns: as the database keeps them, as a cursor holds them, and as a statement compares with them.
+
+A value makes the whole way before a row is yielded: what the driver gave, the cursor, JSON, the cursor of the next
+execution, and what is bound then. Where the end is not equal to the beginning, rows would be skipped or come again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+from harness.cursor import decode, encode
+from harness.errors import CursorError, HarnessError
+from harness.sources.selects import Column
+
+_NATURAL = frozenset({int, str, bool, bytes, date, datetime, Decimal, UUID})
+"""Types that come back equal from JSON whatever their value, a NaN or a strange time zone aside."""
+
+_READ_AS_TEXT = frozenset({"INET", "CIDR"})
+"""Types of which a driver may lose a part: pg8000 takes the host out of 10.0.0.1/24."""
+
+_NO_ORDER = (sa.ARRAY, sa.JSON)
+_NO_CURSOR = {time, timedelta}
+_ADDRESSES = (
+    ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Interface, ipaddress.IPv6Interface,
+    ipaddress.IPv4Network, ipaddress.IPv6Network,
+)  # fmt: skip
+
+
+class Stored(UserDefinedType[Any]):
+    """The type of a value as the driver gives and takes it: bound without a change and without a cast.
+
+    So the database takes it for a value of the column that it is compared with. It can be rendered as a literal.
+    """
+
+    cache_ok = True
+
+    def literal_processor(self, dialect: sa.Dialect) -> Callable[[Any], str]:
+        """Return what renders a value for ``literal_binds``."""
+        percent = "%%" if dialect.paramstyle in {"format", "pyformat"} else "%"
+
+        def render(value: Any) -> str:
+            if isinstance(value, bool) and dialect.supports_native_boolean:
+                return "true" if value else "false"
+            if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
+                return str(int(value) if isinstance(value, bool) else value)
+            if isinstance(value, bytes):
+                return f"'\\x{value.hex()}'" if dialect.name == "postgresql" else f"X'{value.hex()}'"
+            if isinstance(value, str | date | UUID):
+                return "'" + str(value).replace("'", "''").replace("%", percent) + "'"
+            raise CursorError(f"a {type(value).__name__} cannot be rendered as a literal; found {value!r}")
+
+        return render
+
+
+STORED = Stored()
+
+
+class KeyColumn:
+    """A column of the key, and how its values become cursors and parameters.
+
+    :ivar stored: the column as the driver gives it. It is compared with, for that is exact.
+    :ivar read: what a page selects of it, likewise.
+    :ivar plain: whether cursors hold what the driver gives, without a look at each value.
+    :ivar exact: whether values are equal in the database only if they are in Python: no collation has a say.
+    """
+
+    def __init__(self, column: Column, descending: bool, dialect: sa.Dialect) -> None:
+        kind = column.type.dialect_impl(dialect)
+        bind = kind.bind_processor(dialect)
+        base = getattr(kind, "impl_instance", kind)
+        self.column, self.descending = column, descending
+        self.stored = sa.type_coerce(column, STORED)
+        self._as_text = getattr(base, "__visit_name__", "") in _READ_AS_TEXT
+        self.read: Column = sa.type_coerce(sa.cast(column, sa.Text), STORED) if self._as_text else self.stored
+        self.plain = bind is None and isinstance(kind, sa.Integer | sa.String)
+        self.exact = isinstance(
+            base, sa.Integer | sa.Numeric | sa.Date | sa.DateTime | sa.Uuid | sa.LargeBinary | sa.Boolean
+        )
+        self._sqlite = dialect.name == "sqlite"
+        self._bind: Callable[[Any], Any] = bind or (lambda value: value)
+        self._wrapper: Any = type(dialect.dbapi.Binary(b"")) if dialect.dbapi is not None else bytes
+        if isinstance(base, sa.Numeric) and base is kind and not base.asdecimal and not self._sqlite:
+            # As a float it would be compared as one, of which 16 digits count.
+            self._bind = lambda value: Decimal(value) if type(value) is float else value
+        try:
+            self.python_type: type = column.type.python_type
+        except NotImplementedError:
+            self.python_type = object
+        self._natural = _NATURAL if self.python_type is object else _NATURAL & {self.python_type}
+        self._orderless = isinstance(base, _NO_ORDER) or self.python_type in {list, dict, set, tuple}
+        visit = str(getattr(base, "__visit_name__", "")).upper()
+        self._orderless = self._orderless or visit.endswith("RANGE") or visit == "HSTORE"
+        self._unheld = self.python_type in _NO_CURSOR and bind is None
+
+    def __str__(self) -> str:
+        known = self.python_type is not object
+        return f"{self.column} ({self.python_type.__name__ if known else repr(self.column.type)})"
+
+    def objection(self) -> str | None:
+        """Say why no cursor can hold the values of this column, as far as its type tells."""
+        if self._orderless:
+            return f"a cursor cannot hold a {type(self.column.type).__name__}; take another column"
+        return "a cursor cannot hold it; take another column" if self._unheld else None
+
+    def cursors(self, stored: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+        """Return what cursors hold of the values of a page, each as the driver gives it and as the type makes it."""
+        if self._as_text:
+            return list(stored)
+        if not self.plain:
+            return list(map(self._cursor, stored, values))
+        if set(map(type, stored)) == {self.python_type}:
+            return list(stored)
+        # SQLite keeps text in a column of numbers.
+        return [each if type(each) is self.python_type else self._as_stored(each) for each in stored]
+
+    def _cursor(self, stored: Any, value: Any) -> Any:
+        if type(value) in self._natural:
+            bound = self._bind(value)
+            if bound == stored and type(bound) is type(stored):
+                return value
+        return self._awkward(stored, value)
+
+    def _awkward(self, stored: Any, value: Any) -> Any:
+        stored = self._unwrapped(stored)
+        value = self._unwrapped(value)
+        if type(value) in self._natural or (type(value) is float and self.python_type is float):
+            bound = self.bound(value)
+            # SQLite compares whole numbers and others exactly.
+            numbers = self._sqlite and {type(bound), type(stored)} <= {int, float}
+            if bound == stored and (numbers or type(bound) is type(stored)) and self._held(value):
+                return value
+        return self._as_stored(stored)
+
+    def _as_stored(self, stored: Any) -> Any:
+        if stored is None:
+            return None
+        if not self._held(stored):
+            raise CursorError(
+                f"a cursor cannot hold {stored!r} of {self.column}, which would not come back equal; take another "
+                "column, or leave such rows out of the select"
+            )
+        return {"stored": stored}
+
+    @staticmethod
+    def _held(value: Any) -> bool:
+        try:
+            return bool(decode(json.loads(json.dumps(encode(value)))) == value)
+        except HarnessError:
+            return False
+
+    def parse(self, cursor: Any) -> Any:
+        """Return the parameter of a value in a cursor.
+
+        :raises TypeError: or another error of the type, if it is no value of this column.
+        """
+        if type(cursor) is dict and list(cursor) == ["stored"]:
+            return cursor["stored"]
+        if cursor is None or self.python_type not in {object, type(cursor)}:
+            raise TypeError
+        return self.bound(cursor)
+
+    def bound(self, value: Any) -> Any:
+        """Return what a statement is given for a value of the column's type."""
+        return self._unwrapped(self._bind(value))
+
+    def _unwrapped(self, value: Any) -> Any:
+        """Return a value without what a driver puts around it."""
+        if isinstance(value, memoryview | bytearray):
+            return bytes(value)
+        if self._wrapper is not bytes and type(value) is self._wrapper:
+            return bytes(value.obj if hasattr(value, "obj") else value.adapted)
+        return str(value) if isinstance(value, _ADDRESSES) else value
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two cursors of one key are the same position: an hour that comes twice is equal to Python."""
+    return bool(one == other) and _folds(one) == _folds(other)
+
+
+def _folds(cursor: Any) -> list[int]:
+    values = cursor if isinstance(cursor, tuple) else (cursor,)
+    return [value.fold for value in values if isinstance(value, datetime)]

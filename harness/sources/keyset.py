@@ -1,0 +1,180 @@
+"""Items from SQLAlchemy: selects read in pages after a cursor.
+
+A page is ``WHERE key > cursor ORDER BY key LIMIT batch_size``; no OFFSET, and never two pages in memory::
+
+    records(session, Order, cursor=cursor)                     # one object or row at a time
+    batches(session, Order.pending(), cursor=cursor)           # lists of them
+    ranges(session, Order, cursor=cursor, batch_size=10_000)   # selects, for bulk UPDATE and DELETE
+
+**The key** is the primary key, or what ``columns`` names, such as ``[Order.status, Order.id.desc()]``. It must
+tell all rows of the select apart, or rows at the edge of a page would be skipped. Where primary keys, unique
+constraints and joins do not show that it does, the primary keys that are missing are added at its end, in the
+direction of its last column. So a cursor is the value of the one key column or the tuple of the values of
+several, those added included. A row whose key changes while the job runs may be skipped or come again.
+
+Of a view nothing shows that. There the ``primary_key=`` of its mapper counts, or the caller vouches for the columns:
+``columns=[view.c.id], unique=True``. That is checked while reading: two rows with equal keys, also across the edge of a
+page, or a NULL are an error. A page has a row more for that, and of text a query more, for a collation may find equal
+what Python does not; before the first page and after the last NULL is looked for.
+
+**NULL** compares with nothing. So a column that may be NULL can be in the key where the select leaves NULL out, by
+``.where(Order.due.is_not(None))`` or by any comparison of the column: in each branch of an OR.
+
+**A cursor** holds what the types of the columns make of the values: int, str, datetime, UUID, Decimal and so
+on. Where that would not come back equal, from JSON or from the database, it holds ``{"stored": …}``, the value
+as the database keeps it: of an Enum, or of a time written by SQLite's ``CURRENT_TIMESTAMP``, which is text that
+sorts before the same time written by SQLAlchemy. What a driver puts around a value is taken off, so that a job
+may go on under another driver. The last cursor of a page goes through JSON before the page is yielded.
+
+**Transactions.** Where the session has no transaction, the one that reading a page begins ends with the page:
+the objects stay attached and loaded, and nothing is open while the job works. A transaction that is there
+already, as it is after an unflushed change, is the caller's and is left alone.
+
+**Indexes.** Where all key columns go one way, pages compare row values, ``(a, b) > (?, ?)``, which an index over
+both answers; SQLite looks up only ``a`` in it if ``b`` is an integer primary key. So do all databases where the
+columns go different ways. That is slow if ``a`` has few values.
+
+**A guard.** With ``guard=True`` a cursor also has how many rows there were when the job began, how many were passed,
+and the key of the last one. As many must lie after the cursor as are left, and the last must be the same: that is
+asked at the beginning of every execution, two queries, and known at the end. So it finds rows that moved behind the
+cursor, which would be skipped, and rows that came or moved after it or went from there. Rows that leave the select
+once they are done, as those of ``where(Order.sent.is_(None))``, are no change. What is not noticed is changes that make
+up for one another before the last row: one row goes from there, another comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, starmap
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, scoped_session
+
+from harness import guards
+from harness.sources.enumerators import Enumerator
+from harness.sources.pages import Keyset
+
+_Session: TypeAlias = Session | scoped_session[Any]
+
+
+def records(
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
+    unique: bool = False,
+) -> Enumerator[Any]:
+    """Yield the rows of a select, one at a time.
+
+    :param session: what reads, and what the objects belong to.
+    :param select: a select or a mapped class. Of one entity or column, it yields that; of several, rows.
+    :param cursor: of the last item done, or None.
+    :param columns: one column or a list of them, each perhaps with ``.desc()``; None is the primary key.
+    :param batch_size: rows in a page; a page is one query.
+    :param guard: check that no rows come, go or move after the cursor; see the module.
+    :param unique: the caller vouches that *columns* tell all rows apart and are never NULL; reading checks it.
+    :raises JobDefinitionError: if the select cannot be read in pages, or not by this key; while iterating, if two rows
+        have one key.
+    :raises CursorError: if the cursor is not one of this key; while iterating, if a key is NULL, or no cursor can
+        hold it.
+    :raises CollectionChanged: while iterating, if *guard* finds a change.
+    """
+    keyset = Keyset("records()", session, select, columns, batch_size, unique=unique)
+    tally = keyset.tally(cursor, guard=guard)
+
+    def pairs() -> Iterator[tuple[Any, Any]]:
+        found = chain.from_iterable(starmap(zip, keyset.pages(tally.position)))
+        return tally.over((item, cursor, 1) for item, cursor in found) if guard else found
+
+    return Enumerator(pairs, size=tally.size, origin=keyset.origin)
+
+
+def batches(
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
+    unique: bool = False,
+) -> Enumerator[list[Any]]:
+    """Yield the rows of a select in lists of *batch_size*, each with the cursor of its last row.
+
+    The size counts rows. Parameters and errors are those of :func:`records`.
+    """
+    keyset = Keyset("batches()", session, select, columns, batch_size, unique=unique)
+    tally = keyset.tally(cursor, guard=guard)
+
+    def pages(after: Any) -> Iterator[tuple[list[Any], Any, int]]:
+        return ((items, cursors[-1], len(items)) for items, cursors in keyset.pages(after))
+
+    def until(cursor: Any) -> Enumerator[list[Any]]:
+        end, _ = guards.split("batches()", cursor, guard=guard)
+
+        def found() -> Iterator[tuple[list[Any], Any, int]]:
+            items = keyset.part(tally.position, end)
+            yield from [(items, end, len(items))] if items else []
+            yield from pages(end)
+
+        return batched(lambda: tally.over(found()))
+
+    batched = partial(Enumerator, size=tally.size, batched=True, origin=keyset.origin, until=until)
+    return batched(lambda: tally.over(pages(tally.position)))
+
+
+def ranges(
+    session: _Session,
+    select: Any,
+    *,
+    cursor: Any,
+    columns: Any = None,
+    batch_size: int = 100,
+    guard: bool = False,
+    unique: bool = False,
+) -> Enumerator[sa.Select[Any]]:
+    """Yield the select of each page, not yet run: the given one, restricted to a range of keys, in their order.
+
+    Finding where a page ends is one query, of the key alone. The size counts pages. For bulk changes, which know
+    nothing of the options of the select, such as ``with_loader_criteria()``::
+
+        session.execute(update(Order).where(page.whereclause).values(…))
+        session.execute(delete(Order).where(Order.id.in_(page.with_only_columns(Order.id))))    # of a join
+
+    Parameters and errors are those of :func:`records`.
+    """
+    keyset = Keyset("ranges()", session, select, columns, batch_size, unique=unique)
+    tally = keyset.tally(cursor, guard=guard)
+
+    def until(cursor: Any) -> Enumerator[sa.Select[Any]]:
+        end, _ = guards.split("ranges()", cursor, guard=guard)
+
+        def found() -> Iterator[tuple[sa.Select[Any], Any, int]]:
+            rows = keyset.count(keyset.parse(tally.position)) - keyset.count(keyset.parse(end))
+            if rows:
+                page = keyset.between(keyset.parse(tally.position), keyset.parse(end))
+                yield page.order_by(*keyset.order), end, rows
+            yield from keyset.ranges(end)
+
+        return paged(lambda: tally.over(found()))
+
+    paged = partial(
+        Enumerator, size=lambda: -(-tally.size() // batch_size), origin=keyset.origin, until=until
+    )
+    return paged(lambda: tally.over(keyset.ranges(tally.position)))
+
+
+def within(
+    session: _Session, select: Any, after: Any, until: Any, *, columns: Any = None, unique: bool = False
+) -> sa.Select[Any]:
+    """Return a select restricted to the rows after one cursor, up to and including another; None is no limit.
+
+    :raises CursorError: for what is no cursor of :func:`records` with these columns.
+    """
+    keyset = Keyset("within()", session, select, columns, 1, unique=unique)
+    return keyset.between(keyset.parse(after), keyset.parse(until))

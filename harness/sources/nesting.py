@@ -1,0 +1,229 @@
+"""Items of enumerators within enumerators.
+
+**The cursor** is a tuple with one element a level. The innermost element is a cursor of the innermost enumerator. An
+outer element says which item is in progress there::
+
+    ("at", 17, "after", 16, "proofs", (None, None))
+
+``after`` is the cursor of the last item finished, and the level is read from there; ``at`` is that of the item in
+progress. The positions of the levels below belong to that item and to no other:
+
+* The item in progress comes again: the levels below go on at their positions.
+* Other items come before it, which were not there before: they are done whole, and the item in progress with its
+  positions is kept behind ``"held"`` until it comes.
+* The item in progress is a batch of a select: it is what lies between the same two cursors now, and goes on.
+* It never comes again, because it left the collection (often because the job marked it as done with its last inner
+  item): its positions are dropped, and the rest goes on.
+* The level counts places, as :func:`~harness.items` and CSV files do, so that no cursor tells which item is meant:
+  then the item in progress must be the first one after ``after``, and the proofs must hold.
+
+Cursors of release 0.1 do not say which item was in progress. They are refused, for what they mean now would be a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from harness.cursor import freeze
+from harness.errors import CollectionChanged, CursorError
+from harness.sources.enumerators import Enumerator, as_pair, iterating
+
+Level: TypeAlias = Callable[..., Iterable[tuple[Any, Any]]]
+Cursor: TypeAlias = tuple[Any, ...]
+
+
+def nested(levels: Sequence[Level], *, cursor: Cursor | None) -> Enumerator[Any]:
+    """Yield the items of the innermost of several enumerators, one within the other.
+
+    ::
+
+        nested([lambda cursor: records(session, Customer, cursor=cursor),
+                lambda customer, cursor: records(session, Order.of(customer), cursor=cursor)], cursor=cursor)
+
+    A level may have a guard; what an outer one compares with is in the cursor once its first item is finished. The
+    module says what happens when outer items come or go while the job is stopped.
+
+    :param levels: functions that take the items of the levels above and ``cursor``, outermost first.
+    :raises TypeError: for levels that are no functions.
+    :raises CursorError: if the cursor is none of this enumerator.
+    :raises CollectionChanged: while iterating, if a level that counts places has changed before its cursor.
+    """
+    if not levels or not all(callable(level) for level in levels):
+        raise TypeError(
+            "nested() takes functions that return enumerators, such as lambda cursor: times(3, cursor=cursor)"
+        )
+    if cursor is not None:
+        _check(cursor, len(levels))
+    nesting = _Nesting(list(levels), cursor)
+    return Enumerator(nesting.pairs, witness=nesting)
+
+
+@dataclass
+class _Held:
+    """An item that was in progress when the job stopped.
+
+    :ivar at: its cursor. :ivar inner: the elements of the levels below it.
+    :ivar proof: of the level's position there. :ivar innermost: of the innermost level's position.
+    """
+
+    at: Any
+    inner: Cursor
+    proof: Any
+    innermost: Any
+
+    def to_cursor(self) -> Cursor:
+        return (self.at, self.inner, self.proof, self.innermost)
+
+
+@dataclass
+class _Element:
+    """The element of an outer level in a cursor.
+
+    :ivar at: cursor of the item in progress. :ivar after: of the last item finished; None for none.
+    :ivar finished: proof of ``after``. :ivar current: proof of ``at``. :ivar held: other items in progress.
+    """
+
+    at: Any
+    after: Any
+    finished: Any
+    current: Any
+    held: list[_Held]
+
+    def to_cursor(self) -> Cursor:
+        found = ("at", self.at, "after", self.after, "proofs", (self.finished, self.current))
+        return (*found, "held", tuple(each.to_cursor() for each in self.held)) if self.held else found
+
+    @classmethod
+    def read(cls, element: Any) -> _Element | None:
+        """Read the form in a cursor; None if nothing of the level was begun.
+
+        :raises CursorError: if it is none.
+        """
+        if element is None:
+            return None
+        parts = dict(zip(element[::2], element[1::2], strict=False)) if type(element) is tuple else {}
+        try:
+            (finished, current), held = parts["proofs"], parts.get("held", ())
+            return cls(parts["at"], parts["after"], finished, current, [_Held(*each) for each in held])
+        except (KeyError, TypeError, ValueError):
+            raise CursorError(
+                f"nested() got {element!r} for an outer level, as in the cursors of earlier releases: it does not "
+                "say which item was in progress; finish the job with the release that began it, or start it anew"
+            ) from None
+
+
+class _Nesting:
+    """Reads the levels; the witness of their positions."""
+
+    def __init__(self, levels: list[Level], cursor: Cursor | None) -> None:
+        self._levels, self._cursor = levels, cursor
+        # The innermost level that the latest item came from, and the one before: while an item is at work, the
+        # position is still that of the item before it. Each with the outer elements of its cursors.
+        self._latest: list[tuple[Cursor, Enumerator[Any]]] = []
+        self._stored: Any = None
+
+    def proof(self, cursor: Any) -> Any:
+        """Return the proof of the innermost position; those of the outer ones are in the cursor."""
+        for outer, level in self._latest:
+            if type(cursor) is tuple and cursor[:-1] == outer and level.witness is not None:
+                return level.witness.proof(cursor[-1])
+        return None
+
+    def check(self, cursor: Any, proof: Any) -> None:
+        """Keep the proof for the time when the innermost level is opened at its position."""
+        del cursor
+        self._stored = proof
+
+    def pairs(self) -> Iterator[tuple[Any, Cursor]]:
+        """Yield the innermost items with their cursors."""
+        elements = self._cursor or (None,) * len(self._levels)
+        return self._descend(0, (), (), elements, self._stored)
+
+    def _descend(
+        self, depth: int, above: tuple[Any, ...], outer: Cursor, elements: Cursor, proof: Any
+    ) -> Iterator[tuple[Any, Cursor]]:
+        if depth == len(self._levels) - 1:
+            yield from self._last(above, outer, elements[0], proof)
+            return
+        element = _Element.read(elements[0])
+        after = element.after if element else None
+        level = _opened(self._levels[depth], above, after)
+        finished, held = _unpacked(level, element, elements[1:], proof)
+        if held and level.until is not None:
+            level = level.until(
+                held[0].at
+            )  # the batch in progress is what lies between, whatever its size is now
+        below = (None,) * (len(elements) - 1)
+        with iterating(level) as pairs:
+            for item, cursor in map(as_pair, pairs):
+                resumed = _taken(held, cursor, level)
+                if level.positional and held:
+                    raise CollectionChanged(
+                        f"level {depth + 1} of nested() has changed since the job stopped: the item in progress "
+                        f"was at {held[0].at!r}, found {cursor!r}; put back what was there, or start the job anew"
+                    )
+                current = _proof(level, cursor)
+                at = freeze(cursor)
+                progress = _Element(at, after, finished, current, held).to_cursor()
+                inner, innermost = (resumed.inner, resumed.innermost) if resumed else (below, None)
+                yield from self._descend(depth + 1, (*above, item), (*outer, progress), inner, innermost)
+                after, finished = at, current
+
+    def _last(
+        self, above: tuple[Any, ...], outer: Cursor, position: Any, proof: Any
+    ) -> Iterator[tuple[Any, Cursor]]:
+        level = _opened(self._levels[-1], above, position)
+        if position is not None and level.witness is not None:
+            level.witness.check(position, proof)
+        with iterating(level) as pairs:
+            for index, (item, cursor) in enumerate(map(as_pair, pairs)):
+                if not index:
+                    self._latest = [*self._latest[-1:], (outer, level)]
+                yield item, (*outer, cursor)
+
+
+def _opened(level: Level, above: tuple[Any, ...], after: Any) -> Enumerator[Any]:
+    found = level(*above, cursor=freeze(after))
+    return found if isinstance(found, Enumerator) else Enumerator(found)
+
+
+def _unpacked(
+    level: Enumerator[Any], element: _Element | None, below: Cursor, innermost: Any
+) -> tuple[Any, list[_Held]]:
+    """Return the proof of the last item finished, and the items in progress, of the element of a level."""
+    if element is None:
+        return None, []
+    if element.after is not None and level.witness is not None:
+        level.witness.check(element.after, element.finished)
+    return element.finished, [_Held(element.at, below, element.current, innermost), *element.held]
+
+
+def _taken(held: list[_Held], cursor: Any, level: Enumerator[Any]) -> _Held | None:
+    """Take the item at a cursor out of those in progress, and return it; None if it is none of them."""
+    for index, each in enumerate(held):
+        # A place is the same only in the same collection, so that there the proof of a guard counts.
+        if each.at == cursor if level.positional else _place(each.at) == _place(cursor):
+            if level.witness is not None:
+                level.witness.check(cursor, each.proof)
+            return held.pop(index)
+    return None
+
+
+def _place(cursor: Any) -> Any:
+    # The proof of a guarded cursor counts items, which says nothing about which item it is.
+    return cursor["at"] if type(cursor) is dict and list(cursor) == ["at", "guard"] else cursor
+
+
+def _proof(level: Enumerator[Any], cursor: Any) -> Any:
+    return None if level.witness is None else level.witness.proof(cursor)
+
+
+def _check(cursor: Any, levels: int) -> None:
+    if type(cursor) is not tuple or len(cursor) != levels:
+        raise CursorError(
+            f"nested() resumes from a tuple of {levels} elements or from None, found {cursor!r}"
+        )
+    for element in cursor[:-1]:
+        _Element.read(element)

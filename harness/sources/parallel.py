@@ -1,0 +1,380 @@
+"""Several instances of a job that share its items.
+
+::
+
+    class Backfill(IterationJob):
+        def build_enumerator(self, *, cursor):
+            return parallel_items(regions, instances=4, cursor=cursor)
+
+        def on_complete(self):       # once, when all of it is done
+            ...
+
+The enqueued job starts the instances, each a job of its own, and completes. The work is divided into more slices than
+there are instances, and an instance takes one slice after the other. So the number of instances can change while they
+run, and a slow instance does not delay the rest. ``on_start`` runs once, before the instances;
+``on_complete`` runs once, in the instance that did the last slice.
+
+**Division.** The division of the work is stored when the run begins. It is the same for all instances until the end,
+even if the code changes: all data of each slice, and an id that separates the positions of this run from those of
+another.
+
+**Ownership** is in one record that the instances share, in the store of the job's progress. Each change is one
+compare-and-swap. Crash before a slice is taken: it stays free. Crash after: the instance keeps it, is recovered like
+any job and finds it there. Crash between the last item of a slice and the note that it is done: the instance resumes at
+its own cursor and finds nothing left. Answer lost: the instance reads the record again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from harness import cursor as cursors
+from harness import events
+from harness.boundary.decoding import parse, read
+from harness.errors import CollectionChanged, CorruptProgress, CursorError, UnsupportedProgress, UsageError
+from harness.sources.enumerators import Enumerator, as_pair, items, iterating, proof_of
+
+if TYPE_CHECKING:
+    from harness.execution import Execution, Family
+    from harness.guards import Witness
+    from harness.progress import Store
+
+T = TypeVar("T")
+
+SLICES_PER_INSTANCE = 4
+"""Into how many slices the work is cut by default."""
+
+
+DIVISION_BYTES = 16 * 1024 * 1024
+"""Size limit of the record of a division in bytes."""
+
+
+@dataclass
+class Division:
+    """The record that the instances share.
+
+    :ivar slices: one description each, in stored form. :ivar run: tells the positions of this run from another's;
+        empty in records of release 0.1. :ivar owners: who has it. :ivar done: whether it is done.
+    :ivar wanted: number of instances there should be. :ivar active: the numbers of those that run.
+    :ivar started: how many numbers were given. :ivar last: instance that did the last slice.
+    """
+
+    slices: list[Any]
+    owners: list[int | None]
+    done: list[bool]
+    wanted: int
+    active: list[int]
+    started: int
+    last: int | None = None
+    run: str = ""
+
+    @classmethod
+    def read(cls, store: Store, family: str, round_id: str = "") -> Division | None:
+        """Return the record of a parallel run, or None if it has not begun.
+
+        :param round_id: tells the rounds of a job apart that is enqueued again under its id.
+        :raises CorruptProgress: if it is not one.
+        """
+        text = store.read(_key(family, round_id))
+        return None if text is None else cls._parsed(family, text)
+
+    @classmethod
+    def _parsed(cls, family: str, text: str) -> Division:
+        what = f"the division of the parallel run {family}"
+        data = parse(text, what, limit=DIVISION_BYTES)
+        more = set(data) - {each.name for each in fields(cls)} if isinstance(data, dict) else ()
+        if more:  # a newer release wrote it; what this one writes would lose them
+            raise UnsupportedProgress(f"{what} has fields of a newer release; run that; it was left as it is")
+        division: Division = read(cls, data, what, error=CorruptProgress)
+        count = len(division.slices)
+        if len(division.owners) != count or len(division.done) != count:
+            raise CorruptProgress(
+                f"{what} has {count} slices, {len(division.owners)} owners and {len(division.done)} marks of what is "
+                "done; it was left as it is"
+            )
+        return division
+
+    @classmethod
+    def change(cls, store: Store, family: str, change: Callable[[Division], T], *, round_id: str = "") -> T:
+        """Change the record in one go, and return what *change* does; it is called again if others were faster.
+
+        :raises UsageError: if there is no such parallel run.
+        """
+        key = _key(family, round_id)
+        while True:
+            before = store.read(key)
+            if before is None:
+                raise UsageError(f"job {family} is no parallel run, or one that ended over a month ago")
+            division = cls._parsed(family, before)
+            result = change(division)
+            after = division.to_json()
+            if after == before or store.replace(key, before, after):
+                return result
+
+    def to_json(self) -> str:
+        """Return the stored form."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    # Changes.
+
+    def take(self, instance: int) -> int | None:
+        """Return the slice for the instance: the one it has, or the next free one; None if it has to end."""
+        for index, owner in enumerate(self.owners):
+            if owner == instance and not self.done[index]:
+                return index
+        free = [index for index, owner in enumerate(self.owners) if owner is None]
+        if not free or instance not in self.active or len(self.active) > self.wanted:
+            self.active = [each for each in self.active if each != instance]
+            return None
+        self.owners[free[0]] = instance
+        return free[0]
+
+    def finish(self, index: int, instance: int) -> None:
+        """Record that a slice is done, and which instance did it if it was the last."""
+        self.done[index] = True
+        if all(self.done) and self.last is None:
+            self.last = instance
+
+    def leave(self, instance: int) -> None:
+        """Note that the instance does no more, and that what it leaves need not be done.
+
+        The others go on with what is free; if there are none, that need not be done either.
+        """
+        self.active = [each for each in self.active if each != instance]
+        for index, owner in enumerate(self.owners):
+            if owner == instance or (owner is None and not self.active):
+                self.owners[index] = instance
+                self.finish(index, instance)
+
+    def resize(self, wanted: int) -> list[int]:
+        """Set the number of instances; return the numbers of those to start."""
+        self.wanted = wanted
+        missing = wanted - len(self.active) if None in self.owners else 0
+        new = list(range(self.started, self.started + max(0, missing)))
+        self.active, self.started = self.active + new, self.started + len(new)
+        return new
+
+
+class Parallel(Enumerator[Any]):
+    """Outermost enumerator of a parallel job, as :func:`parallel` and its siblings return it.
+
+    :param plan: returns a description of each slice, such as a cursor may be; asked once.
+    :param open_slice: returns the items of a slice; takes its description, a cursor and the number of slices.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[], Sequence[Any]],
+        open_slice: Callable[[Any, Any, int], Iterable[tuple[Any, Any]]],
+        *,
+        instances: int,
+        cursor: Any,
+        batched: bool = False,
+    ) -> None:
+        check_instances(instances)
+        if cursor is not None and not (
+            type(cursor) is dict and list(cursor) in (["slice", "cursor"], ["slice", "cursor", "run"])
+        ):
+            raise CursorError(f"a parallel run resumes from None or from its own cursor, found {cursor!r}")
+        super().__init__((), batched=batched)
+        self._plan, self._open, self._instances, self._cursor = plan, open_slice, instances, cursor
+        self._at: tuple[int, Witness | None] | None = None
+        self._stored: Any = None
+        self.witness = self
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        raise UsageError(
+            "a parallel run is the outermost enumerator of a job: return it from build_enumerator"
+        )
+
+    def within(self, execution: Execution) -> Enumerator[Any]:
+        """Start the instances, or return the items of this one."""
+        family, portion = execution.family, execution.portion
+        if family is None:
+            raise UsageError("this queue cannot start instances; run the job by harness.run() or on RQ")
+        if portion.limit is not None or portion.after is not None:
+            raise UsageError(
+                "a portion of a parallel run is not defined; try the job with instances=1 or without"
+            )
+        if family.instance is None:
+            self._start(execution, family)
+            execution.completes = False
+            return Enumerator(())
+        shared = self._shared(execution, family.id, family.instance)
+        return Enumerator(shared, batched=self.batched, witness=self)
+
+    # It is the witness of its positions: each is one in a slice.
+
+    def proof(self, cursor: Any) -> Any:
+        """Return the proof of the position in the slice at work."""
+        index, witness = self._at or (None, None)
+        if witness is None or type(cursor) is not dict or cursor["slice"] != index:
+            return None
+        return witness.proof(cursor["cursor"])
+
+    def check(self, cursor: Any, proof: Any) -> None:
+        """Keep the proof for the time when the slice is opened."""
+        del cursor
+        self._stored = proof
+
+    def ended_early(self, execution: Execution) -> None:
+        """Leave the run; ``on_complete`` runs in this instance if it was the last.
+
+        Death after it: the instance takes what is free by then, if it is not the last.
+        """
+        family = execution.family
+        if family is None or family.instance is None:
+            return
+        number = family.instance
+        round_id = execution.progress.round_id
+        Division.change(
+            execution.store, family.id, lambda division: division.leave(number), round_id=round_id
+        )
+        self._note_end(execution, family.id, number)
+
+    def _note_end(self, execution: Execution, family: str, instance: int) -> None:
+        division = Division.read(execution.store, family, execution.progress.round_id)
+        assert division is not None  # noqa: S101 - it was changed just now
+        execution.completes = division.last == instance
+        if execution.completes:
+            name = type(execution.job).__name__
+            events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
+
+    def _start(self, execution: Execution, family: Family) -> None:
+        """Make the record, then start the instances.
+
+        Death in between: the next execution finds the record, and starts those that have taken nothing yet.
+        """
+        store, round_id = execution.store, execution.progress.round_id
+        if Division.read(store, family.id, round_id) is None:
+            slices = [cursors.encode(each, "slice") for each in self._plan()]
+            numbers = list(range(self._instances))
+            nobody: list[int | None] = [None] * len(slices)
+            division = Division(
+                slices,
+                nobody,
+                [False] * len(slices),
+                self._instances,
+                numbers,
+                self._instances,
+                run=uuid4().hex[:8],
+            )
+            store.replace(_key(family.id, round_id), None, division.to_json())
+        found = Division.read(store, family.id, round_id)
+        assert found is not None  # noqa: S101 - made above, by this execution or another
+        for number in found.active:
+            if number not in found.owners:
+                family.spawn(number, round_id)
+        name = type(execution.job).__name__
+        events.emit(events.ParallelStarted(execution.job_id, name, len(found.active), len(found.slices)))
+
+    @staticmethod
+    def _check_run(store: Store, family: str, round_id: str, position: dict[str, Any]) -> None:
+        """Refuse a position in the slices of another run, which cut the work in another way."""
+        run, division = position.get("run"), Division.read(store, family, round_id)
+        if run and division is not None and division.run != run:
+            raise CollectionChanged(
+                f"job {family} began a new parallel run since this instance stopped; its position belongs to the run "
+                f"{run}, found {division.run}; delete the instance, or start the job anew"
+            )
+
+    def _shared(self, execution: Execution, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
+        store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
+        round_id = execution.progress.round_id
+        self._check_run(store, family, round_id, position)
+        change = partial(Division.change, store, family, round_id=round_id)
+        while True:
+            index = change(change=lambda division: division.take(instance))
+            division = Division.read(store, family, round_id)
+            assert division is not None  # noqa: S101 - it was changed just now
+            if index is None:
+                break
+            inner = position["cursor"] if position["slice"] == index else None
+            opened = self._open(cursors.decode(division.slices[index]), inner, len(division.slices))
+            witness = opened.witness if isinstance(opened, Enumerator) else None
+            if inner is not None and witness is not None:
+                witness.check(inner, self._stored)
+            self._at = index, witness
+            if inner is None:
+                # The total of the slices taken by now. Where a slice is resumed, it is counted already.
+                size = opened.size if isinstance(opened, Enumerator) else None
+                execution.total = None if size is None else execution.done + size
+            with iterating(opened) as pairs:
+                for item, cursor in map(as_pair, pairs):
+                    yield item, {"slice": index, "cursor": cursor, "run": division.run}
+            if execution.transactional:
+                execution.commit()  # the slice is not done before its items are
+            change(change=partial(Division.finish, index=index, instance=instance))
+        self._note_end(execution, family, instance)
+
+
+def parallel(
+    function: Callable[[int, int, Any], Iterable[tuple[Any, Any]]],
+    *,
+    instances: int,
+    cursor: Any,
+    slices: int | None = None,
+) -> Parallel:
+    """Share the items of any enumerator among several instances.
+
+    ::
+
+        parallel(lambda part, parts, cursor: records(session, Order.where_id_modulo(parts, part), cursor=cursor),
+                 instances=4, cursor=cursor)
+
+    :param function: returns the items of one slice: takes its number, how many there are, and a cursor.
+    :param instances: how many work on them at a time.
+    :param slices: how many there are, at least *instances*; by default four for each instance.
+    """
+    check_instances(instances)
+    number = SLICES_PER_INSTANCE * instances if slices is None else slices
+    if type(number) is not int or number < instances:
+        raise UsageError(f"parallel() takes slices of {instances} or more, one an instance, found {slices!r}")
+    return Parallel(
+        lambda: range(number),
+        # The number of slices is that of the run, which began perhaps with other code.
+        lambda index, inner, slices: function(index, slices, inner),
+        instances=instances,
+        cursor=cursor,
+    )
+
+
+def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Parallel:
+    """Share the items of a sequence, in runs of nearly the same length; see :func:`~harness.items`."""
+    check_instances(instances)
+    items(sequence, cursor=None)  # refuses what is no sequence
+
+    def plan() -> list[tuple[int, int, str | None]]:
+        count = min(len(sequence), SLICES_PER_INSTANCE * instances)
+        edges = [len(sequence) * each // count for each in range(count + 1)] if count else []
+        return [(start, stop, proof_of(sequence[start:stop])) for start, stop in pairwise(edges)] or [
+            (0, 0, None)
+        ]
+
+    def open_slice(described: tuple[Any, ...], inner: Any, _slices: int) -> Enumerator[T]:
+        start, stop, *proof = described
+        if len(sequence) < stop or (any(proof) and proof_of(sequence[start:stop]) != proof[0]):
+            raise CollectionChanged(
+                f"the sequence of parallel_items() has changed since the run began: the items {start} to {stop - 1} "
+                "are others; put back what was there, or start the job anew"
+            )
+        left = range(start if inner is None else inner + 1, stop)
+        return Enumerator(lambda: ((sequence[index], index) for index in left), size=stop - start)
+
+    return Parallel(plan, open_slice, instances=instances, cursor=cursor)
+
+
+def check_instances(instances: Any) -> None:
+    """Refuse a number of instances that makes no sense."""
+    if type(instances) is not int or instances < 1:
+        raise UsageError(f"a parallel run takes instances of 1 or more, found {instances!r}")
+
+
+def _key(family: str, round_id: str) -> str:
+    return f"parallel:{family}@{round_id}" if round_id else f"parallel:{family}"
