@@ -24,7 +24,7 @@ from harness.cli.settings import connected, json_option, queue_at, redis_option
 from harness.cli.stopping import saying
 from harness.errors import UsageError
 from harness.queues import rq
-from harness.queues.rq.history import Pulse, history
+from harness.queues.history import Pulse, history
 from harness.queues.rq.overview import Watcher
 from harness.queues.rq.places import is_ours
 from harness.queues.rq.views import JobView, WorkerView

@@ -45,7 +45,7 @@ from harness.monitor import (
 )
 from harness.monitor.story import story
 from harness.progress import Progress
-from harness.queues.rq.history import history
+from harness.queues.history import history
 from harness.queues.rq.overview import Watcher
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore

@@ -34,8 +34,9 @@ from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 from rq.job import Job as RQJob
 
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat, lease_seconds, recover_seconds
 from harness.queues.rq import keys, strays
-from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.entries import (
     ask,
@@ -49,7 +50,7 @@ from harness.queues.rq.entries import (
     usable,
 )
 from harness.queues.rq.keys import LEASES, SWEEP_LOCK
-from harness.queues.rq.leases import RQ_SECONDS, Beat, lease_seconds, recover_seconds
+from harness.queues.rq.leases import RQ_SECONDS
 from harness.queues.rq.places import DEQUEUED
 from harness.queues.rq.returns import Dead, belongs, forget, put_back, put_back_batch, put_back_dequeued
 
