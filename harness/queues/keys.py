@@ -33,3 +33,13 @@ def stop(job_id: str) -> str:
 def control(job_id: str) -> str:
     """Return the key of a request to pause or cancel a job."""
     return f"{PREFIX}control:{job_id}"
+
+
+def ticket(job_id: str) -> str:
+    """Return the key of a job's ticket; see :mod:`harness.queues.tickets`."""
+    return f"{PREFIX}ticket:{job_id}"
+
+
+def due(kind: str) -> str:
+    """Return the key of the sorted set of tickets of one kind of queue that are not over."""
+    return f"{PREFIX}due:{kind}"
