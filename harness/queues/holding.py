@@ -59,6 +59,12 @@ class Held:
             with self._lock:
                 self._held.pop((job_id, owner), None)
 
+    def close(self) -> None:
+        """End the thread; the next lease starts another."""
+        beat, self._beat = self._beat, None
+        if beat is not None and self._pid == os.getpid():
+            beat.close()
+
     def owner_of(self, job_id: str) -> str | None:
         """Return the mark under which this process has reserved or claimed a job."""
         if self._pid != os.getpid():

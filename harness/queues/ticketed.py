@@ -84,6 +84,11 @@ class Queue(ABC):
         """Return the sources that stop every job of this process."""
         return [self.shutdown]
 
+    def close(self) -> None:
+        """End the threads of this process, when its worker leaves."""
+        self.sweep.close()
+        self.held.close()
+
     def resend(self, sending: Sending) -> None:
         """Send one message, and confirm it in its ticket."""
         self.sweep.resend(sending)

@@ -291,7 +291,7 @@ def _worker_shutting_down(**_: Any) -> None:
 
 
 def _worker_shutdown(**_: Any) -> None:
-    installed().sweep.close()
+    installed().close()
 
 
 def _postrun(sender: Any = None, task_id: str = "", **_: Any) -> None:

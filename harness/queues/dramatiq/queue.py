@@ -254,8 +254,8 @@ class JobMiddleware(Middleware):
         self.queue.shutdown.set("worker leaves")
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Sweep no more."""
-        self.queue.sweep.close()
+        """End the threads."""
+        self.queue.close()
 
 
 _current: ContextVar[Any] = ContextVar("harness_message", default=None)
