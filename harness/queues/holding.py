@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness.queues import owners
 from harness.queues.periodic import Beat, lease_seconds, recover_seconds
 from harness.stops import Flag
 
@@ -23,9 +23,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("harness.queues")
 
 
-def new_owner(worker: str = "") -> str:
-    """Return a mark for one claim of this process; its parts are the host, the process id and a random text."""
-    return f"{worker or socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+CHECK_SECONDS = 1.0
+"""Interval at which a worker looks for processes of its machine that are gone, in seconds."""
+
+
+def new_owner() -> str:
+    """Return a mark for one claim of this process: ``<machine> <pid>:<start> <random text>``.
+
+    See :mod:`harness.queues.owners`; where the kernel does not give the facts, the first part is ``-``.
+    """
+    process = owners.owner(None) or f"- {os.getpid()}:0"
+    return f"{process} {secrets.token_hex(4)}"
+
+
+def pid_of(owner: str) -> int | None:
+    """Return the process id in a mark."""
+    parts = owner.split(" ")
+    pid = parts[1].partition(":")[0] if len(parts) == 3 else ""
+    return int(pid) if pid.isdecimal() else None
 
 
 class Held:
@@ -100,10 +115,9 @@ class Sweep:
         self._beat: Beat | None = None
 
     def start(self) -> None:
-        """Sweep now, and then three times within the recovery time."""
-        self._beat = Beat(
-            f"harness-sweep-{self._tickets.kind}", recover_seconds() / 3, self.turn, at_once=True
-        )
+        """Sweep now and then three times within the recovery time; look for processes that are gone more often."""
+        every = min(CHECK_SECONDS, recover_seconds() / 3)
+        self._beat = Beat(f"harness-sweep-{self._tickets.kind}", every, self.turn, at_once=True)
         self._beat.start()
 
     def close(self) -> None:
@@ -112,13 +126,19 @@ class Sweep:
             self._beat.close()
 
     def turn(self) -> list[str]:
-        """Send the jobs that are due, and return their ids.
+        """Send the jobs that are due, and those whose process on this machine is gone; return their ids.
 
         Crash between the ticket and the message: the ticket is due again after a lease.
         """
         sent = []
-        for job_id in self._tickets.due():
-            sending = self._tickets.take(job_id)
+        machine = owners.here()
+        gone = [
+            (job_id, owner)
+            for job_id, owner in (self._tickets.held_now() if machine is not None else [])
+            if owners.are_gone(owner.rpartition(" ")[0], machine or "")
+        ]
+        for job_id, owner in [*gone, *((job_id, "") for job_id in self._tickets.due())]:
+            sending = self._tickets.take(job_id, owner)
             if sending is not None:
                 log.warning("job %s: its worker crashed or its message is missing; it is sent again", job_id)
                 self.resend(sending)

@@ -323,6 +323,19 @@ class Tickets:
         found: list[Any] = self.connection.zrangebyscore(self._due, "-inf", seconds + micros / 1e6, 0, BATCH)
         return [_text(each) for each in found]
 
+    def held_now(self) -> list[tuple[str, str]]:
+        """Return the ids and owners of jobs with a lease that is not over, at most :data:`BATCH`."""
+        now = server_time(self.connection)
+        found: list[Any] = self.connection.zrangebyscore(self._due, now, now + lease_seconds() + 1, 0, BATCH)
+        if not found:
+            return []
+        job_ids = [_text(each) for each in found]
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(keys.ticket(job_id), "owner")
+            marks = pipeline.execute()
+        return [(job_id, _text(mark)) for job_id, mark in zip(job_ids, marks, strict=True) if mark]
+
     def open_jobs(self) -> list[str]:
         """Return the ids of all jobs that are not over."""
         found: list[Any] = self.connection.zrange(self._due, 0, -1)

@@ -25,7 +25,9 @@ def _broker() -> Any:
 
 broker = _broker()
 results: Any = Results
-broker.add_middleware(results(backend=RedisBackend(client=Redis.from_url(os.environ["TEST_BACKEND"]))))
+broker.add_middleware(
+    results(backend=RedisBackend(client=Redis.from_url(os.environ["TEST_BACKEND"], socket_timeout=None)))
+)
 dramatiq.set_broker(broker)
 harness_dramatiq.install(broker, redis=os.environ["TEST_REDIS"])
 

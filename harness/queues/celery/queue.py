@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.queues import requests
 from harness.queues.celery.shutdown import SharedFlag
 from harness.queues.celery.task import TASK, Perform
-from harness.queues.holding import new_owner
+from harness.queues.holding import new_owner, pid_of
 from harness.queues.ticketed import Queue, digest_of_call, encoded_call
 from harness.queues.tickets import Claimed, Sending
 
@@ -137,7 +137,7 @@ class CeleryQueue(Queue):
     def crashed(self, job_id: str, pid: int | None) -> None:
         """Send the job of a process of this worker's pool again, which has ended in the middle of it."""
         owner = self.tickets.read(job_id).get("owner", "")
-        if owner.split(":")[1:2] == [str(pid)] or owner == self.held.owner_of(job_id):
+        if owner and (pid_of(owner) == pid or owner == self.held.owner_of(job_id)):
             sending = self.tickets.take(job_id, owner)
             if sending is not None:
                 log.warning("job %s: its process has crashed; it is sent again", job_id)

@@ -28,8 +28,8 @@ from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
 from rq.utils import as_text, utcformat
 from rq.worker import BaseWorker
 
+from harness.queues import owners
 from harness.queues.periodic import Beat, lease_seconds
-from harness.queues.rq import owners
 from harness.queues.rq.entries import number, split
 from harness.queues.rq.keys import LEASES, OPEN, OWNERS
 from harness.queues.rq.places import UNKNOWN
