@@ -198,10 +198,10 @@ def recover(keep: bool, redis_url: str, as_json: bool) -> None:
         else:
             echo(
                 "\n".join(f"job {job_id} is back in its queue" for job_id in back)
-                or "no job of a dead worker"
+                or "no job of a crashed worker"
             )
         if keep:
-            with saying("whoever was recovered is in its queue"):
+            with saying("recovered jobs are in their queues"):
                 rq.keep_recovering(connection, threading.Event())
 
 
@@ -292,15 +292,15 @@ def _worker_here(connection: Redis, job: JobView) -> WorkerView:
                 )
             if worker.pid is not None:
                 return worker
-    raise UsageError(f"the worker of job {job.id} is not registered any more; --flag reaches whoever runs it")
+    raise UsageError(
+        f"the worker of job {job.id} is no longer registered; use --flag, which reaches any worker"
+    )
 
 
 def _horse(connection: Redis, job_id: str, worker_pid: int) -> int:
     pulse: Pulse | None = history(connection, job_id)[1]
     if pulse is None:
-        raise UsageError(
-            f"job {job_id} has not told which process works on it; kill its worker, or use --flag"
-        )
+        raise UsageError(f"job {job_id} has not yet reported its process; kill its worker, or use --flag")
     if pulse.pid == worker_pid:
         raise UsageError(f"the worker of job {job_id} has no process for it: use --kill worker")
     # The system may have reused the pid: the process must still be a child of that worker.

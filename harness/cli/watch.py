@@ -186,7 +186,7 @@ def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progr
     finally:
         tables.close()
     if kept is None:
-        echo("the database that is named tells no progress of it; this is its history alone", err=True)
+        echo("the named database has no progress of this job; only its history is shown", err=True)
     return kept
 
 

@@ -325,7 +325,7 @@ class Sweeper:
         """Put a batch back, and whatever that leaves one by one."""
         done = put_back_batch(self._connection, batch, running, now)
         for job_id in done.back:
-            log.warning("job %s: its worker died, it is back in its queue", job_id)
+            log.warning("job %s: its worker crashed; it is back in its queue", job_id)
         self._remember([each.entry for each in done.bad])
         if done.others:  # not to be looked at again
             self._connection.zadd(LEASES, {each.entry: math.inf for each in done.others}, xx=True)
@@ -354,7 +354,7 @@ class Sweeper:
             self._remember([dead.entry])
             return []
         if back:
-            log.warning("job %s: its worker died, it is back in queue %s", dead.job_id, queue.name)
+            log.warning("job %s: its worker crashed; it is back in queue %s", dead.job_id, queue.name)
         return [dead.job_id] if back else []
 
     def _remember(self, entries: list[str]) -> None:
