@@ -214,6 +214,8 @@ class Stage:
         """End the processes of a lane, and remove its job and its database."""
         if lane.leash is not None:
             lane.leash.close()
+        if lane.worker is not None:
+            lane.worker.wait()
         lane.leash = lane.worker = lane.kill_at = None
         job = fetch(self._connection, lane.job_id) if lane.job_id and not self._ending.is_set() else None
         if job is not None:

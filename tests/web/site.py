@@ -126,7 +126,7 @@ class Client:
             self.token = found[1]
         return answer
 
-    def post(self, path: str, headers: Mapping[str, str] | None = None, **fields: str) -> Answer:
+    def post(self, path: str, headers: Mapping[str, str] | None = None, /, **fields: str) -> Answer:
         """Send a form as the page does, with cookie and token; get them first if there are none."""
         if not self.token and headers is None:
             self.get("/")

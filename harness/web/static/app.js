@@ -35,6 +35,7 @@
 
   function change({ parts, order }) {
     const list = byId("jobs");
+    const place = document.activeElement.closest("form, li, article");
     for (const [key, html] of Object.entries(parts)) {
       const found = byId(key);
       if (!key.startsWith("j-")) {
@@ -48,6 +49,11 @@
     if (order && list) arrange(list, order);
     addresses();
     filter();
+    // A button that a change took away must not take the keyboard's place with it.
+    if (place && place.isConnected && document.activeElement === document.body) {
+      const next = place.querySelector("button, a");
+      if (next) next.focus({ preventScroll: true });
+    }
   }
 
   function arrange(list, order) {
@@ -129,7 +135,8 @@
     }
     if (button) fields.set(button.name || "action", button.value);
     fields.set("token", token);
-    if (button) button.disabled = true;
+    // Not disabled: that would take the focus away.
+    if (button) button.setAttribute("aria-busy", "true");
     try {
       const answer = await fetch(path, { method: "POST", body: fields, redirect: "error" });
       const { ok, text, fields: wrong } = (answer.headers.get("content-type") || "").includes("json")
@@ -144,7 +151,7 @@
     } catch {
       say("no answer from the server; nothing is known of the action, look at the job and try again", false);
     } finally {
-      if (button) button.disabled = false;
+      if (button) button.removeAttribute("aria-busy");
     }
   }
 
@@ -153,13 +160,9 @@
     if (form.method !== "post") return;
     event.preventDefault();
     const button = event.submitter;
+    if (button && button.hasAttribute("aria-busy")) return;
     if (button && button.dataset.sure && !(await sure(button.dataset.sure))) return;
     await send(form, button);
-    // A button that the change took away must not take the keyboard's place with it.
-    if (button && !button.isConnected && document.activeElement === document.body) {
-      const next = form.isConnected && form.querySelector("button");
-      if (next) next.focus();
-    }
   });
   addEventListener("input", (event) => event.target.id === "filter" && filter());
   addresses();
