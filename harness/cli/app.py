@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -18,7 +19,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DISTRIBUTION = "job-continuation-harness"
 EXTRAS = {
     "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test", "pytest_benchmark": "test",
-    "xdist": "test",
+    "xdist": "test", "starlette": "web", "jinja2": "web", "uvicorn": "web", "markupsafe": "web",
+    "prometheus_client": "web",
 }  # fmt: skip
 """Packages that only some commands need, and the extra that installs each."""
 
@@ -46,8 +48,8 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),
     ("watch", (
-        ("watch", "status", "Tables, queues, workers and jobs, now"),
-        ("watch", "monitor", "The same, live, and what a kill would cost now"),
+        ("watch", "status, monitor", "Jobs and the cost of a kill, now or live"),
+        ("web", "web", "The same on a page, with buttons; --demo"),
         ("watch", "explain", "Timeline of one job, with its interruptions"),
     )),
     ("judge", (
@@ -66,6 +68,24 @@ MODULES = {
 }
 
 
+@contextmanager
+def needing(command: str = "web") -> Iterator[None]:
+    """Import within this block what only some commands need.
+
+    :raises UsageError: if a package is not installed, with the extra that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        raise UsageError(
+            f"harness {command} needs {error.name}, which is not installed; "
+            f"run pip install '{DISTRIBUTION}[{extra}]'"
+        ) from None
+
+
 class Commands(click.Group):
     """The group: a command's module is loaded when it is called, and every error is one line that helps."""
 
@@ -82,16 +102,8 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in MODULES:
             return None
-        try:
+        with needing(cmd_name):
             module = import_module(MODULES[cmd_name])
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get(error.name or "")
-            if extra is None:
-                raise
-            raise UsageError(
-                f"harness {cmd_name} needs {error.name}, which is not installed; "
-                f"run pip install '{DISTRIBUTION}[{extra}]'"
-            ) from None
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
