@@ -71,7 +71,7 @@ class Comparison:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the comparison to a file, one run or benchmark a line; the file is never half written."""
-        write_whole(Path(path), _in_lines(self.to_json()))
+        write_whole(Path(path), _in_lines({"schema": SCHEMA, **_fields(self)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Comparison:
@@ -190,10 +190,19 @@ def _natural(name: str) -> tuple[bool, list[str | float]]:
     return name != "none", [float(part) if odd % 2 else part for odd, part in enumerate(parts)]
 
 
+def _fields(found: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, without copying what is in them."""
+    return {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}
+
+
 def _in_lines(found: Mapping[str, Any]) -> str:
     def member(value: object) -> str:
         if not isinstance(value, list | tuple):
-            return json.dumps(value, allow_nan=False)
-        return "[" + ",".join(f"\n  {json.dumps(each, allow_nan=False)}" for each in value) + "]"
+            return json.dumps(value, allow_nan=False, default=_fields)
+        return (
+            "["
+            + ",".join(f"\n  {json.dumps(each, allow_nan=False, default=_fields)}" for each in value)
+            + "]"
+        )
 
     return "{" + ",\n ".join(f'"{name}": {member(value)}' for name, value in found.items()) + "}\n"
