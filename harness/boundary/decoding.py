@@ -17,7 +17,7 @@ import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -150,7 +150,7 @@ def _refuse(place: _Place, found: object, allowed: str, error: type[HarnessError
     malformed(_path(place), found, allowed, error=error)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _reader(kind: Any) -> _Reader:
     """Return the function that reads a *kind*. Types are inspected once, because files hold millions of values."""
     origin, args = get_origin(kind), get_args(kind)
@@ -165,9 +165,7 @@ def _reader(kind: Any) -> _Reader:
         return _row_reader(tuple(map(_reader, args)))
     if origin is Mapping:
         return _mapping_reader(_reader(args[1]))
-    if dataclasses.is_dataclass(kind):
-        return _fields_reader(kind)
-    return _value_reader(kind)
+    return _fields_reader(kind) if dataclasses.is_dataclass(kind) else _value_reader(kind)
 
 
 def _literal_reader(args: tuple[Any, ...]) -> _Reader:
@@ -236,13 +234,13 @@ def _fields_reader(kind: Any) -> _Reader:
 
 
 def _value_reader(kind: Any) -> _Reader:
-    if kind is Any:
-        return lambda found, place, error: found
     allowed = {float: "a number of 0 or more", int: "a whole number of 0 or more", bool: "true or false"}
     types = (float, int) if kind is float else (kind,)
 
     def read_value(found: Any, place: _Place, error: type[HarnessError]) -> Any:
-        if type(found) in types and (not isinstance(found, int | float) or 0 <= found <= MAX_INT):
+        if kind is Any or (
+            type(found) in types and (not isinstance(found, int | float) or 0 <= found <= MAX_INT)
+        ):
             return found
         _refuse(place, found, allowed.get(kind, "text"), error)
 
