@@ -188,8 +188,8 @@ class TestSideBySide:
         ).totals("plain")
         assert (totals.runs, totals.exactly_once, totals.interruptions) == (2, 0, 1 + 4)
         assert (totals.lost, totals.duplicated, totals.repeated) == (54, 20 + 7, 20 + 21)
-        assert (totals.stop_latency_s, totals.progress_bytes) == (0.5, None)
-        assert {verdict: number for verdict, number in totals.verdicts.items() if number} == {
+        assert (totals.stop_latency_s, totals.progress_bytes) == (None, None), "plain is not asked to stop"
+        assert {outcome: number for outcome, number in totals.outcomes.items() if number} == {
             "duplicated": 1,
             "never finished": 1,
         }
@@ -250,24 +250,24 @@ class TestFinding:
             (
                 [run("orders", pattern) for pattern in PATTERNS],
                 (
-                    "Interrupted 2 times, steps and iteration lost nothing and did nothing twice; the plain loop, "
-                    "interrupted 1 time, repeated 20 items and left 20 effects doubled."
+                    "Asked to stop 2 times, steps and iteration lost nothing and did nothing twice. "
+                    "Interrupted 1 time, the plain loop repeated 20 items and did 20 effects twice."
                 ),
             ),
             (
                 [run("orders", "steps", repeated=1), run("orders", "iteration")],
                 (
-                    "Interrupted 1 time, steps lost nothing and left no effect doubled, but repeated 1 item; "
-                    "iteration, interrupted 1 time, lost nothing and did nothing twice."
+                    "Asked to stop 1 time, steps lost nothing and did no effect twice, but repeated 1 item. "
+                    "Asked to stop 1 time, iteration lost nothing and did nothing twice."
                 ),
             ),
             (
                 [run("orders", "steps", verdict="lost", lost=2)],
-                "Interrupted 1 time, steps lost 2 items.",
+                "Asked to stop 1 time, steps lost 2 items.",
             ),
             (
                 [run("orders", "steps", verdict="failed")],
-                "Interrupted 1 time, steps failed 1 run.",
+                "Asked to stop 1 time, steps failed 1 run.",
             ),
             (
                 [run("orders", "plain", "none")],
@@ -276,7 +276,7 @@ class TestFinding:
             (
                 [run("emails", "plain", "every:7")],
                 (
-                    "Interrupted 4 times, the plain loop lost 493 items, repeated 21 items, left 7 effects doubled "
+                    "Interrupted 4 times, the plain loop lost 493 items, repeated 21 items, did 7 effects twice "
                     "and did not finish 1 run."
                 ),
             ),
@@ -293,5 +293,5 @@ class TestFinding:
         records = [
             each for each in runs() if (each["pattern"], each["interruption"]) != ("iteration", "flag")
         ]
-        assert "iteration, interrupted" in compared(*records, broken).finding
+        assert "times, iteration ended" in compared(*records, broken).finding
         assert "ended with a wrong total in 1 run" in compared(*records, broken).finding

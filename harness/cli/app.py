@@ -17,8 +17,8 @@ from harness.errors import HarnessError, UsageError
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DISTRIBUTION = "job-continuation-harness"
 EXTRAS = {
-    "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test", "pytest_benchmark": "test",
-    "xdist": "test",
+    "jinja2": "cli", "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test",
+    "pytest_benchmark": "test", "xdist": "test",
 }  # fmt: skip
 """Packages that only some commands need, and the extra that installs each."""
 
