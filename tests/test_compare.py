@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.report import PATTERNS, Comparison, comparison
+from harness.report import PATTERNS, Comparison, comparison, durables
 from tests.comparisons import ENVIRONMENT, INTERRUPTIONS, ITEMS, benchmark, benchmarks, run, runs, sample
 from tests.examples import examples
 
@@ -193,6 +193,52 @@ class TestSideBySide:
             "duplicated": 1,
             "never finished": 1,
         }
+
+
+class TestNotHit:
+    """Runs that the interruption did not reach."""
+
+    def missed(self, **fields: Any) -> dict[str, Any]:
+        """Return a run that was over before the kill."""
+        undisturbed = run("orders", "steps", "none")
+        return undisturbed | {"interruption": "kill:worker@progress:60%", "broker": "redis"} | fields
+
+    def test_a_good_run_that_was_not_hit_shows_nothing(self) -> None:
+        """A run with one whole execution did not survive its kill: it counts as neither good nor bad."""
+        made = compared(self.missed(), run("orders", "steps", "kill:horse@count:20"))
+        assert [each.outcome for each in made.runs] == ["exactly once", "not hit"]
+        totals = made.totals("steps")
+        assert (totals.runs, totals.exactly_once, totals.not_hit, totals.harmed) == (2, 1, 1, 0)
+        assert "Killed in 1 run, steps lost nothing" in made.finding
+        assert "In 1 run the interruption did not hit the job" in made.finding
+        assert [each.killed for each in durables(made)] == [1]
+
+    def test_damage_is_never_hidden(self) -> None:
+        """A run that was not hit and still did harm keeps its verdict."""
+        (found,) = compared(self.missed(verdict="lost", lost=1)).runs
+        assert found.outcome == "lost"
+
+    def test_an_undisturbed_run_need_not_be_hit(self) -> None:
+        """A run without interruption is exactly once."""
+        (found,) = compared(run("orders", "steps", "none")).runs
+        assert (found.hit, found.outcome) == (False, "exactly once")
+
+    def test_a_run_that_never_came_back_was_hit(self) -> None:
+        """One execution that was killed is a hit."""
+        found = run("orders", "plain")
+        ended = copy.deepcopy(found["timeline"]["executions"][:1])
+        ended[0]["ended"] = "killed"
+        record = found | {
+            "interruption": "kill:both@count:20", "executions": 1, "completed": False, "lost": 41, "duplicated": 0,
+            "verdict": "never finished", "timeline": {"executions": ended},
+        }  # fmt: skip
+        assert [each.outcome for each in compared(record).runs] == ["never finished"]
+
+    def test_only_forms_that_are_asked_have_a_time_to_stop(self) -> None:
+        """Kills and the plain form have no time to stop."""
+        kill = run("orders", "steps", "kill:horse@count:20", stop_latency_s=0.0)
+        found = compared(kill, run("orders", "plain"), run("orders", "steps")).runs
+        assert [each.stop_s for each in found] == [None, 0.0024, None]
 
 
 class TestBenchmarks:

@@ -81,6 +81,19 @@ class TestGates:
             parse_gate(condition).met_by(compared(run(pattern="steps")))
 
 
+def test_the_cost_of_a_pattern_itself_is_no_ratio_on_work() -> None:
+    """Benchmarks of items without work give nanoseconds, and no other figure counts them."""
+    entries = [benchmark("orders", name, 0.1 * factor) for name, factor in (("plain", 1), ("steps", 5))]
+    for entry in entries:
+        entry["extra_info"] |= {"kind": "pattern", "items": 1_000_000}
+    made = compared(pytest_benchmark_json={"benchmarks": entries})
+    assert parse_gate("steps.overhead_ns > 399").met_by(made) == "steps.overhead_ns > 399: found 400"
+    with pytest.raises(UsageError, match="no such figure"):
+        parse_gate("steps.ratio > 1").met_by(made)
+    assert advice(made) == []
+    assert Comparison.from_json(made.to_json()) == made
+
+
 class TestChanges:
     """Changes between two comparisons."""
 
@@ -201,6 +214,44 @@ class TestAdvice:
             entry = benchmark("orders", "plain", 0.1)
             entry["stats"]["data"] = [0.1, 0.1, 0.1, 0.1 * (1 + spread), 0.1 * (1 + spread)]
             assert list(noisy(compared(pytest_benchmark_json={"benchmarks": [entry]}))) == found
+
+    def test_advice_knows_what_the_explorer_found(self) -> None:
+        """The durability advised is the one that repeats least over kills and crashes, and the rest is named."""
+        crashed = [
+            exploration(scenario=name, durability=durability, repeated_most=most, verdict=verdict)
+            for name, durability, most, verdict in (
+                ("emails", "with_transaction()", 50, "at least once, repeated ≤ 50"),
+                ("orders", "with_transaction()", 0, "exactly once"),
+                ("emails", "on_stop()", 50, "at least once, repeated ≤ 50"),
+                ("orders", "on_stop()", 13, "at least once, repeated ≤ 13"),
+            )
+        ]
+        made = compared(
+            run("emails", "steps", "kill:horse@count:20", durability="with_transaction()"),
+            explorations=crashed,
+        )
+        (given,) = (each for each in advice(made) if each.question == "Which durability?")
+        assert given.short == "with_transaction()"
+        assert "nothing in orders, up to 50 items in emails" in given.answer
+        assert "idempotency key" in given.answer
+        assert "with_transaction() 0 to 50, on_stop() 13 to 50" in given.figures
+        assert (
+            "Under with_transaction(), orders repeated nothing and emails repeated up to 50 items."
+            in made.finding
+        )
+
+    def test_a_pattern_that_lost_work_is_advised_against(self) -> None:
+        """A lost item or a lost exploration rules a pattern out, whatever it costs."""
+        costs = {"plain": 0.1, "steps": 0.1, "iteration": 0.2}
+        measured = {"benchmarks": [benchmark("orders", *each) for each in costs.items()]}
+        lost = run("orders", "steps", "flag", verdict="lost", lost=1)
+        for made in (
+            compared(lost, pytest_benchmark_json=measured),
+            compared(explorations=[exploration(verdict="lost")], pytest_benchmark_json=measured),
+        ):
+            (given,) = (each for each in advice(made) if each.question == "Which pattern?")
+            assert given.short == "Iteration"
+            assert "Not steps" in given.answer
 
     def test_without_figures_there_is_none(self) -> None:
         """Nothing is advised of what was not tried."""

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import subprocess
+import sys
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from harness import report
 from harness.report import Change, advice, comparison
-from tests.comparisons import ENVIRONMENT, killed, run, sample, showpiece, varying
+from harness.report.commands import command
+from harness.report.overview import chosen, overview
+from tests.comparisons import (
+    ENVIRONMENT,
+    benchmark,
+    benchmarks,
+    killed,
+    run,
+    runs,
+    sample,
+    showpiece,
+    varying,
+)
+from tests.documents import ROOT
 from tests.test_render import Page, hostile
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -142,3 +159,82 @@ def test_pictures_are_xml_whatever_names_hold() -> None:
 def test_stays_small_with_all_there_is() -> None:
     """The page is smaller than half a megabyte."""
     assert len(report.html(showpiece(), []).encode()) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {},
+            "harness run scenarios.orders --form steps --interrupt count:20 --durability 'every(seconds=1)'",
+        ),
+        (
+            {"interruption": "kill:both@count:33", "broker": "redis", "database": "postgresql"},
+            "--interrupt kill:both@count:33 --durability 'every(seconds=1)' --broker redis --database postgresql",
+        ),
+        ({"module": "shop.jobs; rm -rf /"}, "harness run 'shop.jobs; rm -rf /' --form steps"),
+    ],
+    ids=["defaults", "services", "hostile"],
+)
+def test_every_run_has_the_command_that_repeats_it(fields: dict[str, str], expected: str) -> None:
+    """The table of all runs has a shell command for each run, with quoted words."""
+    seen = Page(report.html(comparison(ENVIRONMENT, [run(pattern="steps", **fields)]))).seen
+    assert expected in seen
+    assert "--pace 0.003" in seen
+
+
+def test_the_command_of_a_run_is_accepted() -> None:
+    """A command that the report gives runs the same trial again."""
+    made = comparison(ENVIRONMENT | {"pace_s": 0.0, "size": "tiny"}, [run(pattern="steps", interruption="count:5")])
+    words = shlex.split(command(made.runs[0], made.environment))
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words[1:], "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    again = {name: record[name] for name in ("scenario", "pattern", "interruption", "durability", "module")}
+    assert again == {
+        "scenario": "orders", "pattern": "steps", "interruption": "count:5", "durability": "every(seconds=1)",
+        "module": "scenarios.orders",
+    }  # fmt: skip
+
+
+def test_the_picture_shows_what_was_done_twice(page: Page) -> None:
+    """The first picture names the outcome of each form, and marks the work that plain did again."""
+    made = comparison(ENVIRONMENT, runs())
+    found = overview(made)
+    assert found is not None
+    title, picture = found
+    group = chosen(made)
+    assert group is not None
+    (plain,) = group.of("plain")
+    assert title.startswith(f"{group.scenario}: {plain.items} items, interrupted")
+    assert f"{plain.duplicated:,} items done twice" in str(picture)
+    assert str(picture).count('class="again"') == 1
+    assert str(picture).count("every item once") == 2 * 2  # as text, and in the description
+    assert page.seen.index("When to use which") < page.seen.index("the same work again")
+
+
+def test_services_are_side_by_side_only_if_there_are_several(page: Page) -> None:
+    """The table of queues and databases has a column for each, and is left out for a single one."""
+    assert "one process: fakeredis, sqlite real workers: redis, postgresql plain" in page.seen
+    assert "side by side" not in Page(report.html(sample())).seen
+
+
+def test_cost_says_what_it_measures() -> None:
+    """The cost of the pattern itself is in nanoseconds, and separate from the ratio on real work."""
+    measured = benchmarks()
+    for name, seconds in (("plain", 0.1), ("steps", 0.5)):
+        entry = benchmark("orders", name, seconds)
+        entry["extra_info"] |= {"kind": "pattern", "items": 1_000_000, "scenario": "the pattern itself"}
+        measured["benchmarks"].append(entry)
+    made = comparison(ENVIRONMENT, runs(), measured)
+    for put in (lambda each: Page(report.html(each)).seen, report.markdown, report.text):
+        told = put(made)
+        assert "400 ns" in told
+        assert "the pattern itself" not in told.replace("Cost of the pattern itself", "")
+    assert "Not measured." in Page(report.html(sample())).seen
