@@ -1,4 +1,4 @@
-"""Steer jobs from another terminal: interrupt, pause, resume, cancel, requeue, recover, scale."""
+"""Steer jobs from another terminal: interrupt, pause, resume, cancel, requeue, rewind, recover, scale."""
 
 from __future__ import annotations
 
@@ -142,6 +142,39 @@ def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
     with connected(redis_url) as connection:
         job = rq.requeue(connection, the_job(connection, job_id).id, at_front=at_front)
         click.echo(f"job {job.id} is back in queue {job.origin}")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
+@click.option(
+    "--to", "place", metavar="PLACE", required=True, help="STEP, STEP:CURSOR, or :CURSOR for iteration."
+)
+@click.option("--front", "at_front", is_flag=True, help="Before all other jobs of its queue.")
+@redis_option
+def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
+    """Requeue a job that is over, to do a part of it again.
+
+    STEP is a step that the job has reached; later steps are done again too. CURSOR is JSON: the work goes on after it;
+    without one, the step or the iteration starts at its beginning. Effects happen a second time.
+
+    \b
+    harness rewind 2f4e19 --to price
+    harness rewind 2f4e19 --to price:1200
+    harness rewind 2f4e19 --to :1200
+    harness rewind 2f4e19 --to :
+    """
+    step, _, text = place.partition(":")
+    try:
+        cursor = json.loads(text) if text else None
+    except ValueError:
+        raise UsageError(
+            f"the cursor {text!r} is not JSON; use a value such as 1200 or '\"2024-05\"'"
+        ) from None
+    with connected(redis_url) as connection:
+        job = rq.rewind(
+            connection, the_job(connection, job_id).id, step=step or None, cursor=cursor, at_front=at_front
+        )
+        click.echo(f"job {job.id} is back in queue {job.origin}, rewound to {place}")
 
 
 @click.command()

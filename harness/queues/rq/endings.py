@@ -35,10 +35,11 @@ from harness.queues.rq import delayed, strays
 from harness.queues.rq.clocks import redis_now, spare
 from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.jobs import PARKED, Interruption
-from harness.queues.rq.keys import LEASES
+from harness.queues.rq.keys import LEASES, OWNERS
 from harness.queues.rq.leases import Lease, grant, registered, while_owned
 from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
-from harness.queues.rq.recovery import START_JOBS, Sweeper, put_back, put_back_dequeued, shield
+from harness.queues.rq.recovery import START_JOBS, Sweeper, put_back, put_back_dequeued
+from harness.queues.rq.shielding import shield
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -133,6 +134,7 @@ class Endings(BaseWorker):
         super().cleanup_execution(job, pipeline, execution)
         if execution is not None:
             pipeline.zrem(LEASES, execution.composite_key)
+            pipeline.hdel(OWNERS, execution.composite_key)
         status = job.get_status(refresh=False)
         if status == JobStatus.FINISHED:
             strays.remove(pipeline, job.id, now=time.time())
