@@ -36,6 +36,7 @@ from harness.queues.rq import owners
 from harness.queues.rq.entries import number, shown, split
 from harness.queues.rq.keys import LEASES, OPEN, OWNERS
 from harness.queues.rq.places import UNKNOWN
+from harness.queues.rq.turns import turn
 from harness.stops import Flag
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ class Beat(threading.Thread):
         while not self._end.wait(self._wait):
             self._wait = self._seconds
             try:
-                if self._action() is True:
-                    self._wait = 0.0
+                with turn():
+                    again = self._action() is True
+                self._wait = 0.0 if again else self._seconds
                 self._failing = ""
             except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
                 self._log(error)
