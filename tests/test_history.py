@@ -13,9 +13,9 @@ from rq import Queue
 
 from harness import on_stop
 from harness.overrides import Overrides, overriding
-from harness.queues.rq import SimpleWorker, enqueue, history, pause, resume
-from harness.queues.rq.history import EXECUTIONS, Pulse, read_history
-from harness.queues.rq.retention import TTL
+from harness.queues import history
+from harness.queues.history import EXECUTIONS, TTL, Pulse, read_history
+from harness.queues.rq import SimpleWorker, enqueue, pause, resume
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs

@@ -4,7 +4,7 @@ Each worker of this package sweeps; ``harness recover`` does the same without on
 at a time, for all queues of that Redis. A sweep finds
 
 * an execution whose lease has expired (see :mod:`harness.queues.rq.leases`), or whose processes were on this machine
-  and are gone (:mod:`harness.queues.rq.owners`);
+  and are gone (:mod:`harness.queues.owners`);
 * an execution without a lease, such as one that crashed while it started, or that of RQ's own worker: the first sweep
   that sees it gives it a lease, which is never renewed;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
@@ -33,8 +33,10 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 
-from harness.queues.rq import keys, owners, strays
-from harness.queues.rq.connections import check_connection
+from harness.queues import owners
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat, lease_seconds, recover_seconds
+from harness.queues.rq import keys, strays
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.entries import (
     ask,
@@ -47,7 +49,6 @@ from harness.queues.rq.entries import (
     usable,
 )
 from harness.queues.rq.keys import LEASES, OWNERS, SWEEP_LOCK
-from harness.queues.rq.leases import Beat, lease_seconds, recover_seconds
 from harness.queues.rq.places import DEQUEUED
 from harness.queues.rq.returns import Dead, forget, put_back, put_back_batch, put_back_dequeued
 from harness.queues.rq.turns import give_way
