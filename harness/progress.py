@@ -61,9 +61,11 @@ class Quarantined:
         return cls(cursors.decode(data[0]), data[1], data[2])
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """The record that a store keeps for a job.
+
+    While a job runs, its record is also where its position is: the step, the cursor and the counts.
 
     :ivar job_id: the id of the job in its queue, the same through all executions.
     :ivar epoch: how many executions have begun; the one with the highest number owns the job.
@@ -379,4 +381,15 @@ class StopSource(Protocol):
 
     def __call__(self, at: Position, /) -> bool | str | None:
         """Return whether to stop, or why."""
+        ...
+
+
+class Observer(Protocol):
+    """Follower of an execution, such as its history. It stops nothing."""
+
+    def began(self, execution: Any, /) -> None:
+        """Note that the execution begins: its progress is known, and no work was done yet.
+
+        :param execution: a :class:`harness.execution.Execution`.
+        """
         ...

@@ -6,14 +6,15 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.context import ParallelRun
 from harness.ends import Ended
-from harness.execution import Execution, Family
+from harness.execution import Execution
 from harness.sources.parallel import Division, check_instances
 from harness.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
+    from harness.context import Portion
     from harness.durability import Durability
-    from harness.execution import Portion
     from harness.job import Job
     from harness.progress import Progress, StopSource, Store
     from harness.stops import Clock
@@ -49,7 +50,7 @@ class InlineRun:
         self.stops = list(stops)
         self._durability, self._clock, self._portion = durability, clock, portion
         family, number = instance or (self.job_id, None)
-        self._family = Family(family, number, self._spawn)
+        self._family = ParallelRun(family, number, self._spawn)
         self.instances: dict[int, InlineRun] = {}
 
     @property

@@ -9,8 +9,8 @@ from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
+from harness.context import ParallelRun
 from harness.errors import UsageError
-from harness.execution import Family
 from harness.job import find_stored
 from harness.queues.rq import strays
 from harness.queues.rq.calls import check_call, more_of
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from redis import Redis
 
 
-def family_of(job: RQJob, call: list[Any], more: dict[str, Any]) -> Family:
+def family_of(job: RQJob, call: list[Any], more: dict[str, Any]) -> ParallelRun:
     """Return what an execution of *job* needs to know of a parallel run, should it be one."""
     family, instance = more.get("instance", (job.id, None))
-    return Family(
+    return ParallelRun(
         family, instance, lambda number, round_id: _spawn(job, family, number, call, round_id=round_id)
     )
 

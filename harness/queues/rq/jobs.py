@@ -19,6 +19,7 @@ from rq.scheduler import RQScheduler
 from harness import cursor as cursors
 from harness import forks, overrides
 from harness.boundary.texts import bounded
+from harness.context import Portion
 from harness.ends import Ended
 from harness.errors import (
     HarnessError,
@@ -28,7 +29,7 @@ from harness.errors import (
     UnsupportedProgress,
     UsageError,
 )
-from harness.execution import Execution, Portion
+from harness.execution import Execution
 from harness.job import Job, find_stored
 from harness.queues.rq import delayed, leases
 from harness.queues.rq.calls import check_call
@@ -199,7 +200,7 @@ class _Attempt:
         seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
         requests = Requests(current.connection, current.worker_name)
         stops: list[StopSource] = [
-            recording, timeout, shutdown, throttled(requests, seconds, clock=asked.clock),
+            timeout, shutdown, throttled(requests, seconds, clock=asked.clock),
         ]  # fmt: skip
         if lease is not None:
             stops += [lease.lost, lease.orphaned]
@@ -212,6 +213,7 @@ class _Attempt:
             args=[cursors.decode(value) for value in args],
             kwargs={name: cursors.decode(value) for name, value in kwargs.items()},
             stops=stops,
+            observers=[recording],
             portion=Portion(cursors.decode(after), limit) if "portion" in self._more else None,
             family=family_of(current, self._call, self._more),
             call=Call(
