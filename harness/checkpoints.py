@@ -21,7 +21,8 @@ from harness import events, overrides
 from harness.errors import CheckpointInTransaction, Interrupt, ProgressUnavailable
 from harness.holds import HOLD_SECONDS
 from harness.policy import read_seconds
-from harness.saves import NOW, Saves
+from harness.progress import NOW
+from harness.saves import Saves
 from harness.stops import interval_of, reason_of
 from harness.ticker import SHORTEST, Ticker
 
@@ -38,9 +39,9 @@ WORTH_A_THREAD = 200
 class Checkpoints(Saves):
     """Part of an execution that the patterns call after each item.
 
-    The hot path is in the patterns: an item ends with one comparison, ``progress.done >= check_at``. Only then is
-    :meth:`run_checkpoint` called. Code that needs it sooner, such as a signal handler or the ticker, calls
-    :meth:`wake`.
+    The hot path is in the patterns: an item ends with one comparison, ``progress.done >= progress.check_at``.
+    Only then is :meth:`run_checkpoint` called. Code that needs it sooner, such as a signal handler or the ticker,
+    calls :meth:`wake`.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -72,7 +73,7 @@ class Checkpoints(Saves):
     def wake(self) -> None:
         """Make the next checkpoint ask the stop sources; safe in signal handlers and other threads."""
         self._woken = True  # first: _rest_until_look() reads it after its own write of the other
-        self.check_at = NOW
+        self.progress.check_at = NOW
 
     def interrupt(self, reason: str) -> None:
         """Stop here.
@@ -153,9 +154,9 @@ class Checkpoints(Saves):
             and self._clock_reads >= WORTH_A_THREAD
             and ticker.wake_at(at)
         )
-        self.check_at = self._save_at if ticks else NOW
+        self.progress.check_at = self._save_at if ticks else NOW
         if self._woken:  # while this ran
-            self.check_at = NOW
+            self.progress.check_at = NOW
 
     # Writes and waits.
 

@@ -53,10 +53,9 @@ class Context(Position, Protocol):
     """Execution as the job that it runs sees it; also the position that stop sources read.
 
     **The hot path.** After an item a pattern writes the cursor and the count to :attr:`progress`, then compares once:
-    ``progress.done >= check_at``. Only then it calls :meth:`run_checkpoint`.
+    ``progress.done >= progress.check_at``. Only then it calls :meth:`run_checkpoint`.
 
     :ivar progress: the record of the job. Its step, cursor and counts are the position, and nothing else holds it.
-    :ivar check_at: number of done items from which a checkpoint has something to do.
     :ivar witness: proof that the cursor means the same when the job resumes; that of the enumerator at work.
     :ivar holding: True while the job has a transaction open on purpose: no checkpoint counts before its end.
     :ivar commits: True if the execution commits, so the job leaves its work uncommitted.
@@ -68,7 +67,6 @@ class Context(Position, Protocol):
     clock: Callable[[], float]
     portion: Portion
     family: ParallelRun | None
-    check_at: int
     witness: Witness | None
     holding: bool
     commits: bool
@@ -129,3 +127,14 @@ class Context(Position, Protocol):
 
     def run_hook(self, name: str, *arguments: Any, at_work: bool = False) -> None:
         """Run a hook whose errors change nothing."""
+
+
+class Observer(Protocol):
+    """Follower of an execution, such as its history. It stops nothing."""
+
+    def began(self, execution: Any, /) -> None:
+        """Note that the execution begins: its progress is known, and no work was done yet.
+
+        :param execution: a :class:`harness.execution.Execution`.
+        """
+        ...

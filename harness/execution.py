@@ -39,8 +39,9 @@ from harness.stops import reason_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from harness.context import Observer
     from harness.durability import Durability
-    from harness.progress import Observer, Progress, StopSource, Store
+    from harness.progress import Progress, StopSource, Store
     from harness.stops import Clock
 
 

@@ -273,7 +273,7 @@ class IterationJob(Job, abstract=True):
             if listeners:
                 name = type(self).__name__
                 events.emit(events.ItemDone(execution.job_id, name, position, execution.items))
-            if done >= execution.check_at:
+            if done >= progress.check_at:
                 execution.run_checkpoint()
 
     def _note_failure(self, error: BaseException, cursor: Any) -> None:

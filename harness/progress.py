@@ -16,6 +16,7 @@ data of a newer version is refused by name, and so is what carries the ``id`` of
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -23,6 +24,9 @@ from harness import cursor as cursors
 from harness.boundary import texts
 from harness.boundary.decoding import MAX_INT, parse, shown
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
+
+NOW = -sys.maxsize
+"""Count of items that has always been reached."""
 
 VERSION = 1
 MAX_BYTES = 128 * 1024
@@ -91,6 +95,8 @@ class Progress:
     :ivar round_id: the enqueue that this round of the job began with; see :mod:`harness.rounds`.
     :ivar enqueued: the latest enqueue that has joined this round.
     :ivar claimed: random mark of the latest claim, where a store makes one: epochs start again with a new record.
+    :ivar check_at: number of done items from which a checkpoint has something to do. It is never stored; it is here
+        because each item compares with it.
     """
 
     job_id: str
@@ -122,6 +128,7 @@ class Progress:
     round_id: str = ""
     enqueued: str = ""
     claimed: str = field(default="", compare=False)
+    check_at: int = field(default=NOW, compare=False, repr=False)
 
     @property
     def started(self) -> bool:
@@ -221,7 +228,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = {
     each.name: _TYPES[str(each.type)]
     for each in fields(Progress)
-    if each.name not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined"}
+    if each.name not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined", "check_at"}
 }
 """Fields that are stored as they are, with the types that may come back."""
 
@@ -381,15 +388,4 @@ class StopSource(Protocol):
 
     def __call__(self, at: Position, /) -> bool | str | None:
         """Return whether to stop, or why."""
-        ...
-
-
-class Observer(Protocol):
-    """Follower of an execution, such as its history. It stops nothing."""
-
-    def began(self, execution: Any, /) -> None:
-        """Note that the execution begins: its progress is known, and no work was done yet.
-
-        :param execution: a :class:`harness.execution.Execution`.
-        """
         ...

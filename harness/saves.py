@@ -31,7 +31,7 @@ from harness.errors import (
 )
 from harness.holds import HOLD_SECONDS, Patience
 from harness.policy import read_seconds
-from harness.progress import Progress
+from harness.progress import NOW, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from harness.guards import Witness
     from harness.job import Job
     from harness.progress import StopSource, Store
-
-NOW = -sys.maxsize
-"""Count of items that has always been reached."""
 
 
 class Setup(NamedTuple):
@@ -87,8 +84,6 @@ class Saves:
         self.job, self.job_id, self.store, self.clock = setup.job, setup.job_id, setup.store, setup.clock
         self.family = setup.family
         self.progress = Progress(setup.job_id)  # until it is claimed
-        self.check_at = NOW
-        """Number of done items from which a checkpoint has something to do; the hot path compares with it."""
         self.item_failed = False
         self.witness: Witness | None = None
         self.commits = False
@@ -349,7 +344,7 @@ class Saves:
 
     def _give_way(self) -> None:
         # The job's own ``except Exception`` is between here and the boundary: only Interrupt gets through.
-        self._superseded, self._reason, self.check_at = True, "superseded", NOW
+        self._superseded, self._reason, self.progress.check_at = True, "superseded", NOW
         raise Interrupt("superseded") from None
 
     @property

@@ -47,7 +47,10 @@ StepFunction = Callable[..., object]
 
 
 class Step:
-    """A step in progress, handed to the step's function."""
+    """A step in progress, handed to the step's function.
+
+    ``items`` is no keyword-only argument: CPython calls a method that has one without its fast path.
+    """
 
     __slots__ = ("_before", "_execution", "_live", "_progress", "name", "resumed")
 
@@ -87,9 +90,7 @@ class Step:
         """Say how many items there are."""
         self._progress.total = number
 
-    # Here and below: the position first, then one comparison. Nothing else is done for an item unless it says so.
-
-    def set(self, cursor: Any, *, items: int = 1) -> None:
+    def set(self, cursor: Any, items: int = 1) -> None:
         """Everything up to *cursor* is done: remember that, then checkpoint.
 
         Call it after the effect, never before: a death in between repeats the effect, the other order loses it.
@@ -101,10 +102,10 @@ class Step:
         progress.cursor = cursor if type(cursor) in ATOMIC else freeze(cursor)
         self._live = cursor
         progress.done = done = progress.done + items
-        if done >= self._execution.check_at:
+        if done >= progress.check_at:
             self._execution.run_checkpoint()
 
-    def advance(self, from_: Any = None, *, items: int = 1) -> None:
+    def advance(self, from_: Any = None, items: int = 1) -> None:
         """Move the cursor to the successor of *from_*, by default of itself, then checkpoint.
 
         :raises UnadvanceableCursor: if there is no successor, as for None, the cursor without a ``start``.
@@ -116,7 +117,7 @@ class Step:
             return
         progress.cursor = cursor + 1
         progress.done = done = progress.done + items
-        if done >= self._execution.check_at:
+        if done >= progress.check_at:
             self._execution.run_checkpoint()
 
     def checkpoint(self) -> None:
@@ -127,7 +128,7 @@ class Step:
         progress = self._progress
         if type(progress.cursor) not in ATOMIC:
             progress.cursor = freeze(self._live)
-        if progress.done >= self._execution.check_at:
+        if progress.done >= progress.check_at:
             self._execution.run_checkpoint()
 
     @contextmanager
@@ -170,7 +171,7 @@ class Step:
             raise
         finally:
             execution.holding = False
-        if progress.done >= execution.check_at:
+        if progress.done >= progress.check_at:
             execution.run_checkpoint()
 
 
@@ -318,7 +319,7 @@ class ContinuableJob(Job, abstract=True):
                 f"{type(self).__name__}.{name} is {function!r}, not a method; give the step another name"
             )
         callables.refuse_function(function, f"step {name!r} of {type(self).__name__}")
-        takes_step = _takes_step(name, function)
+        takes_step = callables.takes_step(name, function)
         self._encountered.append(name)
         if len(self._encountered) <= len(self._before):
             events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
@@ -347,7 +348,7 @@ class ContinuableJob(Job, abstract=True):
             return
         if self._isolating:
             execution.interrupt("isolating")
-        if execution.progress.done >= execution.check_at:
+        if execution.progress.done >= execution.progress.check_at:
             execution.run_checkpoint()
 
     def _validate(self, name: Any) -> None:
@@ -380,24 +381,3 @@ class ContinuableJob(Job, abstract=True):
             raise
         where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
         events.emit(events.StepCompleted(*where))
-
-
-def _takes_step(name: str, function: StepFunction) -> bool:
-    """Return whether the function takes the step, and refuse what could not be called.
-
-    A parameter with a default is not filled: it may bind a variable of a loop, as in ``def load(step, name=name)``.
-    Only one that is called ``step`` is.
-    """
-    kind = inspect.Parameter
-    parameters = list(inspect.signature(function).parameters.values())
-    needed = [each for each in parameters if each.default is kind.empty and each.kind is not kind.VAR_KEYWORD]
-    if any(each.kind is kind.KEYWORD_ONLY for each in needed):
-        found = "keyword-only arguments without a default"
-        raise JobDefinitionError(f"Step method {name!r} must not accept {found}")
-    if len(needed) > 1:
-        raise JobDefinitionError(
-            f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}; "
-            "give further ones a default"
-        )
-    named = [each for each in parameters[:1] if each.name == "step" and each.kind is not kind.KEYWORD_ONLY]
-    return bool(needed or named)
