@@ -25,6 +25,8 @@ from harness.boundary import texts
 from harness.boundary.decoding import MAX_INT, parse, shown
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 NOW = -sys.maxsize
 """Count of items that has always been reached."""
 
@@ -97,6 +99,8 @@ class Progress:
     :ivar claimed: random mark of the latest claim, where a store makes one: epochs start again with a new record.
     :ivar check_at: number of done items from which a checkpoint has something to do. It is never stored; it is here
         because each item compares with it.
+    :ivar stored: text that a store last wrote of this record. While that is what it holds, the job was not claimed
+        since, and the store need not decode it.
     """
 
     job_id: str
@@ -129,6 +133,7 @@ class Progress:
     enqueued: str = ""
     claimed: str = field(default="", compare=False)
     check_at: int = field(default=NOW, compare=False, repr=False)
+    stored: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def started(self) -> bool:
@@ -162,7 +167,7 @@ class Progress:
         }
         limit = min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, len(self.quarantined)))
         data["quarantined"] = [each.to_data(limit) for each in self.quarantined]
-        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+        text = _ENCODER.encode(data)
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(
                 f"the progress of job {self.job_id} has {len(text):,} bytes, allowed are {MAX_BYTES:,}; "
@@ -228,7 +233,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = {
     each.name: _TYPES[str(each.type)]
     for each in fields(Progress)
-    if each.name not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined", "check_at"}
+    if each.name
+    not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined", "check_at", "stored"}
 }
 """Fields that are stored as they are, with the types that may come back."""
 
