@@ -228,7 +228,7 @@ def takes_step(name: str, function: Callable[..., object]) -> bool:
         raise JobDefinitionError(f"Step method {name!r} must not accept {found}")
     if len(needed) > 1:
         raise JobDefinitionError(
-            f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}; "
+            f"Step method {name!r} must accept 0 or 1 arguments; got {', '.join(map(str, parameters))}; "
             "give further ones a default"
         )
     named = [each for each in parameters[:1] if each.name == "step" and each.kind is not kind.KEYWORD_ONLY]

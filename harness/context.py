@@ -32,7 +32,7 @@ class Portion:
 
     def __post_init__(self) -> None:
         if self.limit is not None and (type(self.limit) is not int or self.limit < 0):
-            raise UsageError(f"Portion(limit=…) takes an int of 0 or more, found {self.limit!r}")
+            raise UsageError(f"Portion(limit=…) takes an int of 0 or more; got {self.limit!r}")
         object.__setattr__(self, "after", freeze(self.after))
 
 

@@ -269,8 +269,8 @@ class Execution(Ends):
             return
         died, progress.crashes_in_a_row = progress.crashes_in_a_row, 0
         raise CrashLimit(
-            f"{self._name} died {died} times {progress.description} without getting on, allowed are {limit} "
-            "(max_crashes); its progress was kept: fix the cause, then enqueue it again"
+            f"{self._name} crashed {died} times {progress.description} without progress; the limit is {limit} "
+            "(max_crashes); its progress was kept: enqueue it again once the cause is fixed"
         )
 
     def _begin(self) -> None:

@@ -353,7 +353,7 @@ class ContinuableJob(Job, abstract=True):
 
     def _validate(self, name: Any) -> None:
         if not isinstance(name, str):
-            raise InvalidStep(f"Step {name!r} must be a str or a function, found {type(name).__name__!r}")
+            raise InvalidStep(f"Step {name!r} must be a str or a function; got {type(name).__name__!r}")
         if name in self._encountered:
             raise InvalidStep(f"Step {name!r} has already been encountered")
         current, before, seen = self.execution.step, self._before, len(self._encountered)
