@@ -15,8 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from harness import cursor as cursors
+from harness.context import Portion
 from harness.errors import CrashLimit, ProgressUnavailable, UsageError
-from harness.execution import Portion
 from harness.job import Job
 from harness.queues import requests
 from harness.queues.calls import check_call, more_of
