@@ -13,18 +13,30 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError, UsageError
-from harness.explore import plan, probes
+from harness.explore import coverage, plan, probes
 from harness.explore.crash import current
 from harness.explore.findings import Finding, Verdict
 from harness.explore.judging import Judge
 from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
 from harness.explore.points import Point
+from harness.explore.probes.drivers import held
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
 from harness.explore.targets import Target, target_of
-from harness.explore.trials import ACTIONS, Action, Ending, Result, Trial, Watch, execute, parse, run_to_end
+from harness.explore.trials import (
+    ACTIONS,
+    LATE,
+    Action,
+    Ending,
+    Result,
+    Trial,
+    Watch,
+    execute,
+    parse,
+    run_to_end,
+)  # fmt: skip
 from harness.explore.versions import Versions
 from harness.explore.world import World
 from harness.ledger import marking
@@ -38,6 +50,9 @@ Death = Literal["restored", "simulated", "killed"]
 
 Progress = Callable[[int, int, str], object]
 """Callback after each trial: number done, number known so far, and the name of the latest."""
+
+Announce = Callable[[int, float], object]
+"""Callback before the trials: number planned, and an estimate of the seconds they take."""
 
 SAMPLE = 60
 """Default limit of the number of pairs, and of the number of freezes, that are tried."""
@@ -84,6 +99,9 @@ class Explorer:
     :param command: repeats a trial, with ``{trial}`` for its name.
     :param deploy: a new version of the job: executions after the interruption run this one, under the old one's name.
     :param strict: whether it is a finding that the new version refuses by name to go on, though nothing is lost.
+    :param accept: names of effects that may stay unseen, as the verdict lists them: ``process``, ``socket``, …
+    :param time: seconds after which no more trials begin; None for no limit.
+    :param announce: called before the first trial.
     """
 
     def __init__(
@@ -106,6 +124,9 @@ class Explorer:
         command: str | None = None,
         deploy: Any = None,
         strict: bool = False,
+        accept: Sequence[str] = (),
+        time: float | None = None,
+        announce: Announce | None = None,
     ) -> None:
         wrong = [action for action in actions if action not in ACTIONS]
         if wrong:
@@ -120,11 +141,14 @@ class Explorer:
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
         self._world = World(witnesses or {}, modules)
+        for name, what, module in held(modules):
+            self._world.not_seen.add(name, what, module)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
         asked += f" --deploy {versions.name}" if versions.deploys else ""
         self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
-        self._strict = strict
+        self._strict, self._accepted, self._time, self._announce = strict, tuple(accept), time, announce
+        self._clean_seconds = 0.0
         self._store = store
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
@@ -172,9 +196,11 @@ class Explorer:
         :raises UsageError: if it does not end well.
         """
         if self.recording is None:
+            began = time.perf_counter()
             self.recording = record(
                 self._target, self._world, self._read, self._limit, deploys=self._versions.deploys
             )
+            self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
 
     def run(self, trials: Sequence[Trial] | None = None) -> Verdict:
@@ -188,14 +214,27 @@ class Explorer:
             if failed.__cause__ is not None:
                 raise
             why = "never finishes" if failed.why == "never ends" else failed.why
+            why = "not done in time" if why.startswith(LATE) else why
             verdict.findings.append(Finding(why, "none", str(failed), lines=failed.lines))
+            coverage.bound(verdict, self._world, None, self._accepted)
             return verdict
         self._expected = len(trials or ())
+        unreached: list[str] = []
         for trial in self._planned(verdict) if trials is None else trials:
-            self._try(trial, verdict)
+            try:
+                self._try(trial, verdict)
+            except Unreached:
+                if trials is not None and len(trials) == 1:
+                    raise
+                unreached.append(str(trial))
             if self._first and verdict.findings:
                 break
-        self._cover(verdict)
+            if self._time is not None and time.perf_counter() - began > self._time:
+                verdict.stopped = self._time
+                break
+        coverage.count(verdict, self.record(), self._tried)
+        coverage.miss(self._world, unreached)
+        coverage.bound(verdict, self._world, self.recording, self._accepted, whole=self._outcome is None)
         verdict.seconds = time.perf_counter() - began
         return verdict
 
@@ -224,7 +263,7 @@ class Explorer:
             else:
                 ending = run_to_end(self._target, self._world, watch, self._limit)
         if watch.trial is not None and not watch.fired and ending.kind != "endless":
-            raise UsageError(f"{trial}: the job did not come to that point")
+            raise Unreached(f"{trial}: the job did not come to that point")
         refused = None
         if self._versions.deploys and ending.kind == "failed" and isinstance(ending.error, HarnessError):
             # Kept progress has a value only if the old version, deployed again, can resume with it.
@@ -306,6 +345,9 @@ class Explorer:
         verdict.planned.update({action: len(plans[action][0]) for action in self._actions})
         chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
         self._expected = len(chosen)
+        if self._announce:
+            more = self._some if self._pairs and plans.get("crash", ([], 0))[0] else 0
+            self._announce(len(chosen), (len(chosen) + more) * self._clean_seconds)
         yield from chosen
         if self._pairs and "crash" in self._actions:
             pairs = plan.pairs(self._recovered)
@@ -340,13 +382,9 @@ class Explorer:
         if self._progress:
             self._progress(sum(verdict.trials.values()), self._expected, str(trial))
 
-    def _cover(self, verdict: Verdict) -> None:
-        recording = self.record()
-        verdict.points, verdict.states = len(recording.points), len(recording.states)
-        verdict.tried = len(self._tried)
-        lines = {(point.lines[-1], point.state in self._tried) for point in recording.points if point.lines}
-        verdict.all_lines = len({line for line, _ in lines})
-        verdict.lines = len({line for line, tried in lines if tried})
+
+class Unreached(UsageError):
+    """A trial whose crash point the job does not come to again."""
 
 
 def _mark(item: str) -> None:

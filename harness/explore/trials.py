@@ -125,6 +125,7 @@ class Watch:
     :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, ``left`` is the external
         state at that moment, and ``begun`` the number of items begun.
     :ivar then: next external effect that the interrupted execution attempted.
+    :ivar endless: why it does not end, if it does not.
     """
 
     world: World
@@ -146,13 +147,14 @@ class Watch:
     left: State | None = None
     begun: int = 0
     then: tuple[Line, ...] = ()
+    endless: str = "never ends"
     _interrupted: Life | None = None
 
     def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
         """Count, and interrupt if this is the place."""
-        self.passed += 1
+        self.passed += kind != "end"
         if self.passed > self.budget:
-            life.die("never ends")
+            life.die(self.endless)
         self.counts[kind] += 1
         if kind in SAVES:
             self.unsaved = self.checkpoints = 0
@@ -179,6 +181,10 @@ class Watch:
         """Let the world know of it."""
         self.world.sent(kind, label)
 
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Let the world know of it."""
+        self.world.not_seen.add(name, what, line)
+
     def mark(self, item: str) -> None:
         """Record that an item was begun."""
         life = current()
@@ -203,6 +209,8 @@ class Watch:
         return str(self.trial) if self.trial.action == "stop" else None
 
 
+LATE = "is not done within the limit"
+"""Beginning of the reason of an execution that took too long."""
 SAVES = {"save", "saved"}
 """Kinds of points at which progress was saved."""
 TICK = 0.02
@@ -253,7 +261,7 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
             return False
         # A job that ended at no crash point may have left a statement open, and with it a lock, in a cycle of frames.
         gc.collect()
-        return Ending("endless" if cause == "never ends" else "left", cause, lines=ended_at)
+        return Ending("endless" if cause == watch.endless else "left", cause, lines=ended_at)
     return done if error is None else Ending("failed", f"{type(error).__name__}: {error}", error)
 
 
@@ -273,9 +281,9 @@ def limited(life: Life, watch: Watch, seconds: float) -> Iterator[None]:
     def end(_number: int, frame: FrameType | None) -> None:
         nonlocal looks
         looks += 1
-        watch.budget = 0
+        watch.budget, watch.endless = 0, f"{LATE} of {seconds:g} s; raise it by --limit or limit="
         if looks > LOOKS or (frame is not None and is_own(frame.f_code)):
-            life.end("never ends")
+            life.end(watch.endless)
             raise Died
 
     before = signal.signal(signal.SIGALRM, end)
