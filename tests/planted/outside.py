@@ -208,7 +208,8 @@ async def _write() -> None:
             for invoice in shop.pending(session):
                 shop.pay_once(session, invoice.id)
             async with redis.pipeline() as pipeline:
-                await pipeline.set("paid", len(shop.all_ids(session))).execute()
+                pipeline.set("paid", len(shop.all_ids(session)))
+                await pipeline.execute()
 
 
 def written_by_asyncio() -> None:

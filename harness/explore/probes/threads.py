@@ -69,14 +69,18 @@ def _submit(submit: Any) -> Any:
         life = current()
         if life is None:
             return submit(pool, function, *args, **kwargs)
-        if getattr(pool, "harness_life", None) is not life:
-            own = life.pools.get(id(pool))
-            if own is None:
-                own = life.pools[id(pool)] = ThreadPoolExecutor(pool._max_workers)  # noqa: SLF001
-            pool = own
-        return submit(pool, _within(life, function, died=True), *args, **kwargs)
+        return submit(_pool_of(life, pool), _within(life, function, died=True), *args, **kwargs)
 
     return submit_within
+
+
+def _pool_of(life: Life, pool: Any) -> Any:
+    """Return the pool that a life uses in the place of one that is older."""
+    if getattr(pool, "harness_life", None) is life:
+        return pool
+    if id(pool) not in life.pools:
+        life.pools[id(pool)] = ThreadPoolExecutor(pool._max_workers)  # noqa: SLF001 - there is no public way
+    return life.pools[id(pool)]
 
 
 def _within(life: Life, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
@@ -84,12 +88,9 @@ def _within(life: Life, run: Callable[..., Any], *, died: bool = False) -> Calla
     watched = is_accounted()
 
     def run_within(*args: Any, **kwargs: Any) -> Any:
-        # A dead process has no threads that could complain.
-        with (
-            living(life),
-            nullcontext() if died else suppress(Died),
-            accounted() if watched else nullcontext(),
-        ):
+        # A thread's error is nothing that the job would see, and a dead process has no threads that could complain.
+        quiet = nullcontext() if died else suppress(Exception, Died)
+        with living(life), quiet, accounted() if watched else nullcontext():
             return run(*args, **kwargs)
 
     return run_within
