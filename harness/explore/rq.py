@@ -58,6 +58,7 @@ class RQTarget:
     def __init__(self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         job = versions.old
         self._versions = versions
+        self.counts_executions = True  # RQ counts them
         self.documented = isinstance(job, type) and issubclass(job, Job)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
         from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none

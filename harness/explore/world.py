@@ -95,6 +95,11 @@ class World:
         """Return what all places hold at the moment, changed or not."""
         return {key: place.keep() for key, place in self._places.items()}
 
+    def each(self, state: State | None = None) -> Iterator[tuple[str, Place, Any]]:
+        """Yield each place with its key and what a state holds of it; ``...`` for what it holds now."""
+        for key, place in self._places.items():
+            yield key, place, ... if state is None else state.get(key, self._first[key])
+
     @property
     def one_process(self) -> bool:
         """True if a place cannot be shared with a second process: a database in the memory of this one."""
