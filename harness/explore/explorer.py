@@ -79,6 +79,8 @@ class Explorer:
     :param command: repeats a trial, with ``{trial}`` for its name.
     :param deploy: a new version of the job: executions after the interruption run this one, under the old one's name.
     :param strict: whether it is a finding that the new version refuses by name to go on, though nothing is lost.
+    :param database: URL of a PostgreSQL database for tests that the job uses: all its tables are changed and restored.
+    :param redis: with ``queue="rq"``, URL of an empty Redis on this machine to use in place of fakeredis.
     :param shortcuts: whether a trial may end where its future is known, see :mod:`harness.explore.shortcuts`.
     """
 
@@ -103,20 +105,24 @@ class Explorer:
         deploy: Any = None,
         strict: bool = False,
         shortcuts: bool = True,
+        database: str | None = None,
+        redis: str | None = None,
     ) -> None:
         wrong = [action for action in actions if action not in ACTIONS]
         if wrong:
             raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
         if queue not in QUEUES:
             raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
+        if redis is not None and queue != "rq":
+            raise UsageError("redis= is the broker of queue='rq'; got no queue='rq': leave one out")
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
-            RQTarget(versions, args, kwargs or {})
+            RQTarget(versions, args, kwargs or {}, redis)
             if queue == "rq"
             else target_of(versions, args, kwargs or {}, durability, store)
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
-        self._world = World(witnesses or {}, modules)
+        self._world = World(witnesses or {}, modules, database)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
         asked += f" --deploy {versions.name}" if versions.deploys else ""

@@ -49,7 +49,7 @@ class Recorder(Watch):
         held = any(
             getattr(getattr(each, "dbapi_connection", None), "in_transaction", False)
             for each in life.connections.values()
-        )
+        ) or (kind.startswith("before-") and self.world.holds(life.connections.values()))
         self.points.append(
             Point(
                 kind, self.counts[kind], label, lines_here(self.boundary), len(self.states) - 1, len(self.marks),

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from harness.explore.places import ProgressPlace, SqlitePlace
+from harness.explore.postgres import PROGRESS, PostgresPlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from harness.explore.places import Place
 
-PROGRESS = {"job_id", "epoch", "state", "progress", "updated_at"}
-"""Columns of a table in which ``SqlStore`` keeps progress."""
 RESUMED_FROM = (
     "id", "job", "begun", "completed", "current", "proof", "attributes", "done", "total", "all_done", "failures",
     "quarantined", "digest",
@@ -39,6 +38,8 @@ def digest(places: Iterable[tuple[str, Place, Any]]) -> bytes:
     for key, place, kept in places:
         if isinstance(place, SqlitePlace):
             held: Any = _of_database(place, kept)
+        elif isinstance(place, PostgresPlace):
+            held = _rows(place.everything(None if kept is ... else kept))
         elif isinstance(place, ProgressPlace):
             texts, shared = place.keep() if kept is ... else kept
             held = {job_id: _resumed_from(text) for job_id, text in texts.items()}, shared
