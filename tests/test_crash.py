@@ -48,6 +48,10 @@ class Dying:
         """Take it down."""
         self.seen.append(f"{kind} arrived")
 
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Take it down."""
+        self.seen.append(f"{name} not seen: {what} at {line}")
+
 
 @pytest.fixture(autouse=True)
 def _shop(tmp_path: Path) -> Iterator[None]:

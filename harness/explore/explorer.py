@@ -12,18 +12,19 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from harness.explore import plan, probes
+from harness.explore import coverage, plan, probes
 from harness.explore.crash import current
 from harness.explore.findings import Finding, Verdict
 from harness.explore.judging import Judge
 from harness.explore.outcomes import reading
+from harness.explore.probes.drivers import held
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
-from harness.explore.running import Death, Runner
+from harness.explore.running import Death, Runner, Unreached
 from harness.explore.shortcuts import WINDOW
 from harness.explore.targets import Target, target_of
-from harness.explore.trials import ACTIONS, Action, Result, Trial, Watch, parse
+from harness.explore.trials import ACTIONS, LATE, Action, Result, Trial, Watch, parse
 from harness.explore.versions import Versions
 from harness.explore.world import World
 from harness.ledger import marking
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], object]
 """Callback after each trial: number done, number known so far, and the name of the latest."""
+
+Announce = Callable[[int, float], object]
+"""Callback before the trials: number planned, and an estimate of the seconds they take."""
 
 SAMPLE = 60
 """Default limit of the number of pairs, and of the number of freezes, that are tried."""
@@ -82,6 +86,9 @@ class Explorer:
     :param database: URL of a PostgreSQL database for tests that the job uses: all its tables are changed and restored.
     :param redis: with ``queue="rq"``, URL of an empty Redis on this machine to use in place of fakeredis.
     :param shortcuts: whether a trial may end where its future is known, see :mod:`harness.explore.shortcuts`.
+    :param accept: names of effects that may stay unseen, as the verdict lists them: ``process``, ``socket``, …
+    :param time: seconds after which no more trials begin; None for no limit.
+    :param announce: called before the first trial.
     """
 
     def __init__(
@@ -107,6 +114,9 @@ class Explorer:
         shortcuts: bool = True,
         database: str | None = None,
         redis: str | None = None,
+        accept: Sequence[str] = (),
+        time: float | None = None,
+        announce: Announce | None = None,
     ) -> None:
         wrong = [action for action in actions if action not in ACTIONS]
         if wrong:
@@ -123,11 +133,14 @@ class Explorer:
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
         self._world = World(witnesses or {}, modules, database)
+        for name, what, module in held(modules):
+            self._world.not_seen.add(name, what, module)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
         asked += f" --deploy {versions.name}" if versions.deploys else ""
         self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
-        self._strict = strict
+        self._strict, self._accepted, self._time, self._announce = strict, tuple(accept), time, announce
+        self._clean_seconds = 0.0
         self._store = store
         self._shorten = shortcuts
         self._runner: Runner | None = None
@@ -176,6 +189,7 @@ class Explorer:
         :raises UsageError: if it does not end well.
         """
         if self.recording is None:
+            began = time.perf_counter()
             self.recording = record(
                 self._target, self._world, self._read, self._limit, deploys=self._versions.deploys
             )
@@ -183,6 +197,7 @@ class Explorer:
                 self._target, self._world, self.recording, self._read, self._limit,
                 deploys=self._versions.deploys,
             )  # fmt: skip
+            self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
 
     def run(self, trials: Sequence[Trial] | None = None) -> Verdict:
@@ -196,18 +211,31 @@ class Explorer:
             if failed.__cause__ is not None:
                 raise
             why = "never finishes" if failed.why == "never ends" else failed.why
+            why = "not done in time" if why.startswith(LATE) else why
             verdict.findings.append(Finding(why, "none", str(failed), lines=failed.lines))
+            coverage.bound(verdict, self._world, None, self._accepted)
             return verdict
         self._expected = len(trials or ())
         assert self._runner is not None  # noqa: S101 - record() made it
         self._runner.shortcuts = None
         if trials is None and self._shorten:
             self._runner.shorten(WINDOW)
+        unreached: list[str] = []
         for trial in self._planned(verdict) if trials is None else trials:
-            self._try(trial, verdict)
+            try:
+                self._try(trial, verdict)
+            except Unreached:
+                if trials is not None and len(trials) == 1:
+                    raise
+                unreached.append(str(trial))
             if self._first and verdict.findings:
                 break
-        self._cover(verdict)
+            if self._time is not None and time.perf_counter() - began > self._time:
+                verdict.stopped = self._time
+                break
+        coverage.count(verdict, self.record(), self._tried)
+        coverage.miss(self._world, unreached)
+        coverage.bound(verdict, self._world, self.recording, self._accepted, whole=self._outcome is None)
         verdict.seconds = time.perf_counter() - began
         return verdict
 
@@ -233,6 +261,9 @@ class Explorer:
         verdict.planned.update({action: len(plans[action][0]) for action in self._actions})
         chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
         self._expected = len(chosen)
+        if self._announce:
+            more = self._some if self._pairs and plans.get("crash", ([], 0))[0] else 0
+            self._announce(len(chosen), (len(chosen) + more) * self._clean_seconds)
         yield from chosen
         if self._pairs and "crash" in self._actions:
             assert self._runner is not None  # noqa: S101 - record() made it
@@ -269,14 +300,6 @@ class Explorer:
             self._tried.add(self.record().point(*trial.points[0]).state)
         if self._progress:
             self._progress(sum(verdict.trials.values()), self._expected, str(trial))
-
-    def _cover(self, verdict: Verdict) -> None:
-        recording = self.record()
-        verdict.points, verdict.states = len(recording.points), len(recording.states)
-        verdict.tried = len(self._tried)
-        lines = {(point.lines[-1], point.state in self._tried) for point in recording.points if point.lines}
-        verdict.all_lines = len({line for line, _ in lines})
-        verdict.lines = len({line for line, tried in lines if tried})
 
 
 def _mark(item: str) -> None:

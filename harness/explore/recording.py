@@ -10,7 +10,7 @@ from harness.errors import UsageError
 from harness.explore.crash import current
 from harness.explore.insides import fingerprint
 from harness.explore.outcomes import Contents, Reference
-from harness.explore.points import Point, innermost, lines_here, lines_of
+from harness.explore.points import Line, Point, innermost, lines_here, lines_of
 from harness.explore.trials import COMPARED, SAVES, Watch, run_to_end
 from harness.explore.world import FILE
 
@@ -36,6 +36,12 @@ class Recorder(Watch):
     insides: list[bytes | None] = field(default_factory=list)
     tallies: list[tuple[int, int, float]] = field(default_factory=list)
 
+    def _lines(self, kind: str) -> tuple[Line, ...]:
+        """Return the lines that led here; to the end, those of the last point."""
+        assert self.boundary is not None  # noqa: S101 - record() sets it
+        here = lines_here(self.boundary)
+        return self.points[-1].lines if kind == "end" and not here and self.points else here
+
     def look(self, kind: str, label: str) -> object:
         """Take the point down."""
         life = current()
@@ -52,7 +58,7 @@ class Recorder(Watch):
         ) or (kind.startswith("before-") and self.world.holds(life.connections.values()))
         self.points.append(
             Point(
-                kind, self.counts[kind], label, lines_here(self.boundary), len(self.states) - 1, len(self.marks),
+                kind, self.counts[kind], label, self._lines(kind), len(self.states) - 1, len(self.marks),
                 max(self.unsaved, self.checkpoints + 1), held,
             )
         )  # fmt: skip
@@ -178,7 +184,7 @@ def record(
     if before == clean and all(world.contents(state) == left for state in states):
         raise UsageError(
             f"{target.name} changes nothing outside but its progress, so that nothing could get lost or be done twice; "
-            "give it something to do: rows to work on, or witnesses= for what it changes elsewhere"
+            f"give it something to do: rows to work on, or witnesses= for what it changes elsewhere{_not_seen(world)}"
         )
     _clean(target, world, Watch(world), seconds)
     again, new = read(), None
@@ -208,9 +214,13 @@ def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
         raise CleanRunFailed(name, ending.why, lines) from ending.error
     if not watch.passed:
         raise UsageError(
-            f"{target.name} does nothing outside that a crash could come between: no SQL by SQLAlchemy, no Redis, no "
-            "mail, no checkpoint"
+            f"{target.name} does nothing outside that a crash could come between: no SQL, no Redis, no mail, no "
+            f"request, no file, no checkpoint{_not_seen(world)}"
         )
+
+
+def _not_seen(world: World) -> str:
+    return f"; not seen: {world.not_seen}" if world.not_seen else ""
 
 
 class CleanRunFailed(UsageError):

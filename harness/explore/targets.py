@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import UsageError
+from harness.explore.crash import current
 from harness.job import Job
 from harness.queues.inline import InlineRun
 
@@ -69,7 +70,10 @@ class JobTarget:
             run = InlineRun(
                 job_class, *args, job_id=JOB_ID, store=store, durability=self._durability, **kwargs
             )
-            return run.execute().outcome != "interrupted"
+            over = run.execute().outcome != "interrupted"
+            if over:
+                ended()
+            return over
 
 
 class FunctionTarget:
@@ -91,7 +95,15 @@ class FunctionTarget:
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time
         with self._versions.deployed(deployed) as function:
             function(*args, **kwargs)
+            ended()
         return True
+
+
+def ended() -> None:
+    """Reach the last crash point: the job is done, and the queue does not know it yet."""
+    life = current()
+    if life is not None:
+        life.reach("end", "end")
 
 
 def files_of(versions: Versions) -> frozenset[str]:

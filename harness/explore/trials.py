@@ -142,6 +142,7 @@ class Watch:
     :ivar led: whether the trial began in the middle.
     :ivar aligned: whether points are counted as in the clean run; otherwise only once an execution has come to where
         that was.
+    :ivar endless: why it does not end, if it does not.
     """
 
     world: World
@@ -166,13 +167,14 @@ class Watch:
     following: Following | None = None
     aligned: bool = True
     led: bool = False
+    endless: str = "never ends"
     _interrupted: Life | None = None
 
     def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
         """Count, and interrupt if this is the place."""
-        self.passed += 1
+        self.passed += kind != "end"
         if self.passed > self.budget:
-            life.die("never ends")
+            life.die(self.endless)
         self.counts[kind] += 1
         if kind in SAVES:
             self.unsaved = self.checkpoints = 0
@@ -212,6 +214,10 @@ class Watch:
     def sent(self, kind: str, label: str) -> None:
         """Let the world know of it."""
         self.world.sent(kind, label)
+
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Let the world know of it."""
+        self.world.not_seen.add(name, what, line)
 
     def mark(self, item: str) -> None:
         """Record that an item was begun."""
@@ -269,6 +275,8 @@ CHANGING = ("commit", "mail", "redis", "request", "save", "write")
 """Kinds of points after which external state may be another."""
 COMPARED = {"checkpoint", *CHANGING}
 """Kinds of points at which an execution is compared with the clean run."""
+LATE = "is not done within the limit"
+"""Beginning of the reason of an execution that took too long."""
 SAVES = {"save", "saved"}
 """Kinds of points at which progress was saved."""
 TICK = 0.02
@@ -326,7 +334,7 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
             return False
         # A job that ended at no crash point may have left a statement open, and with it a lock, in a cycle of frames.
         gc.collect()
-        return Ending("endless" if cause == "never ends" else "left", cause, lines=ended_at)
+        return Ending("endless" if cause == watch.endless else "left", cause, lines=ended_at)
     return done if error is None else Ending("failed", f"{type(error).__name__}: {error}", error)
 
 
@@ -346,9 +354,9 @@ def limited(life: Life, watch: Watch, seconds: float) -> Iterator[None]:
     def end(_number: int, frame: FrameType | None) -> None:
         nonlocal looks
         looks += 1
-        watch.budget = 0
+        watch.budget, watch.endless = 0, f"{LATE} of {seconds:g} s; raise it by --limit or limit="
         if looks > LOOKS or (frame is not None and is_own(frame.f_code)):
-            life.end("never ends")
+            life.end(watch.endless)
             raise Died
 
     before = signal.signal(signal.SIGALRM, end)

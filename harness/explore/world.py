@@ -15,6 +15,7 @@ from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
 from harness.explore.postgres import PostgresPlace, is_postgresql
 from harness.explore.redis import RedisPlace, identity
+from harness.explore.seen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,7 @@ class World:
     :param modules: names of the modules of the job, or of its versions.
     :param database: URL of a PostgreSQL database that the job uses.
     :ivar memory: state of the process, which a new process does not have.
+    :ivar not_seen: effects that no probe watches.
     :ivar progress: where an explored job of ours keeps its progress, unless it has a store of its own.
     """
 
@@ -52,6 +54,7 @@ class World:
             self._places[name] = ObjectPlace(name, thing)
         if database is not None:
             self._places[DATABASE] = PostgresPlace(database)
+        self.not_seen = Unseen()
         self.memory = Memory(modules, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
         self._last: State = dict(self._first)
@@ -61,6 +64,10 @@ class World:
 
         What it holds now is what it held at first.
         """
+        with living(None):  # what the explorer does is not the job's
+            self._meet(thing)
+
+    def _meet(self, thing: Any) -> None:
         if hasattr(thing, "connection_pool"):
             self._meet_redis(thing)
             return
@@ -115,15 +122,17 @@ class World:
 
     def look(self) -> State | None:
         """Return the state if it is another than before, or None."""
-        changed = [key for key, place in self._places.items() if place.changed()]
-        if not changed:
-            return None
-        self._last = {**self._last, **{key: self._places[key].keep() for key in changed}}
-        return self._last
+        with living(None):
+            changed = [key for key, place in self._places.items() if place.changed()]
+            if not changed:
+                return None
+            self._last = {**self._last, **{key: self._places[key].keep() for key in changed}}
+            return self._last
 
     def now(self) -> State:
         """Return what all places hold at the moment, changed or not."""
-        return {key: place.keep() for key, place in self._places.items()}
+        with living(None):
+            return {key: place.keep() for key, place in self._places.items()}
 
     def each(self, state: State | None = None) -> Iterator[tuple[str, Place, Any]]:
         """Yield each place with its key and what a state holds of it; ``...`` for what it holds now."""
@@ -189,10 +198,14 @@ def leave(life: Life, *, alone: bool) -> None:
 
     :param alone: whether no other execution is alive, whose sessions must stay as they are.
     """
-    engines = list(life.engines.values())
+    engines = [engine for engine in life.engines.values() if engine is not None]
+    crashed = life.dead
     life.end("over")
     for thread in life.threads:
         thread.join(JOIN_SECONDS)
+        if thread.is_alive() and not crashed:
+            target = getattr(getattr(thread, "_target", None), "__qualname__", thread.name)
+            life.observer.unseen("thread", f"{target} is still at work when the job is done", "")
     if alone:
         with living(None), suppress(Exception):
             close_all_sessions()
