@@ -25,11 +25,13 @@ class Target(Protocol):
 
     :ivar name: its dotted name, ``module:name``. :ivar files: those of its source.
     :ivar documented: whether it says by its durability how much it may repeat.
+    :ivar counts_executions: whether its outcome may depend on how many executions there were, and how they ended.
     """
 
     name: str
     files: frozenset[str]
     documented: bool
+    counts_executions: bool
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Run one execution in this thread, the first or a later one; return whether that was the last.
@@ -54,6 +56,8 @@ class JobTarget:
         store: Store | None,
     ) -> None:
         self.name = versions.old.path()
+        job = versions.old
+        self.counts_executions = getattr(job, "quarantine", False) or job.max_resumptions is not None
         self.files = files_of(versions)
         self._versions, self._durability, self._store = versions, durability, store
         self._args, self._kwargs = args, kwargs
@@ -76,6 +80,7 @@ class FunctionTarget:
     """Any function: after a death it is called again with the same arguments, as RQ does."""
 
     documented = False
+    counts_executions = False
 
     def __init__(self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         function = versions.old
