@@ -28,7 +28,8 @@ IN_C = (
 """Clients in C that cannot be hooked: a module of the job that has one in a variable is reported."""
 
 _HOOKED = (
-    ("psycopg", "Connection", ("connect", "commit")), ("psycopg", "AsyncConnection", ("connect", "commit")),
+    ("psycopg._connection_base", "BaseConnection", ("_connect_gen",)), ("psycopg", "Connection", ("commit",)),
+    ("psycopg", "AsyncConnection", ("commit",)), ("asyncpg.connect_utils", "", ("_connect",)),
     ("psycopg", "Cursor", ("execute", "executemany", "copy")),
     ("psycopg", "AsyncCursor", ("execute", "executemany", "copy")),
     ("psycopg2", "", ("_connect",)), ("asyncpg.connection", "Connection", ("execute", "executemany", "fetch")),
@@ -76,7 +77,7 @@ def _reporting(module: str) -> Any:
                         if library in _DRIVERS
                         else "reaches another process or a file"
                     )
-                    life.unseen(library, f"{module} {words}", found.line)
+                    life.unseen(library, f"{library} {words}", found.line)
             return call(*args, **kwargs)
 
         return hooked
