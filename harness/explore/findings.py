@@ -80,6 +80,7 @@ class Verdict:
     :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: why it did not go on, each with
         the number of trials; the old one then did.
     :ivar unseen: what was not compared, because the two versions leave it in different ways.
+    :ivar ignored: what else was not compared, each with the reason.
     """
 
     job: str
@@ -96,6 +97,7 @@ class Verdict:
     deploy: str | None = None
     refused: Counter[str] = field(default_factory=Counter)
     unseen: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -152,6 +154,7 @@ class Verdict:
                 lines[-1] += f"; and {len(others)} more {'trial' if len(others) == 1 else 'trials'} there"
             if finding.command:
                 lines += [f"    again: {finding.command}"]
+        lines += [f"  not compared: {each}" for each in self.ignored]
         more = sum(map(len, alike[shown:]))
         if more:
             lines.append(f"  and {more} more {'finding' if more == 1 else 'findings'}")

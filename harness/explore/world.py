@@ -115,9 +115,10 @@ class World:
         """Return what all places hold, by name, now or in a state."""
         found: dict[str, Table] = {}
         for key, place in self._places.items():
-            found.update(
-                place.contents() if state is None else place.contents(state.get(key, self._first[key]))
-            )
+            tables = place.contents() if state is None else place.contents(state.get(key, self._first[key]))
+            for name, table in tables.items():
+                # Two databases may have tables of one name: neither may hide the other.
+                found[f"{name} in {key}" if found.get(name, table) != table else name] = table
         return found
 
     def mortal(self) -> State:
