@@ -110,14 +110,14 @@ def rows_differ(
             others[row] = times
             continue
         there = wanted[pattern]
-        text = f"{name}: {shown(table, pattern.cells)}, {there + all_extra[row]} times instead of {there}"
+        text = f"{name}: {shown(table, pattern.cells)}, {_instead(there + all_extra[row], there)}"
         found.append(Difference("duplicated", name, text, times, row=("new", pattern)))
     found += _mistaken(sheet, missing, others, project)
     for pattern, times in (+missing).items():
         left = wanted[pattern] - times
         text = f"{name}: no row {shown(table, pattern.cells)}"
         if left:
-            text = f"{name}: {shown(table, pattern.cells)}, {_times(left)} instead of {wanted[pattern]}"
+            text = f"{name}: {shown(table, pattern.cells)}, {_instead(left, wanted[pattern])}"
         found.append(Difference("lost", name, text, times, row=("new", pattern)))
     for row, times in (+others).items():
         pattern = _patterns(sheet, row, project)[0]
@@ -165,8 +165,10 @@ def _are_numbers(pair: tuple[Any, Any]) -> bool:
     return is_number(pair[0]) and is_number(pair[1])
 
 
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
+def _instead(number: int, wanted: int) -> str:
+    """Return how often a row is there; one that should be there once needs no more words."""
+    times = "once" if number == 1 else f"{number} times"
+    return times if wanted == 1 else f"{times} instead of {wanted}"
 
 
 def _inside(column: str, one: Any, other: Any) -> list[tuple[str, Any, Any]]:

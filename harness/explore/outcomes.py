@@ -107,6 +107,11 @@ class Reference:
         links = self._links(contents)
         return sum(sheet.project(each, row.mask, links) == row.cells for each in pool) or None
 
+    def in_transactions(self, name: str) -> bool:
+        """Return whether a transaction could hold the rows of this table together with the progress."""
+        table = self._clean.get(name) or self._first.get(name)
+        return table is not None and table.transactional
+
     def _compare(self, sheet: Sheet, table: Table, contents: Contents) -> list[Difference]:
         name, (known, pool) = sheet.name, sheet.split(table)
         optional = self._optional_keys.get(name, {})

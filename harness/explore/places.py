@@ -150,6 +150,7 @@ def _described(connection: sqlite3.Connection) -> dict[str, Table]:
             key=key,
             numbered=is_integer and not _refers(columns, key, sql),
             moments=_declared(columns, MOMENTS),
+            transactional=True,
             json=_declared(columns, ("JSON",)),
             references=tuple(
                 (names.index(each[3].lower()), each[2])

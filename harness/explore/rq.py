@@ -61,6 +61,7 @@ class RQTarget:
         job = versions.old
         self._versions = versions
         self.documented = isinstance(job, type) and issubclass(job, Job)
+        self.durability = getattr(job, "durability", None)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
         from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
 

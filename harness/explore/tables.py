@@ -16,6 +16,7 @@ class Table:
     :ivar moments: the indexes of columns that hold a date or a time.
     :ivar json: the indexes of columns that hold JSON as text.
     :ivar references: pairs of a column's index and the table whose key it holds.
+    :ivar transactional: whether the rows are a database's, so that a transaction can hold them and the progress.
     :ivar unnamed: whether the name of the table says what its single column holds: lines, mails.
     """
 
@@ -26,6 +27,7 @@ class Table:
     moments: frozenset[int] = frozenset()
     json: frozenset[int] = frozenset()
     references: tuple[tuple[int, str], ...] = ()
+    transactional: bool = False
     unnamed: bool = False
 
 

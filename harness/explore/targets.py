@@ -55,6 +55,7 @@ class JobTarget:
         self.name = versions.old.path()
         self.files = files_of(versions)
         self._versions, self._durability, self._store = versions, durability, store
+        self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:

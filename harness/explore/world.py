@@ -11,6 +11,7 @@ from sqlalchemy.orm import close_all_sessions
 from harness.errors import UsageError
 from harness.explore.crash import Life, living
 from harness.explore.files import FilePlace
+from harness.explore.handles import HandlePlace, open_handles
 from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
 from harness.explore.redis import RedisPlace, identity
@@ -42,6 +43,8 @@ class World:
         self._places: dict[str, Place] = {"progress": self.progress, "sent": self._sent}
         for name, thing in witnesses.items():
             self._places[name] = ObjectPlace(name, thing)
+        for path, handle in open_handles(modules):
+            self._places[f"{FILE}{path}"] = HandlePlace(path, handle)
         self.memory = Memory(modules, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
         self._last: State = dict(self._first)
