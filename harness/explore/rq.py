@@ -13,7 +13,7 @@ from harness import errors
 from harness.boundary.environment import variables
 from harness.explore.crash import current, living
 from harness.explore.redis_tables import EXPLORED
-from harness.explore.targets import files_of
+from harness.explore.targets import files_of, owners_of
 from harness.explore.trials import RETRIES
 from harness.job import Job
 from harness.queues.rq import enqueue
@@ -63,6 +63,7 @@ class RQTarget:
         self.documented = isinstance(job, type) and issubclass(job, Job)
         self.durability = getattr(job, "durability", None)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
+        self.owners = owners_of(versions)
         from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
 
         self._connection = FakeRedis(server=FakeServer())
