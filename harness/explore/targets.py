@@ -60,6 +60,7 @@ class JobTarget:
         self.counts_executions = getattr(job, "quarantine", False) or job.max_resumptions is not None
         self.files = files_of(versions)
         self._versions, self._durability, self._store = versions, durability, store
+        self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
