@@ -198,7 +198,6 @@ def test_on_the_command_line(options: list[str], code: int, says: str) -> None:
         ([NAME, "--deploy", "tests.planted.totals"], "tests.planted.totals has no 'Pay'"),
         ([NAME, "--deploy", f"{NEW}:charge"], "deploy= takes a job class"),
         (["tests.planted.versions:charge", "--deploy", f"{NEW}:Pay"], "deploy= takes a function"),
-        ([NAME, "--strict"], "--strict is for --deploy"),
         (["scenarios.orders", "--deploy", NEW], "--deploy is for a job class or a function"),
     ],
 )

@@ -17,7 +17,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import _worker
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from harness.errors import Died
@@ -47,8 +51,13 @@ class Observer(Protocol):
         """Hear of a mail or a request that arrived."""
         ...
 
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Hear of an external effect that no probe watches; see :class:`~harness.explore.seen.NotSeen`."""
+        ...
+
 
 _local = threading.local()
+_accounted: ContextVar[bool] = ContextVar("harness accounted", default=False)
 
 
 class Life:
@@ -79,6 +88,14 @@ class Life:
             raise Died
         return self.observer.reach(self, kind, label, lost)
 
+    def unseen(self, name: str, what: str, line: str = "") -> None:
+        """Report an external effect that no probe watches.
+
+        :param name: the name under which a user accepts it. :param line: the line of the job, if it is known.
+        """
+        if not self.dead:
+            self.observer.unseen(name, what, line)
+
     def use(self, engine: Any, connection: Any) -> None:
         """Remember a connection, an object with ``invalidate()``, which a death closes."""
         raw = id(connection.dbapi_connection)  # the pool makes a new wrapper for each transaction
@@ -101,7 +118,7 @@ class Life:
             return
         self.dead, self.cause = True, cause
         for connection in list(self.connections.values()):
-            close_raw(connection)
+            getattr(connection, "crash", partial(close_raw, connection))()
         self.connections.clear()
 
 
@@ -123,28 +140,66 @@ def living(life: Life | None) -> Iterator[None]:
 
 
 @contextmanager
+def accounted() -> Iterator[None]:
+    """Mark what happens inside the block as watched by a probe, so that it is not reported as unseen.
+
+    The mark follows the task of an asyncio program, and the threads that are started inside the block.
+    """
+    token = _accounted.set(True)
+    try:
+        yield
+    finally:
+        _accounted.reset(token)
+
+
+def is_accounted() -> bool:
+    """Return whether a probe watches what happens here."""
+    return _accounted.get()
+
+
+@contextmanager
 def threads_inherit() -> Iterator[None]:
-    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's."""
-    start = threading.Thread.start
+    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's.
+
+    A thread of a pool may outlive an execution. So it belongs to no life: what it is given to do does.
+    """
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
 
     def start_within(thread: Thread) -> None:
         life = current()
-        if life is not None and not thread.name.startswith(OURS):
-            run = thread.run
-
-            def run_within() -> None:
-                with living(life), suppress(Died):  # a dead process has no threads that could complain
-                    run()
-
+        of_pool = getattr(thread, "_target", None) is _worker
+        if life is not None and not thread.name.startswith(OURS) and not of_pool:
             life.threads.append(thread)
-            thread.run = run_within  # type: ignore[method-assign]
+            thread.run = _within(life, thread.run)  # type: ignore[method-assign]
         start(thread)
 
+    def submit_within(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        life = current()
+        return submit(pool, function if life is None else _within(life, function, died=True), *args, **kwargs)
+
     threading.Thread.start = start_within  # type: ignore[method-assign, assignment]
+    ThreadPoolExecutor.submit = submit_within  # type: ignore[method-assign]
     try:
         yield
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]
+        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
+
+
+def _within(life: Life, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
+    """Return a function that runs in a life; with *died* the caller hears of its end."""
+    watched = is_accounted()
+
+    def run_within(*args: Any, **kwargs: Any) -> Any:
+        # A dead process has no threads that could complain.
+        with (
+            living(life),
+            nullcontext() if died else suppress(Died),
+            accounted() if watched else nullcontext(),
+        ):
+            return run(*args, **kwargs)
+
+    return run_within
 
 
 def close_raw(connection: Any) -> None:

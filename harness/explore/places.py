@@ -7,13 +7,14 @@ work before its crash.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
 from harness.explore.crash import current
+from harness.explore.pages import Pages, Pool
 from harness.explore.tables import Place, Table
 from harness.explore.witnesses import ObjectPlace, SentPlace
 from harness.stores.memory import MemoryStore
@@ -42,6 +43,7 @@ class SqlitePlace:
     def __init__(self, path: str, raw: sqlite3.Connection) -> None:
         self._path, self.in_memory = path, not path
         self._connection = raw
+        self._pages = Pool()
         self.open()
         self._tables: dict[str, Table] = {}
         self._schema: list[Any] | None = None
@@ -64,12 +66,22 @@ class SqlitePlace:
         self._seen = version
         return True
 
-    def keep(self) -> bytes:
+    def keep(self) -> Pages:
         """Return the database file; one in which nothing was ever written has no bytes."""
         pages: int = self._connection.execute("PRAGMA page_count").fetchone()[0]
-        return self._connection.serialize() if pages else b""
+        return self._pages.of(self._connection.serialize() if pages else b"")
 
-    def restore(self, kept: bytes) -> None:
+    def everything(self, kept: Pages | None = None) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
+        """Return the columns and the rows of every table, those of progress too."""
+        with ExitStack() as stack:
+            connection = self._connection if kept is None else stack.enter_context(closing(_opened(kept)))
+            found = {}
+            for name, sql in connection.execute(_SCHEMA).fetchall():
+                cursor = connection.execute(f'SELECT * FROM "{name}"')  # noqa: S608
+                found[f"{name} {sql}"] = [column[0] for column in cursor.description], cursor.fetchall()
+            return found
+
+    def restore(self, kept: Pages) -> None:
         """Write all pages in one transaction, which connections that are open elsewhere notice."""
         if self.in_memory:
             self._connection.rollback()
@@ -79,7 +91,7 @@ class SqlitePlace:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._seen = self._version()
 
-    def contents(self, kept: bytes | None = None) -> dict[str, Table]:
+    def contents(self, kept: Pages | None = None) -> dict[str, Table]:
         """Return all tables but ours."""
         if kept is not None:
             with closing(_opened(kept)) as connection:
@@ -118,9 +130,10 @@ class _Patience:
             )
 
 
-def _opened(kept: bytes) -> sqlite3.Connection:
+def _opened(pages: Pages) -> sqlite3.Connection:
     """Open a database file that was kept, in memory."""
     connection = sqlite3.connect(":memory:")
+    kept = b"".join(pages)
     if kept:
         # There can be no write-ahead log in memory; what is restored from here keeps the mode that its file has.
         connection.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from redis import ConnectionPool, Redis
+from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 
 from harness.errors import UsageError
@@ -100,6 +102,9 @@ class RedisPlace:
 
     def restore(self, kept: Kept) -> None:
         """Write all keys, in one transaction, each with the TTL that it had."""
+        with living(None), suppress(RedisError):  # a server without scripts has none to forget
+            # As before the job, which loads them at its first call: else it would pass other crash points now.
+            self._client.script_flush()
         with living(None), self._client.pipeline() as pipeline:
             pipeline.flushdb()
             for key, (kind, value, left) in kept.items():

@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import UsageError
+from harness.explore.crash import current
 from harness.job import Job
 from harness.queues.inline import InlineRun
 
@@ -25,12 +26,14 @@ class Target(Protocol):
     :ivar name: its dotted name, ``module:name``. :ivar files: those of its source.
     :ivar owners: qualified names of its functions and classes.
     :ivar documented: whether it says by its durability how much it may repeat.
+    :ivar counts_executions: whether its outcome may depend on how many executions there were, and how they ended.
     """
 
     name: str
     files: frozenset[str]
     owners: frozenset[str]
     documented: bool
+    counts_executions: bool
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Run one execution in this thread, the first or a later one; return whether that was the last.
@@ -56,6 +59,8 @@ class JobTarget:
     ) -> None:
         self.name = versions.old.path()
         self.files, self.owners = files_of(versions), owners_of(versions)
+        job = versions.old
+        self.counts_executions = getattr(job, "quarantine", False) or job.max_resumptions is not None
         self._versions, self._durability, self._store = versions, durability, store
         self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
@@ -68,13 +73,17 @@ class JobTarget:
             run = InlineRun(
                 job_class, *args, job_id=JOB_ID, store=store, durability=self._durability, **kwargs
             )
-            return run.execute().outcome != "interrupted"
+            over = run.execute().outcome != "interrupted"
+            if over:
+                ended()
+            return over
 
 
 class FunctionTarget:
     """Any function: after a death it is called again with the same arguments, as RQ does."""
 
     documented = False
+    counts_executions = False
 
     def __init__(self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         function = versions.old
@@ -89,7 +98,15 @@ class FunctionTarget:
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time
         with self._versions.deployed(deployed) as function:
             function(*args, **kwargs)
+            ended()
         return True
+
+
+def ended() -> None:
+    """Reach the last crash point: the job is done, and the queue does not know it yet."""
+    life = current()
+    if life is not None:
+        life.reach("end", "end")
 
 
 def files_of(versions: Versions) -> frozenset[str]:

@@ -96,6 +96,11 @@ def open_shop(path: str) -> None:
         session.commit()
 
 
+def use(engine: Engine) -> None:
+    """Have :func:`session` lead to another database that holds the shop."""
+    _engines["shop"] = engine
+
+
 def close_shop() -> None:
     """Close its connections."""
     _engines.pop("shop").dispose()
