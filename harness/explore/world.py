@@ -205,6 +205,8 @@ def leave(life: Life, *, alone: bool) -> None:
     engines = [engine for engine in life.engines.values() if engine is not None]
     crashed = life.dead
     life.end("over")
+    for pool in life.pools.values():
+        pool.shutdown(wait=False, cancel_futures=True)
     for thread in life.threads:
         thread.join(JOIN_SECONDS)
         if thread.is_alive() and not crashed:

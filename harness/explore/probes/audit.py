@@ -92,15 +92,6 @@ def _socket(life: Life, event: str, args: tuple[Any, ...]) -> None:
     sockets.used(life, event, args[0])
 
 
-def _thread(life: Life, event: str, args: tuple[Any, ...]) -> None:
-    function = args[0]
-    if isinstance(getattr(function, "__self__", None), threading.Thread):
-        return  # a thread of threading belongs to the life that started it
-    found = caller()
-    if found is not None:
-        life.unseen("thread", f"{event} starts a thread apart from threading", found.line)
-
-
 def _mapped(life: Life, event: str, args: tuple[Any, ...]) -> None:
     number, _, access = args[:3]
     found = caller()
@@ -130,7 +121,6 @@ REPORTED: dict[str, Handler] = {
     **dict.fromkeys(("os.kill", "os.killpg", "signal.pthread_kill"), _signal),
     "sqlite3.connect": _sqlite,
     **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), _socket),
-    **dict.fromkeys(("_thread.start_new_thread", "_thread.start_joinable_thread"), _thread),
     "mmap.__new__": _mapped,
     **dict.fromkeys(("ctypes.dlopen", "ctypes.dlsym"), _native),
     **dict.fromkeys(("syslog.openlog", "syslog.syslog", "syslog.setlogmask", "socket.sethostname"), _other),
@@ -149,6 +139,7 @@ HANDLERS: dict[str, Handler] = {
 """All events that the hook looks at."""
 
 TOLD_BY_OTHERS = {
+    "_thread.start_joinable_thread": "the probe of threads", "_thread.start_new_thread": "the probe of threads",
     "ensurepip.bootstrap": "subprocess", "ftplib.connect": "socket.connect", "ftplib.sendcmd": "socket.send",
     "http.client.connect": "the probe of http.client", "http.client.send": "the probe of http.client",
     "imaplib.open": "socket.connect", "imaplib.send": "socket.send", "nntplib.connect": "socket.connect",
