@@ -117,7 +117,10 @@ def test_a_version_that_does_harm_before_it_refuses_is_found() -> None:
     """The old version goes on, and what it leaves is compared."""
     found = explored(Pay, deploy=versions_2.RenamedTooLate, sample=1, pairs=False, actions=["stop"])
     assert found.worst is not None
-    assert "the old version then went on: payments: (1, 1, None), once more" in found.worst.what
+    assert (
+        "the old version then went on: payments: (invoice_id=1, cents=1, key=None), 5 times instead of 1"
+        in found.worst.what
+    )
 
 
 def test_every_way_to_die_shows_the_same() -> None:

@@ -206,7 +206,8 @@ class Explorer:
         verdict = Verdict(self._target.name, self._seed)
         verdict.deploy = self._versions.name if self._versions.deploys else None
         try:
-            verdict.unseen = self.record().reference.unseen
+            reference = self.record().reference
+            verdict.unseen, verdict.ignored = reference.unseen, reference.ignored
         except CleanRunFailed as failed:
             if failed.__cause__ is not None:
                 raise

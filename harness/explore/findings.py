@@ -11,9 +11,11 @@ from harness.explore.seen import SUFFIX, NotSeen
 GOOD = "exactly once"
 AT_LEAST_ONCE = "at least once"
 REFUSED = "refused"
+TWO_AT_ONCE = "not guarded against two at once"
+"""Verdict on a job that is right alone, and wrong when a second execution runs in between."""
 RANK = (
     "not done in time", "never finishes", "error on resume", "lost", "wrong total", "duplicated",
-    "superseded worker wrote", REFUSED, AT_LEAST_ONCE,
+    "superseded worker wrote", TWO_AT_ONCE, REFUSED, AT_LEAST_ONCE,
 )  # fmt: skip
 """From the worst to the mildest."""
 COMPARED = 12
@@ -28,6 +30,7 @@ class Finding:
     :ivar what: what is wrong outside, in words. :ivar item: the item in progress, by its mark.
     :ivar where: the crash point; :ivar lines: the lines of the job's own code around it, ``file:line``.
     :ivar written: where the clean run had written what is wrong now, before the interruption.
+    :ivar resumed: the step and the cursor that the next execution found, and the line that had set it.
     :ivar repeated: how many items were begun again. :ivar command: repeats just this trial.
     """
 
@@ -40,14 +43,16 @@ class Finding:
     repeated: int = 0
     command: str = ""
     written: tuple[str, ...] = ()
+    resumed: str = ""
 
     def __str__(self) -> str:
         text = f"{self.verdict}: {self.place}"
         if self.item:
             text += f", in {self.item}"
+        text += f"; {self.what}"
         if self.written:
-            return f"{text}; {self.what}, first written at {', '.join(self.written)}"
-        return f"{text}; {self.what}"
+            text += f", first written at {', '.join(self.written)}"
+        return f"{text}; {self.resumed}" if self.resumed else text
 
     @property
     def place(self) -> str:
@@ -87,6 +92,7 @@ class Verdict:
     :ivar not_seen: effects of the job that no probe watches. :ivar accepted: those of them that the user accepts.
     :ivar stopped: seconds after which no more trials were begun; None if all were.
     :ivar unseen: what was not compared, because the two versions leave it in different ways.
+    :ivar ignored: what else was not compared, each with the reason.
     """
 
     job: str
@@ -107,6 +113,7 @@ class Verdict:
     not_seen: list[NotSeen] = field(default_factory=list)
     accepted: list[NotSeen] = field(default_factory=list)
     stopped: float | None = None
+    ignored: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -175,6 +182,7 @@ class Verdict:
                 lines[-1] += f"; and {len(others)} more {'trial' if len(others) == 1 else 'trials'} there"
             if finding.command:
                 lines += [f"    again: {finding.command}"]
+        lines += [f"  not compared: {each}" for each in self.ignored]
         more = sum(map(len, alike[shown:]))
         if more:
             lines.append(f"  and {more} more {'finding' if more == 1 else 'findings'}")
@@ -226,12 +234,20 @@ class Verdict:
         return lines
 
     def _alike(self) -> list[list[Finding]]:
-        """Return the findings by verdict and lines, the worst first, then the smallest interruption first."""
-        worst = self.worst
+        """Return the findings by verdict and lines, the smallest interruption first.
+
+        The first of each verdict come before all others, from the worst to the mildest, so that none is left out.
+        """
         groups: dict[Any, list[Finding]] = {}
-        for finding in sorted(self.findings, key=lambda each: each is not worst):
+        for finding in self.findings:
             groups.setdefault((finding.verdict, finding.lines, finding.written), []).append(finding)
-        return list(groups.values())
+        rank = {verdict: index for index, verdict in enumerate(RANK)}
+        firsts: dict[str, list[Finding]] = {}
+        for group in groups.values():
+            firsts.setdefault(group[0].verdict, group)
+        ranked = sorted(groups.values(), key=lambda group: rank.get(group[0].verdict, -1))
+        first = [group for group in ranked if group is firsts[group[0].verdict]]
+        return first + [group for group in ranked if group is not firsts[group[0].verdict]]
 
 
 def _short(lines: tuple[str, ...]) -> str:

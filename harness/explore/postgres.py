@@ -19,7 +19,8 @@ from sqlalchemy.pool import NullPool
 
 from harness.errors import UsageError
 from harness.explore.crash import living
-from harness.explore.places import OURS, Table
+from harness.explore.places import OURS
+from harness.explore.tables import Table
 
 DRIVERS = ("psycopg", "psycopg2", "pg8000", "asyncpg")
 """Packages whose connections lead to PostgreSQL."""
@@ -40,7 +41,10 @@ SELECT c.oid::bigint, quote_ident(n.nspname) || '.' || quote_ident(c.relname), n
        (SELECT array_agg(k.attname::text ORDER BY array_position(i.indkey::int2[], k.attnum)) FROM pg_index i
         JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = ANY (i.indkey::int2[])
         WHERE i.indrelid = c.oid AND i.indisprimary),
-       (SELECT array_agg(f.confrelid::bigint) FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f')
+       (SELECT array_agg(f.confrelid::bigint) FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'),
+       (SELECT array_agg(ARRAY[r.attname::text, f.confrelid::bigint::text]) FROM pg_constraint f
+        JOIN pg_attribute r ON r.attrelid = c.oid AND r.attnum = f.conkey[1]
+        WHERE f.conrelid = c.oid AND f.contype = 'f' AND array_length(f.conkey, 1) = 1)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type t ON t.oid = a.atttypid
@@ -75,6 +79,7 @@ class Described:
     numbered: tuple[bool, ...]
     key: tuple[str, ...]
     refers_to: frozenset[int]
+    references: tuple[tuple[str, int], ...]
 
     @property
     def written(self) -> list[str]:
@@ -243,12 +248,17 @@ class PostgresPlace:
 
     def _table(self, table: Described, rows: tuple[str, ...]) -> Table:
         key = tuple(table.columns.index(name) for name in table.key)
+        names = {each.oid: each.name for each in self._tables.values()}
         return Table(
             columns=table.columns,
             rows=self._typed(table, rows),
             key=key,
             numbered=len(key) == 1 and table.numbered[key[0]],
             moments=frozenset(index for index, kind in enumerate(table.types) if kind in MOMENTS),
+            references=tuple(
+                (table.columns.index(column), names[oid]) for column, oid in table.references if oid in names
+            ),
+            transactional=True,
         )
 
     # Writing.
@@ -353,11 +363,13 @@ class PostgresPlace:
 
 
 def _described(row: Any) -> Described:
-    oid, quoted, schema, name, quoted_columns, columns, types, generated, serials, key, refers = row
+    oid, quoted, schema, name, quoted_columns, columns, types, generated, serials, key, refers, references = (
+        row
+    )
     numbered = tuple(bool(each) for each in serials)
     return Described(
         oid, quoted, name if schema == "public" else f"{schema}.{name}", tuple(columns), tuple(quoted_columns),
-        tuple(types), tuple(generated), numbered, tuple(key or ()), frozenset(refers or ()),
+        tuple(types), tuple(generated), numbered, tuple(key or ()), frozenset(refers or ()), tuple((name, int(each)) for name, each in references or ()),
     )  # fmt: skip
 
 

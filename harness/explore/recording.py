@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -170,7 +171,7 @@ def record(
     :param read: reads the outcome. :param deploys: whether there is a new version.
     :raises UsageError: if the job does not end well when nothing interrupts it, or if it leaves nothing outside.
     """
-    boundary = type(target).attempt.__code__
+    boundary, began = type(target).attempt.__code__, time.time()
     recorder = Recorder(world, boundary=boundary)
     recorder.states.append(world.first)
     _clean(target, world, recorder, seconds)
@@ -197,7 +198,7 @@ def record(
         states,
         recorder.makers,
         recorder.marks,
-        Reference(before, clean, again, new),
+        Reference(before, clean, again, new, began=began),
         world.contents,
         recorder.insides,
         recorder.tallies,

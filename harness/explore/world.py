@@ -11,6 +11,7 @@ from sqlalchemy.orm import close_all_sessions
 from harness.errors import UsageError
 from harness.explore.crash import Life, living
 from harness.explore.files import FilePlace
+from harness.explore.handles import HandlePlace, open_handles
 from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
 from harness.explore.postgres import PostgresPlace, is_postgresql
@@ -54,6 +55,8 @@ class World:
             self._places[name] = ObjectPlace(name, thing)
         if database is not None:
             self._places[DATABASE] = PostgresPlace(database)
+        for path, handle in open_handles(modules):
+            self._places[f"{FILE}{path}"] = HandlePlace(path, handle)
         self.not_seen = Unseen()
         self.memory = Memory(modules, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
@@ -159,9 +162,10 @@ class World:
         """Return what all places hold, by name, now or in a state."""
         found: dict[str, Table] = {}
         for key, place in self._places.items():
-            found.update(
-                place.contents() if state is None else place.contents(state.get(key, self._first[key]))
-            )
+            tables = place.contents() if state is None else place.contents(state.get(key, self._first[key]))
+            for name, table in tables.items():
+                # Two databases may have tables of one name: neither may hide the other.
+                found[f"{name} in {key}" if found.get(name, table) != table else name] = table
         return found
 
     def mortal(self) -> State:
