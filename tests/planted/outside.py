@@ -26,8 +26,8 @@ def appended_at_the_end() -> None:
     with shop.session() as session:
         for invoice_id in shop.all_ids(session):
             shop.pay_once(session, invoice_id)
-    with shop.report().open("a") as report:
-        report.write("all is paid\n")  # mistake
+    with shop.report().open("a") as report:  # mistake
+        report.write("all is paid\n")
 
 
 def written_at_the_end() -> None:

@@ -25,6 +25,7 @@ from harness.explore.probes.drivers import IN_C
 
 MEMBERS = 1_000
 """Number of members of a container that are looked at."""
+_KINDS = (sqlite3.Connection, io.FileIO)
 _SQLITE = b"SQLite format 3"
 _READING = {"SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "EXPLAIN"}
 
@@ -42,13 +43,12 @@ class Older:
 
 def older() -> Older:
     """Return what is open, by whatever module."""
-    connections, numbers = [], set()
-    for each in gc.get_objects():
-        if isinstance(each, sqlite3.Connection):
-            connections.append(each)
-        elif isinstance(each, io.FileIO) and not each.closed:
-            numbers.add(each.fileno())
-    return Older(connections, numbers)
+    # By type: isinstance() asks an object for its class, and a lazy one would be made by that.
+    found = [each for each in gc.get_objects() if issubclass(type(each), _KINDS)]
+    connections = [each for each in found if not isinstance(each, io.FileIO)]
+    return Older(
+        connections, {each.fileno() for each in found if isinstance(each, io.FileIO) and not each.closed}
+    )
 
 
 def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
