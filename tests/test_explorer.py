@@ -110,7 +110,9 @@ def test_points_between_which_nothing_reached_the_outside_are_one() -> None:
         points = explorer.record().points
     assert verdict.trials["crash"] == verdict.states == shop.INVOICES + 1
     assert len(points) > 40
-    assert {point.kind for point in points} == {"before-statement", "statement", "before-commit", "commit"}
+    assert {point.kind for point in points} == {
+        "before-statement", "statement", "before-commit", "commit", "end",
+    }  # fmt: skip
 
 
 def test_every_sort_of_interruption_is_tried() -> None:
@@ -267,7 +269,8 @@ def test_findings_of_the_same_lines_are_told_once() -> None:
     alike = [each for each in verdict.findings if (each.verdict, each.lines) == (worst.verdict, worst.lines)]
     assert told[2] == f"  {worst}; and {len(alike) - 1} more trials there"
     assert sum("again: " in line for line in told) == 2
-    assert told[-1].endswith("more findings")
+    assert told[-2].endswith("more findings")
+    assert told[-1] == "  compared: invoices, payments, totals"
 
 
 @pytest.mark.parametrize(

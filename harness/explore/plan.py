@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
-from harness.explore.trials import Trial
+from harness.explore.trials import CHANGING, Trial
 
 if TYPE_CHECKING:
     from harness.explore.points import Point
     from harness.explore.recording import Recording
 
-CHANGING = ("commit", "mail", "redis", "request", "save", "write")
-"""Kinds of points after which the outside may be another."""
+LEAST = 12
+"""Number of freezes that are tried in a job of any length."""
+ENOUGH = 1_000
+"""Number of points of a job up to which the whole sample is tried."""
 
 
 def crashes(recording: Recording) -> list[Trial]:
@@ -30,10 +32,10 @@ def stops(recording: Recording) -> list[Trial]:
 
 
 def lost_replies(recording: Recording) -> list[Trial]:
-    """Return a lost answer for everything that changed the outside."""
+    """Return a lost answer for everything that changed the outside; a file gives none."""
     found, state = [], 0
     for point in recording.points:
-        if point.state != state and point.kind in CHANGING:
+        if point.state != state and point.kind in CHANGING and point.kind != "write":
             found.append(Trial("lost-reply", ((point.kind, point.number),)))
         state = point.state
     return found
@@ -59,6 +61,11 @@ def pairs(recovered: Mapping[Trial, Mapping[str, int]]) -> list[Trial]:
         for kind in CHANGING
         for n in range(counts.get(kind, 0))
     ]
+
+
+def some(most: int, points: int) -> int:
+    """Return how many of the trials to run that go through the whole job twice: fewer in a job of many points."""
+    return max(min(most, LEAST), min(most, most * ENOUGH // max(1, points)))
 
 
 def sampled(trials: list[Trial], most: int | None, seed: int) -> list[Trial]:

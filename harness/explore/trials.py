@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from harness.explore.crash import Lost
     from harness.explore.outcomes import Difference
+    from harness.explore.shortcuts import Following
     from harness.explore.targets import Target
     from harness.explore.world import World
 
@@ -100,6 +101,7 @@ class Result:
     :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
     :ivar then: next external effect that the interrupted execution attempted.
     :ivar refused: why the new version did not go on; the old one then did, and this is how it ended.
+    :ivar short: whether a shortcut was taken, see :mod:`harness.explore.shortcuts`.
     """
 
     trial: Trial
@@ -109,6 +111,17 @@ class Result:
     price: int = 0
     then: tuple[Line, ...] = ()
     refused: str | None = None
+    short: bool = False
+
+    @property
+    def good(self) -> bool:
+        """True if it ended like the clean run."""
+        return self.ending.kind == "completed" and not self.differences
+
+    @property
+    def outcome(self) -> tuple[str, list[str], int]:
+        """How it ended, what is different, and how much was repeated."""
+        return self.ending.kind, list(map(str, self.differences)), self.repeated
 
 
 @dataclass
@@ -125,6 +138,11 @@ class Watch:
     :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, ``left`` is the external
         state at that moment, and ``begun`` the number of items begun.
     :ivar then: next external effect that the interrupted execution attempted.
+    :ivar following: compares the executions with the clean run; None to run each of them to its end.
+    :ivar led: whether the trial began in the middle.
+    :ivar aligned: whether points are counted as in the clean run; otherwise only once an execution has come to where
+        that was.
+    :ivar endless: why it does not end, if it does not.
     """
 
     world: World
@@ -146,25 +164,43 @@ class Watch:
     left: State | None = None
     begun: int = 0
     then: tuple[Line, ...] = ()
+    following: Following | None = None
+    aligned: bool = True
+    led: bool = False
+    endless: str = "never ends"
     _interrupted: Life | None = None
 
     def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
         """Count, and interrupt if this is the place."""
-        self.passed += 1
+        self.passed += kind != "end"
         if self.passed > self.budget:
-            life.die("never ends")
+            life.die(self.endless)
         self.counts[kind] += 1
         if kind in SAVES:
             self.unsaved = self.checkpoints = 0
         elif kind == "checkpoint":
             self.now += TICK
             self.checkpoints += 1
-        if self.trial is not None and not self.fired and (kind, self.counts[kind]) == self.trial.points[-1]:
+        if self.pending and self.aligned and (kind, self.counts[kind]) == self.trial.points[-1]:  # type: ignore[union-attr]
             self._interrupted = life
             return self._interrupt(life, lost)
         if self._interrupted is life and not self.then and self.boundary is not None:
             self.then = lines_here(self.boundary)
-        return self.look(kind, label)
+        answer = self.look(kind, label)
+        if self.following is not None and self.boundary is not None and not (self.pending and self.aligned):
+            self._follow(self.following, life, kind)
+        return answer
+
+    @property
+    def pending(self) -> bool:
+        """True if an interruption is still to come."""
+        return self.trial is not None and not self.fired
+
+    @property
+    def marked(self) -> list[str]:
+        """The items begun, with those after the end of an execution that ended because its future was known."""
+        following = self.following
+        return self.marks if following is None else [*self.marks, *following.rest]
 
     def look(self, kind: str, label: str) -> object:
         """See the outside after a point; for those who record."""
@@ -179,12 +215,42 @@ class Watch:
         """Let the world know of it."""
         self.world.sent(kind, label)
 
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Let the world know of it."""
+        self.world.not_seen.add(name, what, line)
+
     def mark(self, item: str) -> None:
         """Record that an item was begun."""
         life = current()
         if life is not None and not life.dead:
             self.marks.append(item)
             self.unsaved += 1
+
+    @property
+    def joined(self) -> bool:
+        """True if an execution ended because it had come to where the clean run was."""
+        return self.following is not None and self.following.at is not None
+
+    def begin(self) -> Ending | None:
+        """Return how an execution that would begin now ends, if that is known."""
+        return None if self.following is None or self.pending else self.following.begin()
+
+    def _follow(self, following: Following, life: Life, kind: str) -> None:
+        """Compare the execution with the clean run: end it if it is the same, or count on from there."""
+        assert self.boundary is not None  # noqa: S101 - reach() has looked
+        at = following.meet(kind, life, self.boundary)
+        if self.aligned:
+            if at is not None:
+                following.at = at
+                life.die(KNOWN)
+        elif at is None:
+            if self.passed > following.patience:
+                life.die(KNOWN)
+        else:
+            recording = following.shortcuts.recording
+            self.counts, self.aligned = recording.counts(at), True
+            self.marks = recording.marks[: recording.points[at].marks]
+            self.unsaved, self.checkpoints, self.now = recording.tallies[at]
 
     def _interrupt(self, life: Life, lost: Lost | None) -> object:
         assert self.trial is not None  # noqa: S101 - reach() has looked
@@ -203,6 +269,14 @@ class Watch:
         return str(self.trial) if self.trial.action == "stop" else None
 
 
+KNOWN = "its future is known"
+"""Cause of the end of a life that need not go on."""
+CHANGING = ("commit", "mail", "redis", "request", "save", "write")
+"""Kinds of points after which external state may be another."""
+COMPARED = {"checkpoint", *CHANGING}
+"""Kinds of points at which an execution is compared with the clean run."""
+LATE = "is not done within the limit"
+"""Beginning of the reason of an execution that took too long."""
 SAVES = {"save", "saved"}
 """Kinds of points at which progress was saved."""
 TICK = 0.02
@@ -218,7 +292,14 @@ def run_to_end(
     """
     failures = 0
     for _ in range(MAX_EXECUTIONS):
+        known = watch.begin()
+        if known is not None:
+            return known
         ending = execute(target, world, watch, seconds)
+        if watch.joined:
+            ending = True
+        elif not watch.aligned:
+            return Ending("left", "did not come to where the clean run was")
         if isinstance(ending, Ending):
             if ending.kind != "failed":
                 return ending
@@ -249,11 +330,11 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
     dead, cause = life.dead, life.cause
     leave(life, alone=watch.alone)
     if dead:
-        if cause is None:
+        if cause is None or cause == KNOWN:
             return False
         # A job that ended at no crash point may have left a statement open, and with it a lock, in a cycle of frames.
         gc.collect()
-        return Ending("endless" if cause == "never ends" else "left", cause, lines=ended_at)
+        return Ending("endless" if cause == watch.endless else "left", cause, lines=ended_at)
     return done if error is None else Ending("failed", f"{type(error).__name__}: {error}", error)
 
 
@@ -273,9 +354,9 @@ def limited(life: Life, watch: Watch, seconds: float) -> Iterator[None]:
     def end(_number: int, frame: FrameType | None) -> None:
         nonlocal looks
         looks += 1
-        watch.budget = 0
+        watch.budget, watch.endless = 0, f"{LATE} of {seconds:g} s; raise it by --limit or limit="
         if looks > LOOKS or (frame is not None and is_own(frame.f_code)):
-            life.end("never ends")
+            life.end(watch.endless)
             raise Died
 
     before = signal.signal(signal.SIGALRM, end)

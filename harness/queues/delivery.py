@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from harness import cursor as cursors
 from harness import overrides
+from harness.context import ParallelRun, Portion
 from harness.ends import Ended
 from harness.errors import (
     HarnessError,
@@ -29,7 +30,7 @@ from harness.errors import (
     UnsupportedProgress,
     UsageError,
 )
-from harness.execution import Execution, Family, Portion
+from harness.execution import Execution
 from harness.job import Job, find_stored
 from harness.rounds import Call, digest_of
 from harness.stops import throttled
@@ -136,7 +137,7 @@ class Again:
 
 
 class Recorder(Protocol):
-    """Observer of one execution, which writes its history; a context manager that is also a stop source."""
+    """Observer of one execution, which writes its history; also a context manager around it."""
 
     def __enter__(self) -> object:
         """Begin to observe."""
@@ -156,8 +157,8 @@ class Recorder(Protocol):
         """Write how the execution ended, and return it."""
         ...
 
-    def __call__(self, at: Any, /) -> bool | str | None:
-        """Say nothing: no history stops a job."""
+    def began(self, execution: Any, /) -> None:
+        """Note that the execution begins: its progress is known, and no work was done yet."""
         ...
 
 
@@ -236,7 +237,7 @@ def deliver(
     except UsageError as error:
         return _put_off(delivery, error)
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"{order.job!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob")
+        raise UsageError(f"{order.job!r} is {job_class!r}; use a ContinuableJob or an IterationJob")
     try:
         ended = _execute(order, job_class, delivery, durability, clock)
     except ProgressUnavailable as error:
@@ -266,7 +267,7 @@ def unknown_tries() -> int:
     """
     text = os.environ.get(TRIES, str(DEFAULT_TRIES))
     if not text.isdecimal():
-        raise UsageError(f"{TRIES} takes a number of 0 or more, such as {DEFAULT_TRIES}, found {text!r}")
+        raise UsageError(f"{TRIES} takes a number of 0 or more, such as {DEFAULT_TRIES}; got {text!r}")
     return int(text)
 
 
@@ -278,7 +279,7 @@ def check_tries(error: HarnessError, tries: int) -> None:
     limit = unknown_tries()
     if tries > limit:
         raise type(error)(
-            f"{error} ({tries} workers in a row did not know it, allowed are {limit}, see {TRIES})"
+            f"{error} ({tries} workers in a row did not know it; the limit is {limit}, see {TRIES})"
         ) from error
 
 
@@ -293,16 +294,16 @@ def _execute(
     args, kwargs = order.arguments()
     family, instance = order.instance or (delivery.job_id, None)
     with history or nullcontext(), delivery.stop_sources() as sources:
-        stops: list[StopSource] = [] if history is None else [history]
-        stops += sources
+        stops: list[StopSource] = [*sources]
         if delivery.requests is not None:
             asked = overrides.current
             seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
             stops.append(throttled(delivery.requests, seconds, clock=asked.clock))
         execution = Execution(
             job_class, delivery.job_id, job_class.progress_store() or delivery.store,
-            args=args, kwargs=kwargs, stops=stops, durability=durability, clock=clock, portion=order.portion,
-            family=Family(family, instance, delivery.enqueue),
+            args=args, kwargs=kwargs, stops=stops, observers=[] if history is None else [history],
+            durability=durability, clock=clock, portion=order.portion,
+            family=ParallelRun(family, instance, delivery.enqueue),
             call=Call(order.digest(), begun.enqueued, first=begun.first),
             owns=delivery.owns, patient=begun.unknown < unknown_tries(),
         )  # fmt: skip

@@ -2,9 +2,9 @@
 
 The progress does not grow with interruptions. So a job has two more keys:
 
-* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
-  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept; for how long, the queue
-  decides.
+* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends, and one for each action
+  of a person on the web page. Redis gives them their times, so that the clocks of machines need not agree. The last
+  :data:`EXECUTIONS` are kept; for how long, the queue decides.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
   not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
   an event of every item.
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 import time
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
     from harness.ends import Ended
     from harness.execution import Execution
-    from harness.progress import Position
 
 TTL = 30 * 24 * 3600
 """Seconds that history is kept after the last entry while a job is under way, and at most after its end."""
@@ -69,6 +67,9 @@ CURSOR_BYTES = 200
 
 PULSE_SECONDS = 1.0
 """Interval of the pulses of a job at work, in seconds."""
+
+ASKED = "asked"
+"""Kind of entry that records an action of a person."""
 
 log = logging.getLogger("harness.rq")
 
@@ -131,9 +132,11 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Entry:
-    """An execution began or ended.
+    """An execution began or ended, or a person steered the job.
 
-    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"`` or ``"end"``. :ivar done: items by then.
+    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"``, ``"end"`` or ``"asked"``.
+    :ivar done: items by then.
+    :ivar action: of an action, its name, such as ``"pause"``. :ivar by: of an action, the user.
     :ivar job: of the first start, the class.
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
     :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
@@ -154,6 +157,8 @@ class Entry:
     outcome: str = ""
     reason: str | None = None
     crashes: int | None = None
+    action: str = ""
+    by: str = ""
 
     @classmethod
     def from_stream(cls, number: Any, fields: Any) -> Entry:
@@ -173,15 +178,11 @@ class Entry:
 
 
 class Recording:
-    """Writes the history of one execution: a context manager around it, and a stop source that never stops.
-
-    It is asked once, before any work, which is when the progress is known; at checkpoints it says nothing.
+    """Writes the history of one execution: a context manager around it, and its observer.
 
     :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
     :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
     """
-
-    interval = math.inf
 
     def __init__(
         self,
@@ -196,20 +197,16 @@ class Recording:
         self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
         self._execution: Execution | None = None
         self._beat: Beat | None = None
-        self._offset = self._started = self._runtime_before = 0.0
+        self._offset = self._started = 0.0
         self._epoch = 0
 
     def __enter__(self) -> Recording:
         return self
 
-    def __call__(self, _: Position) -> None:
-        """Say nothing."""
-
-    def at_start(self, at: Any) -> None:
+    def began(self, execution: Execution) -> None:
         """Write that the execution begins, and start its pulse."""
-        execution: Execution = at
         self._execution, self._epoch = execution, execution.progress.epoch
-        self._started, self._runtime_before = execution.clock(), execution.progress.runtime_s
+        self._started = execution.clock()
         try:
             self._write_start(execution)
         except RedisError as error:
@@ -289,23 +286,47 @@ class Recording:
             self._connection.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
 
     def _pulse(self, execution: Execution) -> str:
-        elapsed = execution.clock() - self._started
-        saved_after = execution.progress.runtime_s - self._runtime_before
-        progress, cursor = execution.progress, execution.cursor
+        now, progress, saved = execution.clock(), execution.progress, execution.saved
+        elapsed, cursor = now - self._started, progress.cursor
         pulse = Pulse(
-            at=time.monotonic() + self._offset, epoch=self._epoch, done=execution.done, saved=execution.progress.done,
-            unsaved_s=max(0.0, elapsed - saved_after), elapsed_s=elapsed, items=execution.items,
-            total=execution.total, durability=_durability(execution), worker=self._worker,
+            at=time.monotonic() + self._offset, epoch=self._epoch, done=progress.done, saved=saved.done,
+            unsaved_s=max(0.0, now - max(saved.at, self._started)), elapsed_s=elapsed, items=execution.items,
+            total=progress.total, durability=_durability(execution), worker=self._worker,
             host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
-            crashes=progress.crashes, step=execution.step,
+            crashes=progress.crashes, step=progress.step,
             cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
-            steps=max(0, len(execution.completed) - len(progress.completed)),
-            moved=cursor != progress.cursor if execution.step == progress.step else execution.moved,
+            steps=max(0, len(progress.completed) - saved.steps),
+            moved=cursor != saved.cursor if progress.step == saved.step else execution.moved,
         )  # fmt: skip
         return json.dumps(_rounded(pulse), separators=(",", ":"))
 
     def _excuse(self, error: RedisError) -> None:
         log.warning("job %s: its history was not written (%s); it goes on", self._job_id, error)
+
+
+def note_action(connection: Redis, job_id: str, action: str, by: str, reason: str | None = None) -> None:
+    """Write into the history of a job that a person steered it.
+
+    The caller writes it before the action. Crash between the two: the history has an action that did not happen, and
+    no action is missing. Lost answer: the action is not carried out, and may be listed twice when it is repeated.
+
+    :param by: user. :param reason: more about the action, such as why it was refused.
+    """
+    check_connection(connection)
+    entry = {
+        "what": ASKED, "epoch": 0, "done": 0, "action": bounded(action, NAME_BYTES), "by": bounded(by, NAME_BYTES),
+        "reason": None if reason is None else bounded(reason, REASON_BYTES),
+    }  # fmt: skip
+    key = keys.history(job_id)
+    text = json.dumps(
+        {name: value for name, value in entry.items() if value is not None}, separators=(",", ":")
+    )
+    kept_s: Any = connection.ttl(key)
+    with connection.pipeline() as pipeline:
+        pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
+        if kept_s < 0:  # else it is kept as it was: the history of a job that has ended expires with the job
+            pipeline.expire(key, TTL)
+        pipeline.execute()
 
 
 def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
@@ -319,7 +340,7 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
 
     :param bad: takes why entries were left out.
     """
-    entries: dict[tuple[int, str], Entry] = {}
+    entries: dict[tuple[Any, str], Entry] = {}
     for number, fields in reversed(answer):
         try:
             entry = Entry.from_stream(number, fields)
@@ -327,7 +348,8 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
             if bad is not None:
                 bad.append(str(error))
             continue
-        entries.setdefault((entry.epoch, entry.what), entry)
+        # Each action is one of its own; an execution begins once and ends once.
+        entries.setdefault((number if entry.what == ASKED else entry.epoch, entry.what), entry)
     return list(entries.values())
 
 

@@ -47,7 +47,7 @@ def recover_seconds() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise UsageError(f"{SETTING} takes seconds over 0, such as 15, found {text!r}")
+        raise UsageError(f"{SETTING} takes seconds over 0, such as 15; got {text!r}")
     return seconds
 
 

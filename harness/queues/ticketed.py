@@ -15,8 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from harness import cursor as cursors
+from harness.context import Portion
 from harness.errors import CrashLimit, ProgressUnavailable, UsageError
-from harness.execution import Portion
 from harness.job import Job
 from harness.queues import requests
 from harness.queues.calls import check_call, more_of
@@ -149,7 +149,7 @@ def encoded_call(
     :raises CursorError: if an argument would not come back equal.
     """
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob, found {job_class!r}")
+        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob; got {job_class!r}")
     if job_class.__module__ == "__main__" or "<locals>" in job_class.__qualname__:
         raise UsageError(
             f"{job_class.__qualname__} is defined in __main__ or in a function, where no worker finds it; move it into "
@@ -211,7 +211,7 @@ class TicketDelivery(ABC, Generic[Report]):
             if claimed.starts > Job.max_crashes + 1:
                 raise CrashLimit(
                     f"the worker of job {self.job_id} died {claimed.starts - 1} times before it reached the job's "
-                    f"code, allowed are {Job.max_crashes}; its progress was kept: enqueue it again once the cause is "
+                    f"code; the limit is {Job.max_crashes}; its progress was kept: enqueue it again once the cause is "
                     "removed"
                 )
             return deliver(order_of(self.call), self)

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from harness.explore.crash import current
+from harness.explore.crash import accounted, current
 from harness.explore.probes.patching import patched
 
 LOST = "the connection was lost before the answer came"
@@ -31,7 +31,7 @@ def _command(execute: Any) -> Any:
         life = current()
         if life is None:
             return execute(client, *args, **options)
-        return _reached(client, " ".join(map(_text, args[:2])), lambda: execute(client, *args, **options))
+        return _reached(client, describe_command(args), lambda: execute(client, *args, **options))
 
     return hooked
 
@@ -42,11 +42,21 @@ def _pipeline(execute: Any) -> Any:
         life = current()
         if life is None or not pipeline.command_stack:
             return execute(pipeline, *args, **options)
-        commands = ", ".join(" ".join(map(_text, command[0][:2])) for command in pipeline.command_stack[:3])
-        more = ", …" if len(pipeline.command_stack) > 3 else ""
-        return _reached(pipeline, f"pipeline {commands}{more}", lambda: execute(pipeline, *args, **options))
+        label = describe_pipeline([command[0] for command in pipeline.command_stack])
+        return _reached(pipeline, label, lambda: execute(pipeline, *args, **options))
 
     return hooked
+
+
+def describe_command(args: Any) -> str:
+    """Return a command's name and key."""
+    return " ".join(map(_text, args[:2]))
+
+
+def describe_pipeline(commands: list[Any]) -> str:
+    """Return the first commands of a pipeline, each with its key."""
+    more = ", …" if len(commands) > 3 else ""
+    return f"pipeline {', '.join(map(describe_command, commands[:3]))}{more}"
 
 
 def _reached(client: Any, label: str, execute: Any) -> Any:
@@ -54,7 +64,8 @@ def _reached(client: Any, label: str, execute: Any) -> Any:
     assert life is not None  # noqa: S101 - both callers have looked
     life.observer.meet(client)
     life.reach("before-redis", label)
-    answer = execute()
+    with accounted():
+        answer = execute()
     life.observer.meet(client)  # which may have changed something
     life.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer

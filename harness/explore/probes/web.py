@@ -11,8 +11,8 @@ from functools import wraps
 from http.client import HTTPConnection, RemoteDisconnected
 from typing import Any
 
-from harness.explore.crash import current
-from harness.explore.probes.patching import patched
+from harness.explore.crash import accounted, current
+from harness.explore.probes.patching import patched, with_overrides
 
 SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
@@ -23,6 +23,8 @@ def probes() -> AbstractContextManager[None]:
         (HTTPConnection, "putrequest", _begin),
         (HTTPConnection, "endheaders", _send),
         (HTTPConnection, "getresponse", _answer),
+        *with_overrides(HTTPConnection, "connect", _watched),
+        *with_overrides(HTTPConnection, "send", _watched),
     )
 
 
@@ -41,7 +43,17 @@ def _send(send: Any) -> Any:
         life = current()
         if life is not None:
             life.reach("before-request", connection.harness_request[1])
-        return send(connection, *args, **kwargs)
+        with accounted():
+            return send(connection, *args, **kwargs)
+
+    return hooked
+
+
+def _watched(call: Any) -> Any:
+    @wraps(call)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        with accounted():
+            return call(*args, **kwargs)
 
     return hooked
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
     from redis import Redis
 
-    from harness.execution import Portion
+    from harness.context import Portion
     from harness.job import Job
     from harness.progress import StopSource, Store
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dramatiq import Broker, Message
     from redis import Redis
 
-    from harness.execution import Portion
+    from harness.context import Portion
     from harness.job import Job
     from harness.progress import Store
 

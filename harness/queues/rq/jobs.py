@@ -20,8 +20,8 @@ from rq.scheduler import RQScheduler
 from harness import cursor as cursors
 from harness import forks
 from harness.boundary.texts import bounded
+from harness.context import Portion
 from harness.errors import ProgressUnavailable, Superseded, UsageError
-from harness.execution import Portion
 from harness.queues.calls import check_call
 from harness.queues.delivery import (
     TRIES,
@@ -254,7 +254,7 @@ class RQDelivery:
             somebody = any(pipeline.execute())
         if not somebody:
             log.warning(
-                "job %s is to go on in %d s, and there is nobody to enqueue it then: start a worker of "
+                "job %s is to go on in %d s, and no process will enqueue it then: start a worker of "
                 "harness.queues.rq, or one with a scheduler (rq worker --with-scheduler)",
                 current.id, math.ceil(seconds),
             )  # fmt: skip
