@@ -134,6 +134,37 @@ def test_a_message_that_was_never_confirmed_is_sent(real_redis: Redis) -> None:
     assert sweep.turn() == []
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": "running", "n": "many"},
+        {"state": "waiting", "n": "1", "eta": "soon"},
+        {"n": "1"},
+        {"state": "x"},
+    ],
+)
+def test_a_bad_ticket_strands_no_other_job(tickets: Tickets, fields: dict[Any, Any]) -> None:
+    """A ticket that holds something else is skipped by the sweep, which sends the others."""
+    tickets.connection.hset("harness:ticket:bad", mapping=fields)
+    due_now(tickets, "bad")
+    due_now(tickets)
+    sent: list[str] = []
+    Sweep(tickets, lambda sending: sent.append(sending.job_id)).turn()
+    assert "job" in sent
+    assert "bad" not in tickets.due()
+
+
+def test_a_ticket_of_another_type_strands_no_other_job(tickets: Tickets) -> None:
+    """A key of another type is skipped by the sweep, and left as it is."""
+    tickets.connection.set("harness:ticket:bad", "text")
+    due_now(tickets, "bad")
+    due_now(tickets)
+    sent: list[str] = []
+    Sweep(tickets, lambda sending: sent.append(sending.job_id)).turn()
+    assert sent == ["job"]
+    assert tickets.connection.get("harness:ticket:bad") == b"text"
+
+
 def test_a_parked_job_waits_for_its_resumption(tickets: Tickets) -> None:
     """A parked job is never due; it is resumed once."""
     assert tickets.park(claimed(tickets))
