@@ -185,7 +185,9 @@ def test_every_run_has_the_command_that_repeats_it(fields: dict[str, str], expec
 
 def test_the_command_of_a_run_is_accepted() -> None:
     """A command that the report gives runs the same trial again."""
-    made = comparison(ENVIRONMENT | {"pace_s": 0.0, "size": "tiny"}, [run(pattern="steps", interruption="count:5")])
+    made = comparison(
+        ENVIRONMENT | {"pace_s": 0.0, "size": "tiny"}, [run(pattern="steps", interruption="count:5")]
+    )
     words = shlex.split(command(made.runs[0], made.environment))
     done = subprocess.run(
         [sys.executable, "-m", "harness", *words[1:], "--json"],
