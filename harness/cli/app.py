@@ -42,8 +42,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
     ("steer", (
         ("steer", "interrupt", "Ask, signal or kill a job at work"),
         ("steer", "pause, resume, cancel", "Hold a job, let it go on, end it for good"),
-        ("steer", "requeue", "Put a failed or cancelled job back, to go on"),
-        ("steer", "rewind", "Do a part of a finished job again"),
+        ("steer", "requeue, rewind", "Let a job that is over go on, or redo a part"),
         ("steer", "recover", "Put the jobs of dead workers back"),
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),

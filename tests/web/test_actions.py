@@ -52,6 +52,19 @@ def test_pause_resume_and_cancel_reach_the_job(client: Client, queue: Queue, red
     ]
 
 
+def test_a_finished_job_is_rewound(client: Client, queue: Queue, redis: Redis) -> None:
+    """A rewind puts the job back at the cursor that was typed; a place that is none is refused in words."""
+    job = enqueue(queue, Typed, 3)
+    finish_here(queue)
+    for wrong in ("", ":x", "nowhere", ":[", "a:b:c"):
+        assert client.act("rewind", job.id, wrong).status == 409
+        assert job.get_status() == "finished"
+    assert client.act("rewind", job.id, ":1").data["ok"]
+    assert job.get_status() == "queued"
+    finish_here(queue)
+    assert job.get_status() == "finished"
+
+
 @pytest.mark.parametrize("action", ["interrupt", "pause", "cancel", "requeue", "scale"])
 def test_a_job_that_is_over_refuses_in_words(client: Client, queue: Queue, redis: Redis, action: str) -> None:
     """What can not be done is refused with the reason, which the history keeps; the job stays as it was."""
