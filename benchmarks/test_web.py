@@ -56,7 +56,8 @@ def page(url: str) -> Iterator[int]:
 @contextmanager
 def viewed(port: int) -> Iterator[list[int]]:
     """Have viewers read the stream of the list; yield the number of bytes that each has read."""
-    read, opened, threads = [0] * VIEWERS, [], []
+    read, threads = [0] * VIEWERS, []
+    opened: list[tuple[socket.socket, http.client.HTTPResponse, http.client.HTTPConnection]] = []
 
     def view(number: int, response: http.client.HTTPResponse) -> None:
         while line := response.readline():
@@ -109,5 +110,5 @@ def test_the_page_does_not_slow_the_jobs(capsys: pytest.CaptureFixture[str]) -> 
                 end="",
             )
         print(f"\n{statistics.median(bytes_a_second) / 1024:.1f} KB/s a viewer")
-    used = {name: statistics.median(each for _, each in found) for name, found in times.items()}
-    assert used["20 viewers"] < 1.1 * used["no page"]
+    middle = {name: statistics.median(each for _, each in found) for name, found in times.items()}
+    assert middle["20 viewers"] < 1.1 * middle["no page"]

@@ -76,11 +76,12 @@ def needing(command: str = "web") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "")
+        name = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(name)
         if extra is None:
             raise
         raise UsageError(
-            f"harness {command} needs {error.name}, which is not installed; "
+            f"harness {command} needs {name}, which is not installed; "
             f"run pip install '{DISTRIBUTION}[{extra}]'"
         ) from None
 

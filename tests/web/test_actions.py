@@ -15,12 +15,13 @@ from rq.serializers import JSONSerializer
 
 from harness.cursor import decode
 from harness.monitor.story import story
-from harness.queues.rq import enqueue, keys
+from harness.queues.rq import SimpleWorker, enqueue, keys
 from harness.queues.rq.history import ASKED, history, note_action
 from harness.queues.rq.retention import TTL
 from harness.stops import PAUSE
 from harness.web.actions import ACTIONS, OFFERED
 from harness.web.forms import PREFIX, BadForm, arguments_of, fields_of
+from tests.jobs import Shared
 from tests.web.jobs import NoArguments, Typed
 from tests.web.site import Client, Site
 from tests.workers import finish_here
@@ -90,6 +91,17 @@ def test_a_job_of_another_kind_and_none_at_all_are_refused(
         assert client.act("cancel", job_id).status == 409
     assert client.act("explode", plain.id).status == 409
     assert redis.dbsize() == before
+
+
+def test_a_parallel_job_is_scaled(client: Client, queue: Queue) -> None:
+    """An instance offers the number of instances on its page, and further ones are enqueued."""
+    enqueue(queue, Shared, 40, 2, options={"job_id": "shared"})
+    SimpleWorker([queue], connection=queue.connection).work(burst=True, max_jobs=1, logging_level="ERROR")
+    assert queue.get_job_ids() == ["shared-0", "shared-1"]
+    assert 'data-act="shared"' in client.get("/job?id=shared-0").text
+    assert client.act("scale", "shared", "4").data["ok"]
+    assert queue.get_job_ids() == ["shared-0", "shared-1", "shared-2", "shared-3"]
+    finish_here(queue)
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1.5", "9999999", "٣"])
