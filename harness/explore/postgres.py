@@ -369,7 +369,8 @@ def _described(row: Any) -> Described:
     numbered = tuple(bool(each) for each in serials)
     return Described(
         oid, quoted, name if schema == "public" else f"{schema}.{name}", tuple(columns), tuple(quoted_columns),
-        tuple(types), tuple(generated), numbered, tuple(key or ()), frozenset(refers or ()), tuple((name, int(each)) for name, each in references or ()),
+        tuple(types), tuple(generated), numbered, tuple(key or ()), frozenset(refers or ()),
+        tuple((name, int(each)) for name, each in references or ()),
     )  # fmt: skip
 
 

@@ -119,9 +119,9 @@ class World:
         self._add(key, lambda: RedisPlace(client))
         self._places[key].touched = True  # type: ignore[attr-defined]
 
-    def sent(self, kind: str, label: str) -> None:
-        """Record a mail or a request that arrived."""
-        self._sent.sent.append((kind, label))
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
+        """Record a mail, a request or a message that arrived."""
+        self._sent.add(kind, label, body)
 
     def look(self) -> State | None:
         """Return the state if it is another than before, or None."""

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.explore.crash import current, is_accounted
+from harness.explore.handles import path_of
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
@@ -107,7 +108,11 @@ def _held(value: Any) -> tuple[str, str] | None:
     if isinstance(value, sqlite3.Connection):
         return "sqlite3", "is a connection that was open before"
     if isinstance(value, io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom | io.FileIO):
-        return ("open-file", "is a file that was open before") if _writes(value) else None
+        return (
+            ("open-file", "is a file that was open before")
+            if _writes(value) and path_of(value) is None
+            else None
+        )
     if isinstance(value, subprocess.Popen):
         return "process", "is a process that was started before"
     kind = type(value).__module__.partition(".")[0]
