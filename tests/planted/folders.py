@@ -42,24 +42,21 @@ def moves_its_directory() -> None:
     """Fills a directory, and moves it to a place in which another one is filled."""
     unfinished = _folder().with_name("unfinished")
     with shop.session() as session:
-        unfinished.mkdir(exist_ok=True)
-        for invoice in shop.pending(session):
-            (unfinished / f"{invoice.id}.txt").write_text(f"{invoice.cents}\n")
-            shop.pay_once(session, invoice.id)
-        shutil.move(unfinished, _folder())  # mistake
+        ids = shop.all_ids(session)
+    unfinished.mkdir(exist_ok=True)
+    (unfinished / "invoices.txt").write_text(f"{ids}\n")
+    shutil.move(unfinished, _folder())  # mistake
 
 
 def moves_it_once() -> None:
     """Fills the directory with everything, and moves it unless that was done."""
     unfinished = _folder().with_name("unfinished")
     with shop.session() as session:
-        if not _folder().exists():
-            unfinished.mkdir(exist_ok=True)
-            for invoice_id in shop.all_ids(session):
-                (unfinished / f"{invoice_id}.txt").write_text(f"{invoice_id}\n")
-            unfinished.rename(_folder())
-        for invoice in shop.pending(session):
-            shop.pay_once(session, invoice.id)
+        ids = shop.all_ids(session)
+    if not _folder().exists():
+        unfinished.mkdir(exist_ok=True)
+        (unfinished / "invoices.txt").write_text(f"{ids}\n")
+        unfinished.rename(_folder())
 
 
 def logs_before_it_pays() -> None:
@@ -68,8 +65,8 @@ def logs_before_it_pays() -> None:
     with shop.session() as session:
         for invoice in shop.pending(session):
             log.write(f"invoice {invoice.id}\n")
-            log.flush()  # mistake
-            shop.pay_once(session, invoice.id)
+            log.flush()
+            shop.pay_once(session, invoice.id)  # mistake
 
 
 def writes_its_log_at_the_end() -> None:
