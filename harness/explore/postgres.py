@@ -363,14 +363,20 @@ class PostgresPlace:
 
 
 def _described(row: Any) -> Described:
-    oid, quoted, schema, name, quoted_columns, columns, types, generated, serials, key, refers, references = (
-        row
-    )
-    numbered = tuple(bool(each) for each in serials)
+    oid, quoted, schema, name, quoted_columns, columns, types, generated, serials, key, refers, single = row
     return Described(
-        oid, quoted, name if schema == "public" else f"{schema}.{name}", tuple(columns), tuple(quoted_columns),
-        tuple(types), tuple(generated), numbered, tuple(key or ()), frozenset(refers or ()), tuple((name, int(each)) for name, each in references or ()),
-    )  # fmt: skip
+        oid,
+        quoted,
+        name if schema == "public" else f"{schema}.{name}",
+        tuple(columns),
+        tuple(quoted_columns),
+        tuple(types),
+        tuple(generated),
+        tuple(bool(each) for each in serials),
+        tuple(key or ()),
+        frozenset(refers or ()),
+        tuple((column, int(each)) for column, each in single or ()),
+    )
 
 
 def _order(table: Described) -> str:
