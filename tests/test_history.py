@@ -76,7 +76,7 @@ def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
     work(queue)
     (began, ended) = told(redis, job.id)
     assert (began, ended[:4]) == (("start", 2, 0, "", None), ("end", 2, 0, "failed"))
-    assert "CrashLimit: Fragile died 1 times" in ended[4]
+    assert "CrashLimit: Fragile crashed 1 times" in ended[4]
 
 
 def test_a_pause_comes_before_the_crash_limit(queue: Queue, redis: Redis, done: list[object]) -> None:

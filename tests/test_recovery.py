@@ -261,7 +261,7 @@ def test_a_job_that_kills_its_horse_is_failed_in_the_end(
     rq_workers.finish()
     job.refresh()
     assert job.get_status() == JobStatus.FAILED
-    assert "CrashLimit: Dies died 3 times" in reason(job)
+    assert "CrashLimit: Dies crashed 3 times" in reason(job)
     progress = progress_of(broker, job.id)
     assert (progress.cursor, progress.done) == (1, 2)
     assert broker.lrange(f"done:{job.id}", 0, -1) == [b"0", b"1", *[b"dies"] * 3]
@@ -275,7 +275,7 @@ def test_a_job_that_cannot_be_started_is_failed_in_the_end(
     rq_workers.finish()
     job.refresh()
     assert job.get_status() == JobStatus.FAILED
-    assert "died 11 times before it reached the job's code" in reason(job)
+    assert "crashed 11 times before it reached the job's code" in reason(job)
     assert not jobs_queue.started_job_registry.get_job_and_execution_ids()
 
 

@@ -135,7 +135,7 @@ def shown(value: object) -> str:
 
 def malformed(where: str, found: object, allowed: str, *, error: type[HarnessError] = UsageError) -> NoReturn:
     """Raise an error that says in one line what is wrong with the value at *where*."""
-    raise error(f"{where or 'comparison'}: found {shown(found)}, allowed: {allowed}")
+    raise error(f"{where or 'comparison'}: got {shown(found)}; use {allowed}")
 
 
 def _inner(value: Any) -> Any:
@@ -168,7 +168,7 @@ def _read_fields(kind: Any, found: Mapping[str, object], where: str, error: type
         if name not in found:
             if optional:
                 continue
-            raise error(f"{path}: found nothing, but this field is required")
+            raise error(f"{path}: this field is required, and is missing")
         values[name] = read(hint, found[name], path, error=error)
     return kind(**values)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +109,12 @@ class World:
                 "the job uses another PostgreSQL database than the one of database= or --database"
             )
 
-    def holds(self, connections: Iterable[Any]) -> bool:
-        """Return whether one of these connections has a lock in PostgreSQL that others would have to wait for."""
-        database = self._places.get(DATABASE)
-        return isinstance(database, PostgresPlace) and database.holds(connections)
+    def held(self, life: Life) -> bool:
+        """Return whether a write of a life is open, or a lock, that others would have to wait for."""
+        connections, database = list(life.connections.values()), self._places.get(DATABASE)
+        return any(
+            getattr(getattr(each, "dbapi_connection", None), "in_transaction", False) for each in connections
+        ) or (isinstance(database, PostgresPlace) and database.holds(connections))
 
     def _meet_redis(self, client: Any) -> None:
         key = identity(client)

@@ -14,7 +14,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from harness.boundary.texts import bounded, told
-from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, STRAYS
+from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, OWNERS, STRAYS
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -148,13 +148,17 @@ def queue_named(name: str, connection: Redis) -> Queue:
     return Queue(name, connection=connection, serializer=JSONSerializer)
 
 
+_KINDS = {"zset": "sorted set", "hash": "hash"}
+
+
 def set_aside(connection: Redis) -> None:
     """Rename keys of this package that hold data of another type, so that work goes on; log it.
 
     Crash in between: the next sweep renames the others. The data is kept under the new name.
     """
-    for name in (LEASES, OPEN, ENDED, STRAYS, DELAYED):
+    right_kinds = {**dict.fromkeys((LEASES, OPEN, ENDED, STRAYS, DELAYED), "zset"), OWNERS: "hash"}
+    for name, right in right_kinds.items():
         kind = text_of(connection.type(name))
-        if kind not in {"zset", "none"}:
+        if kind not in {right, "none"}:
             connection.rename(name, f"{name}:set-aside")
-            log.error("key %s held a %s, not a sorted set; it is now %s:set-aside", name, kind, name)
+            log.error("key %s held a %s, not a %s; it is now %s:set-aside", name, kind, _KINDS[right], name)

@@ -2,9 +2,9 @@
 
 The progress does not grow with interruptions. So a job has two more keys:
 
-* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
-  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept; for how long is said in
-  :mod:`harness.queues.rq.retention`.
+* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends, and one for each action
+  of a person on the web page. Redis gives them their times, so that the clocks of machines need not agree. The last
+  :data:`EXECUTIONS` are kept; for how long is said in :mod:`harness.queues.rq.retention`.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
   not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
   an event of every item.
@@ -68,6 +68,9 @@ CURSOR_BYTES = 200
 PULSE_SECONDS = 1.0
 """Interval of the pulses of a job at work, in seconds."""
 
+ASKED = "asked"
+"""Kind of entry that records an action of a person."""
+
 log = logging.getLogger("harness.rq")
 
 
@@ -129,9 +132,11 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Entry:
-    """An execution began or ended.
+    """An execution began or ended, or a person steered the job.
 
-    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"`` or ``"end"``. :ivar done: items by then.
+    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"``, ``"end"`` or ``"asked"``.
+    :ivar done: items by then.
+    :ivar action: of an action, its name, such as ``"pause"``. :ivar by: of an action, the user.
     :ivar job: of the first start, the class.
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
     :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
@@ -152,6 +157,8 @@ class Entry:
     outcome: str = ""
     reason: str | None = None
     crashes: int | None = None
+    action: str = ""
+    by: str = ""
 
     @classmethod
     def from_stream(cls, number: Any, fields: Any) -> Entry:
@@ -296,6 +303,31 @@ class Recording:
         log.warning("job %s: its history was not written (%s); it goes on", self._job.id, error)
 
 
+def note_action(connection: Redis, job_id: str, action: str, by: str, reason: str | None = None) -> None:
+    """Write into the history of a job that a person steered it.
+
+    The caller writes it before the action. Crash between the two: the history has an action that did not happen, and
+    no action is missing. Lost answer: the action is not carried out, and may be listed twice when it is repeated.
+
+    :param by: user. :param reason: more about the action, such as why it was refused.
+    """
+    check_connection(connection)
+    entry = {
+        "what": ASKED, "epoch": 0, "done": 0, "action": bounded(action, NAME_BYTES), "by": bounded(by, NAME_BYTES),
+        "reason": None if reason is None else bounded(reason, REASON_BYTES),
+    }  # fmt: skip
+    key = keys.history(job_id)
+    text = json.dumps(
+        {name: value for name, value in entry.items() if value is not None}, separators=(",", ":")
+    )
+    kept_s: Any = connection.ttl(key)
+    with connection.pipeline() as pipeline:
+        pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
+        if kept_s < 0:  # else it is kept as it was: the history of a job that has ended expires with the job
+            pipeline.expire(key, TTL)
+        pipeline.execute()
+
+
 def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
     """Queue the commands whose two answers :func:`read_history` and :meth:`Pulse.from_json` take."""
     pipeline.xrevrange(keys.history(job_id), count=entries)
@@ -307,7 +339,7 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
 
     :param bad: takes why entries were left out.
     """
-    entries: dict[tuple[int, str], Entry] = {}
+    entries: dict[tuple[Any, str], Entry] = {}
     for number, fields in reversed(answer):
         try:
             entry = Entry.from_stream(number, fields)
@@ -315,7 +347,8 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
             if bad is not None:
                 bad.append(str(error))
             continue
-        entries.setdefault((entry.epoch, entry.what), entry)
+        # Each action is one of its own; an execution begins once and ends once.
+        entries.setdefault((number if entry.what == ASKED else entry.epoch, entry.what), entry)
     return list(entries.values())
 
 

@@ -139,9 +139,7 @@ class _Attempt:
         except UsageError as error:
             return self._put_off(error)
         if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-            raise UsageError(
-                f"{self._call[0]!r} is {job_class!r}, allowed is a ContinuableJob or an IterationJob"
-            )
+            raise UsageError(f"{self._call[0]!r} is {job_class!r}; use a ContinuableJob or an IterationJob")
         try:
             begun = _begun(lease)
             with Recording(self._current) as recording, Timeout() as timeout:
@@ -237,7 +235,7 @@ class _Attempt:
         if tries > limit:
             current.connection.hdel(current.key, UNKNOWN)  # who requeues it gives it as many tries again
             raise type(error)(
-                f"{error} ({tries} workers in a row did not know it, allowed are {limit}, see {TRIES})"
+                f"{error} ({tries} workers in a row did not know it; the limit is {limit}, see {TRIES})"
             ) from error
         log.warning("job %s is not known here: %s; another worker may know it", current.id, error)
         if not self._note_delay(TRY_SECONDS):
@@ -260,7 +258,7 @@ class _Attempt:
             somebody = any(pipeline.execute())
         if not somebody:
             log.warning(
-                "job %s is to go on in %d s, and there is nobody to enqueue it then: start a worker of "
+                "job %s is to go on in %d s, and no process will enqueue it then: start a worker of "
                 "harness.queues.rq, or one with a scheduler (rq worker --with-scheduler)",
                 current.id, math.ceil(seconds),
             )  # fmt: skip
@@ -279,7 +277,7 @@ def unknown_tries() -> int:
     """
     text = os.environ.get(TRIES, str(DEFAULT_TRIES))
     if not text.isdecimal():
-        raise UsageError(f"{TRIES} takes a number of 0 or more, such as {DEFAULT_TRIES}, found {text!r}")
+        raise UsageError(f"{TRIES} takes a number of 0 or more, such as {DEFAULT_TRIES}; got {text!r}")
     return int(text)
 
 

@@ -14,6 +14,9 @@ PREFIX = shared.PREFIX
 LEASES = PREFIX + "leases"
 """Sorted set of executions; the score is the time the lease ends, in seconds of the Redis server's clock."""
 
+OWNERS = PREFIX + "owners"
+"""Hash of the processes at work on each execution (:mod:`harness.queues.rq.owners`)."""
+
 OPEN = PREFIX + "open"
 """Sorted set of jobs that are not over; the score is the time when :mod:`harness.queues.rq.strays` looks next."""
 

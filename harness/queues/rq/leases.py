@@ -32,8 +32,9 @@ from rq.utils import as_text, utcformat
 from rq.worker import BaseWorker
 
 from harness.errors import UsageError
+from harness.queues.rq import owners
 from harness.queues.rq.entries import number, shown, split
-from harness.queues.rq.keys import LEASES, OPEN
+from harness.queues.rq.keys import LEASES, OPEN, OWNERS
 from harness.queues.rq.places import UNKNOWN
 from harness.stops import Flag
 
@@ -71,7 +72,7 @@ def recover_seconds() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise UsageError(f"{SETTING} takes seconds over 0, such as 15, found {text!r}")
+        raise UsageError(f"{SETTING} takes seconds over 0, such as 15; got {text!r}")
     return seconds
 
 
@@ -191,6 +192,10 @@ class Lease:
         global current  # noqa: PLW0603 - RQ hands nothing to what it calls
         seconds, micros = self._connection.time()
         self._offset = seconds + micros / 1e6 - time.monotonic()
+        # The owner first: an execution that is taken over meanwhile is not owned below, and works on nothing.
+        text = owners.owner(self.orphaned.parent)
+        if text is not None:
+            self._connection.hset(OWNERS, self.entry, text)
         if self.owned():
             self._connection.zadd(LEASES, {self.entry: self._deadline()})
         else:
@@ -266,11 +271,11 @@ class Orphaned:
     interval = 1.0
 
     def __init__(self, parent: int | None) -> None:
-        self._parent = parent
+        self.parent = parent
 
     def __call__(self, _: Position) -> str | None:
         """Return why to stop, once the parent is another process."""
-        return "worker died" if self._parent is not None and os.getppid() != self._parent else None
+        return "worker died" if self.parent is not None and os.getppid() != self.parent else None
 
 
 def while_owned(

@@ -3,7 +3,8 @@
 Each worker of this package sweeps; ``harness recover`` does the same without one. A short lock lets one process sweep
 at a time, for all queues of that Redis. A sweep finds
 
-* an execution whose lease has expired (see :mod:`harness.queues.rq.leases`);
+* an execution whose lease has expired (see :mod:`harness.queues.rq.leases`), or whose processes were on this machine
+  and are gone (:mod:`harness.queues.rq.owners`);
 * an execution without a lease, such as one that crashed while it started, or that of RQ's own worker: the first sweep
   that sees it gives it a lease, which is never renewed;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
@@ -32,26 +33,24 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
-from rq.job import Job as RQJob
 
-from harness.queues.rq import keys, strays
+from harness.queues.rq import keys, owners, strays
 from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.entries import (
     ask,
     complaints,
     is_wrong_data,
-    job_id_of,
     queues_of,
     set_aside,
     split,
     text_of,
     usable,
 )
-from harness.queues.rq.keys import LEASES, SWEEP_LOCK
-from harness.queues.rq.leases import RQ_SECONDS, Beat, lease_seconds, recover_seconds
+from harness.queues.rq.keys import LEASES, OWNERS, SWEEP_LOCK
+from harness.queues.rq.leases import Beat, lease_seconds, recover_seconds
 from harness.queues.rq.places import DEQUEUED
-from harness.queues.rq.returns import Dead, belongs, forget, put_back, put_back_batch, put_back_dequeued
+from harness.queues.rq.returns import Dead, forget, put_back, put_back_batch, put_back_dequeued
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,9 +72,6 @@ BATCH = 100
 
 TURN_JOBS, START_JOBS = 5_000, 100
 """Limits of jobs that a sweep puts back: in a thread, and before a worker takes its first job."""
-
-SHIELDED = 1_000
-"""Number of executions that one maintenance looks at."""
 
 PROBED = 100
 """Number of keys that one command asks for."""
@@ -111,11 +107,12 @@ class _Seen:
 
     :ivar now: the server's time. :ivar leases: when each ends, by entry, which may be any bytes.
     :ivar started: executions with their queue and when RQ gives them up. :ivar dequeued: jobs that wait for one.
-    :ivar complete: whether all registries could be read.
+    :ivar owners: processes of each execution. :ivar complete: whether all registries could be read.
     """
 
     now: float
     leases: dict[bytes, float]
+    owners: dict[bytes, bytes]
     started: dict[str, tuple[Queue, float]]
     dequeued: dict[str, Queue]
     complete: bool
@@ -226,6 +223,7 @@ class Sweeper:
 
     def _sweep(self, *, strays_too: bool, limit: int | None) -> list[str]:
         seen = self._look()
+        self._expire(seen)
         running: dict[str, list[str]] = {}
         for entry in seen.started:
             running.setdefault(entry.rpartition(":")[0], []).append(entry)
@@ -243,6 +241,23 @@ class Sweeper:
             self._turns_to_strays = 1 if more else self._turns_to_strays
             enqueue_due(self._connection)
         return back
+
+    def _expire(self, seen: _Seen) -> None:
+        """End the leases of executions whose processes were on this machine and are gone.
+
+        Crash after it, or a lost answer: the lease has expired, and the next sweep puts the job back.
+        """
+        machine = owners.here()
+        gone: dict[Any, float] = {
+            entry: 0.0
+            for entry, text in seen.owners.items()
+            if machine is not None
+            and 0 < seen.leases.get(entry, 0.0) < math.inf
+            and owners.are_gone(text.decode(errors="replace"), machine)
+        }
+        if gone:
+            self._connection.zadd(LEASES, gone, xx=True)
+            seen.leases.update(gone)
 
     def _batches(self, seen: _Seen, limit: int | None) -> Iterator[list[Dead]]:
         """Yield the crashed in batches, and renew the lock between them; those that were bad before come last."""
@@ -267,7 +282,8 @@ class Sweeper:
             # Leases first: whose lease is seen was registered before, and is seen below unless it has ended since.
             pipeline.time()
             pipeline.zrange(LEASES, 0, -1, withscores=True)
-            (seconds, micros), leases = pipeline.execute()
+            pipeline.hgetall(OWNERS)
+            (seconds, micros), leases, owners_of = pipeline.execute()
         started: dict[str, tuple[Queue, float]] = {}
         waiting: list[tuple[Queue, bytes]] = []
         for queue, entries, dequeued in self._registries(queues):
@@ -287,7 +303,7 @@ class Sweeper:
                 complaints.say("dequeued job", each, "it must be the id of a job")
             elif job_id not in running:
                 found[f"{job_id}:{DEQUEUED}"] = queue
-        return _Seen(seconds + micros / 1e6, dict(leases), started, found, complete)
+        return _Seen(seconds + micros / 1e6, dict(leases), owners_of, started, found, complete)
 
     def _registries(self, queues: list[Queue]) -> Iterator[tuple[Queue, Any, Any]]:
         """Yield the queues that have executions or dequeued jobs, with both; many that have none cost little."""
@@ -309,7 +325,7 @@ class Sweeper:
         """Put a batch back, and whatever that leaves one by one."""
         done = put_back_batch(self._connection, batch, running, now)
         for job_id in done.back:
-            log.warning("job %s: its worker died, it is back in its queue", job_id)
+            log.warning("job %s: its worker crashed; it is back in its queue", job_id)
         self._remember([each.entry for each in done.bad])
         if done.others:  # not to be looked at again
             self._connection.zadd(LEASES, {each.entry: math.inf for each in done.others}, xx=True)
@@ -338,7 +354,7 @@ class Sweeper:
             self._remember([dead.entry])
             return []
         if back:
-            log.warning("job %s: its worker died, it is back in queue %s", dead.job_id, queue.name)
+            log.warning("job %s: its worker crashed; it is back in queue %s", dead.job_id, queue.name)
         return [dead.job_id] if back else []
 
     def _remember(self, entries: list[str]) -> None:
@@ -353,7 +369,9 @@ class Sweeper:
         new: dict[Any, float] = {
             entry: seen.now + self._first_lease for entry in known if entry not in seen.leases
         }
-        ended = [entry for entry in seen.leases if entry not in known] if seen.complete else []
+        ended = (
+            [entry for entry in {*seen.leases, *seen.owners} if entry not in known] if seen.complete else []
+        )
         if not new and not ended:
             return
         with self._connection.pipeline(transaction=False) as pipeline:
@@ -361,34 +379,8 @@ class Sweeper:
                 pipeline.zadd(LEASES, new, nx=True)
             if ended:
                 pipeline.zrem(LEASES, *ended)
+                pipeline.hdel(OWNERS, *ended)
             pipeline.execute()
-
-
-def shield(queue: Queue) -> None:
-    """Keep RQ's maintenance from failing jobs that a sweep will requeue, and from entries it cannot read.
-
-    It deals with scores that are over. So executions of this package get a later score. Entries that RQ cannot read
-    get an endless one: RQ's maintenance would end there. Crash, or a lost answer: the next maintenance does the rest.
-    """
-    connection, key = queue.connection, queue.started_job_registry.key
-    seconds, _ = connection.time()
-    over: Any = connection.zrangebyscore(key, 0, seconds + RQ_SECONDS)
-    if over[SHIELDED:]:  # the first job does not wait for them; the next maintenance looks at them
-        connection.zadd(key, dict.fromkeys(over[SHIELDED:], seconds + 2 * RQ_SECONDS), xx=True)
-    for start in range(0, min(len(over), SHIELDED), BATCH):
-        entries = over[start : start + BATCH]
-        names = [job_id_of(each) for each in entries]
-        with connection.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.hgetall(RQJob.key_for(name or ""))
-            answers = ask(pipeline)
-        later: dict[Any, float] = {}
-        for entry, name, fields in zip(entries, names, answers, strict=True):
-            ours = None if name is None else belongs(connection, name, fields)
-            if ours is not False:
-                later[entry] = math.inf if ours is None else seconds + 2 * RQ_SECONDS
-        if later:
-            connection.zadd(key, later, xx=True)
 
 
 def _is_dead(lease: float | None, given_up: float, now: float) -> bool:

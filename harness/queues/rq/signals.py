@@ -21,6 +21,7 @@ Plain jobs keep RQ's handlers.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -306,6 +307,18 @@ class Signals(BaseWorker):
 
 class HorseSignals(Signals):
     """The same for workers whose jobs run in a process of their own."""
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work, with the objects of now hidden from the garbage collector.
+
+        A horse's collector would write to the memory pages of all of them, and each page would be copied.
+        """
+        gc.collect()
+        gc.freeze()
+        try:
+            return super().work(*args, **kwargs)
+        finally:
+            gc.unfreeze()
 
     def _tell(self) -> None:
         horse = self.horse_pid
