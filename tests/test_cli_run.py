@@ -195,7 +195,8 @@ def test_report_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "steps and iteration lost nothing and did nothing twice" in " ".join(result.output.split())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "comparison.json", "comparison.md", "comparison.html", "timelines.svg", "damage.svg", "latencies.svg",
+        "comparison.json", "comparison.md", "comparison.html", "overview.svg", "timelines.svg", "damage.svg",
+        "latencies.svg",
     }  # fmt: skip
 
 
@@ -235,7 +236,7 @@ def test_report_tells_what_moved_against_an_older_one(compared: Path, tmp_path: 
     assert result.exit_code == 0
     assert "worse: orders, steps, count:20" in result.output
     for name in ("comparison.md", "comparison.html"):
-        assert "What moved" in (tmp_path / "out" / name).read_text()
+        assert "Changes" in (tmp_path / "out" / name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_report_tells_what_moved_against_an_older_one(compared: Path, tmp_path: 
     [
         ("steps.ratio > 1.2", 0, ""),
         ("steps.lost > 0", 1, "harness: steps.lost > 0: found 1"),
-        ("steps.loss > 0", 2, "found the figure 'loss', allowed are"),
+        ("steps.loss > 0", 2, "got the figure 'loss'; use one of"),
         ("steps.untried > 0", 2, "has no such figure"),
     ],
 )

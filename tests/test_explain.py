@@ -21,8 +21,8 @@ from harness.monitor.story_picture import svg
 from harness.monitor.story_text import text, where_time_went
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
+from harness.queues.history import Entry, Pulse
 from harness.queues.rq import SimpleWorker, enqueue
-from harness.queues.rq.history import Entry, Pulse
 from harness.queues.rq.recovery import put_back
 from harness.stops import Every
 from harness.stores.sql import SqlStore

@@ -15,9 +15,9 @@ from rq.job import JobStatus
 
 from harness.errors import UsageError
 from harness.overrides import Overrides, overriding
+from harness.queues.periodic import recover_seconds
 from harness.queues.rq import SimpleWorker, enqueue, keep_recovering, recover
 from harness.queues.rq.keys import LEASES, SWEEP_LOCK
-from harness.queues.rq.leases import recover_seconds
 from harness.queues.rq.recovery import Sweeper, put_back
 from harness.queues.rq.requests import PERFORM
 from harness.stops import Count

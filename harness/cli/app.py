@@ -18,9 +18,8 @@ from harness.errors import HarnessError, UsageError
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DISTRIBUTION = "job-continuation-harness"
 EXTRAS = {
-    "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test", "pytest_benchmark": "test",
-    "xdist": "test", "starlette": "web", "jinja2": "web", "uvicorn": "web", "markupsafe": "web",
-    "prometheus_client": "web",
+    "jinja2": "cli", "markupsafe": "cli", "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test",
+    "pytest_benchmark": "test", "xdist": "test", "starlette": "web", "uvicorn": "web", "prometheus_client": "web",
 }  # fmt: skip
 """Packages that only some commands need, and the extra that installs each."""
 

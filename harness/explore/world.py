@@ -85,6 +85,10 @@ class World:
             return
         self._add(path or f"database in memory {id(raw)}", lambda: SqlitePlace(path, raw))
 
+    def has_file(self, path: str) -> bool:
+        """Return whether a file is compared."""
+        return f"{FILE}{path}" in self._places
+
     def _add(self, key: str, make: Callable[[], Place]) -> None:
         if key not in self._places:
             place = make()

@@ -26,8 +26,8 @@ def appended_at_the_end() -> None:
     with shop.session() as session:
         for invoice_id in shop.all_ids(session):
             shop.pay_once(session, invoice_id)
-    with shop.report().open("a") as report:
-        report.write("all is paid\n")  # mistake
+    with shop.report().open("a") as report:  # mistake
+        report.write("all is paid\n")
 
 
 def written_at_the_end() -> None:
@@ -158,18 +158,38 @@ def _pay_each(*, apart: bool) -> None:
                 session.execute(update(Invoice).where(Invoice.id == invoice.id).values(status="paid"))
                 session.commit()
             else:
-                shop.pay_once(session, invoice.id)
+                shop.pay_once(session, invoice.id)  # mistake of an error that is lost
+
+
+def _in_a_thread(*, apart: bool) -> None:
+    """Pay in a thread of its own, whose errors are not lost."""
+    errors = []
+
+    def run() -> None:
+        try:
+            _pay_each(apart=apart)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
 
 
 def twice_in_a_thread() -> None:
     """Does the wrong thing in a thread of its own."""
-    thread = threading.Thread(target=_pay_each, kwargs={"apart": True})
-    thread.start()
-    thread.join()
+    _in_a_thread(apart=True)
 
 
 def once_in_a_thread() -> None:
     """Does the right thing there."""
+    _in_a_thread(apart=False)
+
+
+def error_lost_in_a_thread() -> None:
+    """Does the right thing in a thread, but does not hear of its errors."""
     thread = threading.Thread(target=_pay_each, kwargs={"apart": False})
     thread.start()
     thread.join()

@@ -13,8 +13,8 @@ from rq.job import Job as RQJob
 
 from harness.lab.servers import redis_server
 from harness.progress import Progress, Quarantined
+from harness.queues.history import history
 from harness.queues.rq import enqueue, request_stop
-from harness.queues.rq.history import history
 from harness.stores.rq_meta import FIELD
 from tests.browser import Browser
 from tests.test_report_in_browser import MEASURE

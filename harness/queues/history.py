@@ -4,7 +4,7 @@ The progress does not grow with interruptions. So a job has two more keys:
 
 * ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends, and one for each action
   of a person on the web page. Redis gives them their times, so that the clocks of machines need not agree. The last
-  :data:`EXECUTIONS` are kept; for how long is said in :mod:`harness.queues.rq.retention`.
+  :data:`EXECUTIONS` are kept; for how long, the queue decides.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
   not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
   an event of every item.
@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,21 +31,21 @@ from harness import overrides
 from harness.boundary.decoding import parse, plain_text, read, shown
 from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress
-from harness.queues.rq import keys
-from harness.queues.rq.connections import check_connection
-from harness.queues.rq.leases import Beat
-from harness.queues.rq.retention import TTL, ttl_after
+from harness.queues import keys
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from redis import Redis
     from redis.client import Pipeline
-    from rq.job import Job as RQJob
 
     from harness.ends import Ended
     from harness.execution import Execution
-    from harness.progress import Position
+
+TTL = 30 * 24 * 3600
+"""Seconds that history is kept after the last entry while a job is under way, and at most after its end."""
 
 EXECUTIONS = 100
 """Number of executions of a job that are kept."""
@@ -178,37 +178,40 @@ class Entry:
 
 
 class Recording:
-    """Writes the history of one execution: a context manager around it, and a stop source that never stops.
+    """Writes the history of one execution: a context manager around it, and its observer.
 
-    It is asked once, before any work, which is when the progress is known; at checkpoints it says nothing.
+    :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
+    :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
     """
 
-    interval = math.inf
-
-    def __init__(self, job: RQJob) -> None:
-        self._job = job
-        self._connection: Redis = job.connection
+    def __init__(
+        self,
+        connection: Redis,
+        job_id: str,
+        *,
+        worker: str = "",
+        enqueued_at: float | None = None,
+        ttl_after: Callable[[str], int] = lambda _: TTL,
+    ) -> None:
+        self._connection, self._job_id, self._worker = connection, job_id, worker
+        self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
         self._execution: Execution | None = None
         self._beat: Beat | None = None
-        self._offset = self._started = self._runtime_before = 0.0
+        self._offset = self._started = 0.0
         self._epoch = 0
 
     def __enter__(self) -> Recording:
         return self
 
-    def __call__(self, _: Position) -> None:
-        """Say nothing."""
-
-    def at_start(self, at: Any) -> None:
+    def began(self, execution: Execution) -> None:
         """Write that the execution begins, and start its pulse."""
-        execution: Execution = at
         self._execution, self._epoch = execution, execution.progress.epoch
-        self._started, self._runtime_before = execution.clock(), execution.progress.runtime_s
+        self._started = execution.clock()
         try:
             self._write_start(execution)
         except RedisError as error:
             self._excuse(error)
-        self._beat = Beat(f"harness-pulse-{self._job.id}", PULSE_SECONDS, self._tell)
+        self._beat = Beat(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
         self._beat.start()
 
     def ended(self, ended: Ended) -> Ended:
@@ -224,18 +227,17 @@ class Recording:
             self._end("failed", kind.__name__ if error is None else told(error))
 
     def _write_start(self, execution: Execution) -> None:
-        pulse_key, progress = keys.pulse(self._job.id), execution.progress
+        pulse_key, progress = keys.pulse(self._job_id), execution.progress
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
             pipeline.get(pulse_key)
             (seconds, micros), left = pipeline.execute()
         self._offset = seconds + micros / 1e6 - time.monotonic()
         died = Pulse.from_json(left)
-        enqueued = self._job.enqueued_at
         entry = {
             "what": "start", "epoch": self._epoch, "done": progress.done,
-            "worker": bounded(self._job.worker_name or "", NAME_BYTES), "durability": _durability(execution),
-            "enqueued_at": round(enqueued.timestamp(), 3) if enqueued else None,
+            "worker": bounded(self._worker, NAME_BYTES), "durability": _durability(execution),
+            "enqueued_at": None if self._enqueued_at is None else round(self._enqueued_at, 3),
             "died": _rounded(died) if died else None,
         }  # fmt: skip
         if progress.crashes:  # most jobs have none, and a hundred entries are kept
@@ -260,18 +262,18 @@ class Recording:
         }  # fmt: skip
         try:
             with self._connection.pipeline() as pipeline:
-                self._add(pipeline, entry, ttl_after(self._job, outcome))
+                self._add(pipeline, entry, self._ttl_after(outcome))
                 if outcome in {"completed", "cancelled"}:
                     # A request to pause has no TTL; for a job that is over it would stay for ever.
-                    pipeline.expire(keys.control(self._job.id), TTL)
+                    pipeline.expire(keys.control(self._job_id), TTL)
                 if outcome != "superseded":  # else the pulse is another execution's
-                    pipeline.delete(keys.pulse(self._job.id))
+                    pipeline.delete(keys.pulse(self._job_id))
                 pipeline.execute()
         except RedisError as error:
             self._excuse(error)
 
     def _add(self, pipeline: Pipeline, entry: dict[str, Any], ttl: int = TTL) -> None:
-        key = keys.history(self._job.id)
+        key = keys.history(self._job_id)
         # What is missing has its default on reading.
         known = {name: value for name, value in entry.items() if value is not None and value != ""}
         text = json.dumps(known, separators=(",", ":"))
@@ -281,26 +283,25 @@ class Recording:
     def _tell(self) -> None:
         execution = self._execution
         if execution is not None:
-            self._connection.set(keys.pulse(self._job.id), self._pulse(execution), ex=TTL)
+            self._connection.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
 
     def _pulse(self, execution: Execution) -> str:
-        elapsed = execution.clock() - self._started
-        saved_after = execution.progress.runtime_s - self._runtime_before
-        progress, cursor = execution.progress, execution.cursor
+        now, progress, saved = execution.clock(), execution.progress, execution.saved
+        elapsed, cursor = now - self._started, progress.cursor
         pulse = Pulse(
-            at=time.monotonic() + self._offset, epoch=self._epoch, done=execution.done, saved=execution.progress.done,
-            unsaved_s=max(0.0, elapsed - saved_after), elapsed_s=elapsed, items=execution.items,
-            total=execution.total, durability=_durability(execution), worker=self._job.worker_name or "",
+            at=time.monotonic() + self._offset, epoch=self._epoch, done=progress.done, saved=saved.done,
+            unsaved_s=max(0.0, now - max(saved.at, self._started)), elapsed_s=elapsed, items=execution.items,
+            total=progress.total, durability=_durability(execution), worker=self._worker,
             host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
-            crashes=progress.crashes, step=execution.step,
+            crashes=progress.crashes, step=progress.step,
             cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
-            steps=max(0, len(execution.completed) - len(progress.completed)),
-            moved=cursor != progress.cursor if execution.step == progress.step else execution.moved,
+            steps=max(0, len(progress.completed) - saved.steps),
+            moved=cursor != saved.cursor if progress.step == saved.step else execution.moved,
         )  # fmt: skip
         return json.dumps(_rounded(pulse), separators=(",", ":"))
 
     def _excuse(self, error: RedisError) -> None:
-        log.warning("job %s: its history was not written (%s); it goes on", self._job.id, error)
+        log.warning("job %s: its history was not written (%s); it goes on", self._job_id, error)
 
 
 def note_action(connection: Redis, job_id: str, action: str, by: str, reason: str | None = None) -> None:
