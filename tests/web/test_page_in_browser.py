@@ -17,7 +17,7 @@ from harness.queues.history import history
 from harness.queues.rq import enqueue, request_stop
 from harness.stores.rq_meta import FIELD
 from tests.browser import Browser
-from tests.test_report_in_browser import MEASURE
+from tests.report.test_report_in_browser import MEASURE
 from tests.web.jobs import JOBS
 from tests.web.site import Site
 from tests.worker_jobs import Numbers, UntilReleased
