@@ -44,7 +44,7 @@ class Dying:
     def meet(self, thing: Any) -> None:
         """Need nothing."""
 
-    def sent(self, kind: str, label: str) -> None:
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Take it down."""
         self.seen.append(f"{kind} arrived")
 

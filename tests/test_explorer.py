@@ -276,7 +276,7 @@ def test_findings_of_the_same_lines_are_told_once() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"actions": ["burn"]}, "allowed are crash, stop, lost-reply, freeze"),
+        ({"actions": ["burn"]}, "allowed are crash, stop, lost-reply, freeze, twice"),
         ({"queue": "sqs"}, "allowed are inline, rq"),
         ({"only": "crash:commit"}, "unknown trial 'crash:commit', allowed are crash:KIND#N"),
         ({"only": "crash:commit#99"}, "there is no crash point commit#99; the job passes .*commit#1 to #8"),

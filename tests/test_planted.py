@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from harness.explore import Verdict, explore
-from tests.planted import cursors, effects, endings, outside, shop, totals
+from harness.explore.findings import TWO_AT_ONCE
+from tests.planted import cursors, doubles, effects, endings, outside, shop, totals
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ PLANTED = [
     Planted(effects.random_key, effects.key_of_the_invoice, "duplicated"),
     Planted(effects.deleted_before_copied, effects.copied_and_deleted, "lost"),
     Planted(effects.remembered_in_the_module, effects.remembered_in_the_database, "duplicated"),
-    Planted(effects.looked_before_it_paid, effects.paid_if_it_was_pending, "superseded worker wrote"),
+    Planted(effects.looked_before_it_paid, effects.paid_if_it_was_pending, TWO_AT_ONCE),
+    Planted(doubles.paid_after_a_look, doubles.paid_where_pending, TWO_AT_ONCE),
+    Planted(doubles.added_to_what_it_read, doubles.added_in_the_database, TWO_AT_ONCE),
+    Planted(doubles.numbered_after_the_last, doubles.numbered_by_the_invoice, TWO_AT_ONCE),
+    Planted(doubles.paid_from_a_list, doubles.paid_from_a_list_under_a_key, TWO_AT_ONCE),
+    Planted(doubles.counted_up_in_redis, doubles.counted_with_watch, TWO_AT_ONCE),
     Planted(effects.TouchedBeforeNow, effects.TouchedBeforeTheFirstExecution, "duplicated"),
     Planted(effects.counted_in_redis, effects.written_to_redis, "wrong total"),
     Planted(effects.appended_to_a_file, effects.written_and_renamed, "duplicated"),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.explore import explore
-from tests.planted import cells, elements, shop
+from harness.explore.files import FilePlace
+from tests.planted import cells, elements, folders, shop
 from tests.test_planted import Planted, lines_named, mistakes
 
 PLANTED = [
@@ -26,6 +32,12 @@ PLANTED = [
     Planted(elements.expires_a_moment_later, elements.expires_at_once, "lost"),
     Planted(elements.enqueued_before_the_mark, elements.enqueued_once, "duplicated"),
     Planted(elements.enqueued_after_the_mark, elements.enqueued_for_all, "lost"),
+    Planted(folders.makes_its_directory, folders.makes_it_if_need_be, "error on resume"),
+    Planted(folders.moves_its_directory, folders.moves_it_once, "duplicated"),
+    Planted(folders.logs_before_it_pays, folders.writes_its_log_at_the_end, "duplicated"),
+    Planted(
+        folders.appends_under_the_temporary_folder, folders.renames_under_the_temporary_folder, "duplicated"
+    ),
 ]
 SAMPLE, ALL_SAMPLES = 8, 20
 by_name = pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.wrong.__name__)
@@ -34,8 +46,36 @@ by_name = pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: plante
 @pytest.fixture(autouse=True)
 def _shop(tmp_path: Path) -> Iterator[None]:
     shop.open_shop(str(tmp_path / "shop.db"))
-    yield
+    with tempfile.TemporaryDirectory() as folders_temporary, (tmp_path / "log.txt").open("a+") as folders.log:
+        folders.temporary = Path(folders_temporary)
+        yield
+    folders.log = None
     shop.close_shop()
+
+
+class Server(BaseHTTPRequestHandler):
+    """Takes what is put."""
+
+    def do_PUT(self) -> None:
+        """Answer."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Yield the address of a server."""
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @by_name
@@ -84,3 +124,62 @@ def test_a_finding_names_the_step_and_the_cursor_that_were_saved() -> None:
     assert verdict.worst is not None
     assert "resumed from step 'pay', cursor " in str(verdict.worst)
     assert ", set at tests/planted/cells.py:" in str(verdict.worst)
+
+
+def test_what_a_mail_says_is_compared() -> None:
+    """A mail to the right one that says something else is a wrong total, and its twin passes a polite stop."""
+    verdict = explore(folders.MailsASumFromMemory, actions=["stop"], sample=SAMPLE)
+    assert verdict.verdict == "wrong total", verdict.text()
+    assert verdict.worst is not None
+    assert "bodies of mails: (mail='to boss@shop.example: Invoice " in verdict.worst.what
+    assert lines_named(verdict) & mistakes(folders.MailsASumFromMemory)
+    assert explore(folders.MailsASumFromItsAttribute, actions=["stop"], sample=SAMPLE).good
+
+
+def test_what_a_request_says_is_compared(address: str) -> None:
+    """A request to the right address with another body is found."""
+    verdict = explore(
+        folders.posts_numbers_from_memory, address, actions=["crash"], pairs=False, sample=SAMPLE
+    )
+    assert any("bodies of requests: (request='PUT http://127.0.0.1" in each.what for each in verdict.findings)
+
+
+def test_messages_are_compared() -> None:
+    """A message that is published twice is found, at its line."""
+    verdict = explore(folders.publishes_before_it_pays, pairs=False, sample=SAMPLE)
+    assert verdict.verdict == "duplicated", verdict.text()
+    assert lines_named(verdict) & mistakes(folders.publishes_before_it_pays)
+    assert any(
+        "bodies of messages" in each.what or "messages: paid" in each.what for each in verdict.findings
+    )
+
+
+def test_a_directory_is_put_back(tmp_path: Path) -> None:
+    """After the exploration a directory, its files and its links are as they were."""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "old.txt").write_text("old\n")
+    (tmp_path / "reports" / "link").symlink_to("old.txt")
+    place = FilePlace(str(tmp_path / "reports"))
+    kept, contents = place.keep(), place.contents()
+    shutil.rmtree(tmp_path / "reports")
+    assert place.changed()
+    assert place.contents() == {}
+    (tmp_path / "reports").write_text("a file now")
+    place.restore(kept)
+    assert place.keep() == kept
+    assert place.contents() == contents
+    assert (tmp_path / "reports" / "link").readlink() == Path("old.txt")
+    place.restore(None)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_binary_files_and_unfinished_lines_are_compared(tmp_path: Path) -> None:
+    """Bytes that are no text differ by their hash, and a last line without an end is another one."""
+    path = tmp_path / "file"
+    place, name = FilePlace(str(path)), f"file {path}"
+    path.write_bytes(b"\xff\x00")
+    one = place.contents()[name].rows
+    path.write_bytes(b"\xfe\x00")
+    assert place.contents()[name].rows != one
+    path.write_text("a\nb")
+    assert place.contents()[name].rows == [("a",), ("b (without an end of line)",)]

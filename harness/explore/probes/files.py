@@ -77,6 +77,9 @@ def text(value: Any) -> str:
 def changed(life: Life, event: str, args: tuple[Any, ...]) -> None:
     """Reach the point before a file changes."""
     paths = [path for path in _paths(event, args) if not _is_no_outcome(path, event)]
+    if event == "os.mkdir":
+        # A directory that is there stays as it is, with all that it may hold: nothing to compare, or to put back.
+        paths = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112
     if not paths:
         return
     found = caller(2)
