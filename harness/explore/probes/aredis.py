@@ -77,7 +77,8 @@ def _blocking(client: Any) -> Any:
     kind = kinds.get(pool.connection_class)
     given = dict(pool.connection_kwargs)
     if kind is None and given.get("server") is not None:
-        kind = sys.modules["fakeredis"].FakeConnection  # a client of it has loaded it
+        fakeredis: Any = sys.modules["fakeredis"]  # a client of it has loaded it
+        kind = getattr(fakeredis, "FakeRedisConnection", None) or fakeredis.FakeConnection
     kind = kind or redis.Connection
     # Objects of asyncio's own, which the other client makes for itself.
     for name in ("parser_class", "retry", "redis_connect_func", "credential_provider", "event_dispatcher"):
