@@ -185,7 +185,7 @@ def test_threads_and_tasks_have_tickers_of_their_own() -> None:
 FORKS = """
 import os, time
 from harness import InlineRun
-from tests.test_ticker import After, Spin
+from tests.patterns.test_ticker import After, Spin
 
 class Forks(Spin):
     def perform(self):
