@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import click
 import pytest
@@ -23,6 +28,7 @@ from harness.queues.rq import enqueue
 from tests.documents import ROOT
 from tests.web.jobs import Typed
 from tests.web.site import Site
+from tests.workers import PATIENCE
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -174,6 +180,56 @@ def test_prometheus_accepts_settings_alerts_and_queries(tmp_path: Path) -> None:
     ]
     (tmp_path / "queries.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     run(promtool, "check", "rules", tmp_path / "queries.yml")
+
+
+def answers(port: int, path: str) -> dict[str, Any]:
+    """Ask Prometheus for JSON; empty while it does not answer."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as response:
+            return dict(json.load(response))
+    except OSError:
+        return {}
+
+
+@pytest.mark.process
+def test_a_real_prometheus_answers_every_query(redis: Redis, queue: Queue, tmp_path: Path) -> None:
+    """Prometheus scrapes the page, and each query of the dashboard and the alerts has an answer."""
+    job = enqueue(queue, Typed, 3)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Site(redis) as site:
+        site.client().act("pause", job.id)
+        scrape = {
+            "job_name": "h",
+            "scrape_interval": "1s",
+            "static_configs": [{"targets": [f"127.0.0.1:{site.port}"]}],
+        }
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
+        command = [
+            program("prometheus"), f"--config.file={tmp_path / 'prometheus.yml'}",
+            f"--storage.tsdb.path={tmp_path / 'db'}", f"--web.listen-address=127.0.0.1:{port}",
+        ]  # fmt: skip
+        with (
+            (tmp_path / "log").open("wb") as log,
+            subprocess.Popen(command, stdout=log, stderr=log) as process,
+        ):
+            try:
+                limit, look = time.monotonic() + PATIENCE, "/api/v1/query?query=harness_queue_jobs"
+                while not answers(port, look).get("data", {}).get("result"):
+                    assert time.monotonic() < limit, (tmp_path / "log").read_text()
+                    select.select([], [], [], 0.1)
+                for query in queries():
+                    if query.startswith("label_values"):
+                        continue
+                    asked = query.replace("$__rate_interval", "5m").replace("$queue", ".*")
+                    assert answers(port, f"/api/v1/query?query={quote(asked)}").get("status") == "success", (
+                        query
+                    )
+                waiting = quote('sum(harness_queue_jobs{place="queued"})')
+                found = answers(port, f"/api/v1/query?query={waiting}")["data"]["result"]
+                assert found[0]["value"][1] == "1"
+            finally:
+                process.kill()
 
 
 @pytest.mark.process
