@@ -59,7 +59,7 @@ def test_a_setting_that_names_no_module_is_refused(monkeypatch: pytest.MonkeyPat
 def test_a_job_of_another_module_fails_before_its_import(
     queue: Queue, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fails by name, nothing is imported, its progress is kept, and the next job runs."""
+    """A job of another module fails by name and keeps its progress; nothing is imported, and the next job runs."""
     monkeypatch.setenv(SETTING, "tests.jobs")
     monkeypatch.delitem(sys.modules, UNWANTED, raising=False)
     odd = queue.enqueue_call(PERFORM, args=(f"{UNWANTED}:Import", [], {}), job_id="odd")

@@ -226,7 +226,7 @@ def test_a_mistyped_file_is_not_made(
 
 
 def test_verify_does_not_make_a_mistyped_file(tmp_path: Path) -> None:
-    """It says that the file is not there."""
+    """The check of a mistyped file reports that it does not exist, and does not create it."""
     typo = tmp_path / "typo.db"
     said = harness("verify", "--database", f"sqlite:///{typo}")
     assert "there is no database file" in said.output

@@ -204,7 +204,7 @@ def test_pause_resume_and_cancel(jobs_queue: Queue, broker: Redis, run: Any) -> 
 
 
 def test_a_job_without_checkpoints_cannot_be_paused(jobs_queue: Queue, run: Any) -> None:
-    """It would not notice."""
+    """A job without checkpoints cannot be paused, because it would not notice."""
     job = jobs_queue.enqueue_call(plain, args=(3,))
     assert "has no checkpoint where it could stop" in one_line(run("pause", job.id))
     assert "has no checkpoint where it could stop" in one_line(run("cancel", job.id))

@@ -148,7 +148,7 @@ def test_threads_die_with_their_process() -> None:
 
 
 def test_the_pulse_of_a_job_is_no_crash_point() -> None:
-    """It beats by the clock, so that its commands would be numbered by chance."""
+    """Commands of the pulse are no crash points, because the clock decides when they come."""
     observer = Dying("commit")
     told = threading.Event()
 

@@ -145,7 +145,7 @@ def test_on_rq_the_worker_finds_the_new_version_by_the_old_name(new: Any, verdic
 
 
 def test_a_version_that_fails_by_itself_is_refused() -> None:
-    """It is run once without an interruption, and named."""
+    """A version that fails without an interruption is refused by name."""
     with pytest.raises(UsageError, match=r"the new version of .*:Pay does not end well.* LookupError"):
         explored(Pay, deploy=versions_2.Unfinished)
 

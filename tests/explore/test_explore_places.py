@@ -1,4 +1,4 @@
-"""The places outside of a process: kept, put back, and compared."""
+"""Resources outside of a process: kept, restored, and compared."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def log_each(*, together: bool) -> None:
 @pytest.mark.parametrize("engine", ["file", "memory", "thread's memory"], indirect=True)
 @pytest.mark.parametrize("together", [True, False])
 def test_a_database_in_a_file_or_in_memory_is_put_back(engine: Engine, together: bool) -> None:
-    """What differs from one clean run to another, a token and a time, is no difference; a row too many is."""
+    """A value that differs between clean runs, such as a token or a time, is no difference; an additional row is."""
     verdict = explore(log_each, kwargs={"together": together}, actions=["crash", "lost-reply"])
     assert verdict.verdict == ("exactly once" if together else "duplicated"), verdict.text()
     with engine.connect() as connection:

@@ -30,7 +30,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 
 def test_nothing_in_the_project_mentions_the_harness() -> None:
-    """It was not written with it in mind."""
+    """The user's project names the harness nowhere."""
     for path in (PROJECT / "shopapp").glob("*.py"):
         assert "harness" not in path.read_text()
 

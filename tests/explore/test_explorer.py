@@ -29,7 +29,7 @@ def _shop(tmp_path: Path) -> Iterator[None]:
 
 
 def marked() -> None:
-    """Pay every invoice anew in each attempt, and say which."""
+    """Pay every invoice again in each attempt, and say which."""
     with shop.session() as session:
         for invoice_id in shop.all_ids(session):
             mark(f"invoice {invoice_id}")
@@ -38,7 +38,7 @@ def marked() -> None:
 
 
 def told() -> None:
-    """Tell somebody else, in this process, of every invoice."""
+    """Report every invoice to another object of this process."""
     with shop.session() as session:
         for invoice in shop.pending(session):
             SENT.append(f"invoice {invoice.id}")
@@ -160,7 +160,7 @@ def test_it_stops_at_the_first_finding_where_asked() -> None:
 
 
 def test_progress_is_told_after_each_trial() -> None:
-    """How many are done, of how many that will be run, samples and all."""
+    """The progress counts the trials done of all that will run, samples included."""
     told_so: list[tuple[int, int, str]] = []
     explore(endings.done_at_the_end, sample=4, progress=lambda *args: told_so.append(args))
     assert [done for done, _, _ in told_so] == list(range(1, len(told_so) + 1))
@@ -192,7 +192,7 @@ class MarkedInSteps(cursors.InSteps):
 
 
 def test_objects_that_stand_for_the_outside_are_compared() -> None:
-    """A test's double is put back for each trial, and its members count."""
+    """A test's double is restored for each trial, and its members count."""
     verdict = explore(told, witnesses={"told": SENT}, actions=["crash", "lost-reply"])
     assert verdict.verdict == "duplicated"
     assert "told: invoice 1, 2 times" in says_so(verdict)
@@ -214,7 +214,7 @@ def test_a_server_that_knows_what_it_has_got_makes_it_once(address: str) -> None
 
 
 def test_the_outcome_may_be_the_users() -> None:
-    """What it leaves out is not compared."""
+    """Values that the outcome leaves out are not compared."""
     assert explore(marked, outcome=lambda: None, sample=5).good
     assert not explore(marked, outcome=lambda left: len(left["payments"].rows), sample=5).good
 

@@ -94,7 +94,7 @@ def test_signals_have_their_numbers() -> None:
     ],
 )
 def test_a_wrong_name_gets_one_line(name: str, found: str) -> None:
-    """It says what was found and what is allowed."""
+    """The error of a wrong name says in one line what was found and what is allowed."""
     with pytest.raises(UsageError) as refused:
         parse(name)
     assert found in str(refused.value)

@@ -77,7 +77,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_a_record_is_what_a_comparison_is_made_of(lab: Lab) -> None:
-    """It is JSON, it has every field, and its figures are those of the trial."""
+    """A record is JSON, has every field, and has the figures of the trial."""
     record = lab.run(numbers_scenario(), "iteration", parse("every:7"), every(items=2))
     assert (
         comparison(environment("quick", 0.0, ["rq"]), [json.loads(json.dumps(record))]).runs[0].executions
@@ -98,7 +98,7 @@ def test_a_record_is_what_a_comparison_is_made_of(lab: Lab) -> None:
 
 
 def test_the_plain_form_is_cut_off_and_started_again(lab: Lab) -> None:
-    """It does again what it had done: the control."""
+    """The plain form, the control, repeats what it had done."""
     record = lab.run(numbers_scenario(), "plain", parse("count:5"))
     assert (record["verdict"], record["duplicated"], record["repeated"]) == ("duplicated", 5, 5)
     assert [each["ended"] for each in record["timeline"]["executions"]] == ["cut off", "completed"]

@@ -151,7 +151,7 @@ def test_a_timeout_is_not_swallowed(
 def test_a_job_that_did_not_get_on_fails_with_rq_s_timeout(
     broker: Redis, jobs_queue: Queue, rq_workers: Workers
 ) -> None:
-    """It is left to RQ, and the reason is RQ's own."""
+    """A job without progress that runs out of time fails by RQ's own rule, with RQ's reason."""
     job = enqueue(jobs_queue, NeverAdvances)
     rq_workers.finish()
     assert job.get_status(refresh=True) == JobStatus.FAILED

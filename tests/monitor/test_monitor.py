@@ -184,7 +184,7 @@ def test_it_fits_any_terminal(queue: Queue, redis: Redis, width: int, height: in
 @pytest.mark.parametrize("width", [20, 36, 40, 60, 80, 120])
 @pytest.mark.parametrize("job_id", ["2f4e19aa-91b0-4f0b-9d2a-1c6f3f0a9d11", "nightly", "a" * 150])
 def test_the_whole_id_is_shown_at_any_width(queue: Queue, redis: Redis, job_id: str, width: int) -> None:
-    """It is folded where it does not fit: every command that steers a job needs all of it."""
+    """An id that does not fit is folded, because every command that steers a job needs all of it."""
     enqueue(queue, CountByIteration, 5, options={"job_id": job_id})
     snapshot = Monitor(Watcher(redis)).refresh()
     shown = [line.plain for line in lines(snapshot, "here", width=width)]
@@ -297,7 +297,7 @@ def test_status_and_monitor_once(jobs_queue: Queue, redis_url: str) -> None:
 def test_the_monitor_on_a_terminal(
     rq_workers: Workers, jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path
 ) -> None:
-    """It is live, at 80 columns and without colour; Ctrl-C takes it away, and says that the jobs go on."""
+    """The monitor is live at 80 columns and without colour; Ctrl-C removes it and says that the jobs go on."""
     job = enqueue(jobs_queue, UntilReleased)
     rq_workers.start()
     wait_for(broker, job.id, 1)

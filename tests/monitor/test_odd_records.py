@@ -231,7 +231,7 @@ def test_what_is_printable_is_clean_and_as_long(text: str) -> None:
 
 
 def test_report_leaves_out_one_odd_record(tmp_path: Path) -> None:
-    """It names the record; a gate cannot be judged without it, so the exit code is 1 then."""
+    """The report names an odd record and leaves it out; a gate that needs it fails with exit code 1."""
     data = sample().to_json()
     records = {
         "environment": data["environment"], "runs": [run(), {**run(), "verdict": NASTY}, 17],

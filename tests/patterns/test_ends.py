@@ -202,7 +202,7 @@ def test_a_superseded_execution_ends_quietly(done: list[object]) -> None:
 
 
 def test_a_superseded_execution_cannot_complete_the_job() -> None:
-    """It ends without a word, saves nothing, and leaves on_complete to the execution that has taken over."""
+    """A superseded execution saves nothing, and leaves on_complete to the execution that has taken over."""
     store = MemoryStore()
 
     class Late(ContinuableJob):

@@ -107,7 +107,7 @@ def test_a_kill_at_any_point_of_an_item_loses_and_doubles_nothing(
 def test_a_session_held_at_the_fork_is_refused(
     jobs_queue: Queue, rq_workers: Workers, database: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot be replaced without losing what it holds; the error names the cause and what to do."""
+    """A session held at the fork is refused with an error that names the cause and what to do."""
     monkeypatch.setenv("HARNESS_FORKS_HOLD", "1")
     job = worked(jobs_queue, rq_workers, Held)
     assert job.get_status() == JobStatus.FAILED
@@ -196,7 +196,7 @@ def save_in(session: Session, store: SqlStore) -> None:
 
 
 def test_a_database_in_memory_goes_on_in_a_child() -> None:
-    """It is no connection to anything: the child has a copy."""
+    """A child works on its copy of a database in memory."""
     engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
     with engine.begin() as connection:
         connection.execute(sa.text("create table t (n integer)"))
@@ -234,7 +234,7 @@ def closed(path: Path) -> bool:
 def test_a_process_that_was_forked_before_it_loaded_us_knows_what_is_its_own(
     database: sa.Engine,
 ) -> None:
-    """It goes by its age: what is older was inherited, what is younger is kept."""
+    """A connection older than the process counts as inherited; a younger one is kept."""
     script = """
 import os, sys
 import sqlalchemy as sa

@@ -284,7 +284,7 @@ class Numbers(IterationJob):
 
 
 def test_a_job_over_what_has_changed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not resumed, for running again would not help."""
+    """A job over a changed collection fails and is not resumed, because running again would not help."""
     monkeypatch.setattr(Numbers, "of", [1, 2, 3])
     inline = InlineRun(Numbers, stops=[Every(1)])
     assert inline.execute().outcome == "interrupted"

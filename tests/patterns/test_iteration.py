@@ -41,7 +41,7 @@ def test_a_job_does_every_item(done: list[object]) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 10])
 def test_interrupted_anywhere_it_does_everything_once(done: list[object], chunk: int) -> None:
-    """It goes on strictly after the cursor (I6), in as many executions as arithmetic says."""
+    """A job resumes strictly after the cursor (I6), in as many executions as arithmetic says."""
     ended = InlineRun(CountByIteration, 10, stops=[Every(chunk)]).drain()
     assert done == list(range(10))
     assert len(ended) == 10 // chunk + 1

@@ -131,7 +131,7 @@ def test_a_connection_that_was_cut_is_an_interruption(done: list[object], invali
 def test_on_rq_a_job_whose_store_is_away_waits(
     queue: Queue, server: fakeredis.FakeServer, monkeypatch: pytest.MonkeyPatch, done: list[object]
 ) -> None:
-    """It is back in its queue, and neither failed nor counted."""
+    """A job whose store is away returns to its queue, and counts as neither failed nor retried."""
     monkeypatch.setattr(rq_jobs, "UNAVAILABLE_SECONDS", 0)
     Elsewhere.server = server
     server.connected = False

@@ -122,7 +122,7 @@ def test_a_runtime_as_timedelta_stops_the_job() -> None:
 
 
 def test_a_policy_may_be_a_property(done: list[object]) -> None:
-    """It is checked when it is read, and progress is kept."""
+    """A policy that is a property is checked when it is read, and progress is kept."""
 
     class Job(CountByIteration):
         limit: Any = timedelta(minutes=5)
@@ -226,7 +226,7 @@ def test_policy_of_iteration_jobs_is_refused_in_a_job_of_steps() -> None:
     ],
 )  # fmt: skip
 def test_a_hook_almost_right_is_refused_with_the_right_name(name: str, right: str) -> None:
-    """It would never be called."""
+    """A hook whose name is almost right is refused, because it would never be called."""
     with pytest.raises(JobDefinitionError, match=rf"Job\.{name} would be ignored; use {right}\b"):
         define(**{name: lambda self: None})
 
@@ -302,7 +302,7 @@ class Counting(ContinuableJob):
 
 
 def test_an_attribute_set_in_the_constructor_is_a_default() -> None:
-    """It is kept, and what an execution stored wins over it in the next."""
+    """An attribute set in the constructor is a default; a stored value takes precedence over it."""
     inline = InlineRun(Counting, stops=[lambda at: at.completed == ["load"] and at.step is None and "once"])
     assert inline.execute().outcome == "interrupted"
     assert inline.progress is not None

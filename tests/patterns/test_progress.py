@@ -38,7 +38,7 @@ def test_fields_that_are_missing_get_their_defaults() -> None:
 
 
 def test_progress_of_another_job_is_refused() -> None:
-    """It carries the id of the job that it was written for."""
+    """Progress with the id of another job is refused."""
     with pytest.raises(CorruptProgress, match="the progress of job 7 was written for job 8"):
         Progress.from_json("7", Progress("8").to_json())
 

@@ -153,7 +153,7 @@ def test_what_was_lost_of_a_delay_is_found(queue: Queue, redis: Redis, lost: str
 
 
 def test_a_job_that_is_elsewhere_by_then_is_not_enqueued(queue: Queue, redis: Redis) -> None:
-    """It was enqueued again under its id, or deleted, while it waited."""
+    """A delayed job that was enqueued again or deleted while it waited is not enqueued."""
     job = enqueue(queue, Later, 60)
     work(queue)
     due(queue, job.id)

@@ -29,7 +29,7 @@ def work(queue: Queue) -> None:
 
 
 def test_a_job_waits_for_its_time(queue: Queue) -> None:
-    """It is in RQ's scheduled registry with the given time, and not in the queue."""
+    """A delayed job is in RQ's scheduled registry with the given time, and not in the queue."""
     when = now() + FAR
     at, later = enqueue_at(queue, when, CountByIteration, 3), enqueue_in(queue, FAR, CountByIteration, 3)
     assert queue.job_ids == []

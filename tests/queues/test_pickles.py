@@ -42,7 +42,7 @@ def reason_of(job: RQJob) -> str:
 def test_a_pickled_job_is_refused_without_harm(
     broker: Redis, pickling: Queue, rq_workers: Workers, monkeypatch: pytest.MonkeyPatch, worker_class: str
 ) -> None:
-    """It fails by name, with nothing run or used up; requeued for a worker that may load it, it does its work."""
+    """A pickled job fails by name and runs nothing; requeued for a worker that may load it, it does its work."""
     failed = Callback("tests.worker_jobs.failed")
     job = pickling.enqueue(
         plain, 3, retry=Retry(max=2), on_failure=failed, meta={"day": date(2026, 8, 1)}, failure_ttl=-1

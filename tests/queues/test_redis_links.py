@@ -1,4 +1,4 @@
-"""The ways to a Redis server: TLS with a user and a password, and a Unix socket, on real servers."""
+"""The ways to a Redis server: TLS with a user and a password, a Unix socket, Sentinel; real servers, real failovers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from redis import Redis
+from redis.sentinel import Sentinel
 from rq import Queue
+from rq.job import Job as RQJob
 from rq.job import JobStatus
 
-from harness.lab.servers import Server, redis_server
+from harness.lab.servers import Server, find_redis, redis_server
 from harness.queues.rq import enqueue
 from tests.outage_jobs import Steady
-from tests.outages import AWAY, Listened, Steps, wait_until_idle
+from tests.outages import AWAY, Listened, Steps, section, wait_until_idle
 from tests.worker_jobs import Numbers
 from tests.workers import ALL, OURS, PATIENCE
 
@@ -28,6 +31,15 @@ pytestmark = pytest.mark.process
 SECRET = "hunter2"  # noqa: S105 - planted, to be looked for
 USER = ("--user", "guarded", "on", f">{SECRET}", "allkeys", "allchannels", "+@all")
 PORT = 6379
+SERVICE = "mymaster"
+
+BY_SENTINEL = """
+import sys
+from redis.sentinel import Sentinel
+from harness.queues import rq
+sentinel = Sentinel([(sys.argv[2], 26379)], username="guarded", password=sys.argv[3] and open(sys.argv[3]).read())
+getattr(rq, sys.argv[1])(["test"], connection=sentinel.master_for("mymaster")).work()
+"""
 
 
 class Link(NamedTuple):
@@ -139,3 +151,118 @@ def test_a_worker_with_a_decoding_url_takes_no_job(redis_url: str, broker: Redis
     assert "decode_responses=True" in done.stderr
     assert "make another one without it" in done.stderr
     assert job.get_status() == JobStatus.QUEUED
+
+
+class Group:
+    """A master with a replica, and the Sentinel that watches them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.hosts = address(1), address(2)
+        self.servers: list[Server] = []
+        self._sockets: list[Any] = []
+        common = ("--masteruser", "guarded", "--masterauth", SECRET, *USER)
+        for host in self.hosts:
+            self.servers.append(
+                stack.enter_context(
+                    redis_server(more=(*common, "--bind", host, "--replica-announce-ip", host))
+                )
+            )
+            url = f"{self.servers[-1].url}?username=guarded&password={SECRET}"
+            self._sockets.append(stack.enter_context(Redis.from_url(url, socket_timeout=PATIENCE)))
+            self._sockets[-1].config_set("port", PORT)
+        self._sockets[1].replicaof(self.hosts[0], PORT)
+        while self._sockets[1].info("replication")["master_link_status"] != "up":
+            pass
+        self.host = address(3)
+        _sentinel(stack, self.host, self.hosts[0])
+        self.sentinel = Sentinel([(self.host, 26379)], username="guarded", password=SECRET)
+        self._control = stack.enter_context(Redis(host=self.host, port=26379, socket_timeout=PATIENCE))
+        self.connection = stack.enter_context(self.sentinel.master_for(SERVICE, socket_timeout=PATIENCE))
+        while not any(
+            (each["ip"], each.get("master-link-status")) == (self.hosts[1], "ok") and each["flags"] == "slave"
+            for each in map(_text, self._control.execute_command("SENTINEL", "REPLICAS", SERVICE))
+        ):
+            pass
+
+    def promote(self, begin: Callable[[], object]) -> None:
+        """Begin a failover, and wait until Sentinel says that the replica is the master."""
+        with self._control.pubsub() as said:
+            said.subscribe("+switch-master")
+            assert said.get_message(timeout=PATIENCE)
+            begin()
+            assert said.get_message(timeout=PATIENCE), "Sentinel has promoted no replica"
+
+    def ask(self) -> None:
+        """Ask Sentinel for a failover; the old master refuses writes until it is a replica of the new one."""
+        for each in self._sockets:
+            each.config_set("min-replicas-to-write", 1)
+        self._control.execute_command("SENTINEL", "FAILOVER", SERVICE)
+
+    def wait_until_joined(self) -> None:
+        """Wait until the old master is a replica of the new one."""
+        while section(self._sockets[0], "replication").get("master_link_status") != "up":
+            pass  # Sentinel closes the connections of the clients, this one too
+
+    def stop_master(self) -> None:
+        """Stop the master, which hands its data over to the replica; Sentinel finds it gone."""
+        self.servers[0].stop()
+
+
+def _text(answer: Any) -> dict[str, str]:
+    """Return what Sentinel says of a server, as text."""
+    pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
+    return {str(_decoded(name)): str(_decoded(value)) for name, value in pairs}
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _sentinel(stack: ExitStack, host: str, master: str) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="sentinel-"))
+    settings = [
+        f"bind {host}", "port 26379", f"dir {folder}", f"sentinel monitor {SERVICE} {master} {PORT} 1",
+        f"sentinel auth-user {SERVICE} guarded", f"sentinel auth-pass {SERVICE} {SECRET}",
+        f"sentinel down-after-milliseconds {SERVICE} 1000", f"sentinel failover-timeout {SERVICE} 20000",
+    ]  # fmt: skip
+    (folder / "sentinel.conf").write_text("\n".join(settings) + "\n")
+    server = Server(
+        f"redis://{host}:26379", folder, [str(find_redis()), str(folder / "sentinel.conf"), "--sentinel"],
+        ready="+monitor master", stop=signal.SIGTERM, end=signal.SIGKILL,
+    )  # fmt: skip
+    stack.callback(server.close)
+
+
+@pytest.mark.parametrize("worker_class", ["Worker", "SimpleWorker"])
+@pytest.mark.parametrize("begin", [Group.ask, Group.stop_master])
+def test_a_job_survives_a_failover(
+    stack: ExitStack, steps: Steps, tmp_path: Path, begin: Callable[[Group], object], worker_class: str
+) -> None:
+    """A job at work while Sentinel promotes the replica goes on there, nothing lost or doubled; that is said once."""
+    group = Group(stack)
+    job = enqueue(Queue("test", connection=group.connection, serializer="json"), Steady, str(tmp_path), 6)
+    (tmp_path / "password").write_text(SECRET)
+    command = ["-c", BY_SENTINEL, worker_class, group.host, str(tmp_path / "password")]
+    worker = Listened(command)
+    stack.callback(worker.close)
+    steps.do(2)
+    seen = worker.shown()
+    group.promote(lambda: begin(group))
+    steps.allow(4)
+    if begin is Group.ask:
+        group.wait_until_joined()
+    wait_for_end(job, worker)
+    assert steps.done() == [0, 1, 2, 3, 4, 5]
+    after = enqueue(Queue("test", connection=group.connection, serializer="json"), Numbers, 3)
+    wait_for_end(after, worker)
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.wait(PATIENCE)
+    worker.hear_all()
+    assert worker.said(AWAY) <= 1
+    assert SECRET not in "\n".join([seen, *worker.lines])
+
+
+def wait_for_end(job: RQJob, worker: Listened) -> None:
+    """Wait until a job has ended well, by the worker's log, on the server that is the master by now."""
+    worker.hear("Successfully completed")
+    assert job.get_status() == JobStatus.FINISHED

@@ -27,6 +27,7 @@ from tests.outages import (
     gone,
     loading,
     no_memory,
+    no_replicas,
     replica,
     restarted,
     wait_until_idle,
@@ -78,7 +79,7 @@ def listen(server: Server) -> Iterator[Callable[..., Listened]]:
         each.close()
 
 
-OUTAGES = [no_memory, replica, gone, loading]
+OUTAGES = [no_memory, no_replicas, replica, gone, loading]
 
 
 def queue_of(connection: Redis) -> Queue:
@@ -156,7 +157,7 @@ def test_a_worker_that_starts_waits(
 
 
 @pytest.mark.parametrize("worker_class", [OURS, SIMPLE])
-@pytest.mark.parametrize("outage", [no_memory, replica, gone])
+@pytest.mark.parametrize("outage", [no_memory, no_replicas, replica, gone])
 def test_a_job_at_work_holds_and_goes_on(  # noqa: PLR0917 - fixtures
     server: Server,
     connection: Redis,

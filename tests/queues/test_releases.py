@@ -170,7 +170,7 @@ def new_format(queue: Queue, shop: ModuleType) -> tuple[RQJob, Callable[[], obje
 def test_a_worker_that_does_not_know_a_job_leaves_it_to_others(
     real_redis: Redis, shop: ModuleType, deployed: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for a worker that does, and counts neither as failed nor as a retry."""
+    """An unknown job waits for a worker that knows it, and counts as neither failed nor retried."""
     queue = Queue("test", connection=real_redis, serializer="json")
     job, new_release = deployed(queue, shop)
     real_redis.set("harness:sweep", "1")  # a key of a harness worker that sweeps

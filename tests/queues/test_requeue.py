@@ -40,7 +40,7 @@ def work(queue: Queue) -> None:
 def test_a_failed_job_goes_on_at_its_cursor(
     queue: Queue, redis: Redis, done: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leaves the registry of failed jobs, is open again, and repeats no item."""
+    """A requeued job leaves the registry of failed jobs, is open again, and repeats no item."""
     monkeypatch.setattr(FailsOnce, "failed", False)
     job = enqueue(queue, FailsOnce, 20)
     work(queue)
@@ -150,7 +150,7 @@ def test_two_requeues_at_once_are_one(queue: Queue, redis: Redis, monkeypatch: p
 
 
 def test_the_command(jobs_queue: Queue, broker: Redis, redis_url: str) -> None:
-    """It takes the beginning of an id; what is refused is one line and exit code 2."""
+    """The command takes the beginning of an id; a refusal is one line and exit code 2."""
     job = enqueue(jobs_queue, CountByIteration, 3)
     assert "is not over: queued" in one_line(harness("requeue", job.id, "--redis", redis_url))
     cancel(broker, job.id)

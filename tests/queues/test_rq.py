@@ -63,7 +63,7 @@ def work(
 def test_an_interrupted_job_goes_on_under_the_same_id(
     queue: Queue, done: list[object], job_class: Any, worker_class: type[rq.SimpleWorker]
 ) -> None:
-    """It is back in its queue after each interruption, and finished in the end; RQ's own worker manages it too."""
+    """A job is back in its queue after each interruption, and finished in the end, with RQ's own worker too."""
     job = enqueue(queue, job_class, 20, options={"job_id": "7"})
     work(queue, worker_class, stops=[Every(7)])
     assert [item for item in done if isinstance(item, int)] == list(range(20))

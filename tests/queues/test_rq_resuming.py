@@ -172,7 +172,7 @@ def test_by_default_a_job_goes_on_behind_the_others(queue: Queue, done: list[obj
 
 @pytest.mark.usefixtures("no_log")
 def test_a_failure_whose_message_rq_cannot_encode_is_stored(queue: Queue) -> None:
-    """It would leave the job started for ever."""
+    """A failure whose message RQ cannot encode is stored, so that the job does not stay started."""
     job = enqueue(queue, FailsLoudly, 5)
     work(queue)
     assert job.get_status() == JobStatus.FAILED

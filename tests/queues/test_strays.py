@@ -64,7 +64,7 @@ def test_a_job_that_is_nowhere_is_put_back_at_the_second_sight(
 
 
 def test_a_job_on_its_way_is_let_be(queue: Queue, redis: Redis) -> None:
-    """It was nowhere for a moment: what was seen once is forgotten when it is seen elsewhere."""
+    """A job that was nowhere for a moment is not requeued once it is seen elsewhere."""
     job = enqueue(queue, CountByIteration, 3)
     lose_from_queue(queue, job)
     recover_at_once(redis)
@@ -267,7 +267,7 @@ def test_a_job_that_was_taken_over_and_left_goes_on(
 def test_a_job_that_is_taken_over_again_and_again_fails_by_name(
     queue: Queue, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not go round for ever."""
+    """A job that is superseded again and again fails by name."""
     job = enqueue(queue, Robbed, 5)
     monkeypatch.setattr(Robbed, "rob", staticmethod(lambda: RQMetaStore(redis).claim(job.id)))
     work(queue)

@@ -96,7 +96,7 @@ def test_of_two_jobs_the_less_important_one_is_returned(broker: Redis, queues: l
 
 
 def test_a_wait_without_a_job_ends(broker: Redis, queues: list[Queue]) -> None:
-    """It takes nothing and leaves nothing."""
+    """A wait that ends without a job takes nothing and leaves nothing."""
     assert Taker(broker).wait(queues, 0.01, nullcontext) is None
     assert in_lists(queues) == ([], [])
 

@@ -57,7 +57,7 @@ def resume(job: type[Any], store: MemoryStore) -> InlineRun:
 
 
 def test_a_step_may_be_added_at_the_end(done: list[object]) -> None:
-    """It runs after those that were there; attributes that are new have their default, the others are kept."""
+    """An added step runs after the others; new attributes have their default, the others keep their values."""
 
     class Version2(Import):
         skipped = attribute(default=7)

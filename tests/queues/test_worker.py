@@ -228,7 +228,7 @@ def test_an_idle_worker_leaves(broker: Redis, rq_workers: Workers) -> None:
 
 
 def test_a_worker_that_waits_for_redis_leaves(jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sleeps between its attempts to connect, and does not sleep on."""
+    """A signal ends the wait of a worker between two attempts to connect."""
     slept_on = []
 
     def asleep(seconds: float) -> None:

@@ -109,7 +109,7 @@ def test_names_and_signs_are_explained_where_they_first_occur(page: Page) -> Non
 
 
 def test_a_name_is_not_broken_before_its_number() -> None:
-    """It may be, elsewhere."""
+    """A name may be broken anywhere but before its number."""
     told = report.html(comparison(ENVIRONMENT, [run(interruption="kill:both@count:33")]))
     assert "kill:both@<wbr>count:33" in told
 

@@ -96,7 +96,7 @@ def test_of_what_was_lost_once(place: Place, story: Story) -> None:
 @given(data=st.data())
 @examples(15)
 def test_on_postgresql(place: Place, data: st.DataObject) -> None:
-    """It is the same there, for one enumerator and for two."""
+    """On PostgreSQL the rules are the same, for one enumerator and for two."""
     kind, inner = data.draw(
         st.sampled_from(PAIRS + [(kind, None) for kind in ("records", "batches", "ranges")])
     )

@@ -20,9 +20,10 @@ from tests.examples import examples
 EVERYWHERE = [
     *(pytest.param("sqlite", case, id=name) for name, case in PLAIN.items()),
     *(
-        pytest.param(backend, case, id=f"{name}-{backend}")
-        for backend in ("sqlite", "postgresql")
-        for name, case in IN_DATABASE.items()
+        # By default each case on one of the two databases, in turn.
+        pytest.param(backend, case, id=f"{name}-{backend}", marks=[pytest.mark.full] * ((number + turn) % 2))
+        for turn, backend in enumerate(("sqlite", "postgresql"))
+        for number, (name, case) in enumerate(IN_DATABASE.items())
     ),
 ]
 every_enumerator = pytest.mark.parametrize(("world", "case"), EVERYWHERE, indirect=["world"])
@@ -159,7 +160,7 @@ def test_the_first_that_says_wait_is_enough() -> None:
 
 
 def test_throttle_asks_for_the_size_only_if_it_is_needed() -> None:
-    """It keeps what is known, and how to know."""
+    """A throttled enumerator asks for the size only if it is needed."""
     asked: list[int] = []
     inner = Enumerator([([1], 0)], size=lambda: asked.append(1) or 1, batched=True)  # type: ignore[func-returns-value]
     outer = throttle(inner, on=never, backoff=0)
@@ -203,7 +204,7 @@ def test_throttle_refuses_what_it_cannot_ask(options: Any, error: type[Exception
 
 
 def test_a_throttled_job_goes_on_after_the_backoff(done: list[object]) -> None:
-    """It is interrupted with its reason, waits, and does each item once (I17, I30)."""
+    """A throttled job is interrupted with its reason, waits, and does each item once (I17, I30)."""
     answers = iter([False, True, True, False, False, False])
 
     class Throttled(IterationJob):

@@ -241,7 +241,7 @@ def test_what_cannot_be_shared_is_refused() -> None:
 
 @pytest.mark.parametrize("instances", [1, 3])
 def test_an_instance_may_complete_early(done: list[object], instances: int) -> None:
-    """It leaves what it has and does no more; the others do the rest, and the end comes once."""
+    """An instance that completes early leaves its rest to the others, and the run ends once."""
 
     class Enough(Shared):
         def each_iteration(self, item: int, count: int, instances: int) -> None:

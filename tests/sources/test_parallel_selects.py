@@ -148,24 +148,24 @@ class PayHere(Pay):
 
 
 @pytest.fixture
-def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have ten thousand orders."""
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[int]:
+    """Have two thousand orders, with --full ten thousand; yield their number."""
     with used_by_services(monkeypatch, f"sqlite:///{tmp_path}/orders.db"):
-        place_orders(10_000)
-        yield
+        number = 10_000 if request.config.getoption("--full") else 2_000
+        place_orders(number)
+        yield number
 
 
-@pytest.mark.usefixtures("orders")
-def test_ten_thousand_orders_in_four_instances(done: list[object]) -> None:
+def test_thousands_of_orders_in_four_instances(orders: int, done: list[object]) -> None:
     """Each order is paid once and the run ends once, though two instances are interrupted and one crashes."""
     inline = InlineRun(PayHere)
     inline.execute()
     first, second, third, fourth = inline.instances.values()
-    for instance, items in ((first, 700), (second, 1)):
+    for instance, items in ((first, orders * 7 // 100), (second, 1)):
         instance.stops = [Every(items)]
         instance.execute()
         instance.stops = []
-    third.stops = [Every(1300)]
+    third.stops = [Every(orders * 13 // 100)]
     third.execute()
 
     def die(_: Any) -> None:
@@ -177,5 +177,5 @@ def test_ten_thousand_orders_in_four_instances(done: list[object]) -> None:
     third.stops = []
     for instance in (fourth, third, second, first):
         instance.drain()
-    assert payments() == (10_000, 10_000)
+    assert payments() == (orders, orders)
     assert done == ["complete"]

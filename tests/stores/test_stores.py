@@ -287,7 +287,7 @@ def test_nothing_that_jobs_share_is_lost(store: Store) -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused_and_kept(place: Place, text: str, error: type[Exception]) -> None:
-    """It is refused by name, and stays to the letter; the epoch stays as well."""
+    """A record that cannot be used is refused by name, and stays unchanged, with its epoch."""
     place.store.claim("17")
     before = place.read("17")
     place.write("17", text)
@@ -336,7 +336,7 @@ def test_what_the_application_writes_and_the_progress_are_apart(
 
 
 def test_progress_of_an_older_release_is_taken_out_of_the_meta(redis: Redis) -> None:
-    """It is resumed, and the first write moves it; a copy that an application saves later changes nothing."""
+    """Progress in the meta is resumed and moved by the first write; a copy saved later changes nothing."""
     store, job = RQMetaStore(redis), enqueued(redis, "17")
     old = Progress("17", job="shop:Import", epoch=3, state="interrupted", step="price", cursor=17)
     job.meta[FIELD] = old.to_json()

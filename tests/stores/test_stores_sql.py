@@ -318,7 +318,7 @@ def test_what_the_database_refuses_for_other_reasons_is_raised(
 
 
 def test_a_connection_that_was_cut_is_told_as_that(postgresql_url: str) -> None:
-    """It is an error of the database, and no claim; the next claim finds what was committed."""
+    """A cut connection is an error of the database; the next claim finds what was committed."""
     with database(postgresql_url) as (engine, tables), Session(engine) as session:
         store = SqlStore(engine, tables=tables)
         progress = store.claim("17")
