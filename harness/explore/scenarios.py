@@ -31,13 +31,15 @@ def seeded(scenario: Scenario, size: str, database: str | None = None) -> Iterat
 
     :param database: see :func:`prepared`.
     """
-    with _empty(database) as url:
-        with mock.patch.dict(os.environ, {"HARNESS_DATABASE_URL": url, "HARNESS_SMTP": "mail:25"}):
-            try:
-                scenario.fill(size)
-                yield url
-            finally:
-                scenario.close()
+    with (
+        _empty(database) as url,
+        mock.patch.dict(os.environ, {"HARNESS_DATABASE_URL": url, "HARNESS_SMTP": "mail:25"}),
+    ):
+        try:
+            scenario.fill(size)
+            yield url
+        finally:
+            scenario.close()
 
 
 @contextmanager
@@ -76,6 +78,7 @@ def prepared(
     size: str,
     durability: Durability | None,
     name: str | None = None,
+    *,
     database: str | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
     """Create the data, and yield the explorer's arguments for that form: the job with its arguments, and options.
