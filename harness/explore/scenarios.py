@@ -31,13 +31,15 @@ def seeded(scenario: Scenario, size: str, database: str | None = None) -> Iterat
 
     :param database: see :func:`prepared`.
     """
-    with ExitStack() as stack:
-        url = stack.enter_context(_empty(database))
-        variables = {"HARNESS_DATABASE_URL": url, "HARNESS_SMTP": "mail:25"}
-        stack.enter_context(mock.patch.dict(os.environ, variables))
-        stack.callback(scenario.close)
-        scenario.fill(size)
-        yield url
+    with (
+        _empty(database) as url,
+        mock.patch.dict(os.environ, {"HARNESS_DATABASE_URL": url, "HARNESS_SMTP": "mail:25"}),
+    ):
+        try:
+            scenario.fill(size)
+            yield url
+        finally:
+            scenario.close()
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import sqlite3
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -114,16 +116,33 @@ def test_a_job_whose_effects_are_all_unseen_is_refused_with_them() -> None:
         explore(only_unseen)
 
 
-def test_an_open_connection_of_the_module_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that was open before the exploration cannot be watched, and its variable is named."""
-    import sqlite3  # noqa: PLC0415
-
+@pytest.fixture
+def kept() -> Iterator[dict[str, Any]]:
+    """Yield what the application has open: a connection, and the descriptor of a file."""
     connection = sqlite3.connect(str(shop.report().with_name("other.db")))
-    monkeypatch.setattr(unseen_jobs, "kept", connection, raising=False)
-    verdict = explore(also, "reads", **QUICK)
+    connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY)")
+    number = os.open(shop.report().with_name("notes.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    unseen_jobs.KEPT.update(connection=connection, descriptor=number)
+    yield unseen_jobs.KEPT
+    unseen_jobs.KEPT.clear()
     connection.close()
-    assert names(verdict) == {"sqlite3"}
-    assert "kept is a connection that was open before, at tests.unseen_jobs" in verdict.text()
+    os.close(number)
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize(
+    ("job", "name"),
+    [
+        ("writes_through_an_older_connection", {"sqlite3"}),
+        ("reads_through_an_older_connection", set()),
+        ("writes_through_an_older_descriptor", {"open-file"}),
+        ("reads", set()),
+    ],
+)
+def test_what_was_open_before_is_reported_if_the_job_writes_through_it(job: str, name: set[str]) -> None:
+    """A connection or a descriptor that is older than the exploration is reported when it is written to, not before."""
+    verdict = explore(also, job, **QUICK)
+    assert names(verdict) == name, verdict.text()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from functools import wraps
 from typing import Any
 
 from harness.explore.crash import Life, accounted, current
-from harness.explore.files import FilePlace
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
@@ -86,7 +85,7 @@ def changed(life: Life, event: str, args: tuple[Any, ...]) -> None:
     if found is None:
         return
     for path in paths:
-        kind = _not_compared(path, event)
+        kind = _not_compared(path)
         if kind:
             life.unseen(kind[0], f"{event} {kind[1]}", found.line)
         else:
@@ -143,21 +142,15 @@ def _is_no_outcome(path: str, event: str) -> bool:
     return bool(_temporary) and any(path == each or path.startswith(each + os.sep) for each in _temporary)
 
 
-def _not_compared(path: str, event: str) -> tuple[str, str] | None:
+def _not_compared(path: str) -> tuple[str, str] | None:
     """Return the name and the words under which a path is reported that no place can compare."""
-    name = os.path.basename(path)  # noqa: PTH119
-    folders = getattr(FilePlace, "folders", False)
-    if event in {"os.mkdir", "os.rmdir"}:
-        return None if folders else ("folder", name)
-    if event == "os.symlink":
-        return None if folders else ("link", name)
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
+        mode = os.lstat(path).st_mode
     except OSError:
         return None
-    if stat.S_ISDIR(mode):
-        return None if folders else ("folder", name)
-    return None if stat.S_ISREG(mode) else ("device", f"{name}, which is no regular file")
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        return None
+    return "device", f"{os.path.basename(path)}, which is no regular file"  # noqa: PTH119
 
 
 def _with_the_content(copy: Any) -> Any:
