@@ -296,6 +296,26 @@ def also(name: str) -> None:
     globals()[name]()
 
 
+KEPT: dict[str, Any] = {}
+"""Things that an application has open all the time."""
+
+
+def writes_through_an_older_connection() -> None:
+    """Write through a connection that was open before."""
+    KEPT["connection"].execute("INSERT OR IGNORE INTO notes VALUES (1)")
+    KEPT["connection"].commit()
+
+
+def reads_through_an_older_connection() -> None:
+    """Read through it."""
+    KEPT["connection"].execute("SELECT id FROM notes").fetchall()
+
+
+def writes_through_an_older_descriptor() -> None:
+    """Write through a descriptor that was open before."""
+    os.write(KEPT["descriptor"], b"1")
+
+
 def opens_dbm() -> None:
     """Write a file of keys."""
     with dbm.open(str(shop.report().with_name("keys")), "c") as keys:

@@ -18,7 +18,7 @@ from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_
 from harness.cli.stopping import saying
 from harness.durability import parse
 from harness.explore.explorer import LIMIT_SECONDS
-from harness.explore.scenarios import prepared
+from harness.explore.scenarios import PRIVATE, prepared
 from harness.explore.versions import new_version
 from harness.monitor import TrialBar
 
@@ -68,11 +68,22 @@ from harness.monitor import TrialBar
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds after which no more trials begin; no limit by default.",
 )
+@click.option(
+    "--database",
+    metavar="URL",
+    help="PostgreSQL database for tests that the job uses; for a scenario an empty one, or 'postgresql' for a private "
+    "server.",
+)
+@click.option(
+    "--whole", is_flag=True, help="Run every trial to its end, also where its future is known already."
+)
 def explore(
     name: str,
     arguments: Sequence[str],
     trials: Sequence[str],
     *,
+    database: str | None,
+    whole: bool,
     deploy: str | None,
     forms: Sequence[str],
     size: str,
@@ -112,15 +123,24 @@ def explore(
         refuse(f"{name} is a plain function, which has no checkpoints", "a job class", "durability")
     if deploy is not None:
         options["deploy"] = new_version(found, deploy)
+    options["shortcuts"] = not whole
+    if database == PRIVATE and not isinstance(scenario, scenarios.Scenario):
+        raise click.UsageError(
+            "--database postgresql starts a server for a scenario; give the URL that the job uses"
+        )
     codes = []
     with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
             for form in forms or scenario.form_names:
-                with prepared(scenario, form, size, asked, name) as (what, more):
+                with prepared(scenario, form, size, asked, name=name, database=database) as (what, more):
                     codes.append(_explored(what, trials, {**options, **more}, as_json=as_json))
         else:
             what = [found, *arguments_of(arguments)]
-            codes.append(_explored(what, trials, {**options, "durability": asked}, as_json=as_json))
+            codes.append(
+                _explored(
+                    what, trials, {**options, "durability": asked, "database": database}, as_json=as_json
+                )
+            )
     sys.exit(min(filter(None, codes), default=0))
 
 

@@ -42,8 +42,8 @@ class Observer(Protocol):
         """Hear of a connection, a client or the path of a file, before the life does anything there."""
         ...
 
-    def sent(self, kind: str, label: str) -> None:
-        """Hear of a mail or a request that arrived."""
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
+        """Hear of a mail, a request or a message that arrived."""
         ...
 
     def unseen(self, name: str, what: str, line: str) -> None:

@@ -269,7 +269,10 @@ class Explorer:
         if self._announce:
             more = self._some if self._pairs and plans.get("crash", ([], 0))[0] else 0
             self._announce(len(chosen), (len(chosen) + more) * self._clean_seconds)
-        yield from chosen
+        if "twice" in self._actions and plans["twice"][0]:
+            verdict.planned["twice"] = plan.number_of_twice(self.record())
+        for action in self._actions:
+            yield from plan.thinned([each for each in chosen if each.action == action], lambda: verdict.wrong)
         if self._pairs and "crash" in self._actions:
             assert self._runner is not None  # noqa: S101 - record() made it
             pairs = plan.pairs(self._runner.recovered)
@@ -287,6 +290,10 @@ class Explorer:
             "stop": (plan.stops(recording), self._sample),
             "lost-reply": (plan.lost_replies(recording), self._sample),
             "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
+            "twice": (
+                [] if self._world.one_process else plan.twice(recording, self._sample, self._seed),
+                None,
+            ),
         }
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:
@@ -294,7 +301,8 @@ class Explorer:
         result = self._runner.confirmed(trial)
         if not sum(verdict.trials.values()) % COLLECTION:
             gc.collect()
-        verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
+        second_crash = trial.action == "crash" and len(trial.points) > 1
+        verdict.trials["pair" if second_crash else trial.action] += 1
         judge = Judge(self._target, self.record(), self._outcome is None, self._strict, self._command)
         finding = judge.finding(result)
         if finding is not None:

@@ -64,6 +64,7 @@ class Finding:
             "stop": "stopped",
             "lost-reply": "the answer was lost",
             "freeze": "stood still",
+            "twice": "two at once stood still",
         }
         verb = how[self.trial.partition(":")[0]]
         if len(self.lines) > 1 and self.lines[0] == self.lines[1]:
@@ -140,6 +141,11 @@ class Verdict:
     def good(self) -> bool:
         """True if every trial ended like the clean run, and nothing went unseen that was not accepted."""
         return not self.findings and not self.not_seen
+
+    @property
+    def wrong(self) -> int:
+        """Number of findings that are more than the price of a durability."""
+        return sum(finding.verdict not in {AT_LEAST_ONCE, REFUSED} for finding in self.findings)
 
     @property
     def repeated(self) -> int:

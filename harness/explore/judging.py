@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CURSORS = {"lost", "wrong total", "duplicated", "error on resume"}
 """Verdicts that a wrong cursor can lead to."""
+TWICE = {"freeze", "twice"}
+"""Actions with two executions at once."""
 SHOWN = 3
 """Number of rows a finding shows."""
 
@@ -109,14 +111,10 @@ class Judge:
         """Return where the clean run had last written each row that is wrong now, with the state that this made."""
         found = []
         for difference in result.differences if self.rows else ():
-            values = [
-                self.recording.reference.value(self.recording.contents(each), difference)
-                for each in range(state + 1)
-            ]
-            made = [each for each in range(1, state + 1) if values[each] != values[each - 1]]
-            maker = self.recording.maker(made[-1]) if made else None
+            made = self.recording.written(difference, state)
+            maker = self.recording.maker(made)
             if maker is not None:
-                found.append((made[-1], maker))
+                found.append((made, maker))
         return found
 
     def _verdict(self, result: Result, written: list[tuple[int, Point]], saved: int) -> str:
@@ -124,14 +122,13 @@ class Judge:
             kinds = {"endless": "never finishes", "failed": "error on resume"}
             return kinds.get(result.ending.kind, result.ending.why)
         # The clean run does not show what was written between two interruptions, or by two workers at a time.
-        shown = len(result.trial.points) == 1 and result.trial.action != "freeze"
+        shown = len(result.trial.points) == 1 and result.trial.action not in TWICE
         fresh = not shown or all(state > saved for state, _ in written)
         if fresh and self._is_the_price(result):
             return AT_LEAST_ONCE
-        if result.trial.action == "freeze":
-            return "superseded worker wrote"
-        if result.trial.action not in {"crash", "stop", "lost-reply"}:
-            return TWO_AT_ONCE
+        if result.trial.action in TWICE:
+            # A job of ours has its epoch to guard it; a function has what is in its statements.
+            return "superseded worker wrote" if self.target.documented else TWO_AT_ONCE
         return min((each.kind for each in result.differences), key=RANK.index)
 
     def _is_the_price(self, result: Result) -> bool:
@@ -142,7 +139,7 @@ class Judge:
         if self._in_transactions(result):
             return False
         repeated = result.repeated or sum(each.times for each in result.differences)
-        return repeated <= result.price or result.trial.action == "freeze"
+        return repeated <= result.price or result.trial.action in TWICE
 
     def _in_transactions(self, result: Result) -> bool:
         """Return whether rows are wrong that with_transaction() would have committed together with the progress."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.explore.cells import is_number
 
-_FIRST = 0.1
+_FIRST, _WORDS = 0.5, 0.2
 MOST = 300
 """Number of rows up to which each is compared with each."""
 
@@ -70,7 +70,7 @@ def _likeness(one: Any, other: Any) -> float:
             found += 1 + _FIRST / (index + 1)
         elif isinstance(a, str) and isinstance(b, str):
             words, others = a.split(), b.split()
-            found += sum(map(str.__eq__, words, others)) / (2 * max(len(words), len(others), 1))
+            found += sum(map(str.__eq__, words, others)) * _WORDS / max(len(words), len(others), 1)
         elif is_number(a) and is_number(b):
-            found += _FIRST
+            found += _WORDS
     return found

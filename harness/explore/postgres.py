@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 from harness.errors import UsageError
 from harness.explore.crash import living
 from harness.explore.places import OURS
+from harness.explore.postgres_schema import TABLES, Described, described
 from harness.explore.tables import Table
 
 DRIVERS = ("psycopg", "psycopg2", "pg8000", "asyncpg")
@@ -31,26 +32,6 @@ LOCK_SECONDS = 20
 PROGRESS = {"job_id", "epoch", "state", "progress", "updated_at"}
 """Columns of a table in which ``SqlStore`` keeps progress."""
 
-_TABLES = """
-SELECT c.oid::bigint, quote_ident(n.nspname) || '.' || quote_ident(c.relname), n.nspname, c.relname,
-       array_agg(quote_ident(a.attname) ORDER BY a.attnum), array_agg(a.attname::text ORDER BY a.attnum),
-       array_agg(t.typname::text ORDER BY a.attnum), array_agg(a.attgenerated <> '' ORDER BY a.attnum),
-       array_agg(coalesce(
-         pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), ''
-       ) ORDER BY a.attnum),
-       (SELECT array_agg(k.attname::text ORDER BY array_position(i.indkey::int2[], k.attnum)) FROM pg_index i
-        JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = ANY (i.indkey::int2[])
-        WHERE i.indrelid = c.oid AND i.indisprimary),
-       (SELECT array_agg(f.confrelid::bigint) FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'),
-       (SELECT array_agg(ARRAY[r.attname::text, f.confrelid::bigint::text]) FROM pg_constraint f
-        JOIN pg_attribute r ON r.attrelid = c.oid AND r.attnum = f.conkey[1]
-        WHERE f.conrelid = c.oid AND f.contype = 'f' AND array_length(f.conkey, 1) = 1)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-JOIN pg_type t ON t.oid = a.atttypid
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-GROUP BY c.oid, n.nspname, c.relname ORDER BY 2
-"""
 _SCHEMA = (
     "SELECT count(*), max(xmin::text::bigint), max(oid::bigint) FROM pg_class WHERE relkind IN ('r', 'S')"
 )
@@ -63,28 +44,6 @@ SELECT count(*) FROM pg_locks l WHERE l.pid = ANY (:pids) AND l.granted AND (
   l.locktype = 'advisory' OR (l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock') OR (l.locktype = 'relation'
   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')))
 """
-
-
-@dataclass(frozen=True)
-class Described:
-    """A table: its quoted name, its columns, its key and the tables that it refers to."""
-
-    oid: int
-    quoted: str
-    name: str
-    columns: tuple[str, ...]
-    quoted_columns: tuple[str, ...]
-    types: tuple[str, ...]
-    generated: tuple[bool, ...]
-    numbered: tuple[bool, ...]
-    key: tuple[str, ...]
-    refers_to: frozenset[int]
-    references: tuple[tuple[str, int], ...]
-
-    @property
-    def written(self) -> list[str]:
-        """The quoted names of the columns that can be written."""
-        return [name for name, made in zip(self.quoted_columns, self.generated, strict=True) if not made]
 
 
 @dataclass(frozen=True)
@@ -210,7 +169,7 @@ class PostgresPlace:
         schema = tuple(self._all(_SCHEMA)[0])
         if schema != self._schema:
             self._schema = schema
-            self._tables = {each.name: each for each in map(_described, self._all(_TABLES))}
+            self._tables = {each.name: each for each in map(described, self._all(TABLES))}
             self._names = [row[0] for row in self._all(_SEQUENCES)]
         found = list(self._tables.values())
         # A change either writes rows under a new transaction id, or leaves fewer.
@@ -360,18 +319,6 @@ class PostgresPlace:
             f"SELECT {values} FROM unnest(CAST(:rows AS text[])) AS x(r)" + (conflict if key else ""),
             rows=rows,
         )
-
-
-def _described(row: Any) -> Described:
-    oid, quoted, schema, name, quoted_columns, columns, types, generated, serials, key, refers, references = (
-        row
-    )
-    numbered = tuple(bool(each) for each in serials)
-    return Described(
-        oid, quoted, name if schema == "public" else f"{schema}.{name}", tuple(columns), tuple(quoted_columns),
-        tuple(types), tuple(generated), numbered, tuple(key or ()), frozenset(refers or ()),
-        tuple((name, int(each)) for name, each in references or ()),
-    )  # fmt: skip
 
 
 def _order(table: Described) -> str:

@@ -53,10 +53,7 @@ class Recorder(Watch):
             before = self.states[-1]
             files_only = all(key.startswith(FILE) for key in state if state[key] != before.get(key))
             self.states.append(state)
-        held = any(
-            getattr(getattr(each, "dbapi_connection", None), "in_transaction", False)
-            for each in life.connections.values()
-        ) or (kind.startswith("before-") and self.world.holds(life.connections.values()))
+        held = kind.startswith("before-") and self.world.held(life)
         self.points.append(
             Point(
                 kind, self.counts[kind], label, self._lines(kind), len(self.states) - 1, len(self.marks),
@@ -118,18 +115,18 @@ class Recording:
         kinds = sorted({f"{each.kind}#1 to #{self.count(each.kind)}" for each in self.points})
         raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
 
-    def written(self, difference: Difference, before: int) -> list[Point]:
-        """Return the point at which the row was written last that a difference is about, up to a state.
+    def written(self, difference: Difference, before: int) -> int:
+        """Return the latest state, up to one, whose point wrote the row that a difference is about; 0 for none.
 
         In a long recording, a row that is as it was at first counts as not written.
         """
         value = self.reference.value(self.contents(before), difference)
         if before > LONG and self.reference.value(self.contents(0), difference) == value:
-            return []
+            return 0
         for state in range(before, 0, -1):
             if self.reference.value(self.contents(state - 1), difference) != value:
-                return [self.makers[state - 1]]
-        return []
+                return state
+        return 0
 
     def contents(self, state: int) -> Contents:
         """Return what there was in a state."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import HarnessError, UsageError
 from harness.explore import plan
+from harness.explore.crash import current
 from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.rq import RQTarget
 from harness.explore.shortcuts import CHECKS, Following, Shortcuts
@@ -134,7 +135,9 @@ class Runner:
         :return: the watch over it, how it ended, and the items that a second execution began.
         """
         shortcuts = None if point is None else self.shortcuts
-        lead = None if point is None or shortcuts is None else shortcuts.lead(point)
+        lead = (
+            None if point is None or shortcuts is None or trial.action == "twice" else shortcuts.lead(point)
+        )
         for start in [None] if lead is None else [lead, None]:
             self._world.restore(self._world.first if start is None else self._recording.states[start])
             watch = self._watching(trial, dies=True, follow=point is not None)
@@ -142,6 +145,9 @@ class Runner:
             begun: list[str] = []
             if trial.action == "freeze":
                 ending = self._freeze(watch, begun)
+            elif trial.action == "twice":
+                watch.trial = Trial("freeze", trial.points[:1])
+                ending = self._freeze(watch, begun, Trial("freeze", trial.points[1:]))
             else:
                 ending = run_to_end(self._target, self._world, watch, self._limit)
             if shortcuts is not None and start is not None:
@@ -185,8 +191,11 @@ class Runner:
             boundary=type(self._target).attempt.__code__, dies=dies, deployed=deployed, following=following,
         )  # fmt: skip
 
-    def _freeze(self, watch: Watch, begun: list[str]) -> Ending:
-        """Let an execution stand still, a second one complete the job, and the first one go on."""
+    def _freeze(self, watch: Watch, begun: list[str], until: Trial | None = None) -> Ending:
+        """Let an execution stand still, a second one complete the job, and the first one go on.
+
+        :param until: where the second one stands still until the first is done; None to complete the job.
+        """
         paused, go_on = Event(), Event()
 
         def handover() -> None:
@@ -213,8 +222,12 @@ class Runner:
         following, watch.following = watch.following, None
         standing_still = memory.now()  # two processes, two memories
         memory.restore()
-        second = self._watching(None, deployed=True, follow=False)
+        second = self._watching(until, deployed=True, follow=False)
         second.alone = False
+        if until is not None:
+            ending = self._interleave(second, thread, go_on, standing_still)
+            begun += second.marks
+            return ending
         if following is not None and not self._target.documented:
             second.following = Following(following.shortcuts, joins=True)
         ending = run_to_end(self._target, self._world, second, self._limit)
@@ -225,6 +238,34 @@ class Runner:
         go_on.set()
         thread.join(self._limit)
         return Ending("endless", "goes on after it was superseded") if thread.is_alive() else ending
+
+    def _interleave(self, second: Watch, first: Thread, go_on: Event, standing_still: list[object]) -> Ending:
+        """Let a second execution stand still at its point, the first one go on to its end, and then the second one."""
+        met, on, endings, memory = Event(), Event(), [], self._world.memory
+
+        def handover() -> None:
+            life = current()
+            if life is None or self._world.held(life):
+                return  # the first would have to wait for it
+            met.set()
+            on.wait()
+
+        def run() -> None:
+            endings.append(run_to_end(self._target, self._world, second, self._limit))
+            met.set()
+
+        second.handover = handover
+        worker = Thread(target=run, name="second worker", daemon=True)
+        worker.start()
+        met.wait(self._limit)
+        waiting = memory.now()
+        memory.restore(standing_still)
+        go_on.set()
+        first.join(self._limit)
+        memory.restore(waiting)
+        on.set()
+        worker.join(self._limit)
+        return endings[0] if endings else Ending("endless", "goes on after another execution is done")
 
 
 class Unreached(UsageError):

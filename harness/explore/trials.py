@@ -6,6 +6,8 @@
 ``stop:checkpoint#7``           stop politely there; go on
 ``lost-reply:commit#12``        the commit takes place, but the job gets an error for an answer
 ``freeze:before-commit#12``     stand still there; a second execution takes over and completes; then go on
+``twice:before-commit#12``      stand still there; a second execution comes to the point after the plus sign; the
+``+before-statement#3``         first goes on to its end, then the second
 ==============================  ===================================================================================
 """
 
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
     from harness.explore.targets import Target
     from harness.explore.world import World
 
-Action = Literal["crash", "stop", "lost-reply", "freeze"]
-ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze")
+Action = Literal["crash", "stop", "lost-reply", "freeze", "twice"]
+ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze", "twice")
+WITH_TWO_POINTS = {"crash", "twice"}
+"""Actions whose trials may have a second point."""
 
 RETRIES = 3
 """Number of errors in a row after which the job counts as failed."""
@@ -48,7 +52,9 @@ SECOND_LOOK = 0.05
 LOOKS = 100
 """Number of times that code of others is left alone before the job ends in the middle of it."""
 
-_NAME = re.compile(r"(crash|stop|lost-reply|freeze):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?")
+_NAME = re.compile(
+    r"(crash|stop|lost-reply|freeze|twice):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?"
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,15 @@ def parse(name: str) -> Trial:
     :raises UsageError: saying what was found and what is allowed.
     """
     match = _NAME.fullmatch(name)
-    if match is None or (match[4] and match[1] != "crash"):
+    wrong = (
+        match is None
+        or (match[4] and match[1] not in WITH_TWO_POINTS)
+        or (match[1] == "twice" and not match[4])
+    )
+    if match is None or wrong:
         raise UsageError(
             f"unknown trial {name!r}, allowed are crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
-            "lost-reply:KIND#N and freeze:KIND#N, such as crash:commit#12"
+            "lost-reply:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
         )
     points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
     return Trial(match[1], points)  # type: ignore[arg-type]
@@ -211,9 +222,9 @@ class Watch:
         """Let the world know of it."""
         self.world.meet(thing)
 
-    def sent(self, kind: str, label: str) -> None:
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Let the world know of it."""
-        self.world.sent(kind, label)
+        self.world.sent(kind, label, body)
 
     def unseen(self, name: str, what: str, line: str) -> None:
         """Let the world know of it."""

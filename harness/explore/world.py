@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -113,19 +113,21 @@ class World:
                 "the job uses another PostgreSQL database than the one of database= or --database"
             )
 
-    def holds(self, connections: Iterable[Any]) -> bool:
-        """Return whether one of these connections has a lock in PostgreSQL that others would have to wait for."""
-        database = self._places.get(DATABASE)
-        return isinstance(database, PostgresPlace) and database.holds(connections)
+    def held(self, life: Life) -> bool:
+        """Return whether a write of a life is open, or a lock, that others would have to wait for."""
+        connections, database = list(life.connections.values()), self._places.get(DATABASE)
+        return any(
+            getattr(getattr(each, "dbapi_connection", None), "in_transaction", False) for each in connections
+        ) or (isinstance(database, PostgresPlace) and database.holds(connections))
 
     def _meet_redis(self, client: Any) -> None:
         key = identity(client)
         self._add(key, lambda: RedisPlace(client))
         self._places[key].touched = True  # type: ignore[attr-defined]
 
-    def sent(self, kind: str, label: str) -> None:
-        """Record a mail or a request that arrived."""
-        self._sent.sent.append((kind, label))
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
+        """Record a mail, a request or a message that arrived."""
+        self._sent.add(kind, label, body)
 
     def look(self) -> State | None:
         """Return the state if it is another than before, or None."""

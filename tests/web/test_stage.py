@@ -23,7 +23,7 @@ from tests.workers import PATIENCE, processes_of_session
 
 pytestmark = pytest.mark.process
 
-ITEMS, PACE = 40, 0.05
+ITEMS, PACE = 40, 0.15
 
 
 @pytest.fixture

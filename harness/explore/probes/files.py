@@ -15,7 +15,6 @@ from functools import wraps
 from typing import Any
 
 from harness.explore.crash import Life, accounted, current
-from harness.explore.files import FilePlace
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
@@ -77,13 +76,16 @@ def text(value: Any) -> str:
 def changed(life: Life, event: str, args: tuple[Any, ...]) -> None:
     """Reach the point before a file changes."""
     paths = [path for path in _paths(event, args) if not _is_no_outcome(path, event)]
+    if event == "os.mkdir":
+        # A directory that is there stays as it is, with all that it may hold: nothing to compare, or to put back.
+        paths = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112
     if not paths:
         return
     found = caller(2)
     if found is None:
         return
     for path in paths:
-        kind = _not_compared(path, event)
+        kind = _not_compared(path)
         if kind:
             life.unseen(kind[0], f"{event} {kind[1]}", found.line)
         else:
@@ -140,21 +142,15 @@ def _is_no_outcome(path: str, event: str) -> bool:
     return bool(_temporary) and any(path == each or path.startswith(each + os.sep) for each in _temporary)
 
 
-def _not_compared(path: str, event: str) -> tuple[str, str] | None:
+def _not_compared(path: str) -> tuple[str, str] | None:
     """Return the name and the words under which a path is reported that no place can compare."""
-    name = os.path.basename(path)  # noqa: PTH119
-    folders = getattr(FilePlace, "folders", False)
-    if event in {"os.mkdir", "os.rmdir"}:
-        return None if folders else ("folder", name)
-    if event == "os.symlink":
-        return None if folders else ("link", name)
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
+        mode = os.lstat(path).st_mode
     except OSError:
         return None
-    if stat.S_ISDIR(mode):
-        return None if folders else ("folder", name)
-    return None if stat.S_ISREG(mode) else ("device", f"{name}, which is no regular file")
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        return None
+    return "device", f"{os.path.basename(path)}, which is no regular file"  # noqa: PTH119
 
 
 def _with_the_content(copy: Any) -> Any:
