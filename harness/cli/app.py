@@ -18,9 +18,8 @@ from harness.errors import HarnessError, UsageError
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DISTRIBUTION = "job-continuation-harness"
 EXTRAS = {
-    "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test", "pytest_benchmark": "test",
-    "xdist": "test", "starlette": "web", "jinja2": "web", "uvicorn": "web", "markupsafe": "web",
-    "prometheus_client": "web",
+    "jinja2": "cli", "markupsafe": "cli", "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test",
+    "pytest_benchmark": "test", "xdist": "test", "starlette": "web", "uvicorn": "web", "prometheus_client": "web",
 }  # fmt: skip
 """Packages that only some commands need, and the extra that installs each."""
 
@@ -37,19 +36,19 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
         ("work", "enqueue", "Put a job into a queue"),
         ("work", "worker", "Work on the jobs of queues"),
         ("run", "run", "Run a job to its end, interrupted; judge it"),
-        ("demo", "demo", "Show it: orders, reports, emails, compare"),
+        ("demo", "demo", "Demos: orders, reports, emails, compare"),
     )),
     ("steer", (
         ("steer", "interrupt", "Ask, signal or kill a job at work"),
-        ("steer", "pause, resume, cancel", "Hold a job, let it go on, end it for good"),
-        ("steer", "requeue, rewind", "Let a job that is over go on, or redo a part"),
-        ("steer", "recover", "Put the jobs of dead workers back"),
+        ("steer", "pause, resume, cancel", "Pause, resume or end a job"),
+        ("steer", "requeue, rewind", "Requeue a job that is over; redo a part of it"),
+        ("steer", "recover", "Requeue the jobs of crashed workers"),
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),
     ("watch", (
         ("watch", "status, monitor", "Jobs and the cost of a kill, now or live"),
         ("web", "web", "The same on a page, with buttons; --demo"),
-        ("watch", "explain", "The story of one job on one timeline"),
+        ("watch", "explain", "Timeline of one job, with its interruptions"),
     )),
     ("judge", (
         ("explore", "explore", "Crash a job everywhere; name the lines at fault"),

@@ -12,8 +12,10 @@ from typing import Any
 import click
 from redis import Redis, RedisError
 from rich.console import Console
+from rq.job import Job as RQJob
 
 from harness.boundary.urls import shown
+from harness.cli.apps import ticket_of
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -41,7 +43,7 @@ from harness.monitor import (
 )
 from harness.monitor.story import story
 from harness.progress import Progress
-from harness.queues.rq.history import history
+from harness.queues.history import history
 from harness.queues.rq.overview import Watcher
 from harness.queues.rq.steering import failure_of
 from harness.stores.redis import RedisStore
@@ -142,14 +144,16 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
     harness explain 2f4e19 --database sqlite:///demo.db
     """
     with connected(redis_url) as connection:
-        job = the_job(connection, job_id)
+        ticket = ticket_of(connection, job_id)
+        job = the_job(connection, job_id) if ticket is None else ticket
         bad: list[str] = []
         entries, pulse = history(connection, job.id, bad)
         if bad:
             echo(f"left out: {len(bad)} entries of the history of job {job.id}: {bad[0]}", err=True)
-        failure = failure_of(job)
+        failure = failure_of(job) if isinstance(job, RQJob) else None
         if not any(each.what == "start" for each in entries):
-            status = job.get_status(refresh=False).value + (f" ({failure})" if failure else "")
+            status = job.get_status(refresh=False).value if isinstance(job, RQJob) else job.state
+            status += f" ({failure})" if failure else ""
             raise UsageError(
                 f"job {job.id} has no history: it is {status} and has not begun, or is none of ours"
             )
@@ -183,7 +187,7 @@ def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progr
     finally:
         tables.close()
     if kept is None:
-        echo("the database that is named tells no progress of it; this is its history alone", err=True)
+        echo("the named database has no progress of this job; only its history is shown", err=True)
     return kept
 
 

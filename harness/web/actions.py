@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from harness.boundary.texts import printable
 from harness.errors import HarnessError, UsageError
 from harness.queues import rq
+from harness.queues.history import note_action
 from harness.queues.rq import steering
-from harness.queues.rq.history import note_action
 from harness.queues.rq.places import queue_of
 
 if TYPE_CHECKING:

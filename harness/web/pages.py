@@ -15,7 +15,7 @@ from harness.boundary.texts import bounded, printable
 from harness.monitor import story_text
 from harness.monitor.jobs import ITERATION, risk, seconds
 from harness.monitor.story import Part, Story, story
-from harness.queues.rq.history import ASKED
+from harness.queues.history import ASKED
 from harness.web.actions import ACTIONS, OFFERED, OVER
 from harness.web.feed import LIST, Look, Parts
 

@@ -15,9 +15,8 @@ from rq.serializers import JSONSerializer
 
 from harness.cursor import decode
 from harness.monitor.story import story
+from harness.queues.history import ASKED, TTL, history, note_action
 from harness.queues.rq import SimpleWorker, enqueue, keys
-from harness.queues.rq.history import ASKED, history, note_action
-from harness.queues.rq.retention import TTL
 from harness.stops import PAUSE
 from harness.web.actions import ACTIONS, OFFERED
 from harness.web.forms import PREFIX, BadForm, arguments_of, fields_of

@@ -13,8 +13,8 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from harness.queues.history import history
 from harness.queues.rq import enqueue
-from harness.queues.rq.history import history
 from tests.commands import harness, one_line
 from tests.web.jobs import Typed
 from tests.web.site import Client

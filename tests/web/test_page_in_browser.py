@@ -13,11 +13,11 @@ from rq.job import Job as RQJob
 
 from harness.lab.servers import redis_server
 from harness.progress import Progress, Quarantined
+from harness.queues.history import history
 from harness.queues.rq import enqueue, request_stop
-from harness.queues.rq.history import history
 from harness.stores.rq_meta import FIELD
 from tests.browser import Browser
-from tests.test_report_in_browser import MEASURE
+from tests.report.test_report_in_browser import MEASURE
 from tests.web.jobs import JOBS
 from tests.web.site import Site
 from tests.worker_jobs import Numbers, UntilReleased

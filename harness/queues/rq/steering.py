@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 
 from harness.boundary.texts import told
 from harness.errors import UsageError
-from harness.queues.rq.history import Pulse, history
+from harness.queues.history import Pulse, history
 from harness.queues.rq.overview import Watcher
 from harness.queues.rq.places import is_ours
 
@@ -91,7 +91,9 @@ def worker_here(connection: Redis, job: JobView) -> WorkerView:
                 )
             if worker.pid is not None:
                 return worker
-    raise UsageError(f"the worker of job {job.id} is not registered any more; --flag reaches whoever runs it")
+    raise UsageError(
+        f"the worker of job {job.id} is no longer registered; use --flag, which reaches any worker"
+    )
 
 
 def horse(connection: Redis, job_id: str, worker_pid: int) -> int:
@@ -101,9 +103,7 @@ def horse(connection: Redis, job_id: str, worker_pid: int) -> int:
     """
     pulse: Pulse | None = history(connection, job_id)[1]
     if pulse is None:
-        raise UsageError(
-            f"job {job_id} has not told which process works on it; kill its worker, or use --flag"
-        )
+        raise UsageError(f"job {job_id} has not yet reported its process; kill its worker, or use --flag")
     if pulse.pid == worker_pid:
         raise UsageError(f"the worker of job {job_id} has no process for it: use --kill worker")
     # The system may have reused the pid: the process must still be a child of that worker.
