@@ -41,7 +41,7 @@ from harness.errors import CollectionChanged, CorruptProgress, CursorError, Unsu
 from harness.sources.enumerators import Enumerator, as_pair, items, iterating, proof_of
 
 if TYPE_CHECKING:
-    from harness.execution import Execution, Family
+    from harness.context import Context, ParallelRun
     from harness.guards import Witness
     from harness.progress import Store
 
@@ -181,7 +181,7 @@ class Parallel(Enumerator[Any]):
         if cursor is not None and not (
             type(cursor) is dict and list(cursor) in (["slice", "cursor"], ["slice", "cursor", "run"])
         ):
-            raise CursorError(f"a parallel run resumes from None or from its own cursor, found {cursor!r}")
+            raise CursorError(f"a parallel run resumes from None or from its own cursor; got {cursor!r}")
         super().__init__((), batched=batched)
         self._plan, self._open, self._instances, self._cursor = plan, open_slice, instances, cursor
         self._at: tuple[int, Witness | None] | None = None
@@ -193,7 +193,7 @@ class Parallel(Enumerator[Any]):
             "a parallel run is the outermost enumerator of a job: return it from build_enumerator"
         )
 
-    def within(self, execution: Execution) -> Enumerator[Any]:
+    def within(self, execution: Context) -> Enumerator[Any]:
         """Start the instances, or return the items of this one."""
         family, portion = execution.family, execution.portion
         if family is None:
@@ -223,7 +223,7 @@ class Parallel(Enumerator[Any]):
         del cursor
         self._stored = proof
 
-    def ended_early(self, execution: Execution) -> None:
+    def ended_early(self, execution: Context) -> None:
         """Leave the run; ``on_complete`` runs in this instance if it was the last.
 
         Death after it: the instance takes what is free by then, if it is not the last.
@@ -238,7 +238,7 @@ class Parallel(Enumerator[Any]):
         )
         self._note_end(execution, family.id, number)
 
-    def _note_end(self, execution: Execution, family: str, instance: int) -> None:
+    def _note_end(self, execution: Context, family: str, instance: int) -> None:
         division = Division.read(execution.store, family, execution.progress.round_id)
         assert division is not None  # noqa: S101 - it was changed just now
         execution.completes = division.last == instance
@@ -246,7 +246,7 @@ class Parallel(Enumerator[Any]):
             name = type(execution.job).__name__
             events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
 
-    def _start(self, execution: Execution, family: Family) -> None:
+    def _start(self, execution: Context, family: ParallelRun) -> None:
         """Make the record, then start the instances.
 
         Death in between: the next execution finds the record, and starts those that have taken nothing yet.
@@ -281,10 +281,10 @@ class Parallel(Enumerator[Any]):
         if run and division is not None and division.run != run:
             raise CollectionChanged(
                 f"job {family} began a new parallel run since this instance stopped; its position belongs to the run "
-                f"{run}, found {division.run}; delete the instance, or start the job anew"
+                f"{run}, not to {division.run}; delete the instance, or start the job again"
             )
 
-    def _shared(self, execution: Execution, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
+    def _shared(self, execution: Context, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
         store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
         round_id = execution.progress.round_id
         self._check_run(store, family, round_id, position)
@@ -335,7 +335,7 @@ def parallel(
     check_instances(instances)
     number = SLICES_PER_INSTANCE * instances if slices is None else slices
     if type(number) is not int or number < instances:
-        raise UsageError(f"parallel() takes slices of {instances} or more, one an instance, found {slices!r}")
+        raise UsageError(f"parallel() takes slices of {instances} or more, one an instance; got {slices!r}")
     return Parallel(
         lambda: range(number),
         # The number of slices is that of the run, which began perhaps with other code.
@@ -362,7 +362,7 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
         if len(sequence) < stop or (any(proof) and proof_of(sequence[start:stop]) != proof[0]):
             raise CollectionChanged(
                 f"the sequence of parallel_items() has changed since the run began: the items {start} to {stop - 1} "
-                "are others; put back what was there, or start the job anew"
+                "are others; restore what was there, or start the job again"
             )
         left = range(start if inner is None else inner + 1, stop)
         return Enumerator(lambda: ((sequence[index], index) for index in left), size=stop - start)
@@ -373,7 +373,7 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
 def check_instances(instances: Any) -> None:
     """Refuse a number of instances that makes no sense."""
     if type(instances) is not int or instances < 1:
-        raise UsageError(f"a parallel run takes instances of 1 or more, found {instances!r}")
+        raise UsageError(f"a parallel run takes instances of 1 or more; got {instances!r}")
 
 
 def _key(family: str, round_id: str) -> str:

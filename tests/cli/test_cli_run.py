@@ -97,19 +97,19 @@ def test_a_finding_is_repeated_as_it_was_asked_for() -> None:
         (["scenarios.models"], "'scenarios.models' is neither a scenario nor a job"),
         (["tests.jobs:Nothing"], "'tests.jobs:Nothing' cannot be found: tests.jobs has no 'Nothing'"),
         (["tests.jobs:plain"], "'tests.jobs:plain' is neither a scenario nor a job"),
-        (["tests.jobs:BadCursor"], "cursor: builtins.set would not come back equal from JSON; allowed are"),
+        (["tests.jobs:BadCursor"], "cursor: builtins.set would not come back equal from JSON; use"),
         (["tests.jobs:CountByIteration", "9", "--interrupt", "flag"], "flag needs a worker"),
-        (["scenarios.orders", "17"], "found 17 after scenarios.orders, which is a scenario and takes no"),
+        (["scenarios.orders", "17"], "got 17 after scenarios.orders, which is a scenario and takes no"),
         (
             ["tests.jobs:CountInSteps", "--form", "plain"],
             "--form is for a scenario, and tests.jobs:CountInSteps is",
         ),
         (["tests.jobs:CountInSteps", "--broker", "redis"], "--broker is for a scenario"),
         (["tests.jobs:CountInSteps", "--pace", "0"], "--pace is for a scenario"),
-        (["scenarios.orders", "--form", "fancy"], "scenario orders has no form 'fancy', allowed are plain"),
-        (["scenarios.orders", "--interrupt", "often"], "unknown interruption 'often', allowed are"),
+        (["scenarios.orders", "--form", "fancy"], "scenario orders has no form 'fancy'; use plain"),
+        (["scenarios.orders", "--interrupt", "often"], "unknown interruption 'often'; use one of"),
         (["scenarios.orders", "--interrupt", "count:1000"], "was not interrupted by count:1000"),
-        (["scenarios.orders", "--pace", "-1"], "found a pace of -1.0, allowed are seconds of 0 or more"),
+        (["scenarios.orders", "--pace", "-1"], "got a pace of -1.0; use seconds of 0 or more"),
         (["scenarios.orders", "--size", "huge"], "there is no size 'huge'; use one of tiny, quick, full"),
         (["scenarios.orders", "--database", "sqlite:////nowhere/x.db"], "cannot be reached"),
     ],
@@ -195,7 +195,8 @@ def test_report_writes_its_files_and_prints_the_table(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "steps and iteration lost nothing and did nothing twice" in " ".join(result.output.split())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "comparison.json", "comparison.md", "comparison.html", "timelines.svg", "damage.svg", "latencies.svg",
+        "comparison.json", "comparison.md", "comparison.html", "overview.svg", "timelines.svg", "damage.svg",
+        "latencies.svg",
     }  # fmt: skip
 
 
@@ -235,7 +236,7 @@ def test_report_tells_what_moved_against_an_older_one(compared: Path, tmp_path: 
     assert result.exit_code == 0
     assert "worse: orders, steps, count:20" in result.output
     for name in ("comparison.md", "comparison.html"):
-        assert "What moved" in (tmp_path / "out" / name).read_text()
+        assert "Changes" in (tmp_path / "out" / name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_report_tells_what_moved_against_an_older_one(compared: Path, tmp_path: 
     [
         ("steps.ratio > 1.2", 0, ""),
         ("steps.lost > 0", 1, "harness: steps.lost > 0: found 1"),
-        ("steps.loss > 0", 2, "found the figure 'loss', allowed are"),
+        ("steps.loss > 0", 2, "got the figure 'loss'; use one of"),
         ("steps.untried > 0", 2, "has no such figure"),
     ],
 )

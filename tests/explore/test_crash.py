@@ -16,8 +16,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from harness.errors import Died
 from harness.explore import Explorer, Trial, probes
 from harness.explore.crash import Life, current, living
-from harness.explore.explorer import Death
-from harness.queues.rq.leases import Beat
+from harness.explore.running import Death
+from harness.queues.periodic import Beat
 from tests.planted import cursors, effects, endings, shop, totals
 from tests.workers import PATIENCE
 
@@ -44,9 +44,13 @@ class Dying:
     def meet(self, thing: Any) -> None:
         """Need nothing."""
 
-    def sent(self, kind: str, label: str) -> None:
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Take it down."""
         self.seen.append(f"{kind} arrived")
+
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Take it down."""
+        self.seen.append(f"{name} not seen: {what} at {line}")
 
 
 @pytest.fixture(autouse=True)

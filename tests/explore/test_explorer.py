@@ -110,7 +110,9 @@ def test_points_between_which_nothing_reached_the_outside_are_one() -> None:
         points = explorer.record().points
     assert verdict.trials["crash"] == verdict.states == shop.INVOICES + 1
     assert len(points) > 40
-    assert {point.kind for point in points} == {"before-statement", "statement", "before-commit", "commit"}
+    assert {point.kind for point in points} == {
+        "before-statement", "statement", "before-commit", "commit", "end",
+    }  # fmt: skip
 
 
 def test_every_sort_of_interruption_is_tried() -> None:
@@ -267,13 +269,14 @@ def test_findings_of_the_same_lines_are_told_once() -> None:
     alike = [each for each in verdict.findings if (each.verdict, each.lines) == (worst.verdict, worst.lines)]
     assert told[2] == f"  {worst}; and {len(alike) - 1} more trials there"
     assert sum("again: " in line for line in told) == 2
-    assert told[-1].endswith("more findings")
+    assert told[-2].endswith("more findings")
+    assert told[-1] == "  compared: invoices, payments, totals"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"actions": ["burn"]}, "allowed are crash, stop, lost-reply, freeze"),
+        ({"actions": ["burn"]}, "allowed are crash, stop, lost-reply, freeze, twice"),
         ({"queue": "sqs"}, "allowed are inline, rq"),
         ({"only": "crash:commit"}, "unknown trial 'crash:commit', allowed are crash:KIND#N"),
         ({"only": "crash:commit#99"}, "there is no crash point commit#99; the job passes .*commit#1 to #8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from harness.explore import Verdict, explore
-from tests.planted import cursors, effects, endings, shop, totals
+from harness.explore.findings import TWO_AT_ONCE
+from tests.planted import cursors, doubles, effects, endings, outside, shop, totals
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ PLANTED = [
     Planted(effects.random_key, effects.key_of_the_invoice, "duplicated"),
     Planted(effects.deleted_before_copied, effects.copied_and_deleted, "lost"),
     Planted(effects.remembered_in_the_module, effects.remembered_in_the_database, "duplicated"),
-    Planted(effects.looked_before_it_paid, effects.paid_if_it_was_pending, "superseded worker wrote"),
+    Planted(effects.looked_before_it_paid, effects.paid_if_it_was_pending, TWO_AT_ONCE),
+    Planted(doubles.paid_after_a_look, doubles.paid_where_pending, TWO_AT_ONCE),
+    Planted(doubles.added_to_what_it_read, doubles.added_in_the_database, TWO_AT_ONCE),
+    Planted(doubles.numbered_after_the_last, doubles.numbered_by_the_invoice, TWO_AT_ONCE),
+    Planted(doubles.paid_from_a_list, doubles.paid_from_a_list_under_a_key, TWO_AT_ONCE),
+    Planted(doubles.counted_up_in_redis, doubles.counted_with_watch, TWO_AT_ONCE),
     Planted(effects.TouchedBeforeNow, effects.TouchedBeforeTheFirstExecution, "duplicated"),
     Planted(effects.counted_in_redis, effects.written_to_redis, "wrong total"),
     Planted(effects.appended_to_a_file, effects.written_and_renamed, "duplicated"),
@@ -66,6 +73,17 @@ PLANTED = [
     Planted(endings.swallows_errors, endings.lets_errors_through, "lost"),
     Planted(endings.retries_by_itself, endings.retries_what_is_not_paid, "duplicated"),
     Planted(endings.summary_once_more, endings.summary_by_key, "duplicated"),
+    Planted(outside.appended_at_the_end, outside.written_at_the_end, "duplicated"),
+    Planted(outside.moved_at_the_end, outside.moved_if_it_is_there, "error on resume"),
+    Planted(outside.counted_at_the_end, outside.set_at_the_end, "wrong total"),
+    Planted(outside.driver_commits_twice, outside.driver_commits_once, "duplicated"),
+    Planted(outside.driver_without_transactions, outside.driver_with_its_own_transactions, "duplicated"),
+    Planted(outside.written_by_descriptor, outside.written_whole_by_descriptor, "duplicated"),
+    Planted(outside.twice_in_a_thread, outside.once_in_a_thread, "duplicated"),
+    Planted(outside.error_lost_in_a_thread, outside.once_in_a_thread, "lost"),
+    Planted(outside.twice_in_a_pool, outside.once_in_a_pool, "duplicated"),
+    Planted(outside.counted_by_asyncio, outside.written_by_asyncio, "wrong total"),
+    Planted(outside.script_adds, outside.script_sets, "wrong total"),
 ]
 SAMPLE, SAMPLE_OF_TWINS, ALL_SAMPLES = 12, 6, 20
 """Numbers of crash points of each kind that are tried by default, and with --full."""
@@ -107,10 +125,13 @@ def lines_named(verdict: Verdict) -> set[str]:
 
 def mistakes(job: Any) -> set[str]:
     """Return the lines of the job's source that are marked as mistakes, as ``file:line``."""
-    source, start = inspect.getsourcelines(effects if job in MAILS else job)
+    source, start = inspect.getsourcelines(sys.modules[job.__module__] if job in SHARED else job)
     path = Path(inspect.getsourcefile(job) or "").relative_to(Path.cwd())
     return {f"{path}:{max(start, 1) + index}" for index, line in enumerate(source) if "mistake" in line}
 
 
-MAILS = {effects.mailed_under_a_new_id}
-"""Jobs whose mistake is shared with their twins."""
+SHARED = {
+    effects.mailed_under_a_new_id, outside.twice_in_a_thread, outside.error_lost_in_a_thread, outside.twice_in_a_pool,
+    outside.counted_by_asyncio,
+}  # fmt: skip
+"""Jobs whose mistake is in another function."""

@@ -50,7 +50,7 @@ class Watched(CountByIteration):
         """Do one number."""
         super().each_iteration(item, numbers)
         if item == 9:
-            recording: Any = next(s for s in self.execution._sources if hasattr(s, "_tell"))
+            recording: Any = self.execution.observers[0]  # type: ignore[attr-defined]  # not of the job's protocol
             recording._tell()
             jobs.DONE.append(Monitor(Watcher(recording._connection)).refresh())
 

@@ -96,6 +96,11 @@ def open_shop(path: str) -> None:
         session.commit()
 
 
+def use(engine: Engine) -> None:
+    """Have :func:`session` lead to another database that holds the shop."""
+    _engines["shop"] = engine
+
+
 def close_shop() -> None:
     """Close its connections."""
     _engines.pop("shop").dispose()
@@ -114,6 +119,11 @@ def session() -> Session:
 def redis() -> fakeredis.FakeRedis:
     """Connect to the shop's Redis."""
     return fakeredis.FakeRedis(server=_servers["shop"])
+
+
+def server() -> fakeredis.FakeServer:
+    """Return the shop's Redis."""
+    return _servers["shop"]
 
 
 def report() -> Path:

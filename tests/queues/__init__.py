@@ -1,1 +1,1 @@
-"""Tests of ``harness.queues``."""
+"""Tests of ``harness.queues``, and the behaviour suite that every queue passes."""

@@ -10,9 +10,9 @@ import sys
 import pytest
 from rq import Queue
 
+from harness.queues.owners import are_gone, here, owner
 from harness.queues.rq import enqueue, recover
 from harness.queues.rq.keys import OWNERS
-from harness.queues.rq.owners import are_gone, here, owner
 from tests.worker_jobs import UntilReleased
 from tests.workers import OURS, SIMPLE, SPAWN, Workers, leases, pid_of, progress_of, release, wait_for
 

@@ -13,9 +13,9 @@ from rq import Queue
 
 from harness import on_stop
 from harness.overrides import Overrides, overriding
-from harness.queues.rq import SimpleWorker, enqueue, history, pause, resume
-from harness.queues.rq.history import EXECUTIONS, Pulse, read_history
-from harness.queues.rq.retention import TTL
+from harness.queues import history
+from harness.queues.history import EXECUTIONS, TTL, Pulse, read_history
+from harness.queues.rq import SimpleWorker, enqueue, pause, resume
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
@@ -76,7 +76,7 @@ def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
     work(queue)
     (began, ended) = told(redis, job.id)
     assert (began, ended[:4]) == (("start", 2, 0, "", None), ("end", 2, 0, "failed"))
-    assert "CrashLimit: Fragile died 1 times" in ended[4]
+    assert "CrashLimit: Fragile crashed 1 times" in ended[4]
 
 
 def test_a_pause_comes_before_the_crash_limit(queue: Queue, redis: Redis, done: list[object]) -> None:
@@ -121,9 +121,9 @@ class Peeks(CountByIteration):
         """Do one number."""
         super().each_iteration(item, numbers)
         if item == 5:
-            recording = next(s for s in self.execution._sources if hasattr(s, "_tell"))
+            recording: Any = self.execution.observers[0]  # type: ignore[attr-defined]  # not of the job's protocol
             recording._tell()
-            jobs.DONE.append(history.history(recording._connection, self.execution.job_id)[1])  # type: ignore[attr-defined]
+            jobs.DONE.append(history.history(recording._connection, self.execution.job_id)[1])
 
 
 def test_the_pulse_tells_what_a_kill_would_cost(queue: Queue, done: list[object]) -> None:

@@ -245,7 +245,7 @@ def test_perform_is_for_workers_and_jobs_only(queue: Queue) -> None:
     work(queue)
     result = job.latest_result()
     assert result is not None
-    assert "allowed is a ContinuableJob" in str(result.exc_string)
+    assert "use a ContinuableJob" in str(result.exc_string)
 
 
 def test_durability_can_be_overridden_for_a_run(queue: Queue, redis: Redis) -> None:

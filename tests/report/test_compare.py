@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.report import PATTERNS, Comparison, comparison
+from harness.report import PATTERNS, Comparison, comparison, durables
 from tests.comparisons import ENVIRONMENT, INTERRUPTIONS, ITEMS, benchmark, benchmarks, run, runs, sample
 from tests.examples import examples
 
@@ -41,7 +41,7 @@ class TestReading:
         """A run without one of its fields is refused, and the field is named with its place."""
         record = run()
         del record[field]
-        assert refused(record) == f"runs[0].{field}: found nothing, but this field is required"
+        assert refused(record) == f"runs[0].{field}: this field is required, and is missing"
 
     @pytest.mark.parametrize(
         ("field", "value", "allowed"),
@@ -61,14 +61,14 @@ class TestReading:
     def test_values_of_another_kind_are_refused(self, field: str, value: object, allowed: str) -> None:
         """A value that a field cannot have is refused, and what it can have is said."""
         message = refused(run() | {field: value})
-        assert message.startswith(f"runs[0].{field}: found ")
-        assert message.endswith(f"allowed: {allowed}")
+        assert message.startswith(f"runs[0].{field}: got ")
+        assert message.endswith(f"use {allowed}")
 
     def test_the_place_of_a_wrong_value_is_named_down_to_the_last_index(self) -> None:
         """A wrong value deep inside a timeline is named with its whole path."""
         record = copy.deepcopy(run())
         record["timeline"]["executions"][1]["items"][2] = [0.1]
-        assert refused(record).startswith("runs[0].timeline.executions[1].items[2]: found [0.1], allowed: ")
+        assert refused(record).startswith("runs[0].timeline.executions[1].items[2]: got [0.1]; use ")
 
     @pytest.mark.parametrize(
         ("verdict", "fields"),
@@ -90,9 +90,7 @@ class TestReading:
 
     def test_a_newer_schema_is_refused_with_the_way_out(self) -> None:
         """A file of a newer version is refused by name, and upgrading is advised."""
-        with pytest.raises(
-            UsageError, match="schema: found 2, allowed: 1; a newer version wrote this: upgrade"
-        ):
+        with pytest.raises(UsageError, match="schema: got 2; use 1; a newer version wrote this: upgrade"):
             Comparison.from_json(sample().to_json() | {"schema": 2})
 
     @pytest.mark.parametrize("found", [{}, {"schema": None}, {"schema": "1"}])
@@ -125,7 +123,7 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [(None, "no such file"), ("{", "is not JSON"), ("[]", "found [], allowed: an object")],
+        [(None, "no such file"), ("{", "is not JSON"), ("[]", "got []; use an object")],
     )
     def test_a_file_that_holds_no_comparison_is_named(
         self, tmp_path: Path, content: str | None, message: str
@@ -188,11 +186,57 @@ class TestSideBySide:
         ).totals("plain")
         assert (totals.runs, totals.exactly_once, totals.interruptions) == (2, 0, 1 + 4)
         assert (totals.lost, totals.duplicated, totals.repeated) == (54, 20 + 7, 20 + 21)
-        assert (totals.stop_latency_s, totals.progress_bytes) == (0.5, None)
-        assert {verdict: number for verdict, number in totals.verdicts.items() if number} == {
+        assert (totals.stop_latency_s, totals.progress_bytes) == (None, None), "plain is not asked to stop"
+        assert {outcome: number for outcome, number in totals.outcomes.items() if number} == {
             "duplicated": 1,
             "never finished": 1,
         }
+
+
+class TestNotHit:
+    """Runs that the interruption did not reach."""
+
+    def missed(self, **fields: Any) -> dict[str, Any]:
+        """Return a run that was over before the kill."""
+        undisturbed = run("orders", "steps", "none")
+        return undisturbed | {"interruption": "kill:worker@progress:60%", "broker": "redis"} | fields
+
+    def test_a_good_run_that_was_not_hit_shows_nothing(self) -> None:
+        """A run with one whole execution did not survive its kill: it counts as neither good nor bad."""
+        made = compared(self.missed(), run("orders", "steps", "kill:horse@count:20"))
+        assert [each.outcome for each in made.runs] == ["exactly once", "not hit"]
+        totals = made.totals("steps")
+        assert (totals.runs, totals.exactly_once, totals.not_hit, totals.harmed) == (2, 1, 1, 0)
+        assert "Killed in 1 run, steps lost nothing" in made.finding
+        assert "In 1 run the interruption did not hit the job" in made.finding
+        assert [each.killed for each in durables(made)] == [1]
+
+    def test_damage_is_never_hidden(self) -> None:
+        """A run that was not hit and still did harm keeps its verdict."""
+        (found,) = compared(self.missed(verdict="lost", lost=1)).runs
+        assert found.outcome == "lost"
+
+    def test_an_undisturbed_run_need_not_be_hit(self) -> None:
+        """A run without interruption is exactly once."""
+        (found,) = compared(run("orders", "steps", "none")).runs
+        assert (found.hit, found.outcome) == (False, "exactly once")
+
+    def test_a_run_that_never_came_back_was_hit(self) -> None:
+        """One execution that was killed is a hit."""
+        found = run("orders", "plain")
+        ended = copy.deepcopy(found["timeline"]["executions"][:1])
+        ended[0]["ended"] = "killed"
+        record = found | {
+            "interruption": "kill:both@count:20", "executions": 1, "completed": False, "lost": 41, "duplicated": 0,
+            "verdict": "never finished", "timeline": {"executions": ended},
+        }  # fmt: skip
+        assert [each.outcome for each in compared(record).runs] == ["never finished"]
+
+    def test_only_forms_that_are_asked_have_a_time_to_stop(self) -> None:
+        """Kills and the plain form have no time to stop."""
+        kill = run("orders", "steps", "kill:horse@count:20", stop_latency_s=0.0)
+        found = compared(kill, run("orders", "plain"), run("orders", "steps")).runs
+        assert [each.stop_s for each in found] == [None, 0.0024, None]
 
 
 class TestBenchmarks:
@@ -228,7 +272,7 @@ class TestBenchmarks:
     def test_a_scenario_measured_twice_is_refused(self) -> None:
         """Two benchmarks of the same form of a scenario cannot both be right."""
         twice = {"benchmarks": [benchmark("orders", "steps", 0.1)] * 2}
-        with pytest.raises(UsageError, match=r"benchmarks\[1\].extra_info: found 'orders as steps again'"):
+        with pytest.raises(UsageError, match=r"benchmarks\[1\].extra_info: got 'orders as steps again'"):
             comparison(ENVIRONMENT, [], twice)
 
     @pytest.mark.parametrize("stats", [{"data": []}, {"median": 0}])
@@ -250,24 +294,24 @@ class TestFinding:
             (
                 [run("orders", pattern) for pattern in PATTERNS],
                 (
-                    "Interrupted 2 times, steps and iteration lost nothing and did nothing twice; the plain loop, "
-                    "interrupted 1 time, repeated 20 items and left 20 effects doubled."
+                    "Asked to stop 2 times, steps and iteration lost nothing and did nothing twice. "
+                    "Interrupted 1 time, the plain loop repeated 20 items and did 20 effects twice."
                 ),
             ),
             (
                 [run("orders", "steps", repeated=1), run("orders", "iteration")],
                 (
-                    "Interrupted 1 time, steps lost nothing and left no effect doubled, but repeated 1 item; "
-                    "iteration, interrupted 1 time, lost nothing and did nothing twice."
+                    "Asked to stop 1 time, steps lost nothing and did no effect twice, but repeated 1 item. "
+                    "Asked to stop 1 time, iteration lost nothing and did nothing twice."
                 ),
             ),
             (
                 [run("orders", "steps", verdict="lost", lost=2)],
-                "Interrupted 1 time, steps lost 2 items.",
+                "Asked to stop 1 time, steps lost 2 items.",
             ),
             (
                 [run("orders", "steps", verdict="failed")],
-                "Interrupted 1 time, steps failed 1 run.",
+                "Asked to stop 1 time, steps failed 1 run.",
             ),
             (
                 [run("orders", "plain", "none")],
@@ -276,7 +320,7 @@ class TestFinding:
             (
                 [run("emails", "plain", "every:7")],
                 (
-                    "Interrupted 4 times, the plain loop lost 493 items, repeated 21 items, left 7 effects doubled "
+                    "Interrupted 4 times, the plain loop lost 493 items, repeated 21 items, did 7 effects twice "
                     "and did not finish 1 run."
                 ),
             ),
@@ -293,5 +337,5 @@ class TestFinding:
         records = [
             each for each in runs() if (each["pattern"], each["interruption"]) != ("iteration", "flag")
         ]
-        assert "iteration, interrupted" in compared(*records, broken).finding
+        assert "times, iteration ended" in compared(*records, broken).finding
         assert "ended with a wrong total in 1 run" in compared(*records, broken).finding

@@ -58,12 +58,12 @@ class TestGates:
         [
             (
                 "steps.ratio",
-                "found the condition 'steps.ratio', allowed is [SCENARIO.]FORM.FIGURE OPERATOR NUMBER",
+                "got the condition 'steps.ratio'; use [SCENARIO.]FORM.FIGURE OPERATOR NUMBER",
             ),
-            ("steps.ratio > much", "found the condition"),
-            ("loops.ratio > 1", "found the form 'loops', allowed are plain, steps, iteration"),
-            ("steps.price > 1", "found the figure 'price', allowed are ratio, "),
-            ("steps.ratio =! 1", "found the condition"),
+            ("steps.ratio > much", "got the condition"),
+            ("loops.ratio > 1", "got the form 'loops'; use one of plain, steps, iteration"),
+            ("steps.price > 1", "got the figure 'price'; use one of ratio, "),
+            ("steps.ratio =! 1", "got the condition"),
         ],
     )
     def test_what_is_no_condition_is_refused(self, condition: str, message: str) -> None:
@@ -79,6 +79,19 @@ class TestGates:
         """A gate never passes for want of figures."""
         with pytest.raises(UsageError, match="has no such figure"):
             parse_gate(condition).met_by(compared(run(pattern="steps")))
+
+
+def test_the_cost_of_a_pattern_itself_is_no_ratio_on_work() -> None:
+    """Benchmarks of items without work give nanoseconds, and no other figure counts them."""
+    entries = [benchmark("orders", name, 0.1 * factor) for name, factor in (("plain", 1), ("steps", 5))]
+    for entry in entries:
+        entry["extra_info"] |= {"kind": "pattern", "items": 1_000_000}
+    made = compared(pytest_benchmark_json={"benchmarks": entries})
+    assert parse_gate("steps.overhead_ns > 399").met_by(made) == "steps.overhead_ns > 399: found 400"
+    with pytest.raises(UsageError, match="no such figure"):
+        parse_gate("steps.ratio > 1").met_by(made)
+    assert advice(made) == []
+    assert Comparison.from_json(made.to_json()) == made
 
 
 class TestChanges:
@@ -152,8 +165,8 @@ class TestDurabilities:
     def test_the_finding_tells_killed_runs_apart(self) -> None:
         """The finding counts killed runs separately from runs that were asked to stop."""
         assert (
-            "steps, killed in 3 runs, lost nothing, repeated 3 items a run at most and left 3 effects doubled, "
-            "none of them under with_transaction()"
+            "Killed in 3 runs, steps lost nothing, repeated at most 3 items a run and did 3 effects twice, "
+            "none of them in runs under with_transaction()."
         ) in showpiece().finding
 
     def test_the_finding_says_no_more_than_happened(self) -> None:
@@ -161,7 +174,7 @@ class TestDurabilities:
         again = run("orders", "steps", "kill:horse@count:20", durability="with_transaction()", repeated=1)
         assert (
             compared(again).finding
-            == "Killed in 1 run, steps lost nothing and repeated 1 item a run at most."
+            == "Killed in 1 run, steps lost nothing and repeated at most 1 item a run."
         )
 
 
@@ -171,19 +184,17 @@ class TestAdvice:
     def test_every_rule_is_told_with_its_figures(self) -> None:
         """An answer comes with the rule that gave it and what the rule was applied to."""
         given = {each.question: each for each in advice(showpiece())}
-        assert given["Is the plain loop enough?"].figures == (
-            "25 of 25 interrupted runs ended otherwise than exactly once"
-        )
-        assert given["Which durability?"].answer.startswith("with_transaction() repeats least")
+        assert given["Is a plain loop enough?"].figures == "25 of 25 interrupted runs lost or repeated work"
+        assert given["Which durability?"].short == "with_transaction()"
         assert (
-            "3 effects done twice in 1 run, 0 when copies" in given["Is an idempotency key needed?"].figures
+            "3 effects done twice in 1 run, 0 after copies" in given["Is an idempotency key needed?"].figures
         )
         assert all(each.rule and each.figures and each.answer for each in given.values())
 
     def test_costs_decide_only_where_their_ranges_do_not_overlap(self) -> None:
         """A difference within the spread decides nothing."""
-        (same,) = (each for each in advice(sample()) if each.question == "Steps or iteration?")
-        assert "the cost does not decide" in same.answer
+        (same,) = (each for each in advice(sample()) if each.question == "Which pattern?")
+        assert "The cost does not decide." in same.answer
         for dear, cheap in (("iteration", "steps"), ("steps", "iteration")):
             costs = {"plain": 0.1, cheap: 0.1, dear: 0.2}
             entries = [benchmark("orders", *each) for each in costs.items()]
@@ -203,6 +214,44 @@ class TestAdvice:
             entry = benchmark("orders", "plain", 0.1)
             entry["stats"]["data"] = [0.1, 0.1, 0.1, 0.1 * (1 + spread), 0.1 * (1 + spread)]
             assert list(noisy(compared(pytest_benchmark_json={"benchmarks": [entry]}))) == found
+
+    def test_advice_knows_what_the_explorer_found(self) -> None:
+        """The durability advised is the one that repeats least over kills and crashes, and the rest is named."""
+        crashed = [
+            exploration(scenario=name, durability=durability, repeated_most=most, verdict=verdict)
+            for name, durability, most, verdict in (
+                ("emails", "with_transaction()", 50, "at least once, repeated ≤ 50"),
+                ("orders", "with_transaction()", 0, "exactly once"),
+                ("emails", "on_stop()", 50, "at least once, repeated ≤ 50"),
+                ("orders", "on_stop()", 13, "at least once, repeated ≤ 13"),
+            )
+        ]
+        made = compared(
+            run("emails", "steps", "kill:horse@count:20", durability="with_transaction()"),
+            explorations=crashed,
+        )
+        (given,) = (each for each in advice(made) if each.question == "Which durability?")
+        assert given.short == "with_transaction()"
+        assert "nothing in orders, up to 50 items in emails" in given.answer
+        assert "idempotency key" in given.answer
+        assert "with_transaction() 0 to 50, on_stop() 13 to 50" in given.figures
+        assert (
+            "Under with_transaction(), orders repeated nothing and emails repeated up to 50 items."
+            in made.finding
+        )
+
+    def test_a_pattern_that_lost_work_is_advised_against(self) -> None:
+        """A lost item or a lost exploration rules a pattern out, whatever it costs."""
+        costs = {"plain": 0.1, "steps": 0.1, "iteration": 0.2}
+        measured = {"benchmarks": [benchmark("orders", *each) for each in costs.items()]}
+        lost = run("orders", "steps", "flag", verdict="lost", lost=1)
+        for made in (
+            compared(lost, pytest_benchmark_json=measured),
+            compared(explorations=[exploration(verdict="lost")], pytest_benchmark_json=measured),
+        ):
+            (given,) = (each for each in advice(made) if each.question == "Which pattern?")
+            assert given.short == "Iteration"
+            assert "Not steps" in given.answer
 
     def test_without_figures_there_is_none(self) -> None:
         """Nothing is advised of what was not tried."""

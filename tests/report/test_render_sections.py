@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import subprocess
+import sys
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from harness import report
 from harness.report import Change, advice, comparison
-from tests.comparisons import ENVIRONMENT, killed, run, sample, showpiece, varying
+from harness.report.commands import command
+from harness.report.overview import chosen, overview
+from tests.comparisons import (
+    ENVIRONMENT,
+    benchmark,
+    benchmarks,
+    killed,
+    run,
+    runs,
+    sample,
+    showpiece,
+    varying,
+)
+from tests.documents import ROOT
 from tests.report.test_render import Page, hostile
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -26,9 +43,9 @@ def page() -> Page:
     [
         "duplicated 3 of 500, 0 by key every(items=5) ✓ exactly once with_transaction()",
         "real workers: redis, postgresql",
-        "every(items=5) steps 2 3 3 0",
+        "every(items=5) steps 2 3 3 0 5 1.10",
         "at least once, repeated ≤ 5 210 48 of 64 8 of 9 120 5 2.50 s",
-        "25 of 25 interrupted runs ended otherwise than exactly once",
+        "25 of 25 interrupted runs lost or repeated work",
         "the broker is a Redis server",
         "one that went wrong proves that it can",
     ],
@@ -43,6 +60,7 @@ def test_advice_is_on_the_page_and_in_markdown(page: Page) -> None:
     for each in advice(showpiece()):
         assert each.rule in page.seen
         assert each.figures in page.seen
+        assert each.answer in page.seen
         assert each.answer.replace("_", "&#95;") in report.markdown(showpiece())
 
 
@@ -65,7 +83,7 @@ def test_who_is_killed_has_no_time_to_stop() -> None:
 def test_nothing_is_told_that_was_not_done() -> None:
     """Sections without figures say so in a sentence."""
     seen = Page(report.html(comparison(ENVIRONMENT, [run(interruption="none")]))).seen
-    for words in ("Not measured.", "Nothing was killed", "Not explored", "Nothing was interrupted."):
+    for words in ("Not measured.", "Nothing was killed", "Not explored.", "Nothing was interrupted."):
         assert words in seen
 
 
@@ -82,7 +100,10 @@ def test_names_and_signs_are_explained_where_they_first_occur(page: Page) -> Non
     assert ("a", {"href": "#interruptions"}) in page.elements
     assert ("h3", {"id": "interruptions"}) in page.elements
     first = page.seen.index("3 of 500, 0 by key")
-    for words in ("\N{EN DASH} not tried", "by key duplicated items that are left when copies are removed"):
+    for words in (
+        "\N{EN DASH} not tried",
+        "by key duplicated items that remain when copies with the same idempotency key",
+    ):
         assert page.seen.index(words) < first
     assert "*\N{EN DASH}*: not tried" in report.markdown(showpiece())
 
@@ -90,14 +111,14 @@ def test_names_and_signs_are_explained_where_they_first_occur(page: Page) -> Non
 def test_a_name_is_not_broken_before_its_number() -> None:
     """A name may be broken anywhere but before its number."""
     told = report.html(comparison(ENVIRONMENT, [run(interruption="kill:both@count:33")]))
-    assert "kill:<wbr>both@<wbr>count:33" in told
+    assert "kill:both@<wbr>count:33" in told
 
 
 def test_changes_are_told_only_against_another() -> None:
     """Only with another comparison does the page have this section and a link to it, even if nothing changed."""
-    assert "What moved" not in report.html(sample()) + report.markdown(sample())
-    assert "Nothing moved beyond noise." in Page(report.html(sample(), [])).seen
-    assert "Nothing moved beyond noise." in report.markdown(sample(), [])
+    assert "Changes" not in report.html(sample()) + report.markdown(sample())
+    assert "Nothing changed beyond noise." in Page(report.html(sample(), [])).seen
+    assert "Nothing changed beyond noise." in report.markdown(sample(), [])
     change = Change("orders, steps", "verdict", "exactly once", "lost", "worse")
     assert "worse orders, steps verdict exactly once lost" in Page(report.html(sample(), [change])).seen
     assert "| worse | orders, steps | verdict | exactly once | lost |" in report.markdown(sample(), [change])
@@ -107,7 +128,7 @@ def test_changes_are_told_only_against_another() -> None:
 def test_pictures_stand_alone() -> None:
     """Each is XML with its own style in light and dark, a title, and no request."""
     found = report.pictures(showpiece())
-    assert list(found) == ["timelines.svg", "damage.svg", "latencies.svg"]
+    assert list(found) == ["overview.svg", "timelines.svg", "damage.svg", "latencies.svg"]
     for content in found.values():
         root = ET.fromstring(content)  # noqa: S314 - our own
         assert root.tag == f"{SVG}svg"
@@ -128,7 +149,7 @@ def test_pictures_show_where_plain_repeated_most() -> None:
 def test_pictures_are_xml_whatever_names_hold() -> None:
     """Nothing in a name acts as markup."""
     pictures = report.pictures(hostile())
-    assert len(pictures) == 3
+    assert len(pictures) == 3  # forms that were never tried have no overview
     for content in pictures.values():
         names = {each.tag for each in ET.fromstring(content).iter()}  # noqa: S314 - our own
         assert f"{SVG}svg" in names
@@ -138,3 +159,84 @@ def test_pictures_are_xml_whatever_names_hold() -> None:
 def test_stays_small_with_all_there_is() -> None:
     """The page is smaller than half a megabyte."""
     assert len(report.html(showpiece(), []).encode()) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {},
+            "harness run scenarios.orders --form steps --interrupt count:20 --durability 'every(seconds=1)'",
+        ),
+        (
+            {"interruption": "kill:both@count:33", "broker": "redis", "database": "postgresql"},
+            "--interrupt kill:both@count:33 --durability 'every(seconds=1)' --broker redis --database postgresql",
+        ),
+        ({"module": "shop.jobs; rm -rf /"}, "harness run 'shop.jobs; rm -rf /' --form steps"),
+    ],
+    ids=["defaults", "services", "hostile"],
+)
+def test_every_run_has_the_command_that_repeats_it(fields: dict[str, str], expected: str) -> None:
+    """The table of all runs has a shell command for each run, with quoted words."""
+    seen = Page(report.html(comparison(ENVIRONMENT, [run(pattern="steps", **fields)]))).seen
+    assert expected in seen
+    assert "--pace 0.003" in seen
+
+
+def test_the_command_of_a_run_is_accepted() -> None:
+    """A command that the report gives runs the same trial again."""
+    made = comparison(
+        ENVIRONMENT | {"pace_s": 0.0, "size": "tiny"}, [run(pattern="steps", interruption="count:5")]
+    )
+    words = shlex.split(command(made.runs[0], made.environment))
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words[1:], "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    again = {name: record[name] for name in ("scenario", "pattern", "interruption", "durability", "module")}
+    assert again == {
+        "scenario": "orders", "pattern": "steps", "interruption": "count:5", "durability": "every(seconds=1)",
+        "module": "scenarios.orders",
+    }  # fmt: skip
+
+
+def test_the_picture_shows_what_was_done_twice(page: Page) -> None:
+    """The first picture names the outcome of each form, and marks the work that plain did again."""
+    made = comparison(ENVIRONMENT, runs())
+    found = overview(made)
+    assert found is not None
+    title, picture = found
+    group = chosen(made)
+    assert group is not None
+    (plain,) = group.of("plain")
+    assert title.startswith(f"{group.scenario}: {plain.items} items, interrupted")
+    assert f"{plain.duplicated:,} items done twice" in str(picture)
+    assert str(picture).count('class="again"') == 1
+    assert str(picture).count("every item once") == 2 * 2  # as text, and in the description
+    assert page.seen.index("When to use which") < page.seen.index("the same work again")
+
+
+def test_services_are_side_by_side_only_if_there_are_several(page: Page) -> None:
+    """The table of queues and databases has a column for each, and is left out for a single one."""
+    assert "one process: fakeredis, sqlite real workers: redis, postgresql plain" in page.seen
+    assert "side by side" not in Page(report.html(sample())).seen
+
+
+def test_cost_says_what_it_measures() -> None:
+    """The cost of the pattern itself is in nanoseconds, and separate from the ratio on real work."""
+    measured = benchmarks()
+    for name, seconds in (("plain", 0.1), ("steps", 0.5)):
+        entry = benchmark("orders", name, seconds)
+        entry["extra_info"] |= {"kind": "pattern", "items": 1_000_000, "scenario": "the pattern itself"}
+        measured["benchmarks"].append(entry)
+    made = comparison(ENVIRONMENT, runs(), measured)
+    for put in (lambda each: Page(report.html(each)).seen, report.markdown, report.text):
+        told = put(made)
+        assert "400 ns" in told
+        assert "the pattern itself" not in told.replace("Cost of the pattern itself", "")
+    assert "Not measured." in Page(report.html(sample())).seen

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from redis import ConnectionPool, Redis, UnixDomainSocketConnection
@@ -18,9 +19,11 @@ from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
 from harness.stores.watched import WatchedStore
 
+PASSWORD = "of a user without one"  # noqa: S105
+
 
 class Lossy(UnixDomainSocketConnection):
-    """A connection that breaks when the answer to a transaction has arrived, before anybody sees it, if asked to."""
+    """A connection that breaks when the answer to a transaction or a script has arrived, if asked to."""
 
     losing = False
     _transaction = False
@@ -28,13 +31,13 @@ class Lossy(UnixDomainSocketConnection):
     def send_packed_command(self, command: Any, *arguments: Any, **options: Any) -> None:
         """Send commands, and note whether they are a transaction."""
         parts = [command] if isinstance(command, bytes | str) else list(command)
-        self._transaction = any("EXEC" in str(part) for part in parts)
+        self._transaction = any("EXEC" in str(part) or "EVAL" in str(part) for part in parts)
         super().send_packed_command(command, *arguments, **options)  # type: ignore[no-untyped-call]
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """Read an answer, or lose it."""
         answer = super().read_response(*arguments, **options)
-        if Lossy.losing and self._transaction and isinstance(answer, list):
+        if Lossy.losing and self._transaction and isinstance(answer, list | int):
             Lossy.losing = False
             self.disconnect()  # type: ignore[no-untyped-call]
             raise RedisConnectionError("the answer was lost")
@@ -66,6 +69,69 @@ def test_a_change_whose_answer_was_lost_is_made_again(lossy: Redis, store_class:
         with pytest.raises(Superseded):
             store.save(progress)
         Lossy.losing = False
+
+
+class Counting(UnixDomainSocketConnection):
+    """A connection that keeps the names of the commands it sends."""
+
+    sent: ClassVar[list[str]] = []
+
+    def send_packed_command(self, command: Any, *arguments: Any, **options: Any) -> None:
+        """Send commands, and note the first word of each."""
+        parts = b"".join(each if isinstance(each, bytes) else each.encode() for each in command)
+        words = re.findall(rb"\*\d+\r\n\$\d+\r\n([A-Z]+)\r\n", parts)
+        Counting.sent += [word.decode() for word in words if word != b"CLIENT"]
+        super().send_packed_command(command, *arguments, **options)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("store_class", [RedisStore, RQMetaStore])
+def test_a_save_is_one_command(real_redis: Redis, redis_url: str, store_class: type[WatchedStore]) -> None:
+    """A save is one round trip once the server knows the script, and a script that is forgotten is sent again."""
+    real_redis.hset(RQJob.key_for("17"), "status", "queued")
+    pool = ConnectionPool(connection_class=Counting, path=redis_url.removeprefix("unix://"))
+    with Redis.from_pool(pool) as connection:
+        store = store_class(connection)
+        progress = store.claim("17")
+        store.save(progress)
+        Counting.sent.clear()
+        progress.step, progress.cursor = "price", 17
+        store.save(progress)
+        assert Counting.sent == ["EVALSHA"]
+        real_redis.script_flush()
+        progress.cursor = 18
+        store.save(progress)
+        assert Counting.sent == ["EVALSHA", "EVALSHA", "EVAL"]
+        assert store.load("17") == progress
+
+
+@pytest.mark.parametrize("store_class", [RedisStore, RQMetaStore])
+def test_a_server_that_refuses_scripts_is_used_without(
+    real_redis: Redis, redis_url: str, store_class: type[WatchedStore]
+) -> None:
+    """Access rules that forbid scripts cost one refused command, and epochs hold as they do with scripts."""
+    real_redis.hset(RQJob.key_for("17"), "status", "queued")
+    real_redis.execute_command("ACL", "SETUSER", "plain", "on", "nopass", "~*", "+@all", "-@scripting")
+    try:
+        pool = ConnectionPool(
+            connection_class=Counting,
+            path=redis_url.removeprefix("unix://"),
+            username="plain",
+            password=PASSWORD,
+        )
+        with Redis.from_pool(pool) as connection:
+            store = store_class(connection)
+            progress = store.claim("17")
+            Counting.sent.clear()
+            for cursor in (1, 2):
+                progress.step, progress.cursor = "price", cursor
+                store.save(progress)
+            assert [each for each in Counting.sent if each.startswith("EVAL")] == ["EVALSHA"]
+            assert store.load("17") == progress
+            store_class(real_redis).claim("17")
+            with pytest.raises(Superseded):
+                store.save(progress)
+    finally:
+        real_redis.execute_command("ACL", "DELUSER", "plain")
 
 
 def test_a_replacement_whose_answer_was_lost_is_neither_made_nor_not(lossy: Redis) -> None:

@@ -19,7 +19,8 @@ from redis.exceptions import RedisError
 from rq.job import Job as RQJob
 from rq.scheduler import RQScheduler
 
-from harness.queues.rq.entries import ask, complaints, is_wrong_data, queue_named, shown, text_of
+from harness.queues.periodic import shown
+from harness.queues.rq.entries import ask, complaints, is_wrong_data, queue_named, text_of
 from harness.queues.rq.keys import DELAYED
 from harness.queues.rq.leases import while_owned
 from harness.queues.rq.places import SCHEDULED, fetch, is_ours, places_of

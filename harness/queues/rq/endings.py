@@ -217,13 +217,13 @@ class Endings(BaseWorker):
         """Remove the execution, and say nothing of the job, which is another one's; put it back if it is no one's."""
         if put_back(self.connection, queue_of(job), execution.composite_key, died=False, superseded=True):
             self.log.warning(
-                "Worker %s: job %s was taken over and then left by others, it is back in its queue",
+                "Worker %s: job %s was taken over and then abandoned; it is back in its queue",
                 self.name, job.id,
             )  # fmt: skip
         with self.connection.pipeline() as pipeline:
             self.cleanup_execution(job, pipeline=pipeline, execution=execution)
             pipeline.execute()
-        self.log.info("Worker %s: this execution of job %s has no say in it any more", self.name, job.id)
+        self.log.info("Worker %s: this execution no longer owns job %s", self.name, job.id)
 
     # Dead.
 
@@ -253,7 +253,7 @@ class Endings(BaseWorker):
         if execution is not None and self._died == job.id:
             if put_back(self.connection, queue, execution.composite_key, died=True):
                 self.log.warning(
-                    "Worker %s: the horse of job %s died, it is back in its queue", self.name, job.id
+                    "Worker %s: the horse of job %s crashed; it is back in its queue", self.name, job.id
                 )
         elif execution is None and is_ours(job):
             put_back_dequeued(self.connection, queue, job.id)

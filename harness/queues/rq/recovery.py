@@ -4,7 +4,7 @@ Each worker of this package sweeps; ``harness recover`` does the same without on
 at a time, for all queues of that Redis. A sweep finds
 
 * an execution whose lease has expired (see :mod:`harness.queues.rq.leases`), or whose processes were on this machine
-  and are gone (:mod:`harness.queues.rq.owners`);
+  and are gone (:mod:`harness.queues.owners`);
 * an execution without a lease, such as one that crashed while it started, or that of RQ's own worker: the first sweep
   that sees it gives it a lease, which is never renewed;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
@@ -33,8 +33,10 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 
-from harness.queues.rq import keys, owners, strays
-from harness.queues.rq.connections import check_connection
+from harness.queues import owners
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat, lease_seconds, recover_seconds
+from harness.queues.rq import keys, strays
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.entries import (
     ask,
@@ -47,7 +49,6 @@ from harness.queues.rq.entries import (
     usable,
 )
 from harness.queues.rq.keys import LEASES, OWNERS, SWEEP_LOCK
-from harness.queues.rq.leases import Beat, lease_seconds, recover_seconds
 from harness.queues.rq.places import DEQUEUED
 from harness.queues.rq.returns import Dead, forget, put_back, put_back_batch, put_back_dequeued
 from harness.queues.rq.turns import give_way
@@ -325,7 +326,7 @@ class Sweeper:
         """Put a batch back, and whatever that leaves one by one."""
         done = put_back_batch(self._connection, batch, running, now)
         for job_id in done.back:
-            log.warning("job %s: its worker died, it is back in its queue", job_id)
+            log.warning("job %s: its worker crashed; it is back in its queue", job_id)
         self._remember([each.entry for each in done.bad])
         if done.others:  # not to be looked at again
             self._connection.zadd(LEASES, {each.entry: math.inf for each in done.others}, xx=True)
@@ -354,7 +355,7 @@ class Sweeper:
             self._remember([dead.entry])
             return []
         if back:
-            log.warning("job %s: its worker died, it is back in queue %s", dead.job_id, queue.name)
+            log.warning("job %s: its worker crashed; it is back in queue %s", dead.job_id, queue.name)
         return [dead.job_id] if back else []
 
     def _remember(self, entries: list[str]) -> None:

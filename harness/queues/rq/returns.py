@@ -131,8 +131,8 @@ def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, co
     times = number(connection.hget(job.key, counter)) if counter else 0
     if counter and times >= Job.max_crashes:
         reason = (
-            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}, allowed are {Job.max_crashes}; its progress was kept: "
-            "requeue it once the reason is mended"
+            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}; the limit is {Job.max_crashes}; its progress was kept: "
+            "requeue it once the cause is fixed"
         )
         record_job_failure(job, reason, pipeline)
         pipeline.hdel(job.key, counter)
