@@ -1,14 +1,14 @@
-"""Cost of the three forms of each scenario when nothing interrupts them."""
+"""Cost of the three forms of each scenario, and of the patterns themselves, when nothing interrupts them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from harness import every, on_stop, with_transaction
+from harness import ContinuableJob, IterationJob, Step, every, items, on_stop, run, with_transaction
 from harness.durability import Durability
 from harness.interruptions import parse
 from harness.lab import Lab
@@ -56,4 +56,57 @@ def test_cost(request: pytest.FixtureRequest, benchmark: Any, lab: Lab, stack: E
         pattern=form,
         items=records[0]["items"],
         durability=records[0]["durability"],
+    )
+
+
+NUMBERS = 200_000
+"""Number of items that do no work."""
+
+
+class Advance(ContinuableJob):
+    """A step that only advances."""
+
+    def perform(self) -> None:
+        """Count."""
+
+        @self.step("count", start=0)
+        def count(step: Step) -> None:
+            for _ in range(NUMBERS):
+                step.advance()
+
+
+class Iterate(IterationJob):
+    """Iteration over items that do no work."""
+
+    def build_enumerator(self, *, cursor: Any) -> Any:
+        """Return a range."""
+        return items(range(NUMBERS), cursor=cursor)
+
+    def each_iteration(self, item: int) -> None:
+        """Do nothing."""
+
+
+def bare() -> None:
+    """Loop over the items."""
+    for _ in range(NUMBERS):
+        pass
+
+
+PATTERNS: dict[str, Callable[[], object]] = {
+    "plain": bare,
+    "steps": lambda: run(Advance),
+    "iteration": lambda: run(Iterate),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_cost_of_the_pattern_itself(request: pytest.FixtureRequest, benchmark: Any, form: str) -> None:
+    """A pattern costs some nanoseconds an item above a bare loop, without queue, database and work."""
+    rounds = 3 * (ALL_ROUNDS if request.config.getoption("--full", default=False) else ROUNDS)
+    benchmark.pedantic(PATTERNS[form], rounds=rounds, warmup_rounds=1)
+    durability = {"plain": "none", "steps": str(Advance.durability), "iteration": str(Iterate.durability)}[
+        form
+    ]
+    benchmark.extra_info.update(
+        scenario="the pattern itself", pattern=form, items=NUMBERS, durability=durability, kind="pattern"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness import every, with_transaction
+from harness import every, on_stop, with_transaction
 from harness.durability import Durability
 from harness.interruptions import Interruption
 from harness.pytest_plugin import Trial
@@ -19,7 +19,8 @@ on_redis = pytest.mark.parametrize(
     indirect=True,
 )
 SCENARIOS = [orders.scenario, reports.scenario, emails.scenario]
-DURABILITIES = [every(items=5), with_transaction()]
+DURABILITIES = [every(seconds=1), on_stop(), every(items=5), with_transaction()]
+"""The default first; :func:`on_stop` is what both originals do."""
 
 
 @pytest.mark.pairwise

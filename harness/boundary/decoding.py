@@ -16,8 +16,8 @@ import dataclasses
 import json
 import math
 import reprlib
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -82,10 +82,17 @@ def check(data: Any, what: str, *, depth: int = DEPTH, error: type[HarnessError]
 
 def is_deeper(data: Any, depth: int) -> bool:
     """Return whether JSON data has more than *depth* levels of lists and objects."""
-    level = [data]
+    level = [data] if isinstance(data, dict | list | tuple) else []
     for _ in range(depth):
-        level = [inner for each in level for inner in _inner(each)]
-    return any(isinstance(each, dict | list | tuple) for each in level)
+        level = [
+            each
+            for outer in level
+            for each in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(each, dict | list | tuple)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def plain_text(raw: Any, what: str) -> str | None:
@@ -109,22 +116,7 @@ def read(kind: Any, found: object, where: str, *, error: type[HarnessError] = Us
     :param where: path of the value, such as ``runs[3].items``; empty at the top.
     :raises HarnessError: *error*, naming the field, what was found and what is allowed.
     """
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        return None if found is None else read(args[0], found, where, error=error)
-    if origin is Literal:
-        # Compared by type too: True is 1, and a list cannot be looked up.
-        if any(type(found) is type(each) and found == each for each in args):
-            return found
-        malformed(where, found, "one of " + ", ".join(map(str, args)), error=error)
-    if origin is tuple or origin is list:
-        return origin(_read_list(args if origin is tuple else (*args, ...), found, where, error))
-    if origin is Mapping:
-        pairs = _an_object(found, where, error).items()
-        return {key: read(args[1], value, f"{where}[{key!r}]", error=error) for key, value in pairs}
-    if dataclasses.is_dataclass(kind):
-        return _read_fields(kind, _an_object(found, where, error), where, error)
-    return _read_value(kind, found, where, error)
+    return _reader(kind)(found, where, error)
 
 
 def shown(value: object) -> str:
@@ -144,53 +136,119 @@ def _inner(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else ()
 
 
-def _an_object(found: object, where: str, error: type[HarnessError]) -> Mapping[str, object]:
-    return found if isinstance(found, Mapping) else malformed(where, found, "an object", error=error)
+_Place = Any
+"""Path of a value: a text, or a pair of the path around it and a name or an index. Only an error joins it."""
+
+_Reader = Callable[[object, _Place, type[HarnessError]], Any]
 
 
-@lru_cache
-def _fields(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
-    """Return names, types and optionality of the fields of a dataclass."""
-    missing = dataclasses.MISSING
-    optional = {
-        each.name
+def _path(place: _Place) -> str:
+    """Join the parts of a path."""
+    if isinstance(place, str):
+        return place
+    around, part = place
+    before = _path(around)
+    if type(part) is int:
+        return f"{before}[{part}]"
+    return f"{before}.{part}" if before and not part.startswith("[") else f"{before}{part}"
+
+
+def _refuse(place: _Place, found: object, allowed: str, error: type[HarnessError]) -> NoReturn:
+    malformed(_path(place), found, allowed, error=error)
+
+
+@cache
+def _reader(kind: Any) -> _Reader:
+    """Return the function that reads a *kind*. Types are inspected once, because files hold millions of values."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        inner = _reader(args[0])
+        return lambda found, place, error: None if found is None else inner(found, place, error)
+    if origin is Literal:
+        return _literal_reader(args)
+    if origin is list or (origin is tuple and args[-1] is Ellipsis):
+        return _list_reader(origin, _reader(args[0]))
+    if origin is tuple:
+        return _row_reader(tuple(map(_reader, args)))
+    if origin is Mapping:
+        return _mapping_reader(_reader(args[1]))
+    return _fields_reader(kind) if dataclasses.is_dataclass(kind) else _value_reader(kind)
+
+
+def _literal_reader(args: tuple[Any, ...]) -> _Reader:
+    allowed = "one of " + ", ".join(map(str, args))
+
+    def read_literal(found: object, place: _Place, error: type[HarnessError]) -> Any:
+        # Compared by type too: True is 1, and a list cannot be looked up.
+        if any(type(found) is type(each) and found == each for each in args):
+            return found
+        _refuse(place, found, allowed, error)
+
+    return read_literal
+
+
+def _list_reader(origin: Any, each: _Reader) -> _Reader:
+    def read_list(found: object, place: _Place, error: type[HarnessError]) -> Any:
+        if not isinstance(found, list | tuple):
+            _refuse(place, found, "a list", error)
+        return origin([each(value, (place, index), error) for index, value in enumerate(found)])
+
+    return read_list
+
+
+def _row_reader(readers: tuple[_Reader, ...]) -> _Reader:
+    indexed = tuple(enumerate(readers))
+
+    def read_row(found: object, place: _Place, error: type[HarnessError]) -> Any:
+        if not isinstance(found, list | tuple):
+            _refuse(place, found, "a list", error)
+        if len(found) != len(readers):
+            _refuse(place, found, f"a list of {len(readers)}", error)
+        return tuple([each(found[index], (place, index), error) for index, each in indexed])
+
+    return read_row
+
+
+def _mapping_reader(each: _Reader) -> _Reader:
+    def read_mapping(found: object, place: _Place, error: type[HarnessError]) -> Any:
+        if not isinstance(found, Mapping):
+            _refuse(place, found, "an object", error)
+        return {key: each(value, (place, f"[{key!r}]"), error) for key, value in found.items()}
+
+    return read_mapping
+
+
+def _fields_reader(kind: Any) -> _Reader:
+    missing, hints = dataclasses.MISSING, get_type_hints(kind)
+    # A dataclass may contain its own kind, so readers of fields are looked up when they are needed.
+    fields = tuple(
+        (each.name, hints[each.name], each.default is not missing or each.default_factory is not missing)
         for each in dataclasses.fields(kind)
-        if each.default is not missing or each.default_factory is not missing
-    }
-    hints = get_type_hints(kind)
-    return tuple((each.name, hints[each.name], each.name in optional) for each in dataclasses.fields(kind))
+    )
+
+    def read_fields(found: object, place: _Place, error: type[HarnessError]) -> Any:
+        if not isinstance(found, Mapping):
+            _refuse(place, found, "an object", error)
+        values = {}
+        for name, hint, optional in fields:
+            if name in found:
+                values[name] = _reader(hint)(found[name], (place, name), error)
+            elif not optional:
+                raise error(f"{_path((place, name))}: this field is required, and is missing")
+        return kind(**values)
+
+    return read_fields
 
 
-def _read_fields(kind: Any, found: Mapping[str, object], where: str, error: type[HarnessError]) -> Any:
-    values = {}
-    for name, hint, optional in _fields(kind):
-        path = f"{where}.{name}" if where else name
-        if name not in found:
-            if optional:
-                continue
-            raise error(f"{path}: this field is required, and is missing")
-        values[name] = read(hint, found[name], path, error=error)
-    return kind(**values)
-
-
-def _read_list(kinds: tuple[Any, ...], found: object, where: str, error: type[HarnessError]) -> list[Any]:
-    if not isinstance(found, list | tuple):
-        malformed(where, found, "a list", error=error)
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(found)
-    if len(found) != len(kinds):
-        malformed(where, found, f"a list of {len(kinds)}", error=error)
-    return [
-        read(kind, each, f"{where}[{index}]", error=error)
-        for index, (kind, each) in enumerate(zip(kinds, found, strict=True))
-    ]
-
-
-def _read_value(kind: Any, found: object, where: str, error: type[HarnessError]) -> Any:
-    if kind is Any:
-        return found
-    right_type = type(found) is kind or (kind is float and type(found) is int)
-    if right_type and (not isinstance(found, int | float) or 0 <= found <= MAX_INT):
-        return found
+def _value_reader(kind: Any) -> _Reader:
     allowed = {float: "a number of 0 or more", int: "a whole number of 0 or more", bool: "true or false"}
-    malformed(where, found, allowed.get(kind, "text"), error=error)
+    types = (float, int) if kind is float else (kind,)
+
+    def read_value(found: Any, place: _Place, error: type[HarnessError]) -> Any:
+        if kind is Any or (
+            type(found) in types and (not isinstance(found, int | float) or 0 <= found <= MAX_INT)
+        ):
+            return found
+        _refuse(place, found, allowed.get(kind, "text"), error)
+
+    return read_value

@@ -41,7 +41,7 @@ from harness.monitor import (
 )
 from harness.monitor.story import story
 from harness.progress import Progress
-from harness.queues.rq.history import history
+from harness.queues.history import history
 from harness.queues.rq.overview import Watcher
 from harness.queues.rq.steering import failure_of
 from harness.stores.redis import RedisStore

@@ -25,6 +25,7 @@ _LEAST, _MOST = 8, 40
 """Lengths of texts that can be a time."""
 
 _BLURS = (
+    (re.compile(r"\b1[5-9]\d{11}-\d+\b"), NOW),  # the id of an entry in a stream
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), ID),
     (re.compile(r"\b(?=[0-9a-fA-F]*[0-9])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{16,}\b"), ID),
     (re.compile(r"\btmp[a-z0-9_]{8}\b"), ID),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.explore.seen import UNREACHED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from harness.explore.findings import Verdict
@@ -32,6 +32,19 @@ def miss(world: World, trials: list[str]) -> None:
     if trials:
         number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
         world.not_seen.add(UNREACHED, f"{number} did not come to the crash point again, such as {trials[0]}")
+
+
+def written(
+    world: World, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
+) -> None:
+    """Record files that were written through a descriptor that was open before the job.
+
+    :param before: path and position by descriptor, as of :func:`~harness.explore.probes.drivers.positions`.
+    """
+    for number, (path, position) in after.items():
+        if number in before and before[number] != (path, position) and not world.has_file(path):
+            name = path.rpartition("/")[2]
+            world.not_seen.add("open-file", f"{name} is written through a descriptor that was open before")
 
 
 def bound(

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.thread import _worker
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -28,9 +26,6 @@ from harness.errors import Died
 
 if TYPE_CHECKING:
     from threading import Thread
-
-OURS = "harness-"
-"""Name prefix of heartbeat threads."""
 
 Lost = Callable[[], Exception]
 """Makes the error that a client library raises where the answer is lost to what it has just done."""
@@ -47,8 +42,8 @@ class Observer(Protocol):
         """Hear of a connection, a client or the path of a file, before the life does anything there."""
         ...
 
-    def sent(self, kind: str, label: str) -> None:
-        """Hear of a mail or a request that arrived."""
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
+        """Hear of a mail, a request or a message that arrived."""
         ...
 
     def unseen(self, name: str, what: str, line: str) -> None:
@@ -67,7 +62,8 @@ class Life:
     :ivar dead: whether it is over.
     :ivar cause: why it ended, if not by a crash that was asked for.
     :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
-    :ivar threads: the threads that the execution started.
+    :ivar threads: the threads that the execution started. :ivar pools: its pools of threads, by the identity of those
+        that the job uses.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -77,6 +73,7 @@ class Life:
         self.connections: dict[int, Any] = {}
         self.engines: dict[int, Any] = {}
         self.threads: list[Thread] = []
+        self.pools: dict[int, Any] = {}
 
     def reach(self, kind: str, label: str, lost: Lost | None = None) -> object:
         """Come to a crash point.
@@ -155,51 +152,6 @@ def accounted() -> Iterator[None]:
 def is_accounted() -> bool:
     """Return whether a probe watches what happens here."""
     return _accounted.get()
-
-
-@contextmanager
-def threads_inherit() -> Iterator[None]:
-    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's.
-
-    A thread of a pool may outlive an execution. So it belongs to no life: what it is given to do does.
-    """
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
-
-    def start_within(thread: Thread) -> None:
-        life = current()
-        of_pool = getattr(thread, "_target", None) is _worker
-        if life is not None and not thread.name.startswith(OURS) and not of_pool:
-            life.threads.append(thread)
-            thread.run = _within(life, thread.run)  # type: ignore[method-assign]
-        start(thread)
-
-    def submit_within(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        life = current()
-        return submit(pool, function if life is None else _within(life, function, died=True), *args, **kwargs)
-
-    threading.Thread.start = start_within  # type: ignore[method-assign, assignment]
-    ThreadPoolExecutor.submit = submit_within  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        threading.Thread.start = start  # type: ignore[method-assign]
-        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
-
-
-def _within(life: Life, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
-    """Return a function that runs in a life; with *died* the caller hears of its end."""
-    watched = is_accounted()
-
-    def run_within(*args: Any, **kwargs: Any) -> Any:
-        # A dead process has no threads that could complain.
-        with (
-            living(life),
-            nullcontext() if died else suppress(Died),
-            accounted() if watched else nullcontext(),
-        ):
-            return run(*args, **kwargs)
-
-    return run_within
 
 
 def close_raw(connection: Any) -> None:

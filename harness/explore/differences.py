@@ -22,8 +22,6 @@ MAX_COLUMNS = 5
 """Number of columns of a row that are shown."""
 MAX_CHARACTERS = 80
 """Length of a value that is shown."""
-BODIES = "bodies of "
-"""Prefix of tables that say more of the rows of another one: they count where that one is as it should be."""
 
 Project = Callable[[Any, "Mask"], tuple[Any, ...]]
 

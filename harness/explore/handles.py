@@ -49,12 +49,12 @@ def open_handles(modules: Sequence[str]) -> Iterator[tuple[str, Any]]:
         for value in [*values, *(each for owner in classes for each in vars(owner).values())]:
             if isinstance(value, io.IOBase) and id(value) not in seen:
                 seen.add(id(value))
-                path = _path(value)
+                path = path_of(value)
                 if path is not None:
                     yield path, value
 
 
-def _path(handle: Any) -> str | None:
+def path_of(handle: Any) -> str | None:
     """Return the path of an open file that can be written; None for anything else, such as a terminal or a pipe."""
     try:
         name = handle.name

@@ -80,13 +80,15 @@ class Judge:
         )
 
     def _of_the_job(self, ways: tuple[tuple[Line, ...], tuple[Line, ...]]) -> list[Line]:
-        """Return the lines in the job's own files, where the ways differ only in what these call."""
-        files = self.target.files
-        named = between(*ways, files)
-        if not named or any(line.code.co_filename in files for line in named):
+        """Return the line in the job itself that both ways lead through, where they differ only in what it calls."""
+        if any(map(self._is_the_job, between(*ways, self.target.files))):
             return []
-        own = [line for way in ways for line in way if line.code.co_filename in files]
-        return own[-1:]
+        return [line for way in ways for line in way if self._is_the_job(line)][-1:]
+
+    def _is_the_job(self, line: Line) -> bool:
+        """Return whether a line belongs to the job's function, or to a method of its class."""
+        name = line.code.co_qualname
+        return any(name == owner or name.startswith(f"{owner}.") for owner in self.target.owners)
 
     def _resumed(self, result: Result, point: Point) -> tuple[str, Line | None]:
         """Return where the next execution began, in words, and the line of the job that had set the cursor."""

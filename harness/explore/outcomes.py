@@ -15,7 +15,6 @@ from typing import Any
 from harness.errors import UsageError
 from harness.explore.cells import NOW, Clock
 from harness.explore.differences import (
-    BODIES,
     RANK,
     Difference,
     changed,
@@ -25,7 +24,7 @@ from harness.explore.differences import (
     shown,
 )
 from harness.explore.matching import Links, Mask, Pattern, Rest, Sheet
-from harness.explore.tables import Contents, Table, from_value
+from harness.explore.tables import BODIES, Contents, Table, from_value
 
 __all__ = ["Contents", "Difference", "Reference", "Table", "reading"]
 

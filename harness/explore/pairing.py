@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.explore.cells import is_number
 
+_FIRST, _WORDS = 0.5, 0.2
 MOST = 300
 """Number of rows up to which each is compared with each."""
 
@@ -59,14 +60,17 @@ def closest(missing: list[Any], extra: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _likeness(one: Any, other: Any) -> float:
-    """Return the number of equal cells; of two texts in one place, the part of their words that is the same."""
+    """Return how much two rows have in common: equal cells, and of two texts the part of their words that is the same.
+
+    The first columns weigh a little more: what a row is about comes before what is said of it.
+    """
     found = 0.0
-    for a, b in zip(one, other, strict=True):
+    for index, (a, b) in enumerate(zip(one, other, strict=True)):
         if a == b:
-            found += 1
+            found += 1 + _FIRST / (index + 1)
         elif isinstance(a, str) and isinstance(b, str):
             words, others = a.split(), b.split()
-            found += sum(map(str.__eq__, words, others)) / (2 * max(len(words), len(others), 1))
+            found += sum(map(str.__eq__, words, others)) * _WORDS / max(len(words), len(others), 1)
         elif is_number(a) and is_number(b):
-            found += 0.1
+            found += _WORDS
     return found

@@ -36,10 +36,10 @@ def stops(recording: Recording) -> list[Trial]:
 
 
 def lost_replies(recording: Recording) -> list[Trial]:
-    """Return a lost answer for everything that changed the outside."""
+    """Return a lost answer for everything that changed the outside; a file gives none."""
     found, state = [], 0
     for point in recording.points:
-        if point.state != state and point.kind in CHANGING:
+        if point.state != state and point.kind in CHANGING and point.kind != "write":
             found.append(Trial("lost-reply", ((point.kind, point.number),)))
         state = point.state
     return found

@@ -15,7 +15,7 @@ from harness.boundary.environment import variables
 from harness.errors import UsageError
 from harness.explore.crash import current, living
 from harness.explore.redis_tables import EXPLORED
-from harness.explore.targets import files_of
+from harness.explore.targets import files_of, owners_of
 from harness.explore.trials import RETRIES
 from harness.job import Job
 from harness.queues.rq import enqueue
@@ -68,6 +68,7 @@ class RQTarget:
         self.documented = isinstance(job, type) and issubclass(job, Job)
         self.durability = getattr(job, "durability", None)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
+        self.owners = owners_of(versions)
         self._connection = _broker(redis)
         self._queue = Queue("explored", connection=self._connection, serializer="json")
         self._job: RQJob

@@ -31,15 +31,13 @@ def seeded(scenario: Scenario, size: str, database: str | None = None) -> Iterat
 
     :param database: see :func:`prepared`.
     """
-    with (
-        _empty(database) as url,
-        mock.patch.dict(os.environ, {"HARNESS_DATABASE_URL": url, "HARNESS_SMTP": "mail:25"}),
-    ):
-        try:
-            scenario.fill(size)
-            yield url
-        finally:
-            scenario.close()
+    with ExitStack() as stack:
+        url = stack.enter_context(_empty(database))
+        variables = {"HARNESS_DATABASE_URL": url, "HARNESS_SMTP": "mail:25"}
+        stack.enter_context(mock.patch.dict(os.environ, variables))
+        stack.callback(scenario.close)
+        scenario.fill(size)
+        yield url
 
 
 @contextmanager
@@ -77,8 +75,8 @@ def prepared(
     form: str,
     size: str,
     durability: Durability | None,
-    name: str | None = None,
     *,
+    name: str | None = None,
     database: str | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
     """Create the data, and yield the explorer's arguments for that form: the job with its arguments, and options.

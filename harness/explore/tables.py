@@ -31,6 +31,9 @@ class Table:
     unnamed: bool = False
 
 
+BODIES = "bodies of "
+"""Prefix of tables that say more of the rows of another one: they count where that one is as it should be."""
+
 Contents = dict[str, Table]
 
 

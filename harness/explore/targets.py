@@ -24,12 +24,14 @@ class Target(Protocol):
     """Something to explore.
 
     :ivar name: its dotted name, ``module:name``. :ivar files: those of its source.
+    :ivar owners: qualified names of its functions and classes.
     :ivar documented: whether it says by its durability how much it may repeat.
     :ivar counts_executions: whether its outcome may depend on how many executions there were, and how they ended.
     """
 
     name: str
     files: frozenset[str]
+    owners: frozenset[str]
     documented: bool
     counts_executions: bool
 
@@ -56,9 +58,9 @@ class JobTarget:
         store: Store | None,
     ) -> None:
         self.name = versions.old.path()
+        self.files, self.owners = files_of(versions), owners_of(versions)
         job = versions.old
         self.counts_executions = getattr(job, "quarantine", False) or job.max_resumptions is not None
-        self.files = files_of(versions)
         self._versions, self._durability, self._store = versions, durability, store
         self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
@@ -87,7 +89,7 @@ class FunctionTarget:
         function = versions.old
         module = getattr(function, "__module__", "?")
         self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"
-        self.files = files_of(versions)
+        self.files, self.owners = files_of(versions), owners_of(versions)
         self._versions, self._args, self._kwargs = versions, args, kwargs
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
@@ -110,6 +112,14 @@ def ended() -> None:
 def files_of(versions: Versions) -> frozenset[str]:
     """Return the files of a job's source, as far as there are any."""
     return frozenset(filter(None, map(_file_of, versions.all)))
+
+
+def owners_of(versions: Versions) -> frozenset[str]:
+    """Return the qualified names of a job's functions, or of its classes and their bases."""
+    return frozenset(
+        each.__qualname__ for version in versions.all for each in getattr(version, "__mro__", (version,))
+        if hasattr(each, "__qualname__")
+    )  # fmt: skip
 
 
 def _file_of(thing: Any) -> str | None:

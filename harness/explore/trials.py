@@ -222,9 +222,9 @@ class Watch:
         """Let the world know of it."""
         self.world.meet(thing)
 
-    def sent(self, kind: str, label: str) -> None:
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Let the world know of it."""
-        self.world.sent(kind, label)
+        self.world.sent(kind, label, body)
 
     def unseen(self, name: str, what: str, line: str) -> None:
         """Let the world know of it."""

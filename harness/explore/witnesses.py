@@ -1,45 +1,60 @@
-"""Places that live in this process: mails and requests that arrived, and objects that stand for external state."""
+"""Places in this process: mails, requests and messages that arrived, and objects that stand for external state."""
 
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
-from harness.explore.tables import Table, from_value
+from harness.explore.cells import blurred
+from harness.explore.tables import BODIES, Table, from_value
 
 
 class SentPlace:
-    """The mails and requests that arrived, in order."""
+    """Mails, requests and messages that arrived, in order: each with its kind, its label and a hash of its body."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[str, str]] = []
+        self.sent: list[tuple[str, str, str]] = []
         self._seen = 0
+
+    def add(self, kind: str, label: str, body: bytes) -> None:
+        """Record one. A hash of the body is kept, without times and random ids: it may hold what nobody should read."""
+        self.sent.append((kind, label, _digest(body) if body else ""))
 
     def changed(self) -> bool:
         """Return whether one more arrived."""
         seen, self._seen = self._seen, len(self.sent)
         return seen != self._seen
 
-    def keep(self) -> tuple[tuple[str, str], ...]:
+    def keep(self) -> tuple[tuple[str, str, str], ...]:
         """Return them."""
         return tuple(self.sent)
 
-    def restore(self, kept: tuple[tuple[str, str], ...]) -> None:
+    def restore(self, kept: tuple[tuple[str, str, str], ...]) -> None:
         """Put them back."""
         self.sent = list(kept)
         self._seen = len(self.sent)
 
-    def contents(self, kept: tuple[tuple[str, str], ...] | None = None) -> dict[str, Table]:
-        """Return one table for each kind."""
+    def contents(self, kept: tuple[tuple[str, str, str], ...] | None = None) -> dict[str, Table]:
+        """Return one table for each kind, and one for the bodies of each."""
         sent = self.sent if kept is None else kept
-        kinds = sorted({"mail", *(kind for kind, _ in sent)})
-        return {
-            f"{kind}s": Table((kind,), [(label,) for each, label in sent if each == kind], unnamed=True)
-            for kind in kinds
-        }
+        found = {}
+        for kind in sorted({"mail", *(each for each, _, _ in sent)}):
+            rows = [(label, digest) for each, label, digest in sent if each == kind]
+            found[f"{kind}s"] = Table((kind,), [(label,) for label, _ in rows], unnamed=True)
+            if any(digest for _, digest in rows):
+                found[f"{BODIES}{kind}s"] = Table((kind, "body"), rows)
+        return found
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _digest(body: bytes) -> str:
+    with suppress(UnicodeDecodeError):
+        body = blurred(body.decode()).encode()
+    return sha256(body).hexdigest()[:12]
 
 
 class ObjectPlace:

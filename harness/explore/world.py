@@ -85,6 +85,10 @@ class World:
             return
         self._add(path or f"database in memory {id(raw)}", lambda: SqlitePlace(path, raw))
 
+    def has_file(self, path: str) -> bool:
+        """Return whether a file is compared."""
+        return f"{FILE}{path}" in self._places
+
     def _add(self, key: str, make: Callable[[], Place]) -> None:
         if key not in self._places:
             place = make()
@@ -121,9 +125,9 @@ class World:
         self._add(key, lambda: RedisPlace(client))
         self._places[key].touched = True  # type: ignore[attr-defined]
 
-    def sent(self, kind: str, label: str) -> None:
-        """Record a mail or a request that arrived."""
-        self._sent.sent.append((kind, label))
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
+        """Record a mail, a request or a message that arrived."""
+        self._sent.add(kind, label, body)
 
     def look(self) -> State | None:
         """Return the state if it is another than before, or None."""
@@ -207,6 +211,8 @@ def leave(life: Life, *, alone: bool) -> None:
     engines = [engine for engine in life.engines.values() if engine is not None]
     crashed = life.dead
     life.end("over")
+    for pool in life.pools.values():
+        pool.shutdown(wait=False, cancel_futures=True)
     for thread in life.threads:
         thread.join(JOIN_SECONDS)
         if thread.is_alive() and not crashed:

@@ -152,6 +152,7 @@ class Trial:
             "verdict": _verdict(completed, effects),
             "checks": dict(effects.checks),
             "timeline": {"executions": [_timeline(attempt, start) for attempt in attempts]},
+            "module": getattr(job, "__module__", None),
         }
 
 

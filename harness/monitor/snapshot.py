@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.boundary.texts import bounded
-from harness.queues.rq.history import ASKED, CURSOR_BYTES
+from harness.queues.history import ASKED, CURSOR_BYTES
 from harness.queues.rq.overview import Overview, Watcher
 from harness.queues.rq.views import JobView, WorkerView
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from harness.monitor.tables import Tables
     from harness.progress import Progress
-    from harness.queues.rq.history import Entry, Pulse
+    from harness.queues.history import Entry, Pulse
 
 SILENT_SECONDS = 4.0
 """Seconds without a pulse after which a running job counts as silent."""

@@ -1,24 +1,23 @@
-"""Compare the forms of a job: records of trials and benchmarks become a :class:`Comparison`, and that a report.
+"""Compare the forms of a job: records of trials and benchmarks become a :class:`Comparison`, and then a report.
 
-Standard library only. Every output is rendered from the file that :meth:`Comparison.save` writes.
+Every output is rendered from the file that :meth:`Comparison.save` writes. The page needs Jinja2.
 
-* Comparison: ``records``, ``benchmarks`` and ``loading`` read the files; ``comparisons`` brings them together;
-  ``totals``, ``changes``, ``headline``, ``advice``, ``durabilities`` and ``gates`` evaluate them.
-* Rendering: ``text``, ``markdown`` and ``html`` are the outputs; ``tables``, ``matrix``, ``charts``, ``pictures``,
-  ``svg``, ``formatting`` and ``methodology`` are their parts.
+* Comparison: ``records`` and ``benchmarks`` read, ``comparisons`` holds all of it; ``summaries``, ``changes``,
+  ``headline``, ``advice`` and ``gates`` evaluate it.
+* Rendering: ``text``, ``markdown`` and ``html`` are the outputs. They show the cells of ``tables``; ``overview``,
+  ``timelines`` and ``charts`` are the drawings, ``pictures`` writes them as files; ``templates`` holds the markup.
 """
+
+from __future__ import annotations
 
 from harness.report.advice import Advice, advice
 from harness.report.changes import Change, changes
-from harness.report.comparisons import Comparison, Group, comparison
-from harness.report.durabilities import Durable, durables
+from harness.report.comparisons import Comparison, Group, comparison, made_from
 from harness.report.gates import Gate
 from harness.report.gates import parse as parse_gate
 from harness.report.headline import counted
 from harness.report.html import html
-from harness.report.loading import made_from
 from harness.report.markdown import markdown
-from harness.report.noise import NOISE, noisy
 from harness.report.pictures import pictures
 from harness.report.records import (
     PATTERNS,
@@ -31,8 +30,8 @@ from harness.report.records import (
     Timeline,
     Verdict,
 )
+from harness.report.summaries import NOISE, Durable, Totals, durables, noisy
 from harness.report.text import text
-from harness.report.totals import Totals
 from harness.report.writing import write
 
 __all__ = [

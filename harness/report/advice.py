@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.report.durabilities import Durable, durables
-from harness.report.headline import counted
-from harness.report.noise import NOISE, noisy
-from harness.report.totals import add_up
+from harness.report.headline import counted, listed
+from harness.report.records import PATTERNS
+from harness.report.summaries import NOISE, add_up, durables, most_repeated, noisy
 
 if TYPE_CHECKING:
     from harness.report.comparisons import Comparison
@@ -23,44 +22,54 @@ GRACE_S = 30
 class Advice:
     """One rule, applied.
 
-    :ivar question: what it answers. :ivar rule: how. :ivar figures: what it was applied to. :ivar answer: what follows.
+    :ivar short: answer in a few words. :ivar answer: answer in sentences. :ivar figures: data of the answer.
     """
 
     question: str
-    rule: str
-    figures: str
+    short: str
     answer: str
+    figures: str
+    rule: str
 
 
 def advice(comparison: Comparison) -> list[Advice]:
-    """Apply all rules for which there are figures."""
-    rules = (_plain, _pattern, _durability, _keys, _grace)
+    """Return the answers of all rules for which there are figures."""
+    rules = (_plain, _pattern, _durability, _grace, _keys)
     return [given for rule in rules for given in rule(comparison)]
 
 
 def _plain(comparison: Comparison) -> Iterator[Advice]:
-    runs = [run for run in comparison.runs if run.pattern == "plain" and run.interruption != "none"]
-    if not runs:
+    runs = [run for run in comparison.runs if run.pattern == "plain" and run.interrupted]
+    runs = [run for run in runs if run.outcome != "not hit"]
+    explored = [each for each in comparison.explorations if each.pattern == "plain"]
+    if not runs and not explored:
         return
-    harmed = sum(run.verdict != "exactly once" for run in runs)
+    harmed = sum(run.outcome != "exactly once" for run in runs)
+    broken = sum(each.verdict != "exactly once" for each in explored)
+    figures = [f"{harmed} of {counted(len(runs), 'interrupted run')} lost or repeated work"] if runs else []
+    if explored:
+        figures.append(f"the explorer broke {broken} of {counted(len(explored), 'plain job')}")
     yield Advice(
-        "Is the plain loop enough?",
-        "No, if any interrupted run lost or repeated work.",
-        f"{harmed} of {counted(len(runs), 'interrupted run')} ended otherwise than exactly once",
-        "No, unless doing every item again does no harm, or the job never outlasts the grace period of a deploy."
-        if harmed
-        else "These runs show no harm.",
+        "Is a plain loop enough?",
+        "No" if harmed or broken else "These runs show no harm",
+        "Only if repeating every item does no harm, or if the job always fits into the grace period of a deploy."
+        if harmed or broken
+        else "More interruptions may still find some.",
+        "; ".join(figures),
+        "No, if any interrupted run or crash lost or repeated work.",
     )
 
 
 def _pattern(comparison: Comparison) -> Iterator[Advice]:
+    patterns = [name for name in PATTERNS if name != "plain"]
     pairs = []
-    for scenario in dict.fromkeys(each.scenario for each in comparison.benchmarks):
-        steps, iteration = (_own_cost(comparison, scenario, pattern) for pattern in ("steps", "iteration"))
+    for scenario in dict.fromkeys(each.scenario for each in comparison.on_work):
+        steps, iteration = (_own_cost(comparison, scenario, pattern) for pattern in patterns)
         if steps and iteration:
             pairs.append((steps, iteration))
     if not pairs:
         return
+    bad = _broken(comparison)
     too_noisy = noisy(comparison)
     cheaper = {
         steps.scenario: min(steps, iteration, key=lambda each: each.per_item_us).pattern
@@ -73,40 +82,69 @@ def _pattern(comparison: Comparison) -> Iterator[Advice]:
         + (f", plain {_range(too_noisy[steps.scenario])}" if steps.scenario in left else "")
         for steps, iteration in pairs
     )
-    costs = [
-        "Cheaper: " + "; ".join(f"{pattern} for {scenario}" for scenario, pattern in cheaper.items())
-        if cheaper
-        else "",
-        "Too noisy to compare: " + ", ".join(left) if left else "",
-    ]
-    undecided = "" if cheaper or len(left) == len(pairs) else "; the cost does not decide"
+    answer = ["Use iteration for one action on many items, and steps for several actions in order."]
+    answer += [f"Not {name}: it lost or did not finish work." for name in bad]
+    if cheaper:
+        named = "; ".join(f"{pattern} for {scenario}" for scenario, pattern in cheaper.items())
+        answer.append(f"Cheaper: {named}.")
+    elif len(left) < len(pairs):
+        answer.append("The cost does not decide.")
+    if left:
+        answer.append(f"Too noisy to compare: {', '.join(left)}.")
+    good = [name for name in patterns if name not in bad]
     yield Advice(
-        "Steps or iteration?",
-        "The cheaper one where the ranges of their cost against plain do not overlap; else the one that reads better. "
-        f"Where plain ranges more than {NOISE:.0%} about itself, costs are too noisy to compare.",
-        told,
-        f"Iteration for one thing done to many items, steps for several things done in order{undecided}."
-        + "".join(f" {each}." for each in costs if each),
+        "Which pattern?",
+        {2: "Choose by the work", 1: good[0].capitalize() if good else "", 0: "Neither"}[len(good)],
+        " ".join(answer),
+        f"Cost on real work, times plain: {told}",
+        "A pattern that lost work is out. The cheaper one wins where the ranges of the costs do not overlap. "
+        f"Costs are too noisy to compare where plain varies by more than {NOISE:.0%}.",
     )
 
 
 def _durability(comparison: Comparison) -> Iterator[Advice]:
-    found = [each for each in durables(comparison) if each.killed and each.pattern != "plain"]
+    found = most_repeated(comparison)
     if not found:
         return
-    least = min(each.repeated_most for each in found)
-    names = dict.fromkeys(each.durability for each in found if each.repeated_most == least)
-    too_noisy = noisy(comparison)
+    common = set.intersection(*(set(each) for each in found.values()))
+    ranks = {
+        name: sum(each[scenario] for scenario in common) if common else max(each.values())
+        for name, each in found.items()
+    }
+    best = [name for name in ranks if ranks[name] == min(ranks.values())]
+    least = {
+        scenario: max(found[name].get(scenario, 0) for name in best)
+        for scenario in sorted({scenario for name in best for scenario in found[name]})
+    }
+    answer = [f"It repeats the least after a crash: {_by_scenario(least)}."]
+    if any(least.values()) and any(name.startswith("with_transaction") for name in best):
+        answer.append("A transaction does not cover mails and requests; give them an idempotency key.")
+    answer.append("A stop that was asked for repeats nothing under any durability.")
     yield Advice(
         "Which durability?",
-        "The cheapest under which a SIGKILL repeats no more than the work can bear.",
-        "; ".join(_repeats(each, too_noisy) for each in found)
-        + (
-            "; costs are too noisy to compare"
-            if any(each.cost and each.cost.scenario in too_noisy for each in found)
-            else ""
-        ),
-        f"{' or '.join(names)} repeats least. A graceful stop always saves, whatever the durability.",
+        " or ".join(best),
+        " ".join(answer if _stops_are_clean(comparison) else answer[:-1]),
+        "Most items that one kill or crash repeated: "
+        + ", ".join(f"{name} {_spread(each)}" for name, each in found.items())
+        + _costs(comparison, best),
+        "The one that repeats least, over all kills and all explored crashes of the scenarios that each of them ran.",
+    )
+
+
+def _grace(comparison: Comparison) -> Iterator[Advice]:
+    runs = [run for run in comparison.runs if run.pattern != "plain" and run.stop_s is not None and run.hit]
+    slowest = add_up("steps", runs).stop_latency_s
+    if slowest is None:
+        return
+    enough = slowest < GRACE_S
+    yield Advice(
+        "How long a grace period?",
+        f"{GRACE_S} s is enough" if enough else f"Longer than {slowest:.0f} s",
+        "The job stops at its next checkpoint, so the longest item decides."
+        if enough
+        else "Or place the checkpoints closer together.",
+        f"The slowest of {counted(len(runs), 'run')} stopped in {slowest:.3g} s",
+        f"Longer than the slowest stop; Kubernetes gives {GRACE_S} s by default.",
     )
 
 
@@ -122,33 +160,58 @@ def _keys(comparison: Comparison) -> Iterator[Advice]:
     left = sum(run.duplicated_by_key or 0 for run in runs)
     yield Advice(
         "Is an idempotency key needed?",
-        "Where an effect that no transaction covers was done twice, and its copies share a key.",
-        f"{counted(duplicated, 'effect')} done twice in {counted(len(runs), 'run')}, "
-        f"{left:,} when copies are removed by key",
-        "Yes, for mails, payments and other effects outside of the database."
+        "Yes" if left < duplicated else "It did not help",
+        "Use one for mails, payments and other effects outside of the database."
         if left < duplicated
-        else "The key did not help.",
+        else "The copies had different keys.",
+        f"{counted(duplicated, 'effect')} done twice in {counted(len(runs), 'run')}, "
+        f"{left:,} after copies with the same key are removed",
+        "Where an effect that no transaction covers was done twice, and its copies share a key.",
     )
 
 
-def _grace(comparison: Comparison) -> Iterator[Advice]:
-    runs = [run for run in comparison.runs if run.pattern != "plain" and not run.killed]
-    slowest = add_up("steps", runs).stop_latency_s
-    if slowest is None:
-        return
-    yield Advice(
-        "How long a grace period?",
-        f"Longer than the slowest stop; Kubernetes leaves {GRACE_S} s by default.",
-        f"the slowest of {counted(len(runs), 'run')} stopped in {slowest:.3g} s",
-        "The default is enough: a stop takes at most the time between two checkpoints."
-        if slowest < GRACE_S
-        else "A longer one, or checkpoints that lie closer together.",
+def _broken(comparison: Comparison) -> list[str]:
+    """Return the patterns that lost or did not finish work."""
+    bad = {run.pattern for run in comparison.runs if run.outcome in {"lost", "never finished", "failed"}}
+    bad |= {each.pattern for each in comparison.explorations if each.verdict.startswith(("lost", "never"))}
+    return [name for name in PATTERNS if name in bad - {"plain"}]
+
+
+def _stops_are_clean(comparison: Comparison) -> bool:
+    return not any(run.repeated for run in comparison.runs if run.pattern != "plain" and not run.killed)
+
+
+def _by_scenario(most: Mapping[str, int]) -> str:
+    clean = [name for name, number in most.items() if not number]
+    told = [f"nothing in {listed(clean)}"] if clean else []
+    told += [f"up to {counted(number, 'item')} in {name}" for name, number in most.items() if number]
+    return ", ".join(told)
+
+
+def _spread(most: Mapping[str, int]) -> str:
+    least, largest = min(most.values()), max(most.values())
+    return f"{largest:,}" if least == largest else f"{least:,} to {largest:,}"
+
+
+def _costs(comparison: Comparison, names: list[str]) -> str:
+    """Return what these durabilities cost on real work."""
+    found = [each for each in durables(comparison) if each.durability in names and each.cost]
+    if not found:
+        return ""
+    if any(each.cost and each.cost.scenario in noisy(comparison) for each in found):
+        return "; costs are too noisy to compare"
+    named = len(names) > 1
+    told = (
+        f"{each.cost.ratio_to_plain:.2f} ({each.pattern}{f' under {each.durability}' if named else ''})"
+        for each in found
+        if each.cost
     )
+    return f". Cost, times plain: {', '.join(told)}"
 
 
 def _own_cost(comparison: Comparison, scenario: str, pattern: str) -> Benchmark | None:
     """Return the cost under the job's own durability, which is measured first."""
-    found = [each for each in comparison.benchmarks if (each.scenario, each.pattern) == (scenario, pattern)]
+    found = [each for each in comparison.on_work if (each.scenario, each.pattern) == (scenario, pattern)]
     own = [each for each in found if each.durability in {None, "every(seconds=1)"}] or found
     return next((each for each in own if each.ratio_to_plain is not None), None)
 
@@ -161,10 +224,3 @@ def _apart(one: Benchmark, other: Benchmark) -> bool:
 
 def _range(found: Benchmark) -> str:
     return f"{found.ratio_low:.2f} to {found.ratio_high:.2f}"
-
-
-def _repeats(found: Durable, too_noisy: Container[str]) -> str:
-    told = f"{found.pattern} under {found.durability} repeated {found.repeated_most:,} at most"
-    if found.cost is None or found.cost.scenario in too_noisy:
-        return told
-    return f"{told}, costs {found.cost.ratio_to_plain:.2f} times plain"

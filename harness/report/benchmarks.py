@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.boundary.decoding import malformed, read
 from harness.report.records import Benchmark, Pattern
@@ -17,6 +17,7 @@ class _ExtraInfo:
     pattern: Pattern
     items: int
     durability: str | None = None
+    kind: Literal["work", "pattern"] = "work"
 
 
 @dataclass(frozen=True)
@@ -99,4 +100,5 @@ def _benchmark(about: _ExtraInfo, stats: _Stats, plain: _Stats | None) -> Benchm
         per_item_us=stats.median / about.items * 1e6,
         **ratios,
         durability=about.durability,
+        kind=about.kind,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.report.records import Run
 
 COUNTS = ("lost", "duplicated", "repeated")
-LATENCIES = ("stop_latency_s", "resume_latency_s")
+LATENCIES = {"stop_s": "stop latency", "resume_latency_s": "resume latency"}
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def _of_runs(old: Comparison, new: Comparison) -> Iterator[Change]:
 
 
 def _of_run(where: str, before: Run, after: Run) -> Iterator[Change]:
-    if before.verdict != after.verdict:
-        good = after.verdict == "exactly once"
-        bad = before.verdict == "exactly once"
+    if before.outcome != after.outcome:
+        good = after.outcome == "exactly once"
+        bad = before.outcome == "exactly once"
         worse = bad or (not good and _damage(after) > _damage(before))
-        yield Change(where, "verdict", before.verdict, after.verdict, "worse" if worse else "better")
+        yield Change(where, "verdict", before.outcome, after.outcome, "worse" if worse else "better")
         return
     for name in COUNTS:
         was, now = getattr(before, name), getattr(after, name)
@@ -72,19 +72,18 @@ def _of_run(where: str, before: Run, after: Run) -> Iterator[Change]:
 
 
 def _of_latencies(old: Comparison, new: Comparison) -> Iterator[Change]:
-    for name in LATENCIES:
+    for name, what in LATENCIES.items():
         before, after = _by_form(old, name), _by_form(new, name)
         for key in (each for each in before if each in after):
             (low, middle, high), (low_now, middle_now, high_now) = before[key], after[key]
             if high < low_now or high_now < low:
                 direction: Any = "worse" if low_now > high else "better"
-                what = name.removesuffix("_s").replace("_", " ")
                 yield Change(", ".join(key), what, f"{middle:.4g} s", f"{middle_now:.4g} s", direction)
 
 
 def _of_costs(old: Comparison, new: Comparison) -> Iterator[Change]:
     before, after = (
-        {(each.scenario, each.pattern, each.durability): each for each in comparison.benchmarks}
+        {(each.scenario, each.pattern, each.durability): each for each in comparison.on_work}
         for comparison in (old, new)
     )
     for key in before:

@@ -6,9 +6,9 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from harness.boundary.decoding import FILE_BYTES, malformed, parse, read
 from harness.boundary.files import write_whole
 from harness.errors import UsageError
 from harness.report.benchmarks import benchmarks_from
-from harness.report.headline import sentence
+from harness.report.headline import sentences
 from harness.report.records import PATTERNS, Benchmark, Environment, Exploration, Pattern, Run
-from harness.report.totals import Totals, add_up
+from harness.report.summaries import Totals, add_up
 
 SCHEMA = 1
 
@@ -58,12 +58,7 @@ class Comparison:
         unsorted: Comparison = read(cls, found, "")
         for index, run in enumerate(unsorted.runs):
             _check_verdict(run, f"runs[{index}]")
-        return cls(
-            unsorted.environment,
-            tuple(sorted(unsorted.runs, key=_run_order)),
-            tuple(sorted(unsorted.benchmarks, key=_form_order)),
-            tuple(sorted(unsorted.explorations, key=_form_order)),
-        )
+        return _sorted(unsorted.environment, unsorted.runs, unsorted.benchmarks, unsorted.explorations)
 
     def to_json(self) -> dict[str, Any]:
         """Give the comparison as JSON values."""
@@ -71,7 +66,7 @@ class Comparison:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the comparison to a file, one run or benchmark a line; the file is never half written."""
-        write_whole(Path(path), _in_lines(self.to_json()))
+        write_whole(Path(path), _in_lines({"schema": SCHEMA, **_fields(self)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Comparison:
@@ -90,10 +85,32 @@ class Comparison:
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
-    @property
+    @cached_property
     def patterns(self) -> tuple[Pattern, ...]:
         """The patterns that occur among the runs, plain first."""
-        return tuple(pattern for pattern in PATTERNS if any(run.pattern == pattern for run in self.runs))
+        found = {run.pattern for run in self.runs}
+        return tuple(pattern for pattern in PATTERNS if pattern in found)
+
+    @property
+    def on_work(self) -> tuple[Benchmark, ...]:
+        """Benchmarks of jobs with real work."""
+        return tuple(each for each in self.benchmarks if each.kind == "work")
+
+    @property
+    def of_patterns(self) -> tuple[Benchmark, ...]:
+        """Benchmarks of the patterns themselves."""
+        return tuple(each for each in self.benchmarks if each.kind == "pattern")
+
+    @cached_property
+    def scenarios(self) -> dict[str, Comparison]:
+        """The runs of each scenario as a comparison of their own, in order."""
+        found: dict[str, list[Run]] = {}
+        for run in self.runs:
+            found.setdefault(run.scenario, []).append(run)
+        return {
+            name: dataclasses.replace(self, runs=tuple(runs), benchmarks=(), explorations=())
+            for name, runs in found.items()
+        }
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -106,8 +123,8 @@ class Comparison:
 
     @property
     def finding(self) -> str:
-        """Finding of the runs, in one sentence made from their figures only."""
-        return sentence(self.runs)
+        """Finding of all sections, in sentences made from their figures only."""
+        return " ".join(sentences(self))
 
     def totals(self, pattern: Pattern) -> Totals:
         """Add up all runs of one pattern."""
@@ -142,13 +159,105 @@ def comparison(
 
 
 def read_run(found: object, where: str) -> Run:
-    """Read the record of a run.
+    """Return the run in a record.
 
-    :raises UsageError: naming the field, what was found and what is allowed.
+    :raises UsageError: naming the field, the value and what is allowed.
     """
     run: Run = read(Run, found, where)
     _check_verdict(run, where)
     return run
+
+
+def made_from(records: Path, benchmarks: Path | None = None, left_out: list[str] | None = None) -> Comparison:
+    """Return the comparison in a file: records of ``pytest --harness-records``, or a saved comparison.
+
+    :param benchmarks: file of ``pytest --benchmark-json``.
+    :param left_out: list to which one error for each unreadable record is appended; without it the first is raised.
+    :raises UsageError: if there is no such file, or if it holds something else.
+    """
+    data = _read(records)
+    if isinstance(data, dict) and "schema" in data:
+        if benchmarks is not None:
+            raise UsageError(f"{records} is a comparison and has its benchmarks; leave --benchmarks out")
+        if left_out is None:
+            return Comparison.from_json(data)
+        _check_schema(data.get("schema"))
+        measured = _good(data.get("benchmarks"), "benchmarks", partial(read, Benchmark), left_out)
+    else:
+        if not isinstance(data, dict) or not {"environment", "runs"} <= set(data):
+            raise UsageError(
+                f"{records} holds no records; use a file of pytest --harness-records, or a comparison.json"
+            )
+        measured = [] if benchmarks is None else _measured(_read(benchmarks), left_out)
+        data.setdefault("explorations", [])
+    if "environment" not in data:
+        raise UsageError("environment: found nothing, but this field is required")
+    environment: Environment = read(Environment, data["environment"], "environment")
+    return _sorted(
+        environment,
+        _good(data.get("runs"), "runs", read_run, left_out),
+        measured,
+        _good(data.get("explorations", []), "explorations", partial(read, Exploration), left_out),
+    )
+
+
+def _good(
+    found: Any, name: str, read_one: Callable[[Any, str], Any], left_out: list[str] | None
+) -> list[Any]:
+    """Return the members of a list that can be read."""
+    if not isinstance(found, list):
+        malformed(name, found, "a list")
+    good = []
+    for index, each in enumerate(found):
+        try:
+            good.append(read_one(each, f"{name}[{index}]"))
+        except UsageError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+    return good
+
+
+def _measured(data: Any, left_out: list[str] | None) -> list[Benchmark]:
+    """Return the benchmarks in the data of pytest-benchmark; ratios need all of them, so they are checked first."""
+    if left_out is not None and isinstance(data, dict) and isinstance(data.get("benchmarks"), list):
+        kept: list[Any] = []
+
+        def checked(found: Any, where: str) -> None:
+            try:
+                benchmarks_from({"benchmarks": [found]})
+            except UsageError as error:
+                raise UsageError(str(error).replace("benchmarks[0]", where, 1)) from None
+            kept.append(found)
+
+        _good(data["benchmarks"], "benchmarks", checked, left_out)
+        data = data | {"benchmarks": kept}
+    return benchmarks_from(data)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return parse(path.read_bytes(), str(path), limit=FILE_BYTES, error=UsageError)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: no such file; run pytest with --harness-records or --benchmark-json first"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _sorted(
+    environment: Environment,
+    runs: Iterable[Run],
+    benchmarks: Iterable[Benchmark],
+    explorations: Iterable[Exploration],
+) -> Comparison:
+    return Comparison(
+        environment,
+        tuple(sorted(runs, key=_run_order)),
+        tuple(sorted(benchmarks, key=_form_order)),
+        tuple(sorted(explorations, key=_form_order)),
+    )
 
 
 def _check_schema(found: object) -> None:
@@ -184,16 +293,26 @@ def _run_order(run: Run) -> tuple[object, ...]:
     return (run.scenario, _rank(run.pattern), _natural(run.interruption), *settings)
 
 
+@lru_cache(maxsize=10_000)
 def _natural(name: str) -> tuple[bool, list[str | float]]:
     """Numbers by value, "none" before everything else."""
     parts = re.split(r"(\d+(?:\.\d+)?)", name)
     return name != "none", [float(part) if odd % 2 else part for odd, part in enumerate(parts)]
 
 
+def _fields(found: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, without copying what is in them."""
+    return {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}
+
+
 def _in_lines(found: Mapping[str, Any]) -> str:
     def member(value: object) -> str:
         if not isinstance(value, list | tuple):
-            return json.dumps(value, allow_nan=False)
-        return "[" + ",".join(f"\n  {json.dumps(each, allow_nan=False)}" for each in value) + "]"
+            return json.dumps(value, allow_nan=False, default=_fields)
+        return (
+            "["
+            + ",".join(f"\n  {json.dumps(each, allow_nan=False, default=_fields)}" for each in value)
+            + "]"
+        )
 
     return "{" + ",\n ".join(f'"{name}": {member(value)}' for name, value in found.items()) + "}\n"

@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
-from harness.boundary.texts import escaped
 from harness.report.headline import counted
-from harness.report.noise import noisy
+from harness.report.summaries import noisy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.report.comparisons import Comparison
-    from harness.report.records import Benchmark, Environment, Run, Verdict
+    from harness.report.records import Benchmark, Environment, Outcome, Run
 
 NOTHING = DASH = "\N{EN DASH}"
-"""Stands where there is no figure, and where a form was not tried."""
+"""Placeholder for a missing figure and for a form that was not tried."""
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-SIGNS: Mapping[Verdict, str] = {
+SIGNS: Mapping[Outcome, str] = {
     "exactly once": "✓",
     "duplicated": f"2{TIMES}",
     "lost": "∅",
     "wrong total": "≠",
     "never finished": "…",
     "failed": "!",
+    "not hit": "○",
 }
-"""Sign for each verdict, so that colour is never the only difference."""
+"""Sign for each outcome, so that colour is never the only difference."""
+SEVERE = {"lost", "never finished", "failed"}
 
 COLUMNS = {
     "lost": "items whose effect never happened",
     "duplicated": "items whose effect happened more than once",
-    "by key": "duplicated items that are left when copies are removed by idempotency key, for effects that carry one",
-    "repeated": "items run again, whether or not that showed",
+    "by key": "duplicated items that remain when copies with the same idempotency key are removed",
+    "repeated": "items run again, with or without a visible effect",
 }
 """Meaning of the counted columns."""
 NOT_TRIED = "not tried"
-"""Meaning of :data:`NOTHING` in the place of a verdict."""
+"""Meaning of :data:`NOTHING` as an outcome."""
+NOT_HIT = "the interruption did not reach the job, so the run shows nothing"
+"""Meaning of the outcome ``not hit``."""
 
 BENCHMARK_COLUMNS = ("an item", "spread", "to plain", f"low{DASH}high")
 
 
 def seconds(value: float | None) -> str:
-    """Put a duration in the unit that suits it: ``2.4 ms``, ``1.30 s``."""
+    """Return a duration in the unit that suits it: ``2.4 ms``, ``1.30 s``."""
     if value is None:
         return NOTHING
     if value < 0.9995:
@@ -52,22 +54,39 @@ def seconds(value: float | None) -> str:
 
 
 def number(value: int | None) -> str:
-    """Put a count."""
+    """Return a count."""
     return NOTHING if value is None else f"{value:,}"
 
 
+def times(value: float | None) -> str:
+    """Return a ratio, with its sign."""
+    return NOTHING if value is None else f"{value:.2f}{TIMES}"
+
+
 def durability(name: str | None) -> str:
-    """Put a durability into HTML; none is a dash."""
-    return NOTHING if name in {None, "none"} else escaped(str(name))
+    """Return the name of a durability; a dash for none."""
+    return NOTHING if name is None or name == "none" else name
 
 
 def size(value: int | None) -> str:
-    """Put a number of bytes."""
+    """Return a number of bytes."""
     return NOTHING if value is None else f"{value:,} B"
 
 
+def harm(run: Run) -> tuple[bool, bool, int, int, int]:
+    """Return how bad a run ended, for comparisons."""
+    outcome = run.outcome
+    return (
+        outcome in SEVERE,
+        outcome not in {"exactly once", "not hit"},
+        run.lost,
+        run.duplicated,
+        run.repeated,
+    )
+
+
 def damage(run: Run) -> str:
-    """Say how many items were lost, duplicated or, if neither, repeated; the verdict itself is not said again."""
+    """Return the items lost, duplicated or, if neither, repeated; the verdict is not named again."""
     counts = {"lost": run.lost, "duplicated": run.duplicated}
     found = {what: count for what, count in counts.items() if count} or {"repeated": run.repeated}
     by_key = (
@@ -85,18 +104,26 @@ def form(run: Run, beside: tuple[Run, ...]) -> str:
 
 
 def benchmark(found: Benchmark) -> tuple[str, str, str, str]:
-    """Put the median cost of an item, the spread of its middle half, the ratio to plain, and its range."""
+    """Return the median cost of an item, the spread of its middle half, the ratio to plain, and its range."""
     ratio, low, high = found.ratio_to_plain, found.ratio_low, found.ratio_high
     return (
         f"{found.per_item_us:,.1f} µs",
         f"{found.iqr_s / found.items * 1e6:,.1f} µs",
-        NOTHING if ratio is None else f"{ratio:.2f}{TIMES}",
+        times(ratio),
         NOTHING if low is None or high is None else f"{low:.2f}{DASH}{high:.2f}",
     )
 
 
+def overhead(found: Benchmark) -> tuple[str, str]:
+    """Return the nanoseconds an item above a bare loop: the median and its range."""
+    bare = found.per_item_us * 1e3 / (found.ratio_to_plain or 1.0)
+    low, high = found.ratio_low or 0.0, found.ratio_high or 0.0
+    told = f"{max(bare * (low - 1), 0):,.0f}{DASH}{max(bare * (high - 1), 0):,.0f} ns"
+    return f"{found.overhead_ns or 0.0:,.0f} ns", told
+
+
 def noise(comparison: Comparison) -> str:
-    """Say of which scenarios the costs say nothing; an empty text where there is none."""
+    """Return the scenarios whose costs are too noisy to compare; an empty text without any."""
     told = "; ".join(
         f"{scenario}, whose plain form ranges from {plain.ratio_low:.2f} to {plain.ratio_high:.2f} times itself"
         for scenario, plain in noisy(comparison).items()
@@ -105,17 +132,17 @@ def noise(comparison: Comparison) -> str:
 
 
 def worker(broker: str) -> str:
-    """Say where the jobs of a broker run."""
+    """Return where the jobs of a broker run."""
     return "one process" if broker == "fakeredis" else "real workers"
 
 
 def services(broker: str, database: str) -> str:
-    """Name what a run worked with."""
+    """Return the services of a run."""
     return f"{worker(broker)}: {broker}, {database}"
 
 
 def environment(found: Environment) -> str:
-    """Put in one sentence where the figures were taken."""
+    """Return machine, packages and settings of the measurements, in one sentence."""
     packages = "".join(f", {name} {version}" for name, version in found.packages.items())
     return (
         f"Python {found.python} on {found.platform} with {counted(found.cpus, 'CPU')}{packages}; "
@@ -123,12 +150,6 @@ def environment(found: Environment) -> str:
     )
 
 
-def scenarios(comparison: Comparison) -> dict[str, Comparison]:
-    """Part a comparison by its scenarios, in order: the runs of each are a comparison of their own."""
-    names = dict.fromkeys(run.scenario for run in comparison.runs)
-    return {
-        name: dataclasses.replace(
-            comparison, runs=tuple(run for run in comparison.runs if run.scenario == name), benchmarks=()
-        )
-        for name in names
-    }
+def items(part: Comparison) -> str:
+    """Return the number of items of a scenario."""
+    return " or ".join(counted(each, "item") for each in sorted({run.items for run in part.runs}))

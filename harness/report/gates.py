@@ -1,20 +1,33 @@
 """Gates: conditions on the figures of a comparison that make a CI job fail.
 
 ``steps.ratio > 1.2`` is met if steps cost more than 1.2 times plain in any scenario; ``orders.steps.ratio > 1.2`` looks
-at one. A figure that was not measured meets no condition and satisfies none: it is an error.
+at one. A condition on a figure that was not measured is an error.
+
+========================  ======================================================================================
+``ratio``                 cost of an item of real work to plain: the median; ``ratio_low`` and ``ratio_high``: its range
+``per_item_us``           cost of an item of real work in microseconds
+``overhead_ns``           cost of the pattern itself in nanoseconds an item, above a bare loop
+``lost``, ``duplicated``, ``duplicated_by_key``, ``repeated``   items, summed over all runs
+``repeated_most``         items that one run repeated
+``harmed``                runs with another outcome than exactly once
+``not_hit``               runs that the interruption did not reach; they count as neither good nor harmed
+``runs``                  number of runs
+``stop_latency_s``, ``resume_latency_s``, ``progress_bytes``   the largest
+``untried``               external states that the explorer did not crash in
+========================  ======================================================================================
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.report.figures import NAMES, figure
 from harness.report.records import PATTERNS, Pattern
+from harness.report.summaries import add_up
 
 if TYPE_CHECKING:
     from harness.report.comparisons import Comparison
@@ -28,7 +41,42 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "!=": operator.ne,
 }
 _FORM = re.compile(r"\s*(?:(.+)\.)?(\w+)\.(\w+)\s*([<>=!]=?)\s*([0-9]+(?:\.[0-9]+)?)\s*")
+_OF_BENCHMARKS = ("ratio", "ratio_low", "ratio_high", "per_item_us")
+_OF_PATTERNS = ("overhead_ns",)
+_OF_RUNS = (
+    "lost", "duplicated", "duplicated_by_key", "repeated", "repeated_most", "harmed", "not_hit", "runs",
+    "stop_latency_s", "resume_latency_s", "progress_bytes",
+)  # fmt: skip
+_OF_EXPLORATIONS = ("untried",)
+NAMES = (*_OF_BENCHMARKS, *_OF_PATTERNS, *_OF_RUNS, *_OF_EXPLORATIONS)
 ALLOWED = "[SCENARIO.]FORM.FIGURE OPERATOR NUMBER, such as 'steps.ratio > 1.2' or 'orders.iteration.lost > 0'"
+
+
+def figure(comparison: Comparison, scenario: str | None, pattern: Pattern, name: str) -> float | None:
+    """Return a figure of a pattern, the worst of all scenarios if none is given; None if there is none.
+
+    :param name: one of :data:`NAMES`.
+    """
+
+    def wanted(each: object) -> bool:
+        return getattr(each, "pattern") == pattern and scenario in {None, getattr(each, "scenario")}  # noqa: B009
+
+    if name in _OF_BENCHMARKS:
+        field = "ratio_to_plain" if name == "ratio" else name
+        return _largest(getattr(each, field) for each in comparison.on_work if wanted(each))
+    if name in _OF_PATTERNS:
+        return _largest(getattr(each, name) for each in comparison.of_patterns if wanted(each))
+    if name in _OF_EXPLORATIONS:
+        return _largest(each.states - each.tried for each in comparison.explorations if wanted(each))
+    runs = [run for run in comparison.runs if wanted(run)]
+    if not runs:
+        return None
+    value: float | None = getattr(add_up(pattern, runs), name)
+    return value
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -69,7 +117,7 @@ def parse(text: str) -> Gate:
     """
     match = _FORM.fullmatch(text)
     if match is None:
-        raise UsageError(f"found the condition {text!r}, allowed is {ALLOWED}")
+        raise UsageError(f"got the condition {text!r}; use {ALLOWED}")
     scenario, pattern, name, sign, number = match.groups()
     for what, found, allowed in (
         ("form", pattern, PATTERNS),
@@ -77,9 +125,7 @@ def parse(text: str) -> Gate:
         ("operator", sign, tuple(_OPERATORS)),
     ):
         if found not in allowed:
-            raise UsageError(
-                f"condition {text!r}: found the {what} {found!r}, allowed are {', '.join(allowed)}"
-            )
+            raise UsageError(f"condition {text!r}: got the {what} {found!r}; use one of {', '.join(allowed)}")
     return Gate(
         text.strip(), scenario, next(each for each in PATTERNS if each == pattern), name, sign, float(number)
     )

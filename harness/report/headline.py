@@ -1,99 +1,140 @@
-"""State the finding of the runs in one sentence made from their figures only."""
+"""The finding of a comparison, in sentences made from its figures only."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.report.records import PATTERNS, Run
-from harness.report.totals import Totals, add_up
+from harness.report.records import PATTERNS, Exploration, Run
+from harness.report.summaries import Totals, add_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from harness.report.comparisons import Comparison
 
 _NOTHING_WRONG = "lost nothing and did nothing twice"
+_GOOD = ("exactly once", "at least once")
 
 
-def sentence(runs: Sequence[Run]) -> str:
-    """Put the runs into words: those asked to stop, those killed, and the plain loop, which cannot be asked.
+def sentences(comparison: Comparison) -> list[str]:
+    """Return the finding: runs asked to stop, the plain loop, killed runs, explorations, runs not hit.
 
-    Whatever went wrong is said.
+    Everything that went wrong in any of them is named.
     """
-    if not runs:
-        return "There are no runs, so nothing is shown."
-    clauses = [
-        *_asked([run for run in runs if run.pattern != "plain" and not run.killed]),
-        *_killed([run for run in runs if run.pattern != "plain" and run.killed]),
-        *_plain([run for run in runs if run.pattern == "plain"]),
+    runs = [run for run in comparison.runs if run.outcome != "not hit"]
+    patterns = [run for run in runs if run.pattern != "plain"]
+    plain = [run for run in runs if run.pattern == "plain"]
+    found = [
+        *_asked([run for run in patterns if not run.killed]),
+        *_plain(plain),
+        *_killed([run for run in patterns if run.killed]),
+        *_explored([each for each in comparison.explorations if each.pattern != "plain"]),
+        *_missed(len(comparison.runs) - len(runs)),
     ]
-    told, before = [], ""
-    for who, how, what in clauses:
-        again = "they" if " and " in who else "it"
-        told.append(
-            f"{how}, {again if who == before else who} {what}"
-            if before in {"", who}
-            else f"{who}, {how}, {what}"
-        )
-        before = who
-    sentence = "; ".join(told)
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    return found or ["There are no runs, so nothing is shown."]
 
 
-Clause = tuple[str, str, str]
-"""Form, interruption and result, as text."""
+def counted(number: int, noun: str) -> str:
+    """Return "1 item", "1,034 items"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _asked(runs: Sequence[Run]) -> Iterable[Clause]:
-    of_patterns = [add_up(name, [run for run in runs if run.pattern == name]) for name in PATTERNS]
-    told = [(each.pattern, each.interruptions, _told(each)) for each in of_patterns if each.runs]
+def listed(names: Iterable[str]) -> str:
+    """Return "a", "a and b", "a, b and c"."""
+    *before, last = [*names] or [""]
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def _asked(runs: Sequence[Run]) -> Iterator[str]:
+    totals = [add_up(name, [run for run in runs if run.pattern == name]) for name in PATTERNS]
+    told = [(each.pattern, each.interruptions, _told(each)) for each in totals if each.runs]
     if len(told) == 2 and all(what == _NOTHING_WRONG for _, _, what in told):
-        told = [("steps and iteration", sum(times for _, times, _ in told), _NOTHING_WRONG)]  # type: ignore[list-item]
-    return [(who, _interrupted(times), what) for who, times, what in told]
+        times = sum(times for _, times, _ in told)
+        yield f"{_times('Asked to stop', times)}, steps and iteration {_NOTHING_WRONG}."
+    else:
+        for who, times, what in told:
+            yield f"{_times('Asked to stop', times)}, {who} {what}."
 
 
-def _killed(runs: Sequence[Run]) -> Iterable[Clause]:
+def _killed(runs: Sequence[Run]) -> Iterator[str]:
     if not runs:
-        return []
-    names = [name for name in PATTERNS if any(run.pattern == name for run in runs)]
-    totals = add_up(names[0], runs)
+        return
+    totals = add_up("steps", runs)
     what = _told(totals)
     if not totals.lost and what != _NOTHING_WRONG:
-        repeated = f"repeated {counted(totals.repeated_most, 'item')} a run at most"
-        rest = _told(totals, repeated=repeated)
+        rest = _told(totals, repeated=f"repeated at most {counted(totals.repeated_most, 'item')} a run")
         what = f"lost nothing, {rest}" if " and " in rest else f"lost nothing and {rest}"
         committed = [run for run in runs if run.durability.startswith("with_transaction")]
         if totals.duplicated and committed and not any(run.duplicated for run in committed):
-            what += f", none of them under {committed[0].durability}"
-    return [(" and ".join(names), f"killed in {counted(len(runs), 'run')}", what)]
+            what += f", none of them in runs under {committed[0].durability}"
+    yield f"Killed in {counted(len(runs), 'run')}, {_forms(runs)} {what}."
 
 
-def _plain(runs: Sequence[Run]) -> Iterable[Clause]:
-    totals = add_up("plain", runs)
-    return [("the plain loop", _interrupted(totals.interruptions), _told(totals))] if runs else []
+def _explored(found: Sequence[Exploration]) -> Iterator[str]:
+    if not found:
+        return
+    bad = [each for each in found if not each.verdict.startswith(_GOOD)]
+    tried = counted(sum(each.tried for each in found), "external state")
+    what = (
+        f"ended as {listed(dict.fromkeys(each.verdict for each in bad))} in {counted(len(bad), 'exploration')}"
+        if bad
+        else "lost nothing"
+    )
+    most = max(found, key=lambda each: each.repeated_most)
+    if most.repeated_most:
+        what += f" and repeated up to {counted(most.repeated_most, 'item')} ({most.scenario})"
+    else:
+        what += " and repeated nothing"
+    yield f"Crashed by the explorer in {tried}, {_forms(found)} {what}."
+    committed = [each for each in found if each.durability.startswith("with_transaction")]
+    if committed and most.repeated_most:
+        yield _committed(committed)
+
+
+def _committed(found: Sequence[Exploration]) -> str:
+    """Return what transactions do not cover."""
+    most: dict[str, int] = {}
+    for each in found:
+        most[each.scenario] = max(most.get(each.scenario, 0), each.repeated_most)
+    clean = [name for name, number in most.items() if not number]
+    told = [f"{listed(clean)} repeated nothing"] if clean else []
+    told += [f"{name} repeated up to {counted(number, 'item')}" for name, number in most.items() if number]
+    return f"Under {found[0].durability}, {listed(told)}."
+
+
+def _plain(runs: Sequence[Run]) -> Iterator[str]:
+    if runs:
+        totals = add_up("plain", runs)
+        yield f"{_times('Interrupted', totals.interruptions)}, the plain loop {_told(totals)}."
+
+
+def _missed(number: int) -> Iterator[str]:
+    if number:
+        yield f"In {counted(number, 'run')} the interruption did not hit the job; they are not counted."
 
 
 def _told(totals: Totals, repeated: str = "") -> str:
-    verdicts = totals.verdicts
+    outcomes = totals.outcomes
     told = [
         ("lost {}", totals.lost, "item"),
         (repeated or "repeated {}", totals.repeated, "item"),
-        ("left {} doubled", totals.duplicated, "effect"),
-        ("ended with a wrong total in {}", verdicts["wrong total"], "run"),
-        ("did not finish {}", verdicts["never finished"], "run"),
-        ("failed {}", verdicts["failed"], "run"),
+        ("did {} twice", totals.duplicated, "effect"),
+        ("ended with a wrong total in {}", outcomes["wrong total"], "run"),
+        ("did not finish {}", outcomes["never finished"], "run"),
+        ("failed {}", outcomes["failed"], "run"),
     ]
     parts = [form.format(counted(number, noun)) for form, number, noun in told if number]
     if not parts:
         return _NOTHING_WRONG
     if totals.exactly_once == totals.runs and not repeated:
-        return f"lost nothing and left no effect doubled, but {parts[0]}"
-    *before, last = parts
-    return f"{', '.join(before)} and {last}" if before else last
+        return f"lost nothing and did no effect twice, but {parts[0]}"
+    return listed(parts)
 
 
-def _interrupted(times: int) -> str:
-    return f"interrupted {counted(times, 'time')}" if times else "never interrupted"
+def _forms(found: Iterable[Run | Exploration]) -> str:
+    names = {each.pattern for each in found}
+    return listed(name for name in PATTERNS if name in names)
 
 
-def counted(number: int, noun: str) -> str:
-    """Give "1 item", "1,034 items"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _times(what: str, times: int) -> str:
+    return f"{what} {counted(times, 'time')}" if times else "Never interrupted"

@@ -1,140 +1,123 @@
-"""A comparison as one self-contained HTML page: no script, no request, opens from disk."""
+"""A comparison as one HTML page: it opens from disk, makes no request, and its one small script filters and sorts."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from importlib.resources import files
-from string import Template
+import base64
+import hashlib
 from typing import TYPE_CHECKING, get_args
 
-from harness.boundary.texts import escaped
-from harness.report import charts, formatting, methodology, svg, tables
+from harness.report import charts, formatting, methodology, tables
 from harness.report.advice import advice
-from harness.report.changes import Change
-from harness.report.headline import counted
-from harness.report.matrix import by_services, interruption, items, matrix
-from harness.report.records import Verdict
+from harness.report.headline import counted, sentences
+from harness.report.overview import overview
+from harness.report.records import Outcome
+from harness.report.templates import render, source
+from harness.report.timelines import timeline
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from harness.report.changes import Change
     from harness.report.comparisons import Comparison
+
+CARDS = 4
+"""Number of answers on the first screen."""
+DRAWN = 240
+"""Limit of the timelines of a page; those with most harm are drawn."""
 
 
 def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str:
-    """Put everything on one page, the finding first.
+    """Return the page, the finding first.
 
-    :param changes: what moved since another comparison; None where there is no other.
+    :param changes: changes since another comparison; None if there is no other.
     """
-    here = files(__package__)
-    parts = formatting.scenarios(comparison)
-    sections = {
-        "changes": "" if changes is None else tables.changes(changes),
-        "verdicts": "".join(matrix(name, part) for name, part in parts.items()),
-        "timelines": "".join(_timelines(name, part) for name, part in parts.items()),
-        "totals": tables.totals(comparison),
-        "harm": _harm(comparison),
-        "latencies": _latencies(comparison),
-        "cost": tables.cost(comparison),
-        "durability": tables.durability(comparison),
-        "explorations": tables.explorations(comparison),
-        "advice": _advice(comparison),
-        "runs": tables.runs(comparison),
-    }
-    page = Template((here / "report.html").read_text(encoding="utf-8")).substitute(
-        sections,
-        css=(here / "report.css").read_text(encoding="utf-8"),
-        finding=_finding(comparison),
+    script = source("report.js")
+    given = advice(comparison)
+    return render(
+        "report.html",
+        css=source("report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        finding=sentences(comparison),
         extent=_extent(comparison),
-        signs=_signs(),
-        columns=_definitions(formatting.COLUMNS.items()),
-        simulated=_list(methodology.simulated(comparison)),
-        caveats=_list(methodology.caveats(comparison)),
-        interruptions=_definitions(methodology.interruptions(comparison)),
-        environment=_definitions(methodology.environment(comparison)),
+        overview=overview(comparison),
+        cards=given[:CARDS],
+        more=given[CARDS:],
+        compared=changes is not None,
+        changes=tables.changes(changes or ()),
+        outcomes=get_args(Outcome),
+        matrices=[tables.matrix(name, part) for name, part in comparison.scenarios.items()],
+        services=tables.services(comparison),
+        timelines=_timelines(comparison),
+        harm=_harm(comparison),
+        totals=tables.totals(comparison),
+        latencies=_latencies(comparison),
+        patterns=tables.patterns(comparison),
+        cost=tables.cost(comparison),
+        noise=formatting.noise(comparison),
+        durability=tables.durability(comparison),
+        explorations=tables.explorations(comparison),
+        runs=tables.runs(comparison),
         count=counted(len(comparison.runs), "run"),
+        simulated=methodology.simulated(comparison),
+        caveats=methodology.caveats(comparison),
+        interruptions=methodology.interruptions(comparison),
+        environment=methodology.environment(comparison),
+        signs=formatting.SIGNS,
+        severe=formatting.SEVERE,
+        columns=formatting.COLUMNS,
+        nothing=formatting.NOTHING,
+        not_tried=formatting.NOT_TRIED,
+        not_hit=formatting.NOT_HIT,
     )
-    return page if changes is not None else _without_changes(page)
-
-
-def _signs() -> str:
-    """Explain what stands in the cells of the matrix, in its order: verdicts, no verdict, and the small print."""
-    told = [tables.sign(verdict) for verdict in get_args(Verdict)]
-    told += [
-        f"{formatting.NOTHING} {formatting.NOT_TRIED}",
-        f"<b>by key</b> {escaped(formatting.COLUMNS['by key'])}",
-    ]
-    return "".join(f"<li>{each}</li>" for each in told)
-
-
-def _finding(comparison: Comparison) -> str:
-    """Set what came of polite stops large, and what follows it in the sentence smaller."""
-    first, *more = map(escaped, re.split("(?<=;) ", comparison.finding))
-    return " ".join([first, *(f"<span>{clause}</span>" for clause in more)])
-
-
-def _without_changes(page: str) -> str:
-    """Take out what is about changes, between the two marks that the template has around it."""
-    while "<!--changes-->" in page:
-        before, _, rest = page.partition("<!--changes-->")
-        page = before + rest.partition("<!--/changes-->")[2]
-    return page
 
 
 def _extent(comparison: Comparison) -> str:
     interruptions = {group.interruption for group in comparison.groups} - {"none"}
     told = (
         counted(len(comparison.runs), "run"),
-        counted(len(formatting.scenarios(comparison)), "scenario"),
+        counted(len(comparison.scenarios), "scenario"),
         counted(len(interruptions), "kind") + " of interruption",
+        counted(sum(each.trials for each in comparison.explorations), "explored trial"),
     )
     return ", ".join(told) + "."
 
 
-def _timelines(scenario: str, part: Comparison) -> str:
-    told = [f"<h3>{escaped(scenario)}<span>{items(part)}</span></h3>"]
-    for services, groups in by_services(part).items():
-        figures = "".join(
-            f"<figure><figcaption>{interruption(group.interruption)}</figcaption>{svg.timeline(group)}</figure>"
-            for group in groups
+def _timelines(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the timelines of each scenario, by services."""
+    limit = max(DRAWN // max(len(comparison.scenarios), 1), 1)
+    found = []
+    for name, part in comparison.scenarios.items():
+        groups = sorted(part.groups, key=lambda group: max(map(formatting.harm, group.runs)), reverse=True)
+        kept = {id(group) for group in groups[:limit]}
+        services = {
+            label: [(group.interruption, timeline(group)) for group in each if id(group) in kept]
+            for label, each in tables.by_services(part).items()
+        }
+        drawn = sum(map(len, services.values()))
+        left = len(groups) - drawn
+        found.append(
+            {
+                "scenario": name,
+                "size": formatting.items(part),
+                "drawn": counted(drawn, "timeline"),
+                "services": {label: each for label, each in services.items() if each},
+                "left": f"{counted(left, 'timeline')} with less harm not drawn." if left else "",
+            }
         )
-        told.append(f'<p class="services">{escaped(services)}</p><div class="timelines">{figures}</div>')
-    return "".join(told)
+    return found
 
 
-def _harm(comparison: Comparison) -> str:
+def _harm(comparison: Comparison) -> list[tuple[str, object]]:
     most = charts.most_harm(comparison)
-    figures = "".join(
-        f"<figure><figcaption>{escaped(name)}</figcaption>{charts.harm(name, part, most)}</figure>"
-        for name, part in formatting.scenarios(comparison).items()
+    parts = [*comparison.scenarios.items()][:DRAWN]
+    return [(name, charts.harm(name, part, most)) for name, part in parts]
+
+
+def _latencies(comparison: Comparison) -> list[tuple[str, object]]:
+    drawn = (
+        ("To stop", charts.latencies(comparison, "stop_s", "time to stop")),
+        ("To resume", charts.latencies(comparison, "resume_latency_s", "time to resume")),
     )
-    return f'<div class="timelines">{figures}</div>'
-
-
-def _latencies(comparison: Comparison) -> str:
-    drawn = {
-        "To stop": charts.latencies(comparison, "stop_latency_s", "time to stop"),
-        "To resume": charts.latencies(comparison, "resume_latency_s", "time to resume"),
-    }
-    figures = "".join(
-        f"<figure><figcaption>{name}</figcaption>{picture}</figure>"
-        for name, picture in drawn.items()
-        if picture
-    )
-    return f'<div class="timelines wide">{figures}</div>' if figures else "<p>Nothing was interrupted.</p>"
-
-
-def _advice(comparison: Comparison) -> str:
-    return "".join(
-        f"<div><h3>{escaped(each.question)}</h3><p>{escaped(each.answer)}</p>"
-        f'<p class="quiet"><b>Rule</b> {escaped(each.rule)} <b>Figures</b> {escaped(each.figures)}.</p>'
-        "</div>"
-        for each in advice(comparison)
-    )
-
-
-def _list(told: Iterable[str]) -> str:
-    return "".join(f"<li>{escaped(each)}</li>" for each in told)
-
-
-def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"<dt>{escaped(term)}</dt><dd>{escaped(meaning)}</dd>" for term, meaning in pairs)
+    return [(name, picture) for name, picture in drawn if picture]

@@ -1,8 +1,7 @@
 """Fields of ``reports/comparison.json``.
 
-This is the contract with everything that comes later: reports are rendered from that file and from nothing
-else. All its numbers are finite and 0 or more. A field that is not named here is left out on reading; one that has a
-default may be missing, as in files that were written before there was one.
+Reports are rendered from this file alone. All numbers are finite and 0 or more. Unknown fields are left out on reading.
+A field with a default may be missing, as in older files.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Literal, get_args
 
 Pattern = Literal["plain", "steps", "iteration"]
 Verdict = Literal["exactly once", "duplicated", "lost", "wrong total", "never finished", "failed"]
+Outcome = Literal["exactly once", "duplicated", "lost", "wrong total", "never finished", "failed", "not hit"]
 Ended = Literal["completed", "interrupted", "failed", "cut off", "killed"]
 
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
@@ -70,7 +70,8 @@ class Run:
     :ivar stop_latency_s: the longest time from a request to stop until the execution had ended.
     :ivar resume_latency_s: the longest time from the end of an execution until the next worked on an item.
     :ivar progress_bytes: size of the largest progress saved.
-    :ivar checks: what was asked of the outcome, and whether it held.
+    :ivar checks: conditions on the outcome, and the result of each.
+    :ivar module: module of the scenario, for the command that repeats the run; None in older files.
     """
 
     scenario: str
@@ -93,6 +94,29 @@ class Run:
     verdict: Verdict
     checks: Mapping[str, bool]
     timeline: Timeline
+    module: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """True if the run was meant to be interrupted."""
+        return self.interruption != "none"
+
+    @property
+    def hit(self) -> bool:
+        """True if the interruption reached the job: an execution ended early, or there was a second one."""
+        ended = any(each.ended != "completed" for each in self.timeline.executions)
+        return self.interrupted and (ended or self.executions > 1)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict, or ``not hit`` for a good run that was not interrupted after all, which shows nothing."""
+        missed = self.interrupted and not self.hit and self.verdict == "exactly once"
+        return "not hit" if missed else self.verdict
+
+    @property
+    def stop_s(self) -> float | None:
+        """Seconds to stop; None for the plain form and for kills, which are not asked to stop."""
+        return None if self.killed or self.pattern == "plain" else self.stop_latency_s
 
     @property
     def interruptions(self) -> int:
@@ -112,7 +136,8 @@ class Benchmark:
     :ivar median_s: seconds a run; ``iqr_s`` is the spread of its middle half.
     :ivar ratio_to_plain: median divided by that of the plain form of the same scenario, ``ratio_low`` and
         ``ratio_high`` the same of the nearest and the farthest quartiles; None without a plain form.
-    :ivar durability: that was asked for; None for the job's own.
+    :ivar durability: durability of the job; None for the job's own.
+    :ivar kind: ``work`` for a job with real work, ``pattern`` for a job whose items do nothing, against a bare loop.
     """
 
     scenario: str
@@ -127,6 +152,14 @@ class Benchmark:
     ratio_low: float | None
     ratio_high: float | None
     durability: str | None = None
+    kind: Literal["work", "pattern"] = "work"
+
+    @property
+    def overhead_ns(self) -> float | None:
+        """Nanoseconds an item above the plain form; None without a plain form."""
+        if self.ratio_to_plain is None:
+            return None
+        return self.per_item_us * 1e3 * (1 - 1 / self.ratio_to_plain)
 
 
 @dataclass(frozen=True)

@@ -1,82 +1,57 @@
-"""A comparison as tables for a terminal; 80 columns suffice as long as scenarios have short names."""
+"""A comparison as tables for a terminal; 80 columns suffice for scenarios with short names."""
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from harness.boundary.texts import printable
-from harness.report import formatting
+from harness.report import formatting, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from harness.report.changes import Change
     from harness.report.comparisons import Comparison
-    from harness.report.records import Benchmark
-    from harness.report.totals import Totals
 
 WIDTH = 80
-
-_HEAD = ("scenario", "form", "runs", "interruptions", "lost", "duplicated", "repeated", "verdicts")
+TOTALS = ("scenario", "form", "runs", "exactly once", "not hit", "lost", "duplicated", "repeated")
+COST = ("scenario", "form", "durability", *formatting.BENCHMARK_COLUMNS)
 
 
 def text(comparison: Comparison, changes: Sequence[Change] | None = None) -> str:
-    """Put the runs of every scenario and form in a row, then the finding, what the forms cost, and what moved.
+    """Return the totals of each scenario and form, then the finding, the costs, and the changes.
 
-    :param changes: what moved since another comparison; None where there is no other.
+    :param changes: changes since another comparison; None if there is no other.
     """
-    parts = [_runs(comparison)] if comparison.runs else []
-    parts.append("\n".join(wrap(printable(comparison.finding), WIDTH)))
-    if comparison.benchmarks:
-        parts.append(_benchmarks(comparison))
+    parts = [_table(tables.totals(comparison), TOTALS)] if comparison.runs else []
+    parts.append(_wrapped(comparison.finding))
+    if own := tables.patterns(comparison):
+        parts.append("Cost of the pattern itself:\n" + _table(own, [each.name for each in own.columns]))
+    if cost := tables.cost(comparison):
+        parts.append("Cost on real work:\n" + _table(cost, COST))
         if noise := formatting.noise(comparison):
-            parts.append("\n".join(wrap(printable(noise), WIDTH)))
+            parts.append(_wrapped(noise))
     if changes is not None:
-        told = [printable(str(change)) for change in changes] or ["nothing"]
-        parts.append("\n".join(["Moved beyond noise:", *told]))
+        told = [printable(str(change)) for change in changes] or ["none"]
+        parts.append("\n".join(["Changes beyond noise:", *told]))
     return "\n\n".join(parts)
 
 
-def _runs(comparison: Comparison) -> str:
-    rows: list[Sequence[str]] = [_HEAD]
-    for scenario, part in formatting.scenarios(comparison).items():
-        rows.append(())
-        for pattern in part.patterns:
-            rows.extend(_totals(scenario, part.totals(pattern)))
-    return _table(rows, left=(0, 1, 7))
+def _wrapped(sentence: str) -> str:
+    return "\n".join(wrap(printable(sentence), WIDTH))
 
 
-def _totals(scenario: str, totals: Totals) -> Iterator[Sequence[str]]:
-    counts = (totals.runs, totals.interruptions, totals.lost, totals.duplicated, totals.repeated)
-    cells = [printable(scenario), totals.pattern, *(f"{count:,}" for count in counts)]
-    for verdict, number in totals.verdicts.items():
-        if number:
-            yield [*cells, f"{number:,} {verdict}"]
-            cells = [""] * len(cells)
-
-
-def _benchmarks(comparison: Comparison) -> str:
-    rows: list[Sequence[str]] = [("scenario", "form", *formatting.BENCHMARK_COLUMNS)]
-    rows += [
-        (printable(each.scenario), printable(_form(each)), *formatting.benchmark(each))
-        for each in comparison.benchmarks
-    ]
-    return _table(rows, left=(0, 1))
-
-
-def _form(found: Benchmark) -> str:
-    usual = found.durability in {None, "none", "every(seconds=1)"}
-    return found.pattern if usual else f"{found.pattern}, {found.durability}"
-
-
-def _table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+def _table(table: tables.Table, names: Sequence[str]) -> str:
+    index = {column.name: number for number, column in enumerate(table.columns)}
+    shown = [index[name] for name in names]
+    rows = [list(names)]
+    rows += ([printable(row[number].text) for number in shown] for row in table.rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         " ".join(
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=False))
+            cell.rjust(width) if table.columns[number].number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, shown, strict=True)
         )
         for row in rows
     )

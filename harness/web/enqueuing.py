@@ -11,7 +11,7 @@ from rq.serializers import JSONSerializer
 from harness.boundary.texts import printable
 from harness.errors import HarnessError
 from harness.queues import rq
-from harness.queues.rq.history import note_action
+from harness.queues.history import note_action
 from harness.web.forms import ID, BadForm, arguments_of
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ log = logging.getLogger("harness.web")
 class Look:
     """Result of the latest look.
 
-    :ivar at: seconds of this process's monotonic clock. :ivar took_s: seconds that it took.
+    :ivar at: its end, in seconds of this process's monotonic clock. :ivar took_s: seconds that it took.
     :ivar snapshot: of the latest look that succeeded; None before the first. :ivar details: jobs by id.
     :ivar asked: ids of the jobs that were asked for in detail. :ivar error: why the latest look failed.
     """
@@ -243,8 +243,9 @@ class Feed:
                 log.warning("the look at Redis failed: %s", told(error))
             snapshot = before.snapshot if before else None  # type: ignore[assignment]
             kept = before.details if before else {}
-            return Look(begun, self._clock() - begun, snapshot, kept, asked, type(error).__name__)
-        return Look(begun, self._clock() - begun, snapshot, details, asked)
+            return Look(self._clock(), self._clock() - begun, snapshot, kept, asked, type(error).__name__)
+        # The pause until the next look begins at the end of this one: a slow Redis is asked less often.
+        return Look(self._clock(), self._clock() - begun, snapshot, details, asked)
 
 
 def event(name: str, data: Any) -> bytes:

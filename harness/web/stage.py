@@ -23,8 +23,8 @@ from harness.errors import UsageError
 from harness.lab.fork_server import Child, ForkServer
 from harness.lab.leash import Leash
 from harness.queues import rq
-from harness.queues.rq.history import note_action
-from harness.queues.rq.leases import SETTING
+from harness.queues.history import note_action
+from harness.queues.periodic import SETTING
 from harness.queues.rq.places import fetch
 from harness.web.performer import CONFIG, Config, horse_key
 

@@ -121,6 +121,11 @@ def redis() -> fakeredis.FakeRedis:
     return fakeredis.FakeRedis(server=_servers["shop"])
 
 
+def server() -> fakeredis.FakeServer:
+    """Return the shop's Redis."""
+    return _servers["shop"]
+
+
 def report() -> Path:
     """Return the path of the shop's report."""
     return Path(str(_engines["shop"].url.database)).with_name("report.txt")

@@ -16,8 +16,8 @@ from starlette.routing import Mount
 
 from harness.errors import UsageError
 from harness.queues import rq
+from harness.queues.history import history
 from harness.queues.rq import keys
-from harness.queues.rq.history import history
 from harness.web import create_app, loopback_only, serving, token_access
 from harness.web.access import FORM_BYTES
 from tests.web.jobs import JOBS

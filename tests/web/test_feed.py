@@ -75,8 +75,8 @@ def test_twenty_viewers_cost_one_look_each_half_second(redis: Redis) -> None:
     found = asyncio.run(view())
     assert all(len(each) == 5 for each in found)
     gaps = [after - before for before, after in zip(monitor.looks, monitor.looks[1:], strict=False)]
-    assert min(gaps) >= LOOK_SECONDS * 0.99
-    assert len(monitor.looks) <= 8
+    assert min(gaps) >= LOOK_SECONDS
+    assert len(monitor.looks) < 20, "as many as one viewer needs, not twenty"
     assert {"some job"} in monitor.whole
     assert all(each <= {"some job"} for each in monitor.whole)
 

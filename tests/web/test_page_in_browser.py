@@ -13,11 +13,11 @@ from rq.job import Job as RQJob
 
 from harness.lab.servers import redis_server
 from harness.progress import Progress, Quarantined
+from harness.queues.history import history
 from harness.queues.rq import enqueue, request_stop
-from harness.queues.rq.history import history
 from harness.stores.rq_meta import FIELD
 from tests.browser import Browser
-from tests.test_report_in_browser import MEASURE
+from tests.report.test_report_in_browser import MEASURE
 from tests.web.jobs import JOBS
 from tests.web.site import Site
 from tests.worker_jobs import Numbers, UntilReleased
@@ -110,6 +110,21 @@ def test_every_action_by_mouse(
     eventually(browser, state_of(job.id, "finished"))
     assert steered(broker, job.id) == ["interrupt", "pause", "resume", "cancel", "requeue"]
     assert browser.complaints == []
+
+
+def test_a_rewind_by_mouse(live: Site, browser: Browser, broker: Redis, jobs_queue: Queue) -> None:
+    """The page of a finished job puts it back to the place that is typed, once the user is sure."""
+    job = enqueue(jobs_queue, Numbers, 3)
+    finish_here(jobs_queue)
+    browser.open(live.url + f"job?id={job.id}", 1280, 900)
+    browser.evaluate("document.getElementById('place').value = ':0'")
+    click(browser, f"form[data-act='{job.id}'] button[value=rewind]")
+    click(browser, "#sure-yes")
+    assert "rewound to :0" in eventually(browser, "document.querySelector('#said p')?.textContent")
+    eventually(browser, "document.querySelector('#log li')?.textContent.includes('rewind by local: :0')")
+    finish_here(jobs_queue)
+    eventually(browser, "document.querySelector('.job-head .state').textContent === 'finished'")
+    assert steered(broker, job.id) == ["rewind"]
 
 
 def test_a_cancel_can_be_taken_back(live: Site, browser: Browser, broker: Redis, jobs_queue: Queue) -> None:

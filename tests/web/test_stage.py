@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from harness.lab.servers import redis_server
-from harness.queues.rq.history import history
+from harness.queues.history import history
 from harness.web.stage import LaneView, Stage
 from scenarios.orders import scenario
 from tests.browser import Browser
@@ -23,7 +23,7 @@ from tests.workers import PATIENCE, processes_of_session
 
 pytestmark = pytest.mark.process
 
-ITEMS, PACE = 40, 0.05
+ITEMS, PACE = 40, 0.15
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from harness.explore.crash import threads_inherit
 from harness.explore.probes import (
     aredis,
     audit,
@@ -36,12 +35,13 @@ from harness.explore.probes import (
     sql,
     sqlite,
     steps,
+    threads,
     web,
 )  # fmt: skip
 
 _PROBES = (
     sql.probes, sqlite.probes, redis.probes, aredis.probes, mail.probes, web.probes, clients.probes, files.probes,
-    process.probes, steps.probes, sockets.probes, drivers.probes, audit.probes, threads_inherit,
+    process.probes, steps.probes, sockets.probes, drivers.probes, audit.probes, threads.probes,
 )  # fmt: skip
 
 

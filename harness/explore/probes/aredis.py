@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from harness.explore.crash import Life, accounted, current
 from harness.explore.probes.patching import patched
-from harness.explore.probes.redis import LOST, describe_command, describe_pipeline
+from harness.explore.probes.redis import LOST, describe_command, describe_pipeline, published
 
 
 def probes() -> AbstractContextManager[None]:
@@ -34,7 +34,9 @@ def _command(execute: Any) -> Any:
         life = current()
         if life is None:
             return await execute(client, *args, **options)
-        return await _reached(life, client, describe_command(args), lambda: execute(client, *args, **options))
+        return await _reached(
+            life, client, [args], describe_command(args), lambda: execute(client, *args, **options)
+        )
 
     return hooked
 
@@ -45,18 +47,20 @@ def _pipeline(execute: Any) -> Any:
         life = current()
         if life is None or not pipeline.command_stack:
             return await execute(pipeline, *args, **options)
-        label = describe_pipeline([command[0] for command in pipeline.command_stack])
-        return await _reached(life, pipeline, label, lambda: execute(pipeline, *args, **options))
+        commands = [command[0] for command in pipeline.command_stack]
+        label = describe_pipeline(commands)
+        return await _reached(life, pipeline, commands, label, lambda: execute(pipeline, *args, **options))
 
     return hooked
 
 
-async def _reached(life: Life, client: Any, label: str, execute: Any) -> Any:
+async def _reached(life: Life, client: Any, commands: list[Any], label: str, execute: Any) -> Any:
     same = _blocking(client)
     life.observer.meet(same)
     life.reach("before-redis", label)
     with accounted():
         answer = await execute()
+    published(life, commands)
     life.observer.meet(same)
     life.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer
@@ -73,7 +77,8 @@ def _blocking(client: Any) -> Any:
     kind = kinds.get(pool.connection_class)
     given = dict(pool.connection_kwargs)
     if kind is None and given.get("server") is not None:
-        kind = sys.modules["fakeredis"].FakeConnection  # a client of it has loaded it
+        fakeredis: Any = sys.modules["fakeredis"]  # a client of it has loaded it
+        kind = getattr(fakeredis, "FakeRedisConnection", None) or fakeredis.FakeConnection
     kind = kind or redis.Connection
     # Objects of asyncio's own, which the other client makes for itself.
     for name in ("parser_class", "retry", "redis_connect_func", "credential_provider", "event_dispatcher"):

@@ -92,15 +92,6 @@ def _socket(life: Life, event: str, args: tuple[Any, ...]) -> None:
     sockets.used(life, event, args[0])
 
 
-def _thread(life: Life, event: str, args: tuple[Any, ...]) -> None:
-    function = args[0]
-    if isinstance(getattr(function, "__self__", None), threading.Thread):
-        return  # a thread of threading belongs to the life that started it
-    found = caller()
-    if found is not None:
-        life.unseen("thread", f"{event} starts a thread apart from threading", found.line)
-
-
 def _mapped(life: Life, event: str, args: tuple[Any, ...]) -> None:
     number, _, access = args[:3]
     found = caller()
@@ -130,7 +121,6 @@ REPORTED: dict[str, Handler] = {
     **dict.fromkeys(("os.kill", "os.killpg", "signal.pthread_kill"), _signal),
     "sqlite3.connect": _sqlite,
     **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), _socket),
-    **dict.fromkeys(("_thread.start_new_thread", "_thread.start_joinable_thread"), _thread),
     "mmap.__new__": _mapped,
     **dict.fromkeys(("ctypes.dlopen", "ctypes.dlsym"), _native),
     **dict.fromkeys(("syslog.openlog", "syslog.syslog", "syslog.setlogmask", "socket.sethostname"), _other),
@@ -149,6 +139,7 @@ HANDLERS: dict[str, Handler] = {
 """All events that the hook looks at."""
 
 TOLD_BY_OTHERS = {
+    "_thread.start_joinable_thread": "the probe of threads", "_thread.start_new_thread": "the probe of threads",
     "ensurepip.bootstrap": "subprocess", "ftplib.connect": "socket.connect", "ftplib.sendcmd": "socket.send",
     "http.client.connect": "the probe of http.client", "http.client.send": "the probe of http.client",
     "imaplib.open": "socket.connect", "imaplib.send": "socket.send", "nntplib.connect": "socket.connect",
@@ -162,3 +153,44 @@ TOLD_BY_OTHERS = {
     "urllib.Request": "the probe of http.client", "webbrowser.open": "subprocess.Popen",
 }  # fmt: skip
 """Events of effects that need no handler, and what sees the same effect."""
+
+HARMLESS = {
+    "code of this process": (
+        "array.__new__", "builtins.breakpoint", "builtins.id", "builtins.input", "builtins.input/result",
+        "code.__new__", "compile",
+        "cpython.PyInterpreterState_Clear", "cpython.PyInterpreterState_New", "cpython._PySys_ClearAuditHooks",
+        "cpython.remote_debugger_script", "cpython.run_command", "cpython.run_file", "cpython.run_interactivehook",
+        "cpython.run_module", "cpython.run_startup", "cpython.run_stdin", "cpython._remote_debugging", "exec",
+        "function.__new__", "gc.get_objects", "gc.get_referents", "gc.get_referrers", "import", "marshal.dumps",
+        "marshal.load", "marshal.loads", "monitoring.register_callback", "object.__delattr__", "object.__getattr__",
+        "object.__setattr__", "pdb.Pdb", "pickle.find_class", "setopencodehook", "sys._current_exceptions",
+        "sys._current_frames", "sys._getframe", "sys._getframemodulename", "sys.addaudithook", "sys.excepthook",
+        "sys.monitoring.register_callback", "sys.remote_exec", "sys.set_asyncgen_hooks_finalizer",
+        "sys.set_asyncgen_hooks_firstiter", "sys.setprofile", "sys.settrace", "sys.unraisablehook",
+        "_posixsubprocess.fork_exec", "os.chdir", "os.putenv", "os.unsetenv", "os.utime", "os.add_dll_directory",
+        "resource.prlimit", "resource.setrlimit", "faulthandler.register", "time.sleep", "cpython.exec",
+    ),
+    "reading": (
+        "fcntl.ioctl", "glob.glob", "glob.glob/2", "os.fwalk", "os.getxattr", "os.listdir", "os.listdrives",
+        "os.listmounts", "os.listvolumes", "os.listxattr", "os.scandir", "os.walk", "pathlib.Path.glob",
+        "pathlib.Path.rglob", "socket.__new__", "socket.getaddrinfo", "socket.gethostbyaddr",
+        "socket.gethostbyname", "socket.gethostname", "socket.getnameinfo", "socket.getservbyname",
+        "socket.getservbyport", "sqlite3.enable_load_extension", "sqlite3.load_extension", "winreg.ConnectRegistry",
+        "winreg.DisableReflectionKey", "winreg.EnableReflectionKey", "winreg.EnumKey", "winreg.EnumValue",
+        "winreg.ExpandEnvironmentStrings", "winreg.OpenKey", "winreg.OpenKey/result", "winreg.PyHKEY.Detach",
+        "winreg.QueryInfoKey", "winreg.QueryReflectionKey", "winreg.QueryValue", "winreg.SaveKey",
+        "_winapi.OpenProcess", "msvcrt.get_osfhandle", "msvcrt.open_osfhandle",
+    ),
+    "gone with the process": (
+        "_winapi.CreateFile", "_winapi.CreateJunction", "_winapi.CreateNamedPipe", "_winapi.CreatePipe",
+        "_winapi.TerminateProcess", "fcntl.fcntl", "fcntl.flock", "fcntl.lockf", "msvcrt.locking", "os.lockf",
+        "syslog.closelog",
+    ),
+    "a call into C that ctypes.dlopen and ctypes.dlsym tell of": (
+        "ctypes.addressof", "ctypes.call_function", "ctypes.cdata", "ctypes.cdata/buffer",
+        "ctypes.create_string_buffer", "ctypes.create_unicode_buffer", "ctypes.dlsym/handle", "ctypes.get_errno",
+        "ctypes.get_last_error", "ctypes.memoryview_at", "ctypes.seh_exception", "ctypes.set_errno",
+        "ctypes.set_exception", "ctypes.set_last_error", "ctypes.string_at", "ctypes.wstring_at",
+    ),
+}  # fmt: skip
+"""Events that are no external effects, or none that a crash could do twice."""

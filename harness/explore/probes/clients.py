@@ -6,6 +6,7 @@ its sockets (:mod:`.sockets`).
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -38,7 +39,7 @@ def _httpx(handle: Any) -> Any:
         if current() is None:
             return handle(transport, request)
         method, label = _of_httpx(request)
-        _before(method, label)
+        _before(method, label, getattr(request, "_content", b""))  # a stream has none before it is sent
         with accounted():
             response = handle(transport, request)
         _after(label, _httpx_lost)
@@ -53,7 +54,7 @@ def _httpx_async(handle: Any) -> Any:
         if current() is None:
             return await handle(transport, request)
         method, label = _of_httpx(request)
-        _before(method, label)
+        _before(method, label, getattr(request, "_content", b""))  # a stream has none before it is sent
         with accounted():
             response = await handle(transport, request)
         _after(label, _httpx_lost)
@@ -80,7 +81,7 @@ def _aiohttp(request: Any) -> Any:
         if current() is None:
             return await request(session, method, url, **kwargs)
         label = f"{method.upper()} {url}"
-        _before(method.upper(), label)
+        _before(method.upper(), label, _given(kwargs))
         with accounted():
             response = await request(session, method, url, **kwargs)
         _after(label, _aiohttp_lost)
@@ -89,17 +90,27 @@ def _aiohttp(request: Any) -> Any:
     return hooked
 
 
+def _given(options: dict[str, Any]) -> bytes:
+    """Return the body of a request as far as it is plain data."""
+    if options.get("json") is not None:
+        return json.dumps(options["json"], default=repr).encode()
+    data = options.get("data")
+    if isinstance(data, bytes):
+        return data
+    return repr(data).encode() if isinstance(data, str | dict | list | tuple) else b""
+
+
 def _aiohttp_lost() -> Exception:
     error: Exception = sys.modules["aiohttp"].ServerDisconnectedError()
     return error
 
 
-def _before(method: str, label: str) -> None:
+def _before(method: str, label: str, body: bytes = b"") -> None:
     life = current()
     assert life is not None  # noqa: S101 - the callers have looked
     life.reach("before-request", label)
     if method not in SAFE:
-        life.observer.sent("request", label)
+        life.observer.sent("request", label, body)
 
 
 def _after(label: str, lost: Any) -> None:

@@ -6,11 +6,7 @@ open connection of theirs, in one of its variables is enough for a report: see :
 
 from __future__ import annotations
 
-import io
-import sqlite3
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from importlib import import_module
@@ -28,7 +24,8 @@ IN_C = (
 """Clients in C that cannot be hooked: a module of the job that has one in a variable is reported."""
 
 _HOOKED = (
-    ("psycopg", "Connection", ("connect", "commit")), ("psycopg", "AsyncConnection", ("connect", "commit")),
+    ("psycopg._connection_base", "BaseConnection", ("_connect_gen",)), ("psycopg", "Connection", ("commit",)),
+    ("psycopg", "AsyncConnection", ("commit",)), ("asyncpg.connect_utils", "", ("_connect",)),
     ("psycopg", "Cursor", ("execute", "executemany", "copy")),
     ("psycopg", "AsyncCursor", ("execute", "executemany", "copy")),
     ("psycopg2", "", ("_connect",)), ("asyncpg.connection", "Connection", ("execute", "executemany", "fetch")),
@@ -76,7 +73,7 @@ def _reporting(module: str) -> Any:
                         if library in _DRIVERS
                         else "reaches another process or a file"
                     )
-                    life.unseen(library, f"{module} {words}", found.line)
+                    life.unseen(library, f"{library} {words}", found.line)
             return call(*args, **kwargs)
 
         return hooked
@@ -85,40 +82,3 @@ def _reporting(module: str) -> Any:
 
 
 _DRIVERS = {"psycopg", "psycopg2", "asyncpg"}
-
-
-def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield name and words of what a job's modules hold that no probe can watch, and where it is.
-
-    :param modules: names of modules.
-    """
-    for module in dict.fromkeys(modules):
-        loaded = sys.modules.get(module)
-        for variable, value in list(vars(loaded).items()) if loaded is not None else []:
-            found = _held(value)
-            if found is not None:
-                yield found[0], f"{variable} {found[1]}", module
-
-
-def _held(value: Any) -> tuple[str, str] | None:
-    if isinstance(value, ModuleType):
-        name = value.__name__.partition(".")[0]
-        return (name, "is a client that raises no audit events") if name in IN_C else None
-    if isinstance(value, sqlite3.Connection):
-        return "sqlite3", "is a connection that was open before"
-    if isinstance(value, io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom | io.FileIO):
-        return ("open-file", "is a file that was open before") if _writes(value) else None
-    if isinstance(value, subprocess.Popen):
-        return "process", "is a process that was started before"
-    kind = type(value).__module__.partition(".")[0]
-    if kind in {"psycopg2", *IN_C} and not isinstance(value, type):
-        return kind, f"is an object of {kind}, which raises no audit events"
-    return None
-
-
-def _writes(file: Any) -> bool:
-    if file in {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
-        return False
-    with suppress(ValueError):  # it is closed
-        return bool(file.writable())
-    return False

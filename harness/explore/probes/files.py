@@ -20,8 +20,6 @@ from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_NAMELESS = getattr(os, "O_TMPFILE", -1)
-"""Flag of a file without a name, which is gone when it is closed."""
 _temporary: set[str] = set()
 """Files and folders that the job made under random names."""
 
@@ -78,7 +76,10 @@ def text(value: Any) -> str:
 
 def changed(life: Life, event: str, args: tuple[Any, ...]) -> None:
     """Reach the point before a file changes."""
-    paths = [path for path in _paths(event, args) if not _is_no_outcome(path)]
+    paths = [path for path in _paths(event, args) if not _is_no_outcome(path, event)]
+    if event == "os.mkdir":
+        # A directory that is there stays as it is, with all that it may hold: nothing to compare, or to put back.
+        paths = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112
     if not paths:
         return
     found = caller(2)
@@ -99,7 +100,7 @@ def attributes(life: Life, event: str, args: tuple[Any, ...]) -> None:
         return  # of an open file: who writes it is seen
     path = os.path.abspath(text(args[0]))  # noqa: PTH100 - as the job spells it
     found = caller(2)
-    if found is not None and found.library not in sys.stdlib_module_names and not _is_no_outcome(path):
+    if found is not None and found.library not in sys.stdlib_module_names and not _is_no_outcome(path, event):
         life.unseen("attributes", f"{event} {os.path.basename(path)}", found.line)  # noqa: PTH119
 
 
@@ -113,7 +114,6 @@ def _paths(event: str, args: tuple[Any, ...]) -> list[str]:
     if event == "open":
         path, mode, flags = args
         writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool(flags & _WRITING)
-        writes = writes and flags & _NAMELESS != _NAMELESS
         found = [(path, -1)] if writes else []
     elif event in {"os.rename", "os.link", "os.symlink"}:
         folders = args[2:] if event != "os.symlink" else (-1, *args[2:])
@@ -131,8 +131,13 @@ def _absolute(path: Any, folder: Any) -> str:
     return os.path.abspath(name)  # noqa: PTH100 - as the job spells it
 
 
-def _is_no_outcome(path: str) -> bool:
-    """Return whether a file is no outcome: a terminal, what Python compiled, or a file under a random name."""
+def _is_no_outcome(path: str, event: str) -> bool:
+    """Return whether a file is no outcome: a terminal, what Python compiled, or a file under a random name.
+
+    What opens a folder itself for writing makes a file without a name, which is gone when it is closed.
+    """
+    if event == "open" and os.path.isdir(path):  # noqa: PTH112
+        return True
     if path.startswith(_TERMINALS) or "__pycache__" in path:
         return True
     return bool(_temporary) and any(path == each or path.startswith(each + os.sep) for each in _temporary)

@@ -53,6 +53,16 @@ class _Connection(sqlite3.Connection):
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(_Cursor if factory is None else _both(_Cursor, factory))
 
+    # The driver's own shortcuts do not call the cursor's methods.
+    def execute(self, sql: str, *rest: Any) -> Any:
+        return self.cursor().execute(sql, *rest)
+
+    def executemany(self, sql: str, *rest: Any) -> Any:
+        return self.cursor().executemany(sql, *rest)
+
+    def executescript(self, sql: str) -> Any:
+        return self.cursor().executescript(sql)
+
     def commit(self) -> None:
         _reached("commit", "commit", super().commit)
 

@@ -24,7 +24,7 @@ def probes() -> AbstractContextManager[None]:
         (HTTPConnection, "endheaders", _send),
         (HTTPConnection, "getresponse", _answer),
         *with_overrides(HTTPConnection, "connect", _watched),
-        *with_overrides(HTTPConnection, "send", _watched),
+        *with_overrides(HTTPConnection, "send", _collected),
     )
 
 
@@ -32,6 +32,7 @@ def _begin(put: Any) -> Any:
     @wraps(put)
     def hooked(connection: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         connection.harness_request = method, f"{method} http://{connection.host}{url}"
+        connection.harness_sent = []
         return put(connection, method, url, *args, **kwargs)
 
     return hooked
@@ -58,6 +59,27 @@ def _watched(call: Any) -> Any:
     return hooked
 
 
+def _collected(send: Any) -> Any:
+    """Keep the bytes that are sent. A subclass calls its base: only the outer call counts."""
+
+    @wraps(send)
+    def hooked(connection: Any, data: Any) -> Any:
+        sent, outer = (
+            getattr(connection, "harness_sent", None),
+            not getattr(connection, "harness_sends", False),
+        )
+        if sent is not None and outer and isinstance(data, bytes) and current() is not None:
+            sent.append(data)
+        connection.harness_sends = True
+        try:
+            with accounted():
+                return send(connection, data)
+        finally:
+            connection.harness_sends = not outer
+
+    return hooked
+
+
 def _answer(receive: Any) -> Any:
     @wraps(receive)
     def hooked(connection: Any) -> Any:
@@ -66,7 +88,9 @@ def _answer(receive: Any) -> Any:
             return receive(connection)
         method, label = connection.harness_request
         if method not in SAFE:
-            life.observer.sent("request", label)  # all of it has left by now
+            # All of it has left by now: the head up to the first empty line, and the body.
+            body = b"".join(connection.harness_sent).partition(b"\r\n\r\n")[2]
+            life.observer.sent("request", label, body)
         response = receive(connection)
         life.reach(
             "request", label, lambda: RemoteDisconnected("Remote end closed connection without response")

@@ -31,8 +31,8 @@ from rq.worker import BaseWorker
 from rq.worker_registration import REDIS_WORKER_KEYS
 
 from harness.errors import CorruptProgress
-from harness.queues.rq.connections import check_connection
-from harness.queues.rq.history import EXECUTIONS, ask_history
+from harness.queues.connections import check_connection
+from harness.queues.history import EXECUTIONS, ask_history
 from harness.queues.rq.views import (
     JOB_FIELDS,
     WORKER_FIELDS,

@@ -4,7 +4,7 @@ Each worker of this package sweeps; ``harness recover`` does the same without on
 at a time, for all queues of that Redis. A sweep finds
 
 * an execution whose lease has expired (see :mod:`harness.queues.rq.leases`), or whose processes were on this machine
-  and are gone (:mod:`harness.queues.rq.owners`);
+  and are gone (:mod:`harness.queues.owners`);
 * an execution without a lease, such as one that crashed while it started, or that of RQ's own worker: the first sweep
   that sees it gives it a lease, which is never renewed;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
@@ -13,13 +13,12 @@ at a time, for all queues of that Redis. A sweep finds
 Executions count the crashes of a job (``Job.max_crashes``). Only crashes before the job's code was reached are counted
 here, up to the same default.
 
-Jobs are requeued in batches (:mod:`harness.queues.rq.returns`), so the time is proportional to their number. A
-sweep holds a lock for one interval, and renews it with each batch. If its holder crashes, another worker sweeps an
-interval later.
+Jobs are requeued in batches (:mod:`harness.queues.rq.returns`), so the time is proportional to their number. A sweep
+holds a lock for one interval, renewed with each batch. If its holder crashes, another worker sweeps an interval later.
 
 A sweep also requeues jobs that are nowhere (:mod:`harness.queues.rq.strays`) and enqueues those whose delay is over
-(:mod:`harness.queues.rq.delayed`). Plain jobs are left to RQ. An entry, a
-queue or a key that holds other data than it should is logged once, skipped, and left as it is: the others go on.
+(:mod:`harness.queues.rq.delayed`). Plain jobs are left to RQ. An entry, a queue or a key that holds other data than it
+should is logged once, skipped, and left as it is: the others go on.
 """
 
 from __future__ import annotations
@@ -34,8 +33,10 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 
-from harness.queues.rq import keys, owners, strays
-from harness.queues.rq.connections import check_connection
+from harness.queues import owners
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat, lease_seconds, recover_seconds
+from harness.queues.rq import keys, strays
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.entries import (
     ask,
@@ -48,9 +49,9 @@ from harness.queues.rq.entries import (
     usable,
 )
 from harness.queues.rq.keys import LEASES, OWNERS, SWEEP_LOCK
-from harness.queues.rq.leases import Beat, lease_seconds, recover_seconds
 from harness.queues.rq.places import DEQUEUED
 from harness.queues.rq.returns import Dead, forget, put_back, put_back_batch, put_back_dequeued
+from harness.queues.rq.turns import give_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,8 +83,7 @@ log = logging.getLogger("harness.rq")
 def recover(connection: Redis) -> list[str]:
     """Sweep once, and return the ids of the requeued jobs.
 
-    A later sweep requeues a job that had no lease: call it every few seconds, or
-    :func:`keep_recovering`.
+    A later sweep requeues a job that had no lease: call it every few seconds, or :func:`keep_recovering`.
     """
     return Sweeper(connection).sweep()
 
@@ -271,6 +271,7 @@ class Sweeper:
         for start in range(0, len(dead) if limit is None else min(limit, len(dead)), BATCH):
             if start:
                 self._connection.set(SWEEP_LOCK, "1", px=self._lock_ms)
+                give_way()
             if self._beat is not None and self._beat.closing:
                 return
             yield dead[start : start + BATCH]

@@ -11,8 +11,8 @@ from rq.job import JobStatus
 from harness import cursor as cursors
 from harness.errors import Superseded, UsageError
 from harness.job import find
+from harness.queues.connections import check_connection
 from harness.queues.rq import requests, strays
-from harness.queues.rq.connections import check_connection
 from harness.queues.rq.instances import enqueue_of
 from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS

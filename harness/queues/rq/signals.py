@@ -37,7 +37,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
-from harness.queues.rq.connections import check_server
+from harness.queues.connections import check_server
 from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.places import is_ours, queue_of
 from harness.queues.rq.recovery import put_back

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 
 from harness.boundary.texts import told
 from harness.errors import UsageError
-from harness.queues.rq.history import Pulse, history
+from harness.queues.history import Pulse, history
 from harness.queues.rq.overview import Watcher
 from harness.queues.rq.places import is_ours
 

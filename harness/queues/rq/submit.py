@@ -23,12 +23,12 @@ from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
 from harness import rounds
+from harness.context import Portion
 from harness.errors import HarnessError, UnsupportedProgress, UsageError
-from harness.execution import Portion
 from harness.job import Job
+from harness.queues.connections import check_connection
 from harness.queues.rq import delayed, requests, strays
 from harness.queues.rq.clocks import redis_now
-from harness.queues.rq.connections import check_connection
 from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS

@@ -1,0 +1,380 @@
+"""History of a job's executions and position of the current one, for monitoring only.
+
+The progress does not grow with interruptions. So a job has two more keys:
+
+* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends, and one for each action
+  of a person on the web page. Redis gives them their times, so that the clocks of machines need not agree. The last
+  :data:`EXECUTIONS` are kept; for how long, the queue decides.
+* ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
+  not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
+  an event of every item.
+
+Nothing depends on either. Crash before the entry of a start: that execution is missing. Crash before the entry of an
+end: its pulse stays, and the next start records from it how far the execution came. Lost answer: the entry may be there
+twice, and a reader takes the first. An error of Redis is logged, and the job goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from harness import overrides
+from harness.boundary.decoding import parse, plain_text, read, shown
+from harness.boundary.texts import bounded, told
+from harness.errors import CorruptProgress
+from harness.queues import keys
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from redis import Redis
+    from redis.client import Pipeline
+
+    from harness.ends import Ended
+    from harness.execution import Execution
+
+TTL = 30 * 24 * 3600
+"""Seconds that history is kept after the last entry while a job is under way, and at most after its end."""
+
+EXECUTIONS = 100
+"""Number of executions of a job that are kept."""
+
+SHORTEST = 1e-6
+"""Seconds of an execution from which a rate is a number that can be shown."""
+
+ENTRY_BYTES = 16 * 1024
+"""Size limit of an entry or a pulse that is read, in bytes."""
+
+MILLIS_DIGITS = 15
+"""Digits of the milliseconds in the number of an entry, at most."""
+
+REASON_BYTES, NAME_BYTES = 300, 200
+"""Sizes that a reason, and the names in an entry, are cut to: a hundred entries are kept of each job."""
+
+CURSOR_BYTES = 200
+"""Size that the text of a cursor in a pulse is cut to."""
+
+PULSE_SECONDS = 1.0
+"""Interval of the pulses of a job at work, in seconds."""
+
+ASKED = "asked"
+"""Kind of entry that records an action of a person."""
+
+log = logging.getLogger("harness.rq")
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """Position of an execution at its latest pulse.
+
+    :ivar at: seconds of the Redis server's clock. :ivar epoch: of the execution.
+    :ivar done: items done in all executions. :ivar saved: how many of them are safe.
+    :ivar unsaved_s: seconds since progress was last saved.
+    :ivar elapsed_s: seconds since the execution began. :ivar items: done in it.
+    :ivar pid: of the process that does the work, on *host*. :ivar parent: of the worker that waits for it.
+    :ivar crashes: executions of the job that died. :ivar step: the step in progress; None between steps.
+    :ivar cursor: its position as text, cut to :data:`CURSOR_BYTES`; None at the beginning of the step.
+    :ivar steps: completed steps that no save has made safe. :ivar moved: whether anything is not saved.
+    """
+
+    at: float
+    epoch: int
+    done: int
+    saved: int
+    unsaved_s: float
+    elapsed_s: float
+    items: int
+    total: int | None
+    durability: str
+    worker: str
+    host: str
+    pid: int
+    parent: int
+    crashes: int = 0
+    step: str | None = None
+    cursor: str | None = None
+    steps: int = 0
+    moved: bool = False
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second in this execution; None before the first."""
+        return self.items / self.elapsed_s if self.items and self.elapsed_s > SHORTEST else None
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None) -> Pulse | None:
+        """Read the stored form; None if there is none, or one that cannot be read."""
+        try:
+            return None if text is None else cls.from_data(parse(text, "the pulse", limit=ENTRY_BYTES))
+        except CorruptProgress:
+            return None
+
+    @classmethod
+    def from_data(cls, data: Any) -> Pulse:
+        """Read JSON data.
+
+        :raises CorruptProgress: naming the field that it lacks, or that has another type.
+        """
+        pulse: Pulse = read(cls, data, "the pulse", error=CorruptProgress)
+        return pulse
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An execution began or ended, or a person steered the job.
+
+    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"``, ``"end"`` or ``"asked"``.
+    :ivar done: items by then.
+    :ivar action: of an action, its name, such as ``"pause"``. :ivar by: of an action, the user.
+    :ivar job: of the first start, the class.
+    :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
+    :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
+    :ivar outcome: of an end: completed, interrupted, paused, cancelled, superseded or failed.
+    :ivar crashes: executions of the job that had died by then; None if an older release wrote the entry.
+    """
+
+    at: float
+    what: str
+    epoch: int
+    done: int
+    job: str = ""
+    total: int | None = None
+    worker: str = ""
+    durability: str = ""
+    enqueued_at: float | None = None
+    died: Pulse | None = None
+    outcome: str = ""
+    reason: str | None = None
+    crashes: int | None = None
+    action: str = ""
+    by: str = ""
+
+    @classmethod
+    def from_stream(cls, number: Any, fields: Any) -> Entry:
+        """Read an entry of the stream.
+
+        :raises CorruptProgress: if it is not what this package writes.
+        """
+        millis = (plain_text(number, "the number of an entry") or "").partition("-")[0]
+        named = {
+            name if isinstance(name, bytes) else str(name).encode(): value for name, value in fields.items()
+        }
+        data = parse(named.get(b"entry"), "an entry of the history", limit=ENTRY_BYTES)
+        if not isinstance(data, dict) or not millis.isdecimal() or len(millis) > MILLIS_DIGITS:
+            raise CorruptProgress(f"an entry of the history is {shown(data)}; it was left as it is")
+        entry: Entry = read(cls, {**data, "at": int(millis) / 1000}, "the entry", error=CorruptProgress)
+        return entry
+
+
+class Recording:
+    """Writes the history of one execution: a context manager around it, and its observer.
+
+    :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
+    :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
+    """
+
+    def __init__(
+        self,
+        connection: Redis,
+        job_id: str,
+        *,
+        worker: str = "",
+        enqueued_at: float | None = None,
+        ttl_after: Callable[[str], int] = lambda _: TTL,
+    ) -> None:
+        self._connection, self._job_id, self._worker = connection, job_id, worker
+        self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
+        self._execution: Execution | None = None
+        self._beat: Beat | None = None
+        self._offset = self._started = 0.0
+        self._epoch = 0
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def began(self, execution: Execution) -> None:
+        """Write that the execution begins, and start its pulse."""
+        self._execution, self._epoch = execution, execution.progress.epoch
+        self._started = execution.clock()
+        try:
+            self._write_start(execution)
+        except RedisError as error:
+            self._excuse(error)
+        self._beat = Beat(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
+        self._beat.start()
+
+    def ended(self, ended: Ended) -> Ended:
+        """Write how the execution ended, and return it."""
+        self._end(ended.outcome, ended.reason)
+        return ended
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Write that it failed, if it did."""
+        if kind is not None:
+            self._end("failed", kind.__name__ if error is None else told(error))
+
+    def _write_start(self, execution: Execution) -> None:
+        pulse_key, progress = keys.pulse(self._job_id), execution.progress
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.get(pulse_key)
+            (seconds, micros), left = pipeline.execute()
+        self._offset = seconds + micros / 1e6 - time.monotonic()
+        died = Pulse.from_json(left)
+        entry = {
+            "what": "start", "epoch": self._epoch, "done": progress.done,
+            "worker": bounded(self._worker, NAME_BYTES), "durability": _durability(execution),
+            "enqueued_at": None if self._enqueued_at is None else round(self._enqueued_at, 3),
+            "died": _rounded(died) if died else None,
+        }  # fmt: skip
+        if progress.crashes:  # most jobs have none, and a hundred entries are kept
+            entry["crashes"] = progress.crashes
+        if self._epoch == 1:  # the same in all later ones, of which there may be many
+            entry |= {"job": bounded(progress.job, NAME_BYTES), "total": progress.total}
+        with self._connection.pipeline() as pipeline:
+            self._add(pipeline, entry)
+            pipeline.set(pulse_key, self._pulse(execution), ex=TTL)
+            pipeline.execute()
+
+    def _end(self, outcome: str, reason: str | None) -> None:
+        execution, self._execution = self._execution, None
+        if execution is None:
+            return
+        if self._beat is not None:
+            self._beat.close()
+        entry = {
+            "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome,
+            "reason": None if reason is None else bounded(reason, REASON_BYTES), "total": execution.total,
+            "crashes": execution.progress.crashes,
+        }  # fmt: skip
+        try:
+            with self._connection.pipeline() as pipeline:
+                self._add(pipeline, entry, self._ttl_after(outcome))
+                if outcome in {"completed", "cancelled"}:
+                    # A request to pause has no TTL; for a job that is over it would stay for ever.
+                    pipeline.expire(keys.control(self._job_id), TTL)
+                if outcome != "superseded":  # else the pulse is another execution's
+                    pipeline.delete(keys.pulse(self._job_id))
+                pipeline.execute()
+        except RedisError as error:
+            self._excuse(error)
+
+    def _add(self, pipeline: Pipeline, entry: dict[str, Any], ttl: int = TTL) -> None:
+        key = keys.history(self._job_id)
+        # What is missing has its default on reading.
+        known = {name: value for name, value in entry.items() if value is not None and value != ""}
+        text = json.dumps(known, separators=(",", ":"))
+        pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
+        pipeline.expire(key, ttl)  # 0 removes it immediately, as RQ does with the job
+
+    def _tell(self) -> None:
+        execution = self._execution
+        if execution is not None:
+            self._connection.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
+
+    def _pulse(self, execution: Execution) -> str:
+        now, progress, saved = execution.clock(), execution.progress, execution.saved
+        elapsed, cursor = now - self._started, progress.cursor
+        pulse = Pulse(
+            at=time.monotonic() + self._offset, epoch=self._epoch, done=progress.done, saved=saved.done,
+            unsaved_s=max(0.0, now - max(saved.at, self._started)), elapsed_s=elapsed, items=execution.items,
+            total=progress.total, durability=_durability(execution), worker=self._worker,
+            host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
+            crashes=progress.crashes, step=progress.step,
+            cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
+            steps=max(0, len(progress.completed) - saved.steps),
+            moved=cursor != saved.cursor if progress.step == saved.step else execution.moved,
+        )  # fmt: skip
+        return json.dumps(_rounded(pulse), separators=(",", ":"))
+
+    def _excuse(self, error: RedisError) -> None:
+        log.warning("job %s: its history was not written (%s); it goes on", self._job_id, error)
+
+
+def note_action(connection: Redis, job_id: str, action: str, by: str, reason: str | None = None) -> None:
+    """Write into the history of a job that a person steered it.
+
+    The caller writes it before the action. Crash between the two: the history has an action that did not happen, and
+    no action is missing. Lost answer: the action is not carried out, and may be listed twice when it is repeated.
+
+    :param by: user. :param reason: more about the action, such as why it was refused.
+    """
+    check_connection(connection)
+    entry = {
+        "what": ASKED, "epoch": 0, "done": 0, "action": bounded(action, NAME_BYTES), "by": bounded(by, NAME_BYTES),
+        "reason": None if reason is None else bounded(reason, REASON_BYTES),
+    }  # fmt: skip
+    key = keys.history(job_id)
+    text = json.dumps(
+        {name: value for name, value in entry.items() if value is not None}, separators=(",", ":")
+    )
+    kept_s: Any = connection.ttl(key)
+    with connection.pipeline() as pipeline:
+        pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
+        if kept_s < 0:  # else it is kept as it was: the history of a job that has ended expires with the job
+            pipeline.expire(key, TTL)
+        pipeline.execute()
+
+
+def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
+    """Queue the commands whose two answers :func:`read_history` and :meth:`Pulse.from_json` take."""
+    pipeline.xrevrange(keys.history(job_id), count=entries)
+    pipeline.get(keys.pulse(job_id))
+
+
+def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None = None) -> list[Entry]:
+    """Return what a stream holds, the oldest first; what cannot be read is left out.
+
+    :param bad: takes why entries were left out.
+    """
+    entries: dict[tuple[Any, str], Entry] = {}
+    for number, fields in reversed(answer):
+        try:
+            entry = Entry.from_stream(number, fields)
+        except CorruptProgress as error:
+            if bad is not None:
+                bad.append(str(error))
+            continue
+        # Each action is one of its own; an execution begins once and ends once.
+        entries.setdefault((number if entry.what == ASKED else entry.epoch, entry.what), entry)
+    return list(entries.values())
+
+
+def history(connection: Redis, job_id: str, bad: list[str] | None = None) -> tuple[list[Entry], Pulse | None]:
+    """Return the history of a job, the oldest entry first, and its pulse if it is at work.
+
+    :param bad: takes why entries were left out.
+    """
+    check_connection(connection)
+    with connection.pipeline(transaction=False) as pipeline:
+        ask_history(pipeline, job_id)
+        entries, pulse = pipeline.execute(raise_on_error=False)
+    if isinstance(entries, Exception):  # the key has another type
+        if bad is not None:
+            bad.append(f"its history cannot be read: {entries}")
+        entries = []
+    return read_history(entries, bad), None if isinstance(pulse, Exception) else Pulse.from_json(pulse)
+
+
+def _rounded(pulse: Pulse) -> dict[str, Any]:
+    """Return a pulse as JSON data, its times in milliseconds."""
+    return {
+        name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(pulse).items()
+    }
+
+
+def _durability(execution: Execution) -> str:
+    return str(overrides.current.durability or type(execution.job).durability)

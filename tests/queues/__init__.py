@@ -1,0 +1,1 @@
+"""Tests of ``harness.queues``, and the behaviour suite that every queue passes."""
