@@ -81,7 +81,8 @@ class Context(Position, Protocol):
         ...
 
     @total.setter
-    def total(self, number: int | None) -> None: ...
+    def total(self, number: int | None) -> None:
+        """Say how many items there are."""
 
     @property
     def advanced(self) -> bool:
