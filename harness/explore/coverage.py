@@ -39,7 +39,7 @@ def written(
 ) -> None:
     """Record files that were written through a descriptor that was open before the job.
 
-    :param before: path and position by descriptor, as of :func:`~harness.explore.probes.drivers.positions`.
+    :param before: path and position by descriptor, as of :func:`~harness.explore.probes.older.positions`.
     """
     for number, (path, position) in after.items():
         if number in before and before[number] != (path, position) and not world.has_file(path):

@@ -17,7 +17,7 @@ from harness.explore.crash import current
 from harness.explore.findings import Finding, Verdict
 from harness.explore.judging import Judge
 from harness.explore.outcomes import reading
-from harness.explore.probes.older import held, older, positions, traced
+from harness.explore.probes.older import descriptors, held, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
@@ -133,7 +133,7 @@ class Explorer:
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
         self._world = World(witnesses or {}, modules, database)
-        self._older = older()
+        self._older, self._numbers = older(), descriptors(modules)
         for name, what, module in held(modules):
             self._world.not_seen.add(name, what, module)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
@@ -174,7 +174,7 @@ class Explorer:
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         self._stack.enter_context(probes.installed())
-        self._stack.enter_context(traced(self._older.connections))
+        self._stack.enter_context(traced(self._older))
         self._stack.enter_context(marking(_mark))
         self._stack.enter_context(overriding(overrides))
         return self
@@ -192,7 +192,7 @@ class Explorer:
         """
         if self.recording is None:
             began = time.perf_counter()
-            before = positions(self._older.numbers)
+            before = positions(self._numbers)
             self.recording = record(
                 self._target, self._world, self._read, self._limit, deploys=self._versions.deploys
             )
@@ -200,7 +200,7 @@ class Explorer:
                 self._target, self._world, self.recording, self._read, self._limit,
                 deploys=self._versions.deploys,
             )  # fmt: skip
-            coverage.written(self._world, before, positions(self._older.numbers))
+            coverage.written(self._world, before, positions(self._numbers))
             self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -26,6 +29,27 @@ if TYPE_CHECKING:
 
     from harness.explore.versions import Versions
     from harness.explore.world import World
+
+
+_workers = {"number": 0}
+_environment = ExitStack()
+_lock = threading.Lock()
+
+
+@contextmanager
+def _at_work() -> Iterator[None]:
+    """Have an unknown class or step refused by name, as long as any worker works: two at once end in any order."""
+    with _lock:
+        if not _workers["number"]:
+            _environment.enter_context(variables(**{TRIES: "0"}))
+        _workers["number"] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _workers["number"] -= 1
+            if not _workers["number"]:
+                _environment.close()
 
 
 class NoPenalty(BaseDeathPenalty):
@@ -87,7 +111,7 @@ class RQTarget:
         with living(None):
             self._put_back()
         # No other worker will take the job, so an unknown class or step is refused by name.
-        with living(life), self._versions.deployed(deployed), variables(**{TRIES: "0"}):
+        with living(life), self._versions.deployed(deployed), _at_work():
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)

@@ -84,7 +84,7 @@ def parse(name: str) -> Trial:
     )
     if match is None or wrong:
         raise UsageError(
-            f"unknown trial {name!r}, allowed are crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
+            f"unknown trial {name!r}; use crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
             "lost-reply:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
         )
     points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
