@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -87,7 +90,7 @@ class RQTarget:
         with living(None):
             self._put_back()
         # No other worker will take the job, so an unknown class or step is refused by name.
-        with living(life), self._versions.deployed(deployed), variables(**{TRIES: "0"}):
+        with living(life), self._versions.deployed(deployed), _no_tries():
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)
@@ -111,6 +114,30 @@ class RQTarget:
             registry.connection.zrem(registry.key, self._job.id)
         self._job.refresh()
         self._queue._enqueue_job(self._job, at_front=True)  # noqa: SLF001 - as RQ's own registries do
+
+
+_trying = Lock()
+_tries: list[ExitStack] = []
+
+
+@contextmanager
+def _no_tries() -> Iterator[None]:
+    """Refuse an unknown class or step by name, for as long as an execution is at work.
+
+    Two executions at a time share the environment: the last one to end puts it back.
+    """
+    with _trying:
+        if not _tries:
+            _tries.append(ExitStack())
+            _tries[0].enter_context(variables(**{TRIES: "0"}))
+        else:
+            _tries.append(ExitStack())
+    try:
+        yield
+    finally:
+        with _trying:
+            last = _tries.pop()
+            last.close()
 
 
 def _broker(url: str | None) -> Redis:
