@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from harness import events, overrides
@@ -36,6 +37,14 @@ WORTH_A_THREAD = 200
 """Number of checkpoints that only read the clock, after which an execution starts a ticker: so many cost as much."""
 
 
+class Look(Enum):
+    """Work of a checkpoint: none, a save, or questions to the stop sources and perhaps a save."""
+
+    NOTHING = auto()
+    SAVE = auto()
+    ASK = auto()
+
+
 class Checkpoints(Saves):
     """Part of an execution that the patterns call after each item.
 
@@ -50,9 +59,11 @@ class Checkpoints(Saves):
         self._sources = setup.sources
         self._interval = min([LOOK_SECONDS, *map(interval_of, setup.sources)])
         self._woken = True
-        self._look_at = -math.inf
-        """Time of the next look, unless something wakes the job before."""
+        self._ask_at = self._look_at = -math.inf
+        """Times of the next questions, and of the next look, unless something wakes the job before."""
         self._ticker: Ticker | None = None
+        self._ticks_at = math.nan
+        """Time at which the ticker wakes the job."""
         self._clock_reads = 0
 
     def run_checkpoint(self) -> None:
@@ -60,19 +71,24 @@ class Checkpoints(Saves):
 
         :raises Interrupt: if the job has to stop here.
         """
-        if not self._begin_look():
+        now = self.clock()
+        look = self._begin_look(now)
+        if look is Look.NOTHING:
             return
-        if self.transactional:
+        if self._durability.transactional:
             self.commit()
-        self._refuse_open_transaction()
-        now = self._ask(self.clock())
+            now = self.clock()
+        if self.job.in_transaction():
+            raise self._open_transaction()
+        if look is Look.ASK:
+            self._ask(now)
         if self._is_save_due(now):
             self._save_if_possible()
-        self._plan_look(now)
+        self._rest(now)
 
     def wake(self) -> None:
         """Make the next checkpoint ask the stop sources; safe in signal handlers and other threads."""
-        self._woken = True  # first: _rest_until_look() reads it after its own write of the other
+        self._woken = True  # first: _rest() reads it after its own write of the other
         self.progress.check_at = NOW
 
     def interrupt(self, reason: str) -> None:
@@ -95,66 +111,61 @@ class Checkpoints(Saves):
 
     # Decisions, without a write or a wait: another driver can use them.
 
-    def _begin_look(self) -> bool:
-        """Return whether this checkpoint has anything to do.
+    def _begin_look(self, now: float) -> Look:
+        """Return what this checkpoint has to do.
 
         :raises Interrupt: if the job was interrupted before, and swallowed that.
         """
         if self.holding:
-            return False  # in the middle of a transaction, whose end is a checkpoint
+            return Look.NOTHING  # in the middle of a transaction, whose end is a checkpoint
         if self._reason is not None:  # raise again until it gets through
             raise Interrupt(self._reason)
-        if not self._woken and self.progress.done < self._save_at and (now := self.clock()) < self._look_at:
-            self._clock_reads += 1
-            self._rest_until_look(now)
-            return False
-        self._woken = False  # from here on wake() is heard, if its source was asked already
-        return True
+        if self._woken or now >= self._look_at:
+            self._woken = False  # from here on wake() is heard, if its source was asked already
+            return Look.ASK
+        if self.progress.done >= self._save_at:
+            return Look.SAVE
+        self._clock_reads += 1
+        self._rest(now)
+        return Look.NOTHING
 
-    def _refuse_open_transaction(self) -> None:
-        if self.job.in_transaction():
-            raise CheckpointInTransaction(
-                f"{self._name} has a checkpoint {self.description} inside an open transaction: what it did there may "
-                "yet be rolled back, while the cursor says that it is done; commit before the checkpoint. If it only "
-                "read: reading begins a transaction too, and so does a look at an object that a commit has expired; "
-                "end it with session.rollback() or commit(), close the session, or make it with "
-                "expire_on_commit=False, so that objects stay loaded after a commit"
-            )
+    def _open_transaction(self) -> CheckpointInTransaction:
+        return CheckpointInTransaction(
+            f"{self._name} has a checkpoint {self.description} inside an open transaction: what it did there may "
+            "yet be rolled back, while the cursor says that it is done; commit before the checkpoint. If it only "
+            "read: reading begins a transaction too, and so does a look at an object that a commit has expired; "
+            "end it with session.rollback() or commit(), close the session, or make it with "
+            "expire_on_commit=False, so that objects stay loaded after a commit"
+        )
 
-    def _ask(self, now: float) -> float:
-        """Ask whether to stop; return *now*.
+    def _ask(self, now: float) -> None:
+        """Ask whether to stop, and decide when to ask again.
 
         :raises Interrupt: if the job has to stop.
         """
-        self._note_gap(now - self._look_at)
-        if now >= self._deadline:
+        if now - self._look_at > self.progress.longest_gap_s:
+            self._note_gap(now - self._look_at)
+        deadline = self._deadline
+        if now >= deadline:
             self.interrupt("max_runtime")
         for source in self._sources:
             answer = source(self)
             if answer:
                 self.interrupt(reason_of(answer, source))
-        return now
+        self._ask_at = min(now + self._interval, deadline)
 
     def _is_save_due(self, now: float) -> bool:
         tried_s = now - self._tried_at
         again = self._failing_since is not None and tried_s >= LOOK_SECONDS
         return self.progress.done >= self._save_at or tried_s >= self._durability.seconds or again
 
-    def _plan_look(self, now: float) -> None:
-        """Decide when the next look is due, and what wakes the job then."""
-        self._look_at = min(now + self._interval, self._tried_at + self._durability.seconds, self._deadline)
-        self._rest_until_look(now)
-
-    def _rest_until_look(self, now: float) -> None:
-        """Have the ticker wake the job for its next look, where that is worth a thread."""
-        ticker, at = self._ticker, self._look_at
-        ticks = (
-            ticker is not None
-            and at - now >= SHORTEST
-            and self._clock_reads >= WORTH_A_THREAD
-            and ticker.wake_at(at)
-        )
-        self.progress.check_at = self._save_at if ticks else NOW
+    def _rest(self, now: float) -> None:
+        """Decide when the next look is due, and have the ticker wake the job then, where that is worth a thread."""
+        self._look_at = at = min(self._ask_at, self._tried_at + self._durability.seconds)
+        if at != self._ticks_at and self._clock_reads >= WORTH_A_THREAD and at - now >= SHORTEST:
+            ticker = self._ticker
+            self._ticks_at = at if ticker is not None and ticker.wake_at(at) else math.nan
+        self.progress.check_at = self._save_at if at == self._ticks_at else NOW
         if self._woken:  # while this ran
             self.progress.check_at = NOW
 
@@ -195,10 +206,8 @@ class Checkpoints(Saves):
 
     def _note_gap(self, seconds: float) -> None:
         """Say that a stop would have had to wait longer than there is time at a deploy; once for each new record."""
-        if seconds <= self.progress.longest_gap_s or seconds == math.inf:
-            return
         grace = read_seconds(self.job, "grace_period") or 0.0
-        if seconds > grace:
+        if grace < seconds < math.inf:
             self.progress.longest_gap_s = seconds
             events.emit(events.CheckpointLate(self.job_id, self._name, seconds, grace, self.description))
 

@@ -162,11 +162,11 @@ class Progress:
             data["current"] = [self.step, cursors.encode(self.cursor)]
         if self.proof is not None:
             data["proof"] = cursors.encode(self.proof, "proof")
-        data["attributes"] = {
+        data["attributes"] = self.attributes and {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
         limit = min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, len(self.quarantined)))
-        data["quarantined"] = [each.to_data(limit) for each in self.quarantined]
+        data["quarantined"] = self.quarantined and [each.to_data(limit) for each in self.quarantined]
         text = _ENCODER.encode(data)
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(

@@ -189,8 +189,9 @@ class Saves:
         """Store the progress as of the latest checkpoint.
 
         :raises Superseded: if another execution has claimed the job since.
+        :raises ProgressUnavailable: if the store cannot be reached.
         """
-        with self.reaching_store("saved"):
+        try:
             progress = self._bring_up_to_date()
             try:
                 size = self.store.save(progress)
@@ -198,6 +199,8 @@ class Saves:
                 if not self._still_owned():
                     raise
                 size = self.store.renew(progress)
+        except self.store.unavailable as error:
+            raise self._unreachable("saved", error) from error
         self._note_save(size, why)
 
     def save_on_the_way(self, why: str = "checkpoint") -> None:
@@ -282,10 +285,7 @@ class Saves:
         try:
             yield
         except self.store.unavailable as error:
-            raise ProgressUnavailable(
-                f"the progress of job {self.job_id} cannot be {what} now ({type(error).__name__}); run the job again "
-                "later, what was saved before is kept"
-            ) from error
+            raise self._unreachable(what, error) from error
 
     # Internals, used by subclasses.
 
@@ -296,7 +296,6 @@ class Saves:
         self._completed_before, self._cursor_before = list(progress.completed), progress.cursor
         self._proven, self._committed = progress.cursor, (progress.done, progress.cursor)
         self._note_position()
-        self._plan_save()
 
     def _bring_up_to_date(self) -> Progress:
         """Return the progress, with what is not kept in it while the job works."""
@@ -308,8 +307,8 @@ class Saves:
             progress.proof = self.witness.proof(progress.cursor) if self.witness is not None else None
             self._proven = progress.cursor
         progress.attributes = self.job.__dict__["_attributes"]
-        progress.runtime_s = self._runtime_before + self._duration
-        if self.advanced:
+        progress.runtime_s = self._runtime_before + self.clock() - self._started_at
+        if progress.cursor != self._cursor_before or self.advanced:
             progress.crashes_in_a_row = 0
             if not self.item_failed:  # what is counted belongs to the item after the cursor
                 progress.failures, progress.failure = 0, None
@@ -318,15 +317,22 @@ class Saves:
     def _note_save(self, size: int, why: str) -> None:
         self._tried_at, self._failing_since = self.clock(), None
         self._note_position()
-        self._plan_save()
         if events.subscriptions:
             events.emit(events.ProgressSaved(self.job_id, self._name, why, size))
+
+    def _unreachable(self, what: str, error: Exception) -> ProgressUnavailable:
+        return ProgressUnavailable(
+            f"the progress of job {self.job_id} cannot be {what} now ({type(error).__name__}); run the job again "
+            "later, what was saved before is kept"
+        )
 
     def _note_position(self) -> None:
         progress = self.progress
         self._saved_position = Saved(
             self._tried_at, progress.done, len(progress.completed), progress.step, progress.cursor
         )
+        if self._durability.items is not None:
+            self._save_at = progress.done + self._durability.items
 
     def _note_failed_save(self, error: ProgressUnavailable, *, once: bool = False) -> None:
         if self._failing_since is None or not once:

@@ -132,7 +132,7 @@ def explore(
     with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
             for form in forms or scenario.form_names:
-                with prepared(scenario, form, size, asked, name, database=database) as (what, more):
+                with prepared(scenario, form, size, asked, name=name, database=database) as (what, more):
                     codes.append(_explored(what, trials, {**options, **more}, as_json=as_json))
         else:
             what = [found, *arguments_of(arguments)]

@@ -77,8 +77,8 @@ def prepared(
     form: str,
     size: str,
     durability: Durability | None,
-    name: str | None = None,
     *,
+    name: str | None = None,
     database: str | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
     """Create the data, and yield the explorer's arguments for that form: the job with its arguments, and options.

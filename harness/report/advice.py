@@ -94,7 +94,7 @@ def _pattern(comparison: Comparison) -> Iterator[Advice]:
     good = [name for name in patterns if name not in bad]
     yield Advice(
         "Which pattern?",
-        {2: "Both hold; choose by shape", 1: good[0].capitalize() if good else "", 0: "Neither"}[len(good)],
+        {2: "Choose by the work", 1: good[0].capitalize() if good else "", 0: "Neither"}[len(good)],
         " ".join(answer),
         f"Cost on real work, times plain: {told}",
         "A pattern that lost work is out. The cheaper one wins where the ranges of the costs do not overlap. "
@@ -200,8 +200,9 @@ def _costs(comparison: Comparison, names: list[str]) -> str:
         return ""
     if any(each.cost and each.cost.scenario in noisy(comparison) for each in found):
         return "; costs are too noisy to compare"
+    named = len(names) > 1
     told = (
-        f"{each.pattern} under {each.durability} {each.cost.ratio_to_plain:.2f}"
+        f"{each.cost.ratio_to_plain:.2f} ({each.pattern}{f' under {each.durability}' if named else ''})"
         for each in found
         if each.cost
     )

@@ -30,13 +30,14 @@ class Entry(NamedTuple):
 class Cell(NamedTuple):
     """A cell: text, outcomes or a drawing.
 
-    :ivar tone: ``head``, ``number``, ``harm``, ``zero``, ``code`` or nothing.
+    :ivar small: second line, in small type. :ivar tone: ``head``, ``number``, ``harm``, ``zero``, ``code`` or nothing.
     """
 
     text: str = ""
     tone: str = ""
     entries: tuple[Entry, ...] = ()
     drawing: Any = None
+    small: str = ""
 
 
 class Column(NamedTuple):
@@ -123,7 +124,7 @@ def services(comparison: Comparison) -> Table | None:
         for pattern in comparison.patterns
     ]
     columns = [Column("form"), *map(Column, names)]
-    return Table("Queues and databases side by side", columns, [Part(rows)])
+    return Table("Queues and databases side by side", columns, [Part(rows)], "")
 
 
 def totals(comparison: Comparison) -> Table:
@@ -181,7 +182,7 @@ def durability(comparison: Comparison) -> Table | None:
             ("durability", "form"),
             (
                 "runs killed", "repeated at most", "duplicated at most", "by key, in all",
-                "repeated at most, explored", "cost to plain",
+                "repeated in explored crashes", "cost to plain",
             ),
         ),
         Column("repeated at most", drawn=True),
@@ -232,11 +233,11 @@ def changes(found: Sequence[Change]) -> Table | None:
 
 def runs(comparison: Comparison) -> Table:
     """Return every run with all its figures and the command that repeats it."""
-    texts = ("scenario", "form", "interruption", "durability", "services", "outcome")
+    texts = ("scenario", "form", "interruption", "outcome")
     numbers = ("executions", "items", *formatting.COLUMNS, "stop", "resume", "elapsed", "progress")
-    columns = [*_columns(texts, numbers), *_columns(("checks that failed", "command to repeat it"), ())]
+    columns = [*_columns(texts, numbers), Column("command to repeat it")]
     rows = [_run(run, comparison) for run in comparison.runs]
-    return Table("All runs", columns, [Part(rows)], "all")
+    return Table("All runs", columns, [Part(rows)], "runs")
 
 
 def _worst(groups: Sequence[Group]) -> list[Group]:
@@ -321,19 +322,16 @@ def _durability(each: Durable, worst: int, least: float, most: float) -> Row:
 
 
 def _run(run: Run, comparison: Comparison) -> Row:
-    failed = ", ".join(name for name, held in run.checks.items() if not held)
+    failed = tuple(f"not: {name}" for name, held in run.checks.items() if not held)
     return [
         Cell(run.scenario),
-        Cell(run.pattern),
-        Cell(run.interruption, "head"),
-        Cell(formatting.durability(run.durability)),
-        Cell(f"{run.broker}, {run.database}"),
-        Cell(entries=(Entry(run.outcome),)),
+        Cell(run.pattern, small="" if run.durability == "none" else run.durability),
+        Cell(run.interruption, "head", small=f"{run.broker}, {run.database}"),
+        Cell(entries=(Entry(run.outcome, failed),)),
         *_numbers((run.executions, run.items)),
         *_harms((run.lost, run.duplicated, run.duplicated_by_key, run.repeated)),
         *_numbers(map(formatting.seconds, (run.stop_s, run.resume_latency_s, run.elapsed_s))),
         *_numbers([formatting.size(run.progress_bytes)]),
-        Cell(failed or formatting.NOTHING),
         Cell(command(run, comparison.environment), "code"),
     ]
 

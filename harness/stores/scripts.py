@@ -1,9 +1,9 @@
 """Scripts by which a store in Redis saves in one round trip: replace a text if it is the one that is expected.
 
 The server runs a script as a whole. Crash before it arrives: nothing is stored. Crash after it: the new text is. If
-only the answer is lost, redis-py sends it again, and the text that the first one stored is not the expected one any
-more: the caller then reads what is stored. A script that arrives late, after its client gave up, finds another text
-too, if anything was stored since.
+only the answer is lost, the caller reads what is stored. If redis-py sends the script again, it changes nothing: the
+text that the first one stored is not the expected one. A script that arrives late, after its client gave up, finds
+another text too, if anything was stored since.
 
 Where a server does not run scripts, by its access rules or because it is fakeredis, callers use ``WATCH``.
 """
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -59,7 +61,7 @@ def replaced(connection: Redis, script: Script, key: str, *, expected: str, text
     :param expected: text that has to be there. :param last: third argument of the script.
     """
     pool = connection.connection_pool
-    if pool in _refused or _is_fake(pool):
+    if pool in _refused or _is_fake(pool.connection_class):
         return False
     arguments = (1, key, sha1(expected.encode(), usedforsecurity=False).hexdigest(), text, last)
     try:
@@ -67,13 +69,16 @@ def replaced(connection: Redis, script: Script, key: str, *, expected: str, text
             answer: Any = connection.evalsha(_SHAS[script], *arguments)
         except NoScriptError:  # the first save since this server started
             answer = connection.eval(script.source, *arguments)
+    except RedisConnectionError:  # perhaps the answer alone is lost
+        return False
     except ResponseError as error:  # of access rules, of another type under the key; WATCH says which
-        if str(error).startswith(("NOPERM", "unknown command", "ERR unknown command")):
+        if isinstance(error, NoPermissionError) or "unknown command" in str(error).lower():
             _refused.add(pool)
         return False
     return bool(answer == 1)
 
 
-def _is_fake(pool: Any) -> bool:
+@cache
+def _is_fake(connection_class: type) -> bool:
     """Return whether it is fakeredis, which runs no scripts without another package."""
-    return any(cls.__module__.startswith("fakeredis") for cls in pool.connection_class.__mro__)
+    return any(cls.__module__.startswith("fakeredis") for cls in connection_class.__mro__)

@@ -14,6 +14,7 @@ raised: the execution fails with its progress stored or not, both of them true.
 
 from __future__ import annotations
 
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -45,10 +46,19 @@ Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
 """Function that writes a change: pipeline, key, what the key held, the new text."""
 
 
+class Refused(ResponseError):
+    """An answer of Redis that refuses the command for now, and of which redis-py has no class."""
+
+
 UNAVAILABLE: tuple[type[Exception], ...] = (
-    RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError,
+    RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError, Refused,
 )  # fmt: skip
 """Errors of Redis that pass: it is away, loads its data, has no memory left, or has become a replica."""
+
+REFUSALS = re.compile(
+    r"(?:Command # .* caused error: )?(?:NOREPLICAS|MISCONF|BUSY|CLUSTERDOWN|TRYAGAIN)\b", re.DOTALL
+)
+"""Answers that become :class:`Refused`: too few replicas, a failed snapshot, a script at work, a cluster in repair."""
 
 
 class WatchedStore(ABC):
@@ -174,6 +184,10 @@ class WatchedStore(ABC):
                 except WatchError:
                     # The key was changed in between, or the answer was lost: read again.
                     continue
+                except ResponseError as error:
+                    if REFUSALS.match(str(error)):
+                        raise Refused(str(error)) from error
+                    raise
                 if progress is not None:
                     progress.stored = text
                 return progress, text

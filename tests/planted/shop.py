@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class Invoice(Base):
-    """What is to be paid; two to a customer."""
+    """Invoices to pay; two of each customer."""
 
     __tablename__ = "invoices"
 
@@ -31,7 +31,7 @@ class Invoice(Base):
 
 
 class Payment(Base):
-    """What was paid."""
+    """Payments made."""
 
     __tablename__ = "payments"
 
@@ -51,7 +51,7 @@ class Total(Base):
 
 
 class Lock(Base):
-    """Somebody is at work."""
+    """Another execution is at work."""
 
     __tablename__ = "locks"
 
@@ -142,7 +142,7 @@ def all_ids(session: Session) -> list[int]:
 
 
 def pay_once(session: Session, invoice_id: int) -> bool:
-    """Pay an invoice and commit, unless it was paid: whoever marks it first pays, in one transaction."""
+    """Pay an invoice and commit, unless it was paid: the first to mark it pays, in one transaction."""
     mine = session.execute(
         update(Invoice).where(Invoice.id == invoice_id, Invoice.status == "pending").values(status="paid")
     )

@@ -92,8 +92,8 @@ def _held(value: Any) -> tuple[str, str] | None:
     if isinstance(value, ModuleType):
         name = value.__name__.partition(".")[0]
         return (name, "is a client that raises no audit events") if name in IN_C else None
-    if isinstance(value, subprocess.Popen):
-        return "process", "is a process that was started before"
+    if isinstance(value, subprocess.Popen) and value.stdin is not None and not value.stdin.closed:
+        return "process", "is a process that was started before, and reads what is written to it"
     if isinstance(value, type):
         return None
     kind = type(value).__module__.partition(".")[0]
