@@ -125,17 +125,35 @@ def traced(connections: Sequence[sqlite3.Connection]) -> Iterator[None]:
                 connection.set_trace_callback(None)
 
 
+def _outputs() -> set[str]:
+    """Return the files that this process and those that started it write their output to.
+
+    A worker of a test run has a copy of such a descriptor, and its position moves when the others write.
+    """
+    found, pid = set(), "self"
+    with suppress(OSError, ValueError, IndexError):
+        while pid not in {"0", "1"}:
+            for number in (1, 2):
+                with suppress(OSError):
+                    found.add(str(Path("/proc", pid, "fd", str(number)).readlink()))
+            # The name of a program, in parentheses, may hold spaces; status and parent follow it.
+            pid = Path("/proc", pid, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+    return found
+
+
 def positions(owned: set[int]) -> dict[str, tuple[str, int]]:
     """Return path and position of each regular file that is open for writing, by descriptor; empty where unknown.
 
     :param owned: descriptors to leave out: what file objects write is seen otherwise, or by a child that shares them.
     """
     found: dict[str, tuple[str, int]] = {}
+    outputs = _outputs()
     with suppress(OSError):
         for entry in list(Path("/proc/self/fd").iterdir()):
             with suppress(OSError, ValueError):
                 path = str(entry.readlink())
-                if int(entry.name) <= 2 or int(entry.name) in owned or not Path(path).is_file():
+                known = int(entry.name) <= 2 or int(entry.name) in owned or path in outputs
+                if known or not Path(path).is_file():
                     continue
                 with Path(path).open("rb") as file:
                     if file.read(len(_SQLITE)) == _SQLITE:
