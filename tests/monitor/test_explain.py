@@ -246,7 +246,7 @@ def test_explain_reads_progress_in_a_database(
     assert json.loads(named.output)["done"] == 20
     (tmp_path / "other.db").touch()
     other = harness("explain", job.id, "--redis", redis_url, "--database", f"sqlite:///{tmp_path}/other.db")
-    assert "tells no progress of it" in one_line_of(other.stderr)
+    assert "has no progress of this job" in one_line_of(other.stderr)
     refused = harness("explain", job.id, "--redis", redis_url, "--database", "work.db")
     assert "cannot be used" in one_line(refused)
 
