@@ -16,8 +16,8 @@ from rq import Queue
 
 from harness import Enumerator, IterationJob, items
 from harness.lab.servers import redis_server
+from harness.queues.history import Recording
 from harness.queues.rq import SimpleWorker, enqueue
-from harness.queues.rq.history import Recording
 
 ITEMS = 20_000
 WORK = range(5_000)

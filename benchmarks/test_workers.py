@@ -1,7 +1,10 @@
-"""Workers against RQ's own, in turn and in one run: enqueue to start, jobs a second, commands of an idle worker."""
+"""Workers compared with RQ's own, in turn and in one run: enqueue to start, jobs a second, idle commands and exit."""
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -13,20 +16,12 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from benchmarks.plain_jobs import note
 from harness.lab.servers import redis_server
 from tests.workers import PATIENCE, wait_for_worker
 
-ROUNDS, LATENCIES, JOBS, WORKERS, IDLE_SECONDS = 5, 40, 300, 8, 30
+ROUNDS, LATENCIES, JOBS, WORKERS, IDLE_SECONDS = 5, 20, 300, 8, 30
 RQS, OURS = "rq.Worker", "harness.queues.rq.Worker"
-
-
-def note(key: str) -> None:
-    """Job: note the time of its start."""
-    from rq import get_current_job  # noqa: PLC0415 - the job's own import, in its process
-
-    job = get_current_job()
-    assert job is not None
-    job.connection.rpush(key, time.time())
 
 
 @pytest.fixture
@@ -38,8 +33,10 @@ def redis() -> Iterator[Redis]:
 
 
 @contextmanager
-def working(redis: Redis, worker_class: str, queues: list[str], count: int = 1) -> Iterator[None]:
-    """Run workers for the block."""
+def working(
+    redis: Redis, worker_class: str, queues: list[str], count: int = 1
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run workers for the block, and yield their processes."""
     redis.delete("rq:workers")
     url = str(redis.get("url"), "ascii")  # type: ignore[arg-type]
     started = [
@@ -63,7 +60,7 @@ def working(redis: Redis, worker_class: str, queues: list[str], count: int = 1) 
     ]
     try:
         wait_for_worker(redis, "state", b"idle", workers=count)
-        yield
+        yield started
     finally:
         for process in started:
             process.terminate()
@@ -125,6 +122,27 @@ def test_jobs_a_second(capsys: pytest.CaptureFixture[str], redis: Redis) -> None
     with capsys.disabled():
         print(f"\n{WORKERS} workers: {shown(ours)} jobs/s, {shown(ratios)} of RQ's rate")
     assert ratios
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_exit_of_an_idle_worker(
+    capsys: pytest.CaptureFixture[str], redis: Redis, number: signal.Signals
+) -> None:
+    """An idle worker exits as fast as RQ's after a signal."""
+    found: dict[str, list[float]] = {RQS: [], OURS: []}
+    for _ in range(ROUNDS):
+        for worker_class, times in found.items():
+            with working(redis, worker_class, ["one", "two"]) as (process,):
+                ended = os.pidfd_open(process.pid)  # Popen.wait() with a timeout looks every 50 ms only
+                before = time.perf_counter()
+                process.send_signal(number)
+                assert select.select([ended], [], [], PATIENCE)[0]
+                times.append((time.perf_counter() - before) * 1000)
+                os.close(ended)
+    with capsys.disabled():
+        for worker_class, times in found.items():
+            print(f"\n{number.name}, {worker_class}: exit after {shown(times)} ms")
+    assert all(found.values())
 
 
 @pytest.mark.parametrize("worker_class", [RQS, OURS])

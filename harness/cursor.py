@@ -70,7 +70,7 @@ def cursor_type(cls: C) -> C:
     """
     if not (isinstance(cls, type) and (dataclasses.is_dataclass(cls) or issubclass(cls, Enum))):
         raise JobDefinitionError(
-            f"@cursor_type takes a dataclass or an Enum, found {cls!r}; add @dataclass below it"
+            f"@cursor_type takes a dataclass or an Enum; got {cls!r}; add @dataclass below it"
         )
     if not issubclass(cls, Enum):
         left_out = [field.name for field in dataclasses.fields(cls) if not field.init]
@@ -117,7 +117,7 @@ def encode(value: Any, name: str = "cursor") -> Any:
         data = ...
     if data is ... or (isinstance(data, list | dict) and is_deeper(data, DEPTH)):
         raise CursorError(
-            f"{name} is nested more than {DEPTH} levels deep; allowed are positions: keep large data in the database "
+            f"{name} is nested more than {DEPTH} levels deep; a cursor is a position: keep large data in the database "
             "and its key in the cursor"
         )
     return data
@@ -129,7 +129,7 @@ def _encode(value: Any, name: str) -> Any:
         return value
     if kind is int:
         if not -_LONG < value < _LONG:
-            raise CursorError(f"{name}: got an int of too many digits; allowed are {_DIGITS:,}")
+            raise CursorError(f"{name}: got an int of too many digits; the limit is {_DIGITS:,}")
         return value
     encoder = _ENCODERS.get(kind)
     if encoder is not None:
@@ -143,7 +143,7 @@ def _encode(value: Any, name: str) -> Any:
     hint = "; decorate the class with @cursor_type" if registrable else ""
     raise CursorError(
         f"{name}: {kind.__module__}.{kind.__qualname__} would not come back equal from JSON; "
-        f"allowed are {_ALLOWED}{hint}"
+        f"use {_ALLOWED}{hint}"
     )
 
 
@@ -163,14 +163,14 @@ def _decode(data: Any) -> Any:
         return [_decode(element) for element in data]
     if not isinstance(data, dict):
         if type(data) is float and not math.isfinite(data):
-            raise CorruptProgress(f"stored cursor has {data!r}, allowed are finite numbers")
+            raise CorruptProgress(f"stored cursor has {data!r}; numbers must be finite")
         return data
     tag = next(iter(data), "")
     if not (len(data) == 1 and isinstance(tag, str) and tag.startswith("$")):
         return {key: _decode(element) for key, element in data.items()}
     if tag not in _DECODERS:
         raise CorruptProgress(
-            f"stored cursor has the unknown type {shown(tag)}, allowed are {sorted(_DECODERS)}"
+            f"stored cursor has the unknown type {shown(tag)}; the types are {sorted(_DECODERS)}"
         )
     kind, decoder = _DECODERS[tag]
     if not isinstance(data[tag], kind):
@@ -209,7 +209,7 @@ def _name_of(cls: type) -> str:
 
 def _encode_float(value: float, name: str) -> float:
     if not math.isfinite(value):
-        raise CursorError(f"{name}: {value!r} has no JSON form; allowed are finite floats")
+        raise CursorError(f"{name}: {value!r} has no JSON form; use finite floats")
     return value
 
 
@@ -220,7 +220,7 @@ def _encode_list(value: list[Any], name: str) -> list[Any]:
 def _encode_dict(value: dict[Any, Any], name: str) -> dict[str, Any]:
     for key in value:
         if type(key) is not str:
-            raise CursorError(f"{name}: the key {key!r} would come back as a str; allowed are str keys")
+            raise CursorError(f"{name}: the key {key!r} would come back as a str; use str keys")
     encoded = {key: _encode(element, f"{name}[{key!r}]") for key, element in value.items()}
     if len(encoded) == 1 and next(iter(encoded)).startswith("$"):
         return {"$dict": encoded}
@@ -232,7 +232,7 @@ def _encode_datetime(value: datetime, name: str) -> dict[str, Any]:
     if not (zone is None or type(zone) is timezone or (isinstance(zone, ZoneInfo) and zone.key)):
         raise CursorError(
             f"{name}: the time zone {zone!r} would not come back equal; "
-            "allowed are none, datetime.timezone and a ZoneInfo with a key"
+            "use none, datetime.timezone or a ZoneInfo with a key"
         )
     key = zone.key if isinstance(zone, ZoneInfo) else None
     return {"$datetime": [value.isoformat(), key, value.fold]}
@@ -252,7 +252,7 @@ def _decode_datetime(data: list[Any]) -> datetime:
 
 def _encode_decimal(value: Decimal, name: str) -> dict[str, Any]:
     if value.is_nan():
-        raise CursorError(f"{name}: {value!r} is not equal to itself; allowed are numbers")
+        raise CursorError(f"{name}: {value!r} is not equal to itself; use numbers")
     return {"$decimal": str(value)}
 
 

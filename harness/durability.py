@@ -55,13 +55,13 @@ def every(*, items: int | None = None, seconds: float | timedelta | None = None)
     if items is None and seconds is None:
         raise JobDefinitionError("every() takes items=, seconds= or both; for neither use on_stop()")
     if items is not None and (type(items) is not int or items < 1):
-        raise JobDefinitionError(f"every(items=…) takes an int of 1 or more, found {items!r}")
+        raise JobDefinitionError(f"every(items=…) takes an int of 1 or more; got {items!r}")
     if seconds is None:
         return Durability(items)
     limit = in_seconds(seconds)
     if limit is None or not 0 <= limit < math.inf:
         raise JobDefinitionError(
-            f"every(seconds=…) takes a number of 0 or more, found {seconds!r}; a timedelta will do"
+            f"every(seconds=…) takes a number of 0 or more; got {seconds!r}; a timedelta is accepted too"
         )
     return Durability(items, limit)
 
@@ -81,7 +81,7 @@ def parse(name: str) -> Durability:
         return makers[kind](**{key: float(text) if key == "seconds" else int(text) for key, text in pairs})
     except (KeyError, TypeError, ValueError, JobDefinitionError) as error:
         raise UsageError(
-            f"found the durability {name!r}, allowed are on_stop(), every(items=N, seconds=N) with one or both, and "
+            f"got the durability {name!r}; use on_stop(), every(items=N, seconds=N) with one or both, and "
             "with_transaction() or with_transaction(items=N)"
         ) from error
 
@@ -96,5 +96,5 @@ def with_transaction(*, items: int = 1) -> Durability:
     :raises JobDefinitionError: for a number of items that makes no sense.
     """
     if type(items) is not int or items < 1:
-        raise JobDefinitionError(f"with_transaction(items=…) takes an int of 1 or more, found {items!r}")
+        raise JobDefinitionError(f"with_transaction(items=…) takes an int of 1 or more; got {items!r}")
     return Durability(items, math.inf, transactional=True)

@@ -181,7 +181,9 @@ class RetryLater(Interrupt):
     def __init__(self, delay: float | timedelta, reason: str = "retried later") -> None:
         seconds = in_seconds(delay)
         if seconds is None or not 0 <= seconds <= LONGEST:
-            raise UsageError(f"RetryLater takes seconds of 0 or more, found {delay!r}; a timedelta will do")
+            raise UsageError(
+                f"RetryLater takes seconds of 0 or more; got {delay!r}; a timedelta is accepted too"
+            )
         super().__init__(reason)
         self.delay = seconds
 

@@ -132,7 +132,7 @@ class CrashNoticed(Event):
     @property
     def line(self) -> str:
         """The log line."""
-        return f"Its worker died {self.description}, {self.crashes_in_a_row} in a row"
+        return f"Its worker crashed {self.description}, {self.crashes_in_a_row} in a row"
 
 
 @dataclass(frozen=True)

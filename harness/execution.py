@@ -59,7 +59,7 @@ class Portion:
 
     def __post_init__(self) -> None:
         if self.limit is not None and (type(self.limit) is not int or self.limit < 0):
-            raise UsageError(f"Portion(limit=…) takes an int of 0 or more, found {self.limit!r}")
+            raise UsageError(f"Portion(limit=…) takes an int of 0 or more; got {self.limit!r}")
         object.__setattr__(self, "after", freeze(self.after))
 
 
@@ -311,8 +311,8 @@ class Execution(Ends):
             return
         died, progress.crashes_in_a_row = progress.crashes_in_a_row, 0
         raise CrashLimit(
-            f"{self._name} died {died} times {progress.description} without getting on, allowed are {limit} "
-            "(max_crashes); its progress was kept: enqueue it again once the reason is mended"
+            f"{self._name} crashed {died} times {progress.description} without progress; the limit is {limit} "
+            "(max_crashes); its progress was kept: enqueue it again once the cause is fixed"
         )
 
     def _begin(self) -> None:

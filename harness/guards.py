@@ -36,7 +36,7 @@ def split(name: str, cursor: Any, *, guard: bool) -> tuple[Any, Any]:
     found = type(cursor) is dict and list(cursor) == ["at", "guard"]
     if guard and not found and cursor is not None:
         raise CursorError(
-            f"{name} with guard=True resumes from None or from a cursor that it gave, found {cursor!r}; a job that "
+            f"{name} with guard=True resumes from None or from a cursor that it gave; got {cursor!r}; a job that "
             'began without a guard must end without; to start in the middle, give {"at": …, "guard": None}'
         )
     if found and not guard:
@@ -75,8 +75,8 @@ def compare(what: str, proof: Any, found: Any) -> None:
     """
     if proof is not None and proof != found:
         raise CollectionChanged(
-            f"{what} has changed since the job began (its digest was {proof}, found {found}): going on could skip "
-            "items or do them again; put back what was there, or start the job anew"
+            f"{what} has changed since the job began (its digest was {proof}, now it is {found}): going on could skip "
+            "items or do them again; restore what was there, or start the job again"
         )
 
 
@@ -121,7 +121,7 @@ class Origin:
         if what not in {None, self._what}:
             raise CollectionChanged(
                 f"the job stopped at a position in {what}, and resumes with {self._what}: the position says nothing "
-                "there; deploy the code that it began with, or start the job anew"
+                "there; deploy the code that it began with, or start the job again"
             )
         if self._place is not None:
             self._place.check(cursor, place)
@@ -150,7 +150,7 @@ class Tally:
         self.position, proof = split(name, cursor, guard=guard)
         self._name, self._guard, self._count, self._last = name, guard, count, last
         if proof is not None and not (type(proof) is dict and list(proof) == ["passed", "total", "last"]):
-            raise CursorError(f"{name} with guard=True resumes from a cursor that it gave, found {cursor!r}")
+            raise CursorError(f"{name} with guard=True resumes from a cursor that it gave; got {cursor!r}")
         self._proof: dict[str, Any] | None = proof
         self._total: int | None = None if proof is None else proof["total"]
 
@@ -189,6 +189,6 @@ class Tally:
     def _compare(self, what: str, expected: Any, found: Any) -> None:
         if expected != found:
             raise CollectionChanged(
-                f"what {self._name} reads has changed since the job began: {what} was {expected!r}, found {found!r}; "
-                "items could be skipped or done again; start the job anew"
+                f"what {self._name} reads has changed since the job began: {what} was {expected!r}, "
+                f"now it is {found!r}; items could be skipped or done again; start the job again"
             )

@@ -88,7 +88,7 @@ def parse(name: str) -> Interruption:
         return _kill(name, rest)
     parser = _PARSERS.get(kind)
     if parser is None or not rest:
-        raise UsageError(f"unknown interruption {name!r}, allowed are {ALLOWED}")
+        raise UsageError(f"unknown interruption {name!r}; use one of {ALLOWED}")
     return Interruption(name, parser(name, rest))
 
 
@@ -145,9 +145,7 @@ def _interrupting(trigger: Trigger, reason: str | None, where: str, job: type[Jo
 def _signal(name: str, rest: str) -> Interruption:
     which, _, where = rest.partition("@")
     if which not in SIGNALS:
-        raise UsageError(
-            f"interruption {name!r}: found the signal {which!r}, allowed are {', '.join(SIGNALS)}"
-        )
+        raise UsageError(f"interruption {name!r}: got the signal {which!r}; use {', '.join(SIGNALS)}")
     inner = parse(where or HALF)
     if inner.where is None or inner.by != "stop":
         raise UsageError(
@@ -159,7 +157,7 @@ def _signal(name: str, rest: str) -> Interruption:
 def _kill(name: str, rest: str) -> Interruption:
     which, _, where = rest.partition("@")
     if which not in VICTIMS:
-        raise UsageError(f"interruption {name!r}: found {which!r}, allowed are {', '.join(VICTIMS)}")
+        raise UsageError(f"interruption {name!r}: got {which!r}; use {', '.join(VICTIMS)}")
     inner = parse(where or HALF)
     if inner.name.partition(":")[0] not in {"count", "every", "time", "progress"}:
         raise UsageError(f"interruption {name!r}: behind @ comes count, every, time or progress")
@@ -168,7 +166,7 @@ def _kill(name: str, rest: str) -> Interruption:
 
 def _whole(name: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise UsageError(f"interruption {name!r}: found {text!r}, allowed is a whole number of 1 or more")
+        raise UsageError(f"interruption {name!r}: got {text!r}; use a whole number of 1 or more")
     return int(text)
 
 
@@ -177,9 +175,7 @@ def _number(name: str, text: str, unit: str, most: float) -> float:
     value = float(match[1]) if match else 0.0
     if not 0 < value <= most:
         limit = f" and up to {most:g}{unit}" if most < float("inf") else ""
-        raise UsageError(
-            f"interruption {name!r}: found {text!r}, allowed is a number over 0{limit} before {unit!r}"
-        )
+        raise UsageError(f"interruption {name!r}: got {text!r}; use a number over 0{limit} before {unit!r}")
     return value
 
 

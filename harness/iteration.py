@@ -195,7 +195,7 @@ class IterationJob(Job, abstract=True):
             if step not in {None, STEP}:
                 raise StepsChanged(
                     f"Step {step!r} found in the progress, but {type(self).__name__} is now a job of items, which has "
-                    "none; deploy the code that the job began with, or start it anew"
+                    "none; deploy the code that the job began with, or start it again"
                 )
 
     def _keep_what_is_done(self, control: Interrupt) -> None:

@@ -55,7 +55,7 @@ class attribute(Generic[T]):  # noqa: N801 - reads as the declaration it is
     def _check(self, value: Any, owner: str) -> None:
         if self._type is not None and not isinstance(value, self._type):
             raise JobDefinitionError(
-                f"attribute {owner}.{self._name} takes {self._type.__name__}, found {value!r} "
+                f"attribute {owner}.{self._name} takes {self._type.__name__}; got {value!r} "
                 f"of type {type(value).__name__}"
             )
         cursors.encode(value, f"attribute {owner}.{self._name}")
@@ -153,7 +153,7 @@ class Job:
         paths = cls.former_paths
         if type(paths) is not tuple or not all(isinstance(path, str) and ":" in path for path in paths):
             raise JobDefinitionError(
-                f"{cls.__name__}.former_paths takes a tuple of names such as ('shop.jobs:Import',), found {paths!r}"
+                f"{cls.__name__}.former_paths takes a tuple of names such as ('shop.jobs:Import',); got {paths!r}"
             )
         policy.check_names(cls, (base for base in cls.__mro__ if base.__module__ in _OURS))
         cls._check_policy()

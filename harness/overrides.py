@@ -68,6 +68,6 @@ def limit_runtime(seconds: float | timedelta | None) -> None:
     limit = math.inf if seconds is None else in_seconds(seconds)
     if limit is None or not (seconds is None or 0 < limit < math.inf):
         raise UsageError(
-            f"limit_runtime() takes seconds over 0 or None, found {seconds!r}; a timedelta will do"
+            f"limit_runtime() takes seconds over 0 or None; got {seconds!r}; a timedelta is accepted too"
         )
     longest_runtime = limit

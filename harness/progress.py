@@ -156,7 +156,7 @@ class Progress:
         text = json.dumps(data, separators=(",", ":"), allow_nan=False)
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(
-                f"the progress of job {self.job_id} has {len(text):,} bytes, allowed are {MAX_BYTES:,}; "
+                f"the progress of job {self.job_id} has {len(text):,} bytes; the limit is {MAX_BYTES:,}; "
                 "keep large data in the database and its key in the cursor"
             )
         return text
@@ -172,7 +172,7 @@ class Progress:
         version = data.get("version") if isinstance(data, dict) else None
         if type(version) is not int or version < 1:
             raise CorruptProgress(
-                f"the progress of job {job_id} has the version {shown(version)}, allowed are 1 to {VERSION}; "
+                f"the progress of job {job_id} has the version {shown(version)}; this release reads 1 to {VERSION}; "
                 "it was left as it is"
             )
         if version > VERSION:

@@ -88,6 +88,4 @@ class Scenario:
         :raises UsageError: saying which it has.
         """
         if form not in self.forms:
-            raise UsageError(
-                f"scenario {self.name} has no form {form!r}, allowed are {', '.join(self.form_names)}"
-            )
+            raise UsageError(f"scenario {self.name} has no form {form!r}; use {', '.join(self.form_names)}")

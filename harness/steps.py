@@ -348,7 +348,7 @@ class ContinuableJob(Job, abstract=True):
 
     def _validate(self, name: Any) -> None:
         if not isinstance(name, str):
-            raise InvalidStep(f"Step {name!r} must be a str or a function, found {type(name).__name__!r}")
+            raise InvalidStep(f"Step {name!r} must be a str or a function; got {type(name).__name__!r}")
         if name in self._encountered:
             raise InvalidStep(f"Step {name!r} has already been encountered")
         current, before, seen = self.execution.step, self._before, len(self._encountered)
@@ -392,7 +392,7 @@ def _takes_step(name: str, function: StepFunction) -> bool:
         raise JobDefinitionError(f"Step method {name!r} must not accept {found}")
     if len(needed) > 1:
         raise JobDefinitionError(
-            f"Step method {name!r} must accept 0 or 1 arguments, found {', '.join(map(str, parameters))}; "
+            f"Step method {name!r} must accept 0 or 1 arguments; got {', '.join(map(str, parameters))}; "
             "give further ones a default"
         )
     named = [each for each in parameters[:1] if each.name == "step" and each.kind is not kind.KEYWORD_ONLY]

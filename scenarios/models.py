@@ -77,7 +77,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"a moment needs a time zone, found {value!r}; give it one, such as UTC")
+            raise ValueError(f"a moment needs a time zone; got {value!r}; give it one, such as UTC")
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
@@ -144,7 +144,7 @@ class Order(Base):
     @validates("amount_cents")
     def _check_amount(self, _key: str, amount_cents: int) -> int:
         if amount_cents <= 0:
-            raise ValueError(f"an order is over 1 cent or more, found {amount_cents}")
+            raise ValueError(f"an order is over 1 cent or more; got {amount_cents}")
         return amount_cents
 
     @classmethod
@@ -260,5 +260,5 @@ class EmailDelivery(Base):
 
 def _address(value: str) -> str:
     if not _ADDRESS.fullmatch(value):
-        raise ValueError(f"a mail address looks like name@example.com, found {value!r}")
+        raise ValueError(f"a mail address looks like name@example.com; got {value!r}")
     return value

@@ -27,8 +27,8 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness.lab.servers import Server, postgresql_server, redis_server
+from harness.queues.periodic import SETTING
 from harness.queues.rq import enqueue
-from harness.queues.rq.leases import SETTING
 from scenarios import soak_app
 from scenarios.soak_app import CHARGES, RELEASE, Charge
 

@@ -70,7 +70,7 @@ class Browser:
         """Open a page that nothing was shown in yet, and close it with the block."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._session = {"sessionId": session}
+        before, self._session = self._session, {"sessionId": session}
         for part in ("Page", "Runtime", "Log"):
             self.call(f"{part}.enable")
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
@@ -79,18 +79,23 @@ class Browser:
         finally:
             self._session = {}
             self.call("Target.closeTarget", targetId=target)
+            self._session = before
 
     def show(self, path: Path, width: int, height: int, scheme: str, media: str = "screen") -> None:
         """Open a file in a window of that many pixels.
 
         :param scheme: ``light`` or ``dark``. :param media: or ``print``.
         """
+        self.open(path.as_uri(), width, height, scheme, media)
+
+    def open(self, url: str, width: int, height: int, scheme: str = "light", media: str = "screen") -> None:
+        """Open an address in a window of that many pixels, as :meth:`show` does with a file."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         preference = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", media=media, features=[preference])
         self._events.clear()
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=url)
         while not any(each["method"] == "Page.loadEventFired" for each in self._events):
             self._events.append(self._read())
 

@@ -22,7 +22,16 @@ from tests.workers import PATIENCE, PRELOADED, Workers
 
 MISSING = [
     name
-    for name in ("hypothesis", "opentelemetry", "prometheus_client", "psycopg", "pyte")
+    for name in (
+        "hypothesis",
+        "jinja2",
+        "opentelemetry",
+        "prometheus_client",
+        "psycopg",
+        "pyte",
+        "starlette",
+        "uvicorn",
+    )
     if find_spec(name) is None
 ]
 """Packages of the dev group that tests import and that are not installed."""

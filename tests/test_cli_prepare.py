@@ -133,7 +133,7 @@ def test_reset_empties_a_queue_too(url: str, real_redis: Redis, redis_url: str) 
     harness("enqueue", "tests.jobs:CountByIteration", "3", "--redis", redis_url)
     harness("init-db", "--database", url)
     said = harness("reset", "--yes", "--jobs", "--database", url, "--redis", redis_url)
-    assert (said.exit_code, "thrown away: 1 jobs of queue default" in said.output) == (0, True)
+    assert (said.exit_code, "removed: 1 jobs of queue default" in said.output) == (0, True)
     assert real_redis.llen("rq:queue:default") == 0
 
 

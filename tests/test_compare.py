@@ -41,7 +41,7 @@ class TestReading:
         """A run without one of its fields is refused, and the field is named with its place."""
         record = run()
         del record[field]
-        assert refused(record) == f"runs[0].{field}: found nothing, but this field is required"
+        assert refused(record) == f"runs[0].{field}: this field is required, and is missing"
 
     @pytest.mark.parametrize(
         ("field", "value", "allowed"),
@@ -61,14 +61,14 @@ class TestReading:
     def test_values_of_another_kind_are_refused(self, field: str, value: object, allowed: str) -> None:
         """A value that a field cannot have is refused, and what it can have is said."""
         message = refused(run() | {field: value})
-        assert message.startswith(f"runs[0].{field}: found ")
-        assert message.endswith(f"allowed: {allowed}")
+        assert message.startswith(f"runs[0].{field}: got ")
+        assert message.endswith(f"use {allowed}")
 
     def test_the_place_of_a_wrong_value_is_named_down_to_the_last_index(self) -> None:
         """A wrong value deep inside a timeline is named with its whole path."""
         record = copy.deepcopy(run())
         record["timeline"]["executions"][1]["items"][2] = [0.1]
-        assert refused(record).startswith("runs[0].timeline.executions[1].items[2]: found [0.1], allowed: ")
+        assert refused(record).startswith("runs[0].timeline.executions[1].items[2]: got [0.1]; use ")
 
     @pytest.mark.parametrize(
         ("verdict", "fields"),
@@ -90,9 +90,7 @@ class TestReading:
 
     def test_a_newer_schema_is_refused_with_the_way_out(self) -> None:
         """A file of a newer version is refused by name, and upgrading is advised."""
-        with pytest.raises(
-            UsageError, match="schema: found 2, allowed: 1; a newer version wrote this: upgrade"
-        ):
+        with pytest.raises(UsageError, match="schema: got 2; use 1; a newer version wrote this: upgrade"):
             Comparison.from_json(sample().to_json() | {"schema": 2})
 
     @pytest.mark.parametrize("found", [{}, {"schema": None}, {"schema": "1"}])
@@ -125,7 +123,7 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [(None, "no such file"), ("{", "is not JSON"), ("[]", "found [], allowed: an object")],
+        [(None, "no such file"), ("{", "is not JSON"), ("[]", "got []; use an object")],
     )
     def test_a_file_that_holds_no_comparison_is_named(
         self, tmp_path: Path, content: str | None, message: str
@@ -274,7 +272,7 @@ class TestBenchmarks:
     def test_a_scenario_measured_twice_is_refused(self) -> None:
         """Two benchmarks of the same form of a scenario cannot both be right."""
         twice = {"benchmarks": [benchmark("orders", "steps", 0.1)] * 2}
-        with pytest.raises(UsageError, match=r"benchmarks\[1\].extra_info: found 'orders as steps again'"):
+        with pytest.raises(UsageError, match=r"benchmarks\[1\].extra_info: got 'orders as steps again'"):
             comparison(ENVIRONMENT, [], twice)
 
     @pytest.mark.parametrize("stats", [{"data": []}, {"median": 0}])

@@ -27,7 +27,7 @@ def test_commands_are_offered_without_loading_them() -> None:
     """The names of all commands come from the help, so that completing one costs no import of a database or RQ."""
     names = [name for _, rows in SECTIONS for _, names, _ in rows for name in names.split(", ")]
     assert offered() == names
-    assert offered(incomplete="re") == ["reset", "resume", "requeue", "recover", "report"]
+    assert offered(incomplete="re") == ["reset", "resume", "requeue", "rewind", "recover", "report"]
     script = (
         "import sys\nfrom click.shell_completion import ShellComplete\nfrom harness.cli.app import main\n"
         "ShellComplete(main, {}, 'harness', 'X').get_completions([], '')\n"

@@ -25,6 +25,7 @@ from rq.job import JobStatus
 from harness import UsageError
 from harness.lab.fork_server import ForkServer
 from harness.lab.servers import redis_server
+from harness.queues.history import history
 from harness.queues.rq import (
     Requests,
     SimpleWorker,
@@ -38,7 +39,6 @@ from harness.queues.rq import (
     resume,
     scale,
 )
-from harness.queues.rq.history import history
 from harness.queues.rq.keys import LEASES
 from harness.queues.rq.overview import Watcher
 from harness.stores.redis import RedisStore

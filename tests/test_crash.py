@@ -17,7 +17,7 @@ from harness.errors import Died
 from harness.explore import Explorer, Trial, probes
 from harness.explore.crash import Life, current, living
 from harness.explore.explorer import Death
-from harness.queues.rq.leases import Beat
+from harness.queues.periodic import Beat
 from tests.planted import cursors, effects, endings, shop, totals
 from tests.workers import PATIENCE
 

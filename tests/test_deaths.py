@@ -59,7 +59,7 @@ def test_a_job_that_only_ever_dies_fails_in_the_end(done: list[object]) -> None:
     """After max_crashes in a row the job is not tried again; its progress is kept, and a new enqueue may resume it."""
     inline = InlineRun(Dying, 5)
     die(inline, 3)
-    with pytest.raises(CrashLimit, match="died 3 times at 'each_iteration', cursor 2 without getting on"):
+    with pytest.raises(CrashLimit, match="crashed 3 times at 'each_iteration', cursor 2 without progress"):
         inline.execute()
     progress = stored(inline)
     assert (progress.state, progress.cursor, progress.crashes) == ("failed", 2, 3)

@@ -27,8 +27,8 @@ from harness.cursor import decode, encode
 from harness.errors import CorruptProgress, CursorError, HarnessError, JobDefinitionError, UsageError
 from harness.lab.journal import Story
 from harness.progress import Progress, Quarantined
-from harness.queues.rq.calls import check_call
-from harness.queues.rq.history import Entry, Pulse, read_history
+from harness.queues.calls import check_call
+from harness.queues.history import Entry, Pulse, read_history
 from harness.rounds import Call, join
 from harness.sources.parallel import Division
 from harness.stores import shared

@@ -203,7 +203,7 @@ def test_rqs_own_worker_warns_where_nobody_would_enqueue_a_job(
     job = enqueue(queue, Later, 60)
     with caplog.at_level(logging.WARNING, "harness.rq"):
         work(queue, Stock)
-    warned = f"job {job.id} is to go on in 60 s, and there is nobody to enqueue it then" in caplog.text
+    warned = f"job {job.id} is to go on in 60 s, and no process will enqueue it then" in caplog.text
     assert warned == (somebody is None)
     due(queue, job.id)
     recover(redis)

@@ -190,10 +190,10 @@ def test_what_is_wrapped_is_closed_with_the_wrapper(wrap: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"on": True, "backoff": 1}, TypeError, "takes a function or a list of functions as on, found True"),
-        ({"on": [], "backoff": 1}, TypeError, r"found \[\]"),
-        ({"on": [never, 1], "backoff": 1}, TypeError, "found"),
-        ({"on": never, "backoff": -1}, UsageError, "takes seconds of 0 or more, found -1"),
+        ({"on": True, "backoff": 1}, TypeError, "takes a function or a list of functions as on; got True"),
+        ({"on": [], "backoff": 1}, TypeError, r"got \[\]"),
+        ({"on": [never, 1], "backoff": 1}, TypeError, "got"),
+        ({"on": never, "backoff": -1}, UsageError, "takes seconds of 0 or more; got -1"),
     ],
 )
 def test_throttle_refuses_what_it_cannot_ask(options: Any, error: type[Exception], message: str) -> None:

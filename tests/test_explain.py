@@ -21,8 +21,8 @@ from harness.monitor.story_picture import svg
 from harness.monitor.story_text import text, where_time_went
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
+from harness.queues.history import Entry, Pulse
 from harness.queues.rq import SimpleWorker, enqueue
-from harness.queues.rq.history import Entry, Pulse
 from harness.queues.rq.recovery import put_back
 from harness.stops import Every
 from harness.stores.sql import SqlStore
@@ -156,7 +156,9 @@ def test_an_end_that_nobody_wrote() -> None:
 
 def test_a_failure_that_no_execution_tells_of() -> None:
     """If a job crashed too often before its code was reached, the text and the picture both say so."""
-    reason = "CrashLimit: the worker of job 7 died 11 times before it reached the job's code, allowed are 10"
+    reason = (
+        "CrashLimit: the worker of job 7 crashed 11 times before it reached the job's code, allowed are 10"
+    )
     told = story("7", "Import(17)", ENTRIES[:2], None, now=START + 99, failure=reason)
     lines = text(told).splitlines()
     assert lines[1] == "failed: 80 of 200 items in 1 execution, 5.00 s"
@@ -257,7 +259,7 @@ def test_explain_tells_of_a_job_that_died_too_often(
     rq_workers.finish()
     data = json.loads(harness("explain", job.id, "--redis", redis_url, "--json").output)
     assert [part["outcome"] for part in data["parts"]] == ["died", "died", "died", "failed"]
-    assert data["parts"][-1]["reason"].startswith("CrashLimit: Dies died 3 times")
+    assert data["parts"][-1]["reason"].startswith("CrashLimit: Dies crashed 3 times")
     assert (data["state"], data["failure"], data["done"]) == ("failed", None, 2)
 
 
@@ -277,7 +279,7 @@ def test_explain_tells_of_a_job_that_cannot_be_started(
         put_back(broker, jobs_queue, worker.prepare_execution(job).composite_key, died=True)
     told = harness("explain", job.id, "--redis", redis_url)
     said = " ".join((told.output if begun else one_line(told)).split())
-    assert "died 11 times before it reached the job's code" in said
+    assert "crashed 11 times before it reached the job's code" in said
     assert ("failed: 8 of 20 items" if begun else "has no history: it is failed (CrashLimit:") in said
 
 

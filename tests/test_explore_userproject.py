@@ -83,7 +83,7 @@ def test_one_trial_is_repeated_by_name(project: pytest.Pytester) -> None:
     project.runpytest_subprocess(*command, "crash:before-commit#1").assert_outcomes(passed=1)
     result = project.runpytest_subprocess(*command, "crash:somewhere")
     assert result.ret == 2
-    result.stderr.fnmatch_lines(["*unknown trial 'crash:somewhere', allowed are crash:KIND#N*"])
+    result.stderr.fnmatch_lines(["*unknown trial 'crash:somewhere'; use crash:KIND#N*"])
 
 
 def test_the_command_explores_a_function_by_name(project: pytest.Pytester) -> None:

@@ -14,9 +14,10 @@ from rq import Queue, Retry
 
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
+from harness.queues.history import TTL
 from harness.queues.rq import SimpleWorker, cancel, enqueue, keys, recover
 from harness.queues.rq.pruning import prune_redis, prune_sql
-from harness.queues.rq.retention import SETTING, TTL
+from harness.queues.rq.retention import SETTING
 from harness.sources.parallel import Division
 from harness.stops import Every
 from harness.stores.redis import RedisStore

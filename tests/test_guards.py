@@ -102,14 +102,14 @@ NO_CHANGES = {
     "a-row-moves-but-not-past-another": move(7, 7),
 }
 CHANGES = {
-    "a-row-moves-behind": (move(7, -1), "after the cursor was 4, found 3"),
-    "a-row-moves-ahead": (move(1, 50), "after the cursor was 4, found 5"),
-    "a-row-comes": (insert(60), "after the cursor was 4, found 5"),
-    "a-row-goes": (delete(6), "after the cursor was 4, found 3"),
-    "a-row-leaves-the-select-too-soon": (leave(6), "after the cursor was 4, found 3"),
-    "all-go": (delete(5, 6, 7, 8), "after the cursor was 4, found 0"),
-    "one-moves-behind-and-one-comes": (both(move(6, -1), insert(60)), r"the last item was \(8, 2\), found"),
-    "the-last-one-moves": (move(8, 90), r"the last item was \(8, 2\), found \(90, 2\)"),
+    "a-row-moves-behind": (move(7, -1), "after the cursor was 4, now it is 3"),
+    "a-row-moves-ahead": (move(1, 50), "after the cursor was 4, now it is 5"),
+    "a-row-comes": (insert(60), "after the cursor was 4, now it is 5"),
+    "a-row-goes": (delete(6), "after the cursor was 4, now it is 3"),
+    "a-row-leaves-the-select-too-soon": (leave(6), "after the cursor was 4, now it is 3"),
+    "all-go": (delete(5, 6, 7, 8), "after the cursor was 4, now it is 0"),
+    "one-moves-behind-and-one-comes": (both(move(6, -1), insert(60)), r"the last item was \(8, 2\), now"),
+    "the-last-one-moves": (move(8, 90), r"the last item was \(8, 2\), now it is \(90, 2\)"),
 }
 
 
@@ -144,9 +144,9 @@ def test_a_change_of_the_rows_ahead_stops_a_resumed_job(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (delete(7), "the number of items was 9, found 8"),
-        (insert(60), "the number of items was 9, found 10"),
-        (both(move(6, -1), insert(60)), r"the last item was \(8, 2\), found \(60, 160\)"),
+        (delete(7), "the number of items was 9, now it is 8"),
+        (insert(60), "the number of items was 9, now it is 10"),
+        (both(move(6, -1), insert(60)), r"the last item was \(8, 2\), now it is \(60, 160\)"),
     ],
 )
 def test_a_change_while_it_runs_is_noticed_at_the_end(

@@ -13,9 +13,9 @@ from rq import Queue
 
 from harness import on_stop
 from harness.overrides import Overrides, overriding
-from harness.queues.rq import SimpleWorker, enqueue, history, pause, resume
-from harness.queues.rq.history import EXECUTIONS, Pulse, read_history
-from harness.queues.rq.retention import TTL
+from harness.queues import history
+from harness.queues.history import EXECUTIONS, TTL, Pulse, read_history
+from harness.queues.rq import SimpleWorker, enqueue, pause, resume
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
@@ -76,7 +76,7 @@ def test_the_crash_limit_is_an_end_too(queue: Queue, redis: Redis) -> None:
     work(queue)
     (began, ended) = told(redis, job.id)
     assert (began, ended[:4]) == (("start", 2, 0, "", None), ("end", 2, 0, "failed"))
-    assert "CrashLimit: Fragile died 1 times" in ended[4]
+    assert "CrashLimit: Fragile crashed 1 times" in ended[4]
 
 
 def test_a_pause_comes_before_the_crash_limit(queue: Queue, redis: Redis, done: list[object]) -> None:

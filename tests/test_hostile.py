@@ -12,9 +12,10 @@ from rq import Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
+from harness.queues.periodic import shown
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq import keys as ours
-from harness.queues.rq.entries import complaints, is_outage, is_wrong_data, shown
+from harness.queues.rq.entries import complaints, is_outage, is_wrong_data
 from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, STRAYS
 from harness.queues.rq.recovery import Sweeper
 from tests.worker_jobs import Numbers

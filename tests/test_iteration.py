@@ -344,7 +344,7 @@ def test_nested_resumes_anywhere(sizes: list[int], at: int) -> None:
     ("make", "error", "message"),
     [
         (lambda: items("abc", cursor=None), TypeError, "a sequence such as a list"),
-        (lambda: items({1}, cursor=None), TypeError, "found set"),  # type: ignore[arg-type]
+        (lambda: items({1}, cursor=None), TypeError, "got set"),  # type: ignore[arg-type]
         (lambda: items([1], cursor="x"), CursorError, "resumes from an int"),
         (lambda: times(-1, cursor=None), TypeError, "an int of 0 or more"),
         (lambda: nested([], cursor=None), TypeError, "functions that return enumerators"),

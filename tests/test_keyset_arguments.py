@@ -54,14 +54,14 @@ def test_a_job_may_start_from_a_value(session: Session) -> None:
 @pytest.mark.parametrize(
     ("columns", "cursor", "allowed"),
     [
-        (None, "7", r"one value, orders.id \(int\); found '7'"),
-        (None, True, "found True"),
+        (None, "7", r"one value, orders.id \(int\); got '7'"),
+        (None, True, "got True"),
         (None, (7,), r"one value, orders.id \(int\); found \(7,\)"),
         (Order.due, (date(2026, 1, 1),), r"a tuple of 2, orders.due \(date\), orders.id \(int\); found \("),
         (Order.due, [date(2026, 1, 1), 7], r"a tuple of 2, orders.due \(date\), orders.id \(int\); found \["),
-        (Order.due, ("2026-01-01", 7), "found"),
-        (Order.due, (datetime(2026, 1, 1, tzinfo=UTC), 7), "found"),
-        (Order.due, (date(2026, 1, 1), None), "found"),
+        (Order.due, ("2026-01-01", 7), "got"),
+        (Order.due, (datetime(2026, 1, 1, tzinfo=UTC), 7), "got"),
+        (Order.due, (date(2026, 1, 1), None), "got"),
         (Order.amount, (1.5, 7), r"orders.amount \(Decimal\)"),
         (Order.token, "0" * 32, r"orders.token \(UUID\)"),
         (Order.seen, (datetime(2026, 1, 1), 7), r"orders.seen \(Utc\(\)\)"),  # noqa: DTZ001
@@ -107,8 +107,8 @@ newest = sa.select(Order).limit(3).subquery("newest")
         (Order, Order.weight, "sort by orders.weight: a float"),
         (Order, Customer.email, "sort by customers.email: .* take a column of orders"),
         (other, Order.due, "sort by orders.due: the select does not read its table or alias; .* of other"),
-        (Order, sa.func.lower(Order.status), "sorts by columns such as .* found lower"),
-        (Order, "due", "sorts by columns such as .* found 'due'"),
+        (Order, sa.func.lower(Order.status), "sorts by columns such as .* got lower"),
+        (Order, "due", "sorts by columns such as .* got 'due'"),
         (Order, Order.due.desc().nulls_last(), "sorts by columns"),
         (sa.select(bare), bare.c.value, "rows of bare apart, for it has no primary key"),
         (sa.select(newest), newest.c.id, "rows of newest apart"),
@@ -155,12 +155,12 @@ def test_a_collection_loaded_by_join_is_refused(session: Session) -> None:
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        ((object(), Order, 100), "takes a Session, found object"),
-        ((None, [Order], 100), r"takes a select\(\) or a mapped class, found list"),
-        ((None, sa.text("SELECT 1"), 100), "found TextClause"),
-        ((None, sa.union(sa.select(Order.id), sa.select(Line.place)), 100), "found CompoundSelect"),
-        ((None, Order, 0), "takes a batch_size of 1 or more, found 0"),
-        ((None, Order, True), "found True"),
+        ((object(), Order, 100), "takes a Session; got object"),
+        ((None, [Order], 100), r"takes a select\(\) or a mapped class; got list"),
+        ((None, sa.text("SELECT 1"), 100), "got TextClause"),
+        ((None, sa.union(sa.select(Order.id), sa.select(Line.place)), 100), "got CompoundSelect"),
+        ((None, Order, 0), "takes a batch_size of 1 or more; got 0"),
+        ((None, Order, True), "got True"),
     ],
 )
 def test_other_arguments_are_refused(session: Session, arguments: tuple[Any, Any, Any], found: str) -> None:

@@ -204,11 +204,11 @@ REFUSED = {
     "relationship": (
         sa.select(Trip),
         Trip.vehicle,
-        "sorts by columns such as Order.due, .* found Trip.vehicle",
+        "sorts by columns such as Order.due, .* got Trip.vehicle",
     ),
-    "class": (sa.select(Trip), Trip, "sorts by columns .* found <class"),
-    "name": (sa.select(Trip), "id", "sorts by columns .* found 'id'"),
-    "number": (sa.select(Trip), [3], "sorts by columns .* found 3"),
+    "class": (sa.select(Trip), Trip, "sorts by columns .* got <class"),
+    "name": (sa.select(Trip), "id", "sorts by columns .* got 'id'"),
+    "number": (sa.select(Trip), [3], "sorts by columns .* got 3"),
     "expression": (sa.select(Trip), [Trip.id + 1], "sorts by columns"),
     "of-a-subclass-that-may-be-missing": (
         sa.select(Asset),
@@ -273,7 +273,7 @@ def test_a_null_that_should_not_be_there_is_found_by_a_guard(
     select = sa.select(declared.c.id)
     options = {"cursor": None, "columns": declared.c.code, "batch_size": batch_size}
     with pytest.raises(
-        (CursorError, CollectionChanged), match=r"is NULL, though|the number of items was 6, found 5"
+        (CursorError, CollectionChanged), match=r"is NULL, though|the number of items was 6, now it is 5"
     ):
         list(read(session, select, guard=True, **options))
 
@@ -283,5 +283,5 @@ def test_a_null_in_a_page_is_an_error(session: Session, batch_size: int) -> None
     """A NULL in a page raises, because as a cursor it would mean the beginning, and all rows would repeat (I36)."""
     key = declared.c.code if session.get_bind().dialect.name == "sqlite" else declared.c.code.desc()
     pairs = records(session, sa.select(declared.c.id), cursor=None, columns=key, batch_size=batch_size)
-    with pytest.raises(CursorError, match=r"found a row whose trips\.code is NULL, though declared NOT NULL"):
+    with pytest.raises(CursorError, match=r"got a row whose trips\.code is NULL, though declared NOT NULL"):
         next(iter(pairs))

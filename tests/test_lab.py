@@ -140,7 +140,7 @@ def test_what_a_lab_cannot_work_with_is_refused(tmp_path: Path) -> None:
         Lab(tmp_path, database="sqlite:////nowhere/x.db")
     with (
         Lab(tmp_path) as lab,
-        pytest.raises(UsageError, match=r"has no form 'fancy', allowed are plain, steps"),
+        pytest.raises(UsageError, match=r"has no form 'fancy'; use plain, steps"),
     ):
         lab.run(numbers_scenario(), "fancy", parse("none"))
 

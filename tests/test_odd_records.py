@@ -25,8 +25,8 @@ from harness.monitor.screen import lines, summary
 from harness.monitor.snapshot import Monitor
 from harness.monitor.story import story
 from harness.progress import Progress
+from harness.queues.history import Pulse, read_history
 from harness.queues.rq import enqueue
-from harness.queues.rq.history import Pulse, read_history
 from harness.queues.rq.overview import Watcher
 from harness.report import made_from
 from tests.commands import harness

@@ -78,15 +78,15 @@ def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pyteste
     [
         (
             ["--harness-interrupt", "sometimes"],
-            "unknown interruption 'sometimes', allowed are none, count:N*",
+            "unknown interruption 'sometimes'; use one of none, count:N*",
         ),
         (
             ["--harness-interrupt", "count:-5"],
-            "interruption 'count:-5': found '-5', allowed is a whole number*",
+            "interruption 'count:-5': got '-5'; use a whole number*",
         ),
         (
             ["--harness-interrupt", "progress:0%"],
-            "interruption 'progress:0%': found '0%', allowed is a number over 0*",
+            "interruption 'progress:0%': got '0%'; use a number over 0*",
         ),
         (["--harness-pace=-1"], "--harness-pace: got -1; use seconds of 0 or more"),
         (

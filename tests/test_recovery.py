@@ -15,9 +15,9 @@ from rq.job import JobStatus
 
 from harness.errors import UsageError
 from harness.overrides import Overrides, overriding
+from harness.queues.periodic import recover_seconds
 from harness.queues.rq import SimpleWorker, enqueue, keep_recovering, recover
 from harness.queues.rq.keys import LEASES, SWEEP_LOCK
-from harness.queues.rq.leases import recover_seconds
 from harness.queues.rq.recovery import Sweeper, put_back
 from harness.queues.rq.requests import PERFORM
 from harness.stops import Count
@@ -261,7 +261,7 @@ def test_a_job_that_kills_its_horse_is_failed_in_the_end(
     rq_workers.finish()
     job.refresh()
     assert job.get_status() == JobStatus.FAILED
-    assert "CrashLimit: Dies died 3 times" in reason(job)
+    assert "CrashLimit: Dies crashed 3 times" in reason(job)
     progress = progress_of(broker, job.id)
     assert (progress.cursor, progress.done) == (1, 2)
     assert broker.lrange(f"done:{job.id}", 0, -1) == [b"0", b"1", *[b"dies"] * 3]
@@ -275,7 +275,7 @@ def test_a_job_that_cannot_be_started_is_failed_in_the_end(
     rq_workers.finish()
     job.refresh()
     assert job.get_status() == JobStatus.FAILED
-    assert "died 11 times before it reached the job's code" in reason(job)
+    assert "crashed 11 times before it reached the job's code" in reason(job)
     assert not jobs_queue.started_job_registry.get_job_and_execution_ids()
 
 

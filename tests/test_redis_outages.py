@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +17,22 @@ from rq.job import JobStatus
 from harness.lab.servers import Server, redis_server
 from harness.queues.rq import enqueue
 from tests.outage_jobs import Steady
+from tests.outages import (
+    AWAY,
+    SLOW_LOAD,
+    Listened,
+    Outage,
+    Steps,
+    end_waits,
+    gone,
+    loading,
+    no_memory,
+    replica,
+    restarted,
+    wait_until_idle,
+)
 from tests.worker_jobs import Numbers
 from tests.workers import OURS, PATIENCE, SIMPLE, SPAWN, told, wait_for
-
-AWAY = "Redis cannot be used"
 
 PROGRAM = """
 import sys
@@ -34,44 +42,10 @@ Worker(["test"], connection=Redis.from_url(sys.argv[1])).work()
 """
 
 
-class Listened:
-    """A worker process whose log the test reads line by line."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "HARNESS_RECOVER_SECONDS": "6"},
-        )  # fmt: skip
-        self.lines: list[str] = []
-        self._rest = b""
-
-    def hear(self, text: str) -> str:
-        """Wait for a line of the log with this text, and return it."""
-        assert self.process.stdout is not None
-        while True:
-            ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-            got = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
-            assert got, f"{text!r} was not logged, but {self.lines}"
-            *lines, self._rest = (self._rest + got).split(b"\n")
-            self.lines += [line.decode() for line in lines]
-            for line in self.lines[-len(lines) :]:
-                if text in line:
-                    return line
-
-    def close(self) -> None:
-        """Kill it and its horse."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(PATIENCE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
     """Yield a Redis of the test's own, which keeps its data over a restart."""
-    with redis_server(appendonly=True) as started:
+    with redis_server(appendonly=True, more=SLOW_LOAD) as started:
         yield started
 
 
@@ -79,6 +53,13 @@ def server() -> Iterator[Server]:
 def connection(server: Server) -> Iterator[Redis]:
     """Yield a connection to it."""
     with Redis.from_url(server.url, socket_timeout=PATIENCE) as made:
+        yield made
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> Iterator[Steps]:
+    """Yield what leads a job in this test's folder."""
+    with closing(Steps(tmp_path)) as made:
         yield made
 
 
@@ -97,27 +78,7 @@ def listen(server: Server) -> Iterator[Callable[..., Listened]]:
         each.close()
 
 
-def no_memory(_: Server, connection: Redis) -> Callable[[], object]:
-    """Let no memory be left."""
-    connection.config_set("maxmemory", 1)
-    return lambda: connection.config_set("maxmemory", 0)
-
-
-def replica(_: Server, connection: Redis) -> Callable[[], object]:
-    """Make it a replica, as a failover does: clients that wait are unblocked, and writes are refused."""
-    connection.config_set("replica-serve-stale-data", "yes")
-    connection.execute_command("REPLICAOF", "127.0.0.1", "1")
-    return lambda: connection.execute_command("REPLICAOF", "NO", "ONE")
-
-
-def gone(server: Server, _: Redis) -> Callable[[], object]:
-    """Stop it: connections are refused."""
-    server.stop()
-    return server.start
-
-
-OUTAGES = [no_memory, replica, gone]
-Outage = Callable[[Server, Redis], Callable[[], object]]
+OUTAGES = [no_memory, replica, gone, loading]
 
 
 def queue_of(connection: Redis) -> Queue:
@@ -137,15 +98,15 @@ def wait_until_finished(connection: Redis, worker: Listened, job: Any) -> None:
 def test_an_idle_worker_survives(
     server: Server, connection: Redis, listen: Callable[..., Listened], outage: Outage, worker_class: str
 ) -> None:
-    """It says once that Redis is away, and does the job that comes when Redis is back."""
+    """A worker says once that Redis is away, and does the job that comes when Redis is back."""
     worker = listen(worker_class)
-    worker.hear("Listening on")
+    wait_until_idle(connection)
     end = outage(server, connection)
     worker.hear(AWAY)
     end()
     job = enqueue(queue_of(connection), Numbers, 3)
     wait_until_finished(connection, worker, job)
-    assert sum(AWAY in line for line in worker.lines) == 1
+    assert worker.said(AWAY) == 1
     assert told(connection, job.id) == [0, 1, 2]
 
 
@@ -155,11 +116,26 @@ def test_an_idle_worker_that_spawns_survives(
 ) -> None:
     """A SpawnWorker, whose horse does not write to its log, does the job that comes when Redis is back."""
     worker = listen(SPAWN)
-    worker.hear("Listening on")
+    wait_until_idle(connection)
     end = outage(server, connection)
     worker.hear(AWAY)
     end()
     wait_for(connection, enqueue(queue_of(connection), Numbers, 3).id, 3)
+
+
+@pytest.mark.parametrize("worker_class", [OURS, SPAWN, SIMPLE])
+def test_a_wait_that_ends_with_an_error_ends_no_worker(
+    connection: Redis, listen: Callable[..., Listened], worker_class: str
+) -> None:
+    """An idle worker whose wait is ended by ``CLIENT UNBLOCK`` with an error says so once, and takes the next job."""
+    worker = listen(worker_class)
+    wait_until_idle(connection)
+    assert end_waits(connection, "ERROR") == 1
+    assert "UNBLOCKED" in worker.hear(AWAY)
+    job = enqueue(queue_of(connection), Numbers, 3)
+    wait_for(connection, job.id, 3)
+    assert worker.said(AWAY) == 1
+    assert told(connection, job.id) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
@@ -180,7 +156,7 @@ def test_a_worker_that_starts_waits(
 
 
 @pytest.mark.parametrize("worker_class", [OURS, SIMPLE])
-@pytest.mark.parametrize("outage", OUTAGES)
+@pytest.mark.parametrize("outage", [no_memory, replica, gone])
 def test_a_job_at_work_holds_and_goes_on(  # noqa: PLR0917 - fixtures
     server: Server,
     connection: Redis,
@@ -188,9 +164,9 @@ def test_a_job_at_work_holds_and_goes_on(  # noqa: PLR0917 - fixtures
     outage: Outage,
     worker_class: str,
     tmp_path: Path,
+    steps: Steps,
 ) -> None:
-    """No item is done twice, the job is not failed, and the worker lives."""
-    steps = Steps(tmp_path)
+    """A job at work loses no item and repeats none, is not failed, and its worker lives."""
     job = enqueue(queue_of(connection), Steady, str(tmp_path), 6)
     worker = listen(worker_class)
     steps.do(2)
@@ -202,11 +178,33 @@ def test_a_job_at_work_holds_and_goes_on(  # noqa: PLR0917 - fixtures
     assert steps.done() == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("worker_class", [OURS, SIMPLE])
+@pytest.mark.parametrize("outage", [loading, restarted])
+def test_a_job_at_work_survives_a_slow_load(  # noqa: PLR0917 - fixtures
+    server: Server,
+    connection: Redis,
+    listen: Callable[..., Listened],
+    outage: Outage,
+    worker_class: str,
+    tmp_path: Path,
+    steps: Steps,
+) -> None:
+    """A job whose saves are answered LOADING loses no item and repeats none, and its worker says so once at most."""
+    job = enqueue(queue_of(connection), Steady, str(tmp_path), 6)
+    worker = listen(worker_class)
+    steps.do(2)
+    end = outage(server, connection)
+    steps.allow(4)
+    end()  # a worker or its job was answered LOADING
+    wait_until_finished(connection, worker, job)
+    assert steps.done() == [0, 1, 2, 3, 4, 5]
+    assert worker.said(AWAY) <= 1
+
+
 def test_a_job_that_ends_while_redis_is_away_is_reported_when_it_is_back(
-    server: Server, connection: Redis, listen: Callable[..., Listened], tmp_path: Path
+    server: Server, connection: Redis, listen: Callable[..., Listened], tmp_path: Path, steps: Steps
 ) -> None:
     """The last save and the report are tried again."""
-    steps = Steps(tmp_path)
     job = enqueue(queue_of(connection), Steady, str(tmp_path), 3)
     worker = listen(OURS)
     steps.do(2)
@@ -219,10 +217,9 @@ def test_a_job_that_ends_while_redis_is_away_is_reported_when_it_is_back(
 
 
 def test_a_holding_job_obeys_a_signal(
-    server: Server, connection: Redis, listen: Callable[..., Listened], tmp_path: Path
+    server: Server, connection: Redis, listen: Callable[..., Listened], tmp_path: Path, steps: Steps
 ) -> None:
-    """It stops, tries its last save for the grace period, and repeats nothing after Redis is back."""
-    steps = Steps(tmp_path)
+    """A holding job stops, tries its last save for the grace period, and repeats nothing after Redis is back."""
     job = enqueue(queue_of(connection), Steady, str(tmp_path), 6)
     worker = listen(OURS)
     steps.do(2)
@@ -249,36 +246,3 @@ def test_a_wrong_password_is_an_error_at_the_start(
     assert worker.process.wait(PATIENCE) != 0
     with suppress(RedisError):
         connection.auth("right")
-
-
-class Steps:
-    """Lets a :class:`Steady` job do its numbers one by one."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._pipes = []
-        for name in ("go", "said"):
-            os.mkfifo(folder / name)
-            self._pipes.append(os.open(folder / name, os.O_RDWR))
-
-    def allow(self, numbers: int) -> None:
-        """Let the job do *numbers* more numbers."""
-        os.write(self._pipes[0], b"g" * numbers)
-
-    def do(self, numbers: int) -> None:
-        """Let the job do *numbers* more numbers, and wait until it has."""
-        self.allow(numbers)
-        for _ in range(numbers):
-            self.hear("")
-
-    def hear(self, text: str) -> None:
-        """Wait until the job says this."""
-        said = None
-        while said is None or text not in said:
-            ready, _, _ = select.select([self._pipes[1]], [], [], PATIENCE)
-            assert ready
-            said = os.read(self._pipes[1], 2).decode()
-
-    def done(self) -> list[int]:
-        """Return all the numbers that were done."""
-        return [int(line) for line in (self._folder / "done").read_text().split()]

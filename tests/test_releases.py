@@ -218,7 +218,7 @@ def test_a_job_that_no_worker_knows_fails_by_name(
     assert job.get_status() == JobStatus.FAILED
     text = str(result.exc_string)
     assert re.search(reason, text)
-    assert "3 workers in a row did not know it, allowed are 2, see HARNESS_UNKNOWN_TRIES" in text
+    assert "3 workers in a row did not know it; the limit is 2, see HARNESS_UNKNOWN_TRIES" in text
     new_release()
     job.refresh()
     job.requeue()
@@ -241,7 +241,7 @@ def test_the_number_of_tries_is_checked(queue: Queue, monkeypatch: pytest.Monkey
     work(queue)
     result = job.latest_result()
     assert result is not None
-    assert f"HARNESS_UNKNOWN_TRIES takes a number of 0 or more, such as 60, found '{text}'" in str(
+    assert f"HARNESS_UNKNOWN_TRIES takes a number of 0 or more, such as 60; got '{text}'" in str(
         result.exc_string
     )
 
@@ -256,7 +256,7 @@ def test_a_stock_worker_alone_tries_again_by_itself(
     with caplog.at_level(logging.WARNING, "harness.rq"):
         work(queue, Stock, max_jobs=2)
     assert job.get_status() == JobStatus.QUEUED
-    assert "there is nobody to enqueue it then: start a worker of harness.queues.rq" in caplog.text
+    assert "no process will enqueue it then: start a worker of harness.queues.rq" in caplog.text
     deploy(shop, "Sync")
     work(queue, Stock)
     assert job.get_status() == JobStatus.FINISHED

@@ -85,7 +85,7 @@ def test_what_cannot_be_requeued_is_refused_by_name(queue: Queue, redis: Redis, 
     """A job that is finished, unknown, a plain function, or enqueued again under its id stays as it is."""
     job = enqueue(queue, CountByIteration, 3)
     work(queue)
-    with pytest.raises(UsageError, match="is finished: all is done; enqueue it again under its id"):
+    with pytest.raises(UsageError, match="is finished; enqueue it again under its id"):
         requeue(redis, job.id)
     with pytest.raises(UsageError, match="there is no job 'nothing'"):
         requeue(redis, "nothing")

@@ -15,8 +15,8 @@ from rq.scheduler import RQScheduler
 
 from harness import Enumerator, IterationJob, RetryLater, items
 from harness.errors import JobDefinitionError
+from harness.queues.history import history
 from harness.queues.rq import SimpleWorker, enqueue
-from harness.queues.rq.history import history
 from harness.queues.rq.keys import SWEEP_LOCK
 from harness.stops import Every
 from tests.jobs import CountByIteration, FailAt

@@ -85,7 +85,7 @@ class Invalid(ContinuableJob):
 @pytest.mark.parametrize(
     ("plan", "error", "message"),
     [
-        (["number"], InvalidStep, "Step 3 must be a str or a function, found 'int'"),
+        (["number"], InvalidStep, "Step 3 must be a str or a function; got 'int'"),
         (["a", "a"], InvalidStep, "Step 'a' has already been encountered"),
         (["nested"], InvalidStep, "Step 'a' is nested inside step 'outer'"),
         (["three"], JobDefinitionError, "Step method 'three' must accept 0 or 1 arguments"),
@@ -260,7 +260,7 @@ def test_attributes_are_checked_when_they_are_set() -> None:
     """A wrong type and a value that would not come back are refused where they are set, not when they are saved."""
     job = CountInSteps()
     with pytest.raises(
-        JobDefinitionError, match=r"attribute CountInSteps\.last takes int, found 'x' of type str"
+        JobDefinitionError, match=r"attribute CountInSteps\.last takes int; got 'x' of type str"
     ):
         job.last = "x"  # type: ignore[assignment]
     with pytest.raises(CursorError, match=r"attribute CountInSteps\.kept\[1\]: builtins\.set"):

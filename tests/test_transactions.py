@@ -283,5 +283,5 @@ def test_what_cannot_be_committed_together_is_refused(engine: sa.Engine) -> None
 
     with pytest.raises(JobDefinitionError, match="found NoneType and SqlStore"):
         InlineRun(Without, 3).execute()
-    with pytest.raises(JobDefinitionError, match=r"takes an int of 1 or more, found 0"):
+    with pytest.raises(JobDefinitionError, match=r"takes an int of 1 or more; got 0"):
         with_transaction(items=0)

@@ -14,8 +14,8 @@ from harness.monitor import Monitor, lines
 from harness.monitor.jobs import risk
 from harness.monitor.story import story
 from harness.monitor.story_text import text
+from harness.queues.history import Pulse, history
 from harness.queues.rq import enqueue
-from harness.queues.rq.history import Pulse, history
 from harness.queues.rq.overview import Watcher
 from tests.commands import harness
 from tests.letter_jobs import (

@@ -150,7 +150,7 @@ def test_a_cursor_of_another_enumerator_is_refused(done: list[object]) -> None:
 
     store = interrupted(Mail, Every(2))
     before = len(done)
-    with pytest.raises(CursorError, match="resumes from a tuple of 2 elements or from None, found 1"):
+    with pytest.raises(CursorError, match="resumes from a tuple of 2 elements or from None; got 1"):
         resume(deployed(Version2, Mail), store)
     assert len(done) == before
     resume(Mail, store)

@@ -25,7 +25,7 @@ def modules() -> tuple[str, ...]:
     for name in filter(None, names):
         if not all(part.isidentifier() for part in name.split(".")):
             raise UsageError(
-                f"{SETTING} takes module names separated by commas, such as shop.jobs,billing; found {name!r}"
+                f"{SETTING} takes module names separated by commas, such as shop.jobs,billing; got {name!r}"
             )
     return tuple(filter(None, names))
 
@@ -50,5 +50,5 @@ def check(path: str) -> None:
         module = path.partition(":")[0]
         raise JobNotAllowed(
             f"the job names the module {reprlib.repr(module)}, which {SETTING} does not allow; nothing was imported, "
-            f"and its progress was left as it is; allowed are {', '.join(modules())}"
+            f"and its progress was left as it is; the allowed modules are {', '.join(modules())}"
         )

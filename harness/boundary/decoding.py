@@ -120,7 +120,7 @@ def shown(value: object) -> str:
 
 def malformed(where: str, found: object, allowed: str, *, error: type[HarnessError] = UsageError) -> NoReturn:
     """Raise an error that says in one line what is wrong with the value at *where*."""
-    raise error(f"{where or 'comparison'}: found {shown(found)}, allowed: {allowed}")
+    raise error(f"{where or 'comparison'}: got {shown(found)}; use {allowed}")
 
 
 def _inner(value: Any) -> Any:
@@ -227,7 +227,7 @@ def _fields_reader(kind: Any) -> _Reader:
             if name in found:
                 values[name] = _reader(hint)(found[name], (place, name), error)
             elif not optional:
-                raise error(f"{_path((place, name))}: found nothing, but this field is required")
+                raise error(f"{_path((place, name))}: this field is required, and is missing")
         return kind(**values)
 
     return read_fields

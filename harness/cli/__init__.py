@@ -3,7 +3,7 @@
 * :mod:`harness.cli.prepare`: verify, init-db, seed, reset.
 * :mod:`harness.cli.work`: enqueue, worker; :mod:`harness.cli.run`: run; :mod:`harness.cli.demo`: demo.
 * :mod:`harness.cli.steer`: interrupt, pause, resume, cancel, recover, scale.
-* :mod:`harness.cli.watch`: status, monitor, explain.
+* :mod:`harness.cli.watch`: status, monitor, explain; :mod:`harness.cli.web`: web.
 * :mod:`harness.cli.judge`: bench, report; :mod:`harness.cli.explore`: explore.
 
 Exit codes: 0 good, 1 the verdict is bad, 2 the command cannot be carried out as given, 130 stopped by Ctrl-C.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -17,8 +18,8 @@ from harness.errors import HarnessError, UsageError
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DISTRIBUTION = "job-continuation-harness"
 EXTRAS = {
-    "jinja2": "cli", "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test",
-    "pytest_benchmark": "test", "xdist": "test",
+    "jinja2": "cli", "markupsafe": "cli", "rich": "cli", "aiosmtpd": "test", "fakeredis": "test", "pytest": "test",
+    "pytest_benchmark": "test", "xdist": "test", "starlette": "web", "uvicorn": "web", "prometheus_client": "web",
 }  # fmt: skip
 """Packages that only some commands need, and the extra that installs each."""
 
@@ -35,19 +36,20 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
         ("work", "enqueue", "Put a job into a queue"),
         ("work", "worker", "Work on the jobs of queues"),
         ("run", "run", "Run a job to its end, interrupted; judge it"),
-        ("demo", "demo", "Show it: orders, reports, emails, compare"),
+        ("demo", "demo", "Demos: orders, reports, emails, compare"),
     )),
     ("steer", (
         ("steer", "interrupt", "Ask, signal or kill a job at work"),
-        ("steer", "pause, resume, cancel", "Hold a job, let it go on, end it for good"),
-        ("steer", "requeue", "Put a failed or cancelled job back, to go on"),
-        ("steer", "recover", "Put the jobs of dead workers back"),
+        ("steer", "pause, resume, cancel", "Pause, resume or end a job"),
+        ("steer", "requeue", "Requeue a failed or cancelled job"),
+        ("steer", "rewind", "Do a part of a finished job again"),
+        ("steer", "recover", "Requeue the jobs of crashed workers"),
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),
     ("watch", (
-        ("watch", "status", "Tables, queues, workers and jobs, now"),
-        ("watch", "monitor", "The same, live, and what a kill would cost now"),
-        ("watch", "explain", "The story of one job on one timeline"),
+        ("watch", "status, monitor", "Jobs and the cost of a kill, now or live"),
+        ("web", "web", "The same on a page, with buttons; --demo"),
+        ("watch", "explain", "Timeline of one job, with its interruptions"),
     )),
     ("judge", (
         ("explore", "explore", "Crash a job everywhere; name the lines at fault"),
@@ -63,6 +65,24 @@ MODULES = {
     for module, names, _ in rows
     for name in names.split(", ")
 }
+
+
+@contextmanager
+def needing(command: str = "web") -> Iterator[None]:
+    """Import within this block what only some commands need.
+
+    :raises UsageError: if a package is not installed, with the extra that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        raise UsageError(
+            f"harness {command} needs {error.name}, which is not installed; "
+            f"run pip install '{DISTRIBUTION}[{extra}]'"
+        ) from None
 
 
 class Commands(click.Group):
@@ -81,16 +101,8 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in MODULES:
             return None
-        try:
+        with needing(cmd_name):
             module = import_module(MODULES[cmd_name])
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get(error.name or "")
-            if extra is None:
-                raise
-            raise UsageError(
-                f"harness {cmd_name} needs {error.name}, which is not installed; "
-                f"run pip install '{DISTRIBUTION}[{extra}]'"
-            ) from None
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 

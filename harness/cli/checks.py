@@ -21,8 +21,8 @@ from harness.boundary.urls import reason, shown
 from harness.cli.settings import DATABASE, engine_of, first_line
 from harness.errors import UsageError
 from harness.lab.servers import find_postgresql, find_redis
-from harness.queues.rq.connections import OLDEST as OLDEST_REDIS
-from harness.queues.rq.connections import check_server
+from harness.queues.connections import OLDEST as OLDEST_REDIS
+from harness.queues.connections import check_server
 from harness.stores.sql import TABLES
 
 DISTRIBUTION = "job-continuation-harness"

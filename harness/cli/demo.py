@@ -21,6 +21,7 @@ from harness.cli.settings import scenario_named
 from harness.cli.stopping import HardStop, saying
 from harness.cli.trials import line
 from harness.durability import parse as parse_durability
+from harness.errors import UsageError
 from harness.interruptions import Interruption, parse
 from harness.lab import Lab
 from harness.lab.servers import find_redis
@@ -37,7 +38,8 @@ KEPT = "nothing was kept, all of it was the demo's own"
 
 
 @click.command()
-@click.argument("which", type=click.Choice([*DEMOS, "compare"]))
+@click.argument("which", type=click.Choice([*DEMOS, "compare"]), required=False)
+@click.option("--web", "on_page", is_flag=True, help="On a web page, where you start and kill jobs by mouse.")
 @click.option("--pace", type=click.Choice(["talk", "fast"]), default="talk", show_default=True,
               help="For an audience, or in seconds.")  # fmt: skip
 @click.option(
@@ -45,7 +47,7 @@ KEPT = "nothing was kept, all of it was the demo's own"
 )
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"),
               show_default=True, help="Where compare writes its report.")  # fmt: skip
-def demo(which: str, pace: str, embedded: bool, folder: Path) -> None:
+def demo(which: str | None, pace: str, embedded: bool, folder: Path, *, on_page: bool) -> None:
     """Show a demo: orders (30 s), reports (45 s), emails (1 min), compare (2 min).
 
     With a Redis server on the path, the workers are real processes, and the demo kills them. Without one, everything
@@ -54,11 +56,21 @@ def demo(which: str, pace: str, embedded: bool, folder: Path) -> None:
 
     \b
     harness demo orders
+    harness demo --web
     harness demo compare --to reports
     harness demo emails --pace fast --embedded
     """
+    if on_page and which is not None:
+        raise UsageError(f"got {which} and --web, which shows orders; leave out the name")
+    if not on_page and which is None:
+        raise UsageError(f"got no name; use one of {', '.join([*DEMOS, 'compare'])}, or give --web")
     for name in COMPARED:
         scenario_named(name)  # raises early if there are none
+    if which is None:
+        from harness.cli.web import show_demo
+
+        show_demo()
+        return
     real = find_redis() is not None and not embedded
     fast = pace == "fast"
     if which == "compare":

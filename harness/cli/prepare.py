@@ -125,7 +125,7 @@ def seed(
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--jobs", is_flag=True, help="Also throw away what waits in the queue.")
+@click.option("--jobs", is_flag=True, help="Also remove the jobs that wait in the queue.")
 @database_option
 @redis_option
 @queue_option
@@ -150,7 +150,7 @@ def reset(
         echo(f"dropped: the tables of the scenarios and of progress in {where}")
     if jobs:
         with connected(redis_url) as connection:
-            echo(f"thrown away: {queue_at(connection, queue_name).empty()} jobs of queue {queue_name}")
+            echo(f"removed: {queue_at(connection, queue_name).empty()} jobs of queue {queue_name}")
 
 
 def _distinct(names: Sequence[str]) -> list[Scenario]:

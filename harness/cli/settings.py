@@ -147,7 +147,7 @@ def scenario_named(name: str) -> Scenario:
     found = job.find(name)
     scenario = getattr(found, "scenario", found)
     if not isinstance(scenario, Scenario):
-        raise UsageError(f"{name!r} is no scenario; allowed is a module with one, such as scenarios.orders")
+        raise UsageError(f"{name!r} is no scenario; use a module with one, such as scenarios.orders")
     return scenario
 
 
@@ -164,7 +164,7 @@ def job_or_scenario(name: str) -> type[job.Job] | Scenario:
     scenario = getattr(found, "scenario", found)
     if not isinstance(scenario, Scenario):
         raise UsageError(
-            f"{name!r} is neither a scenario nor a job; allowed is a module with a scenario, such as scenarios.orders, "
+            f"{name!r} is neither a scenario nor a job; use a module with a scenario, such as scenarios.orders, "
             "or a job class, such as shop.jobs:Import"
         )
     return scenario
@@ -199,7 +199,7 @@ def refuse_arguments(name: str, arguments: Sequence[str]) -> None:
     """
     if arguments:
         raise UsageError(
-            f"found {' '.join(arguments)} after {name}, which is a scenario and takes no arguments; a form is chosen "
+            f"got {' '.join(arguments)} after {name}, which is a scenario and takes no arguments; a form is chosen "
             "with --form"
         )
 

@@ -1,33 +1,24 @@
-"""Steer jobs from another terminal: interrupt, pause, resume, cancel, requeue, recover, scale."""
+"""Steer jobs from another terminal: interrupt, pause, resume, cancel, requeue, rewind, recover, scale."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
-import subprocess
 import threading
 
 import click
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
-from rq.serializers import JSONSerializer
 
-from harness.boundary.texts import told
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import connected, json_option, queue_at, redis_option
 from harness.cli.stopping import saying
 from harness.errors import UsageError
 from harness.queues import rq
-from harness.queues.rq.history import Pulse, history
+from harness.queues.rq import steering
 from harness.queues.rq.overview import Watcher
-from harness.queues.rq.places import is_ours
-from harness.queues.rq.views import JobView, WorkerView
 
 SIGNALS = ("TERM", "INT")
 VICTIMS = ("horse", "worker")
@@ -61,15 +52,15 @@ def interrupt(
         raise UsageError("choose one of --flag, --signal and --kill")
     with connected(redis_url) as connection:
         job = the_job(connection, job_id)
-        running = _at_work(connection, job)
+        running = steering.at_work(connection, job)
         if not (signal_name or victim):
             rq.request_stop(connection, job.id, reason)
             echo(f"asked job {job.id} to stop at its next checkpoint ({reason})")
             return
-        worker = _worker_here(connection, running)
-        assert worker.pid is not None  # noqa: S101 - _worker_here has looked
+        worker = steering.worker_here(connection, running)
+        assert worker.pid is not None  # noqa: S101 - worker_here() has looked
         if victim == "horse":
-            pid, number = _horse(connection, job.id, worker.pid), signal.SIGKILL
+            pid, number = steering.horse(connection, job.id, worker.pid), signal.SIGKILL
         else:
             pid, number = worker.pid, signal.SIGKILL if victim else signal.Signals[f"SIG{signal_name}"]
         try:
@@ -89,8 +80,8 @@ def pause(job_id: str, redis_url: str) -> None:
     harness pause 2f4e19
     """
     with connected(redis_url) as connection:
-        job = _ours(the_job(connection, job_id))
-        _not_over(job)
+        job = steering.ours(the_job(connection, job_id))
+        steering.not_over(job)
         rq.pause(connection, job.id)
         echo(f"job {job.id} will pause at its next checkpoint, or before it starts")
 
@@ -105,7 +96,7 @@ def resume(job_id: str, redis_url: str) -> None:
     harness resume 2f4e19
     """
     with connected(redis_url) as connection:
-        job = _ours(the_job(connection, job_id))
+        job = steering.ours(the_job(connection, job_id))
         if rq.resume(queue_at(connection, job.origin), job.id):
             echo(f"job {job.id} is back in queue {job.origin}")
         else:
@@ -122,8 +113,8 @@ def cancel(job_id: str, redis_url: str) -> None:
     harness cancel 2f4e19
     """
     with connected(redis_url) as connection:
-        job = _ours(the_job(connection, job_id))
-        _not_over(job)
+        job = steering.ours(the_job(connection, job_id))
+        steering.not_over(job)
         rq.cancel(connection, job.id)
         echo(f"job {job.id} will be cancelled at its next checkpoint, or before it starts")
 
@@ -142,6 +133,39 @@ def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
     with connected(redis_url) as connection:
         job = rq.requeue(connection, the_job(connection, job_id).id, at_front=at_front)
         click.echo(f"job {job.id} is back in queue {job.origin}")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
+@click.option(
+    "--to", "place", metavar="PLACE", required=True, help="STEP, STEP:CURSOR, or :CURSOR for iteration."
+)
+@click.option("--front", "at_front", is_flag=True, help="Before all other jobs of its queue.")
+@redis_option
+def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
+    """Requeue a job that is over, to do a part of it again.
+
+    STEP is a step that the job has reached; later steps are done again too. CURSOR is JSON: the work goes on after it;
+    without one, the step or the iteration starts at its beginning. Effects happen a second time.
+
+    \b
+    harness rewind 2f4e19 --to price
+    harness rewind 2f4e19 --to price:1200
+    harness rewind 2f4e19 --to :1200
+    harness rewind 2f4e19 --to :
+    """
+    step, _, text = place.partition(":")
+    try:
+        cursor = json.loads(text) if text else None
+    except ValueError:
+        raise UsageError(
+            f"the cursor {text!r} is not JSON; use a value such as 1200 or '\"2024-05\"'"
+        ) from None
+    with connected(redis_url) as connection:
+        job = rq.rewind(
+            connection, the_job(connection, job_id).id, step=step or None, cursor=cursor, at_front=at_front
+        )
+        click.echo(f"job {job.id} is back in queue {job.origin}, rewound to {place}")
 
 
 @click.command()
@@ -165,10 +189,10 @@ def recover(keep: bool, redis_url: str, as_json: bool) -> None:
         else:
             echo(
                 "\n".join(f"job {job_id} is back in its queue" for job_id in back)
-                or "no job of a dead worker"
+                or "no job of a crashed worker"
             )
         if keep:
-            with saying("whoever was recovered is in its queue"):
+            with saying("recovered jobs are in their queues"):
                 rq.keep_recovering(connection, threading.Event())
 
 
@@ -194,12 +218,12 @@ def the_job(connection: Redis, job_id: str) -> RQJob:
 
     :raises UsageError: if there is none, or several.
     """
-    found = _fetched(connection, job_id)
+    found = steering.fetched(connection, job_id)
     if found is not None:
         return found
     ids = [job.id for job in Watcher(connection).look().jobs if job.id.startswith(job_id)]
     if len(ids) == 1:
-        found = _fetched(connection, ids[0])
+        found = steering.fetched(connection, ids[0])
         if found is not None:
             return found
     if len(ids) > 1:
@@ -207,73 +231,3 @@ def the_job(connection: Redis, job_id: str) -> RQJob:
             f"{job_id!r} is the beginning of several jobs: {', '.join(ids[:4])}; give more of it"
         )
     raise UsageError(f"there is no job {job_id!r}; `harness status` lists those there are")
-
-
-def _fetched(connection: Redis, job_id: str) -> RQJob | None:
-    """Return a job of RQ, or None.
-
-    :raises UsageError: if its record cannot be read.
-    """
-    try:
-        return RQJob.fetch(job_id, connection=connection, serializer=JSONSerializer)
-    except NoSuchJobError:
-        return None
-    except (RedisConnectionError, RedisTimeoutError):
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"RQ's record of job {job_id} cannot be read: {told(error)}; it was left as it is"
-        ) from error
-
-
-def _ours(job: RQJob) -> RQJob:
-    if not is_ours(job):
-        raise UsageError(
-            f"job {job.id} is no ContinuableJob or IterationJob: it has no checkpoint where it could stop"
-        )
-    return job
-
-
-def _not_over(job: RQJob) -> None:
-    status = job.get_status(refresh=False)
-    if status in {"finished", "canceled", "failed", "stopped"}:
-        raise UsageError(f"job {job.id} is over: {status.value}")
-
-
-def _at_work(connection: Redis, job: RQJob) -> JobView:
-    for each in Watcher(connection, [job.origin], [job.id]).look().jobs:
-        if each.id == job.id and each.status == "started":
-            return each
-    raise UsageError(
-        f"job {job.id} is not at work now: {job.get_status(refresh=False).value}; `harness pause` holds one that waits"
-    )
-
-
-def _worker_here(connection: Redis, job: JobView) -> WorkerView:
-    for worker in Watcher(connection).look().workers:
-        if worker.name == job.worker:
-            if worker.host != socket.gethostname():
-                raise UsageError(
-                    f"the worker of job {job.id} is on {worker.host}, this is {socket.gethostname()}; "
-                    "signals stay on a machine, --flag reaches it"
-                )
-            if worker.pid is not None:
-                return worker
-    raise UsageError(f"the worker of job {job.id} is not registered any more; --flag reaches whoever runs it")
-
-
-def _horse(connection: Redis, job_id: str, worker_pid: int) -> int:
-    pulse: Pulse | None = history(connection, job_id)[1]
-    if pulse is None:
-        raise UsageError(
-            f"job {job_id} has not told which process works on it; kill its worker, or use --flag"
-        )
-    if pulse.pid == worker_pid:
-        raise UsageError(f"the worker of job {job_id} has no process for it: use --kill worker")
-    # The system may have reused the pid: the process must still be a child of that worker.
-    asked = subprocess.run(  # noqa: S603 - a number
-        ["/bin/ps", "-o", "ppid=", "-p", str(pulse.pid)], capture_output=True, text=True, check=False
-    )
-    if asked.stdout.strip() != str(worker_pid):
-        raise UsageError(f"process {pulse.pid}, which worked on job {job_id}, is gone; try again in a second")
-    return pulse.pid

@@ -11,11 +11,7 @@ from typing import Any
 
 import click
 from redis import Redis, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rich.console import Console
-from rq.job import Job as RQJob
-from rq.job import JobStatus
 
 from harness.boundary.urls import shown
 from harness.cli.completion import job_ids
@@ -45,8 +41,9 @@ from harness.monitor import (
 )
 from harness.monitor.story import story
 from harness.progress import Progress
-from harness.queues.rq.history import history
+from harness.queues.history import history
 from harness.queues.rq.overview import Watcher
+from harness.queues.rq.steering import failure_of
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
 
@@ -150,7 +147,7 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
         entries, pulse = history(connection, job.id, bad)
         if bad:
             echo(f"left out: {len(bad)} entries of the history of job {job.id}: {bad[0]}", err=True)
-        failure = _failure(job)
+        failure = failure_of(job)
         if not any(each.what == "start" for each in entries):
             status = job.get_status(refresh=False).value + (f" ({failure})" if failure else "")
             raise UsageError(
@@ -186,22 +183,8 @@ def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progr
     finally:
         tables.close()
     if kept is None:
-        echo("the database that is named tells no progress of it; this is its history alone", err=True)
+        echo("the named database has no progress of this job; only its history is shown", err=True)
     return kept
-
-
-def _failure(job: RQJob) -> str | None:
-    """Return why RQ has failed the job, in a line; None if it has not."""
-    if job.get_status(refresh=False) != JobStatus.FAILED:
-        return None
-    try:
-        result = job.latest_result()
-    except (RedisConnectionError, RedisTimeoutError):
-        raise
-    except Exception:  # noqa: BLE001 - RQ does not say what it raises for a result that it cannot read
-        return "RQ's record of its result cannot be read"
-    told = (result.exc_string or "").strip() if result is not None else ""
-    return told.splitlines()[-1] if told else "RQ does not say why"
 
 
 @contextmanager

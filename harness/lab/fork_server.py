@@ -191,6 +191,7 @@ class _Server:
             if self._requests in ready:
                 header, descriptors, _, _ = socket.recv_fds(self._requests, _HEADER_BYTES, _STREAMS + 1)
                 if not header:
+                    signal.set_wakeup_fd(-1)  # a child that ends from here on has no socket to write to
                     return None
                 request = json.loads(_exactly(self._requests, int.from_bytes(header)))
                 pid = os.fork()

@@ -58,7 +58,7 @@ class Lab:
         recover_seconds: float = RECOVER_SECONDS,
     ) -> None:
         if not 0 <= pace < float("inf"):
-            raise UsageError(f"found a pace of {pace!r}, allowed are seconds of 0 or more")
+            raise UsageError(f"got a pace of {pace!r}; use seconds of 0 or more")
         self.directory, self.size, self.pace, self._recover_seconds = directory, size, pace, recover_seconds
         self.services = Services(broker, database)
         self._processes = ForkServer("harness.lab.worker", "rq.worker", "rq.executions")

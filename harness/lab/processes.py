@@ -18,7 +18,7 @@ from harness.lab.journal import Story
 from harness.lab.leash import Leash
 from harness.lab.trial import Attempt, Settings, Trial
 from harness.lab.worker import CONFIG, FIRED, Config
-from harness.queues.rq.leases import DEFAULT_SECONDS, SETTING
+from harness.queues.periodic import DEFAULT_SECONDS, SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

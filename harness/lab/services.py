@@ -104,7 +104,7 @@ def _check_redis(url: str) -> None:
             raise UsageError(f"the Redis at {shown(url)} cannot be used: {type(error).__name__}") from None
     if keys:
         raise UsageError(
-            f"the Redis database at {shown(url)} has {keys} keys already; allowed is an empty one, because trials "
+            f"the Redis database at {shown(url)} has {keys} keys already; use an empty one, because trials "
             "remove all that is in it"
         )
 
@@ -127,6 +127,6 @@ def _check_database(database: str) -> None:
         engine.dispose()
     if tables:
         raise UsageError(
-            f"the database {where} has tables already ({', '.join(tables[:3])}, …); allowed is an empty one, "
+            f"the database {where} has tables already ({', '.join(tables[:3])}, …); use an empty one, "
             "because trials drop what they make"
         )

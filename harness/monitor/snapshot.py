@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.boundary.texts import bounded
-from harness.queues.rq.history import CURSOR_BYTES
+from harness.queues.history import ASKED, CURSOR_BYTES
 from harness.queues.rq.overview import Overview, Watcher
 from harness.queues.rq.views import JobView, WorkerView
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from harness.monitor.tables import Tables
     from harness.progress import Progress
-    from harness.queues.rq.history import Entry, Pulse
+    from harness.queues.history import Entry, Pulse
 
 SILENT_SECONDS = 4.0
 """Seconds without a pulse after which a running job counts as silent."""
@@ -125,6 +127,18 @@ class Snapshot:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Detail:
+    """All that is known of one job.
+
+    :ivar view: as it is in Redis. :ivar progress: as it is stored, in Redis or in a database.
+    """
+
+    row: JobRow
+    view: JobView
+    progress: Progress | None
+
+
 class Monitor:
     """Takes snapshots.
 
@@ -139,14 +153,28 @@ class Monitor:
 
         :raises RedisError: if Redis does not answer.
         """
-        overview = self._watcher.look()
+        return self.look()[0]
+
+    def look(self, whole: Collection[str] = ()) -> tuple[Snapshot, dict[str, Detail]]:
+        """Look once, and return some jobs with all that is known of them.
+
+        :param whole: their ids; those that RQ does not have are absent from the result.
+        :raises RedisError: if Redis does not answer.
+        """
+        overview = self._watcher.look(whole)
         tables, kept = self._count(overview)
-        rows = [_row(job, kept.get(job.id) or job.progress, overview.at) for job in overview.jobs]
+        rows, details = [], {}
+        for job in overview.jobs:
+            progress = kept.get(job.id) or job.progress
+            rows.append(_row(job, progress, overview.at))
+            if job.id in whole:
+                details[job.id] = Detail(rows[-1], job, progress)
         rows.sort(key=lambda row: ORDER.get(row.state, len(ORDER)))
-        return Snapshot(
+        snapshot = Snapshot(
             overview.at, tuple(rows), overview.queues, overview.workers, tables, tuple(_events(overview)),
             _silent(overview), overview.more, overview.left_out,
         )  # fmt: skip
+        return snapshot, details
 
     def _count(self, overview: Overview) -> tuple[dict[str, dict[str, int]], dict[str, Progress]]:
         if self._tables is None:
@@ -172,8 +200,9 @@ def _silent(overview: Overview) -> dict[str, float]:
 
 
 def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
-    latest = job.entries[-1] if job.entries else None
-    epoch = max([progress.epoch if progress else 0, *(each.epoch for each in job.entries)])
+    entries = [each for each in job.entries if each.what != ASKED]
+    latest = entries[-1] if entries else None
+    epoch = max([progress.epoch if progress else 0, *(each.epoch for each in entries)])
     # A pulse of an execution that has been replaced, or has ended since, says nothing of the job now.
     pulse = job.pulse if job.status == "started" and job.pulse and job.pulse.epoch >= epoch else None
     done = pulse.done if pulse else progress.done if progress else latest.done if latest else None
@@ -181,7 +210,7 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
     rate = pulse.rate if pulse else None
     left = max(0, total - done) / rate if rate and total is not None and done is not None else None
     end = next(
-        (each for each in reversed(job.entries) if each.what == "end" and each.outcome != "completed"), None
+        (each for each in reversed(entries) if each.what == "end" and each.outcome != "completed"), None
     )
     silent = now - pulse.at if pulse and now - pulse.at > SILENT_SECONDS else None
     step, cursor = _position(pulse, progress)
@@ -191,7 +220,7 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
         left_s=left, executions=max(epoch, pulse.epoch if pulse else 0),
         # The same wherever progress is kept: the history and the pulse count crashes too.
         crashes=max([progress.crashes if progress else 0, pulse.crashes if pulse else 0,
-                     *(each.crashes or 0 for each in job.entries)]),
+                     *(each.crashes or 0 for each in entries)]),
         last_end=end.outcome if end else None, reason=end.reason if end else None,
         at_risk=max(0, pulse.done - pulse.saved) if pulse else None,
         at_risk_s=pulse.unsaved_s if pulse else None,
@@ -239,6 +268,9 @@ def _events(overview: Overview) -> list[Event]:
 
 
 def _told(entry: Entry) -> list[str]:
+    if entry.what == ASKED:
+        why = f": {entry.reason}" if entry.reason else ""
+        return [f"{entry.action} by {entry.by}{why}"]
     if entry.what == "end":
         why = f" ({entry.reason})" if entry.reason else ""
         return [f"{entry.outcome}{why} at {entry.done:,} items"]

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.progress import Progress
-    from harness.queues.rq.history import Entry, Pulse
+    from harness.queues.history import Entry, Pulse
 
 
 @dataclass(frozen=True)

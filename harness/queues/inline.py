@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness.ends import Ended
-from harness.execution import Execution, Family
+from harness.errors import Superseded
+from harness.queues.delivery import Again, Begun, Order, deliver
 from harness.sources.parallel import Division, check_instances
 from harness.stores.memory import MemoryStore
 
@@ -47,9 +50,8 @@ class InlineRun:
         self.store = store or job_class.progress_store() or MemoryStore()
         self._job_class, self._args, self._kwargs = job_class, args, kwargs
         self.stops = list(stops)
-        self._durability, self._clock, self._portion = durability, clock, portion
-        family, number = instance or (self.job_id, None)
-        self._family = Family(family, number, self._spawn)
+        self._durability, self._clock = durability, clock
+        self._order = Order(job_class, args, kwargs, encoded=False, portion=portion, instance=instance)
         self.instances: dict[int, InlineRun] = {}
 
     @property
@@ -62,11 +64,11 @@ class InlineRun:
 
         :raises Exception: what the job raised, if it is not resumed.
         """
-        execution = Execution(
-            self._job_class, self.job_id, self.store, args=self._args, kwargs=self._kwargs, stops=self.stops,
-            durability=self._durability, clock=self._clock, portion=self._portion, family=self._family,
-        )  # fmt: skip
-        return execution.run()
+        try:
+            ended = deliver(self._order, self, durability=self._durability, clock=self._clock)
+        except Superseded:
+            return Ended("superseded")
+        return ended or Ended("completed")
 
     def scale(self, instances: int) -> None:
         """Have a parallel run go on with more or fewer instances; those new are in :attr:`instances`."""
@@ -74,7 +76,7 @@ class InlineRun:
         for number in Division.change(self.store, self.job_id, lambda division: division.resize(instances)):
             self._spawn(number)
 
-    def _spawn(self, number: int, _: str = "") -> None:
+    def _spawn(self, number: int) -> None:
         self.instances.setdefault(
             number,
             InlineRun(
@@ -82,6 +84,40 @@ class InlineRun:
                 durability=self._durability, clock=self._clock, instance=(self.job_id, number), **self._kwargs,
             ),
         )  # fmt: skip
+
+    # What it provides for a delivery; see harness.queues.delivery.
+
+    history = requests = None
+
+    def begin(self) -> Begun:
+        """Return that no other worker will know the job if this one does not."""
+        return Begun(unknown=sys.maxsize)
+
+    @contextmanager
+    def stop_sources(self) -> Iterator[Sequence[StopSource]]:
+        """Return :attr:`stops`."""
+        yield self.stops
+
+    def owns(self) -> bool:
+        """Return True: there is no queue that could give the job away."""
+        return True
+
+    def enqueue(self, number: int, round_id: str) -> None:  # noqa: ARG002 - a run has one round
+        """Start an instance of a parallel run, unless it is there."""
+        self._spawn(number)
+
+    def requeue(self, again: Again) -> Ended:
+        """Return the end of an execution that another follows.
+
+        :raises HarnessError: if the store is unreachable, or the job is of another release: nobody would try again.
+        """
+        if again.error is not None:
+            raise again.error
+        return Ended("interrupted", again.reason, again.delay, again.queue, again.at_front, again.after_error)
+
+    def park(self, reason: str, *, cancelled: bool) -> Ended:
+        """Return the end of an execution that no other follows by itself."""
+        return Ended("cancelled" if cancelled else "paused", reason)
 
     def executions(self) -> Iterable[Ended]:
         """Run executions until one does not ask for another; delays are not waited for."""

@@ -107,7 +107,7 @@ def csv_batches(
     :func:`csv_rows`.
     """
     if type(batch_size) is not int or batch_size < 1:
-        raise TypeError(f"csv_batches() takes a batch_size of 1 or more, found {batch_size!r}")
+        raise TypeError(f"csv_batches() takes a batch_size of 1 or more; got {batch_size!r}")
     table = _Table(
         "csv_batches()", source, header=header, ragged=ragged, encoding=encoding, guard=guard, dialect=dialect,
         options=options,
@@ -213,7 +213,7 @@ class _Table:
         numbers = position if type(position) is tuple and len(position) in {2, 3} else (position,)
         if position is not None and not all(type(each) is int and each >= 0 for each in numbers):
             raise CursorError(
-                f"{self.name} resumes from None, the index of a row, or (index, byte, check), found {position!r}"
+                f"{self.name} resumes from None, the index of a row, or (index, byte, check); got {position!r}"
             )
         done = 0 if position is None else numbers[0] + 1
         offset, check = (*numbers, None, None)[1:3]
@@ -284,15 +284,15 @@ class _Table:
         dropped = sum(1 for _ in islice(filter(None, reader), rows))
         if dropped < rows:
             raise CollectionChanged(
-                f"{self.source.label} has changed since the job began: {rows} rows of it were done, found {dropped}; "
-                "put back the file, or start the job anew"
+                f"{self.source.label} has changed since the job began: {rows} rows of it were done, "
+                f"now it has {dropped}; restore the file, or start the job again"
             )
 
 
 def _changed(label: str, index: int) -> CollectionChanged:
     return CollectionChanged(
         f"{label} has changed since the job stopped: its header or its row {index} is another one; "
-        "put back the file, or start the job anew"
+        "restore the file, or start the job again"
     )
 
 
@@ -305,7 +305,7 @@ def _ragged(names: list[str], fields: list[str], *, allowed: bool) -> dict[str |
     width, found = len(names), len(fields)
     if not allowed:
         raise csv.Error(
-            f"found {found} fields, the header has {width}; mend the row, or read it with ragged=True"
+            f"found {found} fields, the header has {width}; correct the row, or read it with ragged=True"
         )
     row: dict[str | None, Any] = {**dict.fromkeys(names), **dict(zip(names, fields, strict=False))}
     return {**row, None: fields[width:]} if found > width else row
@@ -314,7 +314,7 @@ def _ragged(names: list[str], fields: list[str], *, allowed: bool) -> dict[str |
 def _distinct(name: str, header: Sequence[str]) -> list[str]:
     names = list(header)
     if isinstance(header, str) or not all(isinstance(each, str) for each in names):
-        raise TypeError(f"{name} takes True, False or a list of names as header, found {header!r}")
+        raise TypeError(f"{name} takes True, False or a list of names as header; got {header!r}")
     if len(set(names)) < len(names):
         raise TypeError(f"{name} has a name twice, which a dict cannot hold: {names!r}")
     return names

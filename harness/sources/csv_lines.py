@@ -60,7 +60,7 @@ class Source:
         if self.path is None:
             read = getattr(source, "read", None)
             if read is None or not isinstance(read(0), str):
-                raise TypeError(f"{name} takes a path or an open text file, found {type(source).__name__}")
+                raise TypeError(f"{name} takes a path or an open text file; got {type(source).__name__}")
             if guard and not self.seekable:
                 raise TypeError(
                     f"{name} with guard=True reads {self.label} twice, but it cannot seek; give the path of a file"
@@ -109,7 +109,7 @@ class Source:
         if offset > end or (offset < end and not {*around} & {*b"\r\n"}):
             raise CollectionChanged(
                 f"{self.label} has changed since the job began: the last row done ended at byte {offset}, where none "
-                f"ends in the {end} bytes found; put back the file, or start the job anew"
+                f"ends in the {end} bytes found; restore the file, or start the job again"
             )
         file.seek(offset)
 

@@ -140,7 +140,7 @@ def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumera
     """
     if not isinstance(sequence, Sequence) or isinstance(sequence, str | bytes):
         raise TypeError(
-            f"items() takes a sequence such as a list or a tuple, found {type(sequence).__name__}; "
+            f"items() takes a sequence such as a list or a tuple; got {type(sequence).__name__}; "
             "for a query use records(), for a generator yield (item, cursor) pairs yourself"
         )
     position, proof = guards.split("items()", cursor, guard=guard)
@@ -188,7 +188,7 @@ class _Passed:
         if proof is not None and self.proof(cursor) != proof:
             raise CollectionChanged(
                 f"the sequence of items() has changed since the job stopped: the items up to index {cursor} are "
-                "others than those that were done; put back what was there, or start the job anew"
+                "others than those that were done; restore what was there, or start the job again"
             )
 
 
@@ -203,7 +203,7 @@ def _guarded(sequence: Sequence[T], start: int, proof: Any) -> Iterator[tuple[T,
     for index in range(start, length):
         if len(sequence) != length:
             raise CollectionChanged(
-                f"the sequence of items() had {length} items when the execution began, found {len(sequence)}"
+                f"the sequence of items() had {length} items when the execution began, now it has {len(sequence)}"
             )
         yield sequence[index], guards.guarded(index, found)
     guards.compare("the sequence of items()", found, guards.digest("items()", sequence))
@@ -212,7 +212,7 @@ def _guarded(sequence: Sequence[T], start: int, proof: Any) -> Iterator[tuple[T,
 def times(number: int, *, cursor: int | None) -> Enumerator[int]:
     """Yield 0 … number - 1; the cursor is the last number done."""
     if type(number) is not int or number < 0:
-        raise TypeError(f"times() takes an int of 0 or more, found {number!r}")
+        raise TypeError(f"times() takes an int of 0 or more; got {number!r}")
     start = _after(cursor, "times()")
     return Enumerator(
         lambda: ((index, index) for index in range(start, number)), size=number, origin="times()"
@@ -250,7 +250,7 @@ def throttle(
         )
     asked = list(on) if isinstance(on, Sequence) else [on]
     if not asked or not all(callable(each) for each in asked):
-        raise TypeError(f"throttle() takes a function or a list of functions as on, found {on!r}")
+        raise TypeError(f"throttle() takes a function or a list of functions as on; got {on!r}")
     if not callable(backoff):
         RetryLater(backoff)  # refuses what is no number of seconds
     known = pairs if isinstance(pairs, Enumerator) else Enumerator(pairs)
@@ -283,5 +283,5 @@ def _after(cursor: int | None, name: str) -> int:
     if cursor is None:
         return 0
     if type(cursor) is not int or cursor < 0:
-        raise CursorError(f"{name} resumes from an int of 0 or more, found {cursor!r}")
+        raise CursorError(f"{name} resumes from an int of 0 or more; got {cursor!r}")
     return cursor + 1

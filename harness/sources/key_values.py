@@ -57,7 +57,7 @@ class Stored(UserDefinedType[Any]):
                 return f"'\\x{value.hex()}'" if dialect.name == "postgresql" else f"X'{value.hex()}'"
             if isinstance(value, str | date | UUID):
                 return "'" + str(value).replace("'", "''").replace("%", percent) + "'"
-            raise CursorError(f"a {type(value).__name__} cannot be rendered as a literal; found {value!r}")
+            raise CursorError(f"a {type(value).__name__} cannot be rendered as a literal; got {value!r}")
 
         return render
 

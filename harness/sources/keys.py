@@ -183,7 +183,7 @@ def _ordered(name: str, given: Any) -> tuple[Column, bool]:
     if not (of_table and (descending or ordered.modifier is operators.asc_op)):
         shown = repr(given) if isinstance(given, str) else str(given)
         raise JobDefinitionError(
-            f"{name} sorts by columns such as Order.due, each with or without desc(), found {shown}; to sort by an "
+            f"{name} sorts by columns such as Order.due, each with or without desc(); got {shown}; to sort by an "
             "expression, label it in a subquery, select from that, and name its column in columns="
         )
     return _plain(column), descending

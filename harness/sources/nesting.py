@@ -110,7 +110,7 @@ class _Element:
         except (KeyError, TypeError, ValueError):
             raise CursorError(
                 f"nested() got {element!r} for an outer level, as in the cursors of earlier releases: it does not "
-                "say which item was in progress; finish the job with the release that began it, or start it anew"
+                "say which item was in progress; finish the job with the release that began it, or start it again"
             ) from None
 
 
@@ -162,7 +162,8 @@ class _Nesting:
                 if level.positional and held:
                     raise CollectionChanged(
                         f"level {depth + 1} of nested() has changed since the job stopped: the item in progress "
-                        f"was at {held[0].at!r}, found {cursor!r}; put back what was there, or start the job anew"
+                        f"was at {held[0].at!r}, now it is at {cursor!r}; "
+                        "restore what was there, or start the job again"
                     )
                 current = _proof(level, cursor)
                 at = freeze(cursor)
@@ -222,8 +223,6 @@ def _proof(level: Enumerator[Any], cursor: Any) -> Any:
 
 def _check(cursor: Any, levels: int) -> None:
     if type(cursor) is not tuple or len(cursor) != levels:
-        raise CursorError(
-            f"nested() resumes from a tuple of {levels} elements or from None, found {cursor!r}"
-        )
+        raise CursorError(f"nested() resumes from a tuple of {levels} elements or from None; got {cursor!r}")
     for element in cursor[:-1]:
         _Element.read(element)

@@ -56,17 +56,15 @@ class Keyset:
     ) -> None:
         session = session() if isinstance(session, scoped_session) else session
         if not isinstance(session, Session):
-            raise TypeError(f"{name} takes a Session, found {type(session).__name__}")
+            raise TypeError(f"{name} takes a Session; got {type(session).__name__}")
         if isinstance(sa.inspect(select, raiseerr=False), Mapper | AliasedInsp):
             select = sa.select(select)
         if not isinstance(select, sa.Select):
-            raise TypeError(f"{name} takes a select() or a mapped class, found {type(select).__name__}")
+            raise TypeError(f"{name} takes a select() or a mapped class; got {type(select).__name__}")
         if type(batch_size) is not int or batch_size < 1:
-            raise TypeError(f"{name} takes a batch_size of 1 or more, found {batch_size!r}")
+            raise TypeError(f"{name} takes a batch_size of 1 or more; got {batch_size!r}")
         if type(unique) is not bool:
-            raise TypeError(
-                f"{name} takes True or False as unique, found {unique!r}; name columns in columns="
-            )
+            raise TypeError(f"{name} takes True or False as unique; got {unique!r}; name columns in columns=")
         for attribute, (clause, way_out) in _REFUSED.items():
             found = getattr(select, attribute, None)
             if found if isinstance(found, tuple | bool) else found is not None:
@@ -106,7 +104,7 @@ class Keyset:
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, StatementError) as error:
             shape = "one value" if len(self.keys) == 1 else f"a tuple of {len(self.keys)}"
             keys = ", ".join(map(str, self.keys))
-            found = f"{self.name} resumes from None or {shape}, {keys}; found {cursor!r}"
+            found = f"{self.name} resumes from None or {shape}, {keys}; got {cursor!r}"
             raise CursorError(found) from error
 
     def count(self, after: _Values = None) -> int:

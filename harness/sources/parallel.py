@@ -181,7 +181,7 @@ class Parallel(Enumerator[Any]):
         if cursor is not None and not (
             type(cursor) is dict and list(cursor) in (["slice", "cursor"], ["slice", "cursor", "run"])
         ):
-            raise CursorError(f"a parallel run resumes from None or from its own cursor, found {cursor!r}")
+            raise CursorError(f"a parallel run resumes from None or from its own cursor; got {cursor!r}")
         super().__init__((), batched=batched)
         self._plan, self._open, self._instances, self._cursor = plan, open_slice, instances, cursor
         self._at: tuple[int, Witness | None] | None = None
@@ -281,7 +281,7 @@ class Parallel(Enumerator[Any]):
         if run and division is not None and division.run != run:
             raise CollectionChanged(
                 f"job {family} began a new parallel run since this instance stopped; its position belongs to the run "
-                f"{run}, found {division.run}; delete the instance, or start the job anew"
+                f"{run}, not to {division.run}; delete the instance, or start the job again"
             )
 
     def _shared(self, execution: Execution, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
@@ -335,7 +335,7 @@ def parallel(
     check_instances(instances)
     number = SLICES_PER_INSTANCE * instances if slices is None else slices
     if type(number) is not int or number < instances:
-        raise UsageError(f"parallel() takes slices of {instances} or more, one an instance, found {slices!r}")
+        raise UsageError(f"parallel() takes slices of {instances} or more, one an instance; got {slices!r}")
     return Parallel(
         lambda: range(number),
         # The number of slices is that of the run, which began perhaps with other code.
@@ -362,7 +362,7 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
         if len(sequence) < stop or (any(proof) and proof_of(sequence[start:stop]) != proof[0]):
             raise CollectionChanged(
                 f"the sequence of parallel_items() has changed since the run began: the items {start} to {stop - 1} "
-                "are others; put back what was there, or start the job anew"
+                "are others; restore what was there, or start the job again"
             )
         left = range(start if inner is None else inner + 1, stop)
         return Enumerator(lambda: ((sequence[index], index) for index in left), size=stop - start)
@@ -373,7 +373,7 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
 def check_instances(instances: Any) -> None:
     """Refuse a number of instances that makes no sense."""
     if type(instances) is not int or instances < 1:
-        raise UsageError(f"a parallel run takes instances of 1 or more, found {instances!r}")
+        raise UsageError(f"a parallel run takes instances of 1 or more; got {instances!r}")
 
 
 def _key(family: str, round_id: str) -> str:

@@ -15,11 +15,12 @@ from harness.queues.rq.instances import scale
 from harness.queues.rq.jobs import Interruption, perform
 from harness.queues.rq.recovery import keep_recovering, recover
 from harness.queues.rq.requests import Requests, cancel, pause, request_stop, resume
-from harness.queues.rq.requeuing import requeue
+from harness.queues.rq.requeuing import requeue, rewind
 from harness.queues.rq.submit import enqueue, enqueue_at, enqueue_in
 from harness.queues.rq.worker import SimpleWorker, SpawnWorker, Worker
 
 __all__ = [
     "Interruption", "Requests", "SimpleWorker", "SpawnWorker", "Worker", "cancel", "enqueue", "enqueue_at",
-    "enqueue_in", "keep_recovering", "pause", "perform", "recover", "request_stop", "requeue", "resume", "scale",
+    "enqueue_in", "keep_recovering", "pause", "perform", "recover", "request_stop", "requeue", "resume", "rewind",
+    "scale",
 ]  # fmt: skip

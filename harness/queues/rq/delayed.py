@@ -19,10 +19,12 @@ from redis.exceptions import RedisError
 from rq.job import Job as RQJob
 from rq.scheduler import RQScheduler
 
-from harness.queues.rq.entries import ask, complaints, is_wrong_data, queue_named, shown, text_of
+from harness.queues.periodic import shown
+from harness.queues.rq.entries import ask, complaints, is_wrong_data, queue_named, text_of
 from harness.queues.rq.keys import DELAYED
 from harness.queues.rq.leases import while_owned
 from harness.queues.rq.places import SCHEDULED, fetch, is_ours, places_of
+from harness.queues.rq.turns import turn
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -155,7 +157,8 @@ class DueLooks(threading.Thread):
             if self._closed:
                 return
             try:
-                wait = enqueue_due(self._connection)
+                with turn():
+                    wait = enqueue_due(self._connection)
                 failing = ""
             except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
                 if failing != type(error).__name__:

@@ -35,10 +35,11 @@ from harness.queues.rq import delayed, strays
 from harness.queues.rq.clocks import redis_now, spare
 from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.jobs import PARKED, Interruption
-from harness.queues.rq.keys import LEASES
+from harness.queues.rq.keys import LEASES, OWNERS
 from harness.queues.rq.leases import Lease, grant, registered, while_owned
 from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
-from harness.queues.rq.recovery import START_JOBS, Sweeper, put_back, put_back_dequeued, shield
+from harness.queues.rq.recovery import START_JOBS, Sweeper, put_back, put_back_dequeued
+from harness.queues.rq.shielding import shield
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -133,6 +134,7 @@ class Endings(BaseWorker):
         super().cleanup_execution(job, pipeline, execution)
         if execution is not None:
             pipeline.zrem(LEASES, execution.composite_key)
+            pipeline.hdel(OWNERS, execution.composite_key)
         status = job.get_status(refresh=False)
         if status == JobStatus.FINISHED:
             strays.remove(pipeline, job.id, now=time.time())
@@ -215,13 +217,13 @@ class Endings(BaseWorker):
         """Remove the execution, and say nothing of the job, which is another one's; put it back if it is no one's."""
         if put_back(self.connection, queue_of(job), execution.composite_key, died=False, superseded=True):
             self.log.warning(
-                "Worker %s: job %s was taken over and then left by others, it is back in its queue",
+                "Worker %s: job %s was taken over and then abandoned; it is back in its queue",
                 self.name, job.id,
             )  # fmt: skip
         with self.connection.pipeline() as pipeline:
             self.cleanup_execution(job, pipeline=pipeline, execution=execution)
             pipeline.execute()
-        self.log.info("Worker %s: this execution of job %s has no say in it any more", self.name, job.id)
+        self.log.info("Worker %s: this execution no longer owns job %s", self.name, job.id)
 
     # Dead.
 
@@ -251,7 +253,7 @@ class Endings(BaseWorker):
         if execution is not None and self._died == job.id:
             if put_back(self.connection, queue, execution.composite_key, died=True):
                 self.log.warning(
-                    "Worker %s: the horse of job %s died, it is back in its queue", self.name, job.id
+                    "Worker %s: the horse of job %s crashed; it is back in its queue", self.name, job.id
                 )
         elif execution is None and is_ours(job):
             put_back_dequeued(self.connection, queue, job.id)

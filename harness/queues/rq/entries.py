@@ -13,15 +13,12 @@ from redis.exceptions import RedisError, ResponseError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from harness.boundary.texts import bounded, told
-from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, STRAYS
+from harness.queues.periodic import shown
+from harness.queues.rq.keys import DELAYED, ENDED, LEASES, OPEN, OWNERS, STRAYS
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-
-SHOWN_BYTES = 200
-"""Limit of a name in a log line."""
 
 REMEMBERED = 10_000
 """Limit of names that a process remembers it has logged."""
@@ -62,15 +59,6 @@ def number(value: Any) -> int:
         return int(value or 0)
     except ValueError:
         return 0
-
-
-def shown(value: bytes | str | BaseException) -> str:
-    """Return a name or an error as it may be logged: one line, without control characters, of limited length."""
-    if isinstance(value, BaseException):
-        value = told(value)
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-    text = text[: 2 * SHOWN_BYTES]
-    return bounded("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text), SHOWN_BYTES)
 
 
 def is_wrong_data(error: BaseException) -> bool:
@@ -148,13 +136,17 @@ def queue_named(name: str, connection: Redis) -> Queue:
     return Queue(name, connection=connection, serializer=JSONSerializer)
 
 
+_KINDS = {"zset": "sorted set", "hash": "hash"}
+
+
 def set_aside(connection: Redis) -> None:
     """Rename keys of this package that hold data of another type, so that work goes on; log it.
 
     Crash in between: the next sweep renames the others. The data is kept under the new name.
     """
-    for name in (LEASES, OPEN, ENDED, STRAYS, DELAYED):
+    right_kinds = {**dict.fromkeys((LEASES, OPEN, ENDED, STRAYS, DELAYED), "zset"), OWNERS: "hash"}
+    for name, right in right_kinds.items():
         kind = text_of(connection.type(name))
-        if kind not in {"zset", "none"}:
+        if kind not in {right, "none"}:
             connection.rename(name, f"{name}:set-aside")
-            log.error("key %s held a %s, not a sorted set; it is now %s:set-aside", name, kind, name)
+            log.error("key %s held a %s, not a %s; it is now %s:set-aside", name, kind, _KINDS[right], name)

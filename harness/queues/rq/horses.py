@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from rq.worker import BaseWorker
 
-from harness.queues.rq.leases import Beat, lease_seconds, renew
+from harness.queues.periodic import Beat, lease_seconds
+from harness.queues.rq.leases import renew
 
 if TYPE_CHECKING:
     from rq import Queue

@@ -10,11 +10,10 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from harness.errors import UsageError
-from harness.execution import Family
 from harness.job import find_stored
+from harness.queues.calls import check_call, more_of
+from harness.queues.connections import check_connection
 from harness.queues.rq import strays
-from harness.queues.rq.calls import check_call, more_of
-from harness.queues.rq.connections import check_connection
 from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.places import PERFORM, fetch, is_ours
 from harness.queues.rq.strays import OVER
@@ -23,14 +22,6 @@ from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
     from redis import Redis
-
-
-def family_of(job: RQJob, call: list[Any], more: dict[str, Any]) -> Family:
-    """Return what an execution of *job* needs to know of a parallel run, should it be one."""
-    family, instance = more.get("instance", (job.id, None))
-    return Family(
-        family, instance, lambda number, round_id: _spawn(job, family, number, call, round_id=round_id)
-    )
 
 
 def enqueue_of(job: RQJob) -> str:
@@ -70,14 +61,14 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
     round_id = enqueue_of(model) if progress is None or "instance" in _more(model) else progress.round_id
     new = Division.change(store, job_id, lambda division: division.resize(instances), round_id=round_id)
     for number in new:
-        _spawn(model, job_id, number, list(model.args[:3]), round_id=round_id)
+        spawn(model, job_id, number, list(model.args[:3]), round_id=round_id)
 
 
 def _more(job: RQJob) -> dict[str, Any]:
     return more_of(job.args)
 
 
-def _spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: str) -> None:
+def spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: str) -> None:
     """Enqueue an instance like *model*, unless it is there.
 
     Crash before it: the job that starts it runs again. Lost answer: the instance is there the next time.

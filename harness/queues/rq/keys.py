@@ -6,13 +6,18 @@ applications that share a Redis under two prefixes then never touch each other's
 
 from __future__ import annotations
 
-from harness.stores import shared
+from harness.queues.keys import PREFIX, PROBE, control, history, pulse, stop
 
-PREFIX = shared.PREFIX
-"""Prefix of all keys."""
+__all__ = [
+    "DELAYED", "ENDED", "LEASES", "OPEN", "PREFIX", "PROBE", "STRAYS", "SWEEPING", "SWEEP_LOCK", "control", "history",
+    "pulse", "stop",
+]  # fmt: skip
 
 LEASES = PREFIX + "leases"
 """Sorted set of executions; the score is the time the lease ends, in seconds of the Redis server's clock."""
+
+OWNERS = PREFIX + "owners"
+"""Hash of the processes at work on each execution (:mod:`harness.queues.owners`)."""
 
 OPEN = PREFIX + "open"
 """Sorted set of jobs that are not over; the score is the time when :mod:`harness.queues.rq.strays` looks next."""
@@ -31,26 +36,3 @@ SWEEP_LOCK = PREFIX + "sweep"
 
 SWEEPING = PREFIX + "sweeping"
 """Key that exists while a worker of this package, or ``harness recover``, looks for crashed executions."""
-
-PROBE = PREFIX + "probe"
-"""Key that is read to learn which commands a server knows; it never exists."""
-
-
-def history(job_id: str) -> str:
-    """Return the key of the stream with the history of a job."""
-    return f"{PREFIX}history:{job_id}"
-
-
-def pulse(job_id: str) -> str:
-    """Return the key of the latest state a running job has published."""
-    return f"{PREFIX}pulse:{job_id}"
-
-
-def stop(job_id: str) -> str:
-    """Return the key of a request to stop a job."""
-    return f"{PREFIX}stop:{job_id}"
-
-
-def control(job_id: str) -> str:
-    """Return the key of a request to pause or cancel a job."""
-    return f"{PREFIX}control:{job_id}"

@@ -18,22 +18,20 @@ SimpleWorker, and under RQ's own workers, it counts as crashed; raise ``HARNESS_
 from __future__ import annotations
 
 import logging
-import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import WatchError
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
 from rq.utils import as_text, utcformat
 from rq.worker import BaseWorker
 
-from harness.errors import UsageError
-from harness.queues.rq.entries import number, shown, split
-from harness.queues.rq.keys import LEASES, OPEN
+from harness.queues import owners
+from harness.queues.periodic import Beat, lease_seconds
+from harness.queues.rq.entries import number, split
+from harness.queues.rq.keys import LEASES, OPEN, OWNERS
 from harness.queues.rq.places import UNKNOWN
 from harness.stops import Flag
 
@@ -50,84 +48,7 @@ DEAD_STARTS = "dead_starts"
 RQ_SECONDS = 60
 """For how much longer than the lease the entry in RQ's started registry is to last."""
 
-SETTING, DEFAULT_SECONDS = "HARNESS_RECOVER_SECONDS", 15.0
-
 log = logging.getLogger("harness.rq")
-
-
-def recover_seconds() -> float:
-    """Return within how many seconds a job whose worker died is back in its queue.
-
-    The environment says it, so that it reaches ``rq worker``, its pools and its work horses alike: it must be
-    the same for all workers on one Redis.
-
-    :raises UsageError: if ``HARNESS_RECOVER_SECONDS`` is no number of seconds.
-    """
-    text = os.environ.get(SETTING)
-    if text is None:
-        return DEFAULT_SECONDS
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(f"{SETTING} takes seconds over 0, such as 15, found {text!r}")
-    return seconds
-
-
-class Beat(threading.Thread):
-    """Periodic thread, until it is closed; it logs an error once while the error lasts.
-
-    Signals never go to it: a handler runs in the main thread, and only what interrupts that one is quick.
-
-    :param action: called each time; if it returns True, it is called again immediately.
-    :param at_once: whether the first call comes before the first interval.
-    """
-
-    def __init__(
-        self, name: str, seconds: float, action: Callable[[], object], *, at_once: bool = False
-    ) -> None:
-        super().__init__(name=name, daemon=True)
-        self._seconds, self._action, self._end = seconds, action, threading.Event()
-        self._wait = 0.0 if at_once else seconds
-        self._failing = ""
-
-    @property
-    def closing(self) -> bool:
-        """True if it is being closed, so that a long action should return."""
-        return self._end.is_set()
-
-    def run(self) -> None:
-        """Beat."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
-        while not self._end.wait(self._wait):
-            self._wait = self._seconds
-            try:
-                if self._action() is True:
-                    self._wait = 0.0
-                self._failing = ""
-            except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
-                self._log(error)
-
-    def close(self) -> None:
-        """End it, and wait for that."""
-        self._end.set()
-        self.join(timeout=5)
-
-    def _log(self, error: Exception) -> None:
-        kind = type(error).__name__
-        if kind == self._failing:
-            return
-        self._failing = kind
-        if isinstance(error, RedisError):
-            log.warning("%s: %s; it is tried again", self.name, shown(error))
-        else:
-            log.error("%s failed; it is tried again", self.name, exc_info=error)
-
-
-def lease_seconds() -> float:
-    """Return how long a lease lasts: so that the sweep after its end is in time."""
-    return recover_seconds() * 2 / 3
 
 
 def grant(connection: Redis, entry: str) -> None:
@@ -191,6 +112,10 @@ class Lease:
         global current  # noqa: PLW0603 - RQ hands nothing to what it calls
         seconds, micros = self._connection.time()
         self._offset = seconds + micros / 1e6 - time.monotonic()
+        # The owner first: an execution that is taken over meanwhile is not owned below, and works on nothing.
+        text = owners.owner(self.orphaned.parent)
+        if text is not None:
+            self._connection.hset(OWNERS, self.entry, text)
         if self.owned():
             self._connection.zadd(LEASES, {self.entry: self._deadline()})
         else:
@@ -266,11 +191,11 @@ class Orphaned:
     interval = 1.0
 
     def __init__(self, parent: int | None) -> None:
-        self._parent = parent
+        self.parent = parent
 
     def __call__(self, _: Position) -> str | None:
         """Return why to stop, once the parent is another process."""
-        return "worker died" if self._parent is not None and os.getppid() != self._parent else None
+        return "worker died" if self.parent is not None and os.getppid() != self.parent else None
 
 
 def while_owned(

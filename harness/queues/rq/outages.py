@@ -22,8 +22,9 @@ from rq.exceptions import StopRequested
 from rq.utils import now
 from rq.worker import BaseWorker
 
-from harness.queues.rq.connections import check_server
-from harness.queues.rq.entries import complaints, is_outage, shown
+from harness.queues.connections import check_server
+from harness.queues.periodic import shown
+from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.places import is_ours
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from rq.worker import BaseWorker
 from rq.worker_registration import REDIS_WORKER_KEYS
 
 from harness.errors import CorruptProgress
-from harness.queues.rq.connections import check_connection
-from harness.queues.rq.history import ask_history
+from harness.queues.connections import check_connection
+from harness.queues.history import EXECUTIONS, ask_history
 from harness.queues.rq.views import (
     JOB_FIELDS,
     WORKER_FIELDS,
@@ -110,9 +110,14 @@ class Watcher:
         self._to_count: list[str] = []
         self._more: dict[str, int] = {}
         self._looked = False
+        self._whole: dict[str, None] = {}
 
-    def look(self) -> Overview:
-        """Return what is there now: one round trip, but for the first time."""
+    def look(self, whole: Iterable[str] = ()) -> Overview:
+        """Return what is there now: one round trip, but for the first time.
+
+        :param whole: ids of jobs to describe wherever they are, with their whole history.
+        """
+        self._whole = dict.fromkeys(whole)
         if not self._looked:
             for _ in range(LOOKS):
                 known = (self._queues, self._workers, self._jobs)
@@ -123,7 +128,8 @@ class Watcher:
         return self._look()
 
     def _look(self) -> Overview:
-        queues, workers, jobs, to_count = self._queues, self._workers, self._jobs, self._to_count
+        queues, workers, to_count = self._queues, self._workers, self._to_count
+        jobs = list(self._whole | dict.fromkeys(self._jobs))
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
             pipeline.smembers(Queue.redis_queues_keys)
@@ -138,7 +144,7 @@ class Watcher:
             for job_id in jobs:
                 pipeline.hmget(RQJob.key_for(job_id), *JOB_FIELDS)
                 pipeline.get(PREFIX + job_id)
-                ask_history(pipeline, job_id, ENTRIES)
+                ask_history(pipeline, job_id, 2 * EXECUTIONS if job_id in self._whole else ENTRIES)
             # A key of another type is an error of its own command, not of the others.
             answers = iter(pipeline.execute(raise_on_error=False))
         seconds, micros = next(answers)

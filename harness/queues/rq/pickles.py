@@ -23,7 +23,7 @@ from rq.worker import BaseWorker
 
 from harness.boundary.texts import bounded, told
 from harness.errors import UsageError
-from harness.queues.rq.connections import check_worker_connection
+from harness.queues.connections import check_worker_connection
 from harness.queues.rq.places import PERFORM
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError, WatchError
 from rq.job import Job as RQJob
 
 from harness.errors import UsageError
+from harness.queues.connections import check_connection
 from harness.queues.rq import keys
-from harness.queues.rq.connections import check_connection
 from harness.stores import redis as store_keys
 from harness.stores.rq_meta import RQMetaStore
 from harness.stores.sql import SqlStore

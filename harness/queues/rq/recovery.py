@@ -3,7 +3,8 @@
 Each worker of this package sweeps; ``harness recover`` does the same without one. A short lock lets one process sweep
 at a time, for all queues of that Redis. A sweep finds
 
-* an execution whose lease has expired (see :mod:`harness.queues.rq.leases`);
+* an execution whose lease has expired (see :mod:`harness.queues.rq.leases`), or whose processes were on this machine
+  and are gone (:mod:`harness.queues.owners`);
 * an execution without a lease, such as one that crashed while it started, or that of RQ's own worker: the first sweep
   that sees it gives it a lease, which is never renewed;
 * a job that was taken out of its queue and never started: it is in RQ's intermediate queue, and gets a lease the same
@@ -12,13 +13,12 @@ at a time, for all queues of that Redis. A sweep finds
 Executions count the crashes of a job (``Job.max_crashes``). Only crashes before the job's code was reached are counted
 here, up to the same default.
 
-Jobs are requeued in batches (:mod:`harness.queues.rq.returns`), so the time is proportional to their number. A
-sweep holds a lock for one interval, and renews it with each batch. If its holder crashes, another worker sweeps an
-interval later.
+Jobs are requeued in batches (:mod:`harness.queues.rq.returns`), so the time is proportional to their number. A sweep
+holds a lock for one interval, renewed with each batch. If its holder crashes, another worker sweeps an interval later.
 
 A sweep also requeues jobs that are nowhere (:mod:`harness.queues.rq.strays`) and enqueues those whose delay is over
-(:mod:`harness.queues.rq.delayed`). Plain jobs are left to RQ. An entry, a
-queue or a key that holds other data than it should is logged once, skipped, and left as it is: the others go on.
+(:mod:`harness.queues.rq.delayed`). Plain jobs are left to RQ. An entry, a queue or a key that holds other data than it
+should is logged once, skipped, and left as it is: the others go on.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue
-from rq.job import Job as RQJob
 
+from harness.queues import owners
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat, lease_seconds, recover_seconds
 from harness.queues.rq import keys, strays
-from harness.queues.rq.connections import check_connection
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.entries import (
     ask,
     complaints,
     is_wrong_data,
-    job_id_of,
     queues_of,
     set_aside,
     split,
     text_of,
     usable,
 )
-from harness.queues.rq.keys import LEASES, SWEEP_LOCK
-from harness.queues.rq.leases import RQ_SECONDS, Beat, lease_seconds, recover_seconds
+from harness.queues.rq.keys import LEASES, OWNERS, SWEEP_LOCK
 from harness.queues.rq.places import DEQUEUED
-from harness.queues.rq.returns import Dead, belongs, forget, put_back, put_back_batch, put_back_dequeued
+from harness.queues.rq.returns import Dead, forget, put_back, put_back_batch, put_back_dequeued
+from harness.queues.rq.turns import give_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,9 +74,6 @@ BATCH = 100
 TURN_JOBS, START_JOBS = 5_000, 100
 """Limits of jobs that a sweep puts back: in a thread, and before a worker takes its first job."""
 
-SHIELDED = 1_000
-"""Number of executions that one maintenance looks at."""
-
 PROBED = 100
 """Number of keys that one command asks for."""
 
@@ -86,8 +83,7 @@ log = logging.getLogger("harness.rq")
 def recover(connection: Redis) -> list[str]:
     """Sweep once, and return the ids of the requeued jobs.
 
-    A later sweep requeues a job that had no lease: call it every few seconds, or
-    :func:`keep_recovering`.
+    A later sweep requeues a job that had no lease: call it every few seconds, or :func:`keep_recovering`.
     """
     return Sweeper(connection).sweep()
 
@@ -111,11 +107,12 @@ class _Seen:
 
     :ivar now: the server's time. :ivar leases: when each ends, by entry, which may be any bytes.
     :ivar started: executions with their queue and when RQ gives them up. :ivar dequeued: jobs that wait for one.
-    :ivar complete: whether all registries could be read.
+    :ivar owners: processes of each execution. :ivar complete: whether all registries could be read.
     """
 
     now: float
     leases: dict[bytes, float]
+    owners: dict[bytes, bytes]
     started: dict[str, tuple[Queue, float]]
     dequeued: dict[str, Queue]
     complete: bool
@@ -226,6 +223,7 @@ class Sweeper:
 
     def _sweep(self, *, strays_too: bool, limit: int | None) -> list[str]:
         seen = self._look()
+        self._expire(seen)
         running: dict[str, list[str]] = {}
         for entry in seen.started:
             running.setdefault(entry.rpartition(":")[0], []).append(entry)
@@ -244,6 +242,23 @@ class Sweeper:
             enqueue_due(self._connection)
         return back
 
+    def _expire(self, seen: _Seen) -> None:
+        """End the leases of executions whose processes were on this machine and are gone.
+
+        Crash after it, or a lost answer: the lease has expired, and the next sweep puts the job back.
+        """
+        machine = owners.here()
+        gone: dict[Any, float] = {
+            entry: 0.0
+            for entry, text in seen.owners.items()
+            if machine is not None
+            and 0 < seen.leases.get(entry, 0.0) < math.inf
+            and owners.are_gone(text.decode(errors="replace"), machine)
+        }
+        if gone:
+            self._connection.zadd(LEASES, gone, xx=True)
+            seen.leases.update(gone)
+
     def _batches(self, seen: _Seen, limit: int | None) -> Iterator[list[Dead]]:
         """Yield the crashed in batches, and renew the lock between them; those that were bad before come last."""
         dead = [
@@ -256,6 +271,7 @@ class Sweeper:
         for start in range(0, len(dead) if limit is None else min(limit, len(dead)), BATCH):
             if start:
                 self._connection.set(SWEEP_LOCK, "1", px=self._lock_ms)
+                give_way()
             if self._beat is not None and self._beat.closing:
                 return
             yield dead[start : start + BATCH]
@@ -267,7 +283,8 @@ class Sweeper:
             # Leases first: whose lease is seen was registered before, and is seen below unless it has ended since.
             pipeline.time()
             pipeline.zrange(LEASES, 0, -1, withscores=True)
-            (seconds, micros), leases = pipeline.execute()
+            pipeline.hgetall(OWNERS)
+            (seconds, micros), leases, owners_of = pipeline.execute()
         started: dict[str, tuple[Queue, float]] = {}
         waiting: list[tuple[Queue, bytes]] = []
         for queue, entries, dequeued in self._registries(queues):
@@ -287,7 +304,7 @@ class Sweeper:
                 complaints.say("dequeued job", each, "it must be the id of a job")
             elif job_id not in running:
                 found[f"{job_id}:{DEQUEUED}"] = queue
-        return _Seen(seconds + micros / 1e6, dict(leases), started, found, complete)
+        return _Seen(seconds + micros / 1e6, dict(leases), owners_of, started, found, complete)
 
     def _registries(self, queues: list[Queue]) -> Iterator[tuple[Queue, Any, Any]]:
         """Yield the queues that have executions or dequeued jobs, with both; many that have none cost little."""
@@ -309,7 +326,7 @@ class Sweeper:
         """Put a batch back, and whatever that leaves one by one."""
         done = put_back_batch(self._connection, batch, running, now)
         for job_id in done.back:
-            log.warning("job %s: its worker died, it is back in its queue", job_id)
+            log.warning("job %s: its worker crashed; it is back in its queue", job_id)
         self._remember([each.entry for each in done.bad])
         if done.others:  # not to be looked at again
             self._connection.zadd(LEASES, {each.entry: math.inf for each in done.others}, xx=True)
@@ -338,7 +355,7 @@ class Sweeper:
             self._remember([dead.entry])
             return []
         if back:
-            log.warning("job %s: its worker died, it is back in queue %s", dead.job_id, queue.name)
+            log.warning("job %s: its worker crashed; it is back in queue %s", dead.job_id, queue.name)
         return [dead.job_id] if back else []
 
     def _remember(self, entries: list[str]) -> None:
@@ -353,7 +370,9 @@ class Sweeper:
         new: dict[Any, float] = {
             entry: seen.now + self._first_lease for entry in known if entry not in seen.leases
         }
-        ended = [entry for entry in seen.leases if entry not in known] if seen.complete else []
+        ended = (
+            [entry for entry in {*seen.leases, *seen.owners} if entry not in known] if seen.complete else []
+        )
         if not new and not ended:
             return
         with self._connection.pipeline(transaction=False) as pipeline:
@@ -361,34 +380,8 @@ class Sweeper:
                 pipeline.zadd(LEASES, new, nx=True)
             if ended:
                 pipeline.zrem(LEASES, *ended)
+                pipeline.hdel(OWNERS, *ended)
             pipeline.execute()
-
-
-def shield(queue: Queue) -> None:
-    """Keep RQ's maintenance from failing jobs that a sweep will requeue, and from entries it cannot read.
-
-    It deals with scores that are over. So executions of this package get a later score. Entries that RQ cannot read
-    get an endless one: RQ's maintenance would end there. Crash, or a lost answer: the next maintenance does the rest.
-    """
-    connection, key = queue.connection, queue.started_job_registry.key
-    seconds, _ = connection.time()
-    over: Any = connection.zrangebyscore(key, 0, seconds + RQ_SECONDS)
-    if over[SHIELDED:]:  # the first job does not wait for them; the next maintenance looks at them
-        connection.zadd(key, dict.fromkeys(over[SHIELDED:], seconds + 2 * RQ_SECONDS), xx=True)
-    for start in range(0, min(len(over), SHIELDED), BATCH):
-        entries = over[start : start + BATCH]
-        names = [job_id_of(each) for each in entries]
-        with connection.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.hgetall(RQJob.key_for(name or ""))
-            answers = ask(pipeline)
-        later: dict[Any, float] = {}
-        for entry, name, fields in zip(entries, names, answers, strict=True):
-            ours = None if name is None else belongs(connection, name, fields)
-            if ours is not False:
-                later[entry] = math.inf if ours is None else seconds + 2 * RQ_SECONDS
-        if later:
-            connection.zadd(key, later, xx=True)
 
 
 def _is_dead(lease: float | None, given_up: float, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""A job that has failed, was stopped or was cancelled goes back into its queue, with its progress kept."""
+"""Requeue a job that is over, with its progress: at its cursor, or rewound to an earlier place."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import WatchError
 from rq.job import JobStatus
 
+from harness import cursor as cursors
 from harness.errors import Superseded, UsageError
 from harness.job import find
+from harness.queues.connections import check_connection
 from harness.queues.rq import requests, strays
-from harness.queues.rq.connections import check_connection
 from harness.queues.rq.instances import enqueue_of
 from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS
 from harness.queues.rq.places import UNKNOWN, fetch, is_ours, places_of, queue_of
 from harness.queues.rq.submit import INSTANCES
+from harness.sources.parallel import Division
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
     from redis import Redis
     from rq.job import Job as RQJob
 
-    from harness.progress import Store
+    from harness.progress import Progress, Store
 
 GOES_ON = {JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED}
 """Statuses of jobs that can be requeued."""
+
+ITERATION = "each_iteration"
+"""Name of the step that an iteration job's progress is stored under."""
 
 _OVER = {str(status.value) for status in strays.OVER}
 
@@ -47,8 +52,65 @@ def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
     check_connection(connection)
     found = fetch(connection, job_id)
     if found is not None:
-        _check(connection, found)
+        _check(connection, found, GOES_ON)
         _revive(connection, found)
+    return _put_back(connection, job_id, GOES_ON, at_front=at_front)
+
+
+def rewind(
+    connection: Redis, job_id: str, *, step: str | None = None, cursor: Any = None, at_front: bool = False
+) -> RQJob:
+    """Requeue a job that is over, a finished one too, to be done again from an earlier place.
+
+    Attributes and counts are kept, and so is what was quarantined. Hooks of the end run once more. Effects that happen
+    a second time are for the caller to allow.
+
+    The progress is saved first. A crash after that: the job is still over in RQ, and a second call does the rest.
+    Then one transaction requeues it, as :func:`requeue` does.
+
+    :param step: name of a completed step, or of the one in progress; None for an iteration job.
+    :param cursor: cursor in that step, or of the iteration: the work goes on after it. None is the beginning.
+    :raises UsageError: as :func:`requeue`, if it has no progress or is parallel, and if it has not reached that step.
+    :raises CursorError: for a cursor that is no JSON value.
+    """
+    check_connection(connection)
+    job = fetch(connection, job_id)
+    if job is None:
+        raise UsageError(f"there is no job {job_id!r}; RQ may have forgotten it, then enqueue it again")
+    over = GOES_ON | {JobStatus.FINISHED}
+    _check(connection, job, over)
+    store, progress = _kept(connection, job)
+    if progress is None:
+        raise UsageError(f"job {job_id} has no progress to rewind; use `harness requeue {job_id}`")
+    more: dict[str, Any] = job.args[3] if len(job.args) > 3 else {}
+    if "instance" in more or Division.read(store, job.id, progress.round_id) is not None:
+        raise UsageError(
+            f"job {job_id} belongs to a parallel run, whose slices are done together; enqueue it again"
+        )
+    _set_back(progress, step, cursor)
+    store.save(progress)
+    return _put_back(connection, job_id, over, at_front=at_front)
+
+
+def _set_back(progress: Progress, step: str | None, cursor: Any) -> None:
+    cursors.encode(cursor)
+    reached = [*progress.completed, *([progress.step] if progress.step is not None else [])]
+    name = ITERATION if step is None else step
+    if name not in reached:
+        names = ", ".join(each for each in reached if each != ITERATION) or "none"
+        found = f"step {step!r}" if step is not None else "a cursor without a step"
+        raise UsageError(
+            f"job {progress.job_id} cannot be rewound to {found}; steps that it has reached: {names}"
+        )
+    if name in progress.completed:
+        del progress.completed[progress.completed.index(name) :]
+    # Without a cursor the step counts as not begun, so that it gets its own start.
+    progress.step, progress.cursor, progress.proof = None if cursor is None else name, cursor, None
+    progress.failures, progress.failure, progress.all_done = 0, None, False
+    progress.state, progress.reason = "interrupted", "rewound"
+
+
+def _put_back(connection: Redis, job_id: str, allowed: set[JobStatus], *, at_front: bool) -> RQJob:
     while True:
         with connection.pipeline() as pipeline:
             job = fetch(connection, job_id)
@@ -58,7 +120,7 @@ def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
                 )
             pipeline.watch(job.key)
             job.refresh()
-            _check(connection, job)
+            _check(connection, job, allowed)
             queue = queue_of(job)
             job.started_at = job.ended_at = None
             pipeline.multi()
@@ -84,13 +146,7 @@ def _revive(connection: Redis, job: RQJob) -> None:
     """
     if job.get_status(refresh=False) != JobStatus.CANCELED:
         return
-    store: Store = RQMetaStore(connection)
-    progress = store.load(job.id)
-    if progress is None:
-        own = find(job.args[0]).progress_store()
-        if own is None:
-            return  # it was cancelled before it began
-        store, progress = own, own.load(job.id)
+    store, progress = _kept(connection, job)  # None if it was cancelled before it began
     if progress is not None and progress.state == "cancelled":
         progress.state, progress.reason = "interrupted", "requeued"
         with suppress(
@@ -99,7 +155,18 @@ def _revive(connection: Redis, job: RQJob) -> None:
             store.save(progress)
 
 
-def _check(connection: Redis, job: RQJob) -> None:
+def _kept(connection: Redis, job: RQJob) -> tuple[Store, Progress | None]:
+    """Return the progress of a job and its store."""
+    store: Store = RQMetaStore(connection)
+    progress = store.load(job.id)
+    if progress is None:
+        own = find(job.args[0]).progress_store()
+        if own is not None:
+            return own, own.load(job.id)
+    return store, progress
+
+
+def _check(connection: Redis, job: RQJob, allowed: set[JobStatus]) -> None:
     """Refuse a job that would be done twice, or not at all.
 
     :raises UsageError: saying why, and what to do.
@@ -107,13 +174,14 @@ def _check(connection: Redis, job: RQJob) -> None:
     if not is_ours(job):
         raise UsageError(f"job {job.id} is no ContinuableJob or IterationJob; use `rq requeue {job.id}`")
     status = job.get_status(refresh=False)
-    if status == JobStatus.FINISHED:
+    if status == JobStatus.FINISHED and status not in allowed:
         raise UsageError(
-            f"job {job.id} is finished: all is done; enqueue it again under its id for a new round"
+            f"job {job.id} is finished; enqueue it again under its id for a new round, or do a part of it again with "
+            f"`harness rewind`"
         )
     elsewhere = places_of(job) - _OVER
-    if status not in GOES_ON or elsewhere:
-        where = status.value if status not in GOES_ON else ", ".join(sorted(elsewhere))
+    if status not in allowed or elsewhere:
+        where = status.value if status not in allowed else ", ".join(sorted(elsewhere))
         raise UsageError(f"job {job.id} is not over: {where}; only a failed or cancelled job can be requeued")
     if job.has_rate_limit:
         raise UsageError(f"job {job.id} has a rate limit, which RQ keeps; use `rq requeue {job.id}`")

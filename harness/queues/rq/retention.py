@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 
 from rq.defaults import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL
 
+from harness.queues.history import TTL
 from harness.queues.rq import keys
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
     from rq.job import Job
-
-TTL = 30 * 24 * 3600
-"""Seconds that history is kept after the last entry while a job is under way, and at most after its end."""
 
 SETTING = "HARNESS_HISTORY_TTL"
 """Environment variable: seconds that history is kept after the end of a job, in place of the job's own TTL."""

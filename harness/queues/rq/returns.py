@@ -28,7 +28,7 @@ from rq.utils import as_text, parse_composite_key
 from harness.job import Job
 from harness.queues.rq import strays
 from harness.queues.rq.entries import ask, complaints, number, text_of, usable
-from harness.queues.rq.keys import LEASES
+from harness.queues.rq.keys import LEASES, OWNERS
 from harness.queues.rq.leases import DEAD_STARTS, registered, while_owned
 from harness.queues.rq.places import DEQUEUED, PERFORM, TAKEN_OVER, Where, fetch, is_ours, places_of
 
@@ -116,6 +116,7 @@ def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | Non
     else:
         execution.delete(job=job, pipeline=pipeline)
     pipeline.zrem(LEASES, entry)
+    pipeline.hdel(OWNERS, entry)
 
 
 _TOO_OFTEN = {
@@ -130,8 +131,8 @@ def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, co
     times = number(connection.hget(job.key, counter)) if counter else 0
     if counter and times >= Job.max_crashes:
         reason = (
-            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}, allowed are {Job.max_crashes}; its progress was kept: "
-            "requeue it once the reason is mended"
+            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}; the limit is {Job.max_crashes}; its progress was kept: "
+            "requeue it once the cause is fixed"
         )
         record_job_failure(job, reason, pipeline)
         pipeline.hdel(job.key, counter)
@@ -334,6 +335,7 @@ def _queue_writes(connection: Redis, each: _Found, pipeline: Pipeline, done: Bat
             return False
     pipeline.zrem(dead.queue.started_job_registry.key, dead.entry)
     pipeline.zrem(LEASES, dead.entry)
+    pipeline.hdel(OWNERS, dead.entry)
     pipeline.lrem(dead.queue.intermediate_queue_key, 1, dead.job_id)
     pipeline.delete(dead.execution_key)
     if job is not None:

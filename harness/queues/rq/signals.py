@@ -21,6 +21,7 @@ Plain jobs keep RQ's handlers.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -36,7 +37,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
 from harness import forks
-from harness.queues.rq.connections import check_server
+from harness.queues.connections import check_server
 from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.places import is_ours, queue_of
 from harness.queues.rq.recovery import put_back
@@ -306,6 +307,18 @@ class Signals(BaseWorker):
 
 class HorseSignals(Signals):
     """The same for workers whose jobs run in a process of their own."""
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work, with the objects of now hidden from the garbage collector.
+
+        A horse's collector would write to the memory pages of all of them, and each page would be copied.
+        """
+        gc.collect()
+        gc.freeze()
+        try:
+            return super().work(*args, **kwargs)
+        finally:
+            gc.unfreeze()
 
     def _tell(self) -> None:
         horse = self.horse_pid

@@ -23,9 +23,10 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
+from harness.queues.periodic import lease_seconds, recover_seconds
 from harness.queues.rq.entries import ask, complaints, is_wrong_data, text_of, usable
 from harness.queues.rq.keys import DELAYED, ENDED, OPEN, STRAYS
-from harness.queues.rq.leases import lease_seconds, recover_seconds, while_owned
+from harness.queues.rq.leases import while_owned
 from harness.queues.rq.places import PERFORM, fetch, is_ours, places_of, queue_of
 from harness.queues.rq.retention import forget
 

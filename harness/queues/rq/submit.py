@@ -26,9 +26,9 @@ from harness import rounds
 from harness.errors import HarnessError, UnsupportedProgress, UsageError
 from harness.execution import Portion
 from harness.job import Job
+from harness.queues.connections import check_connection
 from harness.queues.rq import delayed, requests, strays
 from harness.queues.rq.clocks import redis_now
-from harness.queues.rq.connections import check_connection
 from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS
@@ -144,7 +144,7 @@ def _enqueue(
     check_connection(queue.connection)
     if queue.serializer is not JSONSerializer:
         raise UsageError(
-            f"queue {queue.name!r} uses {queue.serializer!r}, allowed is RQ's JSON serializer; "
+            f"queue {queue.name!r} uses {queue.serializer!r}; use RQ's JSON serializer: "
             "make it Queue(…, serializer='json')"
         )
     if queue.key != Queue.redis_queue_namespace_prefix + queue.name:
@@ -332,7 +332,7 @@ def check_class(job_class: Any) -> None:
     :raises UsageError: if it is.
     """
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob, found {job_class!r}")
+        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob; got {job_class!r}")
     check_importable(job_class)
 
 

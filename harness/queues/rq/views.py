@@ -11,7 +11,7 @@ from rq.utils import as_text
 from harness.boundary.decoding import MAX_INT, plain_text, shown
 from harness.errors import CorruptProgress, HarnessError
 from harness.progress import Progress
-from harness.queues.rq.history import Entry, Pulse, read_history
+from harness.queues.history import Entry, Pulse, read_history
 from harness.stores.rq_meta import FIELD, text_in_meta
 
 JOB_FIELDS = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import ResponseError
 
 from harness.errors import UsageError
-from harness.queues.rq import keys
+from harness.queues import keys
 
 if TYPE_CHECKING:
     from redis import Redis

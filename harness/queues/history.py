@@ -2,9 +2,9 @@
 
 The progress does not grow with interruptions. So a job has two more keys:
 
-* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends. Redis gives them their
-  times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are kept; for how long is said in
-  :mod:`harness.queues.rq.retention`.
+* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends, and one for each action
+  of a person on the web page. Redis gives them their times, so that the clocks of machines need not agree. The last
+  :data:`EXECUTIONS` are kept; for how long, the queue decides.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
   not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
   an event of every item.
@@ -22,6 +22,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,21 +32,22 @@ from harness import overrides
 from harness.boundary.decoding import parse, plain_text, read, shown
 from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress
-from harness.queues.rq import keys
-from harness.queues.rq.connections import check_connection
-from harness.queues.rq.leases import Beat
-from harness.queues.rq.retention import TTL, ttl_after
+from harness.queues import keys
+from harness.queues.connections import check_connection
+from harness.queues.periodic import Beat
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from redis import Redis
     from redis.client import Pipeline
-    from rq.job import Job as RQJob
 
     from harness.ends import Ended
     from harness.execution import Execution
     from harness.progress import Position
+
+TTL = 30 * 24 * 3600
+"""Seconds that history is kept after the last entry while a job is under way, and at most after its end."""
 
 EXECUTIONS = 100
 """Number of executions of a job that are kept."""
@@ -67,6 +69,9 @@ CURSOR_BYTES = 200
 
 PULSE_SECONDS = 1.0
 """Interval of the pulses of a job at work, in seconds."""
+
+ASKED = "asked"
+"""Kind of entry that records an action of a person."""
 
 log = logging.getLogger("harness.rq")
 
@@ -129,9 +134,11 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Entry:
-    """An execution began or ended.
+    """An execution began or ended, or a person steered the job.
 
-    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"`` or ``"end"``. :ivar done: items by then.
+    :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"``, ``"end"`` or ``"asked"``.
+    :ivar done: items by then.
+    :ivar action: of an action, its name, such as ``"pause"``. :ivar by: of an action, the user.
     :ivar job: of the first start, the class.
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
     :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
@@ -152,6 +159,8 @@ class Entry:
     outcome: str = ""
     reason: str | None = None
     crashes: int | None = None
+    action: str = ""
+    by: str = ""
 
     @classmethod
     def from_stream(cls, number: Any, fields: Any) -> Entry:
@@ -174,13 +183,24 @@ class Recording:
     """Writes the history of one execution: a context manager around it, and a stop source that never stops.
 
     It is asked once, before any work, which is when the progress is known; at checkpoints it says nothing.
+
+    :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
+    :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
     """
 
     interval = math.inf
 
-    def __init__(self, job: RQJob) -> None:
-        self._job = job
-        self._connection: Redis = job.connection
+    def __init__(
+        self,
+        connection: Redis,
+        job_id: str,
+        *,
+        worker: str = "",
+        enqueued_at: float | None = None,
+        ttl_after: Callable[[str], int] = lambda _: TTL,
+    ) -> None:
+        self._connection, self._job_id, self._worker = connection, job_id, worker
+        self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
         self._execution: Execution | None = None
         self._beat: Beat | None = None
         self._offset = self._started = self._runtime_before = 0.0
@@ -201,7 +221,7 @@ class Recording:
             self._write_start(execution)
         except RedisError as error:
             self._excuse(error)
-        self._beat = Beat(f"harness-pulse-{self._job.id}", PULSE_SECONDS, self._tell)
+        self._beat = Beat(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
         self._beat.start()
 
     def ended(self, ended: Ended) -> Ended:
@@ -217,18 +237,17 @@ class Recording:
             self._end("failed", kind.__name__ if error is None else told(error))
 
     def _write_start(self, execution: Execution) -> None:
-        pulse_key, progress = keys.pulse(self._job.id), execution.progress
+        pulse_key, progress = keys.pulse(self._job_id), execution.progress
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
             pipeline.get(pulse_key)
             (seconds, micros), left = pipeline.execute()
         self._offset = seconds + micros / 1e6 - time.monotonic()
         died = Pulse.from_json(left)
-        enqueued = self._job.enqueued_at
         entry = {
             "what": "start", "epoch": self._epoch, "done": progress.done,
-            "worker": bounded(self._job.worker_name or "", NAME_BYTES), "durability": _durability(execution),
-            "enqueued_at": round(enqueued.timestamp(), 3) if enqueued else None,
+            "worker": bounded(self._worker, NAME_BYTES), "durability": _durability(execution),
+            "enqueued_at": None if self._enqueued_at is None else round(self._enqueued_at, 3),
             "died": _rounded(died) if died else None,
         }  # fmt: skip
         if progress.crashes:  # most jobs have none, and a hundred entries are kept
@@ -253,18 +272,18 @@ class Recording:
         }  # fmt: skip
         try:
             with self._connection.pipeline() as pipeline:
-                self._add(pipeline, entry, ttl_after(self._job, outcome))
+                self._add(pipeline, entry, self._ttl_after(outcome))
                 if outcome in {"completed", "cancelled"}:
                     # A request to pause has no TTL; for a job that is over it would stay for ever.
-                    pipeline.expire(keys.control(self._job.id), TTL)
+                    pipeline.expire(keys.control(self._job_id), TTL)
                 if outcome != "superseded":  # else the pulse is another execution's
-                    pipeline.delete(keys.pulse(self._job.id))
+                    pipeline.delete(keys.pulse(self._job_id))
                 pipeline.execute()
         except RedisError as error:
             self._excuse(error)
 
     def _add(self, pipeline: Pipeline, entry: dict[str, Any], ttl: int = TTL) -> None:
-        key = keys.history(self._job.id)
+        key = keys.history(self._job_id)
         # What is missing has its default on reading.
         known = {name: value for name, value in entry.items() if value is not None and value != ""}
         text = json.dumps(known, separators=(",", ":"))
@@ -274,7 +293,7 @@ class Recording:
     def _tell(self) -> None:
         execution = self._execution
         if execution is not None:
-            self._connection.set(keys.pulse(self._job.id), self._pulse(execution), ex=TTL)
+            self._connection.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
 
     def _pulse(self, execution: Execution) -> str:
         elapsed = execution.clock() - self._started
@@ -283,7 +302,7 @@ class Recording:
         pulse = Pulse(
             at=time.monotonic() + self._offset, epoch=self._epoch, done=execution.done, saved=execution.progress.done,
             unsaved_s=max(0.0, elapsed - saved_after), elapsed_s=elapsed, items=execution.items,
-            total=execution.total, durability=_durability(execution), worker=self._job.worker_name or "",
+            total=execution.total, durability=_durability(execution), worker=self._worker,
             host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
             crashes=progress.crashes, step=execution.step,
             cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
@@ -293,7 +312,32 @@ class Recording:
         return json.dumps(_rounded(pulse), separators=(",", ":"))
 
     def _excuse(self, error: RedisError) -> None:
-        log.warning("job %s: its history was not written (%s); it goes on", self._job.id, error)
+        log.warning("job %s: its history was not written (%s); it goes on", self._job_id, error)
+
+
+def note_action(connection: Redis, job_id: str, action: str, by: str, reason: str | None = None) -> None:
+    """Write into the history of a job that a person steered it.
+
+    The caller writes it before the action. Crash between the two: the history has an action that did not happen, and
+    no action is missing. Lost answer: the action is not carried out, and may be listed twice when it is repeated.
+
+    :param by: user. :param reason: more about the action, such as why it was refused.
+    """
+    check_connection(connection)
+    entry = {
+        "what": ASKED, "epoch": 0, "done": 0, "action": bounded(action, NAME_BYTES), "by": bounded(by, NAME_BYTES),
+        "reason": None if reason is None else bounded(reason, REASON_BYTES),
+    }  # fmt: skip
+    key = keys.history(job_id)
+    text = json.dumps(
+        {name: value for name, value in entry.items() if value is not None}, separators=(",", ":")
+    )
+    kept_s: Any = connection.ttl(key)
+    with connection.pipeline() as pipeline:
+        pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
+        if kept_s < 0:  # else it is kept as it was: the history of a job that has ended expires with the job
+            pipeline.expire(key, TTL)
+        pipeline.execute()
 
 
 def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
@@ -307,7 +351,7 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
 
     :param bad: takes why entries were left out.
     """
-    entries: dict[tuple[int, str], Entry] = {}
+    entries: dict[tuple[Any, str], Entry] = {}
     for number, fields in reversed(answer):
         try:
             entry = Entry.from_stream(number, fields)
@@ -315,7 +359,8 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
             if bad is not None:
                 bad.append(str(error))
             continue
-        entries.setdefault((entry.epoch, entry.what), entry)
+        # Each action is one of its own; an execution begins once and ends once.
+        entries.setdefault((number if entry.what == ASKED else entry.epoch, entry.what), entry)
     return list(entries.values())
 
 

@@ -1,0 +1,218 @@
+"""Celery's task that runs jobs, and the request that Celery's main process keeps of it.
+
+Celery stores the result and starts the next task of a chain before it calls ``on_success``; there the ticket is closed.
+Crash before: the job is delivered again, finds that it is completed, and returns its result once more. A task that was
+started in the moment before such a crash is then started a second time; everything else happens once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
+from celery import Task
+from celery.exceptions import Ignore, Retry
+from celery.worker.request import Request
+from kombu.utils import json as kombu_json
+
+from harness import forks
+from harness.boundary.texts import told
+from harness.errors import ProgressUnavailable, Superseded
+from harness.job import find_stored
+from harness.queues.celery.shutdown import Termination
+from harness.queues.inline import InlineRun
+from harness.queues.ticketed import TicketDelivery, order_of, result_of
+
+if TYPE_CHECKING:
+    from harness.queues.celery.queue import CeleryQueue
+    from harness.queues.tickets import Claimed
+
+TASK = "harness.job"
+"""Name of the task."""
+
+log = logging.getLogger("harness.queues")
+
+
+def _queue() -> CeleryQueue:
+    from harness.queues.celery.queue import installed  # noqa: PLC0415 - it registers this task
+
+    return installed()
+
+
+class CeleryDelivery(TicketDelivery[NoReturn]):
+    """One delivery of a job by Celery."""
+
+    def __init__(self, queue: CeleryQueue, claimed: Claimed, call: list[Any], task: Perform) -> None:
+        super().__init__(queue, claimed, call, task.request.hostname or "")
+        self.task, self.termination = task, Termination(queue.shutdown)
+
+    def report(self, reason: str, outcome: str) -> NoReturn:
+        """End the task without a result; one that was cancelled is revoked.
+
+        :raises Ignore: always.
+        """
+        if outcome == "cancelled":
+            request = self.task.request
+            self.task.backend.mark_as_revoked(request.id, reason, request=request)
+        raise Ignore(reason)
+
+    def retry(self, error: Exception) -> None:
+        """Requeue a job that has failed, if it has retries left.
+
+        :raises Retry: then.
+        """
+        request = self.task.request
+        options = request.get("harness_options") or {}
+        if (request.retries or 0) >= options.get("max_retries", 0):
+            return
+        delay = options.get("retry_delay", 0.0)
+        self.queue.tickets.count_retry(self.claimed)
+        self.send_again(delay)
+        raise Retry(told(error), exc=error, when=delay) from error
+
+
+class JobRequest(Request):  # type: ignore[misc]  # Celery has no types
+    """What the main process of a worker does with a delivery: no crash of a pool process is a failure of the job."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Send the job of a process that was lost again, and record no failure."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        queue = _queue()
+        owner = queue.held.owner_of(self.id)
+        if isinstance(error, WorkerLostError | SystemExit):
+            queue.crashed(self.id, self.worker_pid)
+            exc_info = _Ended(Ignore(told(error)))
+        if owner is not None:
+            queue.held.remove(self.id, owner)
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Close the ticket of a job that Celery has killed for its hard time limit, after the failure is stored."""
+        super().on_timeout(soft, timeout)
+        if not soft:
+            _queue().tickets.close(self.id, "failed")
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: ARG002 - Celery's
+        """Let the job stop at its next checkpoint in a cold shutdown; Celery waits for its processes to exit."""
+        _queue().leaving.set()
+
+
+class _Ended:
+    """Stands for Celery's ``ExceptionInfo`` of an execution that ended without a failure."""
+
+    traceback, internal = "", True
+
+    def __init__(self, exception: Exception) -> None:
+        self.exception = exception
+
+
+class Perform(Task):  # type: ignore[misc]  # Celery has no types
+    """Runs one execution of a job."""
+
+    name = TASK
+    Request = "harness.queues.celery.task:JobRequest"
+    acks_late = False
+    """A long job would outlast the visibility timeout of Redis and the consumer timeout of RabbitMQ. Its ticket brings
+    it back after a crash."""
+    serializer = "json"
+    track_started = False
+    ignore_result = False
+    max_retries = None
+
+    def __init__(self) -> None:
+        self._deliveries: dict[str, CeleryDelivery] = {}
+
+    def run(self, *call: Any) -> dict[str, Any]:
+        """Run one execution, and return the result of the whole job if it is completed.
+
+        :raises Ignore: if it is not, or another delivery has the job.
+        :raises Retry: if it failed and is retried.
+        :raises Exception: what the job raised, if it is not resumed.
+        """
+        arguments = list(call)
+        if self.request.is_eager:
+            return self._run_eagerly(arguments)
+        with forks.guarding():
+            return self._run(_queue(), arguments)
+
+    def _run(self, queue: CeleryQueue, call: list[Any]) -> dict[str, Any]:
+        request = self.request
+        stamp = request.get("harness") or {}
+        try:
+            claimed = queue.claim(
+                request.id, int(stamp.get("n") or 0), call,
+                round_id=str(stamp.get("round") or request.id), message=self._message(),
+            )  # fmt: skip
+        except ProgressUnavailable as error:
+            raise Ignore(str(error)) from error
+        if isinstance(claimed, str):
+            log.info("job %s: this message is out of date (%s) and is dropped", request.id, claimed)
+            raise Ignore(claimed)
+        delivery = CeleryDelivery(queue, claimed, call, self)
+        self._deliveries[request.id] = delivery
+        delivery.termination.hold()
+        try:
+            delivery.run()
+        except Superseded as error:
+            raise Ignore(str(error)) from error
+        except Ignore:
+            raise
+        except Exception as error:
+            delivery.retry(error)
+            raise
+        return result_of(queue, request.id, find_stored(call[0]))
+
+    def _run_eagerly(self, call: list[Any]) -> dict[str, Any]:
+        """Run the whole job here: Celery's eager mode has no queue that could deliver it again."""
+        order = order_of(call)
+        args, kwargs = order.arguments()
+        run = InlineRun(order.job_class(), *args, job_id=self.request.id, portion=order.portion, **kwargs)
+        run.drain()
+        progress = run.progress
+        return {"id": self.request.id, "done": 0 if progress is None else progress.done}
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002 - Celery's
+        """Close the ticket: the result is stored, and the next task of a chain has started."""
+        self._close(task_id, "completed")
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
+        """Close the ticket: the failure is stored."""
+        self._close(task_id, "failed")
+
+    def finish(self, task_id: str) -> None:
+        """Release the lease at the end of a task, whatever it was; a SIGTERM that came takes effect now."""
+        delivery = self._deliveries.pop(task_id, None)
+        if delivery is not None:
+            delivery.release()
+            delivery.termination.release()
+
+    def _close(self, task_id: str, outcome: str) -> None:
+        delivery = self._deliveries.get(task_id)
+        if delivery is not None:
+            delivery.queue.tickets.close(task_id, outcome, delivery.claimed.owner)
+
+    def _message(self) -> str:
+        """Return the stored form of the message that is delivered, for one that was sent without a ticket."""
+        request = self.request
+        known = (
+            "lang", "task", "id", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "origin", "timelimit",
+            "ignore_result",
+        )  # fmt: skip
+        info = request.delivery_info or {}
+        headers = {name: request.get(name) for name in known if request.get(name) is not None}
+        embedded = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+        properties = {
+            "correlation_id": request.correlation_id or request.id, "reply_to": request.reply_to,
+            "priority": info.get("priority") or 0,
+        }  # fmt: skip
+        return str(
+            kombu_json.dumps({
+                "headers": {"lang": "py", **headers}, "body": [request.args, request.kwargs or {}, embedded],
+                "properties": properties, "exchange": info.get("exchange") or "",
+                "routing_key": info.get("routing_key"), "queue": None,
+            })
+        )  # fmt: skip

@@ -1,0 +1,379 @@
+"""Dramatiq as a queue with tickets: its actor, its middleware, and how a stored message is sent again.
+
+A message is acknowledged after the actor has returned and Dramatiq has stored the result and sent the next message of a
+pipeline; then the ticket is closed. Crash before: the job is delivered again, finds that it is completed, and returns
+its result once more. A message that was sent in the moment before such a crash is then sent a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import dramatiq
+from dramatiq.common import q_name
+from dramatiq.middleware import Middleware, SkipMessage
+from redis.exceptions import RedisError
+
+from harness import forks
+from harness.errors import ProgressUnavailable, Superseded, UsageError
+from harness.job import find_stored
+from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, encoded_call, result_of
+from harness.queues.tickets import Claimed, Sending
+
+if TYPE_CHECKING:
+    from dramatiq import Broker, Message
+    from redis import Redis
+
+    from harness.execution import Portion
+    from harness.job import Job
+    from harness.progress import Store
+
+ACTOR, STAMP = "harness_job", "harness"
+"""Name of the actor; option of a message with the number and the round of its ticket."""
+
+LATEST_DELAY_MS = 7 * 24 * 3600 * 1000 - 1000
+"""Longest delay that Dramatiq takes, in milliseconds."""
+
+log = logging.getLogger("harness.queues")
+
+_resending: ContextVar[bool] = ContextVar("harness_resending", default=False)
+
+
+class DramatiqQueue(Queue):
+    """A Dramatiq broker for which :func:`install` was called."""
+
+    kind = "dramatiq"
+    # Dramatiq has no hook for a message that a worker has received: this finds those that a crashed worker has lost.
+    stray_seconds = 10.0
+
+    def __init__(
+        self,
+        broker: Broker,
+        redis: Redis | str,
+        store: Store | Callable[[], Store] | None = None,
+        queue_name: str = "default",
+    ) -> None:
+        super().__init__(redis, store)
+        self.broker, self.deliveries = broker, dict[str, DramatiqDelivery]()
+        known = broker.actor_options
+        options = {
+            "max_retries": 0,
+            "time_limit": float("inf"),
+            "notify_shutdown": False,
+            "store_results": True,
+        }
+        self.stores_results = "store_results" in known
+        chosen: dict[str, Any] = {name: value for name, value in options.items() if name in known}
+        declare: Any = dramatiq.actor  # its overloads do not know all options
+        self.actor = declare(self._perform, broker=broker, actor_name=ACTOR, queue_name=queue_name, **chosen)
+
+    def send(self, sending: Sending) -> None:
+        """Enqueue a stored message with its number and its delay."""
+        stored = json.loads(sending.message)
+        stored["options"][STAMP] = {**stored["options"].get(STAMP, {}), "n": sending.n}
+        message: Message[Any] = dramatiq.Message(**{**stored, "args": tuple(stored["args"])})
+        if sending.queue:
+            self.broker.declare_queue(sending.queue)
+            message = message.copy(queue_name=sending.queue)
+        token = _resending.set(True)
+        try:
+            delay = min(int(sending.delay * 1000), LATEST_DELAY_MS)
+            self.broker.enqueue(message, delay=delay or None)
+        finally:
+            _resending.reset(token)
+
+    def send_instance(self, job_id: str, call: list[Any], model: Claimed) -> None:
+        """Enqueue an instance of a parallel run in the queue of the job that starts it, unless it is there."""
+        ticket = self.tickets.read(job_id)
+        if ticket and ticket.get("digest") == digest_of_call(call):
+            return
+        queue_name = json.loads(self.tickets.read(model.job_id)["message"])["queue_name"]
+        message = self.actor.message_with_options(args=tuple(call))
+        self.broker.enqueue(message.copy(message_id=job_id, queue_name=queue_name))
+
+    def stamp(self, message: Message[Any], delay: int | None) -> None:
+        """Make the ticket of a message that is about to be enqueued, and write its number into its options.
+
+        A message that Dramatiq's ``Retries`` enqueues again keeps its ticket. Crash after this: the sweep sends it. If
+        Redis cannot be reached, the message goes without a number, and the worker makes the ticket.
+        """
+        seconds = (delay or 0) / 1000
+        delivery = self.deliveries.get(message.message_id)
+        if delivery is not None and delivery.thread == threading.get_ident():
+            again = self.tickets.requeue(delivery.claimed, delay=seconds)
+            if again is not None:
+                stamp = message.options.get(STAMP) or {}
+                message.options[STAMP] = {**stamp, "n": again[0].n}
+                self.tickets.replace_message(message.message_id, stored_form(message))
+            return
+        if message.options.get(STAMP):
+            return  # its delay is over, and Dramatiq moves it to the queue
+        opened = self.tickets.open(
+            message.message_id,
+            uuid.uuid4().hex,
+            digest_of_call(list(message.args)),
+            stored_form(message),
+            seconds,
+        )
+        if not opened.n:
+            log.info("job %s is %s already; this message joins it", message.message_id, opened.state)
+        message.options[STAMP] = {"n": opened.n, "round": opened.round}
+
+    def _perform(self, *call: Any) -> dict[str, Any] | None:
+        """Run one execution, and return the result of the whole job if it is completed.
+
+        :raises SkipMessage: if it is not, or another delivery has the job.
+        :raises Exception: what the job raised, if it is not resumed.
+        """
+        message = _current.get()
+        if message is None:
+            raise UsageError("the actor harness_job runs in a Dramatiq worker only; use enqueue()")
+        with forks.guarding():
+            return self._deliver(message, json.loads(json.dumps(call)))
+
+    def _deliver(self, message: Any, call: list[Any]) -> dict[str, Any] | None:
+        stamp = message.options.get(STAMP) or {}
+        job_id, n = message.message_id, int(stamp.get("n") or 0)
+        if self.shutdown():
+            # The worker still takes messages while it leaves. Crash after this: two of the same number, one counts.
+            self.send(Sending(job_id, n, stored_form(message)))
+            skip(message, "worker leaves")
+        try:
+            claimed = self.claim(
+                job_id, n, call, round_id=str(stamp.get("round") or job_id),
+                message=stored_form(message),
+            )  # fmt: skip
+        except ProgressUnavailable as error:
+            skip(message, str(error))
+        if isinstance(claimed, str):
+            log.info("job %s: this message is out of date (%s) and is dropped", job_id, claimed)
+            skip(message, claimed)
+        delivery = DramatiqDelivery(self, claimed, call, message)
+        self.deliveries[job_id] = delivery
+        try:
+            delivery.run()
+        except Superseded as error:
+            skip(message, str(error))
+        if not (self.stores_results or message.options.get("pipe_target")):
+            return None
+        return result_of(self, job_id, find_stored(call[0]))
+
+    def finish(self, message: Any, outcome: str) -> None:
+        """Close the ticket of a message that Dramatiq is done with, unless it was requeued."""
+        delivery = self.deliveries.get(message.message_id)
+        if delivery is None or delivery.message is not message:
+            return
+        del self.deliveries[message.message_id]
+        delivery.release()
+        try:
+            self.tickets.close(message.message_id, outcome, delivery.claimed.owner)
+        except RedisError as error:
+            # The lease runs out; the sweep sends the job again, and it finds that it is completed.
+            log.warning("job %s: its ticket was not closed (%r)", message.message_id, error)
+
+
+class DramatiqDelivery(TicketDelivery["NoReturn"]):
+    """One delivery of a job by Dramatiq."""
+
+    def __init__(self, queue: DramatiqQueue, claimed: Claimed, call: list[Any], message: Any) -> None:
+        super().__init__(queue, claimed, call, f"dramatiq:{threading.current_thread().name}")
+        self.message, self.thread = message, threading.get_ident()
+
+    def report(self, reason: str, outcome: str) -> NoReturn:
+        """End the message without a result.
+
+        :raises SkipMessage: always.
+        """
+        skip(self.message, reason)
+
+
+class JobMiddleware(Middleware):
+    """Connects a broker to a queue with tickets."""
+
+    def __init__(self, queue: DramatiqQueue) -> None:
+        self.queue, self._failed = queue, set[int]()
+
+    def before_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
+        """Write the number of its ticket into a message."""
+        if message.actor_name == ACTOR and not _resending.get():
+            self.queue.stamp(message, delay)
+
+    def after_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
+        """Record that the broker has a message."""
+        n = (message.options.get(STAMP) or {}).get("n")
+        if message.actor_name == ACTOR and n:
+            self.queue.tickets.sent(message.message_id, n)
+
+    def before_process_message(self, broker: Broker, message: Any) -> None:
+        """Keep the message for the actor."""
+        _current.set(message if message.actor_name == ACTOR else None)
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: Any,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Note that a message failed, which Dramatiq acknowledges where there is no ``Retries``."""
+        _current.set(None)
+        if exception is not None and message.actor_name == ACTOR:
+            self._failed.add(id(message))
+
+    def after_skip_message(self, broker: Broker, message: Any) -> None:
+        """Forget the message."""
+        _current.set(None)
+
+    def after_ack(self, broker: Broker, message: Any) -> None:
+        """Close the ticket: the result is stored, and the next message of a pipeline is sent."""
+        if message.actor_name == ACTOR:
+            failed = id(message) in self._failed
+            self._failed.discard(id(message))
+            self.queue.finish(message, "failed" if failed else "completed")
+
+    def after_nack(self, broker: Broker, message: Any) -> None:
+        """Close the ticket: the failure is stored."""
+        if message.actor_name == ACTOR:
+            self._failed.discard(id(message))
+            self.queue.finish(message, "failed")
+
+    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Sweep for crashed workers from now on."""
+        self.queue.shutdown.clear()
+        self.queue.sweep.start()
+
+    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Have all jobs of this process stop at their next checkpoint."""
+        self.queue.shutdown.set("worker leaves")
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """End the threads."""
+        self.queue.close()
+
+
+_current: ContextVar[Any] = ContextVar("harness_message", default=None)
+"""The message that this thread processes: Dramatiq gives an actor its arguments only."""
+
+
+def skip(message: Any, reason: str) -> NoReturn:
+    """End the processing of a message without a result, a retry or a failure.
+
+    :raises SkipMessage: always.
+    """
+    # Dramatiq stores None as the result of a skipped message, which the caller would take for the job's.
+    message.options["store_results"] = False
+    raise SkipMessage(reason)
+
+
+def stored_form(message: Any) -> str:
+    """Return a message as JSON, without what holds for one sending of it."""
+    options = {
+        name: value
+        for name, value in message.options.items()
+        if name not in {"eta", "redis_message_id", STAMP}
+    }
+    return json.dumps({
+        "queue_name": q_name(message.queue_name), "actor_name": message.actor_name, "args": list(message.args),
+        "kwargs": message.kwargs, "options": options, "message_id": message.message_id,
+        "message_timestamp": message.message_timestamp,
+    })  # fmt: skip
+
+
+def install(
+    broker: Broker,
+    *,
+    redis: Redis | str,
+    store: Store | Callable[[], Store] | None = None,
+    queue_name: str = "default",
+) -> DramatiqQueue:
+    """Let a Dramatiq broker run jobs, and return its queue. Call it after all other middleware was added.
+
+    :param redis: connection or URL of the Redis that keeps tickets, history and requests; the broker may be another
+        server, such as RabbitMQ.
+    :param store: progress store of jobs without a ``progress_store()`` of their own: a store, or a function that
+        returns one and is called once in each process. In Redis if None.
+    :param queue_name: queue of jobs that name none.
+    """
+    queue = DramatiqQueue(broker, redis, store, queue_name)
+    # The first: what it does after a message comes after all others have done what they do.
+    first = type(broker.middleware[0]) if broker.middleware else None
+    broker.add_middleware(JobMiddleware(queue), before=first)
+    return queue
+
+
+def installed(broker: Broker) -> DramatiqQueue:
+    """Return the queue of a broker.
+
+    :raises UsageError: if :func:`install` was not called for it.
+    """
+    found = next((each for each in broker.middleware if isinstance(each, JobMiddleware)), None)
+    if found is None:
+        raise UsageError(
+            "this Dramatiq broker runs no jobs; call harness.queues.dramatiq.install(broker, redis=…) in its module"
+        )
+    return found.queue
+
+
+def message(
+    broker: Broker,
+    job_class: type[Job],
+    *args: Any,
+    options: dict[str, Any] | None = None,
+    portion: Portion | None = None,
+    **kwargs: Any,
+) -> Message[Any]:
+    """Return a job's message without enqueueing it, for pipelines and groups; *options* are those of :func:`enqueue`.
+
+    A pipeline passes the result of a message to the next one, unless that has the option ``pipe_ignore``.
+    """
+    queue = installed(broker)
+    call = encoded_call(job_class, args, kwargs, portion)
+    settings = dict(options or {})
+    attributes = {name: settings.pop(name) for name in ("message_id", "queue_name") if name in settings}
+    settings.pop("delay", None)
+    if "queue_name" in attributes:
+        broker.declare_queue(attributes["queue_name"])
+    made: Message[Any] = queue.actor.message_with_options(args=tuple(call), **settings)
+    return made.copy(**attributes)
+
+
+def enqueue(
+    broker: Broker,
+    job_class: type[Job],
+    *args: Any,
+    options: dict[str, Any] | None = None,
+    portion: Portion | None = None,
+    **kwargs: Any,
+) -> Message[Any]:
+    """Enqueue a job and return its message, whose result is that of the whole job.
+
+    Under the id of a job that is over, this begins a new round. Under the id of one that is not, with the same class
+    and arguments, it enqueues nothing.
+
+    :param options: ``message_id``, ``queue_name``, ``delay`` in milliseconds, and options of messages such as
+        ``max_retries`` (0 by default) and ``min_backoff``.
+    :param portion: the part of an iteration job to do.
+    :raises UsageError: if no worker could find the class, the job cannot take this, or the id belongs to another job
+        that is not over.
+    :raises CursorError: if an argument would not come back equal.
+    """
+    queue = installed(broker)
+    made = message(broker, job_class, *args, options=options, portion=portion, **kwargs)
+    if options and "message_id" in options:
+        ticket = queue.tickets.read(made.message_id)
+        if ticket and ticket["state"] != "over":
+            if ticket["digest"] != digest_of_call(list(made.args)):
+                raise UsageError(
+                    f"job {made.message_id!r} is another one, and is {ticket['state']}; wait until it is over, or "
+                    "choose another id"
+                )
+            return made
+    sent: Message[Any] = broker.enqueue(made, delay=(options or {}).get("delay"))
+    return sent

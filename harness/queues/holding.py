@@ -1,0 +1,151 @@
+"""Leases that a process holds on tickets, and the sweep for those that other processes no longer hold.
+
+Each process has one thread that renews its leases, and each worker one that sweeps. Both end with their process,
+however it ends: that is how a crash is noticed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.queues import owners
+from harness.queues.periodic import Beat, lease_seconds, recover_seconds
+from harness.stops import Flag
+
+if TYPE_CHECKING:
+    from harness.queues.tickets import Sending, Tickets
+
+log = logging.getLogger("harness.queues")
+
+
+CHECK_SECONDS = 1.0
+"""Interval at which a worker looks for processes of its machine that are gone, in seconds."""
+
+
+def new_owner() -> str:
+    """Return a mark for one claim of this process: ``<machine> <pid>:<start> <random text>``.
+
+    See :mod:`harness.queues.owners`; where the kernel does not give the facts, the first part is ``-``.
+    """
+    process = owners.owner(None) or f"- {os.getpid()}:0"
+    return f"{process} {secrets.token_hex(4)}"
+
+
+def pid_of(owner: str) -> int | None:
+    """Return the process id in a mark."""
+    parts = owner.split(" ")
+    pid = parts[1].partition(":")[0] if len(parts) == 3 else ""
+    return int(pid) if pid.isdecimal() else None
+
+
+class Held:
+    """Leases of this process, renewed by a thread while there are any.
+
+    A child that is forked has none of its parent's.
+    """
+
+    def __init__(self, tickets: Tickets) -> None:
+        self._tickets = tickets
+        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._held: dict[tuple[str, str], Flag | None] = {}
+        self._beat: Beat | None = None
+
+    def add(self, job_id: str, owner: str, lost: Flag | None = None) -> None:
+        """Renew a lease from now on.
+
+        :param lost: set if the lease turns out to be lost.
+        """
+        if self._pid != os.getpid():
+            self._reset()
+        with self._lock:
+            self._held[job_id, owner] = lost
+            if self._beat is None or not self._beat.is_alive():
+                self._beat = Beat(f"harness-leases-{self._tickets.kind}", lease_seconds() / 4, self._renew)
+                self._beat.start()
+
+    def remove(self, job_id: str, owner: str) -> None:
+        """Renew a lease no more."""
+        if self._pid == os.getpid():
+            with self._lock:
+                self._held.pop((job_id, owner), None)
+
+    def close(self) -> None:
+        """End the thread; the next lease starts another."""
+        beat, self._beat = self._beat, None
+        if beat is not None and self._pid == os.getpid():
+            beat.close()
+
+    def owner_of(self, job_id: str) -> str | None:
+        """Return the mark under which this process has reserved or claimed a job."""
+        if self._pid != os.getpid():
+            return None
+        with self._lock:
+            return next((owner for held, owner in self._held if held == job_id), None)
+
+    def _renew(self) -> None:
+        with self._lock:
+            held = list(self._held)
+        if not held:
+            return
+        lost = self._tickets.renew(held)
+        for pair in held:
+            if pair[0] in lost:
+                with self._lock:
+                    flag = self._held.pop(pair, None)
+                if flag is not None:
+                    flag.set("lease lost")
+
+    def _reset(self) -> None:
+        self._pid, self._lock, self._held, self._beat = os.getpid(), threading.Lock(), {}, None
+
+
+class Sweep:
+    """Sends the jobs of due tickets again, in a thread of a worker.
+
+    :param send: sends a message to the broker; the ticket is then confirmed.
+    """
+
+    def __init__(self, tickets: Tickets, send: Callable[[Sending], None]) -> None:
+        self._tickets, self._send = tickets, send
+        self._beat: Beat | None = None
+
+    def start(self) -> None:
+        """Sweep now and then three times within the recovery time; look for processes that are gone more often."""
+        every = min(CHECK_SECONDS, recover_seconds() / 3)
+        self._beat = Beat(f"harness-sweep-{self._tickets.kind}", every, self.turn, at_once=True)
+        self._beat.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._beat is not None:
+            self._beat.close()
+
+    def turn(self) -> list[str]:
+        """Send the jobs that are due, and those whose process on this machine is gone; return their ids.
+
+        Crash between the ticket and the message: the ticket is due again after a lease.
+        """
+        sent = []
+        machine = owners.here()
+        gone = [
+            (job_id, owner)
+            for job_id, owner in (self._tickets.held_now() if machine is not None else [])
+            if owners.are_gone(owner.rpartition(" ")[0], machine or "")
+        ]
+        for job_id, owner in [*gone, *((job_id, "") for job_id in self._tickets.due())]:
+            sending = self._tickets.take(job_id, owner)
+            if sending is not None:
+                log.warning("job %s: its worker crashed or its message is missing; it is sent again", job_id)
+                self.resend(sending)
+                sent.append(job_id)
+        return sent
+
+    def resend(self, sending: Sending) -> None:
+        """Send one message, and confirm it."""
+        self._send(sending)
+        self._tickets.sent(sending.job_id, sending.n)

@@ -1,0 +1,45 @@
+"""Redis keys of this package's records about jobs, whatever their queue.
+
+They start with ``harness:``, or with ``<prefix>:harness:`` if ``RQ_KEY_PREFIX`` changes RQ's own prefix: two
+applications that share a Redis under two prefixes then never touch each other's records.
+"""
+
+from __future__ import annotations
+
+from harness.stores import shared
+
+PREFIX = shared.PREFIX
+"""Prefix of all keys."""
+
+PROBE = PREFIX + "probe"
+"""Key that is read to learn which commands a server knows; it never exists."""
+
+
+def history(job_id: str) -> str:
+    """Return the key of the stream with the history of a job."""
+    return f"{PREFIX}history:{job_id}"
+
+
+def pulse(job_id: str) -> str:
+    """Return the key of the latest state a running job has published."""
+    return f"{PREFIX}pulse:{job_id}"
+
+
+def stop(job_id: str) -> str:
+    """Return the key of a request to stop a job."""
+    return f"{PREFIX}stop:{job_id}"
+
+
+def control(job_id: str) -> str:
+    """Return the key of a request to pause or cancel a job."""
+    return f"{PREFIX}control:{job_id}"
+
+
+def ticket(job_id: str) -> str:
+    """Return the key of a job's ticket; see :mod:`harness.queues.tickets`."""
+    return f"{PREFIX}ticket:{job_id}"
+
+
+def due(kind: str) -> str:
+    """Return the key of the sorted set of tickets of one kind of queue that are not over."""
+    return f"{PREFIX}due:{kind}"

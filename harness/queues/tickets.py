@@ -1,0 +1,386 @@
+"""Tickets: one record in Redis for each job of a queue that has no registries of its own, such as Celery or Dramatiq.
+
+The broker's message is only a wake-up call; the ticket says whether the job waits, runs, is parked or is over. Each
+time the job is sent, the ticket's number rises, and the message carries it. A message with another number is out of
+date and is dropped. So it does no harm if a broker delivers a message again after a crash, however late.
+
+A ticket has a time when it is *due*, in the sorted set ``harness:due:<kind>``. A sweep sends the job of a due ticket
+again:
+
+* ``sending``: the sender has not confirmed that the broker has the message;
+* ``reserved``: the lease of the worker that has received the message is over, and the job has not started;
+* ``running``: the lease of the process that runs the job is over: it crashed;
+* ``waiting``: the job has waited for long, and the broker may have lost the message. A copy is sent under the same
+  number: of two copies, the first to arrive counts, and the job keeps its place in the queue.
+
+Each operation is one script, which Redis runs as a whole. Crash before it: nothing has changed. Crash after it: all is
+stored, and what the process wanted to do next is done by the sweep once the ticket is due. Lost answer: the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
+
+from harness.boundary.decoding import plain_text
+from harness.errors import CorruptProgress
+from harness.queues import keys
+from harness.queues.connections import check_connection
+from harness.queues.periodic import lease_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+
+OVER_TTL = 7 * 24 * 3600
+"""Seconds that a ticket is kept after the end of its job, so that a late message is recognized."""
+
+LONGEST_STRAY_SECONDS = 3600
+"""Longest time between two copies of a message that waits."""
+
+BATCH = 100
+"""Number of due tickets that a sweep reads at once."""
+
+_NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1e6; local K, D = KEYS[1], KEYS[2]; "
+
+_SCRIPTS = {
+    # id, round, digest, message, lease, eta delay
+    "open": _NOW + """
+        local s = redis.call('HMGET', K, 'state', 'n', 'round', 'digest')
+        if s[1] and s[1] ~= 'over' then return {0, tonumber(s[2]), s[3], s[4], s[1]} end
+        local n = redis.call('HINCRBY', K, 'n', 1)
+        redis.call('HDEL', K, 'owner', 'outcome', 'starts', 'unknown', 'executions', 'copies', 'queue', 'eta',
+            'retries')
+        redis.call('HSET', K, 'state', 'sending', 'round', ARGV[2], 'digest', ARGV[3], 'message', ARGV[4])
+        if tonumber(ARGV[6]) > 0 then redis.call('HSET', K, 'eta', string.format('%.3f', now + ARGV[6])) end
+        redis.call('PERSIST', K)
+        redis.call('DEL', KEYS[3], KEYS[4])
+        redis.call('ZADD', D, now + ARGV[5], ARGV[1])
+        return {1, n, ARGV[2], ARGV[3], 'sending'}
+    """,
+    # id, n, stray, longest
+    "sent": _NOW + """
+        local s = redis.call('HMGET', K, 'state', 'n', 'eta', 'copies')
+        if s[1] ~= 'sending' or tonumber(s[2]) ~= tonumber(ARGV[2]) then return 0 end
+        redis.call('HSET', K, 'state', 'waiting')
+        redis.call('HDEL', K, 'copies')
+        redis.call('ZADD', D, math.max(now, tonumber(s[3] or 0)) + ARGV[3], ARGV[1])
+        return 1
+    """,
+    # id, n, owner, lease
+    "received": _NOW + """
+        local s = redis.call('HMGET', K, 'state', 'n')
+        if tonumber(s[2]) ~= tonumber(ARGV[2]) then return 0 end
+        if s[1] ~= 'sending' and s[1] ~= 'waiting' and s[1] ~= 'reserved' then return 0 end
+        redis.call('HSET', K, 'state', 'reserved', 'owner', ARGV[3])
+        redis.call('ZADD', D, now + ARGV[4], ARGV[1])
+        return 1
+    """,
+    # id, n (0: the message has none), owner, lease, round, digest, message
+    "claim": _NOW + """
+        local s = redis.call('HMGET', K, 'state', 'n', 'outcome', 'round', 'unknown', 'executions')
+        local n = tonumber(ARGV[2])
+        if s[1] then
+            if s[1] == 'over' and not (s[3] == 'failed' and n == tonumber(s[2])) then return {'over'} end
+            if n ~= 0 and n ~= tonumber(s[2]) then return {'stale'} end
+            if s[1] == 'parked' then return {'stale'} end
+            if s[1] == 'running' then
+                local due = redis.call('ZSCORE', D, ARGV[1])
+                if due and tonumber(due) > now then return {'busy'} end
+            end
+        else
+            redis.call('HSET', K, 'n', math.max(n, 1), 'round', ARGV[5], 'digest', ARGV[6], 'message', ARGV[7])
+        end
+        redis.call('PERSIST', K)
+        redis.call('HSET', K, 'state', 'running', 'owner', ARGV[3])
+        redis.call('HDEL', K, 'eta')
+        redis.call('ZADD', D, now + ARGV[4], ARGV[1])
+        local starts = redis.call('HINCRBY', K, 'starts', 1)
+        return {'ok', s[4] or ARGV[5], tonumber(s[5] or 0), tonumber(s[6] or 0), starts}
+    """,
+    # lease; then of each ticket: its key, id, owner. Returns the ids of those that are lost.
+    "renew": _NOW + """
+        local lost = {}
+        for i = 2, #ARGV, 3 do
+            local s = redis.call('HMGET', ARGV[i], 'owner', 'state')
+            if s[1] == ARGV[i + 2] and (s[2] == 'running' or s[2] == 'reserved') then
+                redis.call('ZADD', K, now + ARGV[1], ARGV[i + 1])
+            else
+                lost[#lost + 1] = ARGV[i + 1]
+            end
+        end
+        return lost
+    """,
+    # id, owner, lease, delay, queue, whether this worker knew the job
+    "requeue": _NOW + """
+        local s = redis.call('HMGET', K, 'owner', 'state')
+        if s[1] ~= ARGV[2] or s[2] ~= 'running' then return {} end
+        local n = redis.call('HINCRBY', K, 'n', 1)
+        local eta = now + ARGV[4]
+        redis.call('HDEL', K, 'owner', 'copies')
+        redis.call('HSET', K, 'state', 'sending', 'eta', string.format('%.3f', eta), 'starts', 0)
+        if ARGV[5] ~= '' then redis.call('HSET', K, 'queue', ARGV[5]) end
+        local unknown = 0
+        if ARGV[6] == '0' then unknown = redis.call('HINCRBY', K, 'unknown', 1)
+        else redis.call('HDEL', K, 'unknown') end
+        redis.call('ZADD', D, now + ARGV[3], ARGV[1])
+        return {n, unknown}
+    """,
+    # id, owner
+    "park": _NOW + """
+        local s = redis.call('HMGET', K, 'owner', 'state')
+        if s[1] ~= ARGV[2] or s[2] ~= 'running' then return 0 end
+        redis.call('HDEL', K, 'owner', 'eta')
+        redis.call('HSET', K, 'state', 'parked', 'starts', 0)
+        redis.call('ZADD', D, '+inf', ARGV[1])
+        return 1
+    """,
+    # id, owner ('': whoever has it), outcome, ttl
+    "close": _NOW + """
+        local s = redis.call('HMGET', K, 'owner', 'state')
+        if not s[2] or s[2] == 'over' then return 0 end
+        if ARGV[2] ~= '' and s[1] ~= ARGV[2] then return 0 end
+        redis.call('HDEL', K, 'owner', 'eta')
+        redis.call('HSET', K, 'state', 'over', 'outcome', ARGV[3])
+        redis.call('ZREM', D, ARGV[1])
+        redis.call('EXPIRE', K, ARGV[4])
+        return 1
+    """,
+    # id, lease, owner ('': any whose time is over), first stray, longest stray
+    "take": _NOW + """
+        local s = redis.call('HMGET', K, 'state', 'n', 'owner')
+        local due = redis.call('ZSCORE', D, ARGV[1])
+        if not due then return {} end
+        if not s[1] or s[1] == 'over' then redis.call('ZREM', D, ARGV[1]); return {} end
+        if ARGV[3] == '' then
+            if tonumber(due) > now then return {} end
+        elseif s[3] ~= ARGV[3] then
+            return {}
+        end
+        if s[1] == 'parked' then redis.call('ZADD', D, '+inf', ARGV[1]); return {} end
+        local n = tonumber(s[2])
+        if s[1] == 'waiting' then
+            local copies = redis.call('HINCRBY', K, 'copies', 1)
+            redis.call('ZADD', D, now + math.min(ARGV[4] * 2 ^ copies, ARGV[5]), ARGV[1])
+        else
+            n = redis.call('HINCRBY', K, 'n', 1)
+            redis.call('HDEL', K, 'owner')
+            redis.call('HSET', K, 'state', 'sending')
+            redis.call('ZADD', D, now + ARGV[2], ARGV[1])
+        end
+        return {n, s[1]}
+    """,
+    # id, lease
+    "resume": _NOW + """
+        if redis.call('HGET', K, 'state') ~= 'parked' then return {} end
+        local n = redis.call('HINCRBY', K, 'n', 1)
+        redis.call('HSET', K, 'state', 'sending')
+        redis.call('ZADD', D, now + ARGV[2], ARGV[1])
+        return {n}
+    """,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A message that has to be sent.
+
+    :ivar message: text that the adapter stored for it. :ivar n: number that it carries.
+    :ivar delay: seconds until the job may start. :ivar queue: name of the queue; None for the one in the message.
+    :ivar retries: how often the job was retried after an error.
+    """
+
+    job_id: str
+    n: int
+    message: str
+    delay: float = 0.0
+    queue: str | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Result of :meth:`Tickets.open`: the message's number, 0 if it joins a job that is not over."""
+
+    n: int
+    round: str
+    digest: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A ticket whose job this process may run now.
+
+    :ivar owner: mark of this claim. :ivar executions: of this job since it was enqueued. :ivar unknown: how many
+        workers in a row did not know it. :ivar starts: claims since the job's code was last reached.
+    """
+
+    job_id: str
+    owner: str
+    round: str
+    unknown: int
+    executions: int
+    starts: int
+
+
+class Tickets:
+    """The tickets of one kind of queue.
+
+    :param kind: such as ``celery``. :param stray_seconds: time after which a message that waits is sent once more.
+    """
+
+    def __init__(self, connection: Redis, kind: str, *, stray_seconds: float = 300.0) -> None:
+        check_connection(connection)
+        self.connection, self.kind, self._stray = connection, kind, stray_seconds
+        self._due = keys.due(kind)
+        self._scripts = {name: connection.register_script(text) for name, text in _SCRIPTS.items()}
+
+    def open(self, job_id: str, round_id: str, digest: str, message: str, delay: float = 0.0) -> Opened:
+        """Make the ticket of a job that is about to be sent for the first time, or join the one that is not over."""
+        made, n, round_id, digest, state = self._run(
+            "open", job_id, round_id, digest, message, lease_seconds(), delay,
+            more=(keys.stop(job_id), keys.control(job_id)),
+        )  # fmt: skip
+        return Opened(int(n) if made else 0, _text(round_id), _text(digest), _text(state))
+
+    def sent(self, job_id: str, n: int) -> None:
+        """Record that the broker has the message."""
+        self._run("sent", job_id, n, self._stray)
+
+    def received(self, job_id: str, n: int, owner: str) -> bool:
+        """Reserve the job for a worker that has its message; return False if the message is out of date."""
+        return bool(self._run("received", job_id, n, owner, lease_seconds()))
+
+    def claim(
+        self, job_id: str, n: int, owner: str, *, round_id: str = "", digest: str = "", message: str = ""
+    ) -> Claimed | str:
+        """Claim the job for this process, or return why it may not run: ``stale``, ``busy`` or ``over``.
+
+        :param n: number in the message; 0 if a program that does not know this package has sent it.
+        """
+        answer = self._run("claim", job_id, n, owner, lease_seconds(), round_id, digest, message)
+        if _text(answer[0]) != "ok":
+            return _text(answer[0])
+        _, stored, unknown, executions, starts = answer
+        return Claimed(job_id, owner, _text(stored), int(unknown), int(executions), int(starts))
+
+    def begun(self, claimed: Claimed) -> None:
+        """Record that the job's code was reached: a crash from now on is counted by its progress."""
+        with self.connection.pipeline(transaction=True) as pipeline:
+            pipeline.hset(keys.ticket(claimed.job_id), "starts", 0)
+            pipeline.hincrby(keys.ticket(claimed.job_id), "executions", 1)
+            pipeline.execute()
+
+    def renew(self, held: Sequence[tuple[str, str]]) -> set[str]:
+        """Renew the leases of pairs of job id and owner, and return the ids of those that are lost."""
+        arguments = [part for job_id, owner in held for part in (keys.ticket(job_id), job_id, owner)]
+        lost = self._scripts["renew"](keys=[self._due, self._due], args=[lease_seconds(), *arguments])
+        return {_text(each) for each in lost}
+
+    def owned(self, claimed: Claimed) -> bool:
+        """Return whether the claim still holds."""
+        owner, state = self.connection.hmget(keys.ticket(claimed.job_id), "owner", "state")
+        return owner is not None and _text(owner) == claimed.owner and state == b"running"
+
+    def requeue(
+        self, claimed: Claimed, *, delay: float = 0.0, queue: str | None = None, known: bool = True
+    ) -> tuple[Sending, int] | None:
+        """Give the job back, and return the message to send and how many workers in a row did not know the job.
+
+        None if the claim no longer holds.
+        """
+        answer = self._run(
+            "requeue", claimed.job_id, claimed.owner, lease_seconds() + delay, delay, queue or "", int(known)
+        )
+        return (self._sending(claimed.job_id, int(answer[0])), int(answer[1])) if answer else None
+
+    def park(self, claimed: Claimed) -> bool:
+        """Keep the job without a message until it is resumed; return whether the claim held."""
+        return bool(self._run("park", claimed.job_id, claimed.owner))
+
+    def close(self, job_id: str, outcome: str, owner: str = "") -> bool:
+        """Record that the job is over; return whether it was not before, and was *owner*'s if one is given."""
+        return bool(self._run("close", job_id, owner, outcome, OVER_TTL))
+
+    def resume(self, job_id: str) -> Sending | None:
+        """Return the message of a parked job, which must be sent now; None if it is not parked."""
+        self.connection.delete(keys.control(job_id))
+        answer = self._run("resume", job_id, lease_seconds())
+        return self._sending(job_id, int(answer[0])) if answer else None
+
+    def take(self, job_id: str, owner: str = "") -> Sending | None:
+        """Return the message of a job that is due, or whose *owner* has crashed; it must be sent now."""
+        answer = self._run("take", job_id, lease_seconds(), owner, self._stray, LONGEST_STRAY_SECONDS)
+        return self._sending(job_id, int(answer[0])) if answer else None
+
+    def due(self) -> list[str]:
+        """Return the ids of jobs that are due, at most :data:`BATCH`."""
+        seconds, micros = self.connection.time()
+        found: list[Any] = self.connection.zrangebyscore(self._due, "-inf", seconds + micros / 1e6, 0, BATCH)
+        return [_text(each) for each in found]
+
+    def held_now(self) -> list[tuple[str, str]]:
+        """Return the ids and owners of jobs with a lease that is not over, at most :data:`BATCH`."""
+        now = server_time(self.connection)
+        found: list[Any] = self.connection.zrangebyscore(self._due, now, now + lease_seconds() + 1, 0, BATCH)
+        if not found:
+            return []
+        job_ids = [_text(each) for each in found]
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(keys.ticket(job_id), "owner")
+            marks = pipeline.execute()
+        return [(job_id, _text(mark)) for job_id, mark in zip(job_ids, marks, strict=True) if mark]
+
+    def open_jobs(self) -> list[str]:
+        """Return the ids of all jobs that are not over."""
+        found: list[Any] = self.connection.zrange(self._due, 0, -1)
+        return [_text(each) for each in found]
+
+    def read(self, job_id: str) -> dict[str, str]:
+        """Return the fields of a ticket; an empty dict if there is none.
+
+        :raises CorruptProgress: if it is not what this package writes.
+        """
+        what = f"the ticket of job {job_id}"
+        try:
+            fields: dict[Any, Any] = self.connection.hgetall(keys.ticket(job_id))
+        except ResponseError as error:
+            raise CorruptProgress(f"{what} cannot be read: {error}") from error
+        return {_text(name): plain_text(value, what) or "" for name, value in fields.items()}
+
+    def replace_message(self, job_id: str, message: str) -> None:
+        """Store another form of a job's message. Crash before it: the sweep sends the earlier one."""
+        self.connection.hset(keys.ticket(job_id), "message", message)
+
+    def count_retry(self, claimed: Claimed) -> None:
+        """Count a retry after an error. Crash before the requeue that follows: it counts, and the sweep requeues."""
+        self.connection.hincrby(keys.ticket(claimed.job_id), "retries", 1)
+
+    def _sending(self, job_id: str, n: int) -> Sending:
+        message, eta, queue, retries = self.connection.hmget(
+            keys.ticket(job_id), "message", "eta", "queue", "retries"
+        )
+        delay = 0.0
+        if eta:
+            delay = max(0.0, float(eta) - server_time(self.connection))
+        return Sending(
+            job_id, n, _text(message or b""), delay, _text(queue) if queue else None, int(retries or 0)
+        )
+
+    def _run(self, name: str, job_id: str, *arguments: Any, more: Sequence[str] = ()) -> Any:
+        return self._scripts[name](keys=[keys.ticket(job_id), self._due, *more], args=[job_id, *arguments])
+
+
+def server_time(connection: Redis) -> float:
+    """Return the time of the Redis server, in seconds."""
+    seconds, micros = connection.time()
+    return float(seconds + micros / 1e6)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,127 @@
+"""Actions of a user on a job. Each is written to the history of the job, with the user, before it is carried out.
+
+Crash between the two: the history has an action that did not happen. Lost answer: the page shows an error, and the user
+repeats the action; all of them bear repetition.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.boundary.texts import printable
+from harness.errors import HarnessError, UsageError
+from harness.queues import rq
+from harness.queues.history import note_action
+from harness.queues.rq import steering
+from harness.queues.rq.places import queue_of
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq.job import Job as RQJob
+
+log = logging.getLogger("harness.web")
+
+
+@dataclass(frozen=True)
+class Action:
+    """An action.
+
+    :ivar label: text of its button. :ivar hint: the longer text about it. :ivar sure: question that is asked before;
+        empty for none. :ivar carry_out: function that does it and returns what happened, in words.
+    """
+
+    label: str
+    hint: str
+    carry_out: Callable[[Redis, RQJob, str], str]
+    sure: str = ""
+
+
+def _interrupt(connection: Redis, job: RQJob, value: str) -> str:
+    if job.get_status(refresh=False) != "started":
+        raise UsageError(f"job {job.id} is not at work now; pause holds one that waits")
+    rq.request_stop(connection, job.id, value or "requested on the web page")
+    return f"asked job {job.id} to stop at its next checkpoint; it goes on when its turn comes"
+
+
+def _pause(connection: Redis, job: RQJob, value: str) -> str:
+    del value
+    steering.not_over(job)
+    rq.pause(connection, job.id)
+    return f"job {job.id} will pause at its next checkpoint, or before it starts"
+
+
+def _resume(connection: Redis, job: RQJob, value: str) -> str:
+    del connection, value
+    if rq.resume(queue_of(job), job.id):
+        return f"job {job.id} is back in queue {job.origin}"
+    return f"job {job.id} was not paused; a pending pause request was cancelled"
+
+
+def _cancel(connection: Redis, job: RQJob, value: str) -> str:
+    del value
+    steering.not_over(job)
+    rq.cancel(connection, job.id)
+    return f"job {job.id} will be cancelled at its next checkpoint, or before it starts"
+
+
+def _requeue(connection: Redis, job: RQJob, value: str) -> str:
+    del value
+    back = rq.requeue(connection, job.id)
+    return f"job {back.id} is back in queue {back.origin}, and goes on at its cursor"
+
+
+def _scale(connection: Redis, job: RQJob, value: str) -> str:
+    if not (value.isascii() and value.isdecimal() and len(value) < 4):
+        raise UsageError(f"got {value!r} instances; use a whole number, such as 4")
+    rq.scale(connection, job.id, int(value))
+    return f"job {job.id} goes on with {int(value)} instances"
+
+
+ACTIONS: Mapping[str, Action] = {
+    "interrupt": Action(
+        "Interrupt", "Ask it to stop at its next checkpoint; it goes on when its turn comes again", _interrupt
+    ),
+    "pause": Action("Pause", "Stop it at its next checkpoint, until it is resumed", _pause),
+    "resume": Action("Resume", "Let it go on where it stopped", _resume),
+    "requeue": Action("Requeue", "Put it back into its queue; it goes on at its cursor", _requeue),
+    "cancel": Action(
+        "Cancel", "End it for good at its next checkpoint; its progress is kept", _cancel,
+        "End this job for good? Its progress is kept, and Requeue lets it go on.",
+    ),
+    "scale": Action("Scale", "Give a parallel job more or fewer instances", _scale),
+}  # fmt: skip
+"""Actions by name."""
+
+WAITING = ("pause", "cancel")
+OFFERED: Mapping[str, tuple[str, ...]] = {
+    "running": ("interrupt", "pause", "cancel"),
+    "interrupted": WAITING, "delayed": WAITING, "queued": WAITING, "scheduled": WAITING, "deferred": WAITING,
+    "paused": ("resume", "cancel"),
+    "failed": ("requeue",), "stopped": ("requeue",), "canceled": ("requeue",), "cancelled": ("requeue",),
+}  # fmt: skip
+"""Actions that the page offers, by the state of the job."""
+
+
+def act(connection: Redis, name: str, job_id: str, by: str, value: str = "") -> str:
+    """Carry out an action on a job, and return what happened, in words.
+
+    :param by: user. :param value: more about it: the reason of an interruption, the number of instances.
+    :raises UsageError: if it cannot be done; the history says so where there is such a job.
+    """
+    action = ACTIONS.get(name)
+    if action is None:
+        raise UsageError(f"there is no action {name!r}; use one of {', '.join(ACTIONS)}")
+    job = steering.fetched(connection, job_id)
+    if job is None:
+        raise UsageError(f"there is no job {job_id!r}; RQ may have forgotten it")
+    steering.ours(job)
+    log.info("%s of job %s by %s", name, printable(job.id), printable(by))
+    note_action(connection, job.id, name, by, value or None)
+    try:
+        return action.carry_out(connection, job, value)
+    except HarnessError as error:
+        note_action(connection, job.id, name, by, f"refused: {error}")
+        raise

@@ -1,0 +1,321 @@
+"""Demo on the page: one job in its three forms, each with its own database and worker, killed by mouse."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redis import Redis
+from rq import Queue, Retry
+from rq.serializers import JSONSerializer
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.boundary.environment import variables
+from harness.errors import UsageError
+from harness.lab.fork_server import Child, ForkServer
+from harness.lab.leash import Leash
+from harness.queues import rq
+from harness.queues.history import note_action
+from harness.queues.periodic import SETTING
+from harness.queues.rq.places import fetch
+from harness.web.performer import CONFIG, Config, horse_key
+
+if TYPE_CHECKING:
+    from harness.lab.mailbox import Mailbox
+    from harness.monitor.snapshot import JobRow
+    from harness.scenario import Effects, Scenario
+
+ITEMS, PACE = 150, 0.1
+"""Number of orders, and seconds that each takes."""
+
+RECOVER_SECONDS = 3.0
+"""``HARNESS_RECOVER_SECONDS`` of the demo's workers, so that the audience does not wait; 15 by default."""
+
+GRACE_SECONDS = 3.0
+"""Seconds between SIGTERM and SIGKILL of the demo's deploy."""
+
+LOOK_SECONDS = 0.02
+RETRIES = 3
+"""Number of times that RQ starts the plain loop again."""
+
+TITLES = {
+    "plain": ("The plain loop", "The loop that everybody writes. RQ starts it again: at order 1."),
+    "steps": ("In steps", "A named step with a cursor. It goes on after the last order."),
+    "iteration": ("By iteration", "An enumerator with a cursor. It goes on after the last order."),
+}
+DONE = {
+    "start": "started", "horse": "killed the work horse", "worker": "killed the worker",
+    "both": "killed the worker and its work horse", "term": "deploy: sent SIGTERM to the worker",
+}  # fmt: skip
+"""Actions, and how they are told."""
+
+
+@dataclass(frozen=True)
+class LaneView:
+    """A form of the job as the page shows it.
+
+    :ivar kind: ``good``, ``polite``, ``harsh`` or empty. :ivar alive: whether a process works on it.
+    :ivar share: per cent of the items that are paid. :ivar twice_share: of those that are paid twice.
+    """
+
+    form: str
+    title: str
+    about: str
+    state: str
+    kind: str
+    alive: bool
+    items: int
+    paid: int
+    share: float
+    twice_share: float
+    words: str
+    verdict: str
+
+
+class Lane:
+    """One form, with its latest run.
+
+    :ivar url: of its database. :ivar kill_at: time of the SIGKILL of a deploy, on the monotonic clock.
+    """
+
+    def __init__(self, form: str) -> None:
+        self.form, self.runs = form, 0
+        self.url, self.job_id = "", ""
+        self.leash: Leash | None = None
+        self.worker: Child | None = None
+        self.kill_at: float | None = None
+        self.effects: Effects | None = None
+
+
+class Stage:
+    """The demo; a context manager that leaves nothing behind.
+
+    :param scenario: the job. :param broker: URL of a Redis of the demo's own. :param folder: for databases and logs.
+    """
+
+    def __init__(
+        self, scenario: Scenario, broker: str, folder: Path, *, items: int = ITEMS, pace: float = PACE
+    ) -> None:
+        self._scenario, self._broker, self._folder = scenario, broker, folder
+        self._items, self._pace = items, pace
+        self._connection = Redis.from_url(broker)
+        self._lanes = {form: Lane(form) for form in scenario.form_names}
+        module = getattr(scenario.forms["plain"], "__module__", "")
+        self._processes = ForkServer("harness.web.performer", "rq.worker", "rq.executions", module)
+        self._lock = threading.RLock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name="harness-stage")
+        self._template = folder / "orders.db"
+
+    hint = (
+        f"{ITEMS} orders, {PACE:g} s each. Blue: orders paid. Orange: orders paid twice. If worker and horse are both "
+        f"killed, this is noticed after {RECOVER_SECONDS:g} s here, after 15 s by default. Deploy: SIGTERM, and "
+        f"SIGKILL {GRACE_SECONDS:g} s later."
+    )
+
+    def __enter__(self) -> Stage:
+        with self._at(f"sqlite:///{self._template}"):
+            self._scenario.fill(f"orders={self._items}")
+            self._scenario.close()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+        with self._lock:
+            for lane in self._lanes.values():
+                self._clear(lane)
+            self._processes.close()
+            self._scenario.close()
+            self._connection.close()
+
+    def act(self, action: str, form: str, by: str) -> str:
+        """Start a form, or end its processes; return what happened, in words.
+
+        :param action: ``start``, ``horse``, ``worker``, ``both`` or ``term``. :param by: user.
+        :raises UsageError: if there is nothing to do it to.
+        """
+        lane = self._lanes.get(form)
+        if lane is None or action not in DONE:
+            raise UsageError(f"the demo has no {action!r} of {form!r}; use {', '.join(DONE)}")
+        with self._lock:
+            if action == "start":
+                self._start(lane)
+            else:
+                self._strike(lane, action)
+            note_action(self._connection, lane.job_id, DONE[action], by)
+        return f"{TITLES[form][0]}: {DONE[action]}"
+
+    def view(self, rows: Mapping[str, JobRow]) -> list[LaneView]:
+        """Return the forms as they are now.
+
+        :param rows: jobs by id, as the latest look has seen them.
+        """
+        with self._lock:
+            return [self._view(lane, rows.get(lane.job_id)) for lane in self._lanes.values()]
+
+    def _view(self, lane: Lane, row: JobRow | None) -> LaneView:
+        state = "ready" if not lane.job_id else row.state if row is not None else "queued"
+        alive = state == "running" and self._horse(lane) is not None
+        if state == "running" and not alive:
+            state = "crashed"
+        if lane.job_id:
+            lane.effects = self._judge(lane) or lane.effects
+        twice = lane.effects.duplicated if lane.effects else 0
+        paid = self._items - lane.effects.lost if lane.effects else 0
+        words = f"{paid:,} of {self._items:,} orders paid" + (f", {twice:,} twice" if twice else "")
+        kind, verdict = _verdict(state, self._items - paid, twice, self._items)
+        title, about = TITLES[lane.form]
+        share = 100 / self._items
+        return LaneView(
+            lane.form, title, about, state, kind, alive, self._items, paid, share * paid, share * twice, words, verdict
+        )  # fmt: skip
+
+    def _judge(self, lane: Lane) -> Effects | None:
+        with self._at(lane.url), suppress(SQLAlchemyError):  # it is busy: the former figures stay
+            return self._scenario.judge(_NO_MAILBOX)
+        return None
+
+    @contextmanager
+    def _at(self, url: str) -> Iterator[None]:
+        with self._lock, variables(HARNESS_DATABASE_URL=url):
+            yield
+
+    def _start(self, lane: Lane) -> None:
+        """Begin a run with fresh data; the run before is thrown away."""
+        self._clear(lane)
+        lane.runs += 1
+        path = self._folder / f"{lane.form}-{lane.runs}.db"
+        shutil.copyfile(self._template, path)
+        lane.url, lane.job_id, lane.effects = f"sqlite:///{path}", f"{lane.form}-{lane.runs}", None
+        lane.leash = Leash()
+        queue = Queue(lane.form, connection=self._connection, serializer=JSONSerializer)
+        chosen = self._scenario.forms[lane.form]
+        with self._at(lane.url):
+            if lane.form == "plain":
+                queue.enqueue_call(
+                    chosen, args=(self._scenario.arguments(),), job_id=lane.job_id, timeout=-1,
+                    retry=Retry(max=RETRIES), description="the plain loop",
+                )  # fmt: skip
+            else:
+                rq.enqueue(queue, chosen, options={"job_id": lane.job_id, "timeout": -1})
+        self._employ(lane)
+
+    def _clear(self, lane: Lane) -> None:
+        """End the processes of a lane, and remove its job and its database."""
+        if lane.leash is not None:
+            lane.leash.close()
+        if lane.worker is not None:
+            lane.worker.wait()
+        lane.leash = lane.worker = lane.kill_at = None
+        job = fetch(self._connection, lane.job_id) if lane.job_id and not self._ending.is_set() else None
+        if job is not None:
+            job.delete()
+        if lane.url:
+            self._scenario.close()
+            for each in self._folder.glob(f"{lane.form}-{lane.runs}.db*"):
+                each.unlink()
+
+    def _employ(self, lane: Lane) -> None:
+        config = Config(self._broker, lane.form, self._pace)
+        assert lane.leash is not None  # noqa: S101 - it is made before
+        environment = {
+            **os.environ, CONFIG: config.to_json(), SETTING: str(RECOVER_SECONDS), "HARNESS_DATABASE_URL": lane.url
+        }  # fmt: skip
+        with (self._folder / "workers.log").open("ab") as log:
+            lane.worker = self._processes.start(
+                "harness.web.performer:main", environment=environment, streams=(lane.leash.theirs, log, log)
+            )
+
+    def _horse(self, lane: Lane) -> int | None:
+        """Return the pid of the process that works on the job of a lane, if it still runs."""
+        text = self._connection.get(horse_key(lane.job_id))
+        if text is None:
+            return None
+        pid = int(text)
+        # A zombie has ended: its worker has not noticed yet.
+        with suppress(OSError):
+            return pid if _runs(pid) else None
+        return None
+
+    def _strike(self, lane: Lane, action: str) -> None:
+        horse, worker = self._horse(lane) if lane.job_id else None, lane.worker
+        if horse is None or worker is None:
+            raise UsageError(f"{TITLES[lane.form][0].lower()} is not at work now; start it first")
+        if action == "term":
+            worker.terminate()
+            lane.kill_at = time.monotonic() + GRACE_SECONDS
+            return
+        if action in {"worker", "both"}:
+            worker.kill()
+        if action in {"horse", "both"}:
+            with suppress(ProcessLookupError):
+                os.kill(horse, signal.SIGKILL)
+
+    def _supervise(self) -> None:
+        """Start each worker again that has ended, as systemd or Kubernetes does."""
+        while not self._ending.wait(LOOK_SECONDS):
+            with self._lock:
+                for lane in self._lanes.values():
+                    self._look_after(lane)
+
+    def _look_after(self, lane: Lane) -> None:
+        worker = lane.worker
+        if worker is None:
+            return
+        if worker.poll() is not None:
+            lane.kill_at = None
+            self._employ(lane)
+        elif lane.kill_at is not None and time.monotonic() > lane.kill_at:
+            lane.kill_at = None
+            horse = self._horse(lane)
+            worker.kill()
+            if horse is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(horse, signal.SIGKILL)
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process works: it exists, and is no zombie where the system says so.
+
+    :raises OSError: if there is none.
+    """
+    os.kill(pid, 0)
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def _verdict(state: str, unpaid: int, twice: int, items: int) -> tuple[str, str]:
+    """Return the colour and the sentence about a form."""
+    charged = f"{twice:,} customer{'' if twice == 1 else 's'} charged twice"
+    if state == "finished":
+        if twice or unpaid:
+            missed = f", {unpaid:,} not charged" if unpaid else ""
+            return "harsh", f"{charged}{missed}. The job is green, and no alarm goes off."
+        return "good", f"All {items:,} orders were paid exactly once."
+    if state in {"failed", "stopped"}:
+        return "harsh", f"Given up: {unpaid:,} orders were never paid, {charged}."
+    if state == "crashed":
+        return (
+            "polite",
+            "Killed. Its lease runs out, then another worker takes the job. RQ alone waits for minutes.",
+        )
+    if twice:
+        return "harsh", f"{charged}, and it goes on."
+    return "", {"ready": "Press Start, then kill it.", "running": "At work. Kill it."}.get(state, "")
+
+
+class _NoMailbox:
+    """Mailbox of a job that sends no mail."""
+
+
+_NO_MAILBOX: Mailbox = _NoMailbox()  # type: ignore[assignment]  # orders are judged by their tables alone

@@ -1,0 +1,1 @@
+"""The behaviour suite for queues, and what it needs of each queue."""

@@ -1,0 +1,24 @@
+"""A Celery app whose servers are in the environment, as a worker of the tests imports it."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+from harness.queues import celery as harness_celery
+
+app = Celery("tests", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
+app.conf.update(
+    broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1, result_expires=3600,
+    broker_transport_options={"visibility_timeout": float(os.environ.get("TEST_VISIBILITY", "3600"))},
+)  # fmt: skip
+harness_celery.install(app, redis=os.environ["TEST_REDIS"])
+
+
+@app.task  # type: ignore[untyped-decorator]  # Celery has no types
+def note(path: str, line: str = "noted") -> str:
+    """Append a line to a file."""
+    with open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 - as short as a tutorial's task
+        file.write(line + "\n")
+    return line
