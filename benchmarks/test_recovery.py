@@ -12,7 +12,7 @@ from rq import Queue
 
 from harness.lab.servers import redis_server
 from harness.queues.rq import enqueue, recover
-from tests.test_scale import die
+from tests.queues.test_scale import die
 from tests.worker_jobs import Numbers
 from tests.workers import OURS, PATIENCE
 

@@ -7,11 +7,11 @@ This module exports what a job author writes with. Errors are in :mod:`harness.e
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from harness.context import Portion
 from harness.cursor import cursor_type, successor
 from harness.durability import every, on_stop, with_transaction
 from harness.errors import CancelJob, CompleteEarly, RetryLater
 from harness.events import subscribe
-from harness.execution import Portion
 from harness.iteration import IterationJob
 from harness.job import attribute
 from harness.ledger import mark

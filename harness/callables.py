@@ -14,7 +14,7 @@ import functools
 import inspect
 import itertools
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, MethodType, NoneType, UnionType
@@ -212,3 +212,24 @@ def _innermost(function: Any) -> Any:
             return function
         else:
             function = type(function).__call__
+
+
+def takes_step(name: str, function: Callable[..., object]) -> bool:
+    """Return whether the function takes the step, and refuse what could not be called.
+
+    A parameter with a default is not filled: it may bind a variable of a loop, as in ``def load(step, name=name)``.
+    Only one that is called ``step`` is.
+    """
+    kind = inspect.Parameter
+    parameters = list(inspect.signature(function).parameters.values())
+    needed = [each for each in parameters if each.default is kind.empty and each.kind is not kind.VAR_KEYWORD]
+    if any(each.kind is kind.KEYWORD_ONLY for each in needed):
+        found = "keyword-only arguments without a default"
+        raise JobDefinitionError(f"Step method {name!r} must not accept {found}")
+    if len(needed) > 1:
+        raise JobDefinitionError(
+            f"Step method {name!r} must accept 0 or 1 arguments; got {', '.join(map(str, parameters))}; "
+            "give further ones a default"
+        )
+    named = [each for each in parameters[:1] if each.name == "step" and each.kind is not kind.KEYWORD_ONLY]
+    return bool(needed or named)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from harness.durations import in_seconds
@@ -28,6 +28,10 @@ class Durability:
     items: int | None = None
     seconds: float = math.inf
     transactional: bool = False
+
+    def with_items(self, items: int) -> Durability:
+        """Return the same durability with another number of items."""
+        return replace(self, items=items)
 
     def __str__(self) -> str:
         limits = []

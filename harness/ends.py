@@ -16,7 +16,7 @@ Where progress is written here, and what a crash there means:
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +39,10 @@ from harness.policy import read_seconds
 from harness.stops import CANCEL, PAUSE, Control
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.progress import Progress, State
+    from harness.saves import Setup
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,28 @@ class Ended:
     after_error: bool = False
 
 
+class _Hook:
+    """A hook that runs: whether it began without an open transaction."""
+
+    def __init__(self, execution: Ends) -> None:
+        self._execution, self.began = execution, False
+
+    def begin(self) -> None:
+        self.began = not self._execution.job.in_transaction()
+
+    def to_commit(self) -> bool:
+        """Return whether the hook leaves something to commit that it has begun."""
+        execution = self._execution
+        return execution.transactional and self.began and execution.job.in_transaction()
+
+
 class Ends(Checkpoints):
     """The part of an execution that comes after the work."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._defaults: dict[str, Any] = {}
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        # What __init__ of the job set are defaults; copies, for the job may change them in place.
+        self._defaults = self._copied(setup.job.__dict__.get("_attributes", {}))
         self._end_saved = False
         self._shut_down = False
 
@@ -82,7 +101,7 @@ class Ends(Checkpoints):
     def _interrupted(self, interrupt: Interrupt) -> Ended:
         if self._superseded:
             return Ended("superseded")
-        self._settle()
+        self._reload_committed()
         reason = str(interrupt.reason)
         cancelled = self._reason is CANCEL or isinstance(interrupt, CancelJob)
         paused = not cancelled and self._reason is PAUSE
@@ -101,7 +120,7 @@ class Ends(Checkpoints):
         return self._again(reason, interrupt.delay if isinstance(interrupt, RetryLater) else None)
 
     def _resumed_after(self, error: Exception) -> Ended:
-        self._settle()
+        self._reload_committed()
         reason = told(error)
         self._check_limit(error)
         self.progress.errors += 1
@@ -139,7 +158,7 @@ class Ends(Checkpoints):
             raise error
 
     def _failed(self, error: Exception, cause: Exception | None = None) -> None:
-        self._settle()
+        self._reload_committed()
         self.progress.errors += 1
         self._save_failure(told(error))
         self._tell_failure(error)
@@ -148,7 +167,7 @@ class Ends(Checkpoints):
 
     def _left_to_others(self, error: Exception) -> None:
         """Save that the execution stopped for an error that is none to a worker of another release."""
-        self._settle()
+        self._reload_committed()
         reason = told(error)
         self._save_end("interrupted", reason)
         self._emit_interrupted(reason)
@@ -156,7 +175,7 @@ class Ends(Checkpoints):
     def _left(self, error: BaseException) -> None:
         """Save that the process was asked to exit. The error propagates even if the save fails."""
         try:
-            self._settle()
+            self._reload_committed()
             self._save_failure(told(error))
         except Superseded:
             pass
@@ -170,12 +189,13 @@ class Ends(Checkpoints):
 
     def _save_completion(self) -> None:
         """Save that the job is done; see the module for what a crash means."""
-        where = self.step, self.cursor
-        self.step = self.cursor = None
+        progress = self.progress
+        where = progress.step, progress.cursor
+        progress.step = progress.cursor = None
         try:
             self._save_end("completed", None)
         except BaseException:
-            self.step, self.cursor = where  # a job that is not completed goes on there
+            progress.step, progress.cursor = where  # a job that is not completed goes on there
             raise
 
     def _save_end(self, state: State, reason: str | None) -> None:
@@ -208,12 +228,12 @@ class Ends(Checkpoints):
             raise
         except Exception:  # noqa: BLE001 - whatever of the author's it was: an attribute, a sequence that gives a proof
             stored, errors = self._stored(), self.progress.errors
-            self.progress = stored
             stored.errors = errors
             self._take_position(stored)
+            self.progress = stored
             self._save_end("failed", reason)
 
-    def _settle(self) -> None:
+    def _reload_committed(self) -> None:
         """Reload the progress from the database if work and cursor are committed together.
 
         What was done since the latest commit is rolled back here, so that no hook commits it without its cursor. And
@@ -238,13 +258,18 @@ class Ends(Checkpoints):
             raise Superseded
         return stored
 
-    def _take_position(self, progress: Progress) -> None:
-        self.completed, self.step, self.cursor = list(progress.completed), progress.step, progress.cursor
-        self.items = progress.done - self._done_before
+    def _take_position(self, stored: Progress) -> None:
+        """Go back to a stored position: the position of the record, and the attributes of the job."""
+        progress = self.progress
+        progress.completed, progress.step, progress.cursor = stored.completed, stored.step, stored.cursor
+        progress.done = stored.done
         # The enumerator has read beyond that position; what proves it is the stored proof.
-        self.progress.proof, self._proven = progress.proof, progress.cursor
-        defaults = {name: freeze(value) for name, value in self._defaults.items()}
-        self.job.__dict__["_attributes"] = defaults | progress.attributes
+        progress.proof, self._proven = stored.proof, stored.cursor
+        self.job.__dict__["_attributes"] = self._copied(self._defaults) | stored.attributes
+
+    @staticmethod
+    def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
+        return {name: freeze(value) for name, value in attributes.items()}
 
     def _roll_back(self) -> None:
         rollback = getattr(getattr(self.job, "session", None), "rollback", None)
@@ -269,14 +294,25 @@ class Ends(Checkpoints):
             end they are refused by name.
         :raises Superseded: if another execution has claimed the job since.
         """
-        job, commits, before = self.job, self.commits, self._attributes()
-        self.commits = began = False
+        with self._containing(name, at_work=at_work) as hook:
+            self.accept_result(name, getattr(self.job, name)(*arguments))
+            if hook.to_commit():
+                self.job.session.commit()  # type: ignore[attr-defined]  # the author's
+
+    def accept_result(self, name: str, result: object) -> None:
+        """Refuse a hook that has only made a coroutine or a generator."""
+        if result is not None:
+            callables.refuse_result(result, self.job, name)
+
+    @contextmanager
+    def _containing(self, name: str, *, at_work: bool) -> Iterator[_Hook]:
+        """Keep what a hook raises inside the block, and save or take back the attributes it has set."""
+        commits, before = self.commits, self._attributes()
+        hook = _Hook(self)
+        self.commits = False
         try:
-            began = not job.in_transaction()
-            if (result := getattr(job, name)(*arguments)) is not None:
-                callables.refuse_result(result, job, name)
-            if self.transactional and began and job.in_transaction():
-                job.session.commit()  # type: ignore[attr-defined]  # the author's
+            hook.begin()
+            yield hook
             if self._attributes() != before and self._end_saved:
                 self.save("hook")
         except Superseded:
@@ -288,9 +324,9 @@ class Ends(Checkpoints):
                 raise Superseded from None
             if at_work:
                 raise
-            self._hook_failed(name, self._refusal(name, control), before, began=began)
+            self._hook_failed(name, self._refusal(name, control), before, began=hook.began)
         except Exception as error:  # noqa: BLE001 - logged below
-            self._hook_failed(name, error, before, began=began)
+            self._hook_failed(name, error, before, began=hook.began)
         finally:
             self.commits = commits
 

@@ -11,12 +11,11 @@ see :mod:`harness.ends`:
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import callables, events, overrides, rounds
+from harness import events, overrides, rounds
 from harness.boundary.texts import told
-from harness.cursor import freeze
+from harness.context import ParallelRun, Portion
 from harness.ends import Ended, Ends
 from harness.errors import (
     CompleteEarly,
@@ -29,51 +28,21 @@ from harness.errors import (
     Propagated,
     StepsChanged,
     Superseded,
-    UsageError,
     carried,
 )
 from harness.job import Job
 from harness.listeners import at_work
-from harness.progress import Progress
 from harness.rounds import UNKNOWN, Call
+from harness.saves import Setup
 from harness.stops import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from harness.context import Observer
     from harness.durability import Durability
-    from harness.progress import StopSource, Store
+    from harness.progress import Progress, StopSource, Store
     from harness.stops import Clock
-
-
-@dataclass(frozen=True)
-class Portion:
-    """A part of what an iteration job would do: to try it on a few items first, or to begin in the middle.
-
-    :ivar after: the cursor of the item to start after; None for the beginning.
-    :ivar limit: how many items to do, in all executions together; batches are done whole. None for no limit.
-    """
-
-    after: Any = None
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and (type(self.limit) is not int or self.limit < 0):
-            raise UsageError(f"Portion(limit=…) takes an int of 0 or more; got {self.limit!r}")
-        object.__setattr__(self, "after", freeze(self.after))
-
-
-@dataclass(frozen=True)
-class Family:
-    """Facts about a parallel run that an execution needs; the queue provides them.
-
-    :ivar id: id of the job that was enqueued. :ivar instance: this one's number; None for that job itself.
-    :ivar spawn: enqueues the instance of a number in a round of the job, unless it is there already.
-    """
-
-    id: str
-    instance: int | None
-    spawn: Callable[[int, str], object]
 
 
 class Execution(Ends):
@@ -86,6 +55,7 @@ class Execution(Ends):
     :param clock: seconds that only move forward; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
     :param family: the parallel run that this is an instance of, or may start; see :mod:`harness.sources.parallel`.
+    :param observers: called before any work, once the progress is known; they stop nothing.
     :param call: facts about the enqueue that the queue knows; they distinguish the rounds of a job.
     :param owns: called if the stored progress is gone: True if this execution owns the job, according to the queue.
     :param patient: True to leave steps that another release recorded to a worker that knows them.
@@ -103,33 +73,27 @@ class Execution(Ends):
         durability: Durability | None = None,
         clock: Clock | None = None,
         portion: Portion | None = None,
-        family: Family | None = None,
+        family: ParallelRun | None = None,
+        observers: Sequence[Observer] = (),
         call: Call = UNKNOWN,
         owns: Callable[[], bool] | None = None,
         patient: bool = False,
     ) -> None:
-        super().__init__()
         job_class.check_arguments(kwargs or {}, portion)
-        asked = overrides.current
-        self.job = job_class()
-        # What __init__ set are defaults; copies, for the job may change them in place.
-        self._defaults = {
-            name: freeze(value) for name, value in self.job.__dict__.get("_attributes", {}).items()
-        }
-        self.job.execution = self
-        self.job_id = job_id
-        self.clock = clock or asked.clock
-        self.portion, self.family = portion or Portion(), family
-        self.owns, self._patient, self._call = owns, patient, call
-        self.completes = family is None or family.instance is None
-        """True if the end of this execution is the end of the job, not only of one instance's part."""
-        self.store, self.args, self.kwargs = asked.store or store, tuple(args), dict(kwargs or {})
-        self._durability = asked.durability or durability or job_class.durability
-        self.progress = Progress(job_id)  # until it is claimed
-        self._started_at = self.clock()
-        self._sources: list[StopSource] = [*asked.stops, *stops]
+        asked, job = overrides.current, job_class()
+        sources: list[StopSource] = [*asked.stops, *stops]
         if job_class.should_stop is not Job.should_stop:
-            self._sources.append(lambda _: self.job.should_stop())
+            sources.append(lambda _: job.should_stop())
+        chosen = asked.durability or durability or job_class.durability
+        super().__init__(
+            Setup(job, job_id, asked.store or store, chosen, clock or asked.clock, sources, owns, family)
+        )
+        job.execution = self
+        self.portion = portion or Portion()
+        self.completes = family is None or family.instance is None
+        self.args, self.kwargs = tuple(args), dict(kwargs or {})
+        self.observers = tuple(observers)
+        self._patient, self._call = patient, call
 
     # The life of an execution.
 
@@ -186,10 +150,7 @@ class Execution(Ends):
         interrupt: Interrupt | None = None
         failure: Exception | None = None
         try:
-            crashed = self._notice_crash()
-            self._obey_before_work()
-            if crashed:
-                self._limit_crashes()
+            self._before_work()
             self._work()
             self._save_completion()
         except Interrupt as raised:
@@ -236,13 +197,7 @@ class Execution(Ends):
 
     def _call_hook(self, name: str) -> None:
         """Call a hook that is part of the work, and refuse one that has only made a coroutine or a generator."""
-        if (result := getattr(self.job, name)()) is not None:
-            callables.refuse_result(result, self.job, name)
-
-    def careful(self) -> None:
-        """Save after every item in this execution: the next crash then shows which item was the cause."""
-        self._durability = replace(self._durability, items=1)
-        self._next_items()
+        self.accept_result(name, getattr(self.job, name)())
 
     def fail_item(self, error: Exception) -> None:
         """Count a failure of the item after the cursor; the execution then ends and is resumed."""
@@ -251,7 +206,15 @@ class Execution(Ends):
         progress.failure = told(error)
         self.item_failed = True
 
-    def _obey_before_work(self) -> None:
+    def _before_work(self) -> None:
+        crashed = self._notice_crash()
+        for observer in self.observers:
+            observer.began(self)
+        self._obey_requests()
+        if crashed:  # and the history has recorded this execution
+            self._limit_crashes()
+
+    def _obey_requests(self) -> None:
         """Let a pause or a cancellation that came while the job was waiting be obeyed before any work."""
         for source in self._sources:
             ask = getattr(source, "at_start", None)
@@ -263,14 +226,9 @@ class Execution(Ends):
         with self.reaching_store("claimed"):
             claimed = self.store.claim(self.job_id)
         self.progress = progress = self._join(claimed)
-        self._started_at = self._saved_at = self.clock()
-        self._done_before = progress.done
+        self._started_at = self._tried_at = self.clock()
         self._take_position(progress)
-        self._completed_before, self._cursor_before = list(progress.completed), progress.cursor
-        self.total = progress.total
-        self._runtime_before = progress.runtime_s
-        self._committed = (0, progress.cursor)
-        self._next_items()
+        self._note_beginning()
 
     def _join(self, claimed: Progress) -> Progress:
         """Return the progress of the round that this execution belongs to."""
@@ -302,7 +260,7 @@ class Execution(Ends):
         return True
 
     def _limit_crashes(self) -> None:
-        """Give up a job that only crashes; its history has recorded this execution by now.
+        """Give up a job that only crashes.
 
         :raises CrashLimit: if too many executions crashed in a row, without an item done in between.
         """

@@ -96,19 +96,21 @@ def watch() -> None:
         _leave_behind()
 
 
-def check(session: Any, statement: Any) -> None:
-    """Refuse a session whose connection was opened by another process.
+def check(session: Any, statement: Any) -> Any:
+    """Return the connection of a session, and refuse one that another process opened.
 
     :param session: SQLAlchemy's. :param statement: what it is about to execute.
     :raises InheritedConnection: if it was, or if it cannot be known.
     """
-    proxy = session.connection(bind_arguments={"clause": statement}).connection
+    connection = session.connection(bind_arguments={"clause": statement})
+    proxy = connection.connection
     owner = proxy.info.get(_MARK)
     if owner is None:
         owner = proxy.info[_MARK] = _owner(proxy._connection_record)  # noqa: SLF001 - only the record knows its age
     if owner != os.getpid():
         _refuse(proxy)  # no rollback either: it would be that of another process's transaction
         raise _refusal("the session's connection")
+    return connection
 
 
 def _owner(record: Any) -> int:

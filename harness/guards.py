@@ -18,6 +18,9 @@ from harness.errors import CollectionChanged, CursorError
 
 T = TypeVar("T")
 
+_SMALL = 2**63
+"""Limit of the ints that are certainly few digits."""
+
 hasher = partial(blake2b, digest_size=16)
 """Digest function. Its size is enough to tell collections apart; forging a digest gains nothing."""
 
@@ -64,6 +67,8 @@ def line(value: Any, name: str = "item") -> bytes:
     :param name: of the value, for errors.
     :raises CursorError: if the value is none.
     """
+    if type(value) is int and -_SMALL < value < _SMALL:
+        return b"%d\n" % value  # what the line below makes of it, for a tenth of the time
     return json.dumps(encode(value, name), sort_keys=True).encode() + b"\n"
 
 

@@ -1,84 +1,29 @@
-"""Behaviour of an execution while its store of progress cannot be reached: hold at a checkpoint, save patiently.
+"""Limit of the time for which the end of an execution waits for its store of progress.
 
-Nothing is written here but by ``save``. Crash while a job holds, or while an end is tried again: the next execution
-goes on from the latest save, and repeats what came after it.
+Only the decision is here. The caller waits in its own way, so that it may be a thread or a task.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-from harness import events
-from harness.errors import ProgressUnavailable
-from harness.policy import read_seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 HOLD_SECONDS = 0.2
 """Seconds between two tries to save while a job holds, and between two looks at its stop sources."""
 
 
-class Holds:
-    """The part of an execution that waits for its store."""
+class Patience:
+    """Decides whether a save that found the store unreachable is tried again.
 
-    job: Any
-    job_id: str
-    clock: Callable[[], float]
-    _failing_since: float | None
+    :param seconds: limit of the time, from now on.
+    """
 
-    if TYPE_CHECKING:  # of Checkpoints
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._clock, self._give_up = clock, clock() + seconds
+        # A clock that a test injects may stand still.
+        self._tries = math.ceil(min(seconds, 1e6) / HOLD_SECONDS)
 
-        @property
-        def _name(self) -> str: ...
-        @property
-        def _deadline(self) -> float: ...
-
-        def save(self, why: str) -> None:
-            """Store the progress."""
-
-        def save_on_the_way(self, why: str = "checkpoint") -> None:
-            """Store the progress while the job is at work."""
-
-        def interrupt(self, reason: str) -> None:
-            """Stop here."""
-
-        def _ask_sources(self) -> None: ...
-
-    def save_patiently(self, why: str) -> None:
-        """Save an end; while the store is unreachable, try again for the grace period.
-
-        :raises ProgressUnavailable: if the store could not be reached in that time.
-        :raises Superseded: if another execution has claimed the job since.
-        """
-        grace = read_seconds(self.job, "grace_period") or 0.0
-        give_up, tries = self.clock() + grace, math.ceil(min(grace, 1e6) / HOLD_SECONDS)
-        while True:
-            try:
-                self.save(why)
-            except ProgressUnavailable as error:
-                if tries <= 0 or self.clock() >= give_up:
-                    raise
-                if self._failing_since is None:
-                    self._failing_since = self.clock()
-                    events.emit(events.SaveFailed(self.job_id, self._name, error))
-                tries -= 1
-                time.sleep(HOLD_SECONDS)
-            else:
-                return
-
-    def _hold(self) -> None:
-        """Wait at this checkpoint until the progress is saved or the job is to stop.
-
-        :raises Interrupt: then. The work since the latest save is saved by the end, or repeated.
-        """
-        while self._failing_since is not None:
-            time.sleep(HOLD_SECONDS)
-            if self.clock() >= self._deadline:
-                self.interrupt("max_runtime")
-            self._ask_sources()
-            with suppress(ProgressUnavailable):
-                self.save_on_the_way()
+    def is_over(self) -> bool:
+        """Count one failed try, and return whether it was the last."""
+        self._tries -= 1
+        return self._tries < 0 or self._clock() >= self._give_up

@@ -40,7 +40,7 @@ from harness.sources.enumerators import Enumerator, as_pair, iterating
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.execution import Portion
+    from harness.context import Portion
 
 STEP = "each_iteration"
 """The name of the only step that an iteration job has."""
@@ -158,7 +158,7 @@ class IterationJob(Job, abstract=True):
                 raise
         if raised is not None:  # around_iterate suppressed it, but what comes after it is not done
             raise raised
-        self.execution.completed = [STEP]
+        self.execution.progress.completed = [STEP]
 
     def _run_within(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         execution = self.execution
@@ -224,15 +224,16 @@ class IterationJob(Job, abstract=True):
         self, enumerator: Enumerator[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         execution, limit = self.execution, self.execution.portion.limit
-        before = execution.items, execution.cursor
+        progress = execution.progress
+        before = progress.done, progress.cursor
         with iterating(enumerator) as pairs:
-            if self.quarantine and execution.progress.failures:
-                execution.careful()
-                if execution.progress.failures > self.max_item_failures:
+            if self.quarantine and progress.failures:
+                execution.save_every_item()
+                if progress.failures > self.max_item_failures:
                     self._set_aside(pairs)
             wanted = pairs if limit is None else self._first(pairs, limit)
             self._iterate(wanted, args, kwargs, batched=enumerator.batched)
-        if (execution.items, execution.cursor) == before and limit is None and not self._starts_instances:
+        if (progress.done, progress.cursor) == before and limit is None and not self._starts_instances:
             events.emit(events.NothingFound(execution.job_id, type(self).__name__, execution.done))
 
     @property
@@ -248,28 +249,32 @@ class IterationJob(Job, abstract=True):
         *,
         batched: bool,
     ) -> None:
-        execution, clock, each, listeners = (
-            self.execution, self.execution.clock, self.each_iteration, of_items,
-        )  # fmt: skip
+        execution, progress, each, listeners = (
+            self.execution,
+            self.execution.progress,
+            self.each_iteration,
+            of_items,
+        )
+        bare = not (args or kwargs)
         for pair in pairs:
             item, cursor = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
             # Frozen before the work: a cursor that cannot be stored is refused while nothing is done yet, and
             # one that the enumerator goes on changing stays as it was.
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
-                result = each(item, *args, **kwargs)
+                result = each(item) if bare else each(item, *args, **kwargs)
             except BaseException as error:
                 self._note_failure(error, position)
                 raise
             if result is not None:
                 callables.refuse_result(result, self, "each_iteration")
-            execution.cursor = position
-            execution.items += len(item) if batched else 1
+            progress.cursor = position
+            progress.done = done = progress.done + (len(item) if batched else 1)
             if listeners:
                 name = type(self).__name__
                 events.emit(events.ItemDone(execution.job_id, name, position, execution.items))
-            if execution.items >= execution.items_at or clock() >= execution.look_at:
-                execution.attend()
+            if done >= progress.check_at:
+                execution.run_checkpoint()
 
     def _note_failure(self, error: BaseException, cursor: Any) -> None:
         self._in_item = True
@@ -304,7 +309,7 @@ class IterationJob(Job, abstract=True):
             )
         aside = Quarantined(freeze(cursor), progress.failures, progress.failure or "")
         progress.quarantined.append(aside)
-        execution.cursor = aside.cursor
+        progress.cursor = aside.cursor
         # Died after it, before or in on_quarantine: that is left out for this item, and the job goes on after it.
         execution.save_on_the_way("quarantine")
         name = type(self).__name__

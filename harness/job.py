@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    from harness.execution import Execution, Portion  # run jobs, and so are above this module
+    from harness.context import Context, Portion
     from harness.progress import Store
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class Job:
     max_unsaved: ClassVar[float | timedelta | None] = 5
     """Time that the job works on while its progress cannot be saved; then it waits at a checkpoint. None: no limit."""
 
-    execution: Execution
+    execution: Context
     """The execution that runs this object."""
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 """The ledger of a trial: which items were worked on, when, and in which execution.
 
-A job calls :func:`mark` where the work on an item starts. Outside of a trial that costs one global read. Inside,
-the lab takes it down where no transaction of the job can take it back, so that work done twice is seen even if
+A job calls :func:`mark` where the work on an item starts. Outside of a trial that costs one look at a list. Inside,
+the lab records it where no transaction of the job can roll it back, so that work done twice is seen even if
 the database was rolled back.
 """
 
@@ -11,12 +11,14 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from harness.scoped import Scoped
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Marker = Callable[[str], None]
 
-_marker: Marker | None = None
+_markers: Scoped[Marker] = Scoped("harness_marker")
 
 
 def mark(item: object) -> None:
@@ -24,18 +26,15 @@ def mark(item: object) -> None:
 
     *item* is named by its ``str()``; the same item must get the same name in every execution.
     """
-    if _marker is not None:
-        _marker(str(item))
+    marker = _markers.get()
+    if marker is not None:
+        marker(str(item))
 
 
 @contextmanager
 def marking(marker: Marker) -> Iterator[None]:
-    """Have *marker* called with the name of every item that is marked, until the block ends."""
-    global _marker  # noqa: PLW0603 - one trial at a time runs in a process
-    if _marker is not None:
-        raise RuntimeError("a trial is already running in this process; end it before the next")
-    _marker = marker
-    try:
+    """Have *marker* called with the name of every item that is marked in this context, until the block ends."""
+    if _markers.own() is not None:
+        raise RuntimeError("a trial is already running in this thread or task; end it before the next")
+    with _markers.holding(marker):
         yield
-    finally:
-        _marker = None

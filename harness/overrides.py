@@ -1,4 +1,8 @@
-"""Settings for all jobs of this process that override their own: from tests, and an operator's time limit."""
+"""Settings for jobs that override their own: from tests, and an operator's time limit.
+
+A test's settings hold in its thread or asyncio task, and in threads that a job starts. So two tests of one process can
+run jobs at the same time.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,19 @@ from typing import TYPE_CHECKING
 
 from harness.durations import in_seconds
 from harness.errors import UsageError
+from harness.scoped import Scoped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
     from harness.durability import Durability
     from harness.progress import StopSource, Store
-    from harness.stops import Clock
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """Settings of a test for the jobs of this process.
+    """Settings of a test for the jobs that run in its context.
 
     :ivar stops: stop sources that come before all others.
     :ivar durability: in place of the job's own. :ivar store: in place of the job's and the queue's.
@@ -34,27 +39,59 @@ class Overrides:
     stops: Sequence[StopSource] = ()
     durability: Durability | None = None
     store: Store | None = None
-    clock: Clock = time.monotonic
+    clock: Callable[[], float] = time.monotonic
     poll_seconds: float | None = None
     delay_seconds: float | None = None
 
 
-current = Overrides()
-"""Current settings; see :func:`overriding`."""
+_NONE = Overrides()
+_scoped: Scoped[Overrides] = Scoped("harness_overrides")
+
+
+class _Current:
+    """Settings of the context that reads them; the attributes are those of :class:`Overrides`."""
+
+    @property
+    def stops(self) -> Sequence[StopSource]:
+        return _found().stops
+
+    @property
+    def durability(self) -> Durability | None:
+        return _found().durability
+
+    @property
+    def store(self) -> Store | None:
+        return _found().store
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return _found().clock
+
+    @property
+    def poll_seconds(self) -> float | None:
+        return _found().poll_seconds
+
+    @property
+    def delay_seconds(self) -> float | None:
+        return _found().delay_seconds
+
+
+current = _Current()
+"""Current settings of this thread or task; see :func:`overriding`."""
 
 longest_runtime = math.inf
 """Seconds after which every execution of this process gives way; see :func:`limit_runtime`."""
 
 
+def _found() -> Overrides:
+    return _scoped.get() or _NONE
+
+
 @contextmanager
 def overriding(asked: Overrides) -> Iterator[None]:
-    """Apply *asked* to all jobs that run in this process inside the block."""
-    global current  # noqa: PLW0603 - a queue calls with nothing but what was enqueued
-    before, current = current, asked
-    try:
+    """Apply *asked* to all jobs that run in this context inside the block."""
+    with _scoped.holding(asked):
         yield
-    finally:
-        current = before
 
 
 def limit_runtime(seconds: float | timedelta | None) -> None:

@@ -16,6 +16,7 @@ data of a newer version is refused by name, and so is what carries the ``id`` of
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -23,6 +24,11 @@ from harness import cursor as cursors
 from harness.boundary import texts
 from harness.boundary.decoding import MAX_INT, parse, shown
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+NOW = -sys.maxsize
+"""Count of items that has always been reached."""
 
 VERSION = 1
 MAX_BYTES = 128 * 1024
@@ -61,9 +67,11 @@ class Quarantined:
         return cls(cursors.decode(data[0]), data[1], data[2])
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """The record that a store keeps for a job.
+
+    While a job runs, its record is also where its position is: the step, the cursor and the counts.
 
     :ivar job_id: the id of the job in its queue, the same through all executions.
     :ivar epoch: how many executions have begun; the one with the highest number owns the job.
@@ -89,6 +97,10 @@ class Progress:
     :ivar round_id: the enqueue that this round of the job began with; see :mod:`harness.rounds`.
     :ivar enqueued: the latest enqueue that has joined this round.
     :ivar claimed: random mark of the latest claim, where a store makes one: epochs start again with a new record.
+    :ivar check_at: number of done items from which a checkpoint has something to do. It is never stored; it is here
+        because each item compares with it.
+    :ivar stored: text that a store last wrote of this record. While that is what it holds, the job was not claimed
+        since, and the store need not decode it.
     """
 
     job_id: str
@@ -120,6 +132,8 @@ class Progress:
     round_id: str = ""
     enqueued: str = ""
     claimed: str = field(default="", compare=False)
+    check_at: int = field(default=NOW, compare=False, repr=False)
+    stored: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def started(self) -> bool:
@@ -148,12 +162,12 @@ class Progress:
             data["current"] = [self.step, cursors.encode(self.cursor)]
         if self.proof is not None:
             data["proof"] = cursors.encode(self.proof, "proof")
-        data["attributes"] = {
+        data["attributes"] = self.attributes and {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
         limit = min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, len(self.quarantined)))
-        data["quarantined"] = [each.to_data(limit) for each in self.quarantined]
-        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+        data["quarantined"] = self.quarantined and [each.to_data(limit) for each in self.quarantined]
+        text = _ENCODER.encode(data)
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(
                 f"the progress of job {self.job_id} has {len(text):,} bytes; the limit is {MAX_BYTES:,}; "
@@ -219,7 +233,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _PLAIN = {
     each.name: _TYPES[str(each.type)]
     for each in fields(Progress)
-    if each.name not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined"}
+    if each.name
+    not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined", "check_at", "stored"}
 }
 """Fields that are stored as they are, with the types that may come back."""
 

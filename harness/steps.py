@@ -41,28 +41,32 @@ from harness.job import Job
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.execution import Execution, Portion
+    from harness.context import Context, Portion
 
 StepFunction = Callable[..., object]
 
 
 class Step:
-    """A step in progress, handed to the step's function."""
+    """A step in progress, handed to the step's function.
 
-    __slots__ = ("_before", "_execution", "_live", "name", "resumed")
+    ``items`` is no keyword-only argument: CPython calls a method that has one without its fast path.
+    """
 
-    def __init__(self, name: str, execution: Execution, *, resumed: bool) -> None:
+    __slots__ = ("_before", "_execution", "_live", "_progress", "name", "resumed")
+
+    def __init__(self, name: str, execution: Context, *, resumed: bool) -> None:
         self.name = name
         self.resumed = resumed
         """True if an earlier execution began this step; it then resumes at :attr:`cursor`."""
         self._execution = execution
-        self._before = execution.cursor
-        self._live = freeze(execution.cursor)
+        self._progress = execution.progress
+        self._before = execution.progress.cursor
+        self._live = freeze(execution.progress.cursor)
 
     @property
     def cursor(self) -> Any:
         """The position in the step: its ``start`` at first, later what was set."""
-        cursor = self._execution.cursor
+        cursor = self._progress.cursor
         # What the job may change in place is its own object, never the one that saves write.
         return cursor if type(cursor) in ATOMIC else self._live
 
@@ -79,14 +83,14 @@ class Step:
     @property
     def total(self) -> int | None:
         """Number of items of the job, for progress bars; set it as soon as it is known."""
-        return self._execution.total
+        return self._progress.total
 
     @total.setter
     def total(self, number: int) -> None:
         """Say how many items there are."""
-        self._execution.total = number
+        self._progress.total = number
 
-    def set(self, cursor: Any, *, items: int = 1) -> None:
+    def set(self, cursor: Any, items: int = 1) -> None:
         """Everything up to *cursor* is done: remember that, then checkpoint.
 
         Call it after the effect, never before: a death in between repeats the effect, the other order loses it.
@@ -94,38 +98,38 @@ class Step:
         :param items: how many items that were, for counts and progress bars.
         :raises CursorError: if the cursor would not come back equal.
         """
-        execution = self._execution
-        execution.cursor = freeze(cursor)
+        progress = self._progress
+        progress.cursor = cursor if type(cursor) in ATOMIC else freeze(cursor)
         self._live = cursor
-        execution.items += items
-        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
-            execution.attend()
+        progress.done = done = progress.done + items
+        if done >= progress.check_at:
+            self._execution.run_checkpoint()
 
-    def advance(self, from_: Any = None, *, items: int = 1) -> None:
+    def advance(self, from_: Any = None, items: int = 1) -> None:
         """Move the cursor to the successor of *from_*, by default of itself, then checkpoint.
 
         :raises UnadvanceableCursor: if there is no successor, as for None, the cursor without a ``start``.
         """
-        execution = self._execution
-        cursor = execution.cursor if from_ is None else from_
+        progress = self._progress
+        cursor = progress.cursor if from_ is None else from_
         if type(cursor) is not int:
             self.set(successor(self.cursor if from_ is None else from_), items=items)
             return
-        execution.cursor = cursor + 1
-        execution.items += items
-        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
-            execution.attend()
+        progress.cursor = cursor + 1
+        progress.done = done = progress.done + items
+        if done >= progress.check_at:
+            self._execution.run_checkpoint()
 
     def checkpoint(self) -> None:
         """A place where the job may stop, with the cursor as it is; changes in place are taken over.
 
         :raises Interrupt: if the job has to stop here.
         """
-        execution = self._execution
-        if type(execution.cursor) not in ATOMIC:
-            execution.cursor = freeze(self._live)
-        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
-            execution.attend()
+        progress = self._progress
+        if type(progress.cursor) not in ATOMIC:
+            progress.cursor = freeze(self._live)
+        if progress.done >= progress.check_at:
+            self._execution.run_checkpoint()
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -144,11 +148,12 @@ class Step:
         session: Any = getattr(execution.job, "session", None)
         if session is None:
             raise JobDefinitionError(f"step.transaction() needs {type(execution.job).__name__}.session")
-        before = execution.cursor, execution.items
+        progress = self._progress
+        before = progress.cursor, progress.done
         execution.holding = True
         try:
             yield session
-            if (execution.cursor, execution.items) == before:
+            if (progress.cursor, progress.done) == before:
                 raise JobDefinitionError(
                     f"step {self.name!r}: a block of step.transaction() ended without step.set() or step.advance(); "
                     "move the cursor inside, after the work, so that both are committed together"
@@ -160,14 +165,14 @@ class Step:
             else:
                 session.commit()
         except BaseException:
-            execution.cursor, execution.items = before
-            self._live = freeze(execution.cursor)
+            progress.cursor, progress.done = before
+            self._live = freeze(progress.cursor)
             session.rollback()
             raise
         finally:
             execution.holding = False
-        if execution.items >= execution.items_at or execution.clock() >= execution.look_at:
-            execution.attend()
+        if progress.done >= progress.check_at:
+            execution.run_checkpoint()
 
 
 class _Ran:
@@ -314,7 +319,7 @@ class ContinuableJob(Job, abstract=True):
                 f"{type(self).__name__}.{name} is {function!r}, not a method; give the step another name"
             )
         callables.refuse_function(function, f"step {name!r} of {type(self).__name__}")
-        takes_step = _takes_step(name, function)
+        takes_step = callables.takes_step(name, function)
         self._encountered.append(name)
         if len(self._encountered) <= len(self._before):
             events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
@@ -343,8 +348,8 @@ class ContinuableJob(Job, abstract=True):
             return
         if self._isolating:
             execution.interrupt("isolating")
-        if execution.clock() >= execution.look_at:
-            execution.attend()
+        if execution.progress.done >= execution.progress.check_at:
+            execution.run_checkpoint()
 
     def _validate(self, name: Any) -> None:
         if not isinstance(name, str):
@@ -376,24 +381,3 @@ class ContinuableJob(Job, abstract=True):
             raise
         where = (execution.job_id, name, step.name, execution.cursor, clock() - started)
         events.emit(events.StepCompleted(*where))
-
-
-def _takes_step(name: str, function: StepFunction) -> bool:
-    """Return whether the function takes the step, and refuse what could not be called.
-
-    A parameter with a default is not filled: it may bind a variable of a loop, as in ``def load(step, name=name)``.
-    Only one that is called ``step`` is.
-    """
-    kind = inspect.Parameter
-    parameters = list(inspect.signature(function).parameters.values())
-    needed = [each for each in parameters if each.default is kind.empty and each.kind is not kind.VAR_KEYWORD]
-    if any(each.kind is kind.KEYWORD_ONLY for each in needed):
-        found = "keyword-only arguments without a default"
-        raise JobDefinitionError(f"Step method {name!r} must not accept {found}")
-    if len(needed) > 1:
-        raise JobDefinitionError(
-            f"Step method {name!r} must accept 0 or 1 arguments; got {', '.join(map(str, parameters))}; "
-            "give further ones a default"
-        )
-    named = [each for each in parameters[:1] if each.name == "step" and each.kind is not kind.KEYWORD_ONLY]
-    return bool(needed or named)

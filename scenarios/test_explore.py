@@ -50,6 +50,21 @@ def test_work_and_progress_in_one_transaction_are_done_once(
 
 
 @by_scenario
+@by_form
+def test_on_postgresql_work_and_progress_in_one_transaction_are_done_once(
+    explore: Callable[..., Verdict], scenario: Scenario, form: str, request: pytest.FixtureRequest
+) -> None:
+    """The verdict is that of SQLite: a real server rolls back and locks, and its rows and sequences are restored."""
+    if not request.config.getoption("--full"):
+        pytest.skip("one server a scenario and form; --full explores them")
+    expect = "at least once" if scenario is emails.scenario else "exactly once"
+    with prepared(scenario, form, SIZE, with_transaction(), database="postgresql") as (what, options):
+        about = (scenario.name, form, f"{with_transaction()} on PostgreSQL")
+        verdict = explore(*what, **options, about=about, sample=SAMPLE, expect=expect)
+    assert all("mails" in finding.what for finding in verdict.findings), verdict.text()
+
+
+@by_scenario
 def test_the_plain_form_fails(explore: Callable[..., Verdict], scenario: Scenario) -> None:
     """A control that cannot fail shows nothing."""
     with prepared(scenario, "plain", SIZE, None) as (what, options):

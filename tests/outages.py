@@ -128,6 +128,12 @@ def no_memory(_: Server, connection: Redis) -> Callable[[], object]:
     return lambda: connection.config_set("maxmemory", 0)
 
 
+def no_replicas(_: Server, connection: Redis) -> Callable[[], object]:
+    """Let it refuse writes because it has fewer replicas than it needs, as in a failover."""
+    connection.config_set("min-replicas-to-write", 1)
+    return lambda: connection.config_set("min-replicas-to-write", 0)
+
+
 def replica(_: Server, connection: Redis) -> Callable[[], object]:
     """Make it a replica, as a failover does: clients that wait are unblocked, and writes are refused."""
     connection.config_set("replica-serve-stale-data", "yes")
@@ -165,13 +171,13 @@ def _fill(connection: Redis) -> None:
 
 def _ending(connection: Redis, thread: threading.Thread, loader: Redis | None = None) -> Callable[[], object]:
     """Wait until it loads; return what waits until a worker has heard so, and then lets the load end."""
-    while not _asked(connection, "persistence").get("loading"):
+    while not section(connection, "persistence").get("loading"):
         pass
     end_waits(connection)
 
     def end() -> None:
         # Only a worker asks for data now; INFO and CONFIG are answered.
-        while not _asked(connection, "errorstats").get("errorstat_LOADING"):
+        while not section(connection, "errorstats").get("errorstat_LOADING"):
             assert thread.is_alive(), "all is loaded, and no worker has asked for anything"
         connection.config_set("key-load-delay", 0)
         thread.join(PATIENCE)
@@ -182,9 +188,10 @@ def _ending(connection: Redis, thread: threading.Thread, loader: Redis | None = 
     return end
 
 
-def _asked(connection: Redis, section: str) -> dict[str, object]:
+def section(connection: Redis, name: str) -> dict[str, object]:
+    """Return a section of what Redis says of itself; nothing while it is not there."""
     try:
-        return dict(connection.info(section))
+        return dict(connection.info(name))
     except Refused:  # not there yet
         return {}
 

@@ -36,6 +36,8 @@ The package exports what you write jobs with: `from harness import IterationJob`
 PARTS: Sequence[tuple[str, str, str]] = (
     ("harness", "what you write jobs with", ""),
     ("harness.queues.rq", "the queue", ""),
+    ("harness.queues.celery", "Celery as the queue", "install enqueue signature"),
+    ("harness.queues.dramatiq", "Dramatiq as the queue", "install enqueue message"),
     ("harness.stores.rq_meta", "progress in the RQ job, the default on RQ", "RQMetaStore"),
     ("harness.stores.redis", "progress in keys of its own in Redis", "RedisStore"),
     ("harness.stores.sql", "progress in a database", "SqlStore progress_tables"),

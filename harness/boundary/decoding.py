@@ -82,10 +82,17 @@ def check(data: Any, what: str, *, depth: int = DEPTH, error: type[HarnessError]
 
 def is_deeper(data: Any, depth: int) -> bool:
     """Return whether JSON data has more than *depth* levels of lists and objects."""
-    level = [data]
+    level = [data] if isinstance(data, dict | list | tuple) else []
     for _ in range(depth):
-        level = [inner for each in level for inner in _inner(each)]
-    return any(isinstance(each, dict | list | tuple) for each in level)
+        level = [
+            each
+            for outer in level
+            for each in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(each, dict | list | tuple)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def plain_text(raw: Any, what: str) -> str | None:

@@ -41,8 +41,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
     ("steer", (
         ("steer", "interrupt", "Ask, signal or kill a job at work"),
         ("steer", "pause, resume, cancel", "Pause, resume or end a job"),
-        ("steer", "requeue", "Requeue a failed or cancelled job"),
-        ("steer", "rewind", "Do a part of a finished job again"),
+        ("steer", "requeue, rewind", "Requeue a job that is over; redo a part of it"),
         ("steer", "recover", "Requeue the jobs of crashed workers"),
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),
@@ -76,11 +75,12 @@ def needing(command: str = "web") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "")
+        name = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(name)
         if extra is None:
             raise
         raise UsageError(
-            f"harness {command} needs {error.name}, which is not installed; "
+            f"harness {command} needs {name}, which is not installed; "
             f"run pip install '{DISTRIBUTION}[{extra}]'"
         ) from None
 

@@ -48,7 +48,7 @@ KEPT = "nothing was kept, all of it was the demo's own"
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"),
               show_default=True, help="Where compare writes its report.")  # fmt: skip
 def demo(which: str | None, pace: str, embedded: bool, folder: Path, *, on_page: bool) -> None:
-    """Show a demo: orders (30 s), reports (45 s), emails (1 min), compare (2 min).
+    """Show a demo: orders (35 s), reports (50 s), emails (40 s), compare (150 s).
 
     With a Redis server on the path, the workers are real processes, and the demo kills them. Without one, everything
     runs in this process and is stopped politely, and so is compare at the fast pace. Exit code 1 if a job with

@@ -17,7 +17,8 @@ from harness.cli import completion
 from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_durability_of_plain
 from harness.cli.stopping import saying
 from harness.durability import parse
-from harness.explore.scenarios import prepared
+from harness.explore.explorer import LIMIT_SECONDS
+from harness.explore.scenarios import PRIVATE, prepared
 from harness.explore.versions import new_version
 from harness.monitor import TrialBar
 
@@ -45,13 +46,44 @@ from harness.monitor import TrialBar
     help="Resume with another version of the code: a module, or module:Name.",
 )
 @click.option(
-    "--strict", is_flag=True, help="With --deploy: a new version that refuses to go on is a finding, too."
+    "--strict",
+    is_flag=True,
+    help="Exit with 1, not 3, if something was not seen; with --deploy also if the new version refuses to go on.",
+)
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="NAME",
+    help="Accept that this is not seen, such as process or socket; may be repeated.",
+)
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=LIMIT_SECONDS,
+    show_default=True,
+    help="Seconds that an execution may take.",
+)
+@click.option(
+    "--time",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds after which no more trials begin; no limit by default.",
+)
+@click.option(
+    "--database",
+    metavar="URL",
+    help="PostgreSQL database for tests that the job uses; for a scenario an empty one, or 'postgresql' for a private "
+    "server.",
+)
+@click.option(
+    "--whole", is_flag=True, help="Run every trial to its end, also where its future is known already."
 )
 def explore(
     name: str,
     arguments: Sequence[str],
     trials: Sequence[str],
     *,
+    database: str | None,
+    whole: bool,
     deploy: str | None,
     forms: Sequence[str],
     size: str,
@@ -61,8 +93,8 @@ def explore(
 ) -> None:
     """Crash a job everywhere, and report which line loses or duplicates what.
 
-    NAME is a job class or any function that uses SQLAlchemy, Redis or SMTP, such as shop.jobs:charge; ARGUMENTS are
-    JSON values. NAME can also be a module with a scenario.
+    NAME is a job class or any function that changes a database, Redis, files, or sends mails or requests, such as
+    shop.jobs:charge; ARGUMENTS are JSON values. NAME can also be a module with a scenario.
 
     \b
     harness explore shop.jobs:charge 17
@@ -73,6 +105,9 @@ def explore(
     With --deploy, the job is interrupted in one version of the code and resumed in another, under the name of the
     first, as after a deploy. The other version may refuse by name to go on: that loses nothing if the old version,
     restored, can do the rest.
+
+    The exit code is 0 for exactly once (or refused with nothing lost), 1 for any finding, 2 if the job cannot be
+    explored, and 3 if nothing wrong was found but the job has effects that no probe sees.
     """
     found = job.find(name)
     asked = parse(durability) if durability else None
@@ -86,20 +121,27 @@ def explore(
     else:
         refuse(f"{name} is a plain function", "a scenario", "forms", "size")
         refuse(f"{name} is a plain function, which has no checkpoints", "a job class", "durability")
-    if deploy is None:
-        refuse("there is no other version", "--deploy", "strict")
-    else:
+    if deploy is not None:
         options["deploy"] = new_version(found, deploy)
-    good = True
+    options["shortcuts"] = not whole
+    if database == PRIVATE and not isinstance(scenario, scenarios.Scenario):
+        raise click.UsageError(
+            "--database postgresql starts a server for a scenario; give the URL that the job uses"
+        )
+    codes = []
     with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
             for form in forms or scenario.form_names:
-                with prepared(scenario, form, size, asked, name) as (what, more):
-                    good = _explored(what, trials, {**options, **more}, as_json=as_json) and good
+                with prepared(scenario, form, size, asked, name=name, database=database) as (what, more):
+                    codes.append(_explored(what, trials, {**options, **more}, as_json=as_json))
         else:
             what = [found, *arguments_of(arguments)]
-            good = _explored(what, trials, {**options, "durability": asked}, as_json=as_json)
-    sys.exit(0 if good else 1)
+            codes.append(
+                _explored(
+                    what, trials, {**options, "durability": asked, "database": database}, as_json=as_json
+                )
+            )
+    sys.exit(min(filter(None, codes), default=0))
 
 
 class _Bar:
@@ -128,9 +170,25 @@ class _Bar:
             self._bar = None
 
 
-def _explored(what: Sequence[Any], trials: Sequence[str], options: dict[str, Any], *, as_json: bool) -> bool:
+NOT_SEEN = 3
+"""Exit code if nothing wrong was found, but the job has effects that no probe sees."""
+LONG = 5.0
+"""Seconds above which an estimate is shown."""
+
+
+def _announce(trials: int, seconds: float) -> None:
+    if seconds >= LONG:
+        click.echo(
+            f"{trials} trials or more, about {seconds:.0f} s; --sample and --time bound them", err=True
+        )
+
+
+def _explored(what: Sequence[Any], trials: Sequence[str], options: dict[str, Any], *, as_json: bool) -> int:
+    options = {**options, "announce": _announce}
     with exploring.Explorer(*what, **options) as explorer:
         verdict = explorer.run([exploring.parse(each) for each in trials] or None)
     options["progress"].end()
     click.echo(json.dumps(verdict.record) if as_json else verdict.text())
-    return verdict.good
+    if verdict.findings or (options["strict"] and verdict.not_seen):
+        return 1
+    return NOT_SEEN if verdict.not_seen else 0

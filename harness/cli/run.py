@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
+from textwrap import fill
 from typing import Any
 
 import click
 from rich.console import Console
 
 from harness import interruptions, job
+from harness.boundary.texts import printable
 from harness.cli import completion
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -29,6 +31,9 @@ from harness.errors import HarnessError, UsageError
 from harness.monitor import ItemBar
 from harness.queues.inline import InlineRun
 from harness.scenario import Scenario
+
+WIDTH = 80
+"""Columns of a line."""
 
 
 @click.command()
@@ -123,7 +128,8 @@ def _execute(inline: InlineRun, found: type[job.Job], *, as_json: bool) -> None:
         inline.stops.append(bar)
         for ended in inline.executions():
             if not as_json:
-                echo(f"{found.__name__} {ended.outcome} {ended.reason or ''}".rstrip())
+                told = f"{found.__name__} {ended.outcome} {printable(ended.reason or '')}".rstrip()
+                echo(fill(told, WIDTH, subsequent_indent="  ") if len(told) > WIDTH else told)
 
 
 def _told(error: Exception) -> str:

@@ -42,6 +42,7 @@ class Demo:
 
     :ivar scenario: dotted name of the scenario. :ivar pace: seconds per item, for an audience.
     :ivar effect: one item and its effect, as in ``17 orders were paid twice``.
+    :ivar takes_s: seconds that it takes at that pace, about.
     """
 
     scenario: str
@@ -49,6 +50,7 @@ class Demo:
     effect: tuple[str, str]
     acts: tuple[Act, ...]
     pace: float
+    takes_s: int
     outro: str
 
 
@@ -70,6 +72,7 @@ DEMOS: Mapping[str, Demo] = {
                 "a death would repeat nothing.", durability="with_transaction()"),
         ),
         0.1,
+        35,
         "Next: harness demo reports, or with a Redis server: harness run scenarios.orders --broker redis "
         "--interrupt kill:both@count:20",
     ),
@@ -88,11 +91,12 @@ DEMOS: Mapping[str, Demo] = {
                 durability="with_transaction()"),
         ),
         0.05,
+        50,
         "Each total was compared with one SQL aggregate over the same orders. Next: harness demo emails",
     ),
     "emails": Demo(
         "scenarios.emails",
-        "500 mails in batches of 50, over real SMTP. No transaction covers a mail that has left the house; what can be "
+        "250 mails in batches of 50, over real SMTP. No transaction covers a mail that has left the house; what can be "
         "had is few copies, and copies that a receiver recognises.",
         ("recipients", "sent a mail"),
         (
@@ -107,12 +111,15 @@ DEMOS: Mapping[str, Demo] = {
                 "the one in flight would be sent twice, with the same Message-ID.", durability="every(items=50)"),
         ),
         0.026,
+        40,
         "Next: harness demo compare, which puts it all into one report",
     ),
 }  # fmt: skip
 
 COMPARED = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
 COMPARED_PACE = 0.008
+COMPARED_TAKES_S = 150
+"""Seconds that the comparison takes, about."""
 FAST_PACE = 0.002
 
 

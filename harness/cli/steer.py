@@ -11,6 +11,7 @@ import click
 from redis import Redis
 from rq.job import Job as RQJob
 
+from harness.cli.apps import ticket_of
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import connected, json_option, queue_at, redis_option
@@ -51,6 +52,12 @@ def interrupt(
     if flag + bool(signal_name) + bool(victim) > 1:
         raise UsageError("choose one of --flag, --signal and --kill")
     with connected(redis_url) as connection:
+        if not (signal_name or victim) and (ticket := ticket_of(connection, job_id)) is not None:
+            if ticket.state != "running":
+                raise UsageError(f"job {job_id} is not at work now: {ticket.outcome or ticket.state}")
+            rq.request_stop(connection, job_id, reason)
+            echo(f"asked job {job_id} to stop at its next checkpoint ({reason})")
+            return
         job = the_job(connection, job_id)
         running = steering.at_work(connection, job)
         if not (signal_name or victim):
@@ -80,6 +87,9 @@ def pause(job_id: str, redis_url: str) -> None:
     harness pause 2f4e19
     """
     with connected(redis_url) as connection:
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            echo(ticket.ask("pause"))
+            return
         job = steering.ours(the_job(connection, job_id))
         steering.not_over(job)
         rq.pause(connection, job.id)
@@ -96,6 +106,9 @@ def resume(job_id: str, redis_url: str) -> None:
     harness resume 2f4e19
     """
     with connected(redis_url) as connection:
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            echo(ticket.ask("resume"))
+            return
         job = steering.ours(the_job(connection, job_id))
         if rq.resume(queue_at(connection, job.origin), job.id):
             echo(f"job {job.id} is back in queue {job.origin}")
@@ -113,6 +126,9 @@ def cancel(job_id: str, redis_url: str) -> None:
     harness cancel 2f4e19
     """
     with connected(redis_url) as connection:
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            echo(ticket.ask("cancel"))
+            return
         job = steering.ours(the_job(connection, job_id))
         steering.not_over(job)
         rq.cancel(connection, job.id)

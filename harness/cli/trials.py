@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,9 @@ from harness.cli.stopping import HardStop, saying
 from harness.durability import Durability
 from harness.monitor import TrialBar
 from harness.scenario import Scenario
+
+WIDTH = 80
+"""Columns of a line."""
 
 
 def run_scenario(
@@ -53,9 +57,16 @@ def run_scenario(
 
 
 def line(record: dict[str, Any]) -> str:
-    """Return a record in two lines of at most 80 columns: the verdict, and what it rests on."""
-    return (
-        f"{record['scenario']:8} {record['pattern']:10} {record['interruption']:24} {record['verdict']}\n"
-        f"{'':8} executions {record['executions']}, items {record['items']}, lost {record['lost']}, "
-        f"duplicated {record['duplicated']}, repeated {record['repeated']}"
+    """Return a record in lines of at most 80 columns: the verdict, and what it rests on."""
+    trial = f"{record['scenario']:8} {record['pattern']:10} {record['interruption']:24} {record['verdict']}"
+    found = (
+        f"executions {record['executions']:,}, items {record['items']:,}, lost {record['lost']:,}, "
+        f"duplicated {record['duplicated']:,}, repeated {record['repeated']:,}"
     )
+    return "\n".join([*_folded(trial, ""), *_folded(found, " " * 9)])
+
+
+def _folded(text: str, indent: str) -> list[str]:
+    """Return a text in lines; one that fits stays as it is."""
+    line = indent + text
+    return [line] if len(line) <= WIDTH else wrap(line, WIDTH, subsequent_indent=" " * 9)

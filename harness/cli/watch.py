@@ -12,8 +12,10 @@ from typing import Any
 import click
 from redis import Redis, RedisError
 from rich.console import Console
+from rq.job import Job as RQJob
 
 from harness.boundary.urls import shown
+from harness.cli.apps import ticket_of
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -142,14 +144,16 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
     harness explain 2f4e19 --database sqlite:///demo.db
     """
     with connected(redis_url) as connection:
-        job = the_job(connection, job_id)
+        ticket = ticket_of(connection, job_id)
+        job = the_job(connection, job_id) if ticket is None else ticket
         bad: list[str] = []
         entries, pulse = history(connection, job.id, bad)
         if bad:
             echo(f"left out: {len(bad)} entries of the history of job {job.id}: {bad[0]}", err=True)
-        failure = failure_of(job)
+        failure = failure_of(job) if isinstance(job, RQJob) else None
         if not any(each.what == "start" for each in entries):
-            status = job.get_status(refresh=False).value + (f" ({failure})" if failure else "")
+            status = job.get_status(refresh=False).value if isinstance(job, RQJob) else job.state
+            status += f" ({failure})" if failure else ""
             raise UsageError(
                 f"job {job.id} has no history: it is {status} and has not begun, or is none of ours"
             )

@@ -13,6 +13,7 @@ import rq as rq_package
 from rq.job import Job as RQJob
 
 from harness.boundary.environment import variables
+from harness.cli import apps
 from harness.cli.completion import scenarios
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -48,7 +49,10 @@ NO_LIMIT = -1
 @click.option(
     "--timeout", type=int, default=NO_LIMIT, help="Seconds an execution may last; no limit by default."
 )
-@click.option("--retry", type=click.IntRange(1), metavar="N", help="How often RQ retries after an error.")
+@click.option(
+    "--retry", type=click.IntRange(1), metavar="N", help="How often the queue retries after an error."
+)
+@apps.app_option
 @redis_option
 @queue_option
 @json_option
@@ -60,6 +64,7 @@ def enqueue(
     job_id: str | None,
     timeout: int,
     retry: int | None,
+    app_name: str | None,
     redis_url: str,
     queue_name: str,
     as_json: bool,
@@ -72,10 +77,14 @@ def enqueue(
     \b
     harness enqueue shop.jobs:Import 17
     harness enqueue scenarios.orders --form steps --id nightly
+    harness enqueue --app shop.celery:app shop.jobs:Import 17
     """
     if job_id is not None and not re.fullmatch("[A-Za-z0-9_-]+", job_id):
         raise UsageError(f"got the id {job_id!r}; use letters, digits, dashes and underscores, as RQ does")
     found = job_or_scenario(name)
+    if app_name is not None:
+        _enqueue_on(app_name, name, found, arguments=arguments, job_id=job_id, retry=retry, as_json=as_json)
+        return
     options: dict[str, Any] = {"job_id": job_id, "timeout": timeout}
     if retry:
         options["retry"] = rq_package.Retry(max=retry)
@@ -113,10 +122,12 @@ def enqueue(
     default=0.0,
     help="Seconds each item lasts that calls mark(); to watch it.",
 )
+@apps.app_option
 @redis_option
 @database_option
 def worker(
     *,
+    app_name: str | None,
     pace: float,
     queue_names: Sequence[str],
     kind: str,
@@ -134,7 +145,24 @@ def worker(
     harness worker
     harness worker urgent default --burst
     harness worker --pace 0.05
+    harness worker --app shop.celery:app -- --concurrency 4
+
+    With --app this is Celery's or Dramatiq's own worker, and what follows -- is passed to it.
     """
+    if app_name is not None:
+        refuse(
+            "--app names another queue",
+            "RQ",
+            "kind",
+            "burst",
+            "name",
+            "level",
+            "pace",
+            "redis_url",
+            "database_url",
+        )
+        apps.run_worker(app_name, queue_names)
+        return
     if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise UsageError(f"--log: found {level!r}, allowed are DEBUG, INFO, WARNING, ERROR")
     asked = {} if database_url is None else {DATABASE: database_url}
@@ -149,6 +177,23 @@ def worker(
         except ValueError as error:  # RQ's word for a name that is taken
             raise UsageError(str(error)) from None
     echo("the worker has left; a job that it was at is back in its queue", err=True)
+
+
+def _enqueue_on(
+    app_name: str,
+    name: str,
+    found: Any,
+    *,
+    arguments: Sequence[str],
+    job_id: str | None,
+    retry: int | None,
+    as_json: bool,
+) -> None:
+    refuse("--app names the queue", "RQ", "redis_url", "queue_name", "timeout", "form")
+    if isinstance(found, Scenario):
+        raise UsageError(f"{name} is a scenario, which runs on RQ; leave --app out, or name a job class")
+    enqueued = apps.enqueue(app_name, found, arguments_of(arguments), job_id, retry)
+    click.echo(json.dumps({"id": enqueued, "app": app_name}) if as_json else enqueued)
 
 
 def _form(scenario: Scenario, form: str) -> Any:

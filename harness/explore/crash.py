@@ -18,15 +18,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from harness.errors import Died
 
 if TYPE_CHECKING:
     from threading import Thread
-
-OURS = "harness-"
-"""Name prefix of heartbeat threads."""
 
 Lost = Callable[[], Exception]
 """Makes the error that a client library raises where the answer is lost to what it has just done."""
@@ -43,12 +42,17 @@ class Observer(Protocol):
         """Hear of a connection, a client or the path of a file, before the life does anything there."""
         ...
 
-    def sent(self, kind: str, label: str) -> None:
-        """Hear of a mail or a request that arrived."""
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
+        """Hear of a mail, a request or a message that arrived."""
+        ...
+
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Hear of an external effect that no probe watches; see :class:`~harness.explore.seen.NotSeen`."""
         ...
 
 
 _local = threading.local()
+_accounted: ContextVar[bool] = ContextVar("harness accounted", default=False)
 
 
 class Life:
@@ -58,7 +62,8 @@ class Life:
     :ivar dead: whether it is over.
     :ivar cause: why it ended, if not by a crash that was asked for.
     :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
-    :ivar threads: the threads that the execution started.
+    :ivar threads: the threads that the execution started. :ivar pools: its pools of threads, by the identity of those
+        that the job uses.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -68,6 +73,7 @@ class Life:
         self.connections: dict[int, Any] = {}
         self.engines: dict[int, Any] = {}
         self.threads: list[Thread] = []
+        self.pools: dict[int, Any] = {}
 
     def reach(self, kind: str, label: str, lost: Lost | None = None) -> object:
         """Come to a crash point.
@@ -78,6 +84,14 @@ class Life:
         if self.dead:
             raise Died
         return self.observer.reach(self, kind, label, lost)
+
+    def unseen(self, name: str, what: str, line: str = "") -> None:
+        """Report an external effect that no probe watches.
+
+        :param name: the name under which a user accepts it. :param line: the line of the job, if it is known.
+        """
+        if not self.dead:
+            self.observer.unseen(name, what, line)
 
     def use(self, engine: Any, connection: Any) -> None:
         """Remember a connection, an object with ``invalidate()``, which a death closes."""
@@ -101,7 +115,7 @@ class Life:
             return
         self.dead, self.cause = True, cause
         for connection in list(self.connections.values()):
-            close_raw(connection)
+            getattr(connection, "crash", partial(close_raw, connection))()
         self.connections.clear()
 
 
@@ -123,28 +137,21 @@ def living(life: Life | None) -> Iterator[None]:
 
 
 @contextmanager
-def threads_inherit() -> Iterator[None]:
-    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's."""
-    start = threading.Thread.start
+def accounted() -> Iterator[None]:
+    """Mark what happens inside the block as watched by a probe, so that it is not reported as unseen.
 
-    def start_within(thread: Thread) -> None:
-        life = current()
-        if life is not None and not thread.name.startswith(OURS):
-            run = thread.run
-
-            def run_within() -> None:
-                with living(life), suppress(Died):  # a dead process has no threads that could complain
-                    run()
-
-            life.threads.append(thread)
-            thread.run = run_within  # type: ignore[method-assign]
-        start(thread)
-
-    threading.Thread.start = start_within  # type: ignore[method-assign, assignment]
+    The mark follows the task of an asyncio program, and the threads that are started inside the block.
+    """
+    token = _accounted.set(True)
     try:
         yield
     finally:
-        threading.Thread.start = start  # type: ignore[method-assign]
+        _accounted.reset(token)
+
+
+def is_accounted() -> bool:
+    """Return whether a probe watches what happens here."""
+    return _accounted.get()
 
 
 def close_raw(connection: Any) -> None:

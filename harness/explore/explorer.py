@@ -9,22 +9,22 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError, UsageError
-from harness.explore import plan, probes
+from harness.errors import UsageError
+from harness.explore import coverage, plan, probes
 from harness.explore.crash import current
 from harness.explore.findings import Finding, Verdict
 from harness.explore.judging import Judge
-from harness.explore.killing import Suicide, run_and_kill
 from harness.explore.outcomes import reading
-from harness.explore.points import Point
+from harness.explore.probes.older import held, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
+from harness.explore.running import Death, Runner, Unreached
+from harness.explore.shortcuts import WINDOW
 from harness.explore.targets import Target, target_of
-from harness.explore.trials import ACTIONS, Action, Ending, Result, Trial, Watch, execute, parse, run_to_end
+from harness.explore.trials import ACTIONS, LATE, Action, Result, Trial, Watch, parse
 from harness.explore.versions import Versions
 from harness.explore.world import World
 from harness.ledger import marking
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from harness.durability import Durability
     from harness.progress import Store
 
-Death = Literal["restored", "simulated", "killed"]
-
 Progress = Callable[[int, int, str], object]
 """Callback after each trial: number done, number known so far, and the name of the latest."""
+
+Announce = Callable[[int, float], object]
+"""Callback before the trials: number planned, and an estimate of the seconds they take."""
 
 SAMPLE = 60
 """Default limit of the number of pairs, and of the number of freezes, that are tried."""
@@ -46,8 +47,6 @@ LIMIT_SECONDS = 60.0
 QUEUES = ("inline", "rq")
 COLLECTION = 8
 """After how many trials garbage is collected."""
-BUDGET = 20
-"""Multiple of the clean run's crash points after which an interrupted run counts as endless."""
 
 
 def explore(
@@ -84,6 +83,12 @@ class Explorer:
     :param command: repeats a trial, with ``{trial}`` for its name.
     :param deploy: a new version of the job: executions after the interruption run this one, under the old one's name.
     :param strict: whether it is a finding that the new version refuses by name to go on, though nothing is lost.
+    :param database: URL of a PostgreSQL database for tests that the job uses: all its tables are changed and restored.
+    :param redis: with ``queue="rq"``, URL of an empty Redis on this machine to use in place of fakeredis.
+    :param shortcuts: whether a trial may end where its future is known, see :mod:`harness.explore.shortcuts`.
+    :param accept: names of effects that may stay unseen, as the verdict lists them: ``process``, ``socket``, …
+    :param time: seconds after which no more trials begin; None for no limit.
+    :param announce: called before the first trial.
     """
 
     def __init__(
@@ -106,32 +111,45 @@ class Explorer:
         command: str | None = None,
         deploy: Any = None,
         strict: bool = False,
+        shortcuts: bool = True,
+        database: str | None = None,
+        redis: str | None = None,
+        accept: Sequence[str] = (),
+        time: float | None = None,
+        announce: Announce | None = None,
     ) -> None:
         wrong = [action for action in actions if action not in ACTIONS]
         if wrong:
             raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
         if queue not in QUEUES:
             raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
+        if redis is not None and queue != "rq":
+            raise UsageError("redis= is the broker of queue='rq'; got no queue='rq': leave one out")
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
-            RQTarget(versions, args, kwargs or {})
+            RQTarget(versions, args, kwargs or {}, redis)
             if queue == "rq"
             else target_of(versions, args, kwargs or {}, durability, store)
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
-        self._world = World(witnesses or {}, modules)
+        self._world = World(witnesses or {}, modules, database)
+        self._older = older()
+        for name, what, module in held(modules):
+            self._world.not_seen.add(name, what, module)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
         asked += f" --deploy {versions.name}" if versions.deploys else ""
         self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
-        self._strict = strict
+        self._strict, self._accepted, self._time, self._announce = strict, tuple(accept), time, announce
+        self._clean_seconds = 0.0
         self._store = store
+        self._shorten = shortcuts
+        self._runner: Runner | None = None
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
         self._read = reading(outcome, self._world.contents)
         self._seed, self._actions, self._pairs, self._sample = seed, actions, pairs, sample
         self._durability, self._limit, self._first, self._progress = durability, limit, first, progress
-        self._recovered: dict[Trial, Mapping[str, int]] = {}
         self._tried: set[int] = set()
         self._expected = 0
         self._stack = ExitStack()
@@ -156,6 +174,7 @@ class Explorer:
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         self._stack.enter_context(probes.installed())
+        self._stack.enter_context(traced(self._older.connections))
         self._stack.enter_context(marking(_mark))
         self._stack.enter_context(overriding(overrides))
         return self
@@ -172,9 +191,17 @@ class Explorer:
         :raises UsageError: if it does not end well.
         """
         if self.recording is None:
+            began = time.perf_counter()
+            before = positions(self._older.numbers)
             self.recording = record(
                 self._target, self._world, self._read, self._limit, deploys=self._versions.deploys
             )
+            self._runner = Runner(
+                self._target, self._world, self.recording, self._read, self._limit,
+                deploys=self._versions.deploys,
+            )  # fmt: skip
+            coverage.written(self._world, before, positions(self._older.numbers))
+            self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
 
     def run(self, trials: Sequence[Trial] | None = None) -> Verdict:
@@ -183,19 +210,37 @@ class Explorer:
         verdict = Verdict(self._target.name, self._seed)
         verdict.deploy = self._versions.name if self._versions.deploys else None
         try:
-            verdict.unseen = self.record().reference.unseen
+            reference = self.record().reference
+            verdict.unseen, verdict.ignored = reference.unseen, reference.ignored
         except CleanRunFailed as failed:
             if failed.__cause__ is not None:
                 raise
             why = "never finishes" if failed.why == "never ends" else failed.why
+            why = "not done in time" if why.startswith(LATE) else why
             verdict.findings.append(Finding(why, "none", str(failed), lines=failed.lines))
+            coverage.bound(verdict, self._world, None, self._accepted)
             return verdict
         self._expected = len(trials or ())
+        assert self._runner is not None  # noqa: S101 - record() made it
+        self._runner.shortcuts = None
+        if trials is None and self._shorten:
+            self._runner.shorten(WINDOW)
+        unreached: list[str] = []
         for trial in self._planned(verdict) if trials is None else trials:
-            self._try(trial, verdict)
+            try:
+                self._try(trial, verdict)
+            except Unreached:
+                if trials is not None and len(trials) == 1:
+                    raise
+                unreached.append(str(trial))
             if self._first and verdict.findings:
                 break
-        self._cover(verdict)
+            if self._time is not None and time.perf_counter() - began > self._time:
+                verdict.stopped = self._time
+                break
+        coverage.count(verdict, self.record(), self._tried)
+        coverage.miss(self._world, unreached)
+        coverage.bound(verdict, self._world, self.recording, self._accepted, whole=self._outcome is None)
         verdict.seconds = time.perf_counter() - began
         return verdict
 
@@ -211,94 +256,9 @@ class Explorer:
             leaves; ``simulated`` runs to the point and dies in this process; ``killed`` in another one, by SIGKILL.
         :raises UsageError: if the job does not come to the point.
         """
-        recording = self.record()
-        point = recording.point(*trial.points[0])
-        if trial.action != "crash" or death != "restored":
-            self._world.restore(self._world.first)
-        if trial.action == "crash" and death != "simulated":
-            watch, ending, begun, price = self._crash(trial, point, death)
-        else:
-            watch, begun, price = self._watching(trial, dies=True), [], 0
-            if trial.action == "freeze":
-                ending = self._freeze(watch, begun)
-            else:
-                ending = run_to_end(self._target, self._world, watch, self._limit)
-        if watch.trial is not None and not watch.fired and ending.kind != "endless":
-            raise UsageError(f"{trial}: the job did not come to that point")
-        refused = None
-        if self._versions.deploys and ending.kind == "failed" and isinstance(ending.error, HarnessError):
-            # Kept progress has a value only if the old version, deployed again, can resume with it.
-            refused, begun = ending.why, [*begun, *watch.marks]
-            back = self._watching(None)
-            ending = run_to_end(self._target, self._world, back, self._limit)
-            back.price, back.then, watch = watch.price, watch.then, back
-        marks = [*begun, *watch.marks]
-        repeated = len(marks) - len(set(marks)) - (len(recording.marks) - len(set(recording.marks)))
-        differences = recording.reference.differences(self._read()) if ending.kind == "completed" else []
-        return Result(trial, ending, differences, max(0, repeated), price + watch.price, watch.then, refused)
-
-    def _crash(self, trial: Trial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
-        """Recover from a crash, or from two; nothing but the outside outlives one.
-
-        :return: the watch over the last recovery, how it ended, the items begun before it, and what of these durability
-            lets it repeat.
-        """
-        recording, run = self.record(), (self._target, self._world)
-        if death == "killed":
-            run_and_kill(*run, Suicide(self._world, Trial("crash", trial.points[:1])), self._limit)
-        else:
-            self._world.restore(recording.states[point.state])
-        begun, price = recording.marks[: point.marks], point.unsaved
-        watch = self._watching(trial if len(trial.points) > 1 else None, deployed=True)
-        ending = run_to_end(*run, watch, self._limit)
-        if (
-            ending.kind != "endless"
-        ):  # where its time ended a recovery is by chance: no second crash is counted from it
-            self._recovered[trial] = watch.counts
-        if watch.left is None:
-            return watch, ending, begun, price
-        # What the first recovery did after the second crash is undone: that it went on there was for convenience.
-        self._world.restore(watch.left)
-        last = self._watching(None, deployed=True)
-        ending = run_to_end(*run, last, self._limit)
-        return last, ending, [*begun, *watch.marks[: watch.begun]], price + watch.price
-
-    def _watching(self, trial: Trial | None, *, dies: bool = False, deployed: bool = False) -> Watch:
-        assert self.recording is not None  # noqa: S101 - result() has recorded
-        budget = BUDGET * len(self.recording.points) + BUDGET
-        boundary = type(self._target).attempt.__code__
-        return Watch(self._world, trial, budget, boundary=boundary, dies=dies, deployed=deployed)
-
-    def _freeze(self, watch: Watch, begun: list[str]) -> Ending:
-        """Let an execution stand still, a second one complete the job, and the first one go on."""
-        paused, go_on = Event(), Event()
-
-        def handover() -> None:
-            paused.set()
-            go_on.wait()
-
-        def first() -> None:
-            # One execution after the other until the point; the result of the last one is not used.
-            while not watch.fired and execute(self._target, self._world, watch, self._limit) is False:
-                pass
-            paused.set()
-
-        memory = self._world.memory
-        memory.restore()
-        watch.handover, watch.alone = handover, False
-        thread = Thread(target=first, name="frozen worker", daemon=True)
-        thread.start()
-        paused.wait(self._limit)
-        standing_still = memory.now()  # two processes, two memories
-        memory.restore()
-        second = self._watching(None, deployed=True)
-        second.alone = False
-        ending = run_to_end(self._target, self._world, second, self._limit)
-        begun += second.marks
-        memory.restore(standing_still)
-        go_on.set()
-        thread.join(self._limit)
-        return Ending("endless", "goes on after it was superseded") if thread.is_alive() else ending
+        self.record()
+        assert self._runner is not None  # noqa: S101 - record() made it
+        return self._runner.result(trial, death)
 
     def _planned(self, verdict: Verdict) -> Iterator[Trial]:
         """Go through all trials; pairs come last, made of what the single crashes showed."""
@@ -306,9 +266,16 @@ class Explorer:
         verdict.planned.update({action: len(plans[action][0]) for action in self._actions})
         chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
         self._expected = len(chosen)
-        yield from chosen
+        if self._announce:
+            more = self._some if self._pairs and plans.get("crash", ([], 0))[0] else 0
+            self._announce(len(chosen), (len(chosen) + more) * self._clean_seconds)
+        if "twice" in self._actions and plans["twice"][0]:
+            verdict.planned["twice"] = plan.number_of_twice(self.record())
+        for action in self._actions:
+            yield from plan.thinned([each for each in chosen if each.action == action], lambda: verdict.wrong)
         if self._pairs and "crash" in self._actions:
-            pairs = plan.pairs(self._recovered)
+            assert self._runner is not None  # noqa: S101 - record() made it
+            pairs = plan.pairs(self._runner.recovered)
             verdict.planned["pair"] = len(pairs)
             chosen = plan.sampled(pairs, self._some, self._seed)
             self._expected += len(chosen)
@@ -317,18 +284,25 @@ class Explorer:
     def _plans(self) -> dict[Action, tuple[list[Trial], int | None]]:
         """Return the trials of each sort, and how many of them at most."""
         recording = self.record()
+        freezes = self._some if self._sample else plan.some(self._some, len(recording.points))
         return {
             "crash": (plan.crashes(recording), self._sample),
             "stop": (plan.stops(recording), self._sample),
             "lost-reply": (plan.lost_replies(recording), self._sample),
-            "freeze": ([] if self._world.one_process else plan.freezes(recording), self._some),
+            "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
+            "twice": (
+                [] if self._world.one_process else plan.twice(recording, self._sample, self._seed),
+                None,
+            ),
         }
 
     def _try(self, trial: Trial, verdict: Verdict) -> None:
-        result = self.result(trial)
+        assert self._runner is not None  # noqa: S101 - record() made it
+        result = self._runner.confirmed(trial)
         if not sum(verdict.trials.values()) % COLLECTION:
             gc.collect()
-        verdict.trials["pair" if len(trial.points) > 1 else trial.action] += 1
+        second_crash = trial.action == "crash" and len(trial.points) > 1
+        verdict.trials["pair" if second_crash else trial.action] += 1
         judge = Judge(self._target, self.record(), self._outcome is None, self._strict, self._command)
         finding = judge.finding(result)
         if finding is not None:
@@ -339,14 +313,6 @@ class Explorer:
             self._tried.add(self.record().point(*trial.points[0]).state)
         if self._progress:
             self._progress(sum(verdict.trials.values()), self._expected, str(trial))
-
-    def _cover(self, verdict: Verdict) -> None:
-        recording = self.record()
-        verdict.points, verdict.states = len(recording.points), len(recording.states)
-        verdict.tried = len(self._tried)
-        lines = {(point.lines[-1], point.state in self._tried) for point in recording.points if point.lines}
-        verdict.all_lines = len({line for line, _ in lines})
-        verdict.lines = len({line for line, tried in lines if tried})
 
 
 def _mark(item: str) -> None:

@@ -1,15 +1,31 @@
-"""A file as a place outside: what has reached the operating system, which a death does not take back."""
+"""Files and directories as places: contents that have reached the operating system, which a crash does not revert."""
 
 from __future__ import annotations
 
+import shutil
+import stat
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness.explore.places import Table
+from harness.errors import UsageError
+from harness.explore.tables import Table
+
+MOST_ENTRIES = 10_000
+MOST_BYTES = 256 << 20
+"""Limits of what a directory may hold that is put back for each trial."""
+
+Kept = Any
+"""Snapshot: None for nothing, bytes of a file, ``("link", target)``, or ``("directory", {name: snapshot})``."""
 
 
 class FilePlace:
-    """A file, there or not."""
+    """File, symbolic link or directory with everything in it, existing or not.
+
+    :ivar folders: whether directories are compared and put back.
+    """
+
+    folders = True
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -20,32 +36,141 @@ class FilePlace:
         before, self._seen = self._seen, self._signature()
         return bool(before != self._seen)
 
-    def keep(self) -> bytes | None:
-        """Return its content; None if there is no such file."""
-        return self._path.read_bytes() if self._path.exists() else None
+    def keep(self) -> Kept:
+        """Return its content; None if there is nothing."""
+        return _read(self._path, _Budget(self._path))
 
-    def restore(self, kept: bytes | None) -> None:
-        """Write or remove it."""
-        if kept is None:
-            self._path.unlink(missing_ok=True)
-        else:
-            self._path.write_bytes(kept)
+    def restore(self, kept: Kept) -> None:
+        """Write or remove it. What is as it should be is left alone, with its open handles."""
+        _write(self._path, kept)
         self._seen = self._signature()
 
-    def contents(self, kept: Any = ...) -> dict[str, Table]:
-        """Return its lines, if it exists."""
+    def contents(self, kept: Kept = ...) -> dict[str, Table]:
+        """Return the lines of a file, or the names in a directory and the lines of its files, if it exists."""
         content = self.keep() if kept is ... else kept
-        if content is None:
-            return {}
-        lines = content.decode(errors="replace").splitlines()
-        return {f"file {self._path.name}": Table(("line",), [(line,) for line in lines])}
+        found: dict[str, Table] = {}
+        _describe(found, self._path, content)
+        return found
 
     def close(self) -> None:
         """Nothing is open."""
 
     def _signature(self) -> Any:
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return _signature(self._path)
+
+
+class _Budget:
+    """Limit of a snapshot."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._entries, self._bytes = path, 0, 0
+
+    def spend(self, size: int) -> None:
+        self._entries += 1
+        self._bytes += size
+        if self._entries > MOST_ENTRIES or self._bytes > MOST_BYTES:
+            raise UsageError(
+                f"the job changes {self._path}, which holds more than {MOST_ENTRIES:,} files or {MOST_BYTES >> 20} MB; "
+                "the explorer restores it for every trial: let the job work in a smaller directory"
+            )
+
+
+def _read(path: Path, budget: _Budget) -> Kept:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    budget.spend(found.st_size if stat.S_ISREG(found.st_mode) else 0)
+    if stat.S_ISLNK(found.st_mode):
+        return "link", str(path.readlink())
+    if stat.S_ISDIR(found.st_mode):
+        return "directory", {each.name: _read(each, budget) for each in sorted(path.iterdir())}
+    return path.read_bytes() if stat.S_ISREG(found.st_mode) else ("special", stat.S_IFMT(found.st_mode))
+
+
+def _write(path: Path, kept: Kept) -> None:
+    kind = kept[0] if isinstance(kept, tuple) else "file" if kept is not None else None
+    if _kind(path) not in (kind, None):
+        _remove(path)
+    if isinstance(kept, bytes):
+        if path.exists() and path.read_bytes() == kept:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(kept)
+    elif kind == "link":
+        if path.is_symlink() and str(path.readlink()) == kept[1]:
+            return
+        path.unlink(missing_ok=True)
+        path.symlink_to(kept[1])
+    elif kind == "directory":
+        path.mkdir(parents=True, exist_ok=True)
+        for each in list(path.iterdir()):
+            if each.name not in kept[1]:
+                _remove(each)
+        for name, inside in kept[1].items():
+            _write(path / name, inside)
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISLNK(mode):
+        return "link"
+    if stat.S_ISDIR(mode):
+        return "directory"
+    return "file" if stat.S_ISREG(mode) else "special"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _signature(path: Path) -> Any:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    own = found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino
+    if not stat.S_ISDIR(found.st_mode):
+        return own
+    return own, tuple((each.name, _signature(each)) for each in sorted(path.iterdir()))
+
+
+def _describe(found: dict[str, Table], path: Path, kept: Kept) -> None:
+    """Add a table for a file, or for a directory and each file in it, under a name that no other path has."""
+    name = _name(path)
+    if isinstance(kept, bytes):
+        found[f"file {name}"] = Table(("line",), _lines(kept), unnamed=True)
+    elif kept is not None and kept[0] == "directory":
+        found[f"directory {name}"] = Table(("entry",), [(each,) for each in kept[1]], unnamed=True)
+        for each, inside in kept[1].items():
+            _describe(found, path / each, inside)
+    elif kept is not None:
+        found[f"{kept[0]} {name}"] = Table(("target",), [(kept[1],)], unnamed=True)
+
+
+def _name(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _lines(content: bytes) -> list[tuple[str]]:
+    """Return the lines of a text; for anything else its size and a hash."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return [(f"{len(content)} bytes, SHA-256 {sha256(content).hexdigest()[:16]}",)]
+    lines = text.split("\n")
+    last = lines.pop()
+    return [(line.removesuffix("\r"),) for line in lines] + (
+        [(f"{last} (without an end of line)",)] if last else []
+    )

@@ -6,14 +6,20 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from harness.explore.seen import SUFFIX, NotSeen
+
 GOOD = "exactly once"
 AT_LEAST_ONCE = "at least once"
 REFUSED = "refused"
+TWO_AT_ONCE = "not guarded against two at once"
+"""Verdict on a job that is right alone, and wrong when a second execution runs in between."""
 RANK = (
-    "never finishes", "error on resume", "lost", "wrong total", "duplicated", "superseded worker wrote", REFUSED,
-    AT_LEAST_ONCE,
+    "not done in time", "never finishes", "error on resume", "lost", "wrong total", "duplicated",
+    "superseded worker wrote", TWO_AT_ONCE, REFUSED, AT_LEAST_ONCE,
 )  # fmt: skip
 """From the worst to the mildest."""
+COMPARED = 12
+"""Number of names of what was compared that are shown."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Finding:
     :ivar what: what is wrong outside, in words. :ivar item: the item in progress, by its mark.
     :ivar where: the crash point; :ivar lines: the lines of the job's own code around it, ``file:line``.
     :ivar written: where the clean run had written what is wrong now, before the interruption.
+    :ivar resumed: the step and the cursor that the next execution found, and the line that had set it.
     :ivar repeated: how many items were begun again. :ivar command: repeats just this trial.
     """
 
@@ -36,14 +43,16 @@ class Finding:
     repeated: int = 0
     command: str = ""
     written: tuple[str, ...] = ()
+    resumed: str = ""
 
     def __str__(self) -> str:
         text = f"{self.verdict}: {self.place}"
         if self.item:
             text += f", in {self.item}"
+        text += f"; {self.what}"
         if self.written:
-            return f"{text}; {self.what}, first written at {', '.join(self.written)}"
-        return f"{text}; {self.what}"
+            text += f", first written at {', '.join(self.written)}"
+        return f"{text}; {self.resumed}" if self.resumed else text
 
     @property
     def place(self) -> str:
@@ -55,6 +64,7 @@ class Finding:
             "stop": "stopped",
             "lost-reply": "the answer was lost",
             "freeze": "stood still",
+            "twice": "two at once stood still",
         }
         verb = how[self.trial.partition(":")[0]]
         if len(self.lines) > 1 and self.lines[0] == self.lines[1]:
@@ -79,7 +89,11 @@ class Verdict:
     :ivar seconds: how long it took. :ivar seed: of the samples.
     :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: why it did not go on, each with
         the number of trials; the old one then did.
+    :ivar compared: names of the tables, keys and files that were compared.
+    :ivar not_seen: effects of the job that no probe watches. :ivar accepted: those of them that the user accepts.
+    :ivar stopped: seconds after which no more trials were begun; None if all were.
     :ivar unseen: what was not compared, because the two versions leave it in different ways.
+    :ivar ignored: what else was not compared, each with the reason.
     """
 
     job: str
@@ -96,10 +110,27 @@ class Verdict:
     deploy: str | None = None
     refused: Counter[str] = field(default_factory=Counter)
     unseen: list[str] = field(default_factory=list)
+    compared: list[str] = field(default_factory=list)
+    not_seen: list[NotSeen] = field(default_factory=list)
+    accepted: list[NotSeen] = field(default_factory=list)
+    stopped: float | None = None
+    ignored: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
-        """The worst of what was found; if nothing was, ``exactly once``, or ``refused, nothing lost``."""
+        """The worst of what was found; if nothing was, ``exactly once``, or ``refused, nothing lost``.
+
+        With anything that was not seen, a verdict that promises something ends with ``, of what was seen``.
+        """
+        return f"{self._found}{SUFFIX if self.not_seen and self.promises else ''}"
+
+    @property
+    def promises(self) -> bool:
+        """True if the verdict is no mistake: exactly once, at least once, or refused."""
+        return all(finding.verdict in {AT_LEAST_ONCE, REFUSED} for finding in self.findings)
+
+    @property
+    def _found(self) -> str:
         found = {finding.verdict for finding in self.findings}
         worst = next((each for each in RANK if each in found), None)
         if worst == AT_LEAST_ONCE:
@@ -108,8 +139,13 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """True if every trial ended like the clean run."""
-        return not self.findings
+        """True if every trial ended like the clean run, and nothing went unseen that was not accepted."""
+        return not self.findings and not self.not_seen
+
+    @property
+    def wrong(self) -> int:
+        """Number of findings that are more than the price of a durability."""
+        return sum(finding.verdict not in {AT_LEAST_ONCE, REFUSED} for finding in self.findings)
 
     @property
     def repeated(self) -> int:
@@ -152,10 +188,11 @@ class Verdict:
                 lines[-1] += f"; and {len(others)} more {'trial' if len(others) == 1 else 'trials'} there"
             if finding.command:
                 lines += [f"    again: {finding.command}"]
+        lines += [f"  not compared: {each}" for each in self.ignored]
         more = sum(map(len, alike[shown:]))
         if more:
             lines.append(f"  and {more} more {'finding' if more == 1 else 'findings'}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._rests_on()])
 
     @property
     def figures(self) -> str:
@@ -170,6 +207,23 @@ class Verdict:
             f"{self.points} crash points, {self.states} distinct external states, {self.tried} tried; "
             f"{self.lines} of {self.all_lines} lines; trials: {tried}; seed {self.seed}; {self.seconds:.1f} s, {rate}"
         )
+
+    def _rests_on(self) -> list[str]:
+        """Return what was compared, and what was not seen, one line for each effect."""
+        lines = []
+        lines += [f"  not seen: {each}" for each in self.not_seen]
+        lines += [f"  not seen, accepted: {each}" for each in self.accepted]
+        if self.not_seen:
+            names = " ".join(
+                f"--accept {name}" for name in dict.fromkeys(each.name for each in self.not_seen)
+            )
+            lines.append(f"    if that may stay unseen: {names}, or accept= in Python")
+        if self.stopped is not None:
+            lines.append(f"  no trials were begun after {self.stopped:g} s; --time or time= allows more")
+        if self.compared:
+            more = f" and {len(self.compared) - COMPARED} more" if len(self.compared) > COMPARED else ""
+            lines.append(f"  compared: {', '.join(self.compared[:COMPARED])}{more}")
+        return lines
 
     def _refusals(self) -> list[str]:
         """Return why the new version did not go on, one line for each error."""
@@ -186,12 +240,20 @@ class Verdict:
         return lines
 
     def _alike(self) -> list[list[Finding]]:
-        """Return the findings by verdict and lines, the worst first, then the smallest interruption first."""
-        worst = self.worst
+        """Return the findings by verdict and lines, the smallest interruption first.
+
+        The first of each verdict come before all others, from the worst to the mildest, so that none is left out.
+        """
         groups: dict[Any, list[Finding]] = {}
-        for finding in sorted(self.findings, key=lambda each: each is not worst):
+        for finding in self.findings:
             groups.setdefault((finding.verdict, finding.lines, finding.written), []).append(finding)
-        return list(groups.values())
+        rank = {verdict: index for index, verdict in enumerate(RANK)}
+        firsts: dict[str, list[Finding]] = {}
+        for group in groups.values():
+            firsts.setdefault(group[0].verdict, group)
+        ranked = sorted(groups.values(), key=lambda group: rank.get(group[0].verdict, -1))
+        first = [group for group in ranked if group is firsts[group[0].verdict]]
+        return first + [group for group in ranked if group is not firsts[group[0].verdict]]
 
 
 def _short(lines: tuple[str, ...]) -> str:

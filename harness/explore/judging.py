@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.explore.findings import AT_LEAST_ONCE, RANK, REFUSED, Finding
-from harness.explore.points import Point, between, innermost, lines_of
+from harness.explore.findings import AT_LEAST_ONCE, RANK, REFUSED, TWO_AT_ONCE, Finding
+from harness.explore.points import Line, Point, between, innermost, lines_of
+from harness.explore.trials import SAVES
 
 if TYPE_CHECKING:
     from harness.explore.recording import Recording
     from harness.explore.targets import Target
     from harness.explore.trials import Result
 
+CURSORS = {"lost", "wrong total", "duplicated", "error on resume"}
+"""Verdicts that a wrong cursor can lead to."""
+TWICE = {"freeze", "twice"}
+"""Actions with two executions at once."""
 SHOWN = 3
 """Number of rows a finding shows."""
 
@@ -44,7 +49,8 @@ class Judge:
             after = recording.after(point)
             before = recording.maker(point.state)
             ways = (before.lines if before else (), after.lines if after else ())
-        lines = between(*ways, files)
+        lines = [*between(*ways, files)]
+        lines += [line for line in self._of_the_job(ways) if line not in lines]
         what = "; ".join(map(str, result.differences[:SHOWN])) or ending.why
         if len(result.differences) > SHOWN:
             what += f"; and {len(result.differences) - SHOWN} more"
@@ -55,37 +61,74 @@ class Judge:
             rest = f"; the old version then went on: {what}" if what else ", nothing lost"
             what = f"the new version refused ({result.refused}){rest}"
         written = self._written(result, point.state)
-        ways_there = [innermost(each.lines, files) for each in written]
+        verdict = REFUSED if good else self._verdict(result, written, recording.saved(point.state))
+        resumed, at = self._resumed(result, point) if verdict in CURSORS else ("", None)
+        if at is not None and at not in lines:
+            lines.append(at)
+        ways_there = [innermost(each.lines, files) for _, each in written]
         return Finding(
-            verdict=REFUSED if good else self._verdict(result, written, recording.saved(point.state)),
+            verdict=verdict,
             trial=str(trial),
-            what=what,
+            what=what + self._in_another_session(result, verdict),
             item=recording.marks[point.marks - 1] if point.marks else None,
             where=str(point),
             lines=tuple(str(line) for line in lines),
             written=tuple(dict.fromkeys(str(line) for line in ways_there if line is not None)),
+            resumed=resumed,
             repeated=result.repeated or sum(each.times for each in result.differences),
             command=self.command.replace("{trial}", str(trial)),
         )
 
-    def _written(self, result: Result, state: int) -> list[Point]:
-        """Return where the clean run had last written each row that is wrong now."""
-        if not self.rows:
+    def _of_the_job(self, ways: tuple[tuple[Line, ...], tuple[Line, ...]]) -> list[Line]:
+        """Return the line in the job itself that both ways lead through, where they differ only in what it calls."""
+        if any(map(self._is_the_job, between(*ways, self.target.files))):
             return []
-        written = [self.recording.written(each, state)[-1:] for each in result.differences]
-        return [point for points in written for point in points]
+        return [line for way in ways for line in way if self._is_the_job(line)][-1:]
 
-    def _verdict(self, result: Result, written: list[Point], saved: int) -> str:
+    def _is_the_job(self, line: Line) -> bool:
+        """Return whether a line belongs to the job's function, or to a method of its class."""
+        name = line.code.co_qualname
+        return any(name == owner or name.startswith(f"{owner}.") for owner in self.target.owners)
+
+    def _resumed(self, result: Result, point: Point) -> tuple[str, Line | None]:
+        """Return where the next execution began, in words, and the line of the job that had set the cursor."""
+        trial, points = result.trial, self.recording.points
+        if not self.target.documented or trial.action != "crash" or len(trial.points) > 1:
+            return "", None
+        before = points[: points.index(point) + 1]
+        last = max((index for index, each in enumerate(before) if each.kind in SAVES), default=None)
+        if last is None:
+            return "", None
+        reached = [each for each in before[: last + 1] if each.kind == "checkpoint"]
+        if not reached:
+            return "", None
+        line = innermost(reached[-1].lines, self.target.files)
+        words = reached[-1].label.removeprefix("checkpoint at ")
+        at = f", set at {line}" if line is not None else ""
+        return f"resumed from step {words}{at}", line
+
+    def _written(self, result: Result, state: int) -> list[tuple[int, Point]]:
+        """Return where the clean run had last written each row that is wrong now, with the state that this made."""
+        found = []
+        for difference in result.differences if self.rows else ():
+            made = self.recording.written(difference, state)
+            maker = self.recording.maker(made)
+            if maker is not None:
+                found.append((made, maker))
+        return found
+
+    def _verdict(self, result: Result, written: list[tuple[int, Point]], saved: int) -> str:
         if result.ending.kind != "completed":
             kinds = {"endless": "never finishes", "failed": "error on resume"}
             return kinds.get(result.ending.kind, result.ending.why)
-        # What was written between two interruptions, or by two workers at a time, the clean run does not tell.
-        told = len(result.trial.points) == 1 and result.trial.action != "freeze"
-        fresh = not told or all(point.state > saved for point in written)
+        # The clean run does not show what was written between two interruptions, or by two workers at a time.
+        shown = len(result.trial.points) == 1 and result.trial.action not in TWICE
+        fresh = not shown or all(state > saved for state, _ in written)
         if fresh and self._is_the_price(result):
             return AT_LEAST_ONCE
-        if result.trial.action == "freeze":
-            return "superseded worker wrote"
+        if result.trial.action in TWICE:
+            # A job of ours has its epoch to guard it; a function has what is in its statements.
+            return "superseded worker wrote" if self.target.documented else TWO_AT_ONCE
         return min((each.kind for each in result.differences), key=RANK.index)
 
     def _is_the_price(self, result: Result) -> bool:
@@ -93,5 +136,25 @@ class Judge:
         more = all(each.kind == "duplicated" or each.more for each in result.differences)
         if not more or not self.target.documented or result.trial.action == "stop":
             return False
+        if self._in_transactions(result):
+            return False
         repeated = result.repeated or sum(each.times for each in result.differences)
-        return repeated <= result.price or result.trial.action == "freeze"
+        return repeated <= result.price or result.trial.action in TWICE
+
+    def _in_transactions(self, result: Result) -> bool:
+        """Return whether rows are wrong that with_transaction() would have committed together with the progress."""
+        durability = getattr(self.target, "durability", None)
+        return bool(durability is not None and durability.transactional) and any(
+            self.recording.reference.in_transactions(each.table) for each in result.differences
+        )
+
+    def _in_another_session(self, result: Result, verdict: str) -> str:
+        if verdict not in {"duplicated", "superseded worker wrote"} or not self._in_transactions(result):
+            return ""
+        tables = [
+            each.table for each in result.differences if self.recording.reference.in_transactions(each.table)
+        ]
+        return (
+            f"; with_transaction() covers only the session of step.transaction(), and a session of the job's own "
+            f"wrote {', '.join(dict.fromkeys(tables))}"
+        )

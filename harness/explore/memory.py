@@ -39,6 +39,15 @@ class Memory:
         """Return what the variables hold at the moment."""
         return [copy.deepcopy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
 
+    def changed(self) -> list[Any]:
+        """Return what the variables hold that do not hold their initial values, each after its index."""
+        found = []
+        for index, (owner, name, value, first) in enumerate(self._kept):
+            held = vars(owner).get(name)
+            if held is not value or (isinstance(value, _CONTAINERS) and value != first):
+                found.append((index, held))
+        return found
+
     def restore(self, values: list[Any] | None = None) -> None:
         """Restore the initial values, or those that :meth:`now` returned.
 

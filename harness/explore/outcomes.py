@@ -1,44 +1,35 @@
-"""Outcomes: what a job left outside, compared with what its clean run left.
+"""Outcomes: external state that a job left, compared with what its clean run left.
 
-Compared are the rows of all tables, mails, keys. Left out is what may differ: columns of dates and times, but for
-whether they are set; numbers that the database gave to new rows; and columns that differ between two clean runs.
+All tables, mails and keys are compared, cell by cell. Left out are cells that differ between two clean runs, numbers
+that the database gave to new rows, and the time of the run: :attr:`Reference.ignored` lists them.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import UsageError
-from harness.explore.places import Table
+from harness.explore.cells import NOW, Clock
+from harness.explore.differences import (
+    RANK,
+    Difference,
+    changed,
+    missing_table,
+    named,
+    rows_differ,
+    shown,
+)
+from harness.explore.matching import Links, Mask, Pattern, Rest, Sheet
+from harness.explore.tables import BODIES, Contents, Table, from_value
 
-Contents = dict[str, Table]
-MAX_COLUMNS = 5
-"""Number of columns of a row that are shown."""
+__all__ = ["Contents", "Difference", "Reference", "Table", "reading"]
 
-
-@dataclass(frozen=True)
-class Difference:
-    """A row that is not as in the clean run.
-
-    :ivar kind: ``lost``, ``duplicated`` or ``wrong total``. :ivar text: the row, in words.
-    :ivar table: where; :ivar times: how many such rows there are too few or too many.
-    :ivar more: whether a number is larger than it should be, as after doing something twice.
-    :ivar row: how the row is known: ``known`` by its key, or ``new``, by its values.
-    """
-
-    kind: str
-    table: str
-    text: str
-    times: int = 1
-    more: bool = False
-    row: tuple[str, Any] = ("", None)
-
-    def __str__(self) -> str:
-        return self.text
+MAX_NAMED = 3
+"""Number of rows that are named for a column that is not compared in them."""
 
 
 class Reference:
@@ -47,282 +38,265 @@ class Reference:
     :param first: the state before. :param clean: the state after a clean run; :param again: after another.
     :param new: the state after a clean run of the new version, if there is one. Differences between the versions are
         not compared.
+    :param began: the time before the clean runs, in seconds since 1970.
     :ivar unseen: description of those differences.
-    :raises UsageError: if the two clean runs differ in more than a column's values, or if the versions have nothing in
-        common that could be compared.
+    :ivar ignored: description of everything else that is not compared, with the reason.
+    :raises UsageError: if the two clean runs differ in more than the values of cells, or if the versions have nothing
+        in common that could be compared.
     """
 
     def __init__(
-        self, first: Contents, clean: Contents, again: Contents, new: Contents | None = None
+        self,
+        first: Contents,
+        clean: Contents,
+        again: Contents,
+        new: Contents | None = None,
+        *,
+        began: float | None = None,
     ) -> None:
-        self._clean = clean
-        self._old = {name: _keys(table) for name, table in first.items()}
-        self._noise = {name: _noise(name, clean[name], again.get(name)) for name in clean}
-        self._expected = {name: self._comparable(name, table) for name, table in clean.items()}
+        self._clean, self._first = clean, first
+        clock = Clock(began)
+        self._sheets = {name: Sheet(name, first.get(name), table, clock) for name, table in clean.items()}
         self.unseen: list[str] = []
-        self._optional: dict[str, Counter[Any]] = {}
-        found = self.differences(again)
-        if found or set(again) != set(clean):
+        self.ignored: list[str] = []
+        self._optional_keys: dict[str, dict[Any, tuple[Any, ...]]] = {}
+        self._optional: dict[str, Counter[Pattern]] = {}
+        if set(again) != set(clean):
+            names = ", ".join(sorted(set(again) ^ set(clean)))
             raise UsageError(
-                f"two clean runs leave different outcomes ({'; '.join(map(str, found[:3]))}); the job must do the same "
+                f"two clean runs leave different outcomes ({names} only after one of them); the job must do the same "
                 "whenever it runs on the same data: give outcome= a function that leaves out what may differ"
             )
+        for name, sheet in self._sheets.items():
+            noise = (
+                {}
+                if sheet.same(again[name])
+                else sheet.learn(again[name], self._links(again), self._links(clean))
+            )
+            self._describe_noise(sheet, noise)
+            for index, rows in sorted(sheet.times(again[name]).items()):
+                self.ignored.append(f"{_cells(sheet, sheet.table.columns[index], rows)}: the {NOW}")
         if new is not None:
-            self._leave_out(first, new)
+            self._leave_out(new)
 
     def differences(self, contents: Contents) -> list[Difference]:
-        """Return how the contents differ from the clean run's."""
+        """Return how the contents differ from the clean run's, the worst first."""
         found: list[Difference] = []
-        for name in self._clean.keys() | contents.keys():
-            if name in self._optional:
-                found += self._compare_common(name, contents.get(name))
-                continue
-            table = contents.get(name)
-            clean = self._clean.get(name)
+        for name in sorted(self._clean.keys() | contents.keys()):
+            table, clean = contents.get(name), self._clean.get(name)
             if table is None or clean is None:
-                rows = clean or table
-                assert rows is not None  # noqa: S101 - it is in one of the two
-                kind = "lost" if table is None else "duplicated"
-                found += [
-                    Difference(kind, name, f"{name}: {_shown(rows.columns, row)}", row=("new", row))
-                    for row in rows.rows
-                ]
-            elif table.rows != clean.rows:
-                found += self._compare(name, table)
-        return sorted(found, key=str)
+                found += self._of_missing(name, clean, table)
+            elif not self._sheets[name].same(table):
+                found += self._compare(self._sheets[name], table, contents)
+        labels = {each.table for each in found}
+        found = [each for each in found if each.table.removeprefix(BODIES) not in labels - {each.table}]
+        return sorted(found, key=lambda each: (RANK.index(each.kind), str(each)))
 
     def value(self, contents: Contents, difference: Difference) -> Any:
         """Return what the contents hold of the row that a difference is about; None for nothing."""
-        table = contents.get(difference.table)
+        table, sheet = contents.get(difference.table), self._sheets.get(difference.table)
         if table is None:
             return None
+        if sheet is None:
+            return table.rows
         kind, row = difference.row
-        return self._comparable(difference.table, table)[kind == "new"].get(row)
+        known, pool = sheet.split(table)
+        if kind == "known":
+            return known.get(row)
+        links = self._links(contents)
+        return sum(sheet.project(each, row.mask, links) == row.cells for each in pool) or None
 
-    def _comparable(self, name: str, table: Table) -> tuple[dict[Any, Any], Counter[Any]]:
-        """Return rows that are known by their key, and a count of those that are not."""
-        noise, old = self._noise.get(name, frozenset()), self._old.get(name, frozenset())
-        known: dict[Any, Any] = {}
-        new: Counter[Any] = Counter()
-        for row in table.rows:
-            key = tuple(row[index] for index in table.key)
-            values = tuple(
-                (value is not None) if index in table.moments else value
-                for index, value in enumerate(row)
-                if index not in noise
-            )
-            if key and (not table.numbered or key in old):
-                known[key] = values
+    def in_transactions(self, name: str) -> bool:
+        """Return whether a transaction could hold the rows of this table together with the progress."""
+        table = self._clean.get(name) or self._first.get(name)
+        return table is not None and table.transactional
+
+    def _compare(self, sheet: Sheet, table: Table, contents: Contents) -> list[Difference]:
+        name, (known, pool) = sheet.name, sheet.split(table)
+        optional = self._optional_keys.get(name, {})
+        columns = sheet.table.columns
+        found = []
+        for key, values in sheet.rows.known.items():
+            if key not in known:
+                if key not in optional:
+                    text = f"{name}: no row {shown(sheet.table, values)}"
+                    found.append(Difference("lost", name, text, row=("known", key)))
+            elif known[key] != values and (wrong := sheet.changed(key, known[key])):
+                cells = [(columns[index], values[index], known[key][index]) for index in wrong]
+                found.append(changed(sheet.table, name, key, cells))
+        for key, values in known.items():
+            if key not in sheet.rows.known and optional.get(key) != values:
+                text = f"{name}: one row more, {shown(sheet.table, values)}"
+                found.append(Difference("duplicated", name, text, row=("known", key)))
+        links, clean_links = self._links(contents), self._links(self._clean)
+        rest = sheet.rest(pool, links, clean_links)
+        if not rest.missing and not rest.extra:
+            return found
+        missing, extra = self._without_optional(sheet, rest.missing, rest.extra, links)
+        wanted = sheet.patterns(clean_links)
+
+        def project(row: Any, mask: Mask) -> tuple[Any, ...]:
+            return sheet.project(row, mask, links)
+
+        return found + rows_differ(sheet, wanted, Rest(missing, extra), project, rest.extra)
+
+    def _of_missing(self, name: str, clean: Table | None, table: Table | None) -> list[Difference]:
+        """Compare a table that is in one of the two only."""
+        optional, keys = self._optional.get(name), self._optional_keys.get(name, {})
+        rows = clean or table
+        assert rows is not None  # noqa: S101 - it is in one of the two
+        if optional is None and not keys:
+            return missing_table(name, rows, lost=table is None)
+        sheet = self._sheets.get(name) or Sheet(name, None, replace(rows, rows=[]), Clock())
+        if clean is not None:
+            return self._compare(sheet, replace(clean, rows=[]), {})
+        allowed = Counter({each.cells: times for each, times in (optional or Counter()).items()})
+        left = Counter(sheet.project(row, (), _none) for row in sheet.plain(rows)) - allowed
+        return [
+            Difference("duplicated", name, f"{name}: one row more, {shown(rows, row)}", times, row=("", row))
+            for row, times in left.items()
+        ]
+
+    def _links(self, contents: Contents) -> Links:
+        """Return what resolves references to rows whose numbers the database gave."""
+        texts: dict[tuple[str, Any], str] = {}
+        referring = {name: dict(table.references) for name, table in contents.items() if table.references}
+        if not referring:
+            return _none
+        for target in {each for references in referring.values() for each in references.values()}:
+            sheet, table = self._sheets.get(target), contents.get(target)
+            if sheet is None or table is None or not sheet.given:
+                continue
+            for row in sheet.plain(table):
+                key = sheet.key_of(row)
+                if key not in sheet.old:
+                    hidden = tuple((index, "nothing") for index in sheet.columns_hidden())
+                    cells = sheet.project(row, hidden, _none)
+                    texts[target, key[0]] = f"→ {target}{shown(sheet.table, cells)}"
+        return lambda name, index, value: texts.get((referring.get(name, {}).get(index, ""), value), value)
+
+    def _describe_noise(self, sheet: Sheet, noise: dict[int, list[Any]]) -> None:
+        for index, rows in sorted(noise.items()):
+            column = sheet.table.columns[index]
+            cells = _cells(sheet, column, rows)
+            hows = sheet.hows(index)
+            if hows == {"blurred"}:
+                self.ignored.append(f"{cells}: its times and random ids differ between two clean runs")
+            elif all(isinstance(how, frozenset) or how == "blurred" for how in hows):
+                self.ignored.append(f"{cells}: some of its words differ between two clean runs")
             else:
-                new[tuple(_hashable(v) for v in _without(values, table, noise))] += 1
-        return known, new
+                self.ignored.append(f"{cells}: differs between two clean runs")
+        if sheet.given and len(sheet.rows.pool):
+            column = ", ".join(sheet.table.columns[index] for index in sheet.table.key)
+            self.ignored.append(f"{sheet.name}.{column} of new rows: numbers that the database gives")
 
     # What two versions of the code have in common.
 
-    def _leave_out(self, first: Contents, new: Contents) -> None:
-        """Exclude each column and row that the two versions leave in different ways.
+    def _leave_out(self, new: Contents) -> None:
+        """Exclude each cell and row that the two versions leave in different ways.
 
         :raises UsageError: if that leaves nothing to compare, or if it is unknown which rows belong together.
         """
         compared = False
         for name in sorted(self._clean.keys() | new.keys()):
             clean, other = self._clean.get(name), new.get(name)
-            if clean is not None and other is not None and len(clean.rows) == len(other.rows):
-                self._leave_out_columns(name, clean, other)
-            else:
-                self._leave_out_rows(name, clean, other)
-            if clean is not None and clean != first.get(name):
-                common = self._rows(name, clean) & self._rows(name, other)
-                compared = compared or (bool(common) and len(self._noise[name]) < len(clean.columns))
+            if clean is None or other is None:
+                self._leave_out_table(name, clean, other)
+                continue
+            sheet = self._sheets[name]
+            if not sheet.same(other):
+                self._leave_out_cells(sheet, other, new)
+            if clean != self._first.get(name):
+                compared = compared or sheet.common(other, self._links(new), self._links(self._clean))
         if not compared:
             raise UsageError(
                 "the two versions leave nothing alike, so that nothing can be compared; give outcome= a function that "
                 "returns what both must leave"
             )
 
-    def _leave_out_columns(self, name: str, clean: Table, other: Table) -> None:
-        if self._rows(name, clean) == self._rows(name, other):
-            return
-        pairs = zip(_in_order(clean), _in_order(other), strict=True)
-        differing = {
-            index
-            for one, two in pairs
-            for index, (x, y) in enumerate(zip(one, two, strict=True))
-            if x != y and index not in clean.moments and not (clean.numbered and index in clean.key)
-        }
-        self.unseen += [f"{name}.{clean.columns[index]}" for index in sorted(differing - self._noise[name])]
-        self._noise[name] |= differing
-        self._expected[name] = self._comparable(name, clean)
-
-    def _leave_out_rows(self, name: str, clean: Table | None, other: Table | None) -> None:
-        old, new = self._rows(name, clean), self._rows(name, other)
-        if old - new and new - old:
+    def _leave_out_cells(self, sheet: Sheet, other: Table, new: Contents) -> None:
+        name, (known, pool) = sheet.name, sheet.split(other)
+        noise: set[int] = set()
+        for key in known.keys() & sheet.rows.known.keys():
+            noise |= sheet.hide(key, known[key])
+        mine, theirs = sheet.rows.known, known
+        one_sided = {key: row for key, row in mine.items() if key not in theirs}
+        one_sided_new = {key: row for key, row in theirs.items() if key not in mine}
+        links, clean_links = self._links(new), self._links(self._clean)
+        rest = sheet.rest(pool, links, clean_links)
+        missing, extra = rest.missing.total() + len(one_sided), rest.extra.total() + len(one_sided_new)
+        if rest.missing and rest.extra and rest.missing.total() == rest.extra.total():
+            noise |= set(sheet.hide_pool(pool, links, clean_links))
+        elif missing and extra:
+            counts = len(self._clean[name].rows), len(other.rows)
             raise UsageError(
-                f"the two versions leave different rows in {name}, {old.total()} and {new.total()} of them, so that "
-                "nobody can tell which belong together; give outcome= a function that returns what both must leave"
+                f"the two versions leave different rows in {name}, {counts[0]} and {counts[1]} of them, so that nobody "
+                "can tell which belong together; give outcome= a function that returns what both must leave"
             )
-        self._optional[name] = (old - new) + (new - old)
-        number = self._optional[name].total()
+        elif missing or extra:
+            self._optional_keys[name] = {**one_sided, **one_sided_new}
+            base = sheet.mask(())
+            self._optional[name] = rest.missing + Counter(
+                {Pattern(base, sheet.project(row, base, links)): times for row, times in rest.extra.items()}
+            )
+            self._say_rows(name, missing + extra)
+        self.unseen += [f"{name}.{sheet.table.columns[index]}" for index in sorted(noise)]
+
+    def _leave_out_table(self, name: str, clean: Table | None, other: Table | None) -> None:
+        table = clean or other
+        assert table is not None  # noqa: S101 - it is in one of the two
+        sheet = self._sheets.get(name) or Sheet(name, None, replace(table, rows=[]), Clock())
+        known, pool = sheet.split(table)
+        self._optional_keys[name] = known
+        self._optional[name] = Counter(
+            Pattern(sheet.mask(()), sheet.project(row, sheet.mask(()), _none)) for row in pool
+        )
+        self._say_rows(name, len(table.rows))
+
+    def _say_rows(self, name: str, number: int) -> None:
         self.unseen.append(f"{number} {'row' if number == 1 else 'rows'} of {name}")
 
-    def _compare_common(self, name: str, table: Table | None) -> list[Difference]:
-        """Compare the rows that both versions leave; those that one leaves may be there."""
-        optional, clean = self._optional[name], self._rows(name, self._clean.get(name))
-        found = self._rows(name, table)
-        columns = (self._clean.get(name) or table or Table((), [])).columns
-        missing, extra = clean - found - optional, found - clean - optional
-        return [
-            Difference("lost", name, f"{name}: no row {_listed(columns, row)}", times, row=row)
-            for row, times in missing.items()
-        ] + [
-            Difference("duplicated", name, f"{name}: {_listed(columns, row)}, once more", times, row=row)
-            for row, times in extra.items()
-        ]
-
-    def _rows(self, name: str, table: Table | None) -> Counter[Any]:
-        """Return the comparable rows, each as ``(how it is known, what it holds)``."""
-        known, new = self._comparable(name, table) if table else ({}, Counter())
-        rows = Counter(("known", (key, tuple(map(_hashable, values)))) for key, values in known.items())
-        rows.update({("new", row): times for row, times in new.items()})
-        return rows
-
-    def _compare(self, name: str, table: Table) -> list[Difference]:
-        known, new = self._comparable(name, table)
-        expected, wanted = self._expected[name]
-        noise = self._noise[name]
-        columns = tuple(column for index, column in enumerate(table.columns) if index not in noise)
-        found = []
-        for key, values in expected.items():
-            if key not in known:
-                found.append(
-                    Difference("lost", name, f"{name}: no row {_shown(columns, values)}", row=("known", key))
-                )
-            elif known[key] != values:
-                found.append(self._changed(name, table, key, columns, (values, known[key])))
-        for key, values in known.items():
-            if key not in expected:
-                text = f"{name}: one row more, {_shown(columns, values)}"
-                found.append(Difference("duplicated", name, text, row=("known", key)))
-        shown = tuple(_without(columns, table, noise))
-        return found + _new_rows(name, shown, wanted, new)
-
-    @staticmethod
-    def _changed(name: str, table: Table, key: Any, columns: Any, both: tuple[Any, Any]) -> Difference:
-        at = ", ".join(f"{table.columns[i]}={value!r}" for i, value in zip(table.key, key, strict=True))
-        differing = [
-            (column, one, other) for column, one, other in zip(columns, *both, strict=True) if one != other
-        ]
-        words = ", ".join(f"{column} is {other!r}, not {one!r}" for column, one, other in differing)
-        numeric = [(o, w) for _, w, o in differing if _is_number(o) and _is_number(w)]
-        if not numeric:
-            return Difference("lost", name, f"{name}({at}): {words}", row=("known", key))
-        more = all(other > one for other, one in numeric)
-        return Difference("wrong total", name, f"{name}({at}): {words}", more=more, row=("known", key))
+    def _without_optional(
+        self, sheet: Sheet, missing: Counter[Pattern], extra: Counter[Any], links: Links
+    ) -> tuple[Counter[Pattern], Counter[Any]]:
+        """Leave out rows that only one of the versions writes: they may be there or not."""
+        optional = self._optional.get(sheet.name)
+        if not optional:
+            return missing, extra
+        left, more = Counter[Any](), optional.copy()
+        for row, times in extra.items():
+            for pattern in optional:
+                if sheet.project(row, pattern.mask, links) == pattern.cells:
+                    taken = min(times, more[pattern])
+                    more[pattern] -= taken
+                    times -= taken  # noqa: PLW2901 - what is left of them
+            left[row] += times
+        return missing - optional, +left
 
 
-def _new_rows(name: str, columns: Any, wanted: Counter[Any], new: Counter[Any]) -> list[Difference]:
-    missing, extra = wanted - new, new - wanted
-    found = []
-    for row in [row for row in extra if row in wanted]:
-        times = extra.pop(row)
-        text = f"{name}: {_shown(columns, row)}, {wanted[row] + times} times"
-        found.append(Difference("duplicated", name, text, times, row=("new", row)))
-    for one, other in zip(sorted(missing, key=repr), sorted(extra, key=repr), strict=False):
-        pairs = [(w, o) for w, o in zip(one, other, strict=True) if w != o]
-        more = all(_is_number(w) and _is_number(o) and o > w for w, o in pairs)
-        text = f"{name}: {_shown(columns, other)}, not {_shown(columns, one)}"
-        found.append(Difference("wrong total", name, text, more=more, row=("new", other)))
-        missing[one] -= 1
-        extra[other] -= 1
-    for row, times in (+missing).items():
-        text = f"{name}: no row {_shown(columns, row)}"
-        found.append(Difference("lost", name, text, times, row=("new", row)))
-    for row, times in (+extra).items():
-        text = f"{name}: one row more, {_shown(columns, row)}"
-        found.append(Difference("duplicated", name, text, times, row=("new", row)))
-    return found
+def _cells(sheet: Sheet, column: str, rows: list[Any]) -> str:
+    """Return the name of a column, with the rows that are meant where these are not all."""
+    keys = [row for row in rows if row is not None]
+    name = sheet.name
+    if len(rows) == len(keys) <= MAX_NAMED:
+        return ", ".join(f"{name}({named(sheet.table, key)}).{column}" for key in keys)
+    return f"{name}.{column} in {len(rows)} of {len(sheet.rows.known) + len(sheet.rows.pool)} rows"
+
+
+def _none(_table: str, _index: int, value: Any) -> Any:
+    return value
 
 
 def reading(outcome: Callable[..., Any] | None, contents: Callable[[], Contents]) -> Callable[[], Contents]:
-    """Return what reads the outcome: the contents of all places, or what a function of the user's own returns."""
+    """Return what reads the outcome: the contents of all places, or what a function of the user's own returns.
+
+    What it returns is compared cell by cell: a mapping by its keys, rows by their columns.
+    """
     if outcome is None:
         return contents
     takes_contents = bool(inspect.signature(outcome).parameters)
 
     def read() -> Contents:
-        value = outcome(contents()) if takes_contents else outcome()
-        if isinstance(value, Mapping):
-            return {
-                "outcome": Table(("key", "value"), [(k, _hashable(v)) for k, v in value.items()], key=(0,))
-            }
-        if isinstance(value, list | tuple | set | frozenset):
-            return {"outcome": Table(("value",), [(_hashable(each),) for each in value])}
-        return {"outcome": Table(("value",), [(_hashable(value),)])}
+        return {"outcome": from_value(outcome(contents()) if takes_contents else outcome())}
 
     return read
-
-
-def _keys(table: Table) -> frozenset[Any]:
-    return frozenset(_by_key(table))
-
-
-def _by_key(table: Table) -> dict[Any, Any]:
-    return {tuple(row[index] for index in table.key): row for row in table.rows}
-
-
-def _noise(name: str, one: Table, other: Table | None) -> frozenset[int]:
-    """Return the columns that differ between two clean runs."""
-    if other is None or len(one.rows) != len(other.rows):
-        raise UsageError(
-            f"two clean runs leave different numbers of rows in {name}; the job must do the same whenever it runs on "
-            "the same data"
-        )
-    return frozenset(
-        index
-        for a, b in zip(one.rows, other.rows, strict=True)
-        for index, (x, y) in enumerate(zip(a, b, strict=True))
-        if x != y and index not in one.moments and index not in one.key
-    )
-
-
-def _in_order(table: Table) -> list[tuple[Any, ...]]:
-    """Return the rows of a table so that those of two tables can be compared one by one."""
-
-    def place(row: tuple[Any, ...]) -> str:
-        if table.key and not table.numbered:
-            return repr([row[index] for index in table.key])
-        return repr([value for index, value in enumerate(row) if index not in table.moments | {*table.key}])
-
-    return sorted(table.rows, key=place)
-
-
-def _listed(columns: Any, row: tuple[str, Any]) -> str:
-    kind, values = row
-    values = values[1] if kind == "known" else values
-    return _shown(columns, values) if len(columns) == len(values) else repr(values)
-
-
-def _without(values: Any, table: Table, noise: frozenset[int]) -> list[Any]:
-    """Leave out the key that the database gave."""
-    kept = [index for index in range(len(table.columns)) if index not in noise]
-    gone = set(table.key) if table.numbered else set()
-    return [value for index, value in zip(kept, values, strict=True) if index not in gone]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _hashable(value: Any) -> Any:
-    try:
-        hash(value)
-    except TypeError:
-        return repr(value)
-    return value
-
-
-def _shown(columns: Any, row: Any) -> str:
-    named = [f"{column}={value!r}" for column, value in zip(columns, row, strict=True)]
-    if len(columns) == 1:
-        return str(row[0])
-    return f"({', '.join(named[:MAX_COLUMNS])}{', …' if len(named) > MAX_COLUMNS else ''})"

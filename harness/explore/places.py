@@ -7,14 +7,19 @@ work before its crash.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.errors import UsageError
 from harness.explore.crash import current
+from harness.explore.pages import Pages, Pool
+from harness.explore.tables import Place, Table
+from harness.explore.witnesses import ObjectPlace, SentPlace
 from harness.stores.memory import MemoryStore
+
+__all__ = ["ObjectPlace", "Place", "ProgressPlace", "SentPlace", "SqlitePlace", "Table", "sqlite_path"]
 
 OURS = ("harness", "job_progress", "sqlite_", "alembic_version")
 """Name prefixes of tables that are not an outcome of the job, such as those of progress."""
@@ -29,46 +34,6 @@ _SCHEMA = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
 _WAL_BYTES = slice(18, 20)
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows under one name, as tuples.
-
-    :ivar key: the indexes of the columns by which a row is known.
-    :ivar numbered: whether the key is a number that the database gives, which says nothing of a new row.
-    :ivar moments: the indexes of columns that hold a date or a time.
-    """
-
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    key: tuple[int, ...] = ()
-    numbered: bool = False
-    moments: frozenset[int] = frozenset()
-
-
-class Place(Protocol):
-    """Something outside."""
-
-    def changed(self) -> bool:
-        """Return whether it changed since it was asked this last."""
-        ...
-
-    def keep(self) -> Any:
-        """Return what it holds, of what is committed."""
-        ...
-
-    def restore(self, kept: Any) -> None:
-        """Restore a snapshot."""
-        ...
-
-    def contents(self, kept: Any = None) -> dict[str, Table]:
-        """Return what may be compared, of what it holds now or of what was kept."""
-        ...
-
-    def close(self) -> None:
-        """Close it."""
-        ...
-
-
 class SqlitePlace:
     """A SQLite database; a file is seen through a connection of its own, so that only what is committed counts.
 
@@ -78,6 +43,7 @@ class SqlitePlace:
     def __init__(self, path: str, raw: sqlite3.Connection) -> None:
         self._path, self.in_memory = path, not path
         self._connection = raw
+        self._pages = Pool()
         self.open()
         self._tables: dict[str, Table] = {}
         self._schema: list[Any] | None = None
@@ -100,12 +66,22 @@ class SqlitePlace:
         self._seen = version
         return True
 
-    def keep(self) -> bytes:
+    def keep(self) -> Pages:
         """Return the database file; one in which nothing was ever written has no bytes."""
         pages: int = self._connection.execute("PRAGMA page_count").fetchone()[0]
-        return self._connection.serialize() if pages else b""
+        return self._pages.of(self._connection.serialize() if pages else b"")
 
-    def restore(self, kept: bytes) -> None:
+    def everything(self, kept: Pages | None = None) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
+        """Return the columns and the rows of every table, those of progress too."""
+        with ExitStack() as stack:
+            connection = self._connection if kept is None else stack.enter_context(closing(_opened(kept)))
+            found = {}
+            for name, sql in connection.execute(_SCHEMA).fetchall():
+                cursor = connection.execute(f'SELECT * FROM "{name}"')  # noqa: S608
+                found[f"{name} {sql}"] = [column[0] for column in cursor.description], cursor.fetchall()
+            return found
+
+    def restore(self, kept: Pages) -> None:
         """Write all pages in one transaction, which connections that are open elsewhere notice."""
         if self.in_memory:
             self._connection.rollback()
@@ -115,7 +91,7 @@ class SqlitePlace:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._seen = self._version()
 
-    def contents(self, kept: bytes | None = None) -> dict[str, Table]:
+    def contents(self, kept: Pages | None = None) -> dict[str, Table]:
         """Return all tables but ours."""
         if kept is not None:
             with closing(_opened(kept)) as connection:
@@ -154,9 +130,10 @@ class _Patience:
             )
 
 
-def _opened(kept: bytes) -> sqlite3.Connection:
+def _opened(pages: Pages) -> sqlite3.Connection:
     """Open a database file that was kept, in memory."""
     connection = sqlite3.connect(":memory:")
+    kept = b"".join(pages)
     if kept:
         # There can be no write-ahead log in memory; what is restored from here keeps the mode that its file has.
         connection.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
@@ -177,6 +154,7 @@ def _described(connection: sqlite3.Connection) -> dict[str, Table]:
         if name.startswith(OURS):
             continue
         columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
+        names = [column[1].lower() for column in columns]
         key = tuple(index for index, column in enumerate(columns) if column[5])
         is_integer = len(key) == 1 and columns[key[0]][2].upper() == "INTEGER"
         described[name] = Table(
@@ -184,11 +162,23 @@ def _described(connection: sqlite3.Connection) -> dict[str, Table]:
             rows=[],
             key=key,
             numbered=is_integer and not _refers(columns, key, sql),
-            moments=frozenset(
-                index for index, column in enumerate(columns) if any(m in column[2].upper() for m in MOMENTS)
+            moments=_declared(columns, MOMENTS),
+            transactional=True,
+            json=_declared(columns, ("JSON",)),
+            references=tuple(
+                (names.index(each[3].lower()), each[2])
+                for each in connection.execute(f'PRAGMA foreign_key_list("{name}")').fetchall()
+                if each[3].lower() in names
             ),
         )
     return described
+
+
+def _declared(columns: list[Any], types: tuple[str, ...]) -> frozenset[int]:
+    """Return the columns of these types."""
+    return frozenset(
+        index for index, column in enumerate(columns) if any(each in column[2].upper() for each in types)
+    )
 
 
 def _refers(columns: list[Any], key: tuple[int, ...], sql: str) -> bool:
@@ -253,75 +243,6 @@ class ProgressPlace(MemoryStore):
         self._changed = True
         life.reach("save", verb, lambda: ConnectionError("the connection was lost before the answer came"))
         return answer
-
-
-class SentPlace:
-    """The mails and requests that arrived, in order."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, str]] = []
-        self._seen = 0
-
-    def changed(self) -> bool:
-        """Return whether one more arrived."""
-        seen, self._seen = self._seen, len(self.sent)
-        return seen != self._seen
-
-    def keep(self) -> tuple[tuple[str, str], ...]:
-        """Return them."""
-        return tuple(self.sent)
-
-    def restore(self, kept: tuple[tuple[str, str], ...]) -> None:
-        """Put them back."""
-        self.sent = list(kept)
-        self._seen = len(self.sent)
-
-    def contents(self, kept: tuple[tuple[str, str], ...] | None = None) -> dict[str, Table]:
-        """Return one table for each kind."""
-        sent = self.sent if kept is None else kept
-        kinds = sorted({"mail", *(kind for kind, _ in sent)})
-        return {
-            f"{kind}s": Table((kind,), [(label,) for each, label in sent if each == kind]) for kind in kinds
-        }
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class ObjectPlace:
-    """List, dict or set that stands for external state, such as the calls of a test's double."""
-
-    def __init__(self, name: str, thing: Any) -> None:
-        self._name, self._thing = name, thing
-        self._seen = self.keep()
-
-    def changed(self) -> bool:
-        """Return whether it is no longer equal."""
-        if self._seen == self._thing:
-            return False
-        self._seen = self.keep()
-        return True
-
-    def keep(self) -> Any:
-        """Return a copy."""
-        return self._thing.copy()
-
-    def restore(self, kept: Any) -> None:
-        """Change it back, in place."""
-        self._thing.clear()
-        add = self._thing.extend if isinstance(self._thing, list) else self._thing.update
-        add(kept)
-        self._seen = self.keep()
-
-    def contents(self, kept: Any = None) -> dict[str, Table]:
-        """Return its members."""
-        thing = self._thing if kept is None else kept
-        if isinstance(thing, dict):
-            return {self._name: Table(("key", "value"), list(thing.items()), key=(0,))}
-        return {self._name: Table(("member",), [(member,) for member in thing])}
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def sqlite_path(raw: Any) -> str | None:

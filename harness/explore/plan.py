@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
-from harness.explore.trials import Trial
+from harness.explore.trials import CHANGING, Trial
 
 if TYPE_CHECKING:
     from harness.explore.points import Point
     from harness.explore.recording import Recording
 
-CHANGING = ("commit", "mail", "redis", "request", "save", "write")
-"""Kinds of points after which the outside may be another."""
+ALIKE = 25
+"""Number of trials in a row with something wrong, more than a price, after which not all of the others are run."""
+ALL_TWICE, SOME_TWICE = 100, 40
+"""Number of pairs of points, for two at once, up to which all are tried; and how many are if there are more."""
+LEAST = 12
+"""Number of freezes that are tried in a job of any length."""
+ENOUGH = 1_000
+"""Number of points of a job up to which the whole sample is tried."""
 
 
 def crashes(recording: Recording) -> list[Trial]:
@@ -30,10 +36,10 @@ def stops(recording: Recording) -> list[Trial]:
 
 
 def lost_replies(recording: Recording) -> list[Trial]:
-    """Return a lost answer for everything that changed the outside."""
+    """Return a lost answer for everything that changed the outside; a file gives none."""
     found, state = [], 0
     for point in recording.points:
-        if point.state != state and point.kind in CHANGING:
+        if point.state != state and point.kind in CHANGING and point.kind != "write":
             found.append(Trial("lost-reply", ((point.kind, point.number),)))
         state = point.state
     return found
@@ -41,11 +47,44 @@ def lost_replies(recording: Recording) -> list[Trial]:
 
 def freezes(recording: Recording) -> list[Trial]:
     """Return a freeze before each external effect, except where others would wait for a lock during it."""
-    return [
-        Trial("freeze", ((point.kind, point.number),))
-        for point in recording.points
-        if point.kind.startswith("before-") and not point.held
-    ]
+    return [Trial("freeze", ((point.kind, point.number),)) for point in recording.points if _waits(point)]
+
+
+def twice(recording: Recording, most: int | None, seed: int) -> list[Trial]:
+    """Return pairs of points at which two executions at once stand still: all of a small job, and some of others.
+
+    Each execution stands still only where the other does not have to wait for it.
+
+    :param most: how many pairs at most; None for as many as :data:`ALL_TWICE` and :data:`SOME_TWICE` say.
+    """
+    points = [(point.kind, point.number) for point in recording.points if _waits(point)]
+    every = range(number_of_twice(recording))
+    if most is None:
+        most = ALL_TWICE if len(every) <= ALL_TWICE else some(SOME_TWICE, len(recording.points))
+    chosen = every if len(every) <= most else sorted(Random(f"{seed} twice").sample(every, most))  # noqa: S311
+    return [Trial("twice", (points[each // len(points)], points[each % len(points)])) for each in chosen]
+
+
+def number_of_twice(recording: Recording) -> int:
+    """Return how many pairs of points there are at which two executions can stand still."""
+    return sum(map(_waits, recording.points)) ** 2
+
+
+def _waits(point: Point) -> bool:
+    return point.kind.startswith("before-") and not point.held
+
+
+def thinned(trials: list[Trial], wrong: Callable[[], int]) -> Iterator[Trial]:
+    """Go through trials; once :data:`ALIKE` in a row were wrong, through fewer and fewer of the rest.
+
+    :param wrong: returns how many were wrong until now.
+    """
+    index = row = 0
+    while index < len(trials):
+        before = wrong()
+        yield trials[index]
+        row = row + 1 if wrong() > before else 0
+        index += 1 if row < ALIKE else max(1, (len(trials) - index) // ALIKE)
 
 
 def pairs(recovered: Mapping[Trial, Mapping[str, int]]) -> list[Trial]:
@@ -59,6 +98,11 @@ def pairs(recovered: Mapping[Trial, Mapping[str, int]]) -> list[Trial]:
         for kind in CHANGING
         for n in range(counts.get(kind, 0))
     ]
+
+
+def some(most: int, points: int) -> int:
+    """Return how many of the trials to run that go through the whole job twice: fewer in a job of many points."""
+    return max(min(most, LEAST), min(most, most * ENOUGH // max(1, points)))
 
 
 def sampled(trials: list[Trial], most: int | None, seed: int) -> list[Trial]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.explore.crash import current
+from harness.explore.insides import fingerprint
 from harness.explore.outcomes import Contents, Reference
-from harness.explore.points import Point, innermost, lines_here, lines_of
-from harness.explore.trials import SAVES, Watch, run_to_end
+from harness.explore.points import Line, Point, innermost, lines_here, lines_of
+from harness.explore.trials import COMPARED, SAVES, Watch, run_to_end
 from harness.explore.world import FILE
 
 if TYPE_CHECKING:
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from harness.explore.world import State, World
 
 
+LONG = 200
+"""Number of states whose contents are in memory at a time."""
+
+
 @dataclass
 class Recorder(Watch):
     """Numbers the crash points, and keeps the outside whenever it has changed."""
@@ -27,6 +34,14 @@ class Recorder(Watch):
     points: list[Point] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     makers: list[Point] = field(default_factory=list)
+    insides: list[bytes | None] = field(default_factory=list)
+    tallies: list[tuple[int, int, float]] = field(default_factory=list)
+
+    def _lines(self, kind: str) -> tuple[Line, ...]:
+        """Return the lines that led here; to the end, those of the last point."""
+        assert self.boundary is not None  # noqa: S101 - record() sets it
+        here = lines_here(self.boundary)
+        return self.points[-1].lines if kind == "end" and not here and self.points else here
 
     def look(self, kind: str, label: str) -> object:
         """Take the point down."""
@@ -38,16 +53,16 @@ class Recorder(Watch):
             before = self.states[-1]
             files_only = all(key.startswith(FILE) for key in state if state[key] != before.get(key))
             self.states.append(state)
-        held = any(
-            getattr(getattr(each, "dbapi_connection", None), "in_transaction", False)
-            for each in life.connections.values()
-        )
+        held = kind.startswith("before-") and self.world.held(life)
         self.points.append(
             Point(
-                kind, self.counts[kind], label, lines_here(self.boundary), len(self.states) - 1, len(self.marks),
+                kind, self.counts[kind], label, self._lines(kind), len(self.states) - 1, len(self.marks),
                 max(self.unsaved, self.checkpoints + 1), held,
             )
         )  # fmt: skip
+        compared = kind in COMPARED
+        self.insides.append(fingerprint(life, self.boundary, self.world.memory) if compared else None)
+        self.tallies.append((self.unsaved, self.checkpoints, self.now))
         if state is not None:
             # A file changes some time after it was opened, when it is flushed or closed: nothing tells when.
             written = [point for point in self.points if point.kind == "write"] if files_only else []
@@ -62,6 +77,9 @@ class Recording:
     :ivar states: external state after each change; the first is from before the job.
     :ivar makers: for each state but the first, the point that made it.
     :ivar marks: the items begun, in order. :ivar read: reads a state.
+    :ivar insides: for each point, the fingerprint of the process there, if it has one.
+    :ivar tallies: for each point, the items begun since progress was saved, the checkpoints since, and the time.
+    :ivar final: external state after the end.
     """
 
     points: list[Point]
@@ -70,8 +88,12 @@ class Recording:
     marks: list[str]
     reference: Reference
     read: Callable[[State], Contents]
+    insides: list[bytes | None]
+    tallies: list[tuple[int, int, float]]
+    final: State
     _contents: dict[int, Contents] = field(default_factory=dict)
     _named: dict[tuple[str, int], Point] = field(default_factory=dict)
+    _indices: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def maker(self, state: int) -> Point | None:
         """Return the point that made a state; None for what there was before the job."""
@@ -93,18 +115,36 @@ class Recording:
         kinds = sorted({f"{each.kind}#1 to #{self.count(each.kind)}" for each in self.points})
         raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
 
-    def written(self, difference: Difference, before: int) -> list[Point]:
-        """Return the points at which the row was written that a difference is about, up to a state."""
-        values = [self.reference.value(self.contents(state), difference) for state in range(before + 1)]
-        return [
-            self.makers[state - 1] for state in range(1, before + 1) if values[state] != values[state - 1]
-        ]
+    def written(self, difference: Difference, before: int) -> int:
+        """Return the latest state, up to one, whose point wrote the row that a difference is about; 0 for none.
+
+        In a long recording, a row that is as it was at first counts as not written.
+        """
+        value = self.reference.value(self.contents(before), difference)
+        if before > LONG and self.reference.value(self.contents(0), difference) == value:
+            return 0
+        for state in range(before, 0, -1):
+            if self.reference.value(self.contents(state - 1), difference) != value:
+                return state
+        return 0
 
     def contents(self, state: int) -> Contents:
         """Return what there was in a state."""
         if state not in self._contents:
+            if len(self._contents) > LONG:
+                self._contents.pop(next(iter(self._contents)))
             self._contents[state] = self.read(self.states[state])
         return self._contents[state]
+
+    def index(self, point: Point) -> int:
+        """Return the place of a point among all."""
+        if not self._indices:
+            self._indices.update({(each.kind, each.number): index for index, each in enumerate(self.points)})
+        return self._indices[point.kind, point.number]
+
+    def counts(self, index: int) -> Counter[str]:
+        """Return how many points of each kind there are up to one."""
+        return Counter(point.kind for point in self.points[: index + 1])
 
     def saved(self, state: int) -> int:
         """Return the state in which progress had been saved last, as of a state."""
@@ -128,11 +168,11 @@ def record(
     :param read: reads the outcome. :param deploys: whether there is a new version.
     :raises UsageError: if the job does not end well when nothing interrupts it, or if it leaves nothing outside.
     """
-    boundary = type(target).attempt.__code__
+    boundary, began = type(target).attempt.__code__, time.time()
     recorder = Recorder(world, boundary=boundary)
     recorder.states.append(world.first)
     _clean(target, world, recorder, seconds)
-    clean, left = read(), world.contents()
+    clean, left, final = read(), world.contents(), world.now()
     # Places are met on the way: what they held at first is part of every state.
     first = world.first
     states = [{**first, **state} for state in recorder.states]
@@ -142,7 +182,7 @@ def record(
     if before == clean and all(world.contents(state) == left for state in states):
         raise UsageError(
             f"{target.name} changes nothing outside but its progress, so that nothing could get lost or be done twice; "
-            "give it something to do: rows to work on, or witnesses= for what it changes elsewhere"
+            f"give it something to do: rows to work on, or witnesses= for what it changes elsewhere{_not_seen(world)}"
         )
     _clean(target, world, Watch(world), seconds)
     again, new = read(), None
@@ -155,8 +195,11 @@ def record(
         states,
         recorder.makers,
         recorder.marks,
-        Reference(before, clean, again, new),
+        Reference(before, clean, again, new, began=began),
         world.contents,
+        recorder.insides,
+        recorder.tallies,
+        {**first, **final},
     )
 
 
@@ -169,9 +212,13 @@ def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
         raise CleanRunFailed(name, ending.why, lines) from ending.error
     if not watch.passed:
         raise UsageError(
-            f"{target.name} does nothing outside that a crash could come between: no SQL by SQLAlchemy, no Redis, no "
-            "mail, no checkpoint"
+            f"{target.name} does nothing outside that a crash could come between: no SQL, no Redis, no mail, no "
+            f"request, no file, no checkpoint{_not_seen(world)}"
         )
+
+
+def _not_seen(world: World) -> str:
+    return f"; not seen: {world.not_seen}" if world.not_seen else ""
 
 
 class CleanRunFailed(UsageError):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from redis import ConnectionPool, Redis
+from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 
 from harness.errors import UsageError
 from harness.explore.crash import living
-from harness.explore.places import Table
+from harness.explore.redis_tables import enqueued, tables, write
+from harness.explore.tables import Table
 
 _RQ_KEYS = (
     "canceled:", "clean_groups", "clean_registries:", "cron_", "deferred:", "execution:", "executions:", "failed:",
@@ -31,11 +34,13 @@ def not_the_jobs(rq_prefix: str) -> tuple[bytes, ...]:
 
 NOT_THE_JOBS = not_the_jobs(RQ_KEY_PREFIX)
 """Prefixes of keys that are not an outcome of the job."""
+_GONE = -2
+"""TTL of a key that is not there."""
 LOCAL = {None, "localhost", "127.0.0.1", "::1"}
 """Hosts whose Redis the explorer agrees to empty and fill again."""
 
-Kept = dict[bytes, tuple[bytes, Any]]
-"""Type and value, by key; how long they live is not kept."""
+Kept = dict[bytes, tuple[bytes, Any, int | None]]
+"""Type, value and TTL in milliseconds, by key."""
 
 
 def identity(client: Any) -> str:
@@ -73,54 +78,58 @@ class RedisPlace:
         self._seen = self.keep()
 
     def changed(self) -> bool:
-        """Return whether a command changed anything."""
+        """Return whether a command changed anything; that a TTL runs down is no change."""
         if not self.touched:
             return False
         self.touched = False
         kept = self.keep()
-        if kept == self._seen:
-            return False
-        self._seen = kept
-        return True
+        seen, self._seen = self._seen, kept
+        return _without_ttl(kept) != _without_ttl(seen)
 
     def keep(self, without: tuple[bytes, ...] = ()) -> Kept:
         """Return all keys, but those that begin so."""
         with living(None):
             found: list[bytes] = self._client.keys()
             keys = sorted(key for key in found if not key.startswith(without))
+            kinds = self._each("type", keys)
+            read = {key: (kind, self._read(key, kind)) for key, kind in zip(keys, kinds, strict=True)}
+            # A key may have expired since it was listed: then it has no type.
             return {
-                key: (kind, self._read(key, kind)) for key, kind in zip(keys, self._kinds(keys), strict=True)
+                key: (*read[key], left if left > 0 else None)
+                for key, left in zip(keys, self._each("pttl", keys), strict=True)
+                if read[key][0] != b"none" and left != _GONE
             }
 
     def restore(self, kept: Kept) -> None:
-        """Write all keys, in one transaction."""
+        """Write all keys, in one transaction, each with the TTL that it had."""
+        with living(None), suppress(RedisError):  # a server without scripts has none to forget
+            # As before the job, which loads them at its first call: else it would pass other crash points now.
+            self._client.script_flush()
         with living(None), self._client.pipeline() as pipeline:
             pipeline.flushdb()
-            for key, (kind, value) in kept.items():
-                _write(pipeline, key, kind, value)
+            for key, (kind, value, left) in kept.items():
+                write(pipeline, key, kind, value)
+                if left is not None:
+                    pipeline.pexpire(key, left)
             pipeline.execute()
         self._seen, self.touched = kept, False
 
     def contents(self, kept: Kept | None = None) -> dict[str, Table]:
-        """Return the job's own keys."""
-        found = self.keep(NOT_THE_JOBS) if kept is None else kept
-        rows = [
-            (key.decode(errors="replace"), _shown(value))
-            for key, (_, value) in found.items()
-            if not key.startswith(NOT_THE_JOBS)
-        ]
-        return {"keys": Table(("key", "value"), rows, key=(0,))}
+        """Return the job's own keys, their elements, and the jobs in RQ's queues."""
+        found = self.keep() if kept is None else kept
+        own = {key: entry for key, entry in found.items() if not key.startswith(NOT_THE_JOBS)}
+        return {**tables(own), "enqueued jobs": enqueued(found)}
 
     def close(self) -> None:
         """Close the connection."""
         self._client.connection_pool.disconnect()
 
-    def _kinds(self, keys: list[bytes]) -> list[bytes]:
+    def _each(self, command: str, keys: list[bytes]) -> list[Any]:
         with self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.type(key)
-            kinds: list[bytes] = pipeline.execute()
-        return kinds
+                getattr(pipeline, command)(key)
+            answers: list[Any] = pipeline.execute()
+        return answers
 
     def _read(self, key: bytes, kind: bytes) -> Any:
         client = self._client
@@ -130,30 +139,27 @@ class RedisPlace:
             b"list": lambda: client.lrange(key, 0, -1),
             b"set": lambda: sorted(client.smembers(key)),
             b"zset": lambda: client.zrange(key, 0, -1, withscores=True),
-            b"stream": lambda: client.xrange(key),
+            b"stream": lambda: self._stream(key),
         }
         return readers[kind]() if kind in readers else None
 
+    def _stream(self, key: bytes) -> Any:
+        """Return the entries of a stream, and its groups with the entries that are pending in them."""
+        groups = [
+            (
+                group["name"],
+                group["last-delivered-id"],
+                [
+                    (each["message_id"], each["consumer"], each["times_delivered"])
+                    for each in self._client.xpending_range(key, group["name"], "-", "+", group["pending"])
+                ]
+                if group["pending"]
+                else [],
+            )
+            for group in self._client.xinfo_groups(key)
+        ]
+        return self._client.xrange(key), groups
 
-def _write(pipeline: Any, key: bytes, kind: bytes, value: Any) -> None:
-    if kind == b"string":
-        pipeline.set(key, value)
-    elif kind == b"hash":
-        pipeline.hset(key, mapping=value)
-    elif kind == b"list":
-        pipeline.rpush(key, *value)
-    elif kind == b"set":
-        pipeline.sadd(key, *value)
-    elif kind == b"zset":
-        pipeline.zadd(key, dict(value))
-    elif kind == b"stream":
-        for entry, fields in value:
-            pipeline.xadd(key, fields, id=entry)
 
-
-def _shown(value: Any) -> Any:
-    """Return a value as it may be compared and shown: numbers as numbers, so that more and less can be compared."""
-    if isinstance(value, bytes):
-        text = value.decode(errors="replace")
-        return int(text) if text.lstrip("-").isdecimal() else text
-    return repr(value)
+def _without_ttl(kept: Kept) -> dict[bytes, Any]:
+    return {key: (kind, value, left is not None) for key, (kind, value, left) in kept.items()}

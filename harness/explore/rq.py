@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from redis import Redis
 from rq import Queue, Retry, SimpleWorker
 from rq.job import JobStatus
 from rq.timeouts import BaseDeathPenalty
 
 from harness import errors
 from harness.boundary.environment import variables
+from harness.errors import UsageError
 from harness.explore.crash import current, living
-from harness.explore.targets import files_of
+from harness.explore.redis_tables import EXPLORED
+from harness.explore.targets import files_of, owners_of
 from harness.explore.trials import RETRIES
 from harness.job import Job
 from harness.queues.rq import enqueue
@@ -55,21 +59,25 @@ class RQTarget:
     That is what RQ's cleanup of its registry of started jobs does, some minutes later.
     """
 
-    def __init__(self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any], redis: str | None = None
+    ) -> None:
         job = versions.old
         self._versions = versions
+        self.counts_executions = True  # RQ counts them
         self.documented = isinstance(job, type) and issubclass(job, Job)
+        self.durability = getattr(job, "durability", None)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
-        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
-
-        self._connection = FakeRedis(server=FakeServer())
+        self.owners = owners_of(versions)
+        self._connection = _broker(redis)
         self._queue = Queue("explored", connection=self._connection, serializer="json")
         self._job: RQJob
+        job_id = f"{EXPLORED.decode()}{uuid4()}"
         if self.documented:
-            self._job = enqueue(self._queue, job, *args, options={"timeout": -1}, **kwargs)
+            self._job = enqueue(self._queue, job, *args, options={"timeout": -1, "job_id": job_id}, **kwargs)
         else:
             self._job = self._queue.enqueue_call(
-                job, args=args, kwargs=kwargs, retry=Retry(max=RETRIES), timeout=-1
+                job, args=args, kwargs=kwargs, retry=Retry(max=RETRIES), timeout=-1, job_id=job_id
             )
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
@@ -91,13 +99,35 @@ class RQTarget:
             return status in {JobStatus.FINISHED, JobStatus.CANCELED}
 
     def _put_back(self) -> None:
-        """Have the job in its queue, wherever a dead worker or a delay has left it."""
-        if self._job.id in self._queue.get_job_ids():
+        """Have the job at the front of its queue, wherever a dead worker or a delay has left it.
+
+        Jobs that it has enqueued there itself come after it: the next execution must be its own.
+        """
+        waiting = self._queue.get_job_ids()
+        if waiting and waiting[0] == self._job.id:
             return
+        self._queue.remove(self._job.id)
         for registry in (self._queue.started_job_registry, self._queue.scheduled_job_registry):
             registry.connection.zrem(registry.key, self._job.id)
         self._job.refresh()
-        self._queue._enqueue_job(self._job)  # noqa: SLF001 - as RQ's own registries do
+        self._queue._enqueue_job(self._job, at_front=True)  # noqa: SLF001 - as RQ's own registries do
+
+
+def _broker(url: str | None) -> Redis:
+    """Connect to the broker: to fakeredis, or to an empty Redis.
+
+    :raises UsageError: if there is anything in it already, since each trial empties it.
+    """
+    if url is None:
+        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
+
+        return FakeRedis(server=FakeServer())
+    connection = Redis.from_url(url)
+    if connection.dbsize():
+        raise UsageError(
+            "redis= names a Redis that is not empty, and each trial would empty it; use another database"
+        )
+    return connection
 
 
 def _error(line: str) -> Exception:

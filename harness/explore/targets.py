@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import UsageError
+from harness.explore.crash import current
 from harness.job import Job
 from harness.queues.inline import InlineRun
 
@@ -23,12 +24,16 @@ class Target(Protocol):
     """Something to explore.
 
     :ivar name: its dotted name, ``module:name``. :ivar files: those of its source.
+    :ivar owners: qualified names of its functions and classes.
     :ivar documented: whether it says by its durability how much it may repeat.
+    :ivar counts_executions: whether its outcome may depend on how many executions there were, and how they ended.
     """
 
     name: str
     files: frozenset[str]
+    owners: frozenset[str]
     documented: bool
+    counts_executions: bool
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
         """Run one execution in this thread, the first or a later one; return whether that was the last.
@@ -53,8 +58,11 @@ class JobTarget:
         store: Store | None,
     ) -> None:
         self.name = versions.old.path()
-        self.files = files_of(versions)
+        self.files, self.owners = files_of(versions), owners_of(versions)
+        job = versions.old
+        self.counts_executions = getattr(job, "quarantine", False) or job.max_resumptions is not None
         self._versions, self._durability, self._store = versions, durability, store
+        self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
@@ -65,19 +73,23 @@ class JobTarget:
             run = InlineRun(
                 job_class, *args, job_id=JOB_ID, store=store, durability=self._durability, **kwargs
             )
-            return run.execute().outcome != "interrupted"
+            over = run.execute().outcome != "interrupted"
+            if over:
+                ended()
+            return over
 
 
 class FunctionTarget:
     """Any function: after a death it is called again with the same arguments, as RQ does."""
 
     documented = False
+    counts_executions = False
 
     def __init__(self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         function = versions.old
         module = getattr(function, "__module__", "?")
         self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"
-        self.files = files_of(versions)
+        self.files, self.owners = files_of(versions), owners_of(versions)
         self._versions, self._args, self._kwargs = versions, args, kwargs
 
     def attempt(self, world: World, *, deployed: bool = False) -> bool:
@@ -86,12 +98,28 @@ class FunctionTarget:
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time
         with self._versions.deployed(deployed) as function:
             function(*args, **kwargs)
+            ended()
         return True
+
+
+def ended() -> None:
+    """Reach the last crash point: the job is done, and the queue does not know it yet."""
+    life = current()
+    if life is not None:
+        life.reach("end", "end")
 
 
 def files_of(versions: Versions) -> frozenset[str]:
     """Return the files of a job's source, as far as there are any."""
     return frozenset(filter(None, map(_file_of, versions.all)))
+
+
+def owners_of(versions: Versions) -> frozenset[str]:
+    """Return the qualified names of a job's functions, or of its classes and their bases."""
+    return frozenset(
+        each.__qualname__ for version in versions.all for each in getattr(version, "__mro__", (version,))
+        if hasattr(each, "__qualname__")
+    )  # fmt: skip
 
 
 def _file_of(thing: Any) -> str | None:

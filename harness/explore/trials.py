@@ -6,6 +6,8 @@
 ``stop:checkpoint#7``           stop politely there; go on
 ``lost-reply:commit#12``        the commit takes place, but the job gets an error for an answer
 ``freeze:before-commit#12``     stand still there; a second execution takes over and completes; then go on
+``twice:before-commit#12``      stand still there; a second execution comes to the point after the plus sign; the
+``+before-statement#3``         first goes on to its end, then the second
 ==============================  ===================================================================================
 """
 
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
 
     from harness.explore.crash import Lost
     from harness.explore.outcomes import Difference
+    from harness.explore.shortcuts import Following
     from harness.explore.targets import Target
     from harness.explore.world import World
 
-Action = Literal["crash", "stop", "lost-reply", "freeze"]
-ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze")
+Action = Literal["crash", "stop", "lost-reply", "freeze", "twice"]
+ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze", "twice")
+WITH_TWO_POINTS = {"crash", "twice"}
+"""Actions whose trials may have a second point."""
 
 RETRIES = 3
 """Number of errors in a row after which the job counts as failed."""
@@ -47,7 +52,9 @@ SECOND_LOOK = 0.05
 LOOKS = 100
 """Number of times that code of others is left alone before the job ends in the middle of it."""
 
-_NAME = re.compile(r"(crash|stop|lost-reply|freeze):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?")
+_NAME = re.compile(
+    r"(crash|stop|lost-reply|freeze|twice):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?"
+)
 
 
 @dataclass(frozen=True)
@@ -70,10 +77,15 @@ def parse(name: str) -> Trial:
     :raises UsageError: saying what was found and what is allowed.
     """
     match = _NAME.fullmatch(name)
-    if match is None or (match[4] and match[1] != "crash"):
+    wrong = (
+        match is None
+        or (match[4] and match[1] not in WITH_TWO_POINTS)
+        or (match[1] == "twice" and not match[4])
+    )
+    if match is None or wrong:
         raise UsageError(
             f"unknown trial {name!r}, allowed are crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
-            "lost-reply:KIND#N and freeze:KIND#N, such as crash:commit#12"
+            "lost-reply:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
         )
     points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
     return Trial(match[1], points)  # type: ignore[arg-type]
@@ -100,6 +112,7 @@ class Result:
     :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
     :ivar then: next external effect that the interrupted execution attempted.
     :ivar refused: why the new version did not go on; the old one then did, and this is how it ended.
+    :ivar short: whether a shortcut was taken, see :mod:`harness.explore.shortcuts`.
     """
 
     trial: Trial
@@ -109,6 +122,17 @@ class Result:
     price: int = 0
     then: tuple[Line, ...] = ()
     refused: str | None = None
+    short: bool = False
+
+    @property
+    def good(self) -> bool:
+        """True if it ended like the clean run."""
+        return self.ending.kind == "completed" and not self.differences
+
+    @property
+    def outcome(self) -> tuple[str, list[str], int]:
+        """How it ended, what is different, and how much was repeated."""
+        return self.ending.kind, list(map(str, self.differences)), self.repeated
 
 
 @dataclass
@@ -125,6 +149,11 @@ class Watch:
     :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, ``left`` is the external
         state at that moment, and ``begun`` the number of items begun.
     :ivar then: next external effect that the interrupted execution attempted.
+    :ivar following: compares the executions with the clean run; None to run each of them to its end.
+    :ivar led: whether the trial began in the middle.
+    :ivar aligned: whether points are counted as in the clean run; otherwise only once an execution has come to where
+        that was.
+    :ivar endless: why it does not end, if it does not.
     """
 
     world: World
@@ -146,25 +175,43 @@ class Watch:
     left: State | None = None
     begun: int = 0
     then: tuple[Line, ...] = ()
+    following: Following | None = None
+    aligned: bool = True
+    led: bool = False
+    endless: str = "never ends"
     _interrupted: Life | None = None
 
     def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
         """Count, and interrupt if this is the place."""
-        self.passed += 1
+        self.passed += kind != "end"
         if self.passed > self.budget:
-            life.die("never ends")
+            life.die(self.endless)
         self.counts[kind] += 1
         if kind in SAVES:
             self.unsaved = self.checkpoints = 0
         elif kind == "checkpoint":
             self.now += TICK
             self.checkpoints += 1
-        if self.trial is not None and not self.fired and (kind, self.counts[kind]) == self.trial.points[-1]:
+        if self.pending and self.aligned and (kind, self.counts[kind]) == self.trial.points[-1]:  # type: ignore[union-attr]
             self._interrupted = life
             return self._interrupt(life, lost)
         if self._interrupted is life and not self.then and self.boundary is not None:
             self.then = lines_here(self.boundary)
-        return self.look(kind, label)
+        answer = self.look(kind, label)
+        if self.following is not None and self.boundary is not None and not (self.pending and self.aligned):
+            self._follow(self.following, life, kind)
+        return answer
+
+    @property
+    def pending(self) -> bool:
+        """True if an interruption is still to come."""
+        return self.trial is not None and not self.fired
+
+    @property
+    def marked(self) -> list[str]:
+        """The items begun, with those after the end of an execution that ended because its future was known."""
+        following = self.following
+        return self.marks if following is None else [*self.marks, *following.rest]
 
     def look(self, kind: str, label: str) -> object:
         """See the outside after a point; for those who record."""
@@ -175,9 +222,13 @@ class Watch:
         """Let the world know of it."""
         self.world.meet(thing)
 
-    def sent(self, kind: str, label: str) -> None:
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Let the world know of it."""
-        self.world.sent(kind, label)
+        self.world.sent(kind, label, body)
+
+    def unseen(self, name: str, what: str, line: str) -> None:
+        """Let the world know of it."""
+        self.world.not_seen.add(name, what, line)
 
     def mark(self, item: str) -> None:
         """Record that an item was begun."""
@@ -185,6 +236,32 @@ class Watch:
         if life is not None and not life.dead:
             self.marks.append(item)
             self.unsaved += 1
+
+    @property
+    def joined(self) -> bool:
+        """True if an execution ended because it had come to where the clean run was."""
+        return self.following is not None and self.following.at is not None
+
+    def begin(self) -> Ending | None:
+        """Return how an execution that would begin now ends, if that is known."""
+        return None if self.following is None or self.pending else self.following.begin()
+
+    def _follow(self, following: Following, life: Life, kind: str) -> None:
+        """Compare the execution with the clean run: end it if it is the same, or count on from there."""
+        assert self.boundary is not None  # noqa: S101 - reach() has looked
+        at = following.meet(kind, life, self.boundary)
+        if self.aligned:
+            if at is not None:
+                following.at = at
+                life.die(KNOWN)
+        elif at is None:
+            if self.passed > following.patience:
+                life.die(KNOWN)
+        else:
+            recording = following.shortcuts.recording
+            self.counts, self.aligned = recording.counts(at), True
+            self.marks = recording.marks[: recording.points[at].marks]
+            self.unsaved, self.checkpoints, self.now = recording.tallies[at]
 
     def _interrupt(self, life: Life, lost: Lost | None) -> object:
         assert self.trial is not None  # noqa: S101 - reach() has looked
@@ -203,6 +280,14 @@ class Watch:
         return str(self.trial) if self.trial.action == "stop" else None
 
 
+KNOWN = "its future is known"
+"""Cause of the end of a life that need not go on."""
+CHANGING = ("commit", "mail", "redis", "request", "save", "write")
+"""Kinds of points after which external state may be another."""
+COMPARED = {"checkpoint", *CHANGING}
+"""Kinds of points at which an execution is compared with the clean run."""
+LATE = "is not done within the limit"
+"""Beginning of the reason of an execution that took too long."""
 SAVES = {"save", "saved"}
 """Kinds of points at which progress was saved."""
 TICK = 0.02
@@ -218,7 +303,14 @@ def run_to_end(
     """
     failures = 0
     for _ in range(MAX_EXECUTIONS):
+        known = watch.begin()
+        if known is not None:
+            return known
         ending = execute(target, world, watch, seconds)
+        if watch.joined:
+            ending = True
+        elif not watch.aligned:
+            return Ending("left", "did not come to where the clean run was")
         if isinstance(ending, Ending):
             if ending.kind != "failed":
                 return ending
@@ -249,11 +341,11 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
     dead, cause = life.dead, life.cause
     leave(life, alone=watch.alone)
     if dead:
-        if cause is None:
+        if cause is None or cause == KNOWN:
             return False
         # A job that ended at no crash point may have left a statement open, and with it a lock, in a cycle of frames.
         gc.collect()
-        return Ending("endless" if cause == "never ends" else "left", cause, lines=ended_at)
+        return Ending("endless" if cause == watch.endless else "left", cause, lines=ended_at)
     return done if error is None else Ending("failed", f"{type(error).__name__}: {error}", error)
 
 
@@ -273,9 +365,9 @@ def limited(life: Life, watch: Watch, seconds: float) -> Iterator[None]:
     def end(_number: int, frame: FrameType | None) -> None:
         nonlocal looks
         looks += 1
-        watch.budget = 0
+        watch.budget, watch.endless = 0, f"{LATE} of {seconds:g} s; raise it by --limit or limit="
         if looks > LOOKS or (frame is not None and is_own(frame.f_code)):
-            life.end("never ends")
+            life.end(watch.endless)
             raise Died
 
     before = signal.signal(signal.SIGALRM, end)

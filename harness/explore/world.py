@@ -11,9 +11,12 @@ from sqlalchemy.orm import close_all_sessions
 from harness.errors import UsageError
 from harness.explore.crash import Life, living
 from harness.explore.files import FilePlace
+from harness.explore.handles import HandlePlace, open_handles
 from harness.explore.memory import Memory
 from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
+from harness.explore.postgres import PostgresPlace, is_postgresql
 from harness.explore.redis import RedisPlace, identity
+from harness.explore.seen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +27,10 @@ State = dict[str, Any]
 """Content of every place at one time, by the place's key."""
 
 
+DATABASE = "database"
+"""Key of the PostgreSQL database."""
+SERVED = (SqlitePlace, PostgresPlace)
+"""Places that are the same for all processes."""
 FILE = "file "
 """Key prefix of files."""
 
@@ -33,15 +40,24 @@ class World:
 
     :param witnesses: lists, dicts and sets by name that stand for external state.
     :param modules: names of the modules of the job, or of its versions.
+    :param database: URL of a PostgreSQL database that the job uses.
     :ivar memory: state of the process, which a new process does not have.
+    :ivar not_seen: effects that no probe watches.
     :ivar progress: where an explored job of ours keeps its progress, unless it has a store of its own.
     """
 
-    def __init__(self, witnesses: Mapping[str, Any], modules: Sequence[str]) -> None:
+    def __init__(
+        self, witnesses: Mapping[str, Any], modules: Sequence[str], database: str | None = None
+    ) -> None:
         self.progress, self._sent = ProgressPlace(), SentPlace()
         self._places: dict[str, Place] = {"progress": self.progress, "sent": self._sent}
         for name, thing in witnesses.items():
             self._places[name] = ObjectPlace(name, thing)
+        if database is not None:
+            self._places[DATABASE] = PostgresPlace(database)
+        for path, handle in open_handles(modules):
+            self._places[f"{FILE}{path}"] = HandlePlace(path, handle)
+        self.not_seen = Unseen()
         self.memory = Memory(modules, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
         self._last: State = dict(self._first)
@@ -51,6 +67,10 @@ class World:
 
         What it holds now is what it held at first.
         """
+        with living(None):  # what the explorer does is not the job's
+            self._meet(thing)
+
+    def _meet(self, thing: Any) -> None:
         if hasattr(thing, "connection_pool"):
             self._meet_redis(thing)
             return
@@ -61,12 +81,13 @@ class World:
         path = sqlite_path(raw)
         if path is None:
             if raw is not None:
-                raise UsageError(
-                    f"the job uses a database through {type(raw).__module__.partition('.')[0]}; the explorer can put "
-                    "back SQLite only: explore the job on a SQLite database"
-                )
+                self._meet_server(raw)
             return
         self._add(path or f"database in memory {id(raw)}", lambda: SqlitePlace(path, raw))
+
+    def has_file(self, path: str) -> bool:
+        """Return whether a file is compared."""
+        return f"{FILE}{path}" in self._places
 
     def _add(self, key: str, make: Callable[[], Place]) -> None:
         if key not in self._places:
@@ -74,26 +95,58 @@ class World:
             self._first[key] = self._last[key] = place.keep()
             self._places[key] = place
 
+    def _meet_server(self, raw: Any) -> None:
+        """Check that a connection leads to the database that may be changed and restored."""
+        if not is_postgresql(raw):
+            raise UsageError(
+                f"the job uses a database through {type(raw).__module__.partition('.')[0]}; the explorer can restore "
+                "SQLite and PostgreSQL: explore the job on one of these"
+            )
+        database = self._places.get(DATABASE)
+        if not isinstance(database, PostgresPlace):
+            raise UsageError(
+                "the job uses PostgreSQL, whose rows the explorer changes and restores for each trial; name a database "
+                "for tests by database= or --database, with its URL"
+            )
+        if not database.serves(raw):
+            raise UsageError(
+                "the job uses another PostgreSQL database than the one of database= or --database"
+            )
+
+    def held(self, life: Life) -> bool:
+        """Return whether a write of a life is open, or a lock, that others would have to wait for."""
+        connections, database = list(life.connections.values()), self._places.get(DATABASE)
+        return any(
+            getattr(getattr(each, "dbapi_connection", None), "in_transaction", False) for each in connections
+        ) or (isinstance(database, PostgresPlace) and database.holds(connections))
+
     def _meet_redis(self, client: Any) -> None:
         key = identity(client)
         self._add(key, lambda: RedisPlace(client))
         self._places[key].touched = True  # type: ignore[attr-defined]
 
-    def sent(self, kind: str, label: str) -> None:
-        """Record a mail or a request that arrived."""
-        self._sent.sent.append((kind, label))
+    def sent(self, kind: str, label: str, body: bytes = b"") -> None:
+        """Record a mail, a request or a message that arrived."""
+        self._sent.add(kind, label, body)
 
     def look(self) -> State | None:
         """Return the state if it is another than before, or None."""
-        changed = [key for key, place in self._places.items() if place.changed()]
-        if not changed:
-            return None
-        self._last = {**self._last, **{key: self._places[key].keep() for key in changed}}
-        return self._last
+        with living(None):
+            changed = [key for key, place in self._places.items() if place.changed()]
+            if not changed:
+                return None
+            self._last = {**self._last, **{key: self._places[key].keep() for key in changed}}
+            return self._last
 
     def now(self) -> State:
         """Return what all places hold at the moment, changed or not."""
-        return {key: place.keep() for key, place in self._places.items()}
+        with living(None):
+            return {key: place.keep() for key, place in self._places.items()}
+
+    def each(self, state: State | None = None) -> Iterator[tuple[str, Place, Any]]:
+        """Yield each place with its key and what a state holds of it; ``...`` for what it holds now."""
+        for key, place in self._places.items():
+            yield key, place, ... if state is None else state.get(key, self._first[key])
 
     @property
     def one_process(self) -> bool:
@@ -115,21 +168,20 @@ class World:
         """Return what all places hold, by name, now or in a state."""
         found: dict[str, Table] = {}
         for key, place in self._places.items():
-            found.update(
-                place.contents() if state is None else place.contents(state.get(key, self._first[key]))
-            )
+            tables = place.contents() if state is None else place.contents(state.get(key, self._first[key]))
+            for name, table in tables.items():
+                # Two databases may have tables of one name: neither may hide the other.
+                found[f"{name} in {key}" if found.get(name, table) != table else name] = table
         return found
 
     def mortal(self) -> State:
         """Return what those places hold that live in this process."""
-        return {
-            key: place.keep() for key, place in self._places.items() if not isinstance(place, SqlitePlace)
-        }
+        return {key: place.keep() for key, place in self._places.items() if not isinstance(place, SERVED)}
 
     @contextmanager
     def let_go(self) -> Iterator[None]:
         """Close all database files: a child process cannot use SQLite's locks of its parent."""
-        files = [place for place in self._places.values() if isinstance(place, SqlitePlace)]
+        files = [place for place in self._places.values() if isinstance(place, SERVED)]
         for place in files:
             place.close()
         try:
@@ -156,10 +208,16 @@ def leave(life: Life, *, alone: bool) -> None:
 
     :param alone: whether no other execution is alive, whose sessions must stay as they are.
     """
-    engines = list(life.engines.values())
+    engines = [engine for engine in life.engines.values() if engine is not None]
+    crashed = life.dead
     life.end("over")
+    for pool in life.pools.values():
+        pool.shutdown(wait=False, cancel_futures=True)
     for thread in life.threads:
         thread.join(JOIN_SECONDS)
+        if thread.is_alive() and not crashed:
+            target = getattr(getattr(thread, "_target", None), "__qualname__", thread.name)
+            life.observer.unseen("thread", f"{target} is still at work when the job is done", "")
     if alone:
         with living(None), suppress(Exception):
             close_all_sessions()

@@ -38,6 +38,18 @@ class Count(IterationJob):
         note(path, item)
 
 
+class Stamp(IterationJob):
+    """Notes the time when it starts."""
+
+    def build_enumerator(self, path: str, *, cursor: Any) -> Enumerator[int]:
+        """Do one item."""
+        return items([0], cursor=cursor)
+
+    def each_iteration(self, item: int, path: str) -> None:
+        """Note the time."""
+        note(path, time.time())
+
+
 class InSteps(ContinuableJob):
     """Does numbers in two steps."""
 

@@ -68,7 +68,7 @@ def rabbitmq_server() -> Iterator[Server]:
     }  # fmt: skip
     script = _SCRIPT.format(epmd=shlex.quote(epmd), server=shlex.quote(str(program)))
     server = Server(
-        f"amqp://guest:guest@127.0.0.1:{port}//",
+        f"amqp://guest:guest@127.0.0.1:{port}/%2F",
         folder,
         ["setsid", "env", "-i", *(f"{name}={value}" for name, value in settings.items()), "sh", "-c", script],
         ready="server startup complete",

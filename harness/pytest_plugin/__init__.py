@@ -68,6 +68,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--harness-seed": {"type": int, "default": 0, "metavar": "S", "help": "seed of the samples (default: 0)"},
     "--harness-trial": {"metavar": "NAME", "help": "explore only this trial, such as crash:commit#12"},
+    "--harness-accept": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME",
+        "help": "accept an effect that the explorer does not see, such as process; may be repeated",
+    },
     "--harness-bar": {"action": "store_true", "help": "show a progress bar instead of dots"},
 }
 

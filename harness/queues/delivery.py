@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from harness import cursor as cursors
 from harness import overrides
+from harness.context import ParallelRun, Portion
 from harness.ends import Ended
 from harness.errors import (
     HarnessError,
@@ -29,7 +30,7 @@ from harness.errors import (
     UnsupportedProgress,
     UsageError,
 )
-from harness.execution import Execution, Family, Portion
+from harness.execution import Execution
 from harness.job import Job, find_stored
 from harness.rounds import Call, digest_of
 from harness.stops import throttled
@@ -136,7 +137,7 @@ class Again:
 
 
 class Recorder(Protocol):
-    """Observer of one execution, which writes its history; a context manager that is also a stop source."""
+    """Observer of one execution, which writes its history; also a context manager around it."""
 
     def __enter__(self) -> object:
         """Begin to observe."""
@@ -156,8 +157,8 @@ class Recorder(Protocol):
         """Write how the execution ended, and return it."""
         ...
 
-    def __call__(self, at: Any, /) -> bool | str | None:
-        """Say nothing: no history stops a job."""
+    def began(self, execution: Any, /) -> None:
+        """Note that the execution begins: its progress is known, and no work was done yet."""
         ...
 
 
@@ -293,16 +294,16 @@ def _execute(
     args, kwargs = order.arguments()
     family, instance = order.instance or (delivery.job_id, None)
     with history or nullcontext(), delivery.stop_sources() as sources:
-        stops: list[StopSource] = [] if history is None else [history]
-        stops += sources
+        stops: list[StopSource] = [*sources]
         if delivery.requests is not None:
             asked = overrides.current
             seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
             stops.append(throttled(delivery.requests, seconds, clock=asked.clock))
         execution = Execution(
             job_class, delivery.job_id, job_class.progress_store() or delivery.store,
-            args=args, kwargs=kwargs, stops=stops, durability=durability, clock=clock, portion=order.portion,
-            family=Family(family, instance, delivery.enqueue),
+            args=args, kwargs=kwargs, stops=stops, observers=[] if history is None else [history],
+            durability=durability, clock=clock, portion=order.portion,
+            family=ParallelRun(family, instance, delivery.enqueue),
             call=Call(order.digest(), begun.enqueued, first=begun.first),
             owns=delivery.owns, patient=begun.unknown < unknown_tries(),
         )  # fmt: skip

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 import time
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
     from harness.ends import Ended
     from harness.execution import Execution
-    from harness.progress import Position
 
 TTL = 30 * 24 * 3600
 """Seconds that history is kept after the last entry while a job is under way, and at most after its end."""
@@ -180,15 +178,11 @@ class Entry:
 
 
 class Recording:
-    """Writes the history of one execution: a context manager around it, and a stop source that never stops.
-
-    It is asked once, before any work, which is when the progress is known; at checkpoints it says nothing.
+    """Writes the history of one execution: a context manager around it, and its observer.
 
     :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
     :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
     """
-
-    interval = math.inf
 
     def __init__(
         self,
@@ -203,20 +197,16 @@ class Recording:
         self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
         self._execution: Execution | None = None
         self._beat: Beat | None = None
-        self._offset = self._started = self._runtime_before = 0.0
+        self._offset = self._started = 0.0
         self._epoch = 0
 
     def __enter__(self) -> Recording:
         return self
 
-    def __call__(self, _: Position) -> None:
-        """Say nothing."""
-
-    def at_start(self, at: Any) -> None:
+    def began(self, execution: Execution) -> None:
         """Write that the execution begins, and start its pulse."""
-        execution: Execution = at
         self._execution, self._epoch = execution, execution.progress.epoch
-        self._started, self._runtime_before = execution.clock(), execution.progress.runtime_s
+        self._started = execution.clock()
         try:
             self._write_start(execution)
         except RedisError as error:
@@ -296,18 +286,17 @@ class Recording:
             self._connection.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
 
     def _pulse(self, execution: Execution) -> str:
-        elapsed = execution.clock() - self._started
-        saved_after = execution.progress.runtime_s - self._runtime_before
-        progress, cursor = execution.progress, execution.cursor
+        now, progress, saved = execution.clock(), execution.progress, execution.saved
+        elapsed, cursor = now - self._started, progress.cursor
         pulse = Pulse(
-            at=time.monotonic() + self._offset, epoch=self._epoch, done=execution.done, saved=execution.progress.done,
-            unsaved_s=max(0.0, elapsed - saved_after), elapsed_s=elapsed, items=execution.items,
-            total=execution.total, durability=_durability(execution), worker=self._worker,
+            at=time.monotonic() + self._offset, epoch=self._epoch, done=progress.done, saved=saved.done,
+            unsaved_s=max(0.0, now - max(saved.at, self._started)), elapsed_s=elapsed, items=execution.items,
+            total=progress.total, durability=_durability(execution), worker=self._worker,
             host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
-            crashes=progress.crashes, step=execution.step,
+            crashes=progress.crashes, step=progress.step,
             cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
-            steps=max(0, len(execution.completed) - len(progress.completed)),
-            moved=cursor != progress.cursor if execution.step == progress.step else execution.moved,
+            steps=max(0, len(progress.completed) - saved.steps),
+            moved=cursor != saved.cursor if progress.step == saved.step else execution.moved,
         )  # fmt: skip
         return json.dumps(_rounded(pulse), separators=(",", ":"))
 

@@ -15,8 +15,8 @@ from harness.sources.parallel import Division, check_instances
 from harness.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
+    from harness.context import Portion
     from harness.durability import Durability
-    from harness.execution import Portion
     from harness.job import Job
     from harness.progress import Progress, StopSource, Store
     from harness.stops import Clock

@@ -41,20 +41,24 @@ OVER_TTL = 7 * 24 * 3600
 LONGEST_STRAY_SECONDS = 3600
 """Longest time between two copies of a message that waits."""
 
+BAD_SECONDS = 60
+"""Seconds until a sweep looks again at a ticket that cannot be used."""
+
 BATCH = 100
 """Number of due tickets that a sweep reads at once."""
 
 _NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1e6; local K, D = KEYS[1], KEYS[2]; "
 
 _SCRIPTS = {
-    # id, round, digest, message, lease, eta delay
+    # id, round, digest, message, lease, eta delay, kind
     "open": _NOW + """
         local s = redis.call('HMGET', K, 'state', 'n', 'round', 'digest')
         if s[1] and s[1] ~= 'over' then return {0, tonumber(s[2]), s[3], s[4], s[1]} end
         local n = redis.call('HINCRBY', K, 'n', 1)
         redis.call('HDEL', K, 'owner', 'outcome', 'starts', 'unknown', 'executions', 'copies', 'queue', 'eta',
             'retries')
-        redis.call('HSET', K, 'state', 'sending', 'round', ARGV[2], 'digest', ARGV[3], 'message', ARGV[4])
+        redis.call('HSET', K, 'state', 'sending', 'round', ARGV[2], 'digest', ARGV[3], 'message', ARGV[4],
+            'kind', ARGV[7])
         if tonumber(ARGV[6]) > 0 then redis.call('HSET', K, 'eta', string.format('%.3f', now + ARGV[6])) end
         redis.call('PERSIST', K)
         redis.call('DEL', KEYS[3], KEYS[4])
@@ -79,7 +83,7 @@ _SCRIPTS = {
         redis.call('ZADD', D, now + ARGV[4], ARGV[1])
         return 1
     """,
-    # id, n (0: the message has none), owner, lease, round, digest, message
+    # id, n (0: the message has none), owner, lease, round, digest, message, kind
     "claim": _NOW + """
         local s = redis.call('HMGET', K, 'state', 'n', 'outcome', 'round', 'unknown', 'executions')
         local n = tonumber(ARGV[2])
@@ -92,7 +96,8 @@ _SCRIPTS = {
                 if due and tonumber(due) > now then return {'busy'} end
             end
         else
-            redis.call('HSET', K, 'n', math.max(n, 1), 'round', ARGV[5], 'digest', ARGV[6], 'message', ARGV[7])
+            redis.call('HSET', K, 'n', math.max(n, 1), 'round', ARGV[5], 'digest', ARGV[6], 'message', ARGV[7],
+                'kind', ARGV[8])
         end
         redis.call('PERSIST', K)
         redis.call('HSET', K, 'state', 'running', 'owner', ARGV[3])
@@ -242,7 +247,7 @@ class Tickets:
     def open(self, job_id: str, round_id: str, digest: str, message: str, delay: float = 0.0) -> Opened:
         """Make the ticket of a job that is about to be sent for the first time, or join the one that is not over."""
         made, n, round_id, digest, state = self._run(
-            "open", job_id, round_id, digest, message, lease_seconds(), delay,
+            "open", job_id, round_id, digest, message, lease_seconds(), delay, self.kind,
             more=(keys.stop(job_id), keys.control(job_id)),
         )  # fmt: skip
         return Opened(int(n) if made else 0, _text(round_id), _text(digest), _text(state))
@@ -262,7 +267,7 @@ class Tickets:
 
         :param n: number in the message; 0 if a program that does not know this package has sent it.
         """
-        answer = self._run("claim", job_id, n, owner, lease_seconds(), round_id, digest, message)
+        answer = self._run("claim", job_id, n, owner, lease_seconds(), round_id, digest, message, self.kind)
         if _text(answer[0]) != "ok":
             return _text(answer[0])
         _, stored, unknown, executions, starts = answer
@@ -306,16 +311,24 @@ class Tickets:
         """Record that the job is over; return whether it was not before, and was *owner*'s if one is given."""
         return bool(self._run("close", job_id, owner, outcome, OVER_TTL))
 
-    def resume(self, job_id: str) -> Sending | None:
-        """Return the message of a parked job, which must be sent now; None if it is not parked."""
+    def resume(self, job_id: str, *, at_once: bool = False) -> Sending | None:
+        """Return the message of a parked job, which must be sent now; None if it is not parked.
+
+        :param at_once: leave the sending to the next sweep of a worker, for a caller that does not have the broker.
+        """
         self.connection.delete(keys.control(job_id))
-        answer = self._run("resume", job_id, lease_seconds())
+        answer = self._run("resume", job_id, 0 if at_once else lease_seconds())
         return self._sending(job_id, int(answer[0])) if answer else None
 
     def take(self, job_id: str, owner: str = "") -> Sending | None:
         """Return the message of a job that is due, or whose *owner* has crashed; it must be sent now."""
         answer = self._run("take", job_id, lease_seconds(), owner, self._stray, LONGEST_STRAY_SECONDS)
         return self._sending(job_id, int(answer[0])) if answer else None
+
+    def put_off(self, job_id: str) -> None:
+        """Let a later sweep look at a job whose ticket cannot be used, so that it is in the way of no other."""
+        now = server_time(self.connection)
+        self.connection.zadd(self._due, {job_id: now + BAD_SECONDS}, xx=True)
 
     def due(self) -> list[str]:
         """Return the ids of jobs that are due, at most :data:`BATCH`."""

@@ -17,7 +17,7 @@ from harness.errors import CollectionChanged, CursorError, JobDefinitionError, R
 from harness.guards import Origin
 
 if TYPE_CHECKING:
-    from harness.execution import Execution
+    from harness.context import Context
     from harness.guards import Witness
 
 T = TypeVar("T")
@@ -73,12 +73,12 @@ class Enumerator(Generic[T]):
             self._read = True
         return iterator
 
-    def within(self, execution: Execution) -> Enumerator[T] | None:
+    def within(self, execution: Context) -> Enumerator[T] | None:
         """Return what to iterate in an execution; None for nothing."""
         del execution
         return self
 
-    def ended_early(self, execution: Execution) -> None:
+    def ended_early(self, execution: Context) -> None:
         """Note that the job raised ``CompleteEarly``: what is left need not be done."""
 
     @property

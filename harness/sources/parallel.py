@@ -41,7 +41,7 @@ from harness.errors import CollectionChanged, CorruptProgress, CursorError, Unsu
 from harness.sources.enumerators import Enumerator, as_pair, items, iterating, proof_of
 
 if TYPE_CHECKING:
-    from harness.execution import Execution, Family
+    from harness.context import Context, ParallelRun
     from harness.guards import Witness
     from harness.progress import Store
 
@@ -193,7 +193,7 @@ class Parallel(Enumerator[Any]):
             "a parallel run is the outermost enumerator of a job: return it from build_enumerator"
         )
 
-    def within(self, execution: Execution) -> Enumerator[Any]:
+    def within(self, execution: Context) -> Enumerator[Any]:
         """Start the instances, or return the items of this one."""
         family, portion = execution.family, execution.portion
         if family is None:
@@ -223,7 +223,7 @@ class Parallel(Enumerator[Any]):
         del cursor
         self._stored = proof
 
-    def ended_early(self, execution: Execution) -> None:
+    def ended_early(self, execution: Context) -> None:
         """Leave the run; ``on_complete`` runs in this instance if it was the last.
 
         Death after it: the instance takes what is free by then, if it is not the last.
@@ -238,7 +238,7 @@ class Parallel(Enumerator[Any]):
         )
         self._note_end(execution, family.id, number)
 
-    def _note_end(self, execution: Execution, family: str, instance: int) -> None:
+    def _note_end(self, execution: Context, family: str, instance: int) -> None:
         division = Division.read(execution.store, family, execution.progress.round_id)
         assert division is not None  # noqa: S101 - it was changed just now
         execution.completes = division.last == instance
@@ -246,7 +246,7 @@ class Parallel(Enumerator[Any]):
             name = type(execution.job).__name__
             events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
 
-    def _start(self, execution: Execution, family: Family) -> None:
+    def _start(self, execution: Context, family: ParallelRun) -> None:
         """Make the record, then start the instances.
 
         Death in between: the next execution finds the record, and starts those that have taken nothing yet.
@@ -284,7 +284,7 @@ class Parallel(Enumerator[Any]):
                 f"{run}, not to {division.run}; delete the instance, or start the job again"
             )
 
-    def _shared(self, execution: Execution, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
+    def _shared(self, execution: Context, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
         store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
         round_id = execution.progress.round_id
         self._check_run(store, family, round_id, position)

@@ -50,10 +50,12 @@ def bound(lock_timeout: float | timedelta) -> sa.ColumnElement[bool]:
 
     :raises UsageError: if PostgreSQL does not accept the time.
     """
-    name, milliseconds = "lock_timeout", _milliseconds(lock_timeout)
+    # Literals: as parameters, these constants would be sent with each save.
+    name: sa.ColumnElement[str] = sa.literal_column("'lock_timeout'")
+    milliseconds = _milliseconds(lock_timeout)
     return sa.or_(
-        sa.func.current_setting(name) != "0",
-        sa.func.set_config(name, str(milliseconds), sa.true()).is_not(None),
+        sa.func.current_setting(name) != sa.literal_column("'0'"),
+        sa.func.set_config(name, sa.literal_column(f"'{milliseconds:d}'"), sa.true()).is_not(None),
     )
 
 

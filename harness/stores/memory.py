@@ -24,17 +24,19 @@ class MemoryStore:
         with self._lock:
             progress = self.load(job_id) or Progress(job_id)
             progress.epoch += 1
-            self._texts[job_id] = progress.to_json()
+            self._put(progress, progress.to_json())
             return progress
 
     def save(self, progress: Progress) -> int:
         """Store the progress unless the job was claimed since."""
         text = progress.to_json()
         with self._lock:
-            stored = self.load(progress.job_id)
-            if stored is None or stored.epoch != progress.epoch:
-                raise superseded(progress, None if stored is None else stored.epoch)
-            self._texts[progress.job_id] = text
+            held = self._texts.get(progress.job_id)
+            if held is None or held is not progress.stored:
+                stored = self.load(progress.job_id)
+                if stored is None or stored.epoch != progress.epoch:
+                    raise superseded(progress, None if stored is None else stored.epoch)
+            self._put(progress, text)
         return len(text)
 
     def renew(self, progress: Progress) -> int:
@@ -44,7 +46,7 @@ class MemoryStore:
             stored = self.load(progress.job_id)
             if stored is not None and stored.epoch != progress.epoch:
                 raise superseded(progress, stored.epoch)
-            self._texts[progress.job_id] = text
+            self._put(progress, text)
         return len(text)
 
     def load(self, job_id: str) -> Progress | None:
@@ -67,6 +69,9 @@ class MemoryStore:
                 return False
             self._shared[key] = after
             return True
+
+    def _put(self, progress: Progress, text: str) -> None:
+        self._texts[progress.job_id] = progress.stored = text
 
 
 def superseded(progress: Progress, owner: int | None) -> Superseded:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.stores import shared
+from harness.stores.scripts import IN_KEY, replaced
 from harness.stores.watched import WatchedStore
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PREFIX = f"{shared.PREFIX}progress:"
 
 
 class RedisStore(WatchedStore):
-    """Keeps progress in Redis, written through and under ``WATCH``.
+    """Keeps progress in Redis, written through.
 
     :param connection: to the Redis that keeps it.
     :param ttl: seconds that progress is kept after it was last written; None keeps it until it is deleted.
@@ -50,3 +51,7 @@ class RedisStore(WatchedStore):
             pipeline.delete(key)
         else:
             pipeline.set(key, text, ex=self._ttl)
+
+    def _replace(self, job_id: str, expected: str, text: str) -> bool:
+        ttl = "" if self._ttl is None else self._ttl
+        return replaced(self._connection, IN_KEY, self._key(job_id), expected=expected, text=text, last=ttl)

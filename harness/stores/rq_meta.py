@@ -20,6 +20,7 @@ from rq.job import get_current_job
 from harness.boundary.decoding import parse, shown
 from harness.errors import CorruptProgress
 from harness.stores.memory import superseded
+from harness.stores.scripts import IN_HASH, replaced
 from harness.stores.watched import Change, Put, WatchedStore
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Held(NamedTuple):
 
 
 class RQMetaStore(WatchedStore):
-    """Keeps progress in the hash of the RQ job, read and written under ``WATCH``.
+    """Keeps progress in the hash of the RQ job, written under ``WATCH`` or by a script.
 
     :param connection: where the RQ jobs are.
     """
@@ -67,6 +68,12 @@ class RQMetaStore(WatchedStore):
         meta = _without(held.meta) if held is not None else None
         if meta is not None:
             pipeline.hset(key, "meta", meta)
+
+    def _replace(self, job_id: str, expected: str, text: str) -> bool:
+        # The claim has moved what an older release kept in meta, and the copy of meta in this process is without it.
+        return replaced(
+            self._connection, IN_HASH, self._key(job_id), expected=expected, text=text, last=FIELD
+        )
 
     def _change(
         self, job_id: str, change: Change, put: Put | None = None

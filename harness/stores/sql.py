@@ -45,6 +45,7 @@ from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
 from harness.stores.locks import LOCK_TIMEOUT, bound, is_locked, locked
 from harness.stores.memory import superseded
+from harness.stores.prepared import Prepared
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -123,7 +124,7 @@ class SqlStore:
         self._of_job = columns.job_id == sa.bindparam("job")
         always = bound(lock_timeout)
         self._bound = always if engine.dialect.name == "postgresql" else sa.true()
-        self._save = (
+        self._save = Prepared(
             sa.update(self._progress)
             .where(self._of_job, columns.epoch == sa.bindparam("owner"), self._bound)
             .values(state=sa.bindparam("stands"), progress=sa.bindparam("text"), updated_at=NOW)
@@ -159,7 +160,7 @@ class SqlStore:
         """Store the progress unless the job was claimed since."""
         values = _values(progress)
         with self._transaction(progress.job_id) as connection:
-            if connection.execute(self._save, values).rowcount == 0:
+            if self._save.run(connection, values) == 0:
                 raise superseded(progress, self._owner(connection, progress))
         return len(values["text"])
 
@@ -174,14 +175,14 @@ class SqlStore:
         :raises InheritedConnection: if another process opened the session's connection.
         """
         values = _values(progress)
-        forks.check(session, self._save)
+        connection = forks.check(session, self._save.statement)
         try:
-            stored = session.execute(self._save, values).rowcount  # type: ignore[attr-defined]
+            stored = self._save.run(connection, values)
         except DBAPIError as error:
             self._check_same_database(session)
             # The session's transaction cannot be asked any more whether it was refused because of a claim.
-            with self._transaction(progress.job_id, reading=True) as connection:
-                owner = self._owner(connection, progress)
+            with self._transaction(progress.job_id, reading=True) as own:
+                owner = self._owner(own, progress)
             if owner != progress.epoch:
                 raise superseded(progress, owner) from error
             if is_locked(error):
@@ -311,7 +312,7 @@ class SqlStore:
                 return progress
             # What cannot be read raises, and the epoch is rolled back with it: the row stays as it was.
             progress = _progress(job_id, *connection.execute(self._select, {"job": job_id}).one())
-            connection.execute(self._save, _values(progress))
+            self._save.run(connection, _values(progress))
             return progress
 
     def _insert(self, at: sa.Connection | Session, progress: Progress) -> int:

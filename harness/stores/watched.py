@@ -1,4 +1,8 @@
-"""Base of the two stores in Redis: one key per job, changed under ``WATCH``.
+"""Base of the two stores in Redis: one key per job, changed under ``WATCH`` or by a script.
+
+A save is a script that replaces the text if it is the one that this execution stored before: one round trip, and
+nothing is decoded. A claim changes the text, so that a script of an execution that was superseded changes nothing.
+Where it does not replace, or cannot run, the save is made under ``WATCH``; see :mod:`harness.stores.scripts`.
 
 What a crash means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. If the process
 dies before ``EXEC`` arrives nothing is stored, after it everything is. If only the answer is lost, redis-py says
@@ -10,6 +14,7 @@ raised: the execution fails with its progress stored or not, both of them true.
 
 from __future__ import annotations
 
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -41,10 +46,19 @@ Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
 """Function that writes a change: pipeline, key, what the key held, the new text."""
 
 
+class Refused(ResponseError):
+    """An answer of Redis that refuses the command for now, and of which redis-py has no class."""
+
+
 UNAVAILABLE: tuple[type[Exception], ...] = (
-    RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError,
+    RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError, Refused,
 )  # fmt: skip
 """Errors of Redis that pass: it is away, loads its data, has no memory left, or has become a replica."""
+
+REFUSALS = re.compile(
+    r"(?:Command # .* caused error: )?(?:NOREPLICAS|MISCONF|BUSY|CLUSTERDOWN|TRYAGAIN)\b", re.DOTALL
+)
+"""Answers that become :class:`Refused`: too few replicas, a failed snapshot, a script at work, a cluster in repair."""
 
 
 class WatchedStore(ABC):
@@ -80,6 +94,10 @@ class WatchedStore(ABC):
                 raise superseded(progress, None)
             return _owned(progress, stored)
 
+        text = None if progress.stored is None else progress.to_json()
+        if text is not None and self._replace(progress.job_id, progress.stored or "", text):
+            progress.stored = text
+            return len(text)
         return len(self._change(progress.job_id, saved)[1] or "")
 
     def renew(self, progress: Progress) -> int:
@@ -117,6 +135,13 @@ class WatchedStore(ABC):
     @abstractmethod
     def _put(self, pipeline: Pipeline, key: str, held: Any, text: str | None) -> None:
         """Queue the command that puts *text* in the place of the progress, or nothing."""
+
+    @abstractmethod
+    def _replace(self, job_id: str, expected: str, text: str) -> bool:
+        """Store *text* in one round trip if *expected* is what is stored, and return whether it was.
+
+        False means only that it is unknown: the change is then made under ``WATCH``.
+        """
 
     def _held(self, connection: Redis, job_id: str) -> Any:
         """Return what the key of a job holds.
@@ -159,6 +184,12 @@ class WatchedStore(ABC):
                 except WatchError:
                     # The key was changed in between, or the answer was lost: read again.
                     continue
+                except ResponseError as error:
+                    if REFUSALS.match(str(error)):
+                        raise Refused(str(error)) from error
+                    raise
+                if progress is not None:
+                    progress.stored = text
                 return progress, text
 
 

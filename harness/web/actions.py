@@ -6,6 +6,7 @@ repeats the action; all of them bear repetition.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,6 +81,18 @@ def _scale(connection: Redis, job: RQJob, value: str) -> str:
     return f"job {job.id} goes on with {int(value)} instances"
 
 
+def _rewind(connection: Redis, job: RQJob, value: str) -> str:
+    if not value:
+        raise UsageError("got no place; use STEP, STEP:CURSOR, :CURSOR for iteration, or : for its beginning")
+    step, _, text = value.partition(":")
+    try:
+        cursor = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        raise UsageError(f'the cursor {text!r} is not JSON; use a value such as 1200 or "2024-05"') from None
+    back = rq.rewind(connection, job.id, step=step or None, cursor=cursor)
+    return f"job {back.id} is back in queue {back.origin}, rewound to {value}"
+
+
 ACTIONS: Mapping[str, Action] = {
     "interrupt": Action(
         "Interrupt", "Ask it to stop at its next checkpoint; it goes on when its turn comes again", _interrupt
@@ -91,11 +104,18 @@ ACTIONS: Mapping[str, Action] = {
         "Cancel", "End it for good at its next checkpoint; its progress is kept", _cancel,
         "End this job for good? Its progress is kept, and Requeue lets it go on.",
     ),
+    "rewind": Action(
+        "Rewind", "Do a part of it again: STEP, STEP:CURSOR, or :CURSOR for iteration", _rewind,
+        "Do this part again? Its effects happen a second time.",
+    ),
     "scale": Action("Scale", "Give a parallel job more or fewer instances", _scale),
 }  # fmt: skip
 """Actions by name."""
 
 WAITING = ("pause", "cancel")
+OVER = frozenset({"finished", "failed", "stopped", "canceled", "cancelled"})
+"""States of a job that can be rewound."""
+
 OFFERED: Mapping[str, tuple[str, ...]] = {
     "running": ("interrupt", "pause", "cancel"),
     "interrupted": WAITING, "delayed": WAITING, "queued": WAITING, "scheduled": WAITING, "deferred": WAITING,

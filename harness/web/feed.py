@@ -42,7 +42,7 @@ log = logging.getLogger("harness.web")
 class Look:
     """Result of the latest look.
 
-    :ivar at: seconds of this process's monotonic clock. :ivar took_s: seconds that it took.
+    :ivar at: its end, in seconds of this process's monotonic clock. :ivar took_s: seconds that it took.
     :ivar snapshot: of the latest look that succeeded; None before the first. :ivar details: jobs by id.
     :ivar asked: ids of the jobs that were asked for in detail. :ivar error: why the latest look failed.
     """
@@ -169,8 +169,9 @@ class Feed:
                     if not yielded:
                         yield b": still here\n\n"
                     continue
-                yield topic.change if topic.version == seen + 1 else topic.whole()
-                seen = topic.version
+                # Before the yield: while the viewer reads, further versions may come.
+                follows, seen = topic.version == seen + 1, topic.version
+                yield topic.change if follows else topic.whole()
         finally:
             topic.viewers -= 1
             if not topic.viewers:
@@ -243,8 +244,9 @@ class Feed:
                 log.warning("the look at Redis failed: %s", told(error))
             snapshot = before.snapshot if before else None  # type: ignore[assignment]
             kept = before.details if before else {}
-            return Look(begun, self._clock() - begun, snapshot, kept, asked, type(error).__name__)
-        return Look(begun, self._clock() - begun, snapshot, details, asked)
+            return Look(self._clock(), self._clock() - begun, snapshot, kept, asked, type(error).__name__)
+        # The pause until the next look begins at the end of this one: a slow Redis is asked less often.
+        return Look(self._clock(), self._clock() - begun, snapshot, details, asked)
 
 
 def event(name: str, data: Any) -> bytes:

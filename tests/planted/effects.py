@@ -45,7 +45,7 @@ def commit_before_effect() -> None:
 
 
 def commit_before_effect_with_key() -> None:
-    """Pays everything that is marked, whoever marked it, under a key that can be paid once."""
+    """Pays everything that is marked by any execution, under a key that can be paid once."""
     with shop.session() as session:
         session.execute(update(Invoice).values(status="paid"))
         session.commit()
@@ -126,7 +126,7 @@ def paid_if_it_was_pending() -> None:
 
 
 class TouchedBeforeNow(ContinuableJob):
-    """Takes what was not touched since it began, and begins anew when it resumes."""
+    """Takes what was not touched since it began, and starts over when it resumes."""
 
     durability = every(items=1)
 
@@ -204,7 +204,7 @@ def appended_to_a_file() -> None:
 
 
 def written_and_renamed() -> None:
-    """Writes the file when all is paid, beside it, and renames it when it is complete."""
+    """Writes the file under another name when all is paid, and renames it when it is complete."""
     with shop.session() as session:
         for invoice in shop.pending(session):
             shop.pay_once(session, invoice.id)

@@ -67,7 +67,7 @@ def done_at_the_end() -> None:
 
 
 def lock_left_behind() -> None:
-    """Refuses to work while somebody else does, dead or not."""
+    """Refuses to work while another execution does, crashed or not."""
     with shop.session() as session:
         if session.scalar(select(Lock)):
             raise RuntimeError("somebody is at work")

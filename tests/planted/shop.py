@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class Invoice(Base):
-    """What is to be paid; two to a customer."""
+    """Invoices to pay; two of each customer."""
 
     __tablename__ = "invoices"
 
@@ -31,7 +31,7 @@ class Invoice(Base):
 
 
 class Payment(Base):
-    """What was paid."""
+    """Payments made."""
 
     __tablename__ = "payments"
 
@@ -51,7 +51,7 @@ class Total(Base):
 
 
 class Lock(Base):
-    """Somebody is at work."""
+    """Another execution is at work."""
 
     __tablename__ = "locks"
 
@@ -96,6 +96,11 @@ def open_shop(path: str) -> None:
         session.commit()
 
 
+def use(engine: Engine) -> None:
+    """Have :func:`session` lead to another database that holds the shop."""
+    _engines["shop"] = engine
+
+
 def close_shop() -> None:
     """Close its connections."""
     _engines.pop("shop").dispose()
@@ -116,6 +121,11 @@ def redis() -> fakeredis.FakeRedis:
     return fakeredis.FakeRedis(server=_servers["shop"])
 
 
+def server() -> fakeredis.FakeServer:
+    """Return the shop's Redis."""
+    return _servers["shop"]
+
+
 def report() -> Path:
     """Return the path of the shop's report."""
     return Path(str(_engines["shop"].url.database)).with_name("report.txt")
@@ -132,7 +142,7 @@ def all_ids(session: Session) -> list[int]:
 
 
 def pay_once(session: Session, invoice_id: int) -> bool:
-    """Pay an invoice and commit, unless it was paid: whoever marks it first pays, in one transaction."""
+    """Pay an invoice and commit, unless it was paid: the first to mark it pays, in one transaction."""
     mine = session.execute(
         update(Invoice).where(Invoice.id == invoice_id, Invoice.status == "pending").values(status="paid")
     )

@@ -1,4 +1,4 @@
-"""New versions of :mod:`tests.planted.versions`: some resume what the old ones began, some cannot, some must not."""
+"""New versions of :mod:`tests.planted.versions`: some resume work of the old ones, some cannot, some must not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.planted.versions import pay
 
 
 class Pay(versions.Pay):
-    """Pays a second cent, and tells of the total in a step that is new: a deploy that is right."""
+    """Pays a second cent, and reports the total in a new step: a deploy that is right."""
 
     def perform(self) -> None:
         """Run in every execution."""

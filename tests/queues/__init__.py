@@ -1,1 +1,1 @@
-"""The behaviour suite for queues, and what it needs of each queue."""
+"""Tests of ``harness.queues``, and the behaviour suite that every queue passes."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
 from celery import Celery
 
+from harness.lab.queue_jobs import note as note_line
 from harness.queues import celery as harness_celery
 
 app = Celery("tests", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
@@ -16,9 +18,15 @@ app.conf.update(
 harness_celery.install(app, redis=os.environ["TEST_REDIS"])
 
 
-@app.task  # type: ignore[untyped-decorator]  # Celery has no types
+@app.task(shared=False)  # type: ignore[untyped-decorator]  # one process of the tests makes several apps
 def note(path: str, line: str = "noted") -> str:
     """Append a line to a file."""
     with open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 - as short as a tutorial's task
         file.write(line + "\n")
     return line
+
+
+@app.task(shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
+def stamp(path: str) -> None:
+    """Note the time when it starts."""
+    note_line(path, time.time())

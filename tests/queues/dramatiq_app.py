@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import dramatiq
@@ -12,6 +13,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 from redis import Redis
 
+from harness.lab.queue_jobs import note as note_line
 from harness.queues import dramatiq as harness_dramatiq
 
 URL = os.environ["TEST_BROKER"]
@@ -38,3 +40,9 @@ def note(path: str, line: str = "noted") -> str:
     with open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 - as short as a tutorial's task
         file.write(line + "\n")
     return line
+
+
+@dramatiq.actor
+def stamp(path: str) -> None:
+    """Note the time when it starts."""
+    note_line(path, time.time())

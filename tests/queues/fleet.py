@@ -74,11 +74,12 @@ class Fleet:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
-        """Start a worker."""
+    def start(self, *arguments: str) -> None:
+        """Start a worker, with more arguments."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *COMMANDS[self.kind]], stdout=log, stderr=log, start_new_session=True,
+                [sys.executable, "-m", *COMMANDS[self.kind], *arguments], stdout=log, stderr=log,
+                start_new_session=True,
                 env={**os.environ, **self.settings, "PYTHONPATH": os.pathsep.join(sys.path)},
             )  # fmt: skip
 
@@ -103,10 +104,7 @@ class Fleet:
             self.kill_all()
         self.queue.close()
         self.queue.connection.close()
-        if self.kind == CELERY:
-            self.app.close()
-        else:
-            self.app.close()
+        self.app.close()
 
     def enqueue(self, job_class: Any, *args: Any, job_id: str, **options: Any) -> Any:
         """Enqueue a job under an id."""

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,9 +165,11 @@ def _events(response: http.client.HTTPResponse) -> Iterator[tuple[str, Any]]:
 def until(events: Iterator[tuple[str, Any]], seen: Any) -> dict[str, str]:
     """Read changes until *seen* of all parts so far is true; return the parts."""
     parts: dict[str, str] = {}
+    limit = time.monotonic() + PATIENCE
     for name, data in events:
         if name == "change":
             parts |= data["parts"]
             if seen(parts):
                 return parts
+        assert time.monotonic() < limit, f"it never came; the parts are {parts}"
     raise AssertionError("the stream has ended")

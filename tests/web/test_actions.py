@@ -16,10 +16,11 @@ from rq.serializers import JSONSerializer
 from harness.cursor import decode
 from harness.monitor.story import story
 from harness.queues.history import ASKED, TTL, history, note_action
-from harness.queues.rq import enqueue, keys
+from harness.queues.rq import SimpleWorker, enqueue, keys
 from harness.stops import PAUSE
 from harness.web.actions import ACTIONS, OFFERED
 from harness.web.forms import PREFIX, BadForm, arguments_of, fields_of
+from tests.jobs import Shared
 from tests.web.jobs import NoArguments, Typed
 from tests.web.site import Client, Site
 from tests.workers import finish_here
@@ -51,6 +52,19 @@ def test_pause_resume_and_cancel_reach_the_job(client: Client, queue: Queue, red
     ]
 
 
+def test_a_finished_job_is_rewound(client: Client, queue: Queue, redis: Redis) -> None:
+    """A rewind puts the job back at the cursor that was typed; a place that is none is refused in words."""
+    job = enqueue(queue, Typed, 3)
+    finish_here(queue)
+    for wrong in ("", ":x", "nowhere", ":[", "a:b:c"):
+        assert client.act("rewind", job.id, wrong).status == 409
+        assert job.get_status() == "finished"
+    assert client.act("rewind", job.id, ":1").data["ok"]
+    assert job.get_status() == "queued"
+    finish_here(queue)
+    assert job.get_status() == "finished"
+
+
 @pytest.mark.parametrize("action", ["interrupt", "pause", "cancel", "requeue", "scale"])
 def test_a_job_that_is_over_refuses_in_words(client: Client, queue: Queue, redis: Redis, action: str) -> None:
     """What can not be done is refused with the reason, which the history keeps; the job stays as it was."""
@@ -76,6 +90,17 @@ def test_a_job_of_another_kind_and_none_at_all_are_refused(
         assert client.act("cancel", job_id).status == 409
     assert client.act("explode", plain.id).status == 409
     assert redis.dbsize() == before
+
+
+def test_a_parallel_job_is_scaled(client: Client, queue: Queue) -> None:
+    """An instance offers the number of instances on its page, and further ones are enqueued."""
+    enqueue(queue, Shared, 40, 2, options={"job_id": "shared"})
+    SimpleWorker([queue], connection=queue.connection).work(burst=True, max_jobs=1, logging_level="ERROR")
+    assert queue.get_job_ids() == ["shared-0", "shared-1"]
+    assert 'data-act="shared"' in client.get("/job?id=shared-0").text
+    assert client.act("scale", "shared", "4").data["ok"]
+    assert queue.get_job_ids() == ["shared-0", "shared-1", "shared-2", "shared-3"]
+    finish_here(queue)
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1.5", "9999999", "٣"])

@@ -17,7 +17,7 @@ from harness.queues.history import history
 from harness.queues.rq import enqueue, request_stop
 from harness.stores.rq_meta import FIELD
 from tests.browser import Browser
-from tests.test_report_in_browser import MEASURE
+from tests.report.test_report_in_browser import MEASURE
 from tests.web.jobs import JOBS
 from tests.web.site import Site
 from tests.worker_jobs import Numbers, UntilReleased
@@ -112,6 +112,21 @@ def test_every_action_by_mouse(
     assert browser.complaints == []
 
 
+def test_a_rewind_by_mouse(live: Site, browser: Browser, broker: Redis, jobs_queue: Queue) -> None:
+    """The page of a finished job puts it back to the place that is typed, once the user is sure."""
+    job = enqueue(jobs_queue, Numbers, 3)
+    finish_here(jobs_queue)
+    browser.open(live.url + f"job?id={job.id}", 1280, 900)
+    browser.evaluate("document.getElementById('place').value = ':0'")
+    click(browser, f"form[data-act='{job.id}'] button[value=rewind]")
+    click(browser, "#sure-yes")
+    assert "rewound to :0" in eventually(browser, "document.querySelector('#said p')?.textContent")
+    eventually(browser, "document.querySelector('#log li')?.textContent.includes('rewind by local: :0')")
+    finish_here(jobs_queue)
+    eventually(browser, "document.querySelector('.job-head .state').textContent === 'finished'")
+    assert steered(broker, job.id) == ["rewind"]
+
+
 def test_a_cancel_can_be_taken_back(live: Site, browser: Browser, broker: Redis, jobs_queue: Queue) -> None:
     """The page asks before it cancels, and Escape or the other button leaves the job as it is."""
     job = enqueue(jobs_queue, Numbers, 3)
@@ -130,8 +145,9 @@ def test_an_action_that_is_refused_says_why(
     job = enqueue(jobs_queue, Numbers, 3)
     browser.open(live.url, 1280, 900)
     eventually(browser, state_of(job.id, "queued"))
-    browser.evaluate(f"{row(job.id).replace('?', '')}.querySelector('button').value = 'requeue'")
-    click(browser, f"form[data-act='{job.id}'] button[value=requeue]")
+    # In one go: a change from the server would put the button right again.
+    button = f"{row(job.id).replace('?', '')}.querySelector('button')"
+    browser.evaluate(f"(button => {{ button.value = 'requeue'; button.click() }})({button})")
     assert "is not over: queued" in eventually(browser, "document.querySelector('#said .bad')?.textContent")
     assert "refused: " in str(history(broker, job.id)[0][1].reason)
 

@@ -8,8 +8,13 @@ Outside of that block nothing is hooked. Inside, threads that belong to no life 
 ``before-mail``, ``mail``                   a mail over SMTP (:mod:`.mail`)
 ``before-request``, ``request``             a request over HTTP (:mod:`.web`)
 ``write``                                   a file opened for writing, renamed or removed (:mod:`.files`)
+``leave``                                   the job forks, or leaves or replaces its process (:mod:`.process`)
 ``step``, ``checkpoint``, ``saved``         edges of steps, checkpoints, and saves of progress (:mod:`.steps`)
+``end``                                     the job is done, and the queue does not know it yet (the target)
 ==========================================  ===========================================================================
+
+The probes of clients that are loaded later, such as httpx, are in :mod:`.clients`. Effects that no probe watches are
+reported: audit events (:mod:`.audit`), sockets (:mod:`.sockets`), and drivers in C (:mod:`.drivers`).
 """
 
 from __future__ import annotations
@@ -17,11 +22,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from harness.explore.crash import threads_inherit
-from harness.explore.probes import files, mail, process, redis, sql, steps, web
+from harness.explore.probes import (
+    aredis,
+    audit,
+    clients,
+    drivers,
+    files,
+    mail,
+    process,
+    redis,
+    sockets,
+    sql,
+    sqlite,
+    steps,
+    threads,
+    web,
+)  # fmt: skip
 
 _PROBES = (
-    sql.probes, redis.probes, mail.probes, web.probes, files.probes, process.probes, steps.probes, threads_inherit,
+    sql.probes, sqlite.probes, redis.probes, aredis.probes, mail.probes, web.probes, clients.probes, files.probes,
+    process.probes, steps.probes, sockets.probes, drivers.probes, audit.probes, threads.probes,
 )  # fmt: skip
 
 

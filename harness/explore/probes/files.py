@@ -1,68 +1,178 @@
 """Crash points before a file is opened for writing, renamed or removed: ``write``.
 
-Python cannot remove an audit hook. So there is one, added by the first exploration, and it does nothing outside of one.
+Fed by the audit hook (:mod:`.audit`). Changes that no place compares are reported as not seen.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import wraps
 from typing import Any
 
-from harness.explore.crash import current
+from harness.explore.crash import Life, accounted, current
+from harness.explore.probes.callers import caller
+from harness.explore.probes.patching import patched
 
-_WRITING = os.O_WRONLY | os.O_RDWR
-_state = {"hooked": False, "active": False, "temporary": ""}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_temporary: set[str] = set()
+"""Files and folders that the job made under random names."""
+
+ATTRIBUTES = ("os.chmod", "os.chown", "os.setxattr", "os.removexattr", "os.chflags")
+"""Events of changes of a file's attributes, which are not compared; its times do not count, as in a table."""
+TEMPORARY = ("tempfile.mkstemp", "tempfile.mkdtemp")
+"""Events of new names that are random."""
+PATHS = (
+    "open", "os.rename", "os.remove", "os.truncate", "os.link", "os.mkdir", "os.rmdir", "os.symlink",
+)  # fmt: skip
+"""Events of changes of what is in files and folders."""
+_TERMINALS = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/tty",
+    "/dev/std",
+    "/dev/fd/",
+    "/dev/pts/",
+    "/proc/self/fd/",
+)
 
 
-@contextmanager
-def probes() -> Iterator[None]:
-    """Notice what happens to files, until the block ends."""
-    # Asked before the hook is active: the first call of gettempdir() writes a file while it holds a lock, and the hook
-    # would wait for that lock for ever.
-    _state["temporary"] = os.path.join(tempfile.gettempdir(), tempfile.gettempprefix())  # noqa: PTH118 - a prefix
-    if not _state["hooked"]:
-        sys.addaudithook(_hook)
-        _state["hooked"] = True
-    _state["active"] = True
+def probes() -> AbstractContextManager[None]:
+    """Hook what raises no audit event of its own, until the block ends."""
+    return patched(
+        (shutil, "copystat", _with_the_content),
+        (shutil, "copymode", _with_the_content),
+        *((os, name, _special(name)) for name in ("mkfifo", "mknod") if hasattr(os, name)),
+    )
+
+
+def prepare() -> None:
+    """Forget temporary files, and have the name of their folder found out.
+
+    The first call of gettempdir() writes a file while it holds a lock, and the hook would wait for that lock for ever.
+    """
+    tempfile.gettempdir()
+    _temporary.clear()
+
+
+def own_pid() -> int:
+    """Return the number of this process."""
+    return os.getpid()
+
+
+def text(value: Any) -> str:
+    """Return a path or a name as text."""
     try:
-        yield
-    finally:
-        _state["active"] = False
+        return os.fsdecode(value)
+    except TypeError:
+        return str(value)
 
 
-def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if not _state["active"] or event not in _PATHS:
-        return
-    life = current()
-    if life is None:
-        return
-    paths = [os.path.abspath(os.fsdecode(path)) for path in _PATHS[event](args)]  # noqa: PTH100 - as the job spells it
-    paths = [path for path in paths if not _is_no_outcome(path)]
+def changed(life: Life, event: str, args: tuple[Any, ...]) -> None:
+    """Reach the point before a file changes."""
+    paths = [path for path in _paths(event, args) if not _is_no_outcome(path, event)]
+    if event == "os.mkdir":
+        # A directory that is there stays as it is, with all that it may hold: nothing to compare, or to put back.
+        paths = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112
     if not paths:
         return
+    found = caller(2)
+    if found is None:
+        return
     for path in paths:
-        life.observer.meet(path)
+        kind = _not_compared(path)
+        if kind:
+            life.unseen(kind[0], f"{event} {kind[1]}", found.line)
+        else:
+            life.observer.meet(path)
     life.reach("write", f"{event} {' '.join(map(os.path.basename, paths))}")
 
 
-def _opened(args: tuple[Any, ...]) -> list[Any]:
-    path, mode, flags = args
-    writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool(flags & _WRITING)
-    return [path] if writes and isinstance(path, str | bytes) else []
+def attributes(life: Life, event: str, args: tuple[Any, ...]) -> None:
+    """Report a change of a file's attributes."""
+    if isinstance(args[0], int):
+        return  # of an open file: who writes it is seen
+    path = os.path.abspath(text(args[0]))  # noqa: PTH100 - as the job spells it
+    found = caller(2)
+    if found is not None and found.library not in sys.stdlib_module_names and not _is_no_outcome(path, event):
+        life.unseen("attributes", f"{event} {os.path.basename(path)}", found.line)  # noqa: PTH119
 
 
-def _named(args: tuple[Any, ...]) -> list[Any]:
-    return [path for path in args[:2] if isinstance(path, str | bytes)]
+def temporary(life: Life, event: str, args: tuple[Any, ...]) -> None:
+    """Remember a name that is random."""
+    del life, event
+    _temporary.add(os.path.abspath(text(args[0])))  # noqa: PTH100
 
 
-_PATHS = {"open": _opened, "os.rename": _named, "os.remove": _named, "os.truncate": _named, "os.link": _named}
-"""Events, and the paths that they are about."""
+def _paths(event: str, args: tuple[Any, ...]) -> list[str]:
+    if event == "open":
+        path, mode, flags = args
+        writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool(flags & _WRITING)
+        found = [(path, -1)] if writes else []
+    elif event in {"os.rename", "os.link", "os.symlink"}:
+        folders = args[2:] if event != "os.symlink" else (-1, *args[2:])
+        found = list(zip(args[:2], (*folders, -1, -1), strict=False))[event == "os.symlink" :]
+    else:
+        found = [(args[0], args[-1] if event in {"os.remove", "os.mkdir", "os.rmdir"} else -1)]
+    return [_absolute(path, folder) for path, folder in found if isinstance(path, str | bytes | os.PathLike)]
 
 
-def _is_no_outcome(path: str) -> bool:
-    """Return whether a file is no outcome: a device, what Python compiled, or a temporary file under a random name."""
-    return path.startswith(("/dev/", str(_state["temporary"]))) or "__pycache__" in path
+def _absolute(path: Any, folder: Any) -> str:
+    """Return a path that the job gave, perhaps within an open folder."""
+    name = text(path)
+    if isinstance(folder, int) and folder >= 0 and not os.path.isabs(name):  # noqa: PTH117
+        name = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)  # noqa: PTH115, PTH118
+    return os.path.abspath(name)  # noqa: PTH100 - as the job spells it
+
+
+def _is_no_outcome(path: str, event: str) -> bool:
+    """Return whether a file is no outcome: a terminal, what Python compiled, or a file under a random name.
+
+    What opens a folder itself for writing makes a file without a name, which is gone when it is closed.
+    """
+    if event == "open" and os.path.isdir(path):  # noqa: PTH112
+        return True
+    if path.startswith(_TERMINALS) or "__pycache__" in path:
+        return True
+    return bool(_temporary) and any(path == each or path.startswith(each + os.sep) for each in _temporary)
+
+
+def _not_compared(path: str) -> tuple[str, str] | None:
+    """Return the name and the words under which a path is reported that no place can compare."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        return None
+    return "device", f"{os.path.basename(path)}, which is no regular file"  # noqa: PTH119
+
+
+def _with_the_content(copy: Any) -> Any:
+    """Copying a file's attributes along with its content is no effect of its own."""
+
+    @wraps(copy)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        with accounted():
+            return copy(*args, **kwargs)
+
+    return hooked
+
+
+def _special(name: str) -> Any:
+    def wrap(make: Any) -> Any:
+        @wraps(make)
+        def hooked(path: Any, *args: Any, **kwargs: Any) -> Any:
+            life, found = current(), caller(2)
+            if life is not None and found is not None:
+                life.unseen("device", f"os.{name} {os.path.basename(text(path))}", found.line)  # noqa: PTH119
+            return make(path, *args, **kwargs)
+
+        return hooked
+
+    return wrap

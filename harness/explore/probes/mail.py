@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import smtplib
 from contextlib import AbstractContextManager
+from email import message_from_bytes
 from email.parser import BytesHeaderParser
 from functools import wraps
 from typing import Any
@@ -68,7 +69,7 @@ class _Peer:
 
     def _content(self, content: bytes) -> bytes:
         self._in_data = False
-        self._life.observer.sent("mail", describe(self._recipients, content))
+        self._life.observer.sent("mail", describe(self._recipients, content), body_of(content))
         return b"250 OK\r\n"
 
 
@@ -77,6 +78,12 @@ def describe(recipients: list[str], content: bytes) -> str:
     headers = _HEADERS.parsebytes(content)
     identity = headers["Message-ID"]
     return f"to {', '.join(recipients)}: {headers['Subject']}" + (f" {identity}" if identity else "")
+
+
+def body_of(content: bytes) -> bytes:
+    """Return the decoded parts of a mail, without headers: these hold its date and random boundaries."""
+    parts = [part.get_payload(decode=True) for part in message_from_bytes(content).walk()]
+    return b"\n".join(part for part in parts if isinstance(part, bytes))
 
 
 def _socket(connect: Any) -> Any:

@@ -14,9 +14,11 @@ def patched(*patches: tuple[Any, str, Wrap]) -> Iterator[None]:
     """Replace attributes, each by what ``wrap(original)`` returns, until the block ends."""
     with ExitStack() as stack:
         for owner, name, wrap in patches:
-            original = vars(owner)[name]
+            inherited = name not in vars(owner)
+            original = getattr(owner, name) if inherited else vars(owner)[name]
             setattr(owner, name, wrap(original))
-            stack.callback(setattr, owner, name, original)
+            undo = (delattr, owner, name) if inherited else (setattr, owner, name, original)
+            stack.callback(*undo)
         yield
 
 

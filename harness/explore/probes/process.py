@@ -1,6 +1,7 @@
 """Ways out of a trial: a job that leaves its process would leave the exploration.
 
-``os._exit`` and ``os.fork``, which ``multiprocessing`` uses too, end the life, with a cause that says what was called.
+``os._exit``, ``os.fork`` and ``os.forkpty``, which ``multiprocessing`` uses too, end the life, with a cause that says
+what was called.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from harness.explore.probes.patching import patched
 
 def probes() -> AbstractContextManager[None]:
     """Hook them, until the block ends."""
-    return patched((os, "_exit", _leave("calls os._exit")), (os, "fork", _leave("forks")))
+    forks = _leave("forks")
+    return patched((os, "_exit", _leave("calls os._exit")), (os, "fork", forks), (os, "forkpty", forks))
 
 
 def _leave(cause: str) -> Any:

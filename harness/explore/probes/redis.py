@@ -10,8 +10,9 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from harness.explore.crash import current
+from harness.explore.crash import Life, accounted, current
 from harness.explore.probes.patching import patched
+from harness.explore.redis import NOT_THE_JOBS
 
 LOST = "the connection was lost before the answer came"
 
@@ -31,7 +32,7 @@ def _command(execute: Any) -> Any:
         life = current()
         if life is None:
             return execute(client, *args, **options)
-        return _reached(client, " ".join(map(_text, args[:2])), lambda: execute(client, *args, **options))
+        return _reached(client, [args], describe_command(args), lambda: execute(client, *args, **options))
 
     return hooked
 
@@ -42,19 +43,41 @@ def _pipeline(execute: Any) -> Any:
         life = current()
         if life is None or not pipeline.command_stack:
             return execute(pipeline, *args, **options)
-        commands = ", ".join(" ".join(map(_text, command[0][:2])) for command in pipeline.command_stack[:3])
-        more = ", …" if len(pipeline.command_stack) > 3 else ""
-        return _reached(pipeline, f"pipeline {commands}{more}", lambda: execute(pipeline, *args, **options))
+        commands = [command[0] for command in pipeline.command_stack]
+        label = describe_pipeline(commands)
+        return _reached(pipeline, commands, label, lambda: execute(pipeline, *args, **options))
 
     return hooked
 
 
-def _reached(client: Any, label: str, execute: Any) -> Any:
+def describe_command(args: Any) -> str:
+    """Return a command's name and key."""
+    return " ".join(map(_text, args[:2]))
+
+
+def describe_pipeline(commands: list[Any]) -> str:
+    """Return the first commands of a pipeline, each with its key."""
+    more = ", …" if len(commands) > 3 else ""
+    return f"pipeline {', '.join(map(describe_command, commands[:3]))}{more}"
+
+
+def published(life: Life, commands: list[Any]) -> None:
+    """Record the messages that these commands have published, but for those of RQ and this package."""
+    for command in commands:
+        if len(command) > 2 and _text(command[0]).upper() in {"PUBLISH", "SPUBLISH"}:
+            channel = _text(command[1])
+            if not channel.encode().startswith(NOT_THE_JOBS):
+                life.observer.sent("message", channel, _text(command[2]).encode())
+
+
+def _reached(client: Any, commands: list[Any], label: str, execute: Any) -> Any:
     life = current()
     assert life is not None  # noqa: S101 - both callers have looked
     life.observer.meet(client)
     life.reach("before-redis", label)
-    answer = execute()
+    with accounted():
+        answer = execute()
+    published(life, commands)
     life.observer.meet(client)  # which may have changed something
     life.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer

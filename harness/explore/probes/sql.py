@@ -11,8 +11,9 @@ from functools import wraps
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.pool.base import _ConnectionRecord
 
-from harness.explore.crash import current
+from harness.explore.crash import accounted, current
 from harness.explore.probes.patching import patched, with_overrides
 
 LOST = "the connection was lost before the answer came"
@@ -26,6 +27,12 @@ def probes() -> AbstractContextManager[None]:
         *with_overrides(DefaultDialect, "do_execute_no_params", _statement),
         *with_overrides(DefaultDialect, "do_commit", _commit),
         *with_overrides(DefaultDialect, "do_rollback", _rollback),
+        *with_overrides(DefaultDialect, "do_begin", _quietly),
+        *with_overrides(DefaultDialect, "do_ping", _quietly),
+        *with_overrides(DefaultDialect, "do_close", _quietly),
+        *with_overrides(DefaultDialect, "do_terminate", _quietly),
+        # Wherever the connection comes from: a dialect, or a creator of the application.
+        (_ConnectionRecord, "_ConnectionRecord__connect", _quietly),
     )
 
 
@@ -40,7 +47,8 @@ def _statement(execute: Any) -> Any:
         if context is not None:
             life.use(context.root_connection.engine, context.root_connection.connection)
         life.reach("before-statement", statement)
-        execute(dialect, cursor, statement, *rest)
+        with accounted():
+            execute(dialect, cursor, statement, *rest)
         life.reach("statement", statement, lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
@@ -54,7 +62,8 @@ def _commit(commit: Any) -> Any:
             commit(dialect, connection)
             return
         life.reach("before-commit", "commit")
-        commit(dialect, connection)
+        with accounted():
+            commit(dialect, connection)
         life.reach("commit", "commit", lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
@@ -66,6 +75,18 @@ def _rollback(rollback: Any) -> Any:
         life = current()
         if life is not None and life.dead:
             return  # the server has done it already
-        rollback(dialect, connection)
+        with accounted():
+            rollback(dialect, connection)
+
+    return hooked
+
+
+def _quietly(call: Any) -> Any:
+    """Mark what changes nothing as watched: connecting, and what belongs to it."""
+
+    @wraps(call)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        with accounted():
+            return call(*args, **kwargs)
 
     return hooked

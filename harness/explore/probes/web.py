@@ -11,8 +11,8 @@ from functools import wraps
 from http.client import HTTPConnection, RemoteDisconnected
 from typing import Any
 
-from harness.explore.crash import current
-from harness.explore.probes.patching import patched
+from harness.explore.crash import accounted, current
+from harness.explore.probes.patching import patched, with_overrides
 
 SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
@@ -23,6 +23,8 @@ def probes() -> AbstractContextManager[None]:
         (HTTPConnection, "putrequest", _begin),
         (HTTPConnection, "endheaders", _send),
         (HTTPConnection, "getresponse", _answer),
+        *with_overrides(HTTPConnection, "connect", _watched),
+        *with_overrides(HTTPConnection, "send", _collected),
     )
 
 
@@ -30,6 +32,7 @@ def _begin(put: Any) -> Any:
     @wraps(put)
     def hooked(connection: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         connection.harness_request = method, f"{method} http://{connection.host}{url}"
+        connection.harness_sent = []
         return put(connection, method, url, *args, **kwargs)
 
     return hooked
@@ -41,7 +44,38 @@ def _send(send: Any) -> Any:
         life = current()
         if life is not None:
             life.reach("before-request", connection.harness_request[1])
-        return send(connection, *args, **kwargs)
+        with accounted():
+            return send(connection, *args, **kwargs)
+
+    return hooked
+
+
+def _watched(call: Any) -> Any:
+    @wraps(call)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        with accounted():
+            return call(*args, **kwargs)
+
+    return hooked
+
+
+def _collected(send: Any) -> Any:
+    """Keep the bytes that are sent. A subclass calls its base: only the outer call counts."""
+
+    @wraps(send)
+    def hooked(connection: Any, data: Any) -> Any:
+        sent, outer = (
+            getattr(connection, "harness_sent", None),
+            not getattr(connection, "harness_sends", False),
+        )
+        if sent is not None and outer and isinstance(data, bytes) and current() is not None:
+            sent.append(data)
+        connection.harness_sends = True
+        try:
+            with accounted():
+                return send(connection, data)
+        finally:
+            connection.harness_sends = not outer
 
     return hooked
 
@@ -54,7 +88,9 @@ def _answer(receive: Any) -> Any:
             return receive(connection)
         method, label = connection.harness_request
         if method not in SAFE:
-            life.observer.sent("request", label)  # all of it has left by now
+            # All of it has left by now: the head up to the first empty line, and the body.
+            body = b"".join(connection.harness_sent).partition(b"\r\n\r\n")[2]
+            life.observer.sent("request", label, body)
         response = receive(connection)
         life.reach(
             "request", label, lambda: RemoteDisconnected("Remote end closed connection without response")

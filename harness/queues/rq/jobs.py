@@ -20,8 +20,8 @@ from rq.scheduler import RQScheduler
 from harness import cursor as cursors
 from harness import forks
 from harness.boundary.texts import bounded
+from harness.context import Portion
 from harness.errors import ProgressUnavailable, Superseded, UsageError
-from harness.execution import Portion
 from harness.queues.calls import check_call
 from harness.queues.delivery import (
     TRIES,

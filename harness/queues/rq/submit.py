@@ -23,8 +23,8 @@ from rq.serializers import JSONSerializer
 
 from harness import cursor as cursors
 from harness import rounds
+from harness.context import Portion
 from harness.errors import HarnessError, UnsupportedProgress, UsageError
-from harness.execution import Portion
 from harness.job import Job
 from harness.queues.connections import check_connection
 from harness.queues.rq import delayed, requests, strays

@@ -113,9 +113,10 @@
     addEventListener("pagehide", () => source.close());
   }
 
-  function sure(question) {
+  function sure(question, label) {
     const dialog = byId("sure");
     byId("sure-text").textContent = question;
+    byId("sure-yes").textContent = `Yes, ${label.toLowerCase()}`;
     dialog.returnValue = "no";
     dialog.showModal();
     return new Promise((done) => {
@@ -161,7 +162,7 @@
     event.preventDefault();
     const button = event.submitter;
     if (button && button.hasAttribute("aria-busy")) return;
-    if (button && button.dataset.sure && !(await sure(button.dataset.sure))) return;
+    if (button && button.dataset.sure && !(await sure(button.dataset.sure, button.textContent))) return;
     await send(form, button);
   });
   addEventListener("input", (event) => event.target.id === "filter" && filter());

@@ -1,0 +1,143 @@
+"""Facts about an execution that a job may use, and the settings that a queue gives it.
+
+:class:`Context` is all that the patterns and the enumerators know of the object that runs them. So they need no
+import of it, and a test or another driver may give them something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.cursor import freeze
+from harness.errors import UsageError
+from harness.progress import Position
+
+if TYPE_CHECKING:
+    from harness.guards import Witness
+    from harness.progress import Progress, Store
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A part of what an iteration job would do: to try it on a few items first, or to begin in the middle.
+
+    :ivar after: the cursor of the item to start after; None for the beginning.
+    :ivar limit: how many items to do, in all executions together; batches are done whole. None for no limit.
+    """
+
+    after: Any = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 0):
+            raise UsageError(f"Portion(limit=…) takes an int of 0 or more; got {self.limit!r}")
+        object.__setattr__(self, "after", freeze(self.after))
+
+
+@dataclass(frozen=True)
+class ParallelRun:
+    """Facts about a parallel run that an execution needs; the queue provides them.
+
+    :ivar id: id of the job that was enqueued. :ivar instance: this one's number; None for that job itself.
+    :ivar spawn: enqueues the instance of a number in a round of the job, unless it is there already.
+    """
+
+    id: str
+    instance: int | None
+    spawn: Callable[[int, str], object]
+
+
+class Context(Position, Protocol):
+    """Execution as the job that it runs sees it; also the position that stop sources read.
+
+    **The hot path.** After an item a pattern writes the cursor and the count to :attr:`progress`, then compares once:
+    ``progress.done >= progress.check_at``. Only then it calls :meth:`run_checkpoint`.
+
+    :ivar args: and *kwargs*: arguments of the job.
+    :ivar progress: the record of the job. Its step, cursor and counts are the position, and nothing else holds it.
+    :ivar witness: proof that the cursor means the same when the job resumes; that of the enumerator at work.
+    :ivar holding: True while the job has a transaction open on purpose: no checkpoint counts before its end.
+    :ivar commits: True if the execution commits, so the job leaves its work uncommitted.
+    :ivar completes: True if the end of this execution is the end of the job, not only of one instance's part.
+    """
+
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    progress: Progress
+    store: Store
+    clock: Callable[[], float]
+    portion: Portion
+    family: ParallelRun | None
+    witness: Witness | None
+    holding: bool
+    commits: bool
+    completes: bool
+
+    @property
+    def total(self) -> int | None:
+        """Items in all, if known."""
+        ...
+
+    @total.setter
+    def total(self, number: int | None) -> None: ...
+
+    @property
+    def advanced(self) -> bool:
+        """True if this execution has done anything that the previous one had not."""
+        ...
+
+    @property
+    def transactional(self) -> bool:
+        """True if work and cursor are committed together."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Position of the job, as text."""
+        ...
+
+    def enter(self, step: str, cursor: Any) -> None:
+        """Begin a step at *cursor*."""
+
+    def complete(self, step: str) -> None:
+        """End a step that ran to its end."""
+
+    def run_checkpoint(self) -> None:
+        """Ask the stop sources, then save if a save is due.
+
+        :raises Interrupt: if the job has to stop here.
+        """
+
+    def interrupt(self, reason: str) -> None:
+        """Stop here.
+
+        :raises Interrupt: always.
+        """
+
+    def commit(self, *, always: bool = False) -> None:
+        """Commit the work since the latest commit together with the cursor."""
+
+    def save_on_the_way(self, why: str = "checkpoint") -> None:
+        """Store the progress while the job is at work."""
+
+    def save_every_item(self) -> None:
+        """Save after each item in this execution."""
+
+    def fail_item(self, error: Exception) -> None:
+        """Count a failure of the item after the cursor."""
+
+    def run_hook(self, name: str, *arguments: Any, at_work: bool = False) -> None:
+        """Run a hook whose errors change nothing."""
+
+
+class Observer(Protocol):
+    """Follower of an execution, such as its history. It stops nothing."""
+
+    def began(self, execution: Any, /) -> None:
+        """Note that the execution begins: its progress is known, and no work was done yet.
+
+        :param execution: a :class:`harness.execution.Execution`.
+        """
+        ...

@@ -1,0 +1,211 @@
+"""Cells: values in a form that can be compared, the time of the run, and texts without times and random ids."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+NOW = "time of the run"
+"""Stands for a value that is the time at which it was written."""
+ID = "random id"
+SLACK = 1.5
+"""Seconds by which a rounded time may be early or late."""
+_UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
+"""Number of units in a second, of numbers that count from 1970."""
+_DIGITS = 12
+"""Number of digits of a float that are compared: sums in another order differ in the last ones."""
+_LEAST, _MOST = 8, 40
+"""Lengths of texts that can be a time."""
+
+_BLURS = (
+    (re.compile(r"\b1[5-9]\d{11}-\d+\b"), NOW),  # the id of an entry in a stream
+    (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), ID),
+    (re.compile(r"\b(?=[0-9a-fA-F]*[0-9])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{16,}\b"), ID),
+    (re.compile(r"\btmp[a-z0-9_]{8}\b"), ID),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"), NOW),
+    (re.compile(r"\b\w{3}, \d\d? \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}"), NOW),
+    (re.compile(r"\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b"), NOW),
+    (re.compile(r"\b1[5-9]\d{8}(?:\.\d+|\d{3}|\d{6}|\d{9})?\b"), NOW),
+    (re.compile(r"\b\d+\.\d{3,}\b"), "number"),
+)
+_HASHABLE = {str, int, bool, bytes, datetime, date, time_of_day}
+_TOKENS = re.compile(r"(\W+)")
+
+How = str | frozenset[int]
+"""Part of a cell that is compared: see :func:`seen`."""
+
+
+def plain(value: Any, *, is_json: bool = False) -> Any:
+    """Return a value in a form that is hashable and equal to what means the same."""
+    kind = type(value)
+    if kind is float:
+        return float(f"{value:.{_DIGITS}g}") if value == value else "nan"  # noqa: PLR0124 - nan differs from itself
+    if kind is str and is_json:
+        return _json(value)
+    if value is None or kind in _HASHABLE:
+        return value
+    if isinstance(value, memoryview | bytearray):
+        return bytes(value)
+    return _hashable(value)
+
+
+def _json(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+    except ValueError:
+        return text
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping | list):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr)
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value can be too large or too small."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def blurred(text: str) -> str:
+    """Return a text without its times, random ids and measured numbers."""
+    for pattern, word in _BLURS:
+        text = pattern.sub(word, text)
+    return text
+
+
+def looks_random(value: Any) -> bool:
+    """Return whether a value can be an id that was made at random, or from the time."""
+    if isinstance(value, str | bytes):
+        return len(value) >= _LEAST
+    return isinstance(value, UUID | datetime) or (isinstance(value, int) and value >= 1 << 31)
+
+
+def difference(one: Any, other: Any) -> How:
+    """Return the largest part of a cell that is the same in two clean runs.
+
+    ``blurred`` is all but times and random ids, a set of numbers all but these words of the text, ``set`` whether there
+    is a value, and ``nothing`` not even that.
+    """
+    if (one is None) != (other is None):
+        return "nothing"
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return "set"
+    one, other = blurred(one), blurred(other)
+    if one == other:
+        return "blurred"
+    words, others = _TOKENS.split(one), _TOKENS.split(other)
+    if len(words) != len(others) or words[1::2] != others[1::2]:
+        return "set"
+    differing = frozenset(index for index, word in enumerate(words) if word != others[index])
+    same = [word for index, word in enumerate(words) if index not in differing and not index % 2 and word]
+    return differing if same else "set"
+
+
+def seen(value: Any, how: How) -> Any:
+    """Return the part of a cell that is compared."""
+    if how == "nothing":
+        return "…"
+    if value is None:
+        return None
+    if how == "set":
+        return "…"
+    text = blurred(value) if isinstance(value, str) else value
+    if how == "blurred" or not isinstance(text, str):
+        return text
+    return "".join("…" if index in how else word for index, word in enumerate(_TOKENS.split(text)))
+
+
+def weaker(one: How | None, other: How) -> How:
+    """Return how a cell is compared of which two things are to be left out."""
+    if one is None or one == other:
+        return other
+    if isinstance(one, frozenset) and isinstance(other, frozenset):
+        return one | other
+    order = ["blurred", frozenset, "set", "nothing"]
+    return max(one, other, key=lambda how: order.index(frozenset if isinstance(how, frozenset) else how))
+
+
+class Clock:
+    """Time as the job's values can show it.
+
+    :param began: seconds since 1970, before the first clean run; by default when this was made.
+    """
+
+    def __init__(self, began: float | None = None) -> None:
+        self.began = time.time() if began is None else began
+
+    def soft(self, value: Any, *, declared: bool = False) -> Any:
+        """Return :data:`NOW` for a time since the exploration began; any other value as it is.
+
+        :param declared: whether the column is one of dates or times.
+        """
+        kind = type(value)
+        if kind is int or kind is float:
+            if value > self.began - SLACK and any(self._is_now(value / unit) for unit in _UNITS):
+                return NOW
+            return value
+        if kind is str and not (
+            _LEAST <= len(value) <= _MOST and value[0].isdigit() and (declared or value[0] in "12")
+        ):
+            return value
+        if kind not in {str, datetime, date, time_of_day, Decimal}:
+            return value
+        return NOW if any(self._is_now(each) for each in _seconds(value)) or self._is_today(value) else value
+
+    def moved(self, one: Any, other: Any) -> bool:
+        """Return whether a time is later by no more than has passed since the exploration began.
+
+        Such are times that were reckoned from the present: an expiry in an hour, in whole seconds or minutes.
+        """
+        before, after = _seconds(one), _seconds(other)
+        if not before or not after or type(one) is not type(other):
+            return False
+        later, now = after[0] - before[0], time.time()
+        if 0 < later <= now - self.began + SLACK:
+            return True
+        if isinstance(one, datetime | str) and later in {60, 3600}:
+            rounded = not before[0] % later
+            return rounded and int(self.began // 60) != int((now + SLACK) // 60)
+        return later == timedelta(days=1).total_seconds() and len(self._days()) > 1
+
+    def _is_now(self, seconds: float) -> bool:
+        return self.began - SLACK <= seconds <= time.time() + SLACK
+
+    def _is_today(self, value: Any) -> bool:
+        text = value.isoformat() if type(value) is date else value
+        return isinstance(text, str) and text in self._days()
+
+    def _days(self) -> set[str]:
+        times = (self.began, time.time())
+        zones = (UTC, None)
+        return {datetime.fromtimestamp(each, zone).date().isoformat() for each in times for zone in zones}
+
+
+def _seconds(value: Any) -> list[float]:
+    """Return a date or time as seconds since 1970, in UTC and in local time; an empty list for anything else."""
+    if isinstance(value, str):
+        try:
+            value = time_of_day.fromisoformat(value) if value[2:3] == ":" else datetime.fromisoformat(value)
+        except ValueError:
+            return []
+    if isinstance(value, time_of_day):
+        today = {datetime.now(UTC).date(), datetime.now(UTC).astimezone().date()}
+        return [each for day in today for each in _seconds(datetime.combine(day, value))]
+    if isinstance(value, datetime):
+        zones = [value.tzinfo] if value.tzinfo else [UTC, None]
+        return [(value.replace(tzinfo=zone) if zone else value.astimezone()).timestamp() for zone in zones]
+    if isinstance(value, date):
+        return _seconds(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    return []

@@ -1,0 +1,70 @@
+"""How much of a job an exploration covers: the points it tried, what it compared, and what it did not see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.explore.seen import UNREACHED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from harness.explore.findings import Verdict
+    from harness.explore.recording import Recording
+    from harness.explore.world import World
+
+
+def count(verdict: Verdict, recording: Recording, tried: AbstractSet[int]) -> None:
+    """Write the number of points, states and lines into a verdict.
+
+    :param tried: indexes of the states that a crash was tried in.
+    """
+    verdict.points, verdict.states = len(recording.points), len(recording.states)
+    verdict.tried = len(tried)
+    lines = {(point.lines[-1], point.state in tried) for point in recording.points if point.lines}
+    verdict.all_lines = len({line for line, _ in lines})
+    verdict.lines = len({line for line, was_tried in lines if was_tried})
+
+
+def miss(world: World, trials: list[str]) -> None:
+    """Record that trials did not come to their crash points: what they would have shown was not seen."""
+    if trials:
+        number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
+        world.not_seen.add(UNREACHED, f"{number} did not come to the crash point again, such as {trials[0]}")
+
+
+def written(
+    world: World, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
+) -> None:
+    """Record files that were written through a descriptor that was open before the job.
+
+    :param before: path and position by descriptor, as of :func:`~harness.explore.probes.drivers.positions`.
+    """
+    for number, (path, position) in after.items():
+        if number in before and before[number] != (path, position) and not world.has_file(path):
+            name = path.rpartition("/")[2]
+            world.not_seen.add("open-file", f"{name} is written through a descriptor that was open before")
+
+
+def bound(
+    verdict: Verdict,
+    world: World,
+    recording: Recording | None,
+    accepted: Iterable[str],
+    *,
+    whole: bool = True,
+) -> None:
+    """Write into a verdict what it rests on, and what it does not cover.
+
+    :param accepted: names of effects that may stay unseen.
+    :param whole: whether all places are compared, and not what a function of the user's returns.
+    """
+    verdict.not_seen, verdict.accepted = world.not_seen.split(accepted)
+    if recording is None:
+        return
+    if not whole:
+        verdict.compared = ["outcome="]
+        return
+    both = recording.contents(0), recording.contents(len(recording.states) - 1)
+    verdict.compared = sorted({name for left in both for name, table in left.items() if table.rows})

@@ -1,0 +1,86 @@
+"""Crash points of ``redis.asyncio``: those of :mod:`.redis`, with the same names."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from functools import wraps
+from types import SimpleNamespace
+from typing import Any
+
+import redis
+from redis import asyncio as aio
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from harness.explore.crash import Life, accounted, current
+from harness.explore.probes.patching import patched
+from harness.explore.probes.redis import LOST, describe_command, describe_pipeline, published
+
+
+def probes() -> AbstractContextManager[None]:
+    """Hook the client, until the block ends."""
+    return patched(
+        (aio.Redis, "execute_command", _command),
+        (Pipeline, "immediate_execute_command", _command),
+        (Pipeline, "execute", _pipeline),
+    )
+
+
+def _command(execute: Any) -> Any:
+    # A pipeline's execute_command only queues the command, and is no coroutine.
+    @wraps(execute)
+    async def hooked(client: Any, *args: Any, **options: Any) -> Any:
+        life = current()
+        if life is None:
+            return await execute(client, *args, **options)
+        return await _reached(
+            life, client, [args], describe_command(args), lambda: execute(client, *args, **options)
+        )
+
+    return hooked
+
+
+def _pipeline(execute: Any) -> Any:
+    @wraps(execute)
+    async def hooked(pipeline: Any, *args: Any, **options: Any) -> Any:
+        life = current()
+        if life is None or not pipeline.command_stack:
+            return await execute(pipeline, *args, **options)
+        commands = [command[0] for command in pipeline.command_stack]
+        label = describe_pipeline(commands)
+        return await _reached(life, pipeline, commands, label, lambda: execute(pipeline, *args, **options))
+
+    return hooked
+
+
+async def _reached(life: Life, client: Any, commands: list[Any], label: str, execute: Any) -> Any:
+    same = _blocking(client)
+    life.observer.meet(same)
+    life.reach("before-redis", label)
+    with accounted():
+        answer = await execute()
+    published(life, commands)
+    life.observer.meet(same)
+    life.reach("redis", label, lambda: RedisConnectionError(LOST))
+    return answer
+
+
+def _blocking(client: Any) -> Any:
+    """Return what a place needs of a client of the same database that does not use asyncio."""
+    pool = client.connection_pool
+    kinds: dict[Any, Any] = {
+        aio.Connection: redis.Connection,
+        aio.SSLConnection: redis.SSLConnection,
+        aio.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
+    }
+    kind = kinds.get(pool.connection_class)
+    given = dict(pool.connection_kwargs)
+    if kind is None and given.get("server") is not None:
+        fakeredis: Any = sys.modules["fakeredis"]  # a client of it has loaded it
+        kind = getattr(fakeredis, "FakeRedisConnection", None) or fakeredis.FakeConnection
+    kind = kind or redis.Connection
+    # Objects of asyncio's own, which the other client makes for itself.
+    for name in ("parser_class", "retry", "redis_connect_func", "credential_provider", "event_dispatcher"):
+        given.pop(name, None)
+    return SimpleNamespace(connection_pool=SimpleNamespace(connection_class=kind, connection_kwargs=given))

@@ -1,0 +1,146 @@
+"""Connections, processes and files that are older than the exploration: what a job does with them raises no event.
+
+What can be traced is reported when it is used: connections to SQLite, and descriptors of files. Objects of drivers in C
+are reported if a module of the job has one in a variable.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.explore.crash import current, is_accounted
+from harness.explore.probes.callers import caller
+from harness.explore.probes.drivers import IN_C
+
+MEMBERS = 1_000
+"""Number of members of a container that are looked at."""
+_KINDS = (sqlite3.Connection, io.FileIO)
+_SQLITE = b"SQLite format 3"
+_READING = {"SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "EXPLAIN"}
+
+
+@dataclass(frozen=True)
+class Older:
+    """Open things that this process had before an exploration.
+
+    :ivar connections: those to SQLite. :ivar numbers: descriptors that belong to a file object.
+    """
+
+    connections: list[sqlite3.Connection]
+    numbers: set[int]
+
+
+def older() -> Older:
+    """Return what is open, by whatever module."""
+    # By type: isinstance() asks an object for its class, and a lazy one would be made by that.
+    found = [each for each in gc.get_objects() if issubclass(type(each), _KINDS)]
+    connections = [each for each in found if not isinstance(each, io.FileIO)]
+    return Older(
+        connections, {each.fileno() for each in found if isinstance(each, io.FileIO) and not each.closed}
+    )
+
+
+def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield name and words of what a job's modules hold that no probe can watch, and where it is.
+
+    :param modules: names of the job's modules; those of the same packages that they use count, too.
+    """
+    for module in _used(modules):
+        for variable, value in list(vars(sys.modules[module]).items()):
+            inside = _inside(value)
+            for each in [value, *inside]:
+                found = _held(each)
+                if found is not None:
+                    yield found[0], f"{variable} {found[1]}", module
+                    break
+
+
+def _used(modules: Sequence[str]) -> list[str]:
+    """Return the modules that are loaded, with those of the same packages that they have in variables."""
+    packages = {module.partition(".")[0] for module in modules}
+    found = dict.fromkeys(module for module in modules if module in sys.modules)
+    for module in list(found):
+        for value in list(vars(sys.modules[module]).values()):
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(name, str) and name.partition(".")[0] in packages and name in sys.modules:
+                found[name] = None
+    return list(found)
+
+
+def _inside(value: Any) -> list[Any]:
+    """Return what a container or an object of the job's own has, one level deep."""
+    if type(value) in {list, tuple, set}:
+        return list(value)[:MEMBERS]
+    if type(value) is dict:
+        return list(value.values())[:MEMBERS]
+    plain = isinstance(value, ModuleType | type) or callable(value)
+    return [] if plain else list(getattr(value, "__dict__", {}).values())[:MEMBERS]
+
+
+def _held(value: Any) -> tuple[str, str] | None:
+    if isinstance(value, ModuleType):
+        name = value.__name__.partition(".")[0]
+        return (name, "is a client that raises no audit events") if name in IN_C else None
+    if isinstance(value, subprocess.Popen):
+        return "process", "is a process that was started before"
+    if isinstance(value, type):
+        return None
+    kind = type(value).__module__.partition(".")[0]
+    if kind in {"psycopg2", *IN_C}:
+        return kind, f"is an object of {kind}, which raises no audit events"
+    return None
+
+
+@contextmanager
+def traced(connections: Sequence[sqlite3.Connection]) -> Iterator[None]:
+    """Report what a job writes through connections that were open before, until the block ends."""
+
+    def trace(statement: str) -> None:
+        life = current()
+        if life is None or life.dead or is_accounted() or statement.split(maxsplit=1)[0].upper() in _READING:
+            return
+        found = caller(2)
+        if found is not None:
+            life.unseen("sqlite3", "a connection that was open before is written to", found.line)
+
+    for connection in connections:
+        with suppress(sqlite3.Error):  # it is closed, or belongs to another thread
+            connection.set_trace_callback(trace)
+    try:
+        yield
+    finally:
+        for connection in connections:
+            with suppress(sqlite3.Error):
+                connection.set_trace_callback(None)
+
+
+def positions(owned: set[int]) -> dict[str, tuple[str, int]]:
+    """Return path and position of each regular file that is open for writing, by descriptor; empty where unknown.
+
+    :param owned: descriptors to leave out: what file objects write is seen otherwise, or by a child that shares them.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    with suppress(OSError):
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            with suppress(OSError, ValueError):
+                path = str(entry.readlink())
+                if int(entry.name) <= 2 or int(entry.name) in owned or not Path(path).is_file():
+                    continue
+                with Path(path).open("rb") as file:
+                    if file.read(len(_SQLITE)) == _SQLITE:
+                        continue  # its connections are traced
+                fields = Path("/proc/self/fdinfo", entry.name).read_text(encoding="ascii").split()
+                if int(fields[3], 8) & (os.O_WRONLY | os.O_RDWR):
+                    found[entry.name] = path, int(fields[1])
+    return found

@@ -1,0 +1,145 @@
+"""Crash points of connections by ``sqlite3.connect()``, without SQLAlchemy: those of SQL, as in :mod:`.sql`.
+
+A job gets connections of a subclass. A connection that was opened before the exploration, or by a name that the job
+had imported from ``sqlite3``, is not one of these; it is reported as not seen.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from functools import wraps
+from typing import Any
+
+from harness.explore.crash import accounted, current, is_accounted
+from harness.explore.probes.patching import patched
+from harness.explore.probes.sql import LOST
+
+_ARGUMENTS = ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory")
+
+
+def probes() -> AbstractContextManager[None]:
+    """Hook ``sqlite3.connect``, until the block ends."""
+    return patched((sqlite3, "connect", _connect), (sqlite3.dbapi2, "connect", _connect))
+
+
+class Direct:
+    """A connection of the driver, as the life and the places of an exploration look at connections."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.dbapi_connection = self.driver_connection = raw
+
+    def crash(self) -> None:
+        """Close it as a crash would: the database rolls back what is not committed."""
+        with suppress(sqlite3.Error):
+            sqlite3.Connection.rollback(self.dbapi_connection)
+        with suppress(sqlite3.Error):
+            sqlite3.Connection.close(self.dbapi_connection)
+
+
+class _Cursor(sqlite3.Cursor):
+    def execute(self, sql: str, *rest: Any) -> Any:
+        return _statement(self.connection, sql, lambda: super(_Cursor, self).execute(sql, *rest))
+
+    def executemany(self, sql: str, *rest: Any) -> Any:
+        return _statement(self.connection, sql, lambda: super(_Cursor, self).executemany(sql, *rest))
+
+    def executescript(self, sql: str) -> Any:
+        return _statement(self.connection, sql, lambda: super(_Cursor, self).executescript(sql))
+
+
+class _Connection(sqlite3.Connection):
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(_Cursor if factory is None else _both(_Cursor, factory))
+
+    # The driver's own shortcuts do not call the cursor's methods.
+    def execute(self, sql: str, *rest: Any) -> Any:
+        return self.cursor().execute(sql, *rest)
+
+    def executemany(self, sql: str, *rest: Any) -> Any:
+        return self.cursor().executemany(sql, *rest)
+
+    def executescript(self, sql: str) -> Any:
+        return self.cursor().executescript(sql)
+
+    def commit(self) -> None:
+        _reached("commit", "commit", super().commit)
+
+    def rollback(self) -> None:
+        life = current()
+        if life is None or not life.dead:  # the database has done it already
+            super().rollback()
+
+    def close(self) -> None:
+        life = current()
+        if life is not None:
+            life.connections.pop(id(self), None)
+        super().close()
+
+    def __exit__(self, *error: object) -> Any:
+        if error[0] is None:
+            self.commit()
+        else:
+            self.rollback()
+        return False
+
+
+def _statement(connection: sqlite3.Connection, sql: str, execute: Callable[[], Any]) -> Any:
+    life = current()
+    if life is not None:
+        life.use(None, Direct(connection))
+    # Without a transaction each statement is its own commit.
+    alone = getattr(connection, "autocommit", False) is True or (
+        connection.isolation_level is None and not connection.in_transaction
+    )
+    verb = sql.lstrip()[:8].upper()
+    commits = verb.startswith(("COMMIT", "END")) or (
+        alone and not verb.startswith(("BEGIN", "SELECT", "PRAGMA"))
+    )
+    return _reached("commit" if commits else "statement", sql, execute)
+
+
+def _reached(kind: str, label: str, execute: Callable[[], Any]) -> Any:
+    life = current()
+    if life is None:
+        return execute()
+    life.reach(f"before-{kind}", label)
+    answer = execute()
+    life.reach(kind, label, lambda: sqlite3.OperationalError(LOST))
+    return answer
+
+
+def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(connect)
+    def hooked(database: Any, *args: Any, **kwargs: Any) -> Any:
+        life = current()
+        if life is None or is_accounted():
+            return connect(database, *args, **kwargs)
+        options = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        # A worker that stands still is ended from another thread.
+        options |= {"check_same_thread": False, "factory": _both(_Connection, options.get("factory"))}
+        connection = _quietly(connect, database, *args[len(_ARGUMENTS) :], **options)
+        if _in_memory(connection):
+            return connect(database, *args, **kwargs)  # it dies with the process: no external state
+        life.use(None, Direct(connection))
+        return connection
+
+    return hooked
+
+
+def _quietly(connect: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    with accounted():
+        return connect(*args, **options)
+
+
+def _in_memory(connection: Any) -> bool:
+    return not sqlite3.Connection.execute(connection, "PRAGMA database_list").fetchone()[2]
+
+
+def _both(ours: type, theirs: Any) -> type:
+    """Return a class with the crash points of ours and the methods of theirs."""
+    if theirs is None or theirs is ours or not isinstance(theirs, type) or issubclass(theirs, ours):
+        return theirs if isinstance(theirs, type) and issubclass(theirs, ours) else ours
+    base = theirs if issubclass(theirs, ours.__mro__[1]) else ours.__mro__[1]
+    return type(theirs.__name__, (ours, base), {})

@@ -1,0 +1,107 @@
+"""Threads that a job starts belong to its life, and so does the work that it gives to a pool of threads.
+
+A pool that outlives an execution would not exist in another process. So each life has one of its own in its place.
+Threads that are started apart from ``threading`` are reported as not seen.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import _worker
+from contextlib import contextmanager, nullcontext, suppress
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import Died
+from harness.explore.crash import Life, accounted, current, is_accounted, living
+from harness.explore.probes.callers import caller
+from harness.explore.probes.patching import patched
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+OURS = "harness-"
+"""Name prefix of heartbeat threads."""
+
+
+@contextmanager
+def probes() -> Iterator[None]:
+    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's."""
+    apart = [(_thread, name, _apart) for name in ("start_new_thread", "start_new", "start_joinable_thread")]
+    with patched(
+        (threading.Thread, "start", _start),
+        (ThreadPoolExecutor, "__init__", _made),
+        (ThreadPoolExecutor, "submit", _submit),
+        *(each for each in apart if hasattr(_thread, each[1])),
+    ):
+        yield
+
+
+def _start(start: Any) -> Any:
+    @wraps(start)
+    def start_within(thread: Thread) -> None:
+        life = current()
+        # A thread of a pool belongs to no life: what it is given to do does.
+        of_pool = getattr(thread, "_target", None) is _worker
+        if life is not None and not thread.name.startswith(OURS) and not of_pool:
+            life.threads.append(thread)
+            thread.run = _within(life, thread.run)  # type: ignore[method-assign]
+        start(thread)
+
+    return start_within
+
+
+def _made(make: Any) -> Any:
+    @wraps(make)
+    def hooked(pool: Any, *args: Any, **kwargs: Any) -> None:
+        make(pool, *args, **kwargs)
+        pool.harness_life = current()
+
+    return hooked
+
+
+def _submit(submit: Any) -> Any:
+    @wraps(submit)
+    def submit_within(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        life = current()
+        if life is None:
+            return submit(pool, function, *args, **kwargs)
+        return submit(_pool_of(life, pool), _within(life, function, died=True), *args, **kwargs)
+
+    return submit_within
+
+
+def _pool_of(life: Life, pool: Any) -> Any:
+    """Return the pool that a life uses in the place of one that is older."""
+    if getattr(pool, "harness_life", None) is life:
+        return pool
+    if id(pool) not in life.pools:
+        life.pools[id(pool)] = ThreadPoolExecutor(pool._max_workers)  # noqa: SLF001 - there is no public way
+    return life.pools[id(pool)]
+
+
+def _within(life: Life, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
+    """Return a function that runs in a life; with *died* the caller hears of its end."""
+    watched = is_accounted()
+
+    def run_within(*args: Any, **kwargs: Any) -> Any:
+        # A thread's error is nothing that the job would see, and a dead process has no threads that could complain.
+        quiet = nullcontext() if died else suppress(Exception, Died)
+        with living(life), quiet, accounted() if watched else nullcontext():
+            return run(*args, **kwargs)
+
+    return run_within
+
+
+def _apart(start: Any) -> Any:
+    @wraps(start)
+    def hooked(function: Any, *args: Any, **kwargs: Any) -> Any:
+        life, found = current(), caller(2)
+        if life is not None and found is not None:
+            life.unseen("thread", "_thread starts a thread apart from threading", found.line)
+        return start(function, *args, **kwargs)
+
+    return hooked

@@ -1,0 +1,272 @@
+"""Run one trial: put external state back, interrupt an execution, recover, and compare what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Literal
+
+from harness.errors import HarnessError, UsageError
+from harness.explore import plan
+from harness.explore.crash import current
+from harness.explore.killing import Suicide, run_and_kill
+from harness.explore.rq import RQTarget
+from harness.explore.shortcuts import CHECKS, Following, Shortcuts
+from harness.explore.trials import Ending, Result, Trial, Watch, execute, run_to_end
+
+if TYPE_CHECKING:
+    from harness.explore.outcomes import Contents, Difference
+    from harness.explore.points import Point
+    from harness.explore.recording import Recording
+    from harness.explore.targets import Target
+    from harness.explore.world import World
+
+Death = Literal["restored", "simulated", "killed"]
+
+BUDGET = 20
+"""Multiple of the clean run's crash points after which an interrupted run counts as endless."""
+
+
+class Runner:
+    """Runs trials of a recorded job.
+
+    :param read: reads the outcome. :param limit: seconds that an execution may last.
+    :param deploys: whether executions after the interruption run a new version.
+    :ivar recovered: for each crash, how many points of each kind its recovery passed.
+    :ivar shortcuts: known futures; None to run every trial to its end.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        world: World,
+        recording: Recording,
+        read: Callable[[], Contents],
+        limit: float,
+        *,
+        deploys: bool = False,
+    ) -> None:
+        self._target, self._world, self._recording = target, world, recording
+        self._read, self._limit, self._deploys = read, limit, deploys
+        self.recovered: dict[Trial, Mapping[str, int]] = {}
+        self.shortcuts: Shortcuts | None = None
+        self._confirmed: set[tuple[str, ...]] = set()
+
+    def shorten(self, window: int) -> bool:
+        """Use shortcuts from now on, if they save anything and can be trusted; return whether they do.
+
+        Some crashes are tried both ways.
+        """
+        if self._deploys or isinstance(self._target, RQTarget) or self._target.counts_executions:
+            return False
+        shortcuts = Shortcuts(self._world, self._recording, window)
+        crashes, short = plan.crashes(self._recording), False
+        for trial in crashes[1:-window:][:: max(1, len(crashes) // CHECKS)]:
+            self.shortcuts = None
+            whole = self.result(trial)
+            self.shortcuts = shortcuts
+            result = self.result(trial)
+            short = short or result.short
+            if result.outcome != whole.outcome:
+                short = False
+                break
+        self.shortcuts = shortcuts if short else None
+        return short
+
+    def confirmed(self, trial: Trial) -> Result:
+        """Run one trial, by a shortcut if there is one; to its end if something of a new kind is wrong."""
+        result = self.result(trial)
+        kind = (trial.action, result.ending.kind, *(each.kind for each in result.differences[:1]))
+        if not result.short or result.good or kind in self._confirmed:
+            return result
+        self._confirmed.add(kind)
+        shortcuts, self.shortcuts = self.shortcuts, None
+        try:
+            return self.result(trial)
+        finally:
+            self.shortcuts = shortcuts
+
+    def result(self, trial: Trial, death: Death = "restored") -> Result:
+        """Run one trial.
+
+        :param death: see :meth:`harness.explore.explorer.Explorer.result`.
+        :raises UsageError: if the job does not come to the point.
+        """
+        recording, price = self._recording, 0
+        point = recording.point(*trial.points[0])
+        if death == "killed":
+            self._world.restore(self._world.first)
+        if trial.action == "crash" and death != "simulated":
+            watch, ending, begun, price = self._crash(trial, point, death)
+        else:
+            watch, ending, begun = self._interrupt(trial, point if death == "restored" else None)
+        if watch.trial is not None and not watch.fired and ending.kind != "endless":
+            raise Unreached(f"{trial}: the job did not come to that point")
+        refused = None
+        if self._deploys and ending.kind == "failed" and isinstance(ending.error, HarnessError):
+            # Kept progress has a value only if the old version, deployed again, can resume with it.
+            refused, begun = ending.why, [*begun, *watch.marks]
+            back = self._watching(None)
+            ending = run_to_end(self._target, self._world, back, self._limit)
+            back.price, back.then, watch = watch.price, watch.then, back
+        marks = [*begun, *watch.marked]
+        repeated = len(marks) - len(set(marks)) - (len(recording.marks) - len(set(recording.marks)))
+        differences = self._differences(watch, ending)
+        following = watch.following
+        if following is not None and trial.action == "crash" and len(trial.points) == 1:
+            following.learn(point.state, ending, differences, watch.marks)
+        return Result(
+            trial, ending, differences, max(0, repeated), price + watch.price, watch.then, refused,
+            watch.led or (following is not None and following.short),
+        )  # fmt: skip
+
+    def _differences(self, watch: Watch, ending: Ending) -> list[Difference]:
+        if ending.kind != "completed":
+            return []
+        following = watch.following
+        if following is not None and following.short:
+            return [] if following.ended is None else following.ended.differences
+        return self._recording.reference.differences(self._read())
+
+    def _interrupt(self, trial: Trial, point: Point | None) -> tuple[Watch, Ending, list[str]]:
+        """Run a trial that is no crash, from a state shortly before its point if that will do, else from the beginning.
+
+        :param point: its point; None for a trial without shortcuts.
+        :return: the watch over it, how it ended, and the items that a second execution began.
+        """
+        shortcuts = None if point is None else self.shortcuts
+        lead = (
+            None if point is None or shortcuts is None or trial.action == "twice" else shortcuts.lead(point)
+        )
+        for start in [None] if lead is None else [lead, None]:
+            self._world.restore(self._world.first if start is None else self._recording.states[start])
+            watch = self._watching(trial, dies=True, follow=point is not None)
+            watch.aligned, watch.led = start is None, start is not None
+            begun: list[str] = []
+            if trial.action == "freeze":
+                ending = self._freeze(watch, begun)
+            elif trial.action == "twice":
+                watch.trial = Trial("freeze", trial.points[:1])
+                ending = self._freeze(watch, begun, Trial("freeze", trial.points[1:]))
+            else:
+                ending = run_to_end(self._target, self._world, watch, self._limit)
+            if shortcuts is not None and start is not None:
+                shortcuts.misses = 0 if watch.fired else shortcuts.misses + 1
+            if watch.fired:
+                break
+        return watch, ending, begun
+
+    def _crash(self, trial: Trial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
+        """Recover from a crash, or from two; nothing but external state outlives one.
+
+        :return: the watch over the last recovery, how it ended, the items begun before it, and what of these durability
+            lets it repeat.
+        """
+        recording, run = self._recording, (self._target, self._world)
+        if death == "killed":
+            run_and_kill(*run, Suicide(self._world, Trial("crash", trial.points[:1])), self._limit)
+        else:
+            self._world.restore(recording.states[point.state])
+        begun, price = recording.marks[: point.marks], point.unsaved
+        second = trial if len(trial.points) > 1 else None
+        watch = self._watching(second, deployed=True, follow=death == "restored")
+        ending = run_to_end(*run, watch, self._limit)
+        # Where its time ended a recovery is by chance: no second crash is counted from it.
+        if ending.kind != "endless":
+            self.recovered[trial] = watch.counts
+        if watch.left is None:
+            return watch, ending, begun, price
+        # What the first recovery did after the second crash is undone: that it went on there was for convenience.
+        self._world.restore(watch.left)
+        last = self._watching(None, deployed=True, follow=death == "restored")
+        ending = run_to_end(*run, last, self._limit)
+        return last, ending, [*begun, *watch.marks[: watch.begun]], price + watch.price
+
+    def _watching(
+        self, trial: Trial | None, *, dies: bool = False, deployed: bool = False, follow: bool = True
+    ) -> Watch:
+        following = Following(self.shortcuts) if follow and self.shortcuts is not None else None
+        return Watch(
+            self._world, trial, BUDGET * len(self._recording.points) + BUDGET,
+            boundary=type(self._target).attempt.__code__, dies=dies, deployed=deployed, following=following,
+        )  # fmt: skip
+
+    def _freeze(self, watch: Watch, begun: list[str], until: Trial | None = None) -> Ending:
+        """Let an execution stand still, a second one complete the job, and the first one go on.
+
+        :param until: where the second one stands still until the first is done; None to complete the job.
+        """
+        paused, go_on = Event(), Event()
+
+        def handover() -> None:
+            paused.set()
+            go_on.wait()
+
+        def first() -> None:
+            # One execution after the other until the point; the result of the last one is not used.
+            while not watch.fired and execute(self._target, self._world, watch, self._limit) is False:
+                if not watch.aligned:
+                    break
+            paused.set()
+
+        memory = self._world.memory
+        memory.restore()
+        watch.handover, watch.alone = handover, False
+        thread = Thread(target=first, name="frozen worker", daemon=True)
+        thread.start()
+        paused.wait(self._limit)
+        if not watch.fired:
+            thread.join(self._limit)
+            return Ending("left", "did not come to that point")
+        # Two are at work: what the first does after the second is no part of the clean run.
+        following, watch.following = watch.following, None
+        standing_still = memory.now()  # two processes, two memories
+        memory.restore()
+        second = self._watching(until, deployed=True, follow=False)
+        second.alone = False
+        if until is not None:
+            ending = self._interleave(second, thread, go_on, standing_still)
+            begun += second.marks
+            return ending
+        if following is not None and not self._target.documented:
+            second.following = Following(following.shortcuts, joins=True)
+        ending = run_to_end(self._target, self._world, second, self._limit)
+        if second.following is not None and second.following.at is not None:
+            self._world.restore(self._recording.final)
+        begun += second.marked
+        memory.restore(standing_still)
+        go_on.set()
+        thread.join(self._limit)
+        return Ending("endless", "goes on after it was superseded") if thread.is_alive() else ending
+
+    def _interleave(self, second: Watch, first: Thread, go_on: Event, standing_still: list[object]) -> Ending:
+        """Let a second execution stand still at its point, the first one go on to its end, and then the second one."""
+        met, on, endings, memory = Event(), Event(), [], self._world.memory
+
+        def handover() -> None:
+            life = current()
+            if life is None or self._world.held(life):
+                return  # the first would have to wait for it
+            met.set()
+            on.wait()
+
+        def run() -> None:
+            endings.append(run_to_end(self._target, self._world, second, self._limit))
+            met.set()
+
+        second.handover = handover
+        worker = Thread(target=run, name="second worker", daemon=True)
+        worker.start()
+        met.wait(self._limit)
+        waiting = memory.now()
+        memory.restore(standing_still)
+        go_on.set()
+        first.join(self._limit)
+        memory.restore(waiting)
+        on.set()
+        worker.join(self._limit)
+        return endings[0] if endings else Ending("endless", "goes on after another execution is done")
+
+
+class Unreached(UsageError):
+    """A trial whose crash point the job does not come to again."""

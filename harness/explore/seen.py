@@ -1,0 +1,52 @@
+"""External effects that no probe watches: a verdict lists them, and says no more than what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SUFFIX = ", of what was seen"
+"""End of a verdict that does not cover everything the job did."""
+UNREACHED = "unreached"
+"""Name of trials whose crash point the job did not pass again."""
+
+
+@dataclass(frozen=True)
+class NotSeen:
+    """An external effect that no probe watches.
+
+    :ivar name: the name under which a user accepts it: ``process``, ``socket`` or that of a library.
+    :ivar what: the effect in words. :ivar line: the line of the job, ``file:line``; empty if it is not known.
+    """
+
+    name: str
+    what: str
+    line: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.what}" + (f", at {self.line}" if self.line else "")
+
+
+class Unseen:
+    """Collection of the effects that were not seen: one of each name and line."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], NotSeen] = {}
+
+    def add(self, name: str, what: str, line: str = "") -> None:
+        """Remember an effect, unless the same line had one of that name."""
+        self._found.setdefault((name, line), NotSeen(name, what, line))
+
+    def split(self, accepted: Iterable[str]) -> tuple[list[NotSeen], list[NotSeen]]:
+        """Return the effects that were not accepted, and those that were, by name."""
+        names = set(accepted)
+        found = sorted(self._found.values(), key=lambda each: (each.name, each.line))
+        return [each for each in found if each.name not in names], [
+            each for each in found if each.name in names
+        ]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.split(())[0]))
+
+    def __bool__(self) -> bool:
+        return bool(self._found)

@@ -1,0 +1,177 @@
+"""Shortcuts: futures that are known, so that a trial needs no more.
+
+Two are the same wherever the job repeats itself:
+
+* **An execution that begins** where a trial began that was run before ends as that trial did. A new process knows only
+  external state, and that is equal: each row, each key, and what is stored of the progress (:mod:`.sameness`).
+* **An execution at work** that comes to where the clean run was, ends as the clean run did. Equal are external state,
+  the place in the job's code, and everything in the process that its future depends on and that can be seen
+  (:mod:`.insides`). That is asked :data:`WINDOW` times, at consecutive external states, before it is believed.
+
+By the second a trial in the middle of a job need not begin at its beginning either: it begins a few states earlier, and
+interrupts the execution once that has come to where the clean run was.
+
+**When that is right.** If the job is deterministic, which every exploration needs, and if everything that its future
+depends on can be seen. Seen are local variables of the job's own functions (but not those that nothing reads any more),
+attributes of the job, closures, generators, and variables of the modules and classes of its package. A process with an
+open file, a transaction, a session with changes, a thread of its own or an object of an unknown kind counts as
+different from all others.
+
+**Not seen** are the items that a ``for`` loop still has to go through, where no variable holds them; what libraries
+remember, such as the rows in a session or in ``functools.lru_cache``; and the clock. A mistake is missed only if it
+shows through one of these, more than :data:`WINDOW` external states after an execution began, and after no other state:
+an execution begins in each of them.
+
+**How it is checked.** Before it is used, :data:`CHECKS` crashes of the job are tried both ways. Where they do not agree
+all trials run to their end, as with ``shortcuts=False``. They do so too on RQ, with another version of the code, for
+jobs that set items aside, and wherever rows hold the time or random values, because states are then never equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.explore.insides import fingerprint
+from harness.explore.sameness import digest
+from harness.explore.trials import COMPARED, Ending
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from harness.explore.crash import Life
+    from harness.explore.outcomes import Difference
+    from harness.explore.points import Point
+    from harness.explore.recording import Recording
+    from harness.explore.world import World
+
+WINDOW = 3
+"""Number of external states in a row in which an execution must be like the clean run to be believed to stay so."""
+CHECKS = 5
+"""Number of crashes that are tried both ways."""
+LEAD = 4
+"""Number of external states before an interruption at which its trial begins."""
+PATIENCE = 400
+"""Number of crash points within which such a trial has come to where the clean run was, or begins at the beginning."""
+MOST_MISSES = 8
+"""Number of trials in a row that did not, after which no more are begun there."""
+
+
+@dataclass(frozen=True)
+class Future:
+    """Future of an execution that begins in a state.
+
+    :ivar marks: the items that it began, and after it others; those from ``at`` on are the clean run's.
+    :ivar at: index of the point of the clean run that it came to; None if it ran to its end.
+    """
+
+    ending: Ending
+    differences: list[Difference]
+    marks: list[str]
+    at: int | None
+
+
+@dataclass
+class Shortcuts:
+    """Known futures of a job.
+
+    :ivar misses: number of trials in a row that did not come to where the clean run was.
+    """
+
+    world: World
+    recording: Recording
+    window: int = WINDOW
+    misses: int = 0
+    futures: dict[bytes, Future] = field(default_factory=dict)
+    _digests: dict[int, bytes] = field(default_factory=dict)
+    _points: dict[tuple[str, bytes, bytes], int] = field(default_factory=dict)
+    _insides: set[bytes] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for index, point in enumerate(self.recording.points):
+            inside = self.recording.insides[index]
+            if inside is not None:
+                self._insides.add(inside)
+                self._points.setdefault((point.kind, inside, self.of_state(point.state)), index)
+
+    def of_state(self, state: int) -> bytes:
+        """Return the digest of a state of the clean run."""
+        if state not in self._digests:
+            self._digests[state] = digest(self.world.each(self.recording.states[state]))
+        return self._digests[state]
+
+    def now(self) -> bytes:
+        """Return the digest of the present state."""
+        return digest(self.world.each())
+
+    def find(self, kind: str, life: Life, boundary: CodeType) -> int | None:
+        """Return the index of the point of the clean run at which all is as it is here; None for nowhere."""
+        inside = fingerprint(life, boundary, self.world.memory)
+        if inside is None or inside not in self._insides:
+            return None
+        return self._points.get((kind, inside, self.now()))
+
+    def lead(self, point: Point) -> int | None:
+        """Return the state in which a trial begins that interrupts at a point; None for the beginning."""
+        if self.misses >= MOST_MISSES or point.state <= LEAD:
+            return None
+        return point.state - LEAD
+
+
+@dataclass
+class Following:
+    """Comparison of one trial's executions with the clean run.
+
+    :ivar joins: whether only to find where the clean run was, and no execution that began before.
+    :ivar at: index of the point of the clean run that an execution came to, once that is believed.
+    :ivar ended: the future that was known of an execution that would have begun.
+    """
+
+    shortcuts: Shortcuts
+    joins: bool = False
+    at: int | None = None
+    ended: Future | None = None
+    patience: int = PATIENCE
+    _states: list[int] = field(default_factory=list)
+
+    def learn(self, state: int, ending: Ending, differences: list[Difference], marks: list[str]) -> None:
+        """Remember the future of an execution that began in a state of the clean run and was not interrupted."""
+        if self.ended is None and ending.kind in {"completed", "failed"}:
+            future = Future(ending, differences, marks, self.at)
+            self.shortcuts.futures.setdefault(self.shortcuts.of_state(state), future)
+
+    @property
+    def short(self) -> bool:
+        """True if anything was left out."""
+        return self.at is not None or self.ended is not None
+
+    @property
+    def rest(self) -> list[str]:
+        """The items that would have been begun after what was left out."""
+        found = [] if self.ended is None else self.ended.marks
+        at = self.at if self.ended is None else self.ended.at
+        recording = self.shortcuts.recording
+        return found if at is None else [*found, *recording.marks[recording.points[at].marks :]]
+
+    def meet(self, kind: str, life: Life, boundary: CodeType) -> int | None:
+        """Compare an execution with the clean run; return the point that it has come to, once that is believed."""
+        if kind not in COMPARED:
+            return None
+        index = self.shortcuts.find(kind, life, boundary)
+        if index is None:
+            self._states.clear()
+            return None
+        state = self.shortcuts.recording.points[index].state
+        if self._states and state < self._states[-1]:
+            self._states.clear()
+        if not self._states or state > self._states[-1]:
+            self._states.append(state)
+        return index if len(self._states) >= self.shortcuts.window else None
+
+    def begin(self) -> Ending | None:
+        """Return how an execution that would begin here ends, if that is known."""
+        self._states.clear()
+        if self.joins or not self.shortcuts.futures:
+            return None
+        self.ended = self.shortcuts.futures.get(self.shortcuts.now())
+        return None if self.ended is None else self.ended.ending

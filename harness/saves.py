@@ -1,0 +1,362 @@
+"""Saves of an execution: the record of the job, the position in it, and the writes of both.
+
+Where progress is written here, and what a crash there means:
+
+* A save holds the cursor of work that is done. Crash before it: the work since the save before is repeated. Crash
+  after it: nothing is repeated. Answer lost: the save raises, the execution fails, and the next claim reads
+  whichever of the two was stored; both are true.
+* With ``with_transaction()`` the save is part of the transaction of the work. Crash before the commit: neither
+  happened. Crash after it: both did. Answer lost: the commit raises, the execution fails, and the next claim reads
+  what the database has, which is also what became of the work.
+
+A cursor is only ever stored as it was at a checkpoint: an error in the middle of an item stores the cursor before
+the item. The save of an end is tried for the grace period while the store cannot be reached.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness import events
+from harness.cursor import freeze
+from harness.errors import (
+    Interrupt,
+    JobDefinitionError,
+    ProgressGone,
+    ProgressUnavailable,
+    Superseded,
+)
+from harness.holds import HOLD_SECONDS, Patience
+from harness.policy import read_seconds
+from harness.progress import NOW, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from harness.context import ParallelRun
+    from harness.durability import Durability
+    from harness.guards import Witness
+    from harness.job import Job
+    from harness.progress import StopSource, Store
+
+
+class Setup(NamedTuple):
+    """Settings of an execution, with those of a test applied.
+
+    :ivar sources: stop sources, asked in this order.
+    :ivar owns: called if the stored progress is gone: True if this execution owns the job, according to the queue.
+    """
+
+    job: Job
+    job_id: str
+    store: Store
+    durability: Durability
+    clock: Callable[[], float]
+    sources: Sequence[StopSource]
+    owns: Callable[[], bool] | None
+    family: ParallelRun | None
+
+
+class Saved(NamedTuple):
+    """Position that the latest save has made safe.
+
+    :ivar at: time of the save, by the job's clock. :ivar done: items in all executions.
+    :ivar steps: number of completed steps. :ivar step: the one in progress, with its *cursor*.
+    """
+
+    at: float
+    done: int
+    steps: int
+    step: str | None
+    cursor: Any
+
+
+class Saves:
+    """Part of an execution that writes the progress.
+
+    The position is in :attr:`progress` and nowhere else. Patterns move it; what a save writes is as of a checkpoint.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.job, self.job_id, self.store, self.clock = setup.job, setup.job_id, setup.store, setup.clock
+        self.family = setup.family
+        self.progress = Progress(setup.job_id)  # until it is claimed
+        self.item_failed = False
+        self.witness: Witness | None = None
+        self.commits = False
+        self._owns = setup.owns
+        self._durability = setup.durability
+        self._save_at = sys.maxsize
+        """Number of done items at which a save is due."""
+        self._started_at = self._tried_at = setup.clock()
+        self._failing_since: float | None = None
+        """Time of the first save that failed since one succeeded."""
+        self._proven: Any = None
+        """The cursor that the proof in the progress belongs to."""
+        self._reason: str | None = None
+        """Why the execution stops; None while it goes on."""
+        self._superseded = False
+        self._note_beginning()
+
+    # The position, for stop sources, jobs and observers.
+
+    @property
+    def family_id(self) -> str:
+        """The id of the job that started this one's parallel run; without one, its own."""
+        return self.family.id if self.family else self.job_id
+
+    @property
+    def step(self) -> str | None:
+        """The step in progress, None between steps."""
+        return self.progress.step
+
+    @property
+    def cursor(self) -> Any:
+        """The cursor, as a real value."""
+        return self.progress.cursor
+
+    @property
+    def completed(self) -> list[str]:
+        """The names of the completed steps, in order."""
+        return self.progress.completed
+
+    @property
+    def done(self) -> int:
+        """Items done in all executions."""
+        return self.progress.done
+
+    @property
+    def items(self) -> int:
+        """Items done in this execution."""
+        return self.progress.done - self._done_before
+
+    @property
+    def total(self) -> int | None:
+        """Items in all, if known."""
+        return self.progress.total
+
+    @total.setter
+    def total(self, number: int | None) -> None:
+        """Say how many items there are."""
+        self.progress.total = number
+
+    @property
+    def description(self) -> str:
+        """Position of the job, as text."""
+        return self.progress.description
+
+    @property
+    def saved(self) -> Saved:
+        """Position that the latest save has made safe."""
+        return self._saved_position
+
+    @property
+    def advanced(self) -> bool:
+        """True if this execution has done anything that the previous one had not."""
+        return self.progress.completed != self._completed_before or self.moved
+
+    @property
+    def moved(self) -> bool:
+        """True if the cursor has moved since this execution began, or since it entered the step."""
+        return bool(self.progress.cursor != self._cursor_before)
+
+    @property
+    def transactional(self) -> bool:
+        """True if work and cursor are committed together."""
+        return self._durability.transactional
+
+    def enter(self, step: str, cursor: Any) -> None:
+        """Begin a step at *cursor*; that alone is no progress."""
+        progress = self.progress
+        progress.step, progress.cursor = step, freeze(cursor)
+        self._cursor_before = progress.cursor
+        self._committed = (progress.done, progress.cursor)
+
+    def complete(self, step: str) -> None:
+        """End a step that ran to its end; the next save says so, and is now where work and cursor go together."""
+        progress = self.progress
+        progress.completed = [*progress.completed, step]
+        progress.step = progress.cursor = None
+        if self.transactional:
+            self.commit_or_save("step")
+
+    # The writes.
+
+    def save(self, why: str) -> None:
+        """Store the progress as of the latest checkpoint.
+
+        :raises Superseded: if another execution has claimed the job since.
+        :raises ProgressUnavailable: if the store cannot be reached.
+        """
+        try:
+            progress = self._bring_up_to_date()
+            try:
+                size = self.store.save(progress)
+            except ProgressGone:
+                if not self._still_owned():
+                    raise
+                size = self.store.renew(progress)
+        except self.store.unavailable as error:
+            raise self._unreachable("saved", error) from error
+        self._note_save(size, why)
+
+    def save_on_the_way(self, why: str = "checkpoint") -> None:
+        """Store the progress while the job is at work.
+
+        :raises Interrupt: if another execution has claimed the job since.
+        """
+        try:
+            self.save(why)
+        except Superseded:
+            self._give_way()
+
+    def save_patiently(self, why: str) -> None:
+        """Save an end; while the store is unreachable, try again for the grace period.
+
+        :raises ProgressUnavailable: if the store could not be reached in that time.
+        :raises Superseded: if another execution has claimed the job since.
+        """
+        patience = Patience(read_seconds(self.job, "grace_period") or 0.0, self.clock)
+        while True:
+            try:
+                self.save(why)
+            except ProgressUnavailable as error:
+                if patience.is_over():
+                    raise
+                self._note_failed_save(error, once=True)
+            else:
+                return
+            time.sleep(HOLD_SECONDS)
+
+    def commit_or_save(self, why: str) -> None:
+        """Store the progress, in one commit with what is open in the session where work and cursor go together.
+
+        :raises Interrupt: if another execution has claimed the job since.
+        """
+        if self.transactional and self.job.in_transaction():
+            self.commit(always=True)
+        else:
+            try:
+                self.save_patiently(why)
+            except Superseded:
+                self._give_way()
+
+    def commit(self, *, always: bool = False) -> None:
+        """Commit the work since the latest commit together with the cursor, if the cursor has moved or *always*.
+
+        :raises Interrupt: if another execution has claimed the job since; the work was rolled back.
+        """
+        if not always and (self.progress.done, self.progress.cursor) == self._committed:
+            return
+        session: Any = getattr(self.job, "session", None)
+        write = getattr(self.store, "save_within", None)
+        if session is None or write is None:
+            raise JobDefinitionError(
+                f"{self._name}: with_transaction() needs self.session and a store in its database, found "
+                f"{type(session).__name__} and {type(self.store).__name__}; let progress_store() return a SqlStore"
+            )
+        progress = self._bring_up_to_date()
+        try:
+            try:
+                size = write(session, progress)
+            except ProgressGone:
+                if not self._still_owned():
+                    raise
+                size = self.store.renew_within(session, progress)  # type: ignore[attr-defined]  # it has save_within
+        except Superseded:
+            session.rollback()
+            self._give_way()
+        except ProgressUnavailable:
+            session.rollback()  # otherwise the transaction would hold its locks while the job waits to run again
+            raise
+        session.commit()
+        self._committed = (progress.done, progress.cursor)
+        self._note_save(size, "transaction")
+
+    @contextmanager
+    def reaching_store(self, what: str) -> Iterator[None]:
+        """Turn the errors of an unreachable store into ProgressUnavailable; errors of the job pass.
+
+        :raises ProgressUnavailable: if the store cannot be reached.
+        """
+        try:
+            yield
+        except self.store.unavailable as error:
+            raise self._unreachable(what, error) from error
+
+    # Internals, used by subclasses.
+
+    def _note_beginning(self) -> None:
+        """Keep what this execution began with: the position is compared with it."""
+        progress = self.progress
+        self._done_before, self._runtime_before = progress.done, progress.runtime_s
+        self._completed_before, self._cursor_before = list(progress.completed), progress.cursor
+        self._proven, self._committed = progress.cursor, (progress.done, progress.cursor)
+        self._note_position()
+
+    def _bring_up_to_date(self) -> Progress:
+        """Return the progress, with what is not kept in it while the job works."""
+        progress = self.progress
+        if progress.step is None:
+            progress.proof = None
+        elif progress.cursor != self._proven:
+            # Else the stored proof stays: one made now would say that what has changed was so when the work was done.
+            progress.proof = self.witness.proof(progress.cursor) if self.witness is not None else None
+            self._proven = progress.cursor
+        progress.attributes = self.job.__dict__["_attributes"]
+        progress.runtime_s = self._runtime_before + self.clock() - self._started_at
+        if progress.cursor != self._cursor_before or self.advanced:
+            progress.crashes_in_a_row = 0
+            if not self.item_failed:  # what is counted belongs to the item after the cursor
+                progress.failures, progress.failure = 0, None
+        return progress
+
+    def _note_save(self, size: int, why: str) -> None:
+        self._tried_at, self._failing_since = self.clock(), None
+        self._note_position()
+        if events.subscriptions:
+            events.emit(events.ProgressSaved(self.job_id, self._name, why, size))
+
+    def _unreachable(self, what: str, error: Exception) -> ProgressUnavailable:
+        return ProgressUnavailable(
+            f"the progress of job {self.job_id} cannot be {what} now ({type(error).__name__}); run the job again "
+            "later, what was saved before is kept"
+        )
+
+    def _note_position(self) -> None:
+        progress = self.progress
+        self._saved_position = Saved(
+            self._tried_at, progress.done, len(progress.completed), progress.step, progress.cursor
+        )
+        if self._durability.items is not None:
+            self._save_at = progress.done + self._durability.items
+
+    def _note_failed_save(self, error: ProgressUnavailable, *, once: bool = False) -> None:
+        if self._failing_since is None or not once:
+            events.emit(events.SaveFailed(self.job_id, self._name, error))
+        if self._failing_since is None:
+            self._failing_since = self.clock()
+
+    def _plan_save(self) -> None:
+        if self._durability.items is not None:
+            self._save_at = self.progress.done + self._durability.items
+
+    def _still_owned(self) -> bool:
+        """Return whether the queue says that the job is still this execution's, so that its record may be restored."""
+        return self._owns is not None and self._owns()
+
+    def _give_way(self) -> None:
+        # The job's own ``except Exception`` is between here and the boundary: only Interrupt gets through.
+        self._superseded, self._reason, self.progress.check_at = True, "superseded", NOW
+        raise Interrupt("superseded") from None
+
+    @property
+    def _name(self) -> str:
+        return type(self.job).__name__
+
+    @property
+    def _duration(self) -> float:
+        return self.clock() - self._started_at

@@ -1,0 +1,96 @@
+"""Celery alone: revocation, Beat's schedule, cold shutdown, and the parts of Celery that are not public."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from celery import signals
+from celery.exceptions import TaskRevokedError
+from celery.worker.request import Request
+
+from harness.errors import UsageError
+from harness.lab.queue_jobs import Count
+from harness.lab.queue_suite import wait_until
+from harness.queues.celery.task import JobRequest, Perform
+from tests.queues.fleet import PATIENCE, Fleet, lines, wait_for_lines
+
+
+@pytest.mark.parametrize("name", ["on_failure", "on_timeout", "cancel"])
+def test_the_request_still_has_what_is_overridden(name: str) -> None:
+    """Celery's Request has the methods that this package overrides, with the same parameters."""
+    theirs, ours = getattr(Request, name), getattr(JobRequest, name)
+    assert list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters)
+
+
+@pytest.mark.parametrize("name", ["on_success", "on_failure"])
+def test_the_task_still_has_its_handlers(name: str) -> None:
+    """Celery's Task has the handlers that close a ticket, with the same parameters."""
+    theirs, ours = getattr(Perform.__mro__[1], name), getattr(Perform, name)
+    assert list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "before_task_publish", "after_task_publish", "task_received", "task_revoked", "worker_init", "worker_ready",
+        "worker_shutting_down", "worker_shutdown", "task_postrun",
+    ],
+)  # fmt: skip
+def test_celery_still_has_the_signals(name: str) -> None:
+    """Celery has each signal that an app is connected to."""
+    assert hasattr(signals, name)
+
+
+def test_a_job_that_beat_sends_twice_runs_once(fleets: Callable[..., Fleet], tmp_path: Path) -> None:
+    """A task with a fixed id that is sent again while the job is not over joins it."""
+    path, fleet = tmp_path / "lines", fleets("celery", "redis")
+    call = fleet.api.signature(fleet.app, Count, str(path), 20, 0.05).args
+    # As celery beat sends an entry: {"task": "harness.job", "args": …, "options": {"task_id": "nightly"}}.
+    fleet.app.send_task("harness.job", call, task_id="nightly")
+    fleet.start()
+    wait_for_lines(path, 3)
+    again = fleet.app.send_task("harness.job", call, task_id="nightly")
+    assert again.get(timeout=PATIENCE)["done"] == 20
+    fleet.result(fleet.enqueue(Count, str(tmp_path / "after"), 1, job_id="after"))
+    assert lines(path) == [str(number) for number in range(20)]
+    assert fleet.queue.store.load("nightly").epoch == 1
+
+
+def test_a_revoked_job_is_cancelled(fleets: Callable[..., Fleet], tmp_path: Path) -> None:
+    """A revoked job that runs stops at its next checkpoint for good, and its caller gets TaskRevokedError."""
+    path, fleet = tmp_path / "lines", fleets("celery", "redis")
+    handle = fleet.enqueue(Count, str(path), 2000, 0.05, job_id="job")
+    fleet.start()
+    wait_for_lines(path, 3)
+    fleet.app.control.revoke("job", terminate=True)
+    with pytest.raises(TaskRevokedError):
+        fleet.result(handle)
+    wait_until(lambda: fleet.state("job") == "over", PATIENCE)
+    assert fleet.queue.tickets.read("job")["outcome"] == "cancelled"
+
+
+def test_another_job_under_the_same_id_is_refused(fleets: Callable[..., Fleet], tmp_path: Path) -> None:
+    """An enqueue of another job under the id of one that is not over is refused."""
+    fleet = fleets("celery", "redis")
+    fleet.enqueue(Count, str(tmp_path), 2, job_id="job")
+    with pytest.raises(UsageError, match="job 'job' is another one, and is waiting"):
+        fleet.enqueue(Count, str(tmp_path), 3, job_id="job")
+
+
+@pytest.mark.parametrize("pool", ["threads", pytest.param("solo", marks=pytest.mark.full)])
+def test_other_pools_stop_and_resume(pool: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
+    """A job in a pool of threads, or without a pool, is back before its worker leaves."""
+    path, fleet = tmp_path / "lines", fleets("celery", "redis")
+    handle = fleet.enqueue(Count, str(path), 60, 0.05, job_id="job")
+    fleet.start("--pool", pool)
+    wait_for_lines(path, 3)
+    fleet.signal(signal.SIGTERM)
+    fleet.wait()
+    assert fleet.state("job") in {"waiting", "reserved"}
+    fleet.start("--pool", pool)
+    assert fleet.result(handle)["done"] == 60
+    assert lines(path) == [str(number) for number in range(60)]

@@ -1,0 +1,322 @@
+"""Jobs that pay every invoice once, and reach outside in one more way, which no probe may watch."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import ctypes
+import dbm
+import ftplib
+import imaplib
+import importlib
+import json
+import mmap
+import os
+import platform
+import poplib
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import syslog
+import tempfile
+import threading
+import urllib.request
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import psycopg2  # type: ignore[import-untyped]
+
+from tests.planted import shop
+
+CLOSED = 9
+"""Port at which nothing listens."""
+ADDRESS = f"host=127.0.0.1 port={CLOSED} connect_timeout=1"
+
+
+def pay() -> None:
+    """Pay every invoice once."""
+    with shop.session() as session:
+        for invoice_id in shop.all_ids(session):
+            shop.pay_once(session, invoice_id)
+
+
+def text_file() -> Path:
+    """Return a file that is there."""
+    path = shop.report().with_name("there.txt")
+    if not path.exists():
+        path.write_text("there\n")
+    return path
+
+
+def runs_a_shell() -> None:
+    """Run a shell."""
+    os.system("true")  # noqa: S605, S607
+
+
+def runs_a_program() -> None:
+    """Run a program."""
+    subprocess.run(["true"], check=True)  # noqa: S607
+
+
+async def _program() -> None:
+    process = await asyncio.create_subprocess_exec("true")
+    await process.wait()
+
+
+def runs_a_program_by_asyncio() -> None:
+    """Run one in a loop."""
+    asyncio.run(_program())
+
+
+def spawns() -> None:
+    """Run a program by the system's own call."""
+    os.waitpid(os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {}), 0)
+
+
+def signals() -> None:
+    """Send a signal that nothing hears."""
+    os.kill(os.getppid(), signal.SIGURG)
+
+
+def connects() -> None:
+    """Connect."""
+    with socket.socket() as client, suppress(OSError):
+        client.connect(("127.0.0.1", CLOSED))
+
+
+def sends_a_datagram() -> None:
+    """Send a datagram."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"1", ("127.0.0.1", CLOSED))
+
+
+async def _open() -> None:
+    with suppress(OSError):
+        await asyncio.open_connection("127.0.0.1", CLOSED)
+
+
+def connects_by_asyncio() -> None:
+    """Connect in a loop."""
+    asyncio.run(_open())
+
+
+def uses_ftp() -> None:
+    """Connect to a server of files."""
+    with suppress(OSError):
+        ftplib.FTP("127.0.0.1", timeout=1)  # noqa: S321
+
+
+def uses_imap() -> None:
+    """Connect to a mailbox."""
+    with suppress(OSError):
+        imaplib.IMAP4("127.0.0.1", CLOSED, timeout=1)
+
+
+def uses_pop() -> None:
+    """Connect to an older kind of mailbox."""
+    with suppress(OSError):
+        poplib.POP3("127.0.0.1", CLOSED, timeout=1)
+
+
+def uses_psycopg() -> None:
+    """Connect without SQLAlchemy."""
+    with suppress(psycopg.OperationalError):
+        psycopg.connect(ADDRESS)
+
+
+def uses_psycopg2() -> None:
+    """Connect by the older driver."""
+    with suppress(psycopg2.OperationalError):
+        psycopg2.connect(ADDRESS)
+
+
+def uses_the_class_of_connections() -> None:
+    """Connect to SQLite by the class, which no probe replaces."""
+    connection = sqlite3.Connection(str(shop.report().with_name("other.db")))
+    connection.execute("CREATE TABLE IF NOT EXISTS t (id)")
+    connection.close()
+
+
+def starts_a_thread_apart() -> None:
+    """Start a thread that threading knows nothing of."""
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    _thread.start_new_thread(lock.release, ())
+    lock.acquire()
+
+
+_go_on = threading.Event()
+
+
+def leaves_a_thread_behind() -> None:
+    """Start a thread that outlives the job."""
+    threading.Thread(target=_go_on.wait, args=(3,), daemon=True).start()
+
+
+def maps_a_file() -> None:
+    """Write through memory."""
+    with text_file().open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0:1] = b"T"
+
+
+def calls_c() -> None:
+    """Call a function of the C library."""
+    ctypes.CDLL(None).getppid()
+
+
+def changes_a_mode() -> None:
+    """Change who may read a file."""
+    text_file().chmod(0o640)
+
+
+def makes_a_pipe() -> None:
+    """Make a named pipe."""
+    path = shop.report().with_name("pipe")
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def writes_to_the_log() -> None:
+    """Write a line into the system's log."""
+    syslog.syslog("paid")
+
+
+NOT_SEEN: dict[Any, str] = {
+    runs_a_shell: "process", runs_a_program: "process", runs_a_program_by_asyncio: "process", spawns: "process",
+    signals: "signal", connects: "socket", sends_a_datagram: "socket", connects_by_asyncio: "socket",
+    uses_ftp: "ftplib", uses_imap: "imaplib", uses_pop: "poplib", uses_psycopg: "psycopg",
+    uses_psycopg2: "psycopg2", uses_the_class_of_connections: "sqlite3", starts_a_thread_apart: "thread",
+    leaves_a_thread_behind: "thread", maps_a_file: "mmap", calls_c: "ctypes", changes_a_mode: "attributes",
+    makes_a_pipe: "device", writes_to_the_log: "syslog",
+}  # fmt: skip
+"""What each is reported as."""
+
+
+def reads() -> None:
+    """Read files, folders and facts about the machine."""
+    text_file().read_text()
+    os.listdir(shop.report().parent)  # noqa: PTH208
+    platform.processor()
+    uuid.uuid1()
+
+
+def imports() -> None:
+    """Import a module, which compiles and loads."""
+    sys.modules.pop("colorsys", None)
+    importlib.import_module("colorsys")
+
+
+def uses_temporary_files() -> None:
+    """Write where only it looks."""
+    with tempfile.TemporaryFile() as file, tempfile.NamedTemporaryFile() as named:
+        file.write(b"1")
+        named.write(b"1")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "a").write_text("1")
+
+
+def prints() -> None:
+    """Write to a terminal."""
+    sys.stdout.write("")
+    sys.stdout.flush()
+    with Path("/dev/null").open("w") as nothing:
+        nothing.write("1")
+
+
+async def _other_thread() -> str:
+    return await asyncio.to_thread(json.dumps, {})
+
+
+def uses_a_loop() -> None:
+    """Run a loop, with a thread of its own."""
+    asyncio.run(_other_thread())
+
+
+def uses_threads() -> None:
+    """Compute in threads."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(json.dumps, [[], {}]))
+
+
+def asks_for_a_process() -> None:
+    """Ask whether a process exists."""
+    os.kill(os.getpid(), 0)
+
+
+def uses_a_database_in_memory() -> None:
+    """Compute in a database that nobody else sees."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (id)")
+    connection.close()
+
+
+def copies_a_file() -> None:
+    """Copy a file with its attributes."""
+    shutil.copy2(text_file(), shop.report())
+
+
+def knows_its_address() -> None:
+    """Look up an address, and sends nothing."""
+    socket.getaddrinfo("localhost", 80)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", CLOSED))
+
+
+def pings_itself() -> None:
+    """Talk from one end of a pair to the other."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(b"1")
+        other.recv(1)
+
+
+def asks_over_http() -> None:
+    """Read over HTTP."""
+    with suppress(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{CLOSED}/", timeout=1)
+
+
+SEEN = [
+    pay, reads, imports, uses_temporary_files, prints, uses_a_loop, uses_threads, asks_for_a_process,
+    uses_a_database_in_memory, copies_a_file, knows_its_address, pings_itself, asks_over_http,
+]  # fmt: skip
+"""Jobs with nothing to report."""
+
+
+def also(name: str) -> None:
+    """Pay every invoice, and do one more thing."""
+    pay()
+    globals()[name]()
+
+
+KEPT: dict[str, Any] = {}
+"""Things that an application has open all the time."""
+
+
+def writes_through_an_older_connection() -> None:
+    """Write through a connection that was open before."""
+    KEPT["connection"].execute("INSERT OR IGNORE INTO notes VALUES (1)")
+    KEPT["connection"].commit()
+
+
+def reads_through_an_older_connection() -> None:
+    """Read through it."""
+    KEPT["connection"].execute("SELECT id FROM notes").fetchall()
+
+
+def writes_through_an_older_descriptor() -> None:
+    """Write through a descriptor that was open before."""
+    os.write(KEPT["descriptor"], b"1")
+
+
+def opens_dbm() -> None:
+    """Write a file of keys."""
+    with dbm.open(str(shop.report().with_name("keys")), "c") as keys:
+        keys["a"] = "1"
