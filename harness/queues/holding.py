@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.queues import owners
-from harness.queues.periodic import Beat, lease_seconds, recover_seconds
+from harness.queues.periodic import Beat, lease_seconds, recover_seconds, shown
 from harness.stops import Flag
+from harness.stores.watched import UNAVAILABLE
 
 if TYPE_CHECKING:
     from harness.queues.tickets import Sending, Tickets
@@ -138,11 +139,19 @@ class Sweep:
             if owners.are_gone(owner.rpartition(" ")[0], machine or "")
         ]
         for job_id, owner in [*gone, *((job_id, "") for job_id in self._tickets.due())]:
-            sending = self._tickets.take(job_id, owner)
-            if sending is not None:
-                log.warning("job %s: its worker crashed or its message is missing; it is sent again", job_id)
-                self.resend(sending)
-                sent.append(job_id)
+            try:
+                sending = self._tickets.take(job_id, owner)
+                if sending is not None:
+                    log.warning(
+                        "job %s: its worker crashed or its message is missing; it is sent again", job_id
+                    )
+                    self.resend(sending)
+                    sent.append(job_id)
+            except UNAVAILABLE:
+                raise  # Redis is away for all of them
+            except Exception as error:  # noqa: BLE001 - depends on what is stored, and on the broker's client
+                log.warning("job %s was not sent again: %s; a later sweep tries it", job_id, shown(error))
+                self._tickets.put_off(job_id)
         return sent
 
     def resend(self, sending: Sending) -> None:

@@ -35,6 +35,7 @@ from harness.queues.requests import Requests
 from harness.queues.tickets import Claimed, Sending, Tickets, server_time
 from harness.stops import Flag
 from harness.stores.redis import RedisStore
+from harness.stores.watched import UNAVAILABLE
 
 if TYPE_CHECKING:
     from harness.progress import StopSource, Store
@@ -124,12 +125,14 @@ class Queue(ABC):
         """Claim a job that was delivered, or return why it may not run.
 
         While Redis cannot be reached this waits, unless the worker leaves: the broker has forgotten the message.
+
+        :raises redis.exceptions.ResponseError: if the ticket is not what this package writes.
         """
         owner = new_owner()
         while True:
             try:
                 claimed = self.tickets.claim(job_id, n, owner, digest=digest_of_call(call), **more)
-            except RedisError as error:
+            except UNAVAILABLE as error:
                 if any(source(None) for source in self.stop_sources()):  # type: ignore[arg-type]  # flags
                     raise ProgressUnavailable(
                         f"Redis cannot be used now ({type(error).__name__}); run the job again later"

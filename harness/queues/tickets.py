@@ -41,6 +41,9 @@ OVER_TTL = 7 * 24 * 3600
 LONGEST_STRAY_SECONDS = 3600
 """Longest time between two copies of a message that waits."""
 
+BAD_SECONDS = 60
+"""Seconds until a sweep looks again at a ticket that cannot be used."""
+
 BATCH = 100
 """Number of due tickets that a sweep reads at once."""
 
@@ -321,6 +324,11 @@ class Tickets:
         """Return the message of a job that is due, or whose *owner* has crashed; it must be sent now."""
         answer = self._run("take", job_id, lease_seconds(), owner, self._stray, LONGEST_STRAY_SECONDS)
         return self._sending(job_id, int(answer[0])) if answer else None
+
+    def put_off(self, job_id: str) -> None:
+        """Let a later sweep look at a job whose ticket cannot be used, so that it is in the way of no other."""
+        now = server_time(self.connection)
+        self.connection.zadd(self._due, {job_id: now + BAD_SECONDS}, xx=True)
 
     def due(self) -> list[str]:
         """Return the ids of jobs that are due, at most :data:`BATCH`."""

@@ -169,8 +169,9 @@ class Feed:
                     if not yielded:
                         yield b": still here\n\n"
                     continue
-                yield topic.change if topic.version == seen + 1 else topic.whole()
-                seen = topic.version
+                # Before the yield: while the viewer reads, further versions may come.
+                follows, seen = topic.version == seen + 1, topic.version
+                yield topic.change if follows else topic.whole()
         finally:
             topic.viewers -= 1
             if not topic.viewers:

@@ -81,7 +81,7 @@ def test_another_job_under_the_same_id_is_refused(fleets: Callable[..., Fleet], 
         fleet.enqueue(Count, str(tmp_path), 3, job_id="job")
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo"])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("solo", marks=pytest.mark.full)])
 def test_other_pools_stop_and_resume(pool: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
     """A job in a pool of threads, or without a pool, is back before its worker leaves."""
     path, fleet = tmp_path / "lines", fleets("celery", "redis")

@@ -26,8 +26,16 @@ PER_KILL = 80
 """Items that a job has for each kill: more than it does before the next one."""
 
 
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-@pytest.mark.parametrize("kind", ["celery", "dramatiq"])
+FULL = pytest.mark.full
+
+
+@pytest.mark.parametrize(
+    ("kind", "broker"),
+    [
+        ("celery", "redis"), ("dramatiq", "rabbitmq"), pytest.param("celery", "rabbitmq", marks=FULL),
+        pytest.param("dramatiq", "redis", marks=FULL),
+    ],
+)  # fmt: skip
 def test_killed_workers_lose_and_double_nothing(
     kind: str,
     broker: str,

@@ -17,10 +17,11 @@ from harness.queues.tickets import Sending
 from tests.queues.fleet import PATIENCE, Fleet, lines, wait_for_lines
 
 NUMBERS, PACE = 60, 0.05
+FULL = pytest.mark.full
 KINDS = pytest.mark.parametrize("kind", ["celery", "dramatiq"])
 SIGNALS = [
-    ("celery", signal.SIGTERM), ("celery", signal.SIGINT), ("celery", signal.SIGQUIT),
-    ("dramatiq", signal.SIGTERM), ("dramatiq", signal.SIGINT),
+    ("celery", signal.SIGTERM), pytest.param("celery", signal.SIGINT, marks=FULL), ("celery", signal.SIGQUIT),
+    ("dramatiq", signal.SIGTERM), pytest.param("dramatiq", signal.SIGINT, marks=FULL),
 ]  # fmt: skip
 
 
@@ -128,6 +129,7 @@ def test_what_follows_a_job_starts_once(kind: str, fleets: Callable[..., Fleet],
     assert lines(noted) == ["noted"]
 
 
+@FULL
 @KINDS
 def test_a_delayed_job_waits(kind: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
     """A job with a countdown or a delay starts after that time, also if its worker is killed while it waits."""
@@ -145,6 +147,7 @@ def test_a_delayed_job_waits(kind: str, fleets: Callable[..., Fleet], tmp_path: 
     assert path.stat().st_ctime - enqueued > 7.9
 
 
+@FULL
 @KINDS
 def test_a_failure_is_the_queues_own(kind: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
     """What a job raises without retries is the result that its caller gets."""

@@ -146,6 +146,26 @@ def test_a_viewer_gets_what_changed_and_a_slow_one_gets_all() -> None:
     asyncio.run(publish())
 
 
+def test_a_change_that_comes_while_a_viewer_reads_is_not_lost(redis: Redis) -> None:
+    """Changes between two reads of a viewer are all in what it reads next, be they one or several."""
+
+    async def view(number: int) -> bytes:
+        feed = Feed(Counted(redis), render)
+        stream = feed.stream("", {})
+        await anext(stream)
+        await anext(stream)
+        topic = feed._topics[""]
+        for each in range(number):
+            topic.publish(Parts((), {**topic.parts.parts, f"new {each}": "1"}))
+        following = await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]  # a generator
+        return following
+
+    for number in (1, 3):
+        following = asyncio.run(view(number))
+        assert all(f'"new {each}":"1"'.encode() in following for each in range(number))
+
+
 def test_a_fault_of_one_page_does_not_end_the_streams(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     """An error while a page is rendered is logged, and the next look is shown."""
     faults = iter([ZeroDivisionError, None])

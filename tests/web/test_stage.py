@@ -46,8 +46,9 @@ def act(client: Client, lane: str, action: str) -> str:
 
 
 def lane_of(parts: dict[str, str], lane: str) -> str:
-    """Return the HTML of a lane."""
-    return next(each for each in parts["stage"].split("<article") if f'data-stage="{lane}"' in each)
+    """Return the HTML of a lane; empty if the parts do not have it, because it has not changed."""
+    found = (each for each in parts.get("stage", "").split("<article") if f'data-stage="{lane}"' in each)
+    return next(found, "")
 
 
 def at_work(lane: str, paid: int = 5) -> Callable[[dict[str, str]], bool]:
@@ -55,7 +56,7 @@ def at_work(lane: str, paid: int = 5) -> Callable[[dict[str, str]], bool]:
 
     def seen(parts: dict[str, str]) -> bool:
         html = lane_of(parts, lane)
-        done = int(html.partition(' aria-valuenow="')[2].partition('"')[0])
+        done = int(html.partition(' aria-valuenow="')[2].partition('"')[0] or 0)
         return paid <= done < ITEMS and 'value="horse"' in html
 
     return seen

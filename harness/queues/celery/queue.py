@@ -207,8 +207,8 @@ def enqueue(
     job_id = settings.get("task_id")
     if job_id is not None:
         ticket = queue.tickets.read(job_id)
-        if ticket and ticket["state"] != "over":
-            if ticket["digest"] != digest_of_call(call):
+        if ticket.get("state", "over") != "over":
+            if ticket.get("digest") != digest_of_call(call):
                 raise UsageError(
                     f"job {job_id!r} is another one, and is {ticket['state']}; wait until it is over, or choose "
                     "another id"

@@ -368,8 +368,8 @@ def enqueue(
     made = message(broker, job_class, *args, options=options, portion=portion, **kwargs)
     if options and "message_id" in options:
         ticket = queue.tickets.read(made.message_id)
-        if ticket and ticket["state"] != "over":
-            if ticket["digest"] != digest_of_call(list(made.args)):
+        if ticket.get("state", "over") != "over":
+            if ticket.get("digest") != digest_of_call(list(made.args)):
                 raise UsageError(
                     f"job {made.message_id!r} is another one, and is {ticket['state']}; wait until it is over, or "
                     "choose another id"
