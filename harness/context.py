@@ -81,7 +81,9 @@ class Context(Position, Protocol):
         ...
 
     @total.setter
-    def total(self, number: int | None) -> None: ...
+    def total(self, number: int | None) -> None:
+        """Set the number of items in all."""
+        ...
 
     @property
     def advanced(self) -> bool:
