@@ -82,7 +82,8 @@ class Context(Position, Protocol):
 
     @total.setter
     def total(self, number: int | None) -> None:
-        """Say how many items there are."""
+        """Set the number of items in all."""
+        ...
 
     @property
     def advanced(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from harness.errors import UsageError
 from harness.lab.fork_server import ForkServer
 from harness.lab.servers import Server, postgresql_server, redis_server
 from tests import jobs
-from tests.warm_pytest import popen
-from tests.warm_pytest import processes as warm_pytest_processes
 from tests.workers import PATIENCE, PRELOADED, Workers
 
 MISSING = [
@@ -63,21 +60,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(line)
 
 
-@pytest.fixture(scope="session")
-def warm_pytest() -> Iterator[ForkServer]:
-    """Yield what forks pytest for the tests of this process that use pytester."""
-    with warm_pytest_processes() as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def _pytest_alone(request: pytest.FixtureRequest) -> None:
-    """Fork the pytest of pytester, and keep hypothesis's plugin out: it takes half of the time to start."""
+    """Keep hypothesis's plugin out of what pytester runs: it takes half of the time that pytest takes to start."""
     if "pytester" in request.fixturenames:
-        pytester = request.getfixturevalue("pytester")
-        pytester.plugins.append("no:hypothesispytest")
-        server, cold = request.getfixturevalue("warm_pytest"), pytester.popen
-        pytester.popen = partial(popen, server, cold)
+        request.getfixturevalue("pytester").plugins.append("no:hypothesispytest")
 
 
 @pytest.fixture(autouse=True)

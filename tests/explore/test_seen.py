@@ -251,6 +251,7 @@ def by_httpx_async(url: str) -> None:
     """Post."""
 
     async def post() -> None:
+        """Post with httpx."""
         async with httpx.AsyncClient(trust_env=False) as client:
             await client.post(url, content=b"1")
 
@@ -261,6 +262,7 @@ def by_aiohttp(url: str) -> None:
     """Post."""
 
     async def post() -> None:
+        """Post with aiohttp."""
         async with aiohttp.ClientSession() as client, client.post(url, data=b"1") as answer:
             await answer.read()
 

@@ -218,6 +218,7 @@ def test_the_hook_decides_about_each_action(redis: Redis, job_id: str) -> None:
     asked: list[str] = []
 
     async def access(request: Request, action: str) -> str | Response | None:
+        """Decide about one action."""
         asked.append(action)
         if action == "requeue":
             return RedirectResponse("/login")
