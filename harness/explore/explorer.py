@@ -291,7 +291,10 @@ class Explorer:
             "lost-reply": (plan.lost_replies(recording), self._sample),
             "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
             "twice": (
-                [] if self._world.one_process else plan.twice(recording, self._sample, self._seed),
+                # Two versions at once: what the old one refuses, the new one may have done.
+                []
+                if self._world.one_process or self._versions.deploys
+                else plan.twice(recording, self._sample, self._seed),
                 None,
             ),
         }
