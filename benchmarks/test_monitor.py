@@ -16,7 +16,7 @@ from rq import Queue
 
 from harness import Enumerator, IterationJob, items
 from harness.lab.servers import redis_server
-from harness.queues.history import Recording
+from harness.queues.history import HistoryRecorder
 from harness.queues.rq import SimpleWorker, enqueue
 
 ITEMS = 20_000
@@ -25,7 +25,7 @@ WORK = range(5_000)
 ROUNDS = 9
 
 
-class Unrecorded(Recording):
+class Unrecorded(HistoryRecorder):
     """Writes nothing."""
 
     def at_start(self, at: Any) -> None:
@@ -62,7 +62,7 @@ def test_watching_costs_a_job_nothing_to_speak_of(
         cost(queue)
         for _ in range(ROUNDS):
             with monkeypatch.context() as without:
-                without.setattr("harness.queues.rq.jobs.Recording", Unrecorded)
+                without.setattr("harness.queues.rq.jobs.HistoryRecorder", Unrecorded)
                 found["no history"].append(cost(queue))
             found["history and pulse"].append(cost(queue))
             watching = subprocess.Popen(

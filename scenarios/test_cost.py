@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -99,6 +100,8 @@ PATTERNS: dict[str, Callable[[], object]] = {
 }
 
 
+# Processor time: another process that takes the processor is no cost of a pattern.
+@pytest.mark.benchmark(timer=time.process_time)
 @pytest.mark.parametrize("form", FORMS)
 def test_cost_of_the_pattern_itself(request: pytest.FixtureRequest, benchmark: Any, form: str) -> None:
     """A pattern costs some nanoseconds an item above a bare loop, without queue, database and work."""

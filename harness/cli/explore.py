@@ -172,7 +172,7 @@ class _Bar:
 
 NOT_SEEN = 3
 """Exit code if nothing wrong was found, but the job has effects that no probe sees."""
-LONG = 5.0
+LONG = 30.0
 """Seconds above which an estimate is shown."""
 
 

@@ -25,15 +25,19 @@ from harness.scenario import Scenario
 @click.command()
 @click.argument("name", default="scenarios.orders", shell_complete=scenarios)
 @click.option(
-    "--rounds", type=click.IntRange(2), default=7, show_default=True, help="Of each form, taking turns."
+    "--rounds",
+    type=click.IntRange(2),
+    default=7,
+    show_default=True,
+    help="Number of rounds for each form; the forms take turns.",
 )
-@click.option("--size", default="quick", show_default=True, help="Of the scenario's data.")
+@click.option("--size", default="quick", show_default=True, help="Size of the scenario's data.")
 @json_option
 def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
-    """Measure what the forms of a scenario cost when nothing interrupts them, against the plain loop.
+    """Measure the cost of each form of a scenario without interruption, against the plain loop.
 
-    The time is that of a whole run from the queue to its end, divided by its items. The ratio is that of the
-    medians; where the ranges overlap, it says little.
+    The time is that of a whole run from the queue to its end, divided by its items. The ratio compares the
+    medians. Where the ranges overlap, it says little.
 
     \b
     harness bench
@@ -66,17 +70,21 @@ LEFT_OUT = 5
 
 @click.command()
 @click.argument("records", type=click.Path(path_type=Path))
-@click.option("--benchmarks", type=click.Path(path_type=Path), help="What pytest --benchmark-json wrote.")
+@click.option("--benchmarks", type=click.Path(path_type=Path), help="File of pytest --benchmark-json.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=Path("reports"), show_default=True)
-@click.option("--against", type=click.Path(path_type=Path), help="An older comparison.json: tell what moved.")
-@click.option("--fail-if", "conditions", multiple=True, help="Exit with 1 if it is met; may be repeated.")
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="An older comparison.json: show the changes."
+)
+@click.option(
+    "--fail-if", "conditions", multiple=True, help="Condition that makes the exit code 1; may be repeated."
+)
 def report(
     records: Path, benchmarks: Path | None, folder: Path, against: Path | None, conditions: Sequence[str]
 ) -> None:
-    """Make comparison.json, .md, .html and pictures of RECORDS, and print the table.
+    """Make comparison.json, .md, .html and pictures from RECORDS, and print the tables.
 
-    RECORDS is a file that pytest --harness-records wrote. A record that cannot be read is left out and named; with
-    --fail-if the exit code is then 1.
+    RECORDS is a file of pytest --harness-records, or a comparison.json. The report names each record that it cannot
+    read, and leaves it out; with --fail-if the exit code is then 1.
 
     \b
     harness report reports/records.json --benchmarks reports/benchmarks.json
@@ -90,7 +98,9 @@ def report(
     folder.mkdir(parents=True, exist_ok=True)
     reports.write(made, folder, moved)
     echo(reports.text(made, moved))
-    echo(f"\nWritten: {folder / 'comparison.html'}; comparison.md, comparison.json and pictures beside it.")
+    echo(
+        f"\nWritten: {folder / 'comparison.html'}; comparison.md, comparison.json and pictures are in the same folder."
+    )
     for each in left_out[:LEFT_OUT]:
         echo(f"harness: left out: {each}", err=True)
     if len(left_out) > LEFT_OUT:
@@ -105,7 +115,7 @@ def report(
 
 def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[float]]:
     """Return microseconds an item of each round, by form; the first round, which warms up, is not counted."""
-    from harness.lab import Lab  # of the test extra, which a report does without
+    from harness.lab import Lab  # needs the test extra, which a report does not
 
     costs: dict[str, list[float]] = {form: [] for form in scenario.form_names}
     bar = TrialBar((rounds + 1) * len(costs), Console(stderr=True))
@@ -126,6 +136,6 @@ def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[floa
 
 
 def _turn(forms: Sequence[str], number: int) -> list[str]:
-    """Let each form come first in turn, so that none profits from its place."""
+    """Return the forms in another order each round, so that none profits from its place."""
     first = number % len(forms)
     return [*forms[first:], *forms[:first]]

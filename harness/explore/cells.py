@@ -176,8 +176,12 @@ class Clock:
         if 0 < later <= now - self.began + SLACK:
             return True
         if isinstance(one, datetime | str) and later in {60, 3600}:
-            rounded = not before[0] % later
-            return rounded and int(self.began // 60) != int((now + SLACK) // 60)
+            # Whole minutes or hours go on by one when the clock does, in UTC or in local time.
+            here = datetime.fromtimestamp(now, UTC).astimezone().utcoffset() or timedelta()
+            starts = (0.0, here.total_seconds())
+            return not before[0] % later and any(
+                (self.began + start) // later != (now + start) // later for start in starts
+            )
         return later == timedelta(days=1).total_seconds() and len(self._days()) > 1
 
     def _is_now(self, seconds: float) -> bool:

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
+    from harness.explore.external_state import ExternalState
     from harness.explore.findings import Verdict
     from harness.explore.recording import Recording
-    from harness.explore.world import World
 
 
 def count(verdict: Verdict, recording: Recording, tried: AbstractSet[int]) -> None:
@@ -27,7 +27,7 @@ def count(verdict: Verdict, recording: Recording, tried: AbstractSet[int]) -> No
     verdict.lines = len({line for line, was_tried in lines if was_tried})
 
 
-def miss(world: World, trials: list[str]) -> None:
+def miss(world: ExternalState, trials: list[str]) -> None:
     """Record that trials did not come to their crash points: what they would have shown was not seen."""
     if trials:
         number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
@@ -35,11 +35,11 @@ def miss(world: World, trials: list[str]) -> None:
 
 
 def written(
-    world: World, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
+    world: ExternalState, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
 ) -> None:
     """Record files that were written through a descriptor that was open before the job.
 
-    :param before: path and position by descriptor, as of :func:`~harness.explore.probes.drivers.positions`.
+    :param before: path and position by descriptor, as of :func:`~harness.explore.probes.older.positions`.
     """
     for number, (path, position) in after.items():
         if number in before and before[number] != (path, position) and not world.has_file(path):
@@ -49,7 +49,7 @@ def written(
 
 def bound(
     verdict: Verdict,
-    world: World,
+    world: ExternalState,
     recording: Recording | None,
     accepted: Iterable[str],
     *,

@@ -1,8 +1,8 @@
 """Simulate the crash of a process: after it, nothing the execution does changes external state.
 
-An execution runs inside :func:`living`, with a :class:`Life`. A probe (:mod:`harness.explore.probes`) calls
-:meth:`Life.reach` before and after each external effect. The observer of the life may call :meth:`Life.die` there.
-From then on
+An execution runs inside :func:`living`, with a :class:`SimulatedProcess`. A probe (:mod:`harness.explore.probes`)
+calls :meth:`SimulatedProcess.reach` before and after each external effect. The observer of the process may call
+:meth:`SimulatedProcess.die` there. From then on
 
 * its connections are closed without a goodbye, so the server rolls back whatever was not committed;
 * each attempt at an external effect raises :class:`~harness.errors.Died`, also in ``except`` and ``finally`` blocks and
@@ -34,8 +34,8 @@ Lost = Callable[[], Exception]
 class Observer(Protocol):
     """Observer of a life."""
 
-    def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
-        """Hear of a crash point, in the thread of the job; see :meth:`Life.reach`."""
+    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
+        """Hear of a crash point, in the thread of the job; see :meth:`SimulatedProcess.reach`."""
         ...
 
     def meet(self, thing: Any) -> None:
@@ -55,7 +55,7 @@ _local = threading.local()
 _accounted: ContextVar[bool] = ContextVar("harness accounted", default=False)
 
 
-class Life:
+class SimulatedProcess:
     """Simulated process that an execution runs in: its external effects and its crash.
 
     :param observer: called at every crash point while the process lives.
@@ -119,14 +119,14 @@ class Life:
         self.connections.clear()
 
 
-def current() -> Life | None:
+def current() -> SimulatedProcess | None:
     """Return the life that this thread belongs to; None outside of trials."""
-    life: Life | None = getattr(_local, "life", None)
+    life: SimulatedProcess | None = getattr(_local, "life", None)
     return life
 
 
 @contextmanager
-def living(life: Life | None) -> Iterator[None]:
+def living(life: SimulatedProcess | None) -> Iterator[None]:
     """Attribute what this thread, and each thread it starts, does inside the block to a life; None for no life."""
     before = current()
     _local.life = life

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UsageError
 from harness.explore import coverage, plan, probes
 from harness.explore.crash import current
+from harness.explore.external_state import ExternalState
 from harness.explore.findings import Finding, Verdict
 from harness.explore.judging import Judge
 from harness.explore.outcomes import reading
-from harness.explore.probes.older import held, older, positions, traced
+from harness.explore.probes.older import descriptors, held, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
@@ -26,7 +27,6 @@ from harness.explore.shortcuts import WINDOW
 from harness.explore.targets import Target, target_of
 from harness.explore.trials import ACTIONS, LATE, Action, Result, Trial, Watch, parse
 from harness.explore.versions import Versions
-from harness.explore.world import World
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 
@@ -62,7 +62,7 @@ def explore(
     :param job: a ContinuableJob, an IterationJob, or any function that uses SQLAlchemy, Redis or SMTP.
     :param args: what it is enqueued with; ``kwargs=`` for those with names.
     :param outcome: returns what is compared with the clean run; by default all tables, mails and keys. If it takes
-        an argument, it is given these, by name, as :class:`~harness.explore.places.Table`.
+        an argument, it is given these, by name, as :class:`~harness.explore.resources.Table`.
     :param only: the name of a trial: run just that one.
     :param options: what :class:`Explorer` takes.
     """
@@ -77,7 +77,7 @@ class Explorer:
     :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
     :param queue: ``inline``, or ``rq`` for RQ's worker in this process, with fakeredis.
     :param durability: in place of the job's own. :param store: in place of the job's, or of the explorer's.
-    :param witnesses: objects outside, see :class:`~harness.explore.world.World`.
+    :param witnesses: objects outside, see :class:`~harness.explore.external_state.ExternalState`.
     :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: called after each trial.
     :param command: repeats a trial, with ``{trial}`` for its name.
@@ -132,8 +132,8 @@ class Explorer:
             else target_of(versions, args, kwargs or {}, durability, store)
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
-        self._world = World(witnesses or {}, modules, database)
-        self._older = older()
+        self._world = ExternalState(witnesses or {}, modules, database)
+        self._older, self._numbers = older(), descriptors(modules)
         for name, what, module in held(modules):
             self._world.not_seen.add(name, what, module)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
@@ -174,7 +174,7 @@ class Explorer:
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         self._stack.enter_context(probes.installed())
-        self._stack.enter_context(traced(self._older.connections))
+        self._stack.enter_context(traced(self._older))
         self._stack.enter_context(marking(_mark))
         self._stack.enter_context(overriding(overrides))
         return self
@@ -192,7 +192,7 @@ class Explorer:
         """
         if self.recording is None:
             began = time.perf_counter()
-            before = positions(self._older.numbers)
+            before = positions(self._numbers)
             self.recording = record(
                 self._target, self._world, self._read, self._limit, deploys=self._versions.deploys
             )
@@ -200,7 +200,7 @@ class Explorer:
                 self._target, self._world, self.recording, self._read, self._limit,
                 deploys=self._versions.deploys,
             )  # fmt: skip
-            coverage.written(self._world, before, positions(self._older.numbers))
+            coverage.written(self._world, before, positions(self._numbers))
             self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
 
@@ -291,7 +291,10 @@ class Explorer:
             "lost-reply": (plan.lost_replies(recording), self._sample),
             "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
             "twice": (
-                [] if self._world.one_process else plan.twice(recording, self._sample, self._seed),
+                # Two versions at once: what the old one refuses, the new one may have done.
+                []
+                if self._world.one_process or self._versions.deploys
+                else plan.twice(recording, self._sample, self._seed),
                 None,
             ),
         }

@@ -19,7 +19,7 @@ Kept = Any
 """Snapshot: None for nothing, bytes of a file, ``("link", target)``, or ``("directory", {name: snapshot})``."""
 
 
-class FilePlace:
+class FileResource:
     """File, symbolic link or directory with everything in it, existing or not.
 
     :ivar folders: whether directories are compared and put back.

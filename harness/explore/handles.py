@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from harness.explore.files import FilePlace, Kept
+from harness.explore.files import FileResource, Kept
 
 
-class HandlePlace(FilePlace):
+class HandleResource(FileResource):
     """File that is written through a handle that outlives the executions.
 
     :param handle: the open file.

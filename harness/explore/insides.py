@@ -39,7 +39,7 @@ from harness.job import Job
 if TYPE_CHECKING:
     from types import CodeType, FrameType, GeneratorType
 
-    from harness.explore.crash import Life
+    from harness.explore.crash import SimulatedProcess
     from harness.explore.memory import Memory
 
 MAX_VALUES = 50_000
@@ -64,7 +64,7 @@ class Incomparable(Exception):
     """Something is in the process that cannot be compared."""
 
 
-def fingerprint(life: Life, boundary: CodeType, memory: Memory) -> bytes | None:
+def fingerprint(life: SimulatedProcess, boundary: CodeType, memory: Memory) -> bytes | None:
     """Return the fingerprint of the process that this thread works in; None if it cannot be compared."""
     if any(_in_transaction(each) for each in life.connections.values()):
         return None

@@ -20,13 +20,13 @@ from harness.errors import UsageError
 from harness.explore.trials import Watch, run_to_end
 
 if TYPE_CHECKING:
-    from harness.explore.crash import Life, Lost
+    from harness.explore.crash import Lost, SimulatedProcess
+    from harness.explore.external_state import ExternalState
     from harness.explore.targets import Target
-    from harness.explore.world import World
 
 
 @dataclass
-class Suicide(Watch):
+class KillAtPoint(Watch):
     """Kills its process at the point of its trial, and tells what changed in places that die with it.
 
     :ivar pipe: file descriptor that states are written to, one a line.
@@ -48,14 +48,14 @@ class Suicide(Watch):
             self._told = state
             os.write(self.pipe, state.encode() + b"\n")
 
-    def _interrupt(self, life: Life, lost: Lost | None) -> object:
+    def _interrupt(self, life: SimulatedProcess, lost: Lost | None) -> object:
         del life, lost
         self.tell()
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
 
-def run_and_kill(target: Target, world: World, watch: Suicide, seconds: float) -> None:
+def run_and_kill(target: Target, world: ExternalState, watch: KillAtPoint, seconds: float) -> None:
     """Run the job in a child process until it kills itself, and take over what it left.
 
     :raises UsageError: if it ended otherwise, or not within the time.

@@ -91,6 +91,17 @@ class Sheet:
                 pool.append(row)
         return Split(known, pool)
 
+    def find(self, table: Table, key: Any) -> tuple[Any, ...] | None:
+        """Return the row with this key, if there is one; without a look at the values of all others."""
+        columns = self.table.key
+        for row in table.rows:
+            if all(
+                row[index] == part or plain(row[index]) == part
+                for index, part in zip(columns, key, strict=True)
+            ):
+                return self.plain(replace(table, rows=[row]))[0]
+        return None
+
     def same(self, table: Table) -> bool:
         """Return whether all rows are equal, in their order too: then nothing else needs to be looked at."""
         return table.rows == self._raw

@@ -100,11 +100,12 @@ class Reference:
         if sheet is None:
             return table.rows
         kind, row = difference.row
-        known, pool = sheet.split(table)
         if kind == "known":
-            return known.get(row)
+            return sheet.find(table, row)
         links = self._links(contents)
-        return sum(sheet.project(each, row.mask, links) == row.cells for each in pool) or None
+        return (
+            sum(sheet.project(each, row.mask, links) == row.cells for each in sheet.split(table).pool) or None
+        )
 
     def in_transactions(self, name: str) -> bool:
         """Return whether a transaction could hold the rows of this table together with the progress."""

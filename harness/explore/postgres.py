@@ -19,8 +19,8 @@ from sqlalchemy.pool import NullPool
 
 from harness.errors import UsageError
 from harness.explore.crash import living
-from harness.explore.places import OURS
 from harness.explore.postgres_schema import TABLES, Described, described
+from harness.explore.resources import OURS
 from harness.explore.tables import Table
 
 DRIVERS = ("psycopg", "psycopg2", "pg8000", "asyncpg")
@@ -54,7 +54,7 @@ class Kept:
     sequences: dict[str, tuple[int, bool]] = field(compare=False)
 
 
-class PostgresPlace:
+class PostgresResource:
     """A PostgreSQL database.
 
     :param url: of the database; its user owns the tables.

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.explore.crash import current
+from harness.explore.external_state import FILE
 from harness.explore.insides import fingerprint
 from harness.explore.outcomes import Contents, Reference
 from harness.explore.points import Line, Point, innermost, lines_here, lines_of
 from harness.explore.trials import COMPARED, SAVES, Watch, run_to_end
-from harness.explore.world import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harness.explore.external_state import ExternalState, State
     from harness.explore.outcomes import Difference
     from harness.explore.targets import Target
-    from harness.explore.world import State, World
 
 
 LONG = 200
@@ -157,7 +157,7 @@ class Recording:
 
 def record(
     target: Target,
-    world: World,
+    world: ExternalState,
     read: Callable[[], Contents],
     seconds: float,
     *,
@@ -203,7 +203,7 @@ def record(
     )
 
 
-def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
+def _clean(target: Target, world: ExternalState, watch: Watch, seconds: float) -> None:
     ending = run_to_end(target, world, watch, seconds, retries=0)
     if ending.kind != "completed":
         way = ending.lines or (lines_of(ending.error) if ending.error else ())
@@ -217,7 +217,7 @@ def _clean(target: Target, world: World, watch: Watch, seconds: float) -> None:
         )
 
 
-def _not_seen(world: World) -> str:
+def _not_seen(world: ExternalState) -> str:
     return f"; not seen: {world.not_seen}" if world.not_seen else ""
 
 

@@ -55,7 +55,7 @@ def identity(client: Any) -> str:
     return f"redis {where}/{given.get('db', 0)}"
 
 
-class RedisPlace:
+class RedisResource:
     """A Redis database; it is compared after every command, since Redis has no version to look at.
 
     :raises UsageError: for a Redis on another machine, because it is emptied for every trial.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -24,8 +27,8 @@ from harness.queues.rq.jobs import TRIES
 if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
+    from harness.explore.external_state import ExternalState
     from harness.explore.versions import Versions
-    from harness.explore.world import World
 
 
 class NoPenalty(BaseDeathPenalty):
@@ -69,6 +72,7 @@ class RQTarget:
         self.durability = getattr(job, "durability", None)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
         self.owners = owners_of(versions)
+        self._lock, self._at_work, self._variables = Lock(), 0, ExitStack()
         self._connection = _broker(redis)
         self._queue = Queue("explored", connection=self._connection, serializer="json")
         self._job: RQJob
@@ -80,14 +84,14 @@ class RQTarget:
                 job, args=args, kwargs=kwargs, retry=Retry(max=RETRIES), timeout=-1, job_id=job_id
             )
 
-    def attempt(self, world: World, *, deployed: bool = False) -> bool:
+    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
         """Let a worker take the job, once."""
         del world
         life = current()
         with living(None):
             self._put_back()
         # No other worker will take the job, so an unknown class or step is refused by name.
-        with living(life), self._versions.deployed(deployed), variables(**{TRIES: "0"}):
+        with living(life), self._versions.deployed(deployed), self._refusing():
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)
@@ -97,6 +101,21 @@ class RQTarget:
                 result = self._job.latest_result()
                 raise _error(str(result.exc_string if result else "failed").strip().splitlines()[-1])
             return status in {JobStatus.FINISHED, JobStatus.CANCELED}
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Have an unknown class or step refused at once, as long as any of two executions at once is at work."""
+        with self._lock:
+            self._at_work += 1
+            if self._at_work == 1:
+                self._variables.enter_context(variables(**{TRIES: "0"}))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                if not self._at_work:
+                    self._variables.close()
 
     def _put_back(self) -> None:
         """Have the job at the front of its queue, wherever a dead worker or a delay has left it.

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Literal
 from harness.errors import HarnessError, UsageError
 from harness.explore import plan
 from harness.explore.crash import current
-from harness.explore.killing import Suicide, run_and_kill
+from harness.explore.killing import KillAtPoint, run_and_kill
 from harness.explore.rq import RQTarget
 from harness.explore.shortcuts import CHECKS, Following, Shortcuts
 from harness.explore.trials import Ending, Result, Trial, Watch, execute, run_to_end
 
 if TYPE_CHECKING:
+    from harness.explore.external_state import ExternalState
     from harness.explore.outcomes import Contents, Difference
     from harness.explore.points import Point
     from harness.explore.recording import Recording
     from harness.explore.targets import Target
-    from harness.explore.world import World
 
 Death = Literal["restored", "simulated", "killed"]
 
@@ -39,7 +39,7 @@ class Runner:
     def __init__(
         self,
         target: Target,
-        world: World,
+        world: ExternalState,
         recording: Recording,
         read: Callable[[], Contents],
         limit: float,
@@ -164,7 +164,7 @@ class Runner:
         """
         recording, run = self._recording, (self._target, self._world)
         if death == "killed":
-            run_and_kill(*run, Suicide(self._world, Trial("crash", trial.points[:1])), self._limit)
+            run_and_kill(*run, KillAtPoint(self._world, Trial("crash", trial.points[:1])), self._limit)
         else:
             self._world.restore(recording.states[point.state])
         begun, price = recording.marks[: point.marks], point.unsaved

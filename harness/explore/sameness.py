@@ -12,13 +12,13 @@ import marshal
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from harness.explore.places import ProgressPlace, SqlitePlace
-from harness.explore.postgres import PROGRESS, PostgresPlace
+from harness.explore.postgres import PROGRESS, PostgresResource
+from harness.explore.resources import ProgressResource, SqliteResource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.explore.places import Place
+    from harness.explore.resources import Resource
 
 RESUMED_FROM = (
     "id", "job", "begun", "completed", "current", "proof", "attributes", "done", "total", "all_done", "failures",
@@ -29,18 +29,18 @@ ENDS = {"completed", "cancelled"}
 """States of stored progress after which no execution follows."""
 
 
-def digest(places: Iterable[tuple[str, Place, Any]]) -> bytes:
+def digest(places: Iterable[tuple[str, Resource, Any]]) -> bytes:
     """Return the digest of a state.
 
     :param places: each with its key, and what was kept of it; ``...`` for what it holds now.
     """
     found = []
     for key, place, kept in places:
-        if isinstance(place, SqlitePlace):
+        if isinstance(place, SqliteResource):
             held: Any = _of_database(place, kept)
-        elif isinstance(place, PostgresPlace):
+        elif isinstance(place, PostgresResource):
             held = _rows(place.everything(None if kept is ... else kept))
-        elif isinstance(place, ProgressPlace):
+        elif isinstance(place, ProgressResource):
             texts, shared = place.keep() if kept is ... else kept
             held = {job_id: _resumed_from(text) for job_id, text in texts.items()}, shared
         else:
@@ -57,11 +57,11 @@ def _hashed(found: Any) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-_digests: WeakKeyDictionary[SqlitePlace, dict[bytes, bytes]] = WeakKeyDictionary()
+_digests: WeakKeyDictionary[SqliteResource, dict[bytes, bytes]] = WeakKeyDictionary()
 """Digests of the rows of database files, by the digest of the file: most files come again byte by byte."""
 
 
-def _of_database(place: SqlitePlace, kept: Any) -> bytes:
+def _of_database(place: SqliteResource, kept: Any) -> bytes:
     pages = place.keep() if kept is ... else kept
     known = _digests.setdefault(place, {})
     file = hashlib.blake2b(digest_size=16)

@@ -39,11 +39,11 @@ from harness.explore.trials import COMPARED, Ending
 if TYPE_CHECKING:
     from types import CodeType
 
-    from harness.explore.crash import Life
+    from harness.explore.crash import SimulatedProcess
+    from harness.explore.external_state import ExternalState
     from harness.explore.outcomes import Difference
     from harness.explore.points import Point
     from harness.explore.recording import Recording
-    from harness.explore.world import World
 
 WINDOW = 3
 """Number of external states in a row in which an execution must be like the clean run to be believed to stay so."""
@@ -78,7 +78,7 @@ class Shortcuts:
     :ivar misses: number of trials in a row that did not come to where the clean run was.
     """
 
-    world: World
+    world: ExternalState
     recording: Recording
     window: int = WINDOW
     misses: int = 0
@@ -104,7 +104,7 @@ class Shortcuts:
         """Return the digest of the present state."""
         return digest(self.world.each())
 
-    def find(self, kind: str, life: Life, boundary: CodeType) -> int | None:
+    def find(self, kind: str, life: SimulatedProcess, boundary: CodeType) -> int | None:
         """Return the index of the point of the clean run at which all is as it is here; None for nowhere."""
         inside = fingerprint(life, boundary, self.world.memory)
         if inside is None or inside not in self._insides:
@@ -153,7 +153,7 @@ class Following:
         recording = self.shortcuts.recording
         return found if at is None else [*found, *recording.marks[recording.points[at].marks :]]
 
-    def meet(self, kind: str, life: Life, boundary: CodeType) -> int | None:
+    def meet(self, kind: str, life: SimulatedProcess, boundary: CodeType) -> int | None:
         """Compare an execution with the clean run; return the point that it has come to, once that is believed."""
         if kind not in COMPARED:
             return None

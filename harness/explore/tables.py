@@ -37,7 +37,7 @@ BODIES = "bodies of "
 Contents = dict[str, Table]
 
 
-class Place(Protocol):
+class Resource(Protocol):
     """Part of the external state."""
 
     def changed(self) -> bool:

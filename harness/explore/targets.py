@@ -13,8 +13,8 @@ from harness.queues.inline import InlineRun
 
 if TYPE_CHECKING:
     from harness.durability import Durability
+    from harness.explore.external_state import ExternalState
     from harness.explore.versions import Versions
-    from harness.explore.world import World
     from harness.progress import Store
 
 JOB_ID = "explored"
@@ -35,7 +35,7 @@ class Target(Protocol):
     documented: bool
     counts_executions: bool
 
-    def attempt(self, world: World, *, deployed: bool = False) -> bool:
+    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
         """Run one execution in this thread, the first or a later one; return whether that was the last.
 
         :param deployed: whether to run the new version, if there is one.
@@ -65,7 +65,7 @@ class JobTarget:
         self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
 
-    def attempt(self, world: World, *, deployed: bool = False) -> bool:
+    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
         """Run one execution."""
         args, kwargs = copy.deepcopy((self._args, self._kwargs))
         with self._versions.deployed(deployed) as job_class:
@@ -92,7 +92,7 @@ class FunctionTarget:
         self.files, self.owners = files_of(versions), owners_of(versions)
         self._versions, self._args, self._kwargs = versions, args, kwargs
 
-    def attempt(self, world: World, *, deployed: bool = False) -> bool:
+    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
         """Call it."""
         del world
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time

@@ -24,19 +24,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import Died, UsageError
-from harness.explore.crash import Life, current, living
+from harness.explore.crash import SimulatedProcess, current, living
+from harness.explore.external_state import State, leave
 from harness.explore.points import Line, is_own, lines_here, lines_of
-from harness.explore.world import State, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
     from harness.explore.crash import Lost
+    from harness.explore.external_state import ExternalState
     from harness.explore.outcomes import Difference
     from harness.explore.shortcuts import Following
     from harness.explore.targets import Target
-    from harness.explore.world import World
 
 Action = Literal["crash", "stop", "lost-reply", "freeze", "twice"]
 ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze", "twice")
@@ -84,7 +84,7 @@ def parse(name: str) -> Trial:
     )
     if match is None or wrong:
         raise UsageError(
-            f"unknown trial {name!r}, allowed are crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
+            f"unknown trial {name!r}; use crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
             "lost-reply:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
         )
     points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
@@ -156,7 +156,7 @@ class Watch:
     :ivar endless: why it does not end, if it does not.
     """
 
-    world: World
+    world: ExternalState
     trial: Trial | None = None
     budget: int = 1_000_000
     handover: Callable[[], None] | None = None
@@ -179,9 +179,9 @@ class Watch:
     aligned: bool = True
     led: bool = False
     endless: str = "never ends"
-    _interrupted: Life | None = None
+    _interrupted: SimulatedProcess | None = None
 
-    def reach(self, life: Life, kind: str, label: str, lost: Lost | None) -> object:
+    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
         """Count, and interrupt if this is the place."""
         self.passed += kind != "end"
         if self.passed > self.budget:
@@ -246,7 +246,7 @@ class Watch:
         """Return how an execution that would begin now ends, if that is known."""
         return None if self.following is None or self.pending else self.following.begin()
 
-    def _follow(self, following: Following, life: Life, kind: str) -> None:
+    def _follow(self, following: Following, life: SimulatedProcess, kind: str) -> None:
         """Compare the execution with the clean run: end it if it is the same, or count on from there."""
         assert self.boundary is not None  # noqa: S101 - reach() has looked
         at = following.meet(kind, life, self.boundary)
@@ -263,7 +263,7 @@ class Watch:
             self.marks = recording.marks[: recording.points[at].marks]
             self.unsaved, self.checkpoints, self.now = recording.tallies[at]
 
-    def _interrupt(self, life: Life, lost: Lost | None) -> object:
+    def _interrupt(self, life: SimulatedProcess, lost: Lost | None) -> object:
         assert self.trial is not None  # noqa: S101 - reach() has looked
         self.fired = True
         self.price = max(self.unsaved, self.checkpoints + 1)
@@ -295,7 +295,7 @@ TICK = 0.02
 
 
 def run_to_end(
-    target: Target, world: World, watch: Watch, seconds: float, *, retries: int = RETRIES
+    target: Target, world: ExternalState, watch: Watch, seconds: float, *, retries: int = RETRIES
 ) -> Ending:
     """Run execution after execution until the job is done, or never will be.
 
@@ -322,9 +322,9 @@ def run_to_end(
     return Ending("endless", f"is not done after {MAX_EXECUTIONS} executions")
 
 
-def execute(target: Target, world: World, watch: Watch, seconds: float) -> Ending | bool:
+def execute(target: Target, world: ExternalState, watch: Watch, seconds: float) -> Ending | bool:
     """Run one execution in a life of its own; return whether the job is done, or how it ended otherwise."""
-    life = Life(watch)
+    life = SimulatedProcess(watch)
     deployed = watch.deployed or watch.fired
     if watch.alone:
         world.memory.restore()
@@ -350,7 +350,7 @@ def execute(target: Target, world: World, watch: Watch, seconds: float) -> Endin
 
 
 @contextmanager
-def limited(life: Life, watch: Watch, seconds: float) -> Iterator[None]:
+def limited(life: SimulatedProcess, watch: Watch, seconds: float) -> Iterator[None]:
     """End a life that lasts longer; in the main thread only, where Python runs signal handlers.
 
     It ends at its next crash point, or where the job's own code is at work. An error in the middle of a library would

@@ -11,7 +11,7 @@ from harness.explore.cells import blurred
 from harness.explore.tables import BODIES, Table, from_value
 
 
-class SentPlace:
+class SentResource:
     """Mails, requests and messages that arrived, in order: each with its kind, its label and a hash of its body."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ def _digest(body: bytes) -> str:
     return sha256(body).hexdigest()[:12]
 
 
-class ObjectPlace:
+class ObjectResource:
     """List, dict or set that stands for external state, such as the calls of a test's double."""
 
     def __init__(self, name: str, thing: Any) -> None:

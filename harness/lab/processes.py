@@ -15,7 +15,7 @@ from rq.job import JobStatus
 from harness.errors import HarnessError
 from harness.interruptions import parse
 from harness.lab.journal import Story
-from harness.lab.leash import Leash
+from harness.lab.parent_pipe import ParentPipe
 from harness.lab.trial import Attempt, Settings, Trial
 from harness.lab.worker import CONFIG, FIRED, Config
 from harness.queues.periodic import DEFAULT_SECONDS, SETTING
@@ -90,7 +90,7 @@ class ProcessTrial(Trial):
             store=self._store,
         )
         self._connection.delete(FIRED)
-        leash = Leash()
+        leash = ParentPipe()
         try:
             self._supervise(config, leash)
         finally:
@@ -105,7 +105,7 @@ class ProcessTrial(Trial):
                     attempt.stopped = min((at for at in self._exits if at >= attempt.requested), default=None)
         return story.fired
 
-    def _supervise(self, config: Config, leash: Leash) -> None:
+    def _supervise(self, config: Config, leash: ParentPipe) -> None:
         by = parse(config.interruption).by
         # A worker takes note of the death of its horse, and an orphan puts its job back: no lease runs out there.
         seconds = self._recover_seconds if by == "kill:both" or self.disturb is not None else DEFAULT_SECONDS
@@ -141,7 +141,7 @@ class ProcessTrial(Trial):
                 worker.kill()
                 worker.wait()
 
-    def _start(self, config: Config, leash: Leash, seconds: float) -> Child:
+    def _start(self, config: Config, leash: ParentPipe, seconds: float) -> Child:
         environment = {**os.environ, SETTING: str(seconds), CONFIG: config.to_json()}
         with self._log.open("ab") as log:
             return self._processes.start(

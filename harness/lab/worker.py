@@ -22,7 +22,7 @@ from rq import Queue
 from harness import durability, events
 from harness.interruptions import Interruption, parse
 from harness.lab.journal import Journal
-from harness.lab.leash import obey
+from harness.lab.parent_pipe import obey
 from harness.lab.trial import QUEUE, PlainPosition
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from harness.monitor.tables import Tables
     from harness.progress import Progress
-    from harness.queues.history import Entry, Pulse
+    from harness.queues.history import Entry, Heartbeat
 
 SILENT_SECONDS = 4.0
 """Seconds without a pulse after which a running job counts as silent."""
@@ -230,7 +230,7 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
     )  # fmt: skip
 
 
-def _position(pulse: Pulse | None, progress: Progress | None) -> tuple[str | None, str | None]:
+def _position(pulse: Heartbeat | None, progress: Progress | None) -> tuple[str | None, str | None]:
     """Return the step in progress and its cursor, as text."""
     if pulse is not None:
         return pulse.step, pulse.cursor

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.progress import Progress
-    from harness.queues.history import Entry, Pulse
+    from harness.queues.history import Entry, Heartbeat
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def story(
     job_id: str,
     description: str,
     entries: Sequence[Entry],
-    pulse: Pulse | None,
+    pulse: Heartbeat | None,
     *,
     now: float,
     progress: Progress | None = None,
@@ -140,7 +140,7 @@ def _part(
     start: Entry,
     following: Entry | None,
     end: Entry | None,
-    pulse: Pulse | None,
+    pulse: Heartbeat | None,
     *,
     now: float,
     began_at: float,
@@ -174,7 +174,7 @@ def _part(
 
 
 def _unwritten_end(
-    start: Entry, pulse: Pulse | None, progress: Progress | None, failure: str | None
+    start: Entry, pulse: Heartbeat | None, progress: Progress | None, failure: str | None
 ) -> Entry | None:
     """Return the end of the latest execution, where it is not in the history but what is stored elsewhere tells it.
 

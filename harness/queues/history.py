@@ -33,7 +33,7 @@ from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress
 from harness.queues import keys
 from harness.queues.connections import check_connection
-from harness.queues.periodic import Beat
+from harness.queues.periodic import PeriodicThread
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -75,7 +75,7 @@ log = logging.getLogger("harness.rq")
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Heartbeat:
     """Position of an execution at its latest pulse.
 
     :ivar at: seconds of the Redis server's clock. :ivar epoch: of the execution.
@@ -113,7 +113,7 @@ class Pulse:
         return self.items / self.elapsed_s if self.items and self.elapsed_s > SHORTEST else None
 
     @classmethod
-    def from_json(cls, text: str | bytes | None) -> Pulse | None:
+    def from_json(cls, text: str | bytes | None) -> Heartbeat | None:
         """Read the stored form; None if there is none, or one that cannot be read."""
         try:
             return None if text is None else cls.from_data(parse(text, "the pulse", limit=ENTRY_BYTES))
@@ -121,12 +121,12 @@ class Pulse:
             return None
 
     @classmethod
-    def from_data(cls, data: Any) -> Pulse:
+    def from_data(cls, data: Any) -> Heartbeat:
         """Read JSON data.
 
         :raises CorruptProgress: naming the field that it lacks, or that has another type.
         """
-        pulse: Pulse = read(cls, data, "the pulse", error=CorruptProgress)
+        pulse: Heartbeat = read(cls, data, "the pulse", error=CorruptProgress)
         return pulse
 
 
@@ -153,7 +153,7 @@ class Entry:
     worker: str = ""
     durability: str = ""
     enqueued_at: float | None = None
-    died: Pulse | None = None
+    died: Heartbeat | None = None
     outcome: str = ""
     reason: str | None = None
     crashes: int | None = None
@@ -177,7 +177,7 @@ class Entry:
         return entry
 
 
-class Recording:
+class HistoryRecorder:
     """Writes the history of one execution: a context manager around it, and its observer.
 
     :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
@@ -196,11 +196,11 @@ class Recording:
         self._connection, self._job_id, self._worker = connection, job_id, worker
         self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
         self._execution: Execution | None = None
-        self._beat: Beat | None = None
+        self._beat: PeriodicThread | None = None
         self._offset = self._started = 0.0
         self._epoch = 0
 
-    def __enter__(self) -> Recording:
+    def __enter__(self) -> HistoryRecorder:
         return self
 
     def began(self, execution: Execution) -> None:
@@ -211,7 +211,7 @@ class Recording:
             self._write_start(execution)
         except RedisError as error:
             self._excuse(error)
-        self._beat = Beat(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
+        self._beat = PeriodicThread(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
         self._beat.start()
 
     def ended(self, ended: Ended) -> Ended:
@@ -233,7 +233,7 @@ class Recording:
             pipeline.get(pulse_key)
             (seconds, micros), left = pipeline.execute()
         self._offset = seconds + micros / 1e6 - time.monotonic()
-        died = Pulse.from_json(left)
+        died = Heartbeat.from_json(left)
         entry = {
             "what": "start", "epoch": self._epoch, "done": progress.done,
             "worker": bounded(self._worker, NAME_BYTES), "durability": _durability(execution),
@@ -288,7 +288,7 @@ class Recording:
     def _pulse(self, execution: Execution) -> str:
         now, progress, saved = execution.clock(), execution.progress, execution.saved
         elapsed, cursor = now - self._started, progress.cursor
-        pulse = Pulse(
+        pulse = Heartbeat(
             at=time.monotonic() + self._offset, epoch=self._epoch, done=progress.done, saved=saved.done,
             unsaved_s=max(0.0, now - max(saved.at, self._started)), elapsed_s=elapsed, items=execution.items,
             total=progress.total, durability=_durability(execution), worker=self._worker,
@@ -330,7 +330,7 @@ def note_action(connection: Redis, job_id: str, action: str, by: str, reason: st
 
 
 def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
-    """Queue the commands whose two answers :func:`read_history` and :meth:`Pulse.from_json` take."""
+    """Queue the commands whose two answers :func:`read_history` and :meth:`Heartbeat.from_json` take."""
     pipeline.xrevrange(keys.history(job_id), count=entries)
     pipeline.get(keys.pulse(job_id))
 
@@ -353,7 +353,9 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
     return list(entries.values())
 
 
-def history(connection: Redis, job_id: str, bad: list[str] | None = None) -> tuple[list[Entry], Pulse | None]:
+def history(
+    connection: Redis, job_id: str, bad: list[str] | None = None
+) -> tuple[list[Entry], Heartbeat | None]:
     """Return the history of a job, the oldest entry first, and its pulse if it is at work.
 
     :param bad: takes why entries were left out.
@@ -366,10 +368,10 @@ def history(connection: Redis, job_id: str, bad: list[str] | None = None) -> tup
         if bad is not None:
             bad.append(f"its history cannot be read: {entries}")
         entries = []
-    return read_history(entries, bad), None if isinstance(pulse, Exception) else Pulse.from_json(pulse)
+    return read_history(entries, bad), None if isinstance(pulse, Exception) else Heartbeat.from_json(pulse)
 
 
-def _rounded(pulse: Pulse) -> dict[str, Any]:
+def _rounded(pulse: Heartbeat) -> dict[str, Any]:
     """Return a pulse as JSON data, its times in milliseconds."""
     return {
         name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(pulse).items()

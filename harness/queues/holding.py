@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.queues import owners
-from harness.queues.periodic import Beat, lease_seconds, recover_seconds, shown
+from harness.queues.periodic import PeriodicThread, lease_seconds, recover_seconds, shown
 from harness.stops import Flag
 from harness.stores.watched import UNAVAILABLE
 
@@ -54,7 +54,7 @@ class Held:
         self._tickets = tickets
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._held: dict[tuple[str, str], Flag | None] = {}
-        self._beat: Beat | None = None
+        self._beat: PeriodicThread | None = None
 
     def add(self, job_id: str, owner: str, lost: Flag | None = None) -> None:
         """Renew a lease from now on.
@@ -66,7 +66,9 @@ class Held:
         with self._lock:
             self._held[job_id, owner] = lost
             if self._beat is None or not self._beat.is_alive():
-                self._beat = Beat(f"harness-leases-{self._tickets.kind}", lease_seconds() / 4, self._renew)
+                self._beat = PeriodicThread(
+                    f"harness-leases-{self._tickets.kind}", lease_seconds() / 4, self._renew
+                )
                 self._beat.start()
 
     def remove(self, job_id: str, owner: str) -> None:
@@ -113,12 +115,12 @@ class Sweep:
 
     def __init__(self, tickets: Tickets, send: Callable[[Sending], None]) -> None:
         self._tickets, self._send = tickets, send
-        self._beat: Beat | None = None
+        self._beat: PeriodicThread | None = None
 
     def start(self) -> None:
         """Sweep now and then three times within the recovery time; look for processes that are gone more often."""
         every = min(CHECK_SECONDS, recover_seconds() / 3)
-        self._beat = Beat(f"harness-sweep-{self._tickets.kind}", every, self.turn, at_once=True)
+        self._beat = PeriodicThread(f"harness-sweep-{self._tickets.kind}", every, self.turn, at_once=True)
         self._beat.start()
 
     def close(self) -> None:

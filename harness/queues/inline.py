@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.ends import Ended
 from harness.errors import Superseded
 from harness.queues.delivery import Again, Begun, Order, deliver
-from harness.sources.parallel import Division, check_instances
+from harness.sources.parallel import SliceTable, check_instances
 from harness.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class InlineRun:
     def scale(self, instances: int) -> None:
         """Have a parallel run go on with more or fewer instances; those new are in :attr:`instances`."""
         check_instances(instances)
-        for number in Division.change(self.store, self.job_id, lambda division: division.resize(instances)):
+        for number in SliceTable.change(self.store, self.job_id, lambda division: division.resize(instances)):
             self._spawn(number)
 
     def _spawn(self, number: int) -> None:

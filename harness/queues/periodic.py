@@ -57,7 +57,7 @@ def lease_seconds() -> float:
     return recover_seconds() * 2 / 3
 
 
-class Beat(threading.Thread):
+class PeriodicThread(threading.Thread):
     """Periodic thread, until it is closed; it logs an error once while the error lasts.
 
     Signals never go to it: a handler runs in the main thread, and only what interrupts that one is quick.
@@ -80,7 +80,7 @@ class Beat(threading.Thread):
         return self._end.is_set()
 
     def run(self) -> None:
-        """Beat."""
+        """PeriodicThread."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
         while not self._end.wait(self._wait):
             self._wait = self._seconds

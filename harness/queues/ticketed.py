@@ -29,7 +29,7 @@ from harness.queues.delivery import (
     check_tries,
     deliver,
 )
-from harness.queues.history import Recording
+from harness.queues.history import HistoryRecorder
 from harness.queues.holding import Held, Sweep, new_owner
 from harness.queues.requests import Requests
 from harness.queues.tickets import Claimed, Sending, Tickets, server_time
@@ -200,7 +200,7 @@ class TicketDelivery(ABC, Generic[Report]):
         self.queue, self.claimed, self.call = queue, claimed, call
         self.job_id = claimed.job_id
         self.lost = Flag()
-        self.history = Recording(queue.connection, claimed.job_id, worker=worker)
+        self.history = HistoryRecorder(queue.connection, claimed.job_id, worker=worker)
         self.requests = Requests(queue.connection)
 
     def run(self) -> Report | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.report.headline import counted, listed
 from harness.report.records import PATTERNS
-from harness.report.summaries import NOISE, add_up, durables, most_repeated, noisy
+from harness.report.summaries import NOISE, Tried, add_up, durables, most_repeated, noisy, safest
 
 if TYPE_CHECKING:
     from harness.report.comparisons import Comparison
@@ -106,16 +106,9 @@ def _durability(comparison: Comparison) -> Iterator[Advice]:
     found = most_repeated(comparison)
     if not found:
         return
-    common = set.intersection(*(set(each) for each in found.values()))
-    ranks = {
-        name: sum(each[scenario] for scenario in common) if common else max(each.values())
-        for name, each in found.items()
-    }
-    best = [name for name in ranks if ranks[name] == min(ranks.values())]
-    least = {
-        scenario: max(found[name].get(scenario, 0) for name in best)
-        for scenario in sorted({scenario for name in best for scenario in found[name]})
-    }
+    best = safest(found)
+    least = _scenarios([found[name] for name in best])
+    explored = {name for name in found if any(kind == "explored" for kind, _ in found[name])}
     answer = [f"It repeats the least after a crash: {_by_scenario(least)}."]
     if any(least.values()) and any(name.startswith("with_transaction") for name in best):
         answer.append("A transaction does not cover mails and requests; give them an idempotency key.")
@@ -125,9 +118,10 @@ def _durability(comparison: Comparison) -> Iterator[Advice]:
         " or ".join(best),
         " ".join(answer if _stops_are_clean(comparison) else answer[:-1]),
         "Most items that one kill or crash repeated: "
-        + ", ".join(f"{name} {_spread(each)}" for name, each in found.items())
+        + ", ".join(f"{name} {_spread(each, explored, name)}" for name, each in found.items())
         + _costs(comparison, best),
-        "The one that repeats least, over all kills and all explored crashes of the scenarios that each of them ran.",
+        "The one that repeats least: no other one repeats less where both were killed or explored in the same "
+        "scenarios.",
     )
 
 
@@ -181,6 +175,15 @@ def _stops_are_clean(comparison: Comparison) -> bool:
     return not any(run.repeated for run in comparison.runs if run.pattern != "plain" and not run.killed)
 
 
+def _scenarios(tried: Sequence[Mapping[Tried, int]]) -> dict[str, int]:
+    """Return the most items repeated in each scenario, in order of their names."""
+    most: dict[str, int] = {}
+    for each in tried:
+        for (_, scenario), number in each.items():
+            most[scenario] = max(most.get(scenario, 0), number)
+    return dict(sorted(most.items()))
+
+
 def _by_scenario(most: Mapping[str, int]) -> str:
     clean = [name for name, number in most.items() if not number]
     told = [f"nothing in {listed(clean)}"] if clean else []
@@ -188,9 +191,11 @@ def _by_scenario(most: Mapping[str, int]) -> str:
     return ", ".join(told)
 
 
-def _spread(most: Mapping[str, int]) -> str:
-    least, largest = min(most.values()), max(most.values())
-    return f"{largest:,}" if least == largest else f"{least:,} to {largest:,}"
+def _spread(tried: Mapping[Tried, int], explored: Collection[str], name: str) -> str:
+    """Return the range over the scenarios, and whether only others were explored."""
+    most = _scenarios([tried]).values()
+    note = " (not explored)" if explored and name not in explored else ""
+    return f"{max(most):,}{note}" if min(most) == max(most) else f"{min(most):,} to {max(most):,}{note}"
 
 
 def _costs(comparison: Comparison, names: list[str]) -> str:

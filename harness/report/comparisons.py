@@ -191,7 +191,7 @@ def made_from(records: Path, benchmarks: Path | None = None, left_out: list[str]
         measured = [] if benchmarks is None else _measured(_read(benchmarks), left_out)
         data.setdefault("explorations", [])
     if "environment" not in data:
-        raise UsageError("environment: found nothing, but this field is required")
+        raise UsageError("environment: this field is required, and is missing")
     environment: Environment = read(Environment, data["environment"], "environment")
     return _sorted(
         environment,

@@ -106,17 +106,49 @@ def durables(comparison: Comparison) -> list[Durable]:
     return [_durable(killed.get(name, []), costs.get(name), explored.get(name), *name) for name in in_order]
 
 
-def most_repeated(comparison: Comparison) -> dict[str, dict[str, int]]:
-    """Return the most items that a SIGKILL or a crash repeated, by durability and scenario; without the plain form."""
-    found: dict[str, dict[str, int]] = {}
+Tried = tuple[str, str]
+"""Kind of the evidence, ``killed`` or ``explored``, and scenario."""
+
+
+def most_repeated(comparison: Comparison) -> dict[str, dict[Tried, int]]:
+    """Return the most items that a SIGKILL or an explored crash repeated, by durability; without the plain form."""
+    found: dict[str, dict[Tried, int]] = {}
     killed = [run for run in comparison.runs if run.killed and run.hit]
     both: list[Run | Exploration] = [*killed, *comparison.explorations]
     for each in both:
-        if each.pattern != "plain":
-            most = each.repeated_most if not isinstance(each, Run) else max(each.repeated, each.duplicated)
-            scenarios = found.setdefault(each.durability, {})
-            scenarios[each.scenario] = max(scenarios.get(each.scenario, 0), most)
+        if each.pattern == "plain":
+            continue
+        tried = found.setdefault(each.durability, {})
+        if isinstance(each, Run):
+            key, most = ("killed", each.scenario), max(each.repeated, each.duplicated)
+        else:
+            key, most = ("explored", each.scenario), each.repeated_most
+        tried[key] = max(tried.get(key, 0), most)
     return found
+
+
+def safest(found: Mapping[str, Mapping[Tried, int]]) -> list[str]:
+    """Return the durabilities that repeat least: no other one repeats less where both were tried in the same way.
+
+    Of several, those count that were explored, and then killed, in most scenarios: where less was tried, a small figure
+    says less.
+    """
+
+    def beaten(name: str) -> bool:
+        return any(_less(found[other], found[name]) for other in found)
+
+    def evidence(name: str) -> tuple[int, int]:
+        kinds = [kind for kind, _ in found[name]]
+        return kinds.count("explored"), kinds.count("killed")
+
+    best = [name for name in found if not beaten(name)] or [*found]
+    return [name for name in best if evidence(name) == max(map(evidence, best))]
+
+
+def _less(one: Mapping[Tried, int], other: Mapping[Tried, int]) -> bool:
+    """Return whether the first repeats less than the second, over what both were tried in."""
+    common = one.keys() & other.keys()
+    return sum(one[key] for key in common) < sum(other[key] for key in common)
 
 
 def noisy(comparison: Comparison) -> dict[str, Benchmark]:

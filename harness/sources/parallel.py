@@ -14,7 +14,7 @@ there are instances, and an instance takes one slice after the other. So the num
 run, and a slow instance does not delay the rest. ``on_start`` runs once, before the instances;
 ``on_complete`` runs once, in the instance that did the last slice.
 
-**Division.** The division of the work is stored when the run begins. It is the same for all instances until the end,
+**SliceTable.** The division of the work is stored when the run begins. It is the same for all instances until the end,
 even if the code changes: all data of each slice, and an id that separates the positions of this run from those of
 another.
 
@@ -56,7 +56,7 @@ DIVISION_BYTES = 16 * 1024 * 1024
 
 
 @dataclass
-class Division:
+class SliceTable:
     """The record that the instances share.
 
     :ivar slices: one description each, in stored form. :ivar run: tells the positions of this run from another's;
@@ -75,7 +75,7 @@ class Division:
     run: str = ""
 
     @classmethod
-    def read(cls, store: Store, family: str, round_id: str = "") -> Division | None:
+    def read(cls, store: Store, family: str, round_id: str = "") -> SliceTable | None:
         """Return the record of a parallel run, or None if it has not begun.
 
         :param round_id: tells the rounds of a job apart that is enqueued again under its id.
@@ -85,13 +85,13 @@ class Division:
         return None if text is None else cls._parsed(family, text)
 
     @classmethod
-    def _parsed(cls, family: str, text: str) -> Division:
+    def _parsed(cls, family: str, text: str) -> SliceTable:
         what = f"the division of the parallel run {family}"
         data = parse(text, what, limit=DIVISION_BYTES)
         more = set(data) - {each.name for each in fields(cls)} if isinstance(data, dict) else ()
         if more:  # a newer release wrote it; what this one writes would lose them
             raise UnsupportedProgress(f"{what} has fields of a newer release; run that; it was left as it is")
-        division: Division = read(cls, data, what, error=CorruptProgress)
+        division: SliceTable = read(cls, data, what, error=CorruptProgress)
         count = len(division.slices)
         if len(division.owners) != count or len(division.done) != count:
             raise CorruptProgress(
@@ -101,7 +101,7 @@ class Division:
         return division
 
     @classmethod
-    def change(cls, store: Store, family: str, change: Callable[[Division], T], *, round_id: str = "") -> T:
+    def change(cls, store: Store, family: str, change: Callable[[SliceTable], T], *, round_id: str = "") -> T:
         """Change the record in one go, and return what *change* does; it is called again if others were faster.
 
         :raises UsageError: if there is no such parallel run.
@@ -233,13 +233,13 @@ class Parallel(Enumerator[Any]):
             return
         number = family.instance
         round_id = execution.progress.round_id
-        Division.change(
+        SliceTable.change(
             execution.store, family.id, lambda division: division.leave(number), round_id=round_id
         )
         self._note_end(execution, family.id, number)
 
     def _note_end(self, execution: Context, family: str, instance: int) -> None:
-        division = Division.read(execution.store, family, execution.progress.round_id)
+        division = SliceTable.read(execution.store, family, execution.progress.round_id)
         assert division is not None  # noqa: S101 - it was changed just now
         execution.completes = division.last == instance
         if execution.completes:
@@ -252,11 +252,11 @@ class Parallel(Enumerator[Any]):
         Death in between: the next execution finds the record, and starts those that have taken nothing yet.
         """
         store, round_id = execution.store, execution.progress.round_id
-        if Division.read(store, family.id, round_id) is None:
+        if SliceTable.read(store, family.id, round_id) is None:
             slices = [cursors.encode(each, "slice") for each in self._plan()]
             numbers = list(range(self._instances))
             nobody: list[int | None] = [None] * len(slices)
-            division = Division(
+            division = SliceTable(
                 slices,
                 nobody,
                 [False] * len(slices),
@@ -266,7 +266,7 @@ class Parallel(Enumerator[Any]):
                 run=uuid4().hex[:8],
             )
             store.replace(_key(family.id, round_id), None, division.to_json())
-        found = Division.read(store, family.id, round_id)
+        found = SliceTable.read(store, family.id, round_id)
         assert found is not None  # noqa: S101 - made above, by this execution or another
         for number in found.active:
             if number not in found.owners:
@@ -277,7 +277,7 @@ class Parallel(Enumerator[Any]):
     @staticmethod
     def _check_run(store: Store, family: str, round_id: str, position: dict[str, Any]) -> None:
         """Refuse a position in the slices of another run, which cut the work in another way."""
-        run, division = position.get("run"), Division.read(store, family, round_id)
+        run, division = position.get("run"), SliceTable.read(store, family, round_id)
         if run and division is not None and division.run != run:
             raise CollectionChanged(
                 f"job {family} began a new parallel run since this instance stopped; its position belongs to the run "
@@ -288,10 +288,10 @@ class Parallel(Enumerator[Any]):
         store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
         round_id = execution.progress.round_id
         self._check_run(store, family, round_id, position)
-        change = partial(Division.change, store, family, round_id=round_id)
+        change = partial(SliceTable.change, store, family, round_id=round_id)
         while True:
             index = change(change=lambda division: division.take(instance))
-            division = Division.read(store, family, round_id)
+            division = SliceTable.read(store, family, round_id)
             assert division is not None  # noqa: S101 - it was changed just now
             if index is None:
                 break
@@ -310,7 +310,7 @@ class Parallel(Enumerator[Any]):
                     yield item, {"slice": index, "cursor": cursor, "run": division.run}
             if execution.transactional:
                 execution.commit()  # the slice is not done before its items are
-            change(change=partial(Division.finish, index=index, instance=instance))
+            change(change=partial(SliceTable.finish, index=index, instance=instance))
         self._note_end(execution, family, instance)
 
 

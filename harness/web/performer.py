@@ -12,7 +12,7 @@ import redis
 from rq import Queue
 
 from harness.durability import every
-from harness.lab.leash import obey
+from harness.lab.parent_pipe import obey
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 from harness.queues import rq

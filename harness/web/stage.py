@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.boundary.environment import variables
 from harness.errors import UsageError
 from harness.lab.fork_server import Child, ForkServer
-from harness.lab.leash import Leash
+from harness.lab.parent_pipe import ParentPipe
 from harness.queues import rq
 from harness.queues.history import note_action
 from harness.queues.periodic import SETTING
@@ -89,7 +89,7 @@ class Lane:
     def __init__(self, form: str) -> None:
         self.form, self.runs = form, 0
         self.url, self.job_id = "", ""
-        self.leash: Leash | None = None
+        self.leash: ParentPipe | None = None
         self.worker: Child | None = None
         self.kill_at: float | None = None
         self.effects: Effects | None = None
@@ -197,7 +197,7 @@ class Stage:
         path = self._folder / f"{lane.form}-{lane.runs}.db"
         shutil.copyfile(self._template, path)
         lane.url, lane.job_id, lane.effects = f"sqlite:///{path}", f"{lane.form}-{lane.runs}", None
-        lane.leash = Leash()
+        lane.leash = ParentPipe()
         queue = Queue(lane.form, connection=self._connection, serializer=JSONSerializer)
         chosen = self._scenario.forms[lane.form]
         with self._at(lane.url):

@@ -28,9 +28,9 @@ from harness.errors import CorruptProgress, CursorError, HarnessError, JobDefini
 from harness.lab.journal import Story
 from harness.progress import Progress, Quarantined
 from harness.queues.calls import check_call
-from harness.queues.history import Entry, Pulse, read_history
+from harness.queues.history import Entry, Heartbeat, read_history
 from harness.rounds import Call, join
-from harness.sources.parallel import Division
+from harness.sources.parallel import SliceTable
 from harness.stores import shared
 from harness.stores.memory import MemoryStore
 from harness.stores.redis import RedisStore
@@ -62,7 +62,7 @@ ENTRY = {
     "enqueued_at": 1.5, "died": PULSE, "outcome": "", "reason": None,
 }  # fmt: skip
 DIVISION = dataclasses.asdict(
-    Division([encode(each) for each in CURSORS[:3]], [0, None, 1], [False] * 3, 2, [0, 1], 2, run="ab")
+    SliceTable([encode(each) for each in CURSORS[:3]], [0, None, 1], [False] * 3, 2, [0, 1], 2, run="ab")
 )
 CALL = [
     "m:J", [encode(each) for each in CURSORS], {"rate": encode(CURSORS[5])},
@@ -116,10 +116,12 @@ def test_a_cursor_is_read_or_refused_by_name(random: Random) -> None:
 @given(seeds)
 def test_history_is_read_or_left_out(random: Random) -> None:
     """Mutated pulses and entries are read with the types they have, or left out."""
-    pulse = Pulse.from_json(mutated(PULSE, random))
+    pulse = Heartbeat.from_json(mutated(PULSE, random))
     entries = read_history([(b"17-0", {b"entry": mutated(ENTRY, random)}), ("x", {"y": "z"}), (b"\xff", {})])
     assert pulse is None or (type(pulse.epoch), type(pulse.worker)) == (int, str)
-    assert all(type(each) is Entry and (each.died is None or type(each.died) is Pulse) for each in entries)
+    assert all(
+        type(each) is Entry and (each.died is None or type(each.died) is Heartbeat) for each in entries
+    )
 
 
 @given(seeds)
@@ -128,7 +130,7 @@ def test_a_division_is_read_or_refused_by_name(random: Random) -> None:
     store = MemoryStore()
     text = mutated(DIVISION, random).decode("utf-8", "replace")
     store.replace("parallel:7", None, text)
-    division = holds(lambda: Division.read(store, "7"))
+    division = holds(lambda: SliceTable.read(store, "7"))
     if division is not None:
         index = division.take(1)
         assert index is None or type(index) is int
@@ -273,7 +275,7 @@ def test_a_division_of_a_newer_release_is_refused_and_kept() -> None:
     text = json.dumps({**DIVISION, "colour": "red"})
     store.replace("parallel:7", None, text)
     with pytest.raises(HarnessError, match="newer release"):
-        Division.change(store, "7", lambda division: division.take(1))
+        SliceTable.change(store, "7", lambda division: division.take(1))
     assert store.read("parallel:7") == text
 
 

@@ -15,9 +15,9 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from harness.errors import Died
 from harness.explore import Explorer, Trial, probes
-from harness.explore.crash import Life, current, living
+from harness.explore.crash import SimulatedProcess, current, living
 from harness.explore.running import Death
-from harness.queues.periodic import Beat
+from harness.queues.periodic import PeriodicThread
 from tests.planted import cursors, effects, endings, shop, totals
 from tests.workers import PATIENCE
 
@@ -34,7 +34,7 @@ class Dying:
     def __init__(self, kind: str) -> None:
         self.kind, self.seen = kind, []  # type: ignore[var-annotated]
 
-    def reach(self, life: Life, kind: str, label: str, lost: Any) -> object:
+    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
         """Crash there."""
         self.seen.append(kind)
         if kind == self.kind:
@@ -87,7 +87,7 @@ def outcome(explorer: Explorer, trial: Trial, death: Death) -> Any:
 
 def test_what_was_not_committed_is_rolled_back() -> None:
     """A simulated crash rolls back the transaction, as the server does when the connection is gone."""
-    life = Life(Dying("before-commit"))
+    life = SimulatedProcess(Dying("before-commit"))
     with probes.installed(), living(life), pytest.raises(Died), shop.session() as session:
         shop.pay_once(session, 1)
     assert life.dead
@@ -96,7 +96,12 @@ def test_what_was_not_committed_is_rolled_back() -> None:
 
 def test_what_was_committed_stays() -> None:
     """A crash after the commit undoes nothing."""
-    with probes.installed(), living(Life(Dying("commit"))), pytest.raises(Died), shop.session() as session:
+    with (
+        probes.installed(),
+        living(SimulatedProcess(Dying("commit"))),
+        pytest.raises(Died),
+        shop.session() as session,
+    ):
         shop.pay_once(session, 1)
     assert statuses()[:2] == ["paid", "pending"]
 
@@ -119,7 +124,7 @@ def test_except_and_finally_run_into_a_wall() -> None:
                 with shop.session() as another:
                     shop.pay_once(another, 3)
 
-    with probes.installed(), living(Life(observer)), pytest.raises(Died):
+    with probes.installed(), living(SimulatedProcess(observer)), pytest.raises(Died):
         job()
     assert attempts == ["except", "finally"]
     assert statuses()[:3] == ["paid", "pending", "pending"]
@@ -128,7 +133,7 @@ def test_except_and_finally_run_into_a_wall() -> None:
 
 def test_threads_die_with_their_process() -> None:
     """A thread that the job started runs into the wall, too."""
-    life = Life(Dying("commit"))
+    life = SimulatedProcess(Dying("commit"))
     died = threading.Event()
 
     def later() -> None:
@@ -156,8 +161,8 @@ def test_the_pulse_of_a_job_is_no_crash_point() -> None:
         fakeredis.FakeRedis().ping()
         told.set()
 
-    beat = Beat("harness-pulse-17", 0.0, tell)
-    with probes.installed(), living(Life(observer)):
+    beat = PeriodicThread("harness-pulse-17", 0.0, tell)
+    with probes.installed(), living(SimulatedProcess(observer)):
         beat.start()
         assert told.wait(PATIENCE)
         beat.close()

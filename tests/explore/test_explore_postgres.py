@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from harness.errors import UsageError
 from harness.explore import explore
-from harness.explore.places import Table
-from harness.explore.postgres import PostgresPlace
+from harness.explore.postgres import PostgresResource
+from harness.explore.resources import Table
 from tests.planted import cursors, effects, shop, totals
 
 SCHEMA = """
@@ -111,7 +111,7 @@ def test_a_trial_restores_every_row_and_sequence(url: str, *, superuser: bool) -
     engine = admin if superuser else sa.create_engine(sa.make_url(url).set(username=owner))
     try:
         script(engine, SCHEMA)
-        place = PostgresPlace(engine.url)
+        place = PostgresResource(engine.url)
         try:
             assert not place.changed()
             before, kept = rows(engine), place.keep()
@@ -142,7 +142,7 @@ def test_a_table_that_the_job_created_is_dropped_again(url: str) -> None:
     """What was not there at first is gone after the restore; what was dropped cannot be restored, and is named."""
     engine = sa.create_engine(url)
     script(engine, SCHEMA)
-    place = PostgresPlace(url)
+    place = PostgresResource(url)
     kept = place.keep()
     script(engine, "CREATE TABLE more (id integer);\nINSERT INTO more VALUES (1);\n")
     assert place.changed()
@@ -192,7 +192,7 @@ def test_postgresql_is_restored_only_where_that_is_asked_for(on_postgresql: str,
 def test_a_worker_is_frozen_only_where_it_has_no_lock(on_postgresql: str) -> None:
     """No other execution has to wait for a worker that stands still: after a write, none does until the commit."""
     engine = sa.create_engine(on_postgresql)
-    place = PostgresPlace(on_postgresql)
+    place = PostgresResource(on_postgresql)
     with Session(engine) as session:
         pooled = [session.connection().connection]
         session.scalars(sa.select(shop.Invoice)).all()
@@ -215,7 +215,7 @@ def test_columns_have_their_types_and_keys(url: str) -> None:
     """Moments are known by their type, and a key is numbered if the database numbers it."""
     engine = sa.create_engine(url)
     script(engine, SCHEMA)
-    place = PostgresPlace(url)
+    place = PostgresResource(url)
     found: dict[str, Table] = place.contents()
     assert found["bills"].numbered
     assert found["bills"].moments == {6}

@@ -278,7 +278,7 @@ def test_findings_of_the_same_lines_are_told_once() -> None:
     [
         ({"actions": ["burn"]}, "allowed are crash, stop, lost-reply, freeze, twice"),
         ({"queue": "sqs"}, "allowed are inline, rq"),
-        ({"only": "crash:commit"}, "unknown trial 'crash:commit', allowed are crash:KIND#N"),
+        ({"only": "crash:commit"}, "unknown trial 'crash:commit'; use crash:KIND#N"),
         ({"only": "crash:commit#99"}, "there is no crash point commit#99; the job passes .*commit#1 to #8"),
         ({"only": "stop:commit#1+commit#2"}, "unknown trial"),
     ],

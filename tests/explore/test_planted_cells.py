@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.explore import explore
-from harness.explore.files import FilePlace
+from harness.explore.files import FileResource
 from tests.explore.test_planted import Planted, lines_named, mistakes
 from tests.planted import cells, elements, folders, shop
 
@@ -159,7 +159,7 @@ def test_a_directory_is_put_back(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "old.txt").write_text("old\n")
     (tmp_path / "reports" / "link").symlink_to("old.txt")
-    place = FilePlace(str(tmp_path / "reports"))
+    place = FileResource(str(tmp_path / "reports"))
     kept, contents = place.keep(), place.contents()
     shutil.rmtree(tmp_path / "reports")
     assert place.changed()
@@ -176,7 +176,7 @@ def test_a_directory_is_put_back(tmp_path: Path) -> None:
 def test_binary_files_and_unfinished_lines_are_compared(tmp_path: Path) -> None:
     """Bytes that are no text differ by their hash, and a last line without an end is another one."""
     path = tmp_path / "file"
-    place, name = FilePlace(str(path)), f"file {path}"
+    place, name = FileResource(str(path)), f"file {path}"
     path.write_bytes(b"\xff\x00")
     one = place.contents()[name].rows
     path.write_bytes(b"\xfe\x00")

@@ -21,7 +21,7 @@ from harness.monitor.story_picture import svg
 from harness.monitor.story_text import text, where_time_went
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
-from harness.queues.history import Entry, Pulse
+from harness.queues.history import Entry, Heartbeat
 from harness.queues.rq import SimpleWorker, enqueue
 from harness.queues.rq.recovery import put_back
 from harness.stops import Every
@@ -44,9 +44,9 @@ def ended(at: float, epoch: int, done: int, outcome: str, reason: str | None = N
     return Entry(START + at, "end", epoch, done, outcome=outcome, reason=reason, total=200)
 
 
-def pulse(at: float, epoch: int, done: int) -> Pulse:
+def pulse(at: float, epoch: int, done: int) -> Heartbeat:
     """Return a sign of life."""
-    return Pulse(
+    return Heartbeat(
         at=START + at, epoch=epoch, done=done, saved=done, unsaved_s=0.0, elapsed_s=1.0, items=done, total=200,
         durability="every(seconds=1)", worker="w", host="h", pid=1, parent=2,
     )  # fmt: skip
@@ -246,7 +246,7 @@ def test_explain_reads_progress_in_a_database(
     assert json.loads(named.output)["done"] == 20
     (tmp_path / "other.db").touch()
     other = harness("explain", job.id, "--redis", redis_url, "--database", f"sqlite:///{tmp_path}/other.db")
-    assert "tells no progress of it" in one_line_of(other.stderr)
+    assert "has no progress of this job" in one_line_of(other.stderr)
     refused = harness("explain", job.id, "--redis", redis_url, "--database", "work.db")
     assert "cannot be used" in one_line(refused)
 

@@ -25,7 +25,7 @@ from harness.monitor.screen import lines, summary
 from harness.monitor.snapshot import Monitor
 from harness.monitor.story import story
 from harness.progress import Progress
-from harness.queues.history import Pulse, read_history
+from harness.queues.history import Heartbeat, read_history
 from harness.queues.rq import enqueue
 from harness.queues.rq.overview import Watcher
 from harness.report import made_from
@@ -265,7 +265,7 @@ def test_a_story_of_odd_entries_is_told(random: Random) -> None:
     entries = read_history(stream)
     if any(each.what == "start" for each in entries):
         told = story(
-            "7", "d", entries, Pulse.from_json(mutated(PULSE, random)), now=random.choice([0.0, 1e9])
+            "7", "d", entries, Heartbeat.from_json(mutated(PULSE, random)), now=random.choice([0.0, 1e9])
         )
         json.dumps(told.to_data(), allow_nan=False)
         assert_clean(story_text.text(told))

@@ -22,7 +22,7 @@ from harness import (
 )
 from harness.cursor import encode
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError
-from harness.sources.parallel import Division
+from harness.sources.parallel import SliceTable
 from harness.stops import Count
 from harness.stores.memory import MemoryStore
 
@@ -238,7 +238,7 @@ def test_a_division_of_release_0_1_is_still_read(done: list[Any]) -> None:
 
     inline = InlineRun(job_over(build, done), store=store)
     slices = [encode(number) for number in range(3)]
-    old = Division(slices, [None] * 3, [False] * 3, wanted=1, active=[0], started=1).to_json()
+    old = SliceTable(slices, [None] * 3, [False] * 3, wanted=1, active=[0], started=1).to_json()
     store.replace(f"parallel:{inline.job_id}", None, old.replace(',"run":""', ""))
     inline.drain()
     assert sorted(done) == list(range(30))
@@ -259,7 +259,7 @@ def test_a_position_in_another_parallel_run_is_refused(done: list[Any]) -> None:
     key = f"parallel:{inline.job_id}"
     text = store.read(key)
     assert text is not None
-    division = Division.read(store, inline.job_id)
+    division = SliceTable.read(store, inline.job_id)
     assert division is not None
     store.replace(key, text, text.replace(division.run, "another"))
     with pytest.raises(CollectionChanged, match="new parallel run"):

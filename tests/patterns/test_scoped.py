@@ -33,6 +33,7 @@ def test_two_tasks_have_markers_of_their_own() -> None:
     """What a task marks goes to the marker of its own trial, whichever task runs in between."""
 
     async def trial(name: str) -> list[str]:
+        """Mark three items, with a pause after each."""
         marked: list[str] = []
         with marking(marked.append):
             for number in range(3):
@@ -41,6 +42,7 @@ def test_two_tasks_have_markers_of_their_own() -> None:
         return marked
 
     async def both() -> list[list[str]]:
+        """Run two trials at a time."""
         return list(await asyncio.gather(trial("a"), trial("b")))
 
     assert asyncio.run(both()) == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]

@@ -173,7 +173,7 @@ def test_threads_and_tasks_have_tickers_of_their_own() -> None:
         return InlineRun(Spin, stops=[After(seconds)]).execute().reason
 
     async def in_loop() -> list[str | None]:
-        """Use two threads of a loop."""
+        """Run two jobs in threads of an event loop."""
         return await asyncio.gather(*(asyncio.to_thread(one, 0.2) for _ in range(2)))
 
     with ThreadPoolExecutor(2) as pool:

@@ -18,7 +18,7 @@ from harness.queues.history import TTL
 from harness.queues.rq import SimpleWorker, cancel, enqueue, keys, recover
 from harness.queues.rq.pruning import prune_redis, prune_sql
 from harness.queues.rq.retention import SETTING
-from harness.sources.parallel import Division
+from harness.sources.parallel import SliceTable
 from harness.stops import Every
 from harness.stores.redis import RedisStore
 from harness.stores.sql import TABLES, SqlStore
@@ -219,7 +219,7 @@ def test_old_keys_of_jobs_that_redis_no_longer_has_are_pruned(broker: Redis) -> 
         store.claim(job_id)
         broker.xadd(keys.history(job_id), {"entry": "{}"}, id="1700000000000-0")
         broker.set(keys.control(job_id), "pause")
-        division = Division([1], [None], [False], 1, [0], 1)
+        division = SliceTable([1], [None], [False], 1, [0], 1)
         store.replace(f"parallel:{job_id}@2024/", None, division.to_json())
     for job_id, status in {"waiting": "scheduled", "finished": "finished"}.items():
         broker.hset(f"rq:job:{job_id}", "status", status)

@@ -14,7 +14,7 @@ from rq import Queue
 from harness import on_stop
 from harness.overrides import Overrides, overriding
 from harness.queues import history
-from harness.queues.history import EXECUTIONS, TTL, Pulse, read_history
+from harness.queues.history import EXECUTIONS, TTL, Heartbeat, read_history
 from harness.queues.rq import SimpleWorker, enqueue, pause, resume
 from harness.stops import Every
 from harness.stores.rq_meta import RQMetaStore
@@ -130,7 +130,7 @@ def test_the_pulse_tells_what_a_kill_would_cost(queue: Queue, done: list[object]
     """All that is done and not saved: under on_stop(), everything since the execution began."""
     enqueue(queue, Peeks, 9)
     work(queue)
-    pulse = next(each for each in done if isinstance(each, Pulse))
+    pulse = next(each for each in done if isinstance(each, Heartbeat))
     assert (pulse.done, pulse.saved, pulse.items, pulse.total, pulse.durability) == (5, 0, 5, 9, "on_stop()")
     assert pulse.rate is not None
     assert pulse.unsaved_s == pytest.approx(pulse.elapsed_s)

@@ -15,7 +15,7 @@ from rq import Queue
 from rq.job import JobStatus
 
 from harness.queues import turns
-from harness.queues.periodic import Beat
+from harness.queues.periodic import PeriodicThread
 from harness.queues.rq import enqueue
 from tests.worker_jobs import Numbers
 from tests.workers import PATIENCE, processes_of_session
@@ -77,7 +77,7 @@ def test_a_fork_waits_for_the_turn_of_a_thread() -> None:
             inside.set()
             leave.wait()
 
-    beat = Beat("test", PATIENCE, act, at_once=True)
+    beat = PeriodicThread("test", PATIENCE, act, at_once=True)
     beat.start()
     assert inside.wait(PATIENCE)
     ending = threading.Timer(0.05, leave.set)
@@ -99,7 +99,7 @@ def test_a_fork_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> Non
         inside.set()
         leave.wait()
 
-    beat = Beat("test", PATIENCE, act, at_once=True)
+    beat = PeriodicThread("test", PATIENCE, act, at_once=True)
     beat.start()
     assert inside.wait(PATIENCE)
     child = os.fork()
@@ -120,7 +120,7 @@ def test_a_thread_of_a_long_turn_gives_way() -> None:
         while not end.is_set():
             turns.give_way()
 
-    beat = Beat("test", PATIENCE, act, at_once=True)
+    beat = PeriodicThread("test", PATIENCE, act, at_once=True)
     beat.start()
     assert inside.wait(PATIENCE)
     began = time.monotonic()

@@ -129,8 +129,7 @@ def test_what_follows_a_job_starts_once(kind: str, fleets: Callable[..., Fleet],
     assert lines(noted) == ["noted"]
 
 
-@FULL
-@KINDS
+@pytest.mark.parametrize("kind", ["celery", pytest.param("dramatiq", marks=FULL)])
 def test_a_delayed_job_waits(kind: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
     """A job with a countdown or a delay starts after that time, also if its worker is killed while it waits."""
     path, fleet = tmp_path / "lines", fleets(kind, "redis", HARNESS_RECOVER_SECONDS="3")
@@ -147,8 +146,7 @@ def test_a_delayed_job_waits(kind: str, fleets: Callable[..., Fleet], tmp_path: 
     assert path.stat().st_ctime - enqueued > 7.9
 
 
-@FULL
-@KINDS
+@pytest.mark.parametrize("kind", ["celery", pytest.param("dramatiq", marks=FULL)])
 def test_a_failure_is_the_queues_own(kind: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
     """What a job raises without retries is the result that its caller gets."""
     path, fleet = tmp_path / "lines", fleets(kind, "redis")

@@ -240,6 +240,28 @@ class TestAdvice:
             in made.finding
         )
 
+    def test_a_durability_that_was_tried_less_is_not_advised(self) -> None:
+        """A durability that was only killed, and repeated nothing then, does not beat one that was explored."""
+        kill = run("orders", "steps", "kill:horse@count:20", durability="every(seconds=1)")
+        crashed = exploration(durability="on_stop()", repeated_most=13)
+        (given,) = (
+            each for each in advice(compared(kill, explorations=[crashed])) if "durability" in each.question
+        )
+        assert given.short == "on_stop()"
+        assert "every(seconds=1) 0 (not explored)" in given.figures
+        (given,) = (each for each in advice(compared(kill)) if "durability" in each.question)
+        assert given.short == "every(seconds=1)"
+
+    def test_durabilities_are_compared_where_both_were_tried(self) -> None:
+        """The durability that repeated less in the same scenarios is advised, also if the other one was explored."""
+        kills = [
+            run("orders", "steps", "kill:horse@count:20", durability=name, repeated=most)
+            for name, most in (("on_stop()", 20), ("with_transaction()", 0))
+        ]
+        made = compared(*kills, explorations=[exploration(durability="on_stop()", repeated_most=13)])
+        (given,) = (each for each in advice(made) if "durability" in each.question)
+        assert given.short == "with_transaction()"
+
     def test_a_pattern_that_lost_work_is_advised_against(self) -> None:
         """A lost item or a lost exploration rules a pattern out, whatever it costs."""
         costs = {"plain": 0.1, "steps": 0.1, "iteration": 0.2}
@@ -274,5 +296,5 @@ def test_every_field_of_an_exploration_is_required(field: str) -> None:
     """An exploration without one of its fields is refused by name."""
     found = exploration()
     del found[field]
-    with pytest.raises(UsageError, match=rf"explorations\[0\]\.{field}: found nothing"):
+    with pytest.raises(UsageError, match=rf"explorations\[0\]\.{field}: this field is required"):
         compared(explorations=[found])

@@ -14,7 +14,7 @@ from harness.monitor import Monitor, lines
 from harness.monitor.jobs import risk
 from harness.monitor.story import story
 from harness.monitor.story_text import text
-from harness.queues.history import Pulse, history
+from harness.queues.history import Heartbeat, history
 from harness.queues.rq import enqueue
 from harness.queues.rq.overview import Watcher
 from tests.commands import harness
@@ -36,7 +36,7 @@ def wait_for_pulse(connection: Redis, job_id: str, *, done: int, steps: int) -> 
     with connection.pubsub() as events:
         events.psubscribe(f"__keyspace@0__:harness:pulse:{job_id}")
         while True:
-            pulse = Pulse.from_json(connection.get(f"harness:pulse:{job_id}"))
+            pulse = Heartbeat.from_json(connection.get(f"harness:pulse:{job_id}"))
             if pulse is not None and (pulse.done, pulse.steps) == (done, steps):
                 return
             assert events.get_message(timeout=PATIENCE), f"the pulse stays at {pulse}"

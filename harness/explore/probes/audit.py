@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from harness.explore.crash import Life, current, is_accounted
+from harness.explore.crash import SimulatedProcess, current, is_accounted
 from harness.explore.probes import files, sockets
 from harness.explore.probes.callers import caller
 
 _state = {"hooked": False, "active": False}
 _local = threading.local()
 
-Handler = Callable[[Life, str, tuple[Any, ...]], None]
+Handler = Callable[[SimulatedProcess, str, tuple[Any, ...]], None]
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         _local.inside = False
 
 
-def _process(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def _process(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     found = caller()
     if found is None:
         return
@@ -70,7 +70,7 @@ def _process(life: Life, event: str, args: tuple[Any, ...]) -> None:
     life.unseen("process", f"{event} runs {name}", found.line)
 
 
-def _signal(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def _signal(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     number = args[-1]
     found = caller()
     if number == 0 or found is None:
@@ -81,31 +81,31 @@ def _signal(life: Life, event: str, args: tuple[Any, ...]) -> None:
     life.unseen("signal", f"{event} sends signal {int(number)}", found.line)
 
 
-def _sqlite(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def _sqlite(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     database = files.text(args[0])
     found = caller()
     if found is not None and database and ":memory:" not in database:
         life.unseen("sqlite3", f"{event} to {database.rpartition('/')[2].partition('?')[0]}", found.line)
 
 
-def _socket(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def _socket(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     sockets.used(life, event, args[0])
 
 
-def _mapped(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def _mapped(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     number, _, access = args[:3]
     found = caller()
     if number != -1 and access not in {1, 3} and found is not None:  # neither ACCESS_READ nor ACCESS_COPY
         life.unseen("mmap", f"{event} maps a file for writing", found.line)
 
 
-def _native(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def _native(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     found = caller()
     if found is not None and found.library == "ctypes" and found.line:
         life.unseen("ctypes", f"{event} {files.text(args[-1])[:40]}", found.line)
 
 
-def _other(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def _other(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     del args
     found = caller()
     if found is not None:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
-from harness.explore.crash import Life, accounted, current
+from harness.explore.crash import SimulatedProcess, accounted, current
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
@@ -73,7 +73,7 @@ def text(value: Any) -> str:
         return str(value)
 
 
-def changed(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def changed(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Reach the point before a file changes."""
     paths = [path for path in _paths(event, args) if not _is_no_outcome(path, event)]
     if event == "os.mkdir":
@@ -93,7 +93,7 @@ def changed(life: Life, event: str, args: tuple[Any, ...]) -> None:
     life.reach("write", f"{event} {' '.join(map(os.path.basename, paths))}")
 
 
-def attributes(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def attributes(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Report a change of a file's attributes."""
     if isinstance(args[0], int):
         return  # of an open file: who writes it is seen
@@ -103,7 +103,7 @@ def attributes(life: Life, event: str, args: tuple[Any, ...]) -> None:
         life.unseen("attributes", f"{event} {os.path.basename(path)}", found.line)  # noqa: PTH119
 
 
-def temporary(life: Life, event: str, args: tuple[Any, ...]) -> None:
+def temporary(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Remember a name that is random."""
     del life, event
     _temporary.add(os.path.abspath(text(args[0])))  # noqa: PTH100

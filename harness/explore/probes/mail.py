@@ -13,7 +13,7 @@ from email.parser import BytesHeaderParser
 from functools import wraps
 from typing import Any
 
-from harness.explore.crash import Life, current
+from harness.explore.crash import SimulatedProcess, current
 from harness.explore.probes.patching import patched
 
 _HEADERS = BytesHeaderParser()
@@ -34,7 +34,7 @@ def probes() -> AbstractContextManager[None]:
 class _Peer:
     """The server's end of a connection, as far as ``smtplib`` looks at it."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: SimulatedProcess) -> None:
         self._life, self._replies, self._buffer = life, [b"220 trial\r\n"], b""
         self._recipients: list[str] = []
         self._in_data = False

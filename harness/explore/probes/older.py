@@ -7,14 +7,12 @@ are reported if a module of the job has one in a variable.
 from __future__ import annotations
 
 import gc
-import io
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,30 +23,14 @@ from harness.explore.probes.drivers import IN_C
 
 MEMBERS = 1_000
 """Number of members of a container that are looked at."""
-_KINDS = (sqlite3.Connection, io.FileIO)
 _SQLITE = b"SQLite format 3"
 _READING = {"SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "EXPLAIN"}
 
 
-@dataclass(frozen=True)
-class Older:
-    """Open things that this process had before an exploration.
-
-    :ivar connections: those to SQLite. :ivar numbers: descriptors that belong to a file object.
-    """
-
-    connections: list[sqlite3.Connection]
-    numbers: set[int]
-
-
-def older() -> Older:
-    """Return what is open, by whatever module."""
+def older() -> list[sqlite3.Connection]:
+    """Return the connections to SQLite that are open, by whatever module."""
     # By type: isinstance() asks an object for its class, and a lazy one would be made by that.
-    found = [each for each in gc.get_objects() if issubclass(type(each), _KINDS)]
-    connections = [each for each in found if not isinstance(each, io.FileIO)]
-    return Older(
-        connections, {each.fileno() for each in found if isinstance(each, io.FileIO) and not each.closed}
-    )
+    return [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]
 
 
 def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -92,8 +74,8 @@ def _held(value: Any) -> tuple[str, str] | None:
     if isinstance(value, ModuleType):
         name = value.__name__.partition(".")[0]
         return (name, "is a client that raises no audit events") if name in IN_C else None
-    if isinstance(value, subprocess.Popen):
-        return "process", "is a process that was started before"
+    if isinstance(value, subprocess.Popen) and value.stdin is not None and not value.stdin.closed:
+        return "process", "is a process that was started before, and reads what is written to it"
     if isinstance(value, type):
         return None
     kind = type(value).__module__.partition(".")[0]
@@ -125,22 +107,31 @@ def traced(connections: Sequence[sqlite3.Connection]) -> Iterator[None]:
                 connection.set_trace_callback(None)
 
 
-def positions(owned: set[int]) -> dict[str, tuple[str, int]]:
+def descriptors(modules: Sequence[str]) -> set[int]:
+    """Return the numbers that the job's modules have in variables: one that is a descriptor may be the job's."""
+    values = [value for module in _used(modules) for value in vars(sys.modules[module]).values()]
+    found = [each for value in values for each in (value, *_inside(value))]
+    return {each for each in found if type(each) is int and each > 2}
+
+
+def positions(numbers: set[int]) -> dict[str, tuple[str, int]]:
     """Return path and position of each regular file that is open for writing, by descriptor; empty where unknown.
 
-    :param owned: descriptors to leave out: what file objects write is seen otherwise, or by a child that shares them.
+    :param numbers: descriptors to look at: others may be shared with another process, which writes there.
     """
     found: dict[str, tuple[str, int]] = {}
     with suppress(OSError):
         for entry in list(Path("/proc/self/fd").iterdir()):
             with suppress(OSError, ValueError):
                 path = str(entry.readlink())
-                if int(entry.name) <= 2 or int(entry.name) in owned or not Path(path).is_file():
+                if int(entry.name) not in numbers or not Path(path).is_file():
                     continue
                 with Path(path).open("rb") as file:
                     if file.read(len(_SQLITE)) == _SQLITE:
                         continue  # its connections are traced
                 fields = Path("/proc/self/fdinfo", entry.name).read_text(encoding="ascii").split()
-                if int(fields[3], 8) & (os.O_WRONLY | os.O_RDWR):
+                flags = int(fields[3], 8)
+                # What this process has inherited, such as its output, is open to the children as well.
+                if flags & (os.O_WRONLY | os.O_RDWR) and flags & os.O_CLOEXEC:
                     found[entry.name] = path, int(fields[1])
     return found

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from harness.explore.crash import Life, accounted, current
+from harness.explore.crash import SimulatedProcess, accounted, current
 from harness.explore.probes.patching import patched
 from harness.explore.redis import NOT_THE_JOBS
 
@@ -61,7 +61,7 @@ def describe_pipeline(commands: list[Any]) -> str:
     return f"pipeline {', '.join(map(describe_command, commands[:3]))}{more}"
 
 
-def published(life: Life, commands: list[Any]) -> None:
+def published(life: SimulatedProcess, commands: list[Any]) -> None:
     """Record the messages that these commands have published, but for those of RQ and this package."""
     for command in commands:
         if len(command) > 2 and _text(command[0]).upper() in {"PUBLISH", "SPUBLISH"}:

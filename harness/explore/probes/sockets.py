@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any
 from weakref import WeakSet
 
-from harness.explore.crash import Life, current, is_accounted
+from harness.explore.crash import SimulatedProcess, current, is_accounted
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
@@ -29,7 +29,7 @@ def probes() -> AbstractContextManager[None]:
     )
 
 
-def used(life: Life, event: str, used_socket: Any) -> None:
+def used(life: SimulatedProcess, event: str, used_socket: Any) -> None:
     """Report that a socket is used, unless it is a watched client's."""
     if is_accounted():
         _known.add(used_socket)

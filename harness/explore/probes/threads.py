@@ -16,7 +16,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import Died
-from harness.explore.crash import Life, accounted, current, is_accounted, living
+from harness.explore.crash import SimulatedProcess, accounted, current, is_accounted, living
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
@@ -74,7 +74,7 @@ def _submit(submit: Any) -> Any:
     return submit_within
 
 
-def _pool_of(life: Life, pool: Any) -> Any:
+def _pool_of(life: SimulatedProcess, pool: Any) -> Any:
     """Return the pool that a life uses in the place of one that is older."""
     if getattr(pool, "harness_life", None) is life:
         return pool
@@ -83,7 +83,7 @@ def _pool_of(life: Life, pool: Any) -> Any:
     return life.pools[id(pool)]
 
 
-def _within(life: Life, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
+def _within(life: SimulatedProcess, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
     """Return a function that runs in a life; with *died* the caller hears of its end."""
     watched = is_accounted()
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rq.worker import BaseWorker
 
-from harness.queues.periodic import Beat, lease_seconds
+from harness.queues.periodic import PeriodicThread, lease_seconds
 from harness.queues.rq.leases import renew
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Horses(BaseWorker):
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work, with a thread that renews the lease of the job at work."""
-        beat = Beat("harness-horse-lease", lease_seconds() / 4, self._renew)
+        beat = PeriodicThread("harness-horse-lease", lease_seconds() / 4, self._renew)
         beat.start()
         try:
             return super().work(*args, **kwargs)

@@ -17,7 +17,7 @@ from harness.queues.rq import strays
 from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.places import PERFORM, fetch, is_ours
 from harness.queues.rq.strays import OVER
-from harness.sources.parallel import Division, check_instances
+from harness.sources.parallel import SliceTable, check_instances
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
     # scales again starts further ones.
     progress = store.load(job_id)
     round_id = enqueue_of(model) if progress is None or "instance" in _more(model) else progress.round_id
-    new = Division.change(store, job_id, lambda division: division.resize(instances), round_id=round_id)
+    new = SliceTable.change(store, job_id, lambda division: division.resize(instances), round_id=round_id)
     for number in new:
         spawn(model, job_id, number, list(model.args[:3]), round_id=round_id)
 

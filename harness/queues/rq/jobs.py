@@ -33,7 +33,7 @@ from harness.queues.delivery import (
     check_tries,
     deliver,
 )
-from harness.queues.history import Recording
+from harness.queues.history import HistoryRecorder
 from harness.queues.rq import delayed, leases
 from harness.queues.rq.entries import number
 from harness.queues.rq.instances import enqueue_of, spawn
@@ -137,7 +137,7 @@ class RQDelivery:
         self.job_id = current.id
         self.store = RQMetaStore(current.connection)
         enqueued = current.enqueued_at
-        self.history = Recording(
+        self.history = HistoryRecorder(
             current.connection,
             current.id,
             worker=current.worker_name or "",

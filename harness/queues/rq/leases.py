@@ -29,7 +29,7 @@ from rq.utils import as_text, utcformat
 from rq.worker import BaseWorker
 
 from harness.queues import owners
-from harness.queues.periodic import Beat, lease_seconds
+from harness.queues.periodic import PeriodicThread, lease_seconds
 from harness.queues.rq.entries import number, split
 from harness.queues.rq.keys import LEASES, OPEN, OWNERS
 from harness.queues.rq.places import UNKNOWN
@@ -105,7 +105,7 @@ class Lease:
         self.orphaned = Orphaned(worker_pid)
         self._seconds = lease_seconds()
         self._offset = 0.0
-        self._beat = Beat(f"harness-lease-{job.id}", self._seconds / 4, self._renew)
+        self._beat = PeriodicThread(f"harness-lease-{job.id}", self._seconds / 4, self._renew)
 
     def __enter__(self) -> Lease:
         """Take the lease, unless another execution owns the job by now."""

@@ -35,7 +35,7 @@ from rq import Queue
 
 from harness.queues import owners
 from harness.queues.connections import check_connection
-from harness.queues.periodic import Beat, lease_seconds, recover_seconds
+from harness.queues.periodic import PeriodicThread, lease_seconds, recover_seconds
 from harness.queues.rq import keys, strays
 from harness.queues.rq.delayed import DueLooks, enqueue_due
 from harness.queues.rq.entries import (
@@ -142,13 +142,13 @@ class Sweeper:
         self._rests, self._looks, self._lost = 0, 0, False
         self._queues: list[Queue] | None = None
         self._bad: set[str] = set()
-        self._beat: Beat | None = None
+        self._beat: PeriodicThread | None = None
         self.more = False
         """True if the latest sweep has left jobs for the next one."""
 
-    def beat(self, *, at_once: bool = False) -> Beat:
+    def beat(self, *, at_once: bool = False) -> PeriodicThread:
         """Return a thread that sweeps, not started."""
-        self._beat = Beat("harness-sweep", self.interval, self.turn, at_once=at_once)
+        self._beat = PeriodicThread("harness-sweep", self.interval, self.turn, at_once=at_once)
         return self._beat
 
     def turn(self) -> bool:

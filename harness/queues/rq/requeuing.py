@@ -18,7 +18,7 @@ from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS
 from harness.queues.rq.places import UNKNOWN, fetch, is_ours, places_of, queue_of
 from harness.queues.rq.submit import INSTANCES
-from harness.sources.parallel import Division
+from harness.sources.parallel import SliceTable
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def rewind(
     if progress is None:
         raise UsageError(f"job {job_id} has no progress to rewind; use `harness requeue {job_id}`")
     more: dict[str, Any] = job.args[3] if len(job.args) > 3 else {}
-    if "instance" in more or Division.read(store, job.id, progress.round_id) is not None:
+    if "instance" in more or SliceTable.read(store, job.id, progress.round_id) is not None:
         raise UsageError(
             f"job {job_id} belongs to a parallel run, whose slices are done together; enqueue it again"
         )

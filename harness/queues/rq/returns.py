@@ -120,7 +120,7 @@ def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | Non
 
 
 _TOO_OFTEN = {
-    DEAD_STARTS: "CrashLimit: the worker of job {} died {} times before it reached the job's code",
+    DEAD_STARTS: "CrashLimit: the worker of job {} crashed {} times before it reached the job's code",
     TAKEN_OVER: "Superseded: job {} was taken over {} times in a row by executions that its queue knows nothing of",
 }
 """Reasons to fail a job, by the field that counts."""

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 
 from harness.boundary.texts import told
 from harness.errors import UsageError
-from harness.queues.history import Pulse, history
+from harness.queues.history import Heartbeat, history
 from harness.queues.rq.overview import Watcher
 from harness.queues.rq.places import is_ours
 
@@ -101,7 +101,7 @@ def horse(connection: Redis, job_id: str, worker_pid: int) -> int:
 
     :raises UsageError: if the worker has no such process.
     """
-    pulse: Pulse | None = history(connection, job_id)[1]
+    pulse: Heartbeat | None = history(connection, job_id)[1]
     if pulse is None:
         raise UsageError(f"job {job_id} has not yet reported its process; kill its worker, or use --flag")
     if pulse.pid == worker_pid:

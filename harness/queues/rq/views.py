@@ -11,7 +11,7 @@ from rq.utils import as_text
 from harness.boundary.decoding import MAX_INT, plain_text, shown
 from harness.errors import CorruptProgress, HarnessError
 from harness.progress import Progress
-from harness.queues.history import Entry, Pulse, read_history
+from harness.queues.history import Entry, Heartbeat, read_history
 from harness.stores.rq_meta import FIELD, text_in_meta
 
 JOB_FIELDS = (
@@ -63,7 +63,7 @@ class JobView:
     ended_at: float | None
     worker: str
     progress: Progress | None
-    pulse: Pulse | None
+    pulse: Heartbeat | None
     entries: tuple[Entry, ...]
 
 
@@ -113,7 +113,7 @@ def job_view(job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobVi
         queue=known["origin"] or "", enqueued_at=_time(known["enqueued_at"], what),
         started_at=_time(known["started_at"], what), ended_at=_time(known["ended_at"], what),
         worker=known["worker_name"] or "", progress=_progress(job_id, held, meta, answers[1], left_out),
-        pulse=None if isinstance(answers[3], Exception) else Pulse.from_json(answers[3]),
+        pulse=None if isinstance(answers[3], Exception) else Heartbeat.from_json(answers[3]),
         entries=_entries(job_id, answers[2], left_out),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ END_SECONDS = 120.0
 """Timeout, in seconds, for the processes of a trial to exit. They kill themselves, which is slow on a busy machine."""
 
 
-class Leash:
+class ParentPipe:
     """Lab's end of the socket pair.
 
     :ivar theirs: the file descriptor that a worker gets as its standard input.

@@ -17,10 +17,10 @@ from redis import Redis
 from sqlalchemy import Engine, StaticPool, create_engine, text
 
 from harness.errors import UsageError
-from harness.explore import explore, places
+from harness.explore import explore, resources
 from harness.explore.outcomes import Reference
-from harness.explore.places import SqlitePlace, Table
-from harness.explore.redis import RedisPlace
+from harness.explore.redis import RedisResource
+from harness.explore.resources import SqliteResource, Table
 from tests.workers import PATIENCE
 
 ENGINES: dict[str, Engine] = {}
@@ -51,7 +51,7 @@ def test_a_database_without_tables_is_put_back(tmp_path: Path) -> None:
     """A file of SQLite in which nothing was written yet has no pages."""
     path = str(tmp_path / "new.db")
     connection = sqlite3.connect(path)
-    place = SqlitePlace(path, connection)
+    place = SqliteResource(path, connection)
     empty = place.keep()
     connection.execute("CREATE TABLE jobs (id)")
     connection.commit()
@@ -93,7 +93,7 @@ def test_what_is_not_committed_is_not_kept(tmp_path: Path) -> None:
     job = sqlite3.connect(path)
     job.execute("PRAGMA journal_mode=WAL")
     job.execute("CREATE TABLE jobs (id)")
-    place = SqlitePlace(path, job)
+    place = SqliteResource(path, job)
     job.execute("INSERT INTO jobs VALUES (1)")
     assert not place.changed()
     assert place.contents()["jobs"].rows == []
@@ -109,11 +109,11 @@ def test_a_database_that_is_locked_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error says what to do."""
-    monkeypatch.setattr(places, "MAX_WAITS", 1)
+    monkeypatch.setattr(resources, "MAX_WAITS", 1)
     path = str(tmp_path / "jobs.db")
     job = sqlite3.connect(path, isolation_level=None)
     job.execute("CREATE TABLE jobs (id)")
-    place = SqlitePlace(path, job)
+    place = SqliteResource(path, job)
     kept = place.keep()
     job.execute("BEGIN IMMEDIATE")
     with pytest.raises(
@@ -134,7 +134,7 @@ def test_every_type_of_redis_comes_back() -> None:
     client.zadd("zset", {"a": 1.5, "b": 2})
     client.xadd("stream", {"a": "1"}, id="1-1")
     client.set("rq:queues", "RQ's own")
-    place = RedisPlace(client)
+    place = RedisResource(client)
     kept, contents = place.keep(), place.contents()
     client.flushdb()
     client.set("later", "1")
@@ -153,7 +153,7 @@ def test_somebody_elses_redis_is_not_emptied() -> None:
     with pytest.raises(
         UsageError, match=r"uses Redis on redis\.example\.com, and the explorer would empty it"
     ):
-        RedisPlace(Redis(host="redis.example.com"))
+        RedisResource(Redis(host="redis.example.com"))
 
 
 def rows(*rows: tuple[Any, ...], **options: Any) -> dict[str, Table]:

@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import close_all_sessions
 
 from harness.errors import UsageError
-from harness.explore.crash import Life, living
-from harness.explore.files import FilePlace
-from harness.explore.handles import HandlePlace, open_handles
+from harness.explore.crash import SimulatedProcess, living
+from harness.explore.files import FileResource
+from harness.explore.handles import HandleResource, open_handles
 from harness.explore.memory import Memory
-from harness.explore.places import ObjectPlace, ProgressPlace, SentPlace, SqlitePlace, sqlite_path
-from harness.explore.postgres import PostgresPlace, is_postgresql
-from harness.explore.redis import RedisPlace, identity
+from harness.explore.postgres import PostgresResource, is_postgresql
+from harness.explore.redis import RedisResource, identity
+from harness.explore.resources import (
+    ObjectResource,
+    ProgressResource,
+    SentResource,
+    SqliteResource,
+    sqlite_path,
+)
 from harness.explore.seen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.explore.places import Place, Table
+    from harness.explore.resources import Resource, Table
 
 State = dict[str, Any]
 """Content of every place at one time, by the place's key."""
@@ -29,13 +35,13 @@ State = dict[str, Any]
 
 DATABASE = "database"
 """Key of the PostgreSQL database."""
-SERVED = (SqlitePlace, PostgresPlace)
+SERVED = (SqliteResource, PostgresResource)
 """Places that are the same for all processes."""
 FILE = "file "
 """Key prefix of files."""
 
 
-class World:
+class ExternalState:
     """External state of a job.
 
     :param witnesses: lists, dicts and sets by name that stand for external state.
@@ -49,14 +55,14 @@ class World:
     def __init__(
         self, witnesses: Mapping[str, Any], modules: Sequence[str], database: str | None = None
     ) -> None:
-        self.progress, self._sent = ProgressPlace(), SentPlace()
-        self._places: dict[str, Place] = {"progress": self.progress, "sent": self._sent}
+        self.progress, self._sent = ProgressResource(), SentResource()
+        self._places: dict[str, Resource] = {"progress": self.progress, "sent": self._sent}
         for name, thing in witnesses.items():
-            self._places[name] = ObjectPlace(name, thing)
+            self._places[name] = ObjectResource(name, thing)
         if database is not None:
-            self._places[DATABASE] = PostgresPlace(database)
+            self._places[DATABASE] = PostgresResource(database)
         for path, handle in open_handles(modules):
-            self._places[f"{FILE}{path}"] = HandlePlace(path, handle)
+            self._places[f"{FILE}{path}"] = HandleResource(path, handle)
         self.not_seen = Unseen()
         self.memory = Memory(modules, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
@@ -75,7 +81,7 @@ class World:
             self._meet_redis(thing)
             return
         if isinstance(thing, str):
-            self._add(f"{FILE}{thing}", lambda: FilePlace(thing))
+            self._add(f"{FILE}{thing}", lambda: FileResource(thing))
             return
         raw: Any = getattr(thing, "driver_connection", None)
         path = sqlite_path(raw)
@@ -83,13 +89,13 @@ class World:
             if raw is not None:
                 self._meet_server(raw)
             return
-        self._add(path or f"database in memory {id(raw)}", lambda: SqlitePlace(path, raw))
+        self._add(path or f"database in memory {id(raw)}", lambda: SqliteResource(path, raw))
 
     def has_file(self, path: str) -> bool:
         """Return whether a file is compared."""
         return f"{FILE}{path}" in self._places
 
-    def _add(self, key: str, make: Callable[[], Place]) -> None:
+    def _add(self, key: str, make: Callable[[], Resource]) -> None:
         if key not in self._places:
             place = make()
             self._first[key] = self._last[key] = place.keep()
@@ -103,7 +109,7 @@ class World:
                 "SQLite and PostgreSQL: explore the job on one of these"
             )
         database = self._places.get(DATABASE)
-        if not isinstance(database, PostgresPlace):
+        if not isinstance(database, PostgresResource):
             raise UsageError(
                 "the job uses PostgreSQL, whose rows the explorer changes and restores for each trial; name a database "
                 "for tests by database= or --database, with its URL"
@@ -113,16 +119,16 @@ class World:
                 "the job uses another PostgreSQL database than the one of database= or --database"
             )
 
-    def held(self, life: Life) -> bool:
+    def held(self, life: SimulatedProcess) -> bool:
         """Return whether a write of a life is open, or a lock, that others would have to wait for."""
         connections, database = list(life.connections.values()), self._places.get(DATABASE)
         return any(
             getattr(getattr(each, "dbapi_connection", None), "in_transaction", False) for each in connections
-        ) or (isinstance(database, PostgresPlace) and database.holds(connections))
+        ) or (isinstance(database, PostgresResource) and database.holds(connections))
 
     def _meet_redis(self, client: Any) -> None:
         key = identity(client)
-        self._add(key, lambda: RedisPlace(client))
+        self._add(key, lambda: RedisResource(client))
         self._places[key].touched = True  # type: ignore[attr-defined]
 
     def sent(self, kind: str, label: str, body: bytes = b"") -> None:
@@ -143,7 +149,7 @@ class World:
         with living(None):
             return {key: place.keep() for key, place in self._places.items()}
 
-    def each(self, state: State | None = None) -> Iterator[tuple[str, Place, Any]]:
+    def each(self, state: State | None = None) -> Iterator[tuple[str, Resource, Any]]:
         """Yield each place with its key and what a state holds of it; ``...`` for what it holds now."""
         for key, place in self._places.items():
             yield key, place, ... if state is None else state.get(key, self._first[key])
@@ -151,7 +157,7 @@ class World:
     @property
     def one_process(self) -> bool:
         """True if a place cannot be shared with a second process: a database in the memory of this one."""
-        return any(isinstance(place, SqlitePlace) and place.in_memory for place in self._places.values())
+        return any(isinstance(place, SqliteResource) and place.in_memory for place in self._places.values())
 
     @property
     def first(self) -> State:
@@ -201,7 +207,7 @@ class World:
             place.close()
 
 
-def leave(life: Life, *, alone: bool) -> None:
+def leave(life: SimulatedProcess, *, alone: bool) -> None:
     """End a process that is over, dead or not: its connections, its sessions and its threads.
 
     The next execution then finds what a new process would: no session that remembers rows, and no connection.

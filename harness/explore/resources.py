@@ -15,11 +15,19 @@ from typing import Any
 from harness.errors import UsageError
 from harness.explore.crash import current
 from harness.explore.pages import Pages, Pool
-from harness.explore.tables import Place, Table
-from harness.explore.witnesses import ObjectPlace, SentPlace
+from harness.explore.tables import Resource, Table
+from harness.explore.witnesses import ObjectResource, SentResource
 from harness.stores.memory import MemoryStore
 
-__all__ = ["ObjectPlace", "Place", "ProgressPlace", "SentPlace", "SqlitePlace", "Table", "sqlite_path"]
+__all__ = [
+    "ObjectResource",
+    "ProgressResource",
+    "Resource",
+    "SentResource",
+    "SqliteResource",
+    "Table",
+    "sqlite_path",
+]
 
 OURS = ("harness", "job_progress", "sqlite_", "alembic_version")
 """Name prefixes of tables that are not an outcome of the job, such as those of progress."""
@@ -34,7 +42,7 @@ _SCHEMA = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
 _WAL_BYTES = slice(18, 20)
 
 
-class SqlitePlace:
+class SqliteResource:
     """A SQLite database; a file is seen through a connection of its own, so that only what is committed counts.
 
     :param path: of the file; empty for a database in memory, which is seen through the job's connection.
@@ -187,7 +195,7 @@ def _refers(columns: list[Any], key: tuple[int, ...], sql: str) -> bool:
     return any(f"foreign key({quoted})" in sql.lower() for quoted in (name, f'"{name}"'))
 
 
-class ProgressPlace(MemoryStore):
+class ProgressResource(MemoryStore):
     """The store of an explored job, where the job has none of its own: a server, as far as the job can tell.
 
     Crash points: ``before-save`` and ``save``, for claims too.
@@ -199,17 +207,17 @@ class ProgressPlace(MemoryStore):
 
     def claim(self, job_id: str) -> Any:
         """Take the job over."""
-        return self._reached("claim", lambda: super(ProgressPlace, self).claim(job_id))
+        return self._reached("claim", lambda: super(ProgressResource, self).claim(job_id))
 
     def save(self, progress: Any) -> int:
         """Store the progress."""
-        size: int = self._reached("save", lambda: super(ProgressPlace, self).save(progress))
+        size: int = self._reached("save", lambda: super(ProgressResource, self).save(progress))
         return size
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
         """Share something."""
         replaced: bool = self._reached(
-            "share", lambda: super(ProgressPlace, self).replace(key, before, after)
+            "share", lambda: super(ProgressResource, self).replace(key, before, after)
         )
         return replaced
 
@@ -250,6 +258,6 @@ def sqlite_path(raw: Any) -> str | None:
     if not isinstance(raw, sqlite3.Connection):
         return None
     with suppress(sqlite3.OperationalError):  # in a transaction it stays as it is
-        raw.execute("PRAGMA synchronous=OFF")  # as in SqlitePlace
+        raw.execute("PRAGMA synchronous=OFF")  # as in SqliteResource
     path: str = raw.execute("PRAGMA database_list").fetchone()[2]
     return path
