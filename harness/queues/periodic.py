@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from harness.boundary.texts import bounded, told
 from harness.errors import UsageError
+from harness.queues.turns import turn
 
 SETTING, DEFAULT_SECONDS = "HARNESS_RECOVER_SECONDS", 15.0
 
@@ -84,8 +85,9 @@ class PeriodicThread(threading.Thread):
         while not self._end.wait(self._wait):
             self._wait = self._seconds
             try:
-                if self._action() is True:
-                    self._wait = 0.0
+                with turn():
+                    again = self._action() is True
+                self._wait = 0.0 if again else self._seconds
                 self._failing = ""
             except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
                 self._log(error)

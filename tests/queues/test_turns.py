@@ -14,8 +14,9 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
+from harness.queues import turns
 from harness.queues.periodic import PeriodicThread
-from harness.queues.rq import enqueue, turns
+from harness.queues.rq import enqueue
 from tests.worker_jobs import Numbers
 from tests.workers import PATIENCE, processes_of_session
 

@@ -24,7 +24,7 @@ from harness.queues.rq.entries import ask, complaints, is_wrong_data, queue_name
 from harness.queues.rq.keys import DELAYED
 from harness.queues.rq.leases import while_owned
 from harness.queues.rq.places import SCHEDULED, fetch, is_ours, places_of
-from harness.queues.rq.turns import turn
+from harness.queues.turns import turn
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -51,7 +51,7 @@ from harness.queues.rq.entries import (
 from harness.queues.rq.keys import LEASES, OWNERS, SWEEP_LOCK
 from harness.queues.rq.places import DEQUEUED
 from harness.queues.rq.returns import Dead, forget, put_back, put_back_batch, put_back_dequeued
-from harness.queues.rq.turns import give_way
+from harness.queues.turns import give_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
