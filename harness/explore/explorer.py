@@ -291,7 +291,9 @@ class Explorer:
             "lost-reply": (plan.lost_replies(recording), self._sample),
             "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
             "twice": (
-                [] if self._world.one_process else plan.twice(recording, self._sample, self._seed),
+                []
+                if self._world.one_process or self._versions.deploys
+                else plan.twice(recording, self._sample, self._seed),
                 None,
             ),
         }
