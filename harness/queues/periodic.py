@@ -80,7 +80,7 @@ class PeriodicThread(threading.Thread):
         return self._end.is_set()
 
     def run(self) -> None:
-        """PeriodicThread."""
+        """Call the action until the thread is closed."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
         while not self._end.wait(self._wait):
             self._wait = self._seconds
