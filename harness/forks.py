@@ -90,10 +90,21 @@ def watch() -> None:
     alchemy.event.listen(pools.Pool, "connect", _opened)
     if _state.may_inherit:
         kind = pools._ConnectionRecord  # noqa: SLF001 - SQLAlchemy has no public list of its connections
-        for record in [each for each in gc.get_objects() if type(each) is kind]:
+        for record in [each for each in _objects() if type(each) is kind]:
             _state.records.add(record)
             record.info[_MARK] = _owner(record)
         _leave_behind()
+
+
+def _objects() -> list[Any]:
+    """Return all objects of this process, those of ``gc.freeze()`` too: servers freeze them before they fork."""
+    frozen = gc.get_freeze_count() > 0
+    if frozen:
+        gc.unfreeze()
+    found = gc.get_objects()
+    if frozen:
+        gc.freeze()
+    return found
 
 
 def check(session: Any, statement: Any) -> Any:
