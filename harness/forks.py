@@ -88,12 +88,11 @@ def watch() -> None:
         return
     _state.watching = True
     alchemy.event.listen(pools.Pool, "connect", _opened)
-    if _state.may_inherit:
-        kind = pools._ConnectionRecord  # noqa: SLF001 - SQLAlchemy has no public list of its connections
-        for record in [each for each in _objects() if type(each) is kind]:
-            _state.records.add(record)
-            record.info[_MARK] = _owner(record)
-        _leave_behind()
+    kind = pools._ConnectionRecord  # noqa: SLF001 - SQLAlchemy has no public list of its connections
+    for record in [each for each in _objects() if type(each) is kind]:
+        _state.records.add(record)
+        record.info[_MARK] = _owner(record) if _state.may_inherit else os.getpid()
+    _leave_behind()
 
 
 def _objects() -> list[Any]:
