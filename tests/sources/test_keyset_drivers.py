@@ -268,5 +268,5 @@ def test_a_row_that_comes_again_stops_the_job(database: sa.Engine) -> None:
         session.execute(sa.text("INSERT INTO keyed VALUES ('2026-01-01', 1), ('infinity', 2)"))
         pairs = iter(records(session, sa.select(keyed.c.row), cursor=None, columns=keyed.c.key, batch_size=1))
         assert [next(pairs)[0], next(pairs)[0]] == [1, 2]
-        with pytest.raises(CursorError, match=r"got the row at its cursor .* again"):
+        with pytest.raises(CursorError, match=r"found the row at its cursor .* again"):
             next(pairs)
