@@ -86,7 +86,7 @@ def test_progress_that_names_another_module_is_refused_before_its_import(
     with pytest.raises(UnsupportedProgress, match="may not import"):
         join(Progress("7", job=f"{UNWANTED}:Import", epoch=2, state="interrupted"), CountByIteration, Call())
     queue.enqueue_call(PERFORM, args=(f"{UNWANTED}:Import", [], {}), job_id="odd")
-    with pytest.raises(JobNotAllowed, match="allowed are tests"):
+    with pytest.raises(JobNotAllowed, match="allowed modules are tests"):
         scale(redis, "odd", 2)
     assert UNWANTED not in sys.modules
 

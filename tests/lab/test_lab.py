@@ -132,7 +132,7 @@ def test_time_is_counted_where_no_pace_is_given(lab: Lab) -> None:
 
 def test_what_a_lab_cannot_work_with_is_refused(tmp_path: Path) -> None:
     """A wrong pace, a wrong form and each wrong database get one clear line, without a password."""
-    with pytest.raises(UsageError, match="found a pace of -1"):
+    with pytest.raises(UsageError, match="got a pace of -1"):
         Lab(tmp_path, pace=-1)
     with pytest.raises(UsageError, match="cannot be used: it cannot be parsed"):
         Lab(tmp_path, database="nonsense")

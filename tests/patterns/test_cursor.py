@@ -125,7 +125,7 @@ def test_what_would_not_come_back_is_refused_with_its_place(value: Any, place: s
     with pytest.raises(CursorError) as refused:
         encode(value)
     assert place in str(refused.value)
-    assert "allowed are" in str(refused.value) or "not equal to itself" in str(refused.value)
+    assert "; use " in str(refused.value) or "not equal to itself" in str(refused.value)
 
 
 @pytest.mark.parametrize(

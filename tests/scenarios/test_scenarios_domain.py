@@ -93,7 +93,7 @@ def test_customers_do_not_share_an_address(session: Session, customer: Customer)
 @pytest.mark.parametrize("amount_cents", [0, -5])
 def test_order_over_nothing_is_refused_at_once(amount_cents: int) -> None:
     """An amount that is not positive is refused when it is set, naming it."""
-    with pytest.raises(ValueError, match=f"1 cent or more, found {amount_cents}$"):
+    with pytest.raises(ValueError, match=f"1 cent or more; got {amount_cents}$"):
         Order(amount_cents=amount_cents)
 
 

@@ -56,9 +56,9 @@ def test_a_job_may_start_from_a_value(session: Session) -> None:
     [
         (None, "7", r"one value, orders.id \(int\); got '7'"),
         (None, True, "got True"),
-        (None, (7,), r"one value, orders.id \(int\); found \(7,\)"),
-        (Order.due, (date(2026, 1, 1),), r"a tuple of 2, orders.due \(date\), orders.id \(int\); found \("),
-        (Order.due, [date(2026, 1, 1), 7], r"a tuple of 2, orders.due \(date\), orders.id \(int\); found \["),
+        (None, (7,), r"one value, orders.id \(int\); got \(7,\)"),
+        (Order.due, (date(2026, 1, 1),), r"a tuple of 2, orders.due \(date\), orders.id \(int\); got \("),
+        (Order.due, [date(2026, 1, 1), 7], r"a tuple of 2, orders.due \(date\), orders.id \(int\); got \["),
         (Order.due, ("2026-01-01", 7), "got"),
         (Order.due, (datetime(2026, 1, 1, tzinfo=UTC), 7), "got"),
         (Order.due, (date(2026, 1, 1), None), "got"),

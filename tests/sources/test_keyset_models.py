@@ -283,5 +283,5 @@ def test_a_null_in_a_page_is_an_error(session: Session, batch_size: int) -> None
     """A NULL in a page raises, because as a cursor it would mean the beginning, and all rows would repeat (I36)."""
     key = declared.c.code if session.get_bind().dialect.name == "sqlite" else declared.c.code.desc()
     pairs = records(session, sa.select(declared.c.id), cursor=None, columns=key, batch_size=batch_size)
-    with pytest.raises(CursorError, match=r"got a row whose trips\.code is NULL, though declared NOT NULL"):
+    with pytest.raises(CursorError, match=r"found a row whose trips\.code is NULL, though declared NOT NULL"):
         next(iter(pairs))
