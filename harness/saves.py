@@ -255,7 +255,7 @@ class Saves:
         write = getattr(self.store, "save_within", None)
         if session is None or write is None:
             raise JobDefinitionError(
-                f"{self._name}: with_transaction() needs self.session and a store in its database, found "
+                f"{self._name}: with_transaction() needs self.session and a store in its database; got "
                 f"{type(session).__name__} and {type(self.store).__name__}; let progress_store() return a SqlStore"
             )
         progress = self._bring_up_to_date()

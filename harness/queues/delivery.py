@@ -223,12 +223,14 @@ def deliver(
     order: Order,
     delivery: Delivery[Report_co],
     *,
+    store: Store | None = None,
     durability: Durability | None = None,
     clock: Clock | None = None,
 ) -> Report_co | None:
     """Run one execution of a job, and return what its queue reports; None if the job is completed.
 
-    :param durability: in place of the job's own. :param clock: seconds that only move forward.
+    :param store: in place of the job's own. :param durability: in place of the job's own.
+    :param clock: seconds that only move forward.
     :raises Superseded: if another execution has taken the job over; the queue must do nothing more with it.
     :raises Exception: what the job raised, if it is not resumed; the queue then retries or fails the job.
     """
@@ -239,7 +241,8 @@ def deliver(
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         raise UsageError(f"{order.job!r} is {job_class!r}; use a ContinuableJob or an IterationJob")
     try:
-        ended = _execute(order, job_class, delivery, durability, clock)
+        kept = store or job_class.progress_store() or delivery.store
+        ended = _execute(order, job_class, delivery, kept, durability=durability, clock=clock)
     except ProgressUnavailable as error:
         # Put it back and do not fail it: a claim does no harm, and no work begins before.
         return delivery.requeue(Again(str(error), error=error))
@@ -287,6 +290,8 @@ def _execute(
     order: Order,
     job_class: type[Job],
     delivery: Delivery[Any],
+    store: Store,
+    *,
     durability: Durability | None,
     clock: Clock | None,
 ) -> Ended:
@@ -300,7 +305,7 @@ def _execute(
             seconds = POLL_SECONDS if asked.poll_seconds is None else asked.poll_seconds
             stops.append(throttled(delivery.requests, seconds, clock=asked.clock))
         execution = Execution(
-            job_class, delivery.job_id, job_class.progress_store() or delivery.store,
+            job_class, delivery.job_id, store,
             args=args, kwargs=kwargs, stops=stops, observers=[] if history is None else [history],
             durability=durability, clock=clock, portion=order.portion,
             family=ParallelRun(family, instance, delivery.enqueue),

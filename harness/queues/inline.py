@@ -65,7 +65,9 @@ class InlineRun:
         :raises Exception: what the job raised, if it is not resumed.
         """
         try:
-            ended = deliver(self._order, self, durability=self._durability, clock=self._clock)
+            ended = deliver(
+                self._order, self, store=self.store, durability=self._durability, clock=self._clock
+            )
         except Superseded:
             return Ended("superseded")
         return ended or Ended("completed")

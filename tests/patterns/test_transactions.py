@@ -261,7 +261,7 @@ def test_any_mixture_of_ends_adds_up(engine: sa.Engine, data: st.DataObject) -> 
 
 def test_what_cannot_be_committed_together_is_refused(engine: sa.Engine) -> None:
     """Another store, a block without a new cursor, a job without a session and a wrong number are refused."""
-    with pytest.raises(JobDefinitionError, match="found Session and MemoryStore"):
+    with pytest.raises(JobDefinitionError, match="got Session and MemoryStore"):
         InlineRun(ByIteration, 3, store=MemoryStore()).execute()
 
     class Forgetful(InSteps):
@@ -281,7 +281,7 @@ def test_what_cannot_be_committed_together_is_refused(engine: sa.Engine) -> None
         def each_iteration(self, item: int, count: int) -> None:
             """Do nothing."""
 
-    with pytest.raises(JobDefinitionError, match="found NoneType and SqlStore"):
+    with pytest.raises(JobDefinitionError, match="got NoneType and SqlStore"):
         InlineRun(Without, 3).execute()
     with pytest.raises(JobDefinitionError, match=r"takes an int of 1 or more; got 0"):
         with_transaction(items=0)
