@@ -155,6 +155,6 @@ class Judge:
             each.table for each in result.differences if self.recording.reference.in_transactions(each.table)
         ]
         return (
-            f"; with_transaction() covers only the session of step.transaction(), and a session of the job's own "
-            f"wrote {', '.join(dict.fromkeys(tables))}"
+            "; with_transaction() covers only the session of step.transaction(); look for writes to "
+            f"{', '.join(dict.fromkeys(tables))} in another session, or outside the block"
         )

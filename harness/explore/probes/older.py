@@ -114,17 +114,34 @@ def descriptors(modules: Sequence[str]) -> set[int]:
     return {each for each in found if type(each) is int and each > 2}
 
 
+def _outputs() -> set[str]:
+    """Return the files that this process and those that started it write their output to.
+
+    A worker of a test run has a copy of such a descriptor, and its position moves when the others write.
+    """
+    found, pid = set(), "self"
+    with suppress(OSError, ValueError, IndexError):
+        while pid not in {"0", "1"}:
+            for number in (1, 2):
+                with suppress(OSError):
+                    found.add(str(Path("/proc", pid, "fd", str(number)).readlink()))
+            # The name of a program, in parentheses, may hold spaces; status and parent follow it.
+            pid = Path("/proc", pid, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+    return found
+
+
 def positions(numbers: set[int]) -> dict[str, tuple[str, int]]:
     """Return path and position of each regular file that is open for writing, by descriptor; empty where unknown.
 
     :param numbers: descriptors to look at: others may be shared with another process, which writes there.
     """
     found: dict[str, tuple[str, int]] = {}
+    outputs = _outputs()
     with suppress(OSError):
         for entry in list(Path("/proc/self/fd").iterdir()):
             with suppress(OSError, ValueError):
                 path = str(entry.readlink())
-                if int(entry.name) not in numbers or not Path(path).is_file():
+                if int(entry.name) not in numbers or path in outputs or not Path(path).is_file():
                     continue
                 with Path(path).open("rb") as file:
                     if file.read(len(_SQLITE)) == _SQLITE:
