@@ -13,6 +13,7 @@ import pytest
 
 from harness.explore import Verdict, explore
 from harness.explore.findings import TWO_AT_ONCE
+from tests.examples import FACTOR
 from tests.planted import cursors, doubles, effects, endings, outside, shop, totals
 
 
@@ -86,7 +87,7 @@ PLANTED = [
     Planted(outside.script_adds, outside.script_sets, "wrong total"),
 ]
 SAMPLE, SAMPLE_OF_TWINS, ALL_SAMPLES = 12, 6, 20
-"""Numbers of crash points of each kind that are tried by default, and with --full."""
+"""Numbers of crash points of each kind that are tried: of wrong jobs, of right ones, and with HARNESS_EXAMPLES."""
 by_name = pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.wrong.__name__)
 
 
@@ -98,18 +99,18 @@ def _shop(tmp_path: Path) -> Iterator[None]:
 
 
 @by_name
-def test_a_mistake_is_found_where_it_is(planted: Planted, pytestconfig: pytest.Config) -> None:
+def test_a_mistake_is_found_where_it_is(planted: Planted) -> None:
     """The verdict is the right one, and a finding names the line."""
-    sample = ALL_SAMPLES if pytestconfig.getoption("--full") else SAMPLE
+    sample = ALL_SAMPLES if FACTOR > 1 else SAMPLE
     verdict = explore(planted.wrong, outcome=planted.outcome, sample=sample)
     assert verdict.verdict == planted.verdict, verdict.text()
     assert lines_named(verdict) & mistakes(planted.wrong), verdict.text(50)
 
 
 @by_name
-def test_a_correct_twin_passes(planted: Planted, pytestconfig: pytest.Config) -> None:
+def test_a_correct_twin_passes(planted: Planted) -> None:
     """No false alarm."""
-    sample = ALL_SAMPLES if pytestconfig.getoption("--full") else SAMPLE_OF_TWINS
+    sample = ALL_SAMPLES if FACTOR > 1 else SAMPLE_OF_TWINS
     verdict = explore(planted.right, outcome=planted.outcome, sample=sample)
     assert verdict.good, verdict.text()
     assert set(verdict.trials) >= {"crash", "freeze", "pair"}

@@ -14,6 +14,7 @@ import pytest
 
 from harness.explore import explore
 from harness.explore.files import FileResource
+from tests.examples import FACTOR
 from tests.explore.test_planted import Planted, lines_named, mistakes
 from tests.planted import cells, elements, folders, shop
 
@@ -79,18 +80,18 @@ def address() -> Iterator[str]:
 
 
 @by_name
-def test_a_mistake_is_found_where_it_is(planted: Planted, pytestconfig: pytest.Config) -> None:
+def test_a_mistake_is_found_where_it_is(planted: Planted) -> None:
     """The verdict is the right one, and a finding names the line."""
-    sample = ALL_SAMPLES if pytestconfig.getoption("--full") else SAMPLE
+    sample = ALL_SAMPLES if FACTOR > 1 else SAMPLE
     verdict = explore(planted.wrong, sample=sample, pairs=False)
     assert verdict.verdict == planted.verdict, verdict.text()
     assert lines_named(verdict) & mistakes(planted.wrong), verdict.text(50)
 
 
 @by_name
-def test_a_correct_twin_passes(planted: Planted, pytestconfig: pytest.Config) -> None:
+def test_a_correct_twin_passes(planted: Planted) -> None:
     """A correct job is never accused."""
-    sample = ALL_SAMPLES if pytestconfig.getoption("--full") else SAMPLE
+    sample = ALL_SAMPLES if FACTOR > 1 else SAMPLE
     verdict = explore(planted.right, sample=sample)
     assert verdict.good, verdict.text()
 

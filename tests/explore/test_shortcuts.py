@@ -19,14 +19,16 @@ from harness.explore.liveness import live
 from harness.explore.plan import crashes, stops, thinned
 from harness.explore.shortcuts import Shortcuts
 from harness.explore.trials import Trial
+from tests.examples import FACTOR
 from tests.explore.test_planted import PLANTED, Planted
 from tests.planted import cursors, effects, shop, totals
 
 INVOICES = 24
 """Number of invoices: enough for an execution to come to where the clean run was, long before the end."""
-SAMPLE = 12
-"""Number of planted jobs of each kind that are tried both ways by default; --full tries all."""
-JOBS = [(planted, kind) for planted in PLANTED for kind in ("wrong", "right")]
+SAMPLE = 11
+"""Number of planted jobs that are tried both ways; with HARNESS_EXAMPLES all of them, at every point."""
+ALL_JOBS = [(planted, kind) for planted in PLANTED for kind in ("wrong", "right")]
+JOBS = ALL_JOBS if FACTOR > 1 else ALL_JOBS[:: len(ALL_JOBS) // SAMPLE]
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +52,8 @@ def found(job: Any, outcome: Any, *, shortcuts: bool, chosen: Callable[[Any], li
 @pytest.mark.parametrize(
     ("planted", "kind"), JOBS, ids=[f"{getattr(planted, kind).__name__}" for planted, kind in JOBS]
 )
-def test_a_shortcut_comes_to_the_outcome_of_the_whole_trial(
-    planted: Planted, kind: str, pytestconfig: pytest.Config
-) -> None:
-    """Crashes, stops and lost answers of every planted job end with the same differences, by shortcuts and without."""
-    index = JOBS.index((planted, kind))
-    full = pytestconfig.getoption("--full")
-    if not full and index % (len(JOBS) // SAMPLE):
-        pytest.skip("one in some by default; --full tries all")
+def test_a_shortcut_comes_to_the_outcome_of_the_whole_trial(planted: Planted, kind: str) -> None:
+    """Crashes, stops and lost answers of a planted job end with the same differences, by shortcuts and without."""
 
     def some(recording: Any) -> list[Trial]:
         single, polite = crashes(recording), stops(recording)
@@ -66,7 +62,7 @@ def test_a_shortcut_comes_to_the_outcome_of_the_whole_trial(
             for point in recording.points
             if point.kind == "commit"
         ]
-        step = 1 if full else 5
+        step = 1 if FACTOR > 1 else 5
         return [*single[::step], *polite[:: step + 1], *lost[2 :: step + 1]]
 
     job = getattr(planted, kind)
