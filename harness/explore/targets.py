@@ -145,4 +145,4 @@ def target_of(
         return JobTarget(versions, args, kwargs, durability, store)
     if callable(job) and not isinstance(job, type):
         return FunctionTarget(versions, args, kwargs)
-    raise UsageError(f"explore() takes a ContinuableJob, an IterationJob or a function, found {job!r}")
+    raise UsageError(f"explore() takes a ContinuableJob, an IterationJob or a function; got {job!r}")

@@ -381,5 +381,5 @@ def test_what_is_not_ours_is_left_to_rq(
 def test_a_setting_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """The error says what was found and what is allowed."""
     monkeypatch.setenv("HARNESS_RECOVER_SECONDS", text)
-    with pytest.raises(UsageError, match=f"HARNESS_RECOVER_SECONDS takes seconds over 0.*found '{text}'"):
+    with pytest.raises(UsageError, match=f"HARNESS_RECOVER_SECONDS takes seconds over 0.*got '{text}'"):
         recover_seconds()
