@@ -29,7 +29,6 @@ from tests.outages import (
     no_memory,
     no_replicas,
     replica,
-    restarted,
     wait_until_idle,
 )
 from tests.worker_jobs import Numbers
@@ -180,12 +179,10 @@ def test_a_job_at_work_holds_and_goes_on(  # noqa: PLR0917 - fixtures
 
 
 @pytest.mark.parametrize("worker_class", [OURS, SIMPLE])
-@pytest.mark.parametrize("outage", [loading, restarted])
 def test_a_job_at_work_survives_a_slow_load(  # noqa: PLR0917 - fixtures
     server: Server,
     connection: Redis,
     listen: Callable[..., Listened],
-    outage: Outage,
     worker_class: str,
     tmp_path: Path,
     steps: Steps,
@@ -194,7 +191,7 @@ def test_a_job_at_work_survives_a_slow_load(  # noqa: PLR0917 - fixtures
     job = enqueue(queue_of(connection), Steady, str(tmp_path), 6)
     worker = listen(worker_class)
     steps.do(2)
-    end = outage(server, connection)
+    end = loading(server, connection)
     steps.allow(4)
     end()  # a worker or its job was answered LOADING
     wait_until_finished(connection, worker, job)

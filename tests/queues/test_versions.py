@@ -160,7 +160,9 @@ def test_a_cursor_of_another_enumerator_is_refused(done: list[object]) -> None:
 def test_progress_of_another_job_is_refused() -> None:
     """A renamed class, or an id that was used twice, is distinguished from a new version."""
     store = interrupted(Import, AtStep("price", 4))
-    with pytest.raises(CorruptProgress, match=r"belongs to tests\.queues\.test_versions:Import, not to .*:Mail"):
+    with pytest.raises(
+        CorruptProgress, match=r"belongs to tests\.queues\.test_versions:Import, not to .*:Mail"
+    ):
         resume(Mail, store)
 
 
