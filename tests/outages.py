@@ -131,6 +131,7 @@ def no_memory(_: Server, connection: Redis) -> Callable[[], object]:
 def no_replicas(_: Server, connection: Redis) -> Callable[[], object]:
     """Let it refuse writes because it has fewer replicas than it needs, as in a failover."""
     connection.config_set("min-replicas-to-write", 1)
+    end_waits(connection)  # an idle worker writes next at the end of its wait, a minute later
     return lambda: connection.config_set("min-replicas-to-write", 0)
 
 
