@@ -182,6 +182,7 @@ class Explorer:
     def __exit__(self, *_: object) -> None:
         try:
             self._world.restore(self._world.first)
+            self._world.memory.restore()  # else the next exploration in this process finds what this one has remembered
         finally:
             self._stack.close()
 
