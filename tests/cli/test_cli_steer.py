@@ -145,7 +145,7 @@ def test_a_pid_that_somebody_else_has_by_now_is_not_killed(
         "queues": "test",
     }
     broker.hset("rq:worker:ann", mapping=worker)
-    assert "has not told which process works on it" in one_line(run("interrupt", job.id, "--kill", "horse"))
+    assert "has not yet reported its process" in one_line(run("interrupt", job.id, "--kill", "horse"))
     pulse = {
         "at": 0.0, "epoch": 1, "done": 0, "saved": 0, "unsaved_s": 0.0, "elapsed_s": 0.0, "items": 0, "total": 3,
         "durability": "on_stop()", "worker": "ann", "host": "h", "pid": os.getpid(), "parent": 1,
@@ -214,7 +214,7 @@ def test_recover_puts_back_the_jobs_of_the_dead(
     rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any
 ) -> None:
     """Once its lease has run out."""
-    assert run("recover").output == "no job of a dead worker\n"
+    assert run("recover").output == "no job of a crashed worker\n"
     job = enqueue(jobs_queue, UntilReleased)
     rq_workers.start(SIMPLE)
     wait_for(broker, job.id, 2)

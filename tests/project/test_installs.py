@@ -171,7 +171,7 @@ def _operate(installed: Installed, *, drawing: bool) -> None:
     harness("resume", "seventeen")
     harness("worker", "--burst", "--log", "ERROR")
     assert (installed.folder / "counted.txt").read_text() == "0\n1\n2\n"
-    assert harness("recover") == "no job of a dead worker\n"
+    assert harness("recover") == "no job of a crashed worker\n"
     for name, arguments in LIVE.items():
         done = installed.run("harness", name, *arguments)
         assert (done.returncode == 0) == drawing, done.stderr
