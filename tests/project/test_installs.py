@@ -36,7 +36,7 @@ import jobs
 
 def test_counted_again(explore):
     verdict = explore(jobs.Count, 3, expect=None)
-    assert verdict.verdict in {"duplicated", "at least once"}  # a line is written again after a crash
+    assert verdict.verdict.startswith("at least once")  # a line is written again after a crash
 """
 
 EVERY_HELP = """
