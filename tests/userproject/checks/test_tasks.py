@@ -54,11 +54,11 @@ def test_misbehaved(filled, explore, task, verdict, options):
 
 @pytest.mark.parametrize("limit", [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064])
 def test_out_of_time(filled, explore, limit):
-    """Passes: wherever the time of a job ends, its database can be restored, and the verdict names the limit."""
+    """Passes: wherever a job's time ends, its database can be restored, and a verdict about time names the limit."""
     task = tasks.never_ends_after_a_crash
     found = explore(task, expect=None, sample=3, actions=["crash"], limit=limit)
     assert found.verdict in {"never finishes", "not done in time"}
-    assert "raise it by --limit" in found.text()
+    assert found.verdict == "never finishes" or "raise it by --limit" in found.text()
 
 
 @pytest.mark.crash_points(tasks.charge_fees, "2024-05", within=members, actions=["crash"])
