@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, batches
-from harness.lab.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, count, create, fill, ids
 from scenarios.models import EmailDelivery
 from scenarios.seed import CAMPAIGN
+
+if TYPE_CHECKING:
+    from harness.lab.mailbox import Mailbox
 
 BATCH_SIZE = 50
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, records
-from harness.lab.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, count, create, fill, ids
 from scenarios.models import Order
+
+if TYPE_CHECKING:
+    from harness.lab.mailbox import Mailbox
 
 
 def plain(order_ids: list[int]) -> None:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, nested, records
-from harness.lab.mailbox import Mailbox
 from harness.scenario import Effects, Scenario
 from scenarios import services
 from scenarios.database import clear, count, create, fill, ids
 from scenarios.models import Customer, CustomerReport, Order
+
+if TYPE_CHECKING:
+    from harness.lab.mailbox import Mailbox
 
 
 def plain(customer_ids: list[int]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
 import click
 from redis import Redis
@@ -18,6 +19,7 @@ from harness.cli.settings import connected, json_option, queue_at, redis_option
 from harness.cli.stopping import saying
 from harness.errors import UsageError
 from harness.queues import rq
+from harness.queues.acting import acting, terminal_user
 from harness.queues.rq import steering
 from harness.queues.rq.overview import Watcher
 
@@ -55,13 +57,15 @@ def interrupt(
         if not (signal_name or victim) and (ticket := ticket_of(connection, job_id)) is not None:
             if ticket.state != "running":
                 raise UsageError(f"job {job_id} is not at work now: {ticket.outcome or ticket.state}")
-            rq.request_stop(connection, job_id, reason)
+            with steered(connection, job_id, "interrupt", reason):
+                rq.request_stop(connection, job_id, reason)
             echo(f"asked job {job_id} to stop at its next checkpoint ({reason})")
             return
         job = the_job(connection, job_id)
         running = steering.at_work(connection, job)
         if not (signal_name or victim):
-            rq.request_stop(connection, job.id, reason)
+            with steered(connection, job.id, "interrupt", reason):
+                rq.request_stop(connection, job.id, reason)
             echo(f"asked job {job.id} to stop at its next checkpoint ({reason})")
             return
         worker = steering.worker_here(connection, running)
@@ -70,10 +74,13 @@ def interrupt(
             pid, number = steering.horse(connection, job.id, worker.pid), signal.SIGKILL
         else:
             pid, number = worker.pid, signal.SIGKILL if victim else signal.Signals[f"SIG{signal_name}"]
-        try:
-            os.kill(pid, number)
-        except (ProcessLookupError, PermissionError) as error:
-            raise UsageError(f"process {pid} of job {job.id} cannot be signalled: {error.strerror}") from None
+        with steered(connection, job.id, "interrupt", f"{number.name} to {victim or 'worker'} {pid}"):
+            try:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError) as error:
+                raise UsageError(
+                    f"process {pid} of job {job.id} cannot be signalled: {error.strerror}"
+                ) from None
         echo(f"sent {number.name} to {victim or 'worker'} {pid} of job {job.id}")
 
 
@@ -88,11 +95,13 @@ def pause(job_id: str, redis_url: str) -> None:
     """
     with connected(redis_url) as connection:
         if (ticket := ticket_of(connection, job_id)) is not None:
-            echo(ticket.ask("pause"))
+            with steered(connection, job_id, "pause"):
+                echo(ticket.ask("pause"))
             return
         job = steering.ours(the_job(connection, job_id))
-        steering.not_over(job)
-        rq.pause(connection, job.id)
+        with steered(connection, job.id, "pause"):
+            steering.not_over(job)
+            rq.pause(connection, job.id)
         echo(f"job {job.id} will pause at its next checkpoint, or before it starts")
 
 
@@ -107,10 +116,13 @@ def resume(job_id: str, redis_url: str) -> None:
     """
     with connected(redis_url) as connection:
         if (ticket := ticket_of(connection, job_id)) is not None:
-            echo(ticket.ask("resume"))
+            with steered(connection, job_id, "resume"):
+                echo(ticket.ask("resume"))
             return
         job = steering.ours(the_job(connection, job_id))
-        if rq.resume(queue_at(connection, job.origin), job.id):
+        with steered(connection, job.id, "resume"):
+            resumed = rq.resume(queue_at(connection, job.origin), job.id)
+        if resumed:
             echo(f"job {job.id} is back in queue {job.origin}")
         else:
             echo(f"job {job.id} was not paused; a pending pause request was cancelled")
@@ -127,11 +139,13 @@ def cancel(job_id: str, redis_url: str) -> None:
     """
     with connected(redis_url) as connection:
         if (ticket := ticket_of(connection, job_id)) is not None:
-            echo(ticket.ask("cancel"))
+            with steered(connection, job_id, "cancel"):
+                echo(ticket.ask("cancel"))
             return
         job = steering.ours(the_job(connection, job_id))
-        steering.not_over(job)
-        rq.cancel(connection, job.id)
+        with steered(connection, job.id, "cancel"):
+            steering.not_over(job)
+            rq.cancel(connection, job.id)
         echo(f"job {job.id} will be cancelled at its next checkpoint, or before it starts")
 
 
@@ -147,7 +161,9 @@ def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
     harness requeue 2f4e19 --front
     """
     with connected(redis_url) as connection:
-        job = rq.requeue(connection, the_job(connection, job_id).id, at_front=at_front)
+        found = the_job(connection, job_id)
+        with steered(connection, found.id, "requeue"):
+            job = rq.requeue(connection, found.id, at_front=at_front)
         click.echo(f"job {job.id} is back in queue {job.origin}")
 
 
@@ -178,9 +194,9 @@ def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
             f"the cursor {text!r} is not JSON; use a value such as 1200 or '\"2024-05\"'"
         ) from None
     with connected(redis_url) as connection:
-        job = rq.rewind(
-            connection, the_job(connection, job_id).id, step=step or None, cursor=cursor, at_front=at_front
-        )
+        found = the_job(connection, job_id)
+        with steered(connection, found.id, "rewind", place):
+            job = rq.rewind(connection, found.id, step=step or None, cursor=cursor, at_front=at_front)
         click.echo(f"job {job.id} is back in queue {job.origin}, rewound to {place}")
 
 
@@ -225,8 +241,18 @@ def scale(job_id: str, instances: int, redis_url: str) -> None:
     harness scale 2f4e19 8
     """
     with connected(redis_url) as connection:
-        rq.scale(connection, job_id, instances)
+        # RQ may have forgotten the job that was enqueued, while its instances go on.
+        known = steering.fetched(connection, job_id) is not None
+        with steered(connection, job_id, "scale", str(instances)) if known else nullcontext():
+            rq.scale(connection, job_id, instances)
         echo(f"job {job_id} goes on with {instances} instances")
+
+
+def steered(
+    connection: Redis, job_id: str, action: str, reason: str | None = None
+) -> AbstractContextManager[None]:
+    """Return the context of an action, which writes it into the history of the job with the user's name."""
+    return acting(connection, job_id, action, terminal_user(), reason)
 
 
 def the_job(connection: Redis, job_id: str) -> RQJob:

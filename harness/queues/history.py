@@ -3,7 +3,7 @@
 The progress does not grow with interruptions. So a job has two more keys:
 
 * ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends, and one for each action
-  of a person on the web page. Redis gives them their times, so that the clocks of machines need not agree. The last
+  of a person. Redis gives them their times, so that the clocks of machines need not agree. The last
   :data:`EXECUTIONS` are kept; for how long, the queue decides.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
   not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.boundary.texts import printable
-from harness.errors import HarnessError, UsageError
+from harness.errors import UsageError
 from harness.queues import rq
-from harness.queues.history import note_action
+from harness.queues.acting import acting
 from harness.queues.rq import steering
 from harness.queues.rq.places import queue_of
 
@@ -139,9 +139,5 @@ def act(connection: Redis, name: str, job_id: str, by: str, value: str = "") -> 
         raise UsageError(f"there is no job {job_id!r}; RQ may have forgotten it")
     steering.ours(job)
     log.info("%s of job %s by %s", name, printable(job.id), printable(by))
-    note_action(connection, job.id, name, by, value or None)
-    try:
+    with acting(connection, job.id, name, by, value or None):
         return action.carry_out(connection, job, value)
-    except HarnessError as error:
-        note_action(connection, job.id, name, by, f"refused: {error}")
-        raise

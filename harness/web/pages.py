@@ -28,6 +28,9 @@ VALUE_BYTES = 300
 """Size that the text of a value, such as an attribute, is cut to."""
 
 PLACES = ("queued", "started", "scheduled", "deferred", "finished", "failed", "canceled")
+MAIN_PLACES = ("queued", "started", "finished", "failed")
+"""Columns of the table of queues; the others are shown if a job is there."""
+
 LATEST = 30
 """Number of executions that the timeline draws, of actions and of quarantined items that are listed: the latest."""
 
@@ -69,7 +72,7 @@ environment.filters.update(
     number=lambda value: f"{value:,}", seconds=seconds, precise=story_text.seconds, clock=_clock, moment=_moment,
     key=key_of, whole=_whole,
 )  # fmt: skip
-environment.globals.update(ACTIONS=ACTIONS, OFFERED=OFFERED, OVER=OVER, PLACES=PLACES)
+environment.globals.update(ACTIONS=ACTIONS, OFFERED=OFFERED, OVER=OVER)
 
 
 class Pages:
@@ -96,7 +99,7 @@ class Pages:
             return Parts((), parts)
         rows = {key_of(row.id): self._row(row) for row in snapshot.jobs}
         parts["summary"] = _render("_summary.html", facts=_facts_of_all(snapshot))
-        parts["queues"] = _render("_queues.html", snapshot=snapshot)
+        parts["queues"] = _render("_queues.html", snapshot=snapshot, places=_places(snapshot))
         parts["workers"] = _render("_workers.html", snapshot=snapshot)
         parts["news"] = _render("_news.html", snapshot=snapshot)
         return Parts(tuple(rows), parts | rows)
@@ -167,6 +170,12 @@ def _risk(row: JobRow) -> str:
 def _plain(row: JobRow) -> bool:
     """Return whether a job at work is none of this package: one of ours writes its history when it begins."""
     return row.state == "running" and not row.executions
+
+
+def _places(snapshot: Snapshot) -> list[str]:
+    """Return the columns of the table of queues: the main ones, and those that some job is in."""
+    taken = {place for places in snapshot.queues.values() for place, number in places.items() if number}
+    return [place for place in PLACES if place in taken.union(MAIN_PLACES)]
 
 
 def _facts_of_all(snapshot: Snapshot) -> list[tuple[str, str, str]]:

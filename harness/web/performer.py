@@ -30,11 +30,13 @@ CONFIG = "HARNESS_STAGE"
 class Config:
     """Arguments of a worker.
 
-    :ivar broker: URL of Redis. :ivar queue: the only queue that it works on. :ivar pace: seconds that an item lasts.
+    :ivar broker: URL of Redis. :ivar queue: the only queue that it works on. :ivar name: of the worker.
+    :ivar pace: seconds that an item lasts.
     """
 
     broker: str
     queue: str
+    name: str
     pace: float
 
     def to_json(self) -> str:
@@ -66,4 +68,4 @@ def main() -> None:
     asked = Overrides(durability=every(items=1))
     with marking(lambda _: time.sleep(config.pace)), overriding(asked):
         queue = Queue(config.queue, connection=connection, serializer="json")
-        Performer([queue], connection=connection).work(logging_level="WARNING")
+        Performer([queue], name=config.name, connection=connection).work(logging_level="WARNING")

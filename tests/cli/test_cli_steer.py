@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from harness.queues.history import history
 from harness.queues.rq import enqueue
 from harness.queues.rq.keys import LEASES
 from tests.commands import harness, one_line
@@ -231,3 +233,45 @@ def test_scale(jobs_queue: Queue, broker: Redis, run: Any) -> None:
     run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
     assert run("scale", job.id, "3").exit_code == 0
     assert "is not in RQ" in one_line(run("scale", "nothing", "3"))
+
+
+def test_actions_are_in_the_history_of_the_job(jobs_queue: Queue, broker: Redis, run: Any) -> None:
+    """Each action from a terminal stands in the history with its user, as those of the page do; so does a refusal."""
+    job = enqueue(jobs_queue, Numbers, 3)
+    for action in ("pause", "resume", "cancel"):
+        run(action, job.id[:8])
+    run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
+    run("cancel", job.id)
+    run("requeue", job.id)
+    run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
+    run("rewind", job.id, "--to", ":1")
+    shared = enqueue(jobs_queue, Shared, 40, 2)
+    run("worker", "test", "--burst", "--kind", "simple", "--log", "ERROR")
+    run("scale", shared.id, "3")
+    entries = [each for each in history(broker, job.id)[0] if each.action]
+    assert [(each.action, each.reason) for each in entries] == [
+        ("pause", None), ("resume", None), ("cancel", None), ("cancel", None),
+        ("cancel", "refused: job " + job.id + " is over: canceled"), ("requeue", None), ("rewind", ":1"),
+    ]  # fmt: skip
+    assert {each.by for each in entries} == {f"{getpass.getuser()} in a terminal"}
+    assert [(each.action, each.reason) for each in history(broker, shared.id)[0] if each.action] == [
+        ("scale", "3")
+    ]
+
+
+def test_an_interrupt_is_in_the_history(
+    rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any
+) -> None:
+    """A request and a signal are in the history, with the reason or with the process that got the signal."""
+    job = enqueue(jobs_queue, UntilReleased)
+    worker = rq_workers.start(OURS)
+    pid = pid_of(broker, job.id)
+    wait_for(broker, job.id, 2)
+    run("interrupt", job.id, "--kill", "horse")
+    pid_of(broker, job.id)  # of the next execution
+    run("interrupt", job.id, "--reason", "lunch")
+    release(broker, job.id)
+    worker.terminate()
+    assert worker.wait(PATIENCE) == 0
+    found = [each.reason for each in history(broker, job.id)[0] if each.action == "interrupt"]
+    assert found == [f"SIGKILL to horse {pid}", "lunch"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import venv
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.app import MODULES
+from tests.web.site import Client
 
 pytestmark = pytest.mark.process
 
@@ -146,6 +148,29 @@ def test_an_installed_wheel_works_outside_the_clone(install: object, extras: str
     (installed.folder / "test_own.py").write_text("def test_own(lab): pass\n")
     said = installed.run("pytest", "-q").stdout
     assert ("1 passed" if "test" in extras else "run pip install 'job-continuation-harness[test]'") in said
+
+
+@pytest.mark.full
+def test_the_demo_on_the_page_needs_the_extra_web_alone(install: object) -> None:
+    """The wheel with ``[web]`` serves the demo in the folder of the clone, and its page is whole."""
+    assert callable(install)
+    installed: Installed = install("[web]")
+    _every_help(installed, "[cli,web]")
+    program = str(installed.environment / "bin" / "harness")
+    command = [program, "web", "--demo", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            port = line.partition("127.0.0.1:")[2].partition("/")[0]
+            assert port, line
+            client = Client(int(port))
+            assert client.get("/").text.count(">Start</button>") == 3
+            assert client.get("/static/app.css").status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+    assert process.returncode == 130
 
 
 def _every_help(installed: Installed, extras: str) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from harness.cli.app import EXTRAS
 from harness.lab.servers import redis_server
 from harness.queues.history import history
 from harness.web.stage import LaneView, Stage
 from scenarios.orders import scenario
 from tests.browser import Browser
+from tests.documents import ROOT
 from tests.web.site import Client, Site, until
 from tests.web.test_page_in_browser import click, eventually
 from tests.workers import PATIENCE, processes_of_session
@@ -172,6 +174,28 @@ def test_the_actions_of_the_demo_are_in_the_history(tmp_path: Path) -> None:
         stage.act("horse", "steps", "ann")
         found = [(each.action, each.by) for each in history(connection, "steps-1")[0] if each.action]
     assert found == [("started", "ann"), ("killed the work horse", "ann")]
+
+
+def test_the_demo_needs_nothing_of_the_lab() -> None:
+    """The extra ``web`` is enough for the demo on the page: it loads no package that only ``test`` installs."""
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['aiosmtpd', 'fakeredis', 'pytest'])\n"  # these cannot be imported
+        "import harness.web.stage, harness.web.performer, scenarios.orders\n"
+        "from harness.cli.web import show_demo"
+    )
+    assert {EXTRAS[name] for name in ("aiosmtpd", "fakeredis", "pytest")} == {"test"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_second_start_forgets_the_workers_of_the_first(stage_site: Site) -> None:
+    """The list of workers has those of the latest run of a form, not those that its start has ended."""
+    client = stage_site.client()
+    act(client, "steps", "start")
+    with client.events() as events:
+        until(events, at_work("steps", 1))
+        act(client, "steps", "start")
+        workers = until(events, lambda parts: "steps-worker-2" in parts.get("workers", ""))["workers"]
+    assert "steps-worker-1" not in workers
 
 
 def test_the_command_serves_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
