@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from harness import cursor as cursors
@@ -101,6 +102,7 @@ class Progress:
         because each item compares with it.
     :ivar stored: text that a store last wrote of this record. While that is what it holds, the job was not claimed
         since, and the store need not decode it.
+    :ivar head: stored form of the fields that stay as they are from save to save, after their values.
     """
 
     job_id: str
@@ -134,6 +136,7 @@ class Progress:
     claimed: str = field(default="", compare=False)
     check_at: int = field(default=NOW, compare=False, repr=False)
     stored: str | None = field(default=None, compare=False, repr=False)
+    head: tuple[Any, str] | None = field(default=None, compare=False, repr=False)
 
     @property
     def started(self) -> bool:
@@ -153,11 +156,7 @@ class Progress:
         :raises CursorError: for a cursor or attribute that would not come back equal.
         :raises ProgressTooLarge: if the text has more than :data:`MAX_BYTES` bytes.
         """
-        data: dict[str, Any] = {"version": VERSION, "id": self.job_id}
-        for name in _PLAIN:
-            data[name] = getattr(self, name)
-        for name in ("reason", "failure"):
-            data[name] = None if data[name] is None else texts.bounded(data[name])
+        data: dict[str, Any] = {name: getattr(self, name) for name in _OFTEN}
         if self.step is not None:
             data["current"] = [self.step, cursors.encode(self.cursor)]
         if self.proof is not None:
@@ -167,13 +166,22 @@ class Progress:
         }
         limit = min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, len(self.quarantined)))
         data["quarantined"] = self.quarantined and [each.to_data(limit) for each in self.quarantined]
-        text = _ENCODER.encode(data)
+        values = _rare(self)
+        if self.head is None or self.head[0] != values:
+            self.head = values, self._encode_head(values)
+        text = self.head[1] + _ENCODER.encode(data)[1:]
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(
                 f"the progress of job {self.job_id} has {len(text):,} bytes; the limit is {MAX_BYTES:,}; "
                 "keep large data in the database and its key in the cursor"
             )
         return text
+
+    def _encode_head(self, values: tuple[Any, ...]) -> str:
+        data = {"version": VERSION, "id": self.job_id, **dict(zip(_RARE, values, strict=True))}
+        for name in ("reason", "failure"):
+            data[name] = None if data[name] is None else texts.bounded(data[name])
+        return _ENCODER.encode(data)[:-1] + ","
 
     @classmethod
     def from_json(cls, job_id: str, text: str | bytes) -> Progress:
@@ -234,9 +242,15 @@ _PLAIN = {
     each.name: _TYPES[str(each.type)]
     for each in fields(Progress)
     if each.name
-    not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined", "check_at", "stored"}
+    not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined", "check_at", "stored", "head"}
 }
 """Fields that are stored as they are, with the types that may come back."""
+
+_OFTEN = ("completed", "done", "runtime_s")
+"""Those that a save finds changed, or that could be changed in place."""
+
+_RARE = tuple(name for name in _PLAIN if name not in _OFTEN)
+_rare = attrgetter(*_RARE)
 
 
 def _may_be(name: str, value: Any) -> bool:
@@ -321,14 +335,12 @@ class TransactionalStore(Store, Protocol):
         :raises Superseded: if the job was claimed since; roll the transaction back.
         :raises ProgressGone: if nothing is stored of the job any more; the transaction is still good.
         """
-        ...
 
     def renew_within(self, session: Any, progress: Progress) -> int:
         """Store the progress of an execution whose record is gone, as :meth:`save_within` does.
 
         :raises Superseded: if another execution has claimed the job since; roll the transaction back.
         """
-        ...
 
 
 class Position(Protocol):
@@ -337,47 +349,38 @@ class Position(Protocol):
     @property
     def job(self) -> Any:
         """The job object; ``isinstance(at.job, Import)`` tells jobs apart. None for a function without checkpoints."""
-        ...
 
     @property
     def job_id(self) -> str:
         """The id of the job in its queue."""
-        ...
 
     @property
     def family_id(self) -> str:
         """The id of the job that started this one's parallel run; without one, its own."""
-        ...
 
     @property
     def step(self) -> str | None:
         """The step in progress, None between steps."""
-        ...
 
     @property
     def cursor(self) -> Any:
         """The cursor, as a real value."""
-        ...
 
     @property
     def items(self) -> int:
         """Items done in this execution."""
-        ...
 
     @property
     def done(self) -> int:
         """Items done in all executions."""
-        ...
 
     @property
     def total(self) -> int | None:
         """Items in all, if known."""
-        ...
 
     @property
     def completed(self) -> list[str]:
         """The names of the completed steps, in order."""
-        ...
 
 
 class StopSource(Protocol):
@@ -394,4 +397,3 @@ class StopSource(Protocol):
 
     def __call__(self, at: Position, /) -> bool | str | None:
         """Return whether to stop, or why."""
-        ...
