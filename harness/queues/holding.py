@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ class Held:
         self._tickets = tickets
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._held: dict[tuple[str, str], Flag | None] = {}
+        self._forgotten: deque[tuple[str, str]] = deque()
         self._beat: PeriodicThread | None = None
 
     def add(self, job_id: str, owner: str, lost: Flag | None = None) -> None:
@@ -77,27 +79,27 @@ class Held:
             with self._lock:
                 self._held.pop((job_id, owner), None)
 
+    def forget(self, job_id: str, owner: str) -> None:
+        """Renew a lease no more, from the next renewal on; the garbage collector may call this at any moment."""
+        if self._pid == os.getpid():
+            self._forgotten.append((job_id, owner))
+
     def close(self) -> None:
         """End the thread; the next lease starts another."""
         beat, self._beat = self._beat, None
         if beat is not None and self._pid == os.getpid():
             beat.close()
 
-    def owner_of(self, job_id: str) -> str | None:
-        """Return the mark under which this process has reserved or claimed a job."""
-        if self._pid != os.getpid():
-            return None
-        with self._lock:
-            return next((owner for held, owner in self._held if held == job_id), None)
-
     def _renew(self) -> None:
         with self._lock:
+            while self._forgotten:
+                self._held.pop(self._forgotten.popleft(), None)
             held = list(self._held)
         if not held:
             return
         lost = self._tickets.renew(held)
         for pair in held:
-            if pair[0] in lost:
+            if pair[1] in lost:
                 with self._lock:
                     flag = self._held.pop(pair, None)
                 if flag is not None:
@@ -105,6 +107,7 @@ class Held:
 
     def _reset(self) -> None:
         self._pid, self._lock, self._held, self._beat = os.getpid(), threading.Lock(), {}, None
+        self._forgotten = deque()
 
 
 class Sweep:
@@ -118,7 +121,12 @@ class Sweep:
         self._beat: PeriodicThread | None = None
 
     def start(self) -> None:
-        """Sweep now and then three times within the recovery time; look for processes that are gone more often."""
+        """Sweep now and then three times within the recovery time; look for processes that are gone more often.
+
+        A worker that has lost its broker and found it again calls this once more; its thread has gone on.
+        """
+        if self._beat is not None and self._beat.is_alive():
+            return
         every = min(CHECK_SECONDS, recover_seconds() / 3)
         self._beat = PeriodicThread(f"harness-sweep-{self._tickets.kind}", every, self.turn, at_once=True)
         self._beat.start()

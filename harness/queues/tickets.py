@@ -106,7 +106,7 @@ _SCRIPTS = {
         local starts = redis.call('HINCRBY', K, 'starts', 1)
         return {'ok', s[4] or ARGV[5], tonumber(s[5] or 0), tonumber(s[6] or 0), starts}
     """,
-    # lease; then of each ticket: its key, id, owner. Returns the ids of those that are lost.
+    # lease; then of each ticket: its key, id, owner. Returns the owners of those that are lost.
     "renew": _NOW + """
         local lost = {}
         for i = 2, #ARGV, 3 do
@@ -114,7 +114,7 @@ _SCRIPTS = {
             if s[1] == ARGV[i + 2] and (s[2] == 'running' or s[2] == 'reserved') then
                 redis.call('ZADD', K, now + ARGV[1], ARGV[i + 1])
             else
-                lost[#lost + 1] = ARGV[i + 1]
+                lost[#lost + 1] = ARGV[i + 2]
             end
         end
         return lost
@@ -281,7 +281,7 @@ class Tickets:
             pipeline.execute()
 
     def renew(self, held: Sequence[tuple[str, str]]) -> set[str]:
-        """Renew the leases of pairs of job id and owner, and return the ids of those that are lost."""
+        """Renew the leases of pairs of job id and owner, and return the owners whose lease is lost."""
         arguments = [part for job_id, owner in held for part in (keys.ticket(job_id), job_id, owner)]
         lost = self._scripts["renew"](keys=[self._due, self._due], args=[lease_seconds(), *arguments])
         return {_text(each) for each in lost}

@@ -13,6 +13,7 @@ from harness.queues import celery as harness_celery
 app = Celery("tests", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
 app.conf.update(
     broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1, result_expires=3600,
+    broker_channel_error_retry=True,
     broker_transport_options={"visibility_timeout": float(os.environ.get("TEST_VISIBILITY", "3600"))},
 )  # fmt: skip
 harness_celery.install(app, redis=os.environ["TEST_REDIS"])

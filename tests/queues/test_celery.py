@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from celery import signals
 from celery.exceptions import TaskRevokedError
 from celery.worker.request import Request
+from kombu.connection import Connection
 
 from harness.errors import UsageError
 from harness.lab.queue_jobs import Count
@@ -79,6 +81,21 @@ def test_another_job_under_the_same_id_is_refused(fleets: Callable[..., Fleet], 
     fleet.enqueue(Count, str(tmp_path), 2, job_id="job")
     with pytest.raises(UsageError, match="job 'job' is another one, and is waiting"):
         fleet.enqueue(Count, str(tmp_path), 3, job_id="job")
+
+
+@pytest.mark.full
+def test_a_worker_waits_for_the_control_queue_of_its_predecessor(
+    fleets: Callable[..., Fleet], rabbitmq_url: str, tmp_path: Path
+) -> None:
+    """A worker that retries channel errors starts once RabbitMQ has heard of the death of the one before."""
+    fleet = fleets("celery", "rabbitmq")
+    handle = fleet.enqueue(Count, str(tmp_path / "lines"), 3, job_id="job")
+    with Connection(rabbitmq_url) as dead:
+        name = f"celery@{socket.gethostname()}.celery.pidbox"
+        dead.default_channel.queue_declare(name, exclusive=True, auto_delete=True)
+        fleet.start()
+        wait_until(lambda: fleet.log.exists() and "RESOURCE_LOCKED" in fleet.log.read_text(), PATIENCE)
+    assert fleet.result(handle)["done"] == 3
 
 
 @pytest.mark.parametrize("pool", ["threads", pytest.param("solo", marks=pytest.mark.full)])

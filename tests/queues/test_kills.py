@@ -79,14 +79,7 @@ def _kill_at_random(
     """Kill the process of a job, the main process, or all, while there is work; return how often each."""
     kinds: Counter[str] = Counter()
     while sum(kinds.values()) < KILLS:
-        before = _rows(database)
-        more = chosen.randrange(1, 30)
-        wait_until(
-            lambda before=before, more=more: (  # type: ignore[misc]  # bound here
-                _rows(database) >= before + more or not any(fleet.state(name) != "over" for name in names)
-            ),
-            PATIENCE,
-        )
+        _wait_for_rows(fleet, database, names, chosen.randrange(1, 30))
         running = [pid for name in names if (pid := fleet.owner(name)) is not None]
         if all(fleet.state(name) == "over" for name in names):
             break
@@ -108,6 +101,21 @@ def _kill_at_random(
             fleet.kill_all()  # processes without their main one: a supervisor ends them too
             fleet.start()
     return kinds
+
+
+def _wait_for_rows(fleet: Fleet, database: sa.Engine, names: list[str], more: int) -> None:
+    """Return when the jobs have written so many more rows, or are over."""
+    before = _rows(database)
+
+    def written() -> bool:
+        assert fleet.running, f"the worker has ended by itself: {fleet.log.read_text()[-2000:]}"
+        return _rows(database) >= before + more or all(fleet.state(name) == "over" for name in names)
+
+    try:
+        wait_until(written, PATIENCE)
+    except AssertionError as error:
+        found = {name: fleet.queue.tickets.read(name) for name in names}
+        raise AssertionError(f"{error}; tickets: {found}; log: {fleet.log.read_text()[-4000:]}") from error
 
 
 def _rows(database: sa.Engine) -> int:

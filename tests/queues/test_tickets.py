@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_claim_whose_lease_is_over_is_lost(tickets: Tickets) -> None:
     assert tickets.requeue(claim) is None
     assert not tickets.park(claim)
     assert not tickets.close("job", "completed", claim.owner)
-    assert tickets.renew([("job", claim.owner)]) == {"job"}
+    assert tickets.renew([("job", claim.owner)]) == {claim.owner}
 
 
 def test_two_sweeps_send_a_job_once(tickets: Tickets) -> None:
@@ -197,6 +198,54 @@ def test_a_lost_lease_stops_the_job(tickets: Tickets, monkeypatch: pytest.Monkey
     held.close()
     assert lost() == "lease lost"
     assert heard
+
+
+def due_in(tickets: Tickets) -> float:
+    """Return the time of the ticket, in seconds of the server's clock."""
+    score = tickets.connection.zscore("harness:due:test", "job")
+    assert score is not None
+    return float(score)
+
+
+def test_the_loss_of_an_earlier_lease_leaves_the_later_one(tickets: Tickets) -> None:
+    """A process that receives a job again keeps that lease when it hears that its earlier one is lost."""
+    held, earlier, later = Held(tickets), Flag(), Flag()
+    for owner, lost in (("earlier", earlier), ("later", later)):
+        assert tickets.received("job", 1, owner)
+        held.add("job", owner, lost)
+    held._renew()
+    assert earlier() == "lease lost"
+    assert not later()
+    due_now(tickets)
+    held._renew()
+    held.close()
+    assert due_in(tickets) > 1
+
+
+def test_a_lease_on_a_message_that_was_forgotten_is_renewed_no_more(tickets: Tickets) -> None:
+    """A message that its worker has forgotten is due for a sweep when its lease is over."""
+    held, owner = Held(tickets), new_owner()
+    assert tickets.received("job", 1, owner)
+    held.add("job", owner)
+    held.forget("job", owner)
+    due_now(tickets)
+    held._renew()
+    held.close()
+    assert due_in(tickets) == 1
+    sending = tickets.take("job")
+    assert sending is not None
+    assert sending.n == 2
+
+
+def test_a_sweep_that_is_started_twice_has_one_thread(tickets: Tickets) -> None:
+    """A worker that has found its broker again goes on with the thread that it has."""
+    sweep = Sweep(tickets, lambda _: None)
+    before = threading.active_count()
+    sweep.start()
+    sweep.start()
+    started = threading.active_count() - before
+    sweep.close()
+    assert started == 1
 
 
 def test_a_mark_names_its_process() -> None:

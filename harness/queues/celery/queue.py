@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ class CeleryQueue(Queue):
     """A Celery app in which :func:`install` was called."""
 
     kind = "celery"
+    # A broker that loses a message without a trace, as RabbitMQ may when it dies, holds a job up for so long.
+    stray_seconds = 60.0
 
     def __init__(
         self, app: Celery, redis: Redis | str, store: Store | Callable[[], Store] | None = None
@@ -120,12 +123,17 @@ class CeleryQueue(Queue):
             self.tickets.sent(headers["id"], n)
 
     def reserve(self, request: Any) -> None:
-        """Take a lease on a job whose message this worker has received, until a process of the pool claims it."""
+        """Take a lease on a job whose message this worker has received, until a process of the pool claims it.
+
+        The lease lasts as long as Celery keeps the request: a message that it forgets is sent again by a sweep.
+        """
         n = number_in(request.request_dict)
         if n:
             owner = new_owner()
             if self.tickets.received(request.id, n, owner):
+                request.reservation = owner
                 self.held.add(request.id, owner)
+                weakref.finalize(request, self.held.forget, request.id, owner).atexit = False
 
     def revoked(self, job_id: str) -> None:
         """Cancel a job that Celery has revoked; one that runs stops at its next checkpoint."""
@@ -134,10 +142,13 @@ class CeleryQueue(Queue):
         else:
             self.tickets.close(job_id, "cancelled")
 
-    def crashed(self, job_id: str, pid: int | None) -> None:
-        """Send the job of a process of this worker's pool again, which has ended in the middle of it."""
+    def crashed(self, job_id: str, pid: int | None, reservation: str | None) -> None:
+        """Send the job of a process of this worker's pool again, which has ended in the middle of it.
+
+        :param reservation: mark of the lease on the message that the process had.
+        """
         owner = self.tickets.read(job_id).get("owner", "")
-        if owner and (pid_of(owner) == pid or owner == self.held.owner_of(job_id)):
+        if owner and (pid_of(owner) == pid or owner == reservation):
             sending = self.tickets.take(job_id, owner)
             if sending is not None:
                 log.warning("job %s: its process has crashed; it is sent again", job_id)

@@ -76,18 +76,20 @@ class CeleryDelivery(TicketDelivery[NoReturn]):
 class JobRequest(Request):  # type: ignore[misc]  # Celery has no types
     """What the main process of a worker does with a delivery: no crash of a pool process is a failure of the job."""
 
+    reservation: str | None = None
+    """Mark of the lease on this message, while it waits for a process."""
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Send the job of a process that was lost again, and record no failure."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
         queue = _queue()
-        owner = queue.held.owner_of(self.id)
         if isinstance(error, WorkerLostError | SystemExit):
-            queue.crashed(self.id, self.worker_pid)
+            queue.crashed(self.id, self.worker_pid, self.reservation)
             exc_info = _Ended(Ignore(told(error)))
-        if owner is not None:
-            queue.held.remove(self.id, owner)
+        if self.reservation is not None:
+            queue.held.remove(self.id, self.reservation)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
