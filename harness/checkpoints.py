@@ -84,6 +84,9 @@ class Checkpoints(Saves):
             self._ask(now)
         if self._is_save_due(now):
             self._save_if_possible()
+            if self._woken:  # while it saved, or held; the next item may take long
+                self._woken = False
+                self._ask(self.clock())
         self._rest(now)
 
     def wake(self) -> None:
@@ -179,11 +182,12 @@ class Checkpoints(Saves):
         try:
             self.save_on_the_way()
         except ProgressUnavailable as error:
-            self._tried_at = now = self.clock()
+            self._tried_at = self.clock()
             self._plan_save()
             self._note_failed_save(error)
-            limit = read_seconds(self.job, "max_unsaved")
-            if limit is not None and self._failing_since is not None and now - self._failing_since >= limit:
+            limit, since = read_seconds(self.job, "max_unsaved"), self._failing_since
+            # The clock is read once more: with a limit of 0 the first save that fails holds the job.
+            if limit is not None and since is not None and self.clock() - since >= limit:
                 self._hold()
 
     def _hold(self) -> None:

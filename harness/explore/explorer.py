@@ -156,28 +156,33 @@ class Explorer:
         self.recording: Recording | None = None
 
     def __enter__(self) -> Explorer:
+        with ExitStack() as stack:  # an error here leaves nothing behind: no muted log, no stopped collector
+            self._prepare(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _prepare(self, stack: ExitStack) -> None:
         overrides = Overrides(
             (at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0, delay_seconds=0.0
         )
-        self._stack.callback(self._world.close)
+        stack.callback(self._world.close)
         # A crashed process leaves objects open through no fault of the job, and each crash would log a warning.
-        self._stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
-        self._stack.callback(gc.collect)
+        stack.callback(gc.collect)
         # Garbage is collected between trials, and not among everything that was imported, again and again.
         if gc.isenabled():
-            self._stack.callback(gc.enable)
+            stack.callback(gc.enable)
             gc.disable()
         if not gc.get_freeze_count():
-            self._stack.callback(gc.unfreeze)
+            stack.callback(gc.unfreeze)
             gc.freeze()
-        self._stack.callback(logging.disable, logging.root.manager.disable)
+        stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
-        self._stack.enter_context(probes.installed())
-        self._stack.enter_context(traced(self._older))
-        self._stack.enter_context(marking(_mark))
-        self._stack.enter_context(overriding(overrides))
-        return self
+        stack.enter_context(probes.installed())
+        stack.enter_context(traced(self._older))
+        stack.enter_context(marking(_mark))
+        stack.enter_context(overriding(overrides))
 
     def __exit__(self, *_: object) -> None:
         try:

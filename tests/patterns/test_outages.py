@@ -8,15 +8,17 @@ from typing import Any
 import fakeredis
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq import Queue
 from rq.job import JobStatus
 
 from harness import InlineRun, events, every, subscribe
 from harness.errors import ProgressUnavailable
-from harness.progress import Progress
+from harness.progress import Position, Progress
 from harness.queues.rq import enqueue
 from harness.queues.rq import jobs as rq_jobs
-from harness.stops import Every
+from harness.stops import Every, Flag
 from harness.stores.redis import RedisStore
 from tests.jobs import DONE, CountByIteration, CountInSteps
 from tests.queues.test_rq import work
@@ -37,7 +39,7 @@ def server() -> fakeredis.FakeServer:
 @pytest.fixture
 def store(server: fakeredis.FakeServer) -> Iterator[RedisStore]:
     """Yield a store in it."""
-    with fakeredis.FakeRedis(server=server) as connection:
+    with fakeredis.FakeRedis(server=server, retry=Retry(NoBackoff(), 0)) as connection:
         yield RedisStore(connection)
 
 
@@ -67,11 +69,50 @@ def test_while_saves_fail_the_job_goes_on(
     assert [type(event) for event in seen].count(events.SaveFailed) == 3
 
 
+def test_without_unsaved_work_a_failed_save_holds_the_job_at_once(
+    server: fakeredis.FakeServer, store: RedisStore, done: list[object]
+) -> None:
+    """With max_unsaved = 0 no item begins while the one before it is not saved."""
+
+    class Holding(cutting(server, 3, back_at=None)):  # type: ignore[misc]  # made here
+        max_unsaved = 0
+
+    asked: list[int] = []
+
+    def back(at: Position) -> None:
+        """Let the store be back the second time that a job without connection asks."""
+        if not server.connected:
+            asked.append(at.done)
+            server.connected = len(asked) > 1
+
+    InlineRun(Holding, 6, store=store, stops=[back]).drain()
+    assert done == [0, 1, 2, "cut", 3, 4, 5]
+    assert set(asked) == {4}
+
+
+def test_a_stop_that_comes_while_progress_is_saved_is_heard_before_the_next_item(
+    store: RedisStore, done: list[object]
+) -> None:
+    """The next item may take longer than there is time."""
+    flag = Flag()
+
+    def stop(event: object) -> None:
+        if isinstance(event, events.ProgressSaved) and event.why == "checkpoint" and done == [0, 1]:
+            flag.set("deploy")
+
+    with subscribe(stop):
+        inline = InlineRun(SavingOften, 4, store=store, stops=[flag])
+        inline.execute()
+    assert done == [0, 1]
+
+
 def test_an_end_that_cannot_be_saved_is_no_end(
     server: fakeredis.FakeServer, store: RedisStore, done: list[object]
 ) -> None:
     """The execution raises, the next one treats it as crashed, and the last save holds."""
-    inline = InlineRun(cutting(server, 3, back_at=None), 5, store=store)
+    job = cutting(server, 3, back_at=None)
+    job.grace_period = 0.1
+    inline = InlineRun(job, 5, store=store)
     with pytest.raises(ProgressUnavailable, match="cannot be saved now"):
         inline.execute()
     with pytest.raises(ProgressUnavailable, match="cannot be claimed now"):
@@ -89,7 +130,7 @@ def test_an_error_of_the_job_s_own_is_not_one_of_the_store(done: list[object]) -
 
     class Job(CountInSteps):
         def load(self) -> None:
-            Redis(host="127.0.0.1", port=1).get("key")
+            Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0)).get("key")
 
     with pytest.raises(ConnectionRefusedError):
         raise_cause(InlineRun(Job))
