@@ -61,6 +61,7 @@ class Sheet:
         self.keys = old if self.given else old | {self.key_of(row) for row in rows}
         self.masks: dict[Any, Mask] = {}
         self._pool_masks: dict[tuple[Any, ...], Mask] = {}
+        self._all_masks: list[Mask] = []
         self.old = old
         self._raw = clean.rows
         self.rows = self.split(clean)
@@ -90,17 +91,6 @@ class Sheet:
             else:
                 pool.append(row)
         return Split(known, pool)
-
-    def find(self, table: Table, key: Any) -> tuple[Any, ...] | None:
-        """Return the row with this key, if there is one; without a look at the values of all others."""
-        columns = self.table.key
-        for row in table.rows:
-            if all(
-                row[index] == part or plain(row[index]) == part
-                for index, part in zip(columns, key, strict=True)
-            ):
-                return self.plain(replace(table, rows=[row]))[0]
-        return None
 
     def same(self, table: Table) -> bool:
         """Return whether all rows are equal, in their order too: then nothing else needs to be looked at."""
@@ -202,8 +192,10 @@ class Sheet:
 
     def all_masks(self) -> list[Mask]:
         """Return the masks of all rows, those that hide least first."""
-        masks = {self.mask(self._bare(row)) for row in self.rows.pool} or {self._base}
-        return sorted(masks, key=lambda mask: (len(mask), repr(mask)))
+        if not self._all_masks:
+            masks = {self.mask(self._bare(row)) for row in self.rows.pool} or {self._base}
+            self._all_masks = sorted(masks, key=lambda mask: (len(mask), repr(mask)))
+        return self._all_masks
 
     def columns_hidden(self) -> set[int]:
         """Return the columns that are not compared in some row."""
@@ -228,6 +220,7 @@ class Sheet:
     def hide_pool(self, pool: list[tuple[Any, ...]], links: Links, clean_links: Links) -> list[int]:
         """Take the cells for noise in which rows without a key differ; return the column of each."""
         columns = []
+        self._all_masks = []
         for clean, row in self._pairs(pool, links, clean_links):
             mask = self.mask(clean)
             for index, (one, value) in enumerate(zip(clean, row, strict=True)):
@@ -270,6 +263,7 @@ class Sheet:
         if (mine | theirs) & self.old != mine & theirs & self.old or not random:
             raise Unlike(self.name)
         self.keys -= unlike
+        self._all_masks = []
         rows = [*self.rows.known.values(), *self.rows.pool]
         self.rows = self.split(replace(self.table, rows=rows, json=frozenset()))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -92,20 +92,34 @@ class Reference:
         found = [each for each in found if each.table.removeprefix(BODIES) not in labels - {each.table}]
         return sorted(found, key=lambda each: (RANK.index(each.kind), str(each)))
 
-    def value(self, contents: Contents, difference: Difference) -> Any:
-        """Return what the contents hold of the row that a difference is about; None for nothing."""
-        table, sheet = contents.get(difference.table), self._sheets.get(difference.table)
+    def knows(self, name: str) -> bool:
+        """Return whether the clean run left a table of that name."""
+        return name in self._sheets
+
+    def identified(
+        self, name: str, mask: Mask | None, contents: Contents, rows: Mapping[Any, int]
+    ) -> dict[Any, Any]:
+        """Return what identifies rows, with what must be the same if they are not changed.
+
+        :param mask: None for the rows that are known by their key; it identifies them, and their cells must be the
+            same. Otherwise what is compared under the mask identifies the others, and their number must be the same.
+        :param contents: what there was. :param rows: rows of that time, with their numbers.
+        """
+        sheet, table = self._sheets[name], contents.get(name)
         if table is None:
-            return None
-        if sheet is None:
-            return table.rows
-        kind, row = difference.row
-        if kind == "known":
-            return sheet.find(table, row)
-        links = self._links(contents)
-        return (
-            sum(sheet.project(each, row.mask, links) == row.cells for each in sheet.split(table).pool) or None
-        )
+            return {}
+        links = self._links(contents) if table.references else _none
+        found: dict[Any, Any] = {}
+        for row, number in rows.items():
+            [cells] = sheet.plain(replace(table, rows=[row]))
+            key = sheet.key_of(cells)
+            known = bool(sheet.table.key) and key in sheet.keys
+            if known and mask is None:
+                found[key] = cells
+            elif not known and mask is not None:
+                identity = sheet.project(cells, mask, links)
+                found[identity] = found.get(identity, 0) + number
+        return found
 
     def in_transactions(self, name: str) -> bool:
         """Return whether a transaction could hold the rows of this table together with the progress."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.explore.crash import current
 from harness.explore.external_state import FILE
+from harness.explore.history import History
 from harness.explore.insides import fingerprint
 from harness.explore.outcomes import Contents, Reference
 from harness.explore.points import Line, Point, innermost, lines_here, lines_of
@@ -92,6 +93,7 @@ class Recording:
     tallies: list[tuple[int, int, float]]
     final: State
     _contents: dict[int, Contents] = field(default_factory=dict)
+    _history: list[History] = field(default_factory=list)
     _named: dict[tuple[str, int], Point] = field(default_factory=dict)
     _indices: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -116,17 +118,10 @@ class Recording:
         raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
 
     def written(self, difference: Difference, before: int) -> int:
-        """Return the latest state, up to one, whose point wrote the row that a difference is about; 0 for none.
-
-        In a long recording, a row that is as it was at first counts as not written.
-        """
-        value = self.reference.value(self.contents(before), difference)
-        if before > LONG and self.reference.value(self.contents(0), difference) == value:
-            return 0
-        for state in range(before, 0, -1):
-            if self.reference.value(self.contents(state - 1), difference) != value:
-                return state
-        return 0
+        """Return the latest state, up to one, whose point wrote the row that a difference is about; 0 for none."""
+        if not self._history:
+            self._history.append(History(self.reference, self.contents, len(self.states)))
+        return self._history[0].written(difference, before)
 
     def contents(self, state: int) -> Contents:
         """Return what there was in a state."""

@@ -15,6 +15,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from harness.explore.crash import accounted, current
 from harness.explore.probes.patching import patched, with_overrides
+from harness.stores import prepared
 
 LOST = "the connection was lost before the answer came"
 
@@ -33,6 +34,7 @@ def probes() -> AbstractContextManager[None]:
         *with_overrides(DefaultDialect, "do_terminate", _quietly),
         # Wherever the connection comes from: a dialect, or a creator of the application.
         (_ConnectionRecord, "_ConnectionRecord__connect", _quietly),
+        (prepared, "is_watched", _watched),
     )
 
 
@@ -77,6 +79,16 @@ def _rollback(rollback: Any) -> Any:
             return  # the server has done it already
         with accounted():
             rollback(dialect, connection)
+
+    return hooked
+
+
+def _watched(is_watched: Any) -> Any:
+    """Have saves of a life take SQLAlchemy's way: the driver's cursor alone does not say whose connection it is."""
+
+    @wraps(is_watched)
+    def hooked(connection: Any) -> bool:
+        return current() is not None or bool(is_watched(connection))
 
     return hooked
 
