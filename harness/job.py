@@ -29,6 +29,9 @@ HOOKS = (
 )  # fmt: skip
 """Methods that an author may override in both patterns."""
 
+_ASKED = ("should_stop", "in_transaction", "progress_store", "idempotency_key")
+"""Methods whose answer an execution needs at once, so that they cannot be async."""
+
 _OURS = {"harness.job", "harness.steps", "harness.iteration"}
 """Modules of the classes that define policy and hooks."""
 
@@ -158,7 +161,7 @@ class Job:
         policy.check_names(cls, (base for base in cls.__mro__ if base.__module__ in _OURS))
         cls._check_policy()
         for name in HOOKS:
-            cls._check_function(name)
+            cls._check_function(name, allowed=() if name in _ASKED else (callables.ASYNC,))
 
     @classmethod
     def _check_policy(cls) -> None:
@@ -167,11 +170,13 @@ class Job:
         policy.check_constructor(cls)
 
     @classmethod
-    def _check_function(cls, name: str, *, generator: str | None = None) -> None:
-        """Refuse a method whose call would run nothing of it."""
+    def _check_function(
+        cls, name: str, *, allowed: Sequence[str] = (callables.ASYNC,), instead: str = ""
+    ) -> None:
+        """Refuse a method whose call would run nothing of it; by default, an ``async def`` is allowed."""
         function = inspect.getattr_static(cls, name, None)
         if function is not None:
-            callables.refuse_function(function, f"{cls.__name__}.{name}", generator=generator)
+            callables.refuse_function(function, f"{cls.__name__}.{name}", allowed=allowed, instead=instead)
 
     @classmethod
     def progress_store(cls) -> Store | None:
@@ -233,6 +238,19 @@ class Job:
         """
         ask = getattr(getattr(self, "session", None), "in_transaction", None)
         return bool(ask()) if callable(ask) else False
+
+    async def stopping(self) -> str:
+        """Wait until the job has to stop, and return the reason; for coroutines that await something for long.
+
+        ::
+
+            page = asyncio.create_task(client.get(url))
+            stop = asyncio.create_task(self.stopping())
+            await asyncio.wait({page, stop}, return_when=asyncio.FIRST_COMPLETED)
+
+        The next checkpoint stops the job. SIGTERM, ``max_runtime``, a pause and a cancellation end the wait.
+        """
+        return await self.execution.stopping()
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
