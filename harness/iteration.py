@@ -44,7 +44,7 @@ from harness.progress import Quarantined
 from harness.sources.enumerators import Enumerator, as_pair, iterating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     from harness.context import Portion
 
@@ -85,7 +85,7 @@ class IterationJob(Job, abstract=True):
     _in_item = False
     """True if an item ended with an exception."""
 
-    def on_quarantine(self, item: Any, error: str) -> None:
+    def on_quarantine(self, item: Any, error: str) -> Awaitable[None] | None:
         """Run when an item was set aside; what is kept of it is its cursor, in ``Progress.quarantined``.
 
         That is saved before. An error here becomes a ``HookFailed`` event and the job goes on; ``CompleteEarly``,

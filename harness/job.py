@@ -15,7 +15,7 @@ from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from datetime import timedelta
 
     from harness.context import Context, Portion
@@ -194,13 +194,13 @@ class Job:
     # on_start, on_resume and on_complete belong to the work. What they raise is an error of the execution, and
     # CompleteEarly, CancelJob and RetryLater do what they say.
 
-    def on_start(self) -> None:
+    def on_start(self) -> Awaitable[None] | None:
         """Run before the first item or step; again if it raised, or if nothing was saved of the execution before."""
 
-    def on_resume(self) -> None:
+    def on_resume(self) -> Awaitable[None] | None:
         """Run at the start of every later execution."""
 
-    def on_complete(self) -> None:
+    def on_complete(self) -> Awaitable[None] | None:
         """Run when all is done, as the last part of the work: the job is completed once this has returned.
 
         That all is done is saved before. So after an error, a crash or ``RetryLater`` here the next execution repeats
@@ -213,13 +213,13 @@ class Job:
     # Their changes of attributes are kept if they return. A crash before or in them leaves them out: they run at most
     # once. SystemExit and KeyboardInterrupt pass.
 
-    def on_shutdown(self) -> None:
+    def on_shutdown(self) -> Awaitable[None] | None:
         """Run after every execution that did not raise, before ``on_complete`` and the update of the queue."""
 
-    def on_cancel(self) -> None:
+    def on_cancel(self) -> Awaitable[None] | None:
         """Run when the job was cancelled, in place of ``on_complete``."""
 
-    def on_error(self, error: Exception) -> None:
+    def on_error(self, error: Exception) -> Awaitable[None] | None:
         """Run when an execution ends with an error, resumed or not, those of this package included.
 
         At ``max_resumptions`` it runs twice: for the error that is not resumed any more, and for ``ResumeLimit``. It
