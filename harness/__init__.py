@@ -20,7 +20,8 @@ from harness.sources.csv_files import csv_batches, csv_rows
 from harness.sources.enumerators import Enumerator, items, once, throttle, times
 from harness.sources.nesting import nested
 from harness.sources.parallel import parallel, parallel_items
-from harness.steps import ContinuableJob, Step
+from harness.stepping import Step
+from harness.steps import ContinuableJob
 
 if TYPE_CHECKING:
     from harness.sources.keyset import batches, ranges, records

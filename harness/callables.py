@@ -1,8 +1,9 @@
 """Functions whose call does nothing yet: ``async def``, and functions with ``yield``.
 
-A queue calls plain functions. A call of an ``async def`` only makes a coroutine, and one of a generator function a
-generator: the job would count an item as done of which nothing was done. Both are refused, where they can be seen
-when the class is defined, else by what the call returned: a decorator may hide what a function is.
+A call of an ``async def`` only makes a coroutine, and one of a generator function a generator: a job would count an
+item as done of which nothing was done. An execution awaits coroutines of the work and of hooks. It refuses generators,
+and coroutines of functions that are asked at a checkpoint: where they can be seen when the class is defined, else by
+what the call returned. A decorator may hide what a function is.
 
 This module is the one place that decides so.
 """
@@ -56,38 +57,42 @@ _WIDER: dict[type, tuple[type, ...]] = {float: (int,)}
 
 _CACHED = type(functools.lru_cache(len))
 
-ASYNC, GENERATOR = "an async function", "a generator function"
+ASYNC, GENERATOR, ASYNC_GENERATOR = "an async function", "a generator function", "an async generator function"
 
 _INSTEAD = {
-    ASYNC: "write def instead of async def, and call asyncio.run(…) in it for what is async",
+    ASYNC: "write def instead of async def: its answer is needed at once",
     GENERATOR: "write it without yield, and do the work in it",
+    ASYNC_GENERATOR: "write it without yield, and do the work in it",
 }
 
 
 def kind_of(function: Any) -> str | None:
-    """Return :data:`ASYNC` or :data:`GENERATOR` if a call of *function* runs nothing of it, else None.
+    """Return the kind of a function of which a call runs nothing, such as :data:`ASYNC`; None for another.
 
     Sees through partials, static and class methods, bound methods, caches and objects with ``__call__``. Other
     decorators are not seen through: ``@contextmanager``, or one that runs a coroutine to its end, make a function of
     it that does its work.
     """
     function = _innermost(function)
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if inspect.iscoroutinefunction(function):
         return ASYNC
+    if inspect.isasyncgenfunction(function):
+        return ASYNC_GENERATOR
     return GENERATOR if inspect.isgeneratorfunction(function) else None
 
 
-def refuse_function(function: Any, name: str, *, generator: str | None = None) -> None:
+def refuse_function(function: Any, name: str, *, allowed: Sequence[str] = (), instead: str = "") -> None:
     """Refuse a function whose call runs nothing of it.
 
     :param name: what the function is called in the error.
-    :param generator: what to write instead of a generator function; an empty text allows it.
+    :param allowed: kinds that the caller iterates or awaits.
+    :param instead: what to write instead; by default what fits the kind.
     :raises JobDefinitionError: saying what to write instead.
     """
     kind = kind_of(function)
-    if kind is None or (kind is GENERATOR and generator == ""):
+    if kind is None or kind in allowed:
         return
-    instead = generator if kind is GENERATOR and generator else _INSTEAD[kind]
+    instead = instead or _INSTEAD[kind]
     raise JobDefinitionError(f"{name} is {kind}, and calling it would do nothing; {instead}")
 
 
@@ -109,7 +114,7 @@ def refuse_result(result: Any, job: object, name: str) -> None:
     raise JobDefinitionError(
         f"{type(job).__name__}.{name} returned {what}, and nothing has been done yet; "
         + (
-            "return asyncio.run(…) of it"
+            "return a value instead"
             if awaited
             else "do the work before it returns, for example with a for loop"
         )

@@ -65,6 +65,8 @@ class Checkpoints(Saves):
         self._ticks_at = math.nan
         """Time at which the ticker wakes the job."""
         self._clock_reads = 0
+        self._found: str | None = None
+        """Reason to stop that :meth:`stopping` has returned; the next checkpoint stops for it."""
 
     def run_checkpoint(self) -> None:
         """Ask the stop sources, then save if a save is due: the slow part of a checkpoint.
@@ -83,16 +85,73 @@ class Checkpoints(Saves):
         if look is Look.ASK:
             self._ask(now)
         if self._is_save_due(now):
-            self._save_if_possible()
-            if self._woken:  # while it saved, or held; the next item may take long
-                self._woken = False
-                self._ask(self.clock())
+            if not self._save_if_possible():
+                self._hold()
+            self._ask_if_woken()
         self._rest(now)
+
+    async def run_checkpoint_async(self) -> None:
+        """Do as :meth:`run_checkpoint`, and let other tasks of the job run while it commits or holds.
+
+        A save itself is a plain call on the loop: it takes as long as a few items, and nothing changes the progress
+        while it is written.
+
+        :raises Interrupt: if the job has to stop here.
+        """
+        now = self.clock()
+        look = self._begin_look(now)
+        if look is Look.NOTHING:
+            return
+        if self._durability.transactional:
+            await self.commit_async()
+            now = self.clock()
+        if self.job.in_transaction():
+            raise self._open_transaction()
+        if look is Look.ASK:
+            self._ask(now)
+        if self._is_save_due(now):
+            if not self._save_if_possible():
+                await self._hold_async()
+            self._ask_if_woken()
+        self._rest(now)
+
+    async def complete_async(self, step: str) -> None:
+        """End a step as :meth:`complete` does, and commit with an ``AsyncSession`` or another."""
+        if self.transactional and self.job.in_transaction():
+            self._note_complete(step)
+            await self.commit_async(always=True)
+        else:
+            self.complete(step)
+
+    async def stopping(self) -> str:
+        """Wait until the job has to stop, and return the reason; the next checkpoint then stops it."""
+        import asyncio  # noqa: PLC0415 - only a coroutine of a job comes here
+
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        self.loop.add_waiter(wake)
+        try:
+            while True:
+                changed.clear()
+                now = self.clock()
+                found = self._found = self._reason or self._find_reason(now)
+                if found is not None:
+                    self.wake()
+                    return found
+                again_s = min(self._interval, self._deadline - now)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), max(again_s, SHORTEST))
+        finally:
+            self.loop.remove_waiter(wake)
 
     def wake(self) -> None:
         """Make the next checkpoint ask the stop sources; safe in signal handlers and other threads."""
         self._woken = True  # first: _rest() reads it after its own write of the other
         self.progress.check_at = NOW
+        self.loop.wake()
 
     def interrupt(self, reason: str) -> None:
         """Stop here.
@@ -148,14 +207,29 @@ class Checkpoints(Saves):
         """
         if now - self._look_at > self.progress.longest_gap_s:
             self._note_gap(now - self._look_at)
-        deadline = self._deadline
-        if now >= deadline:
-            self.interrupt("max_runtime")
+        reason = self._found or self._find_reason(now)
+        if reason is not None:
+            self.interrupt(reason)
+        self._ask_at = min(now + self._interval, self._deadline)
+
+    def _ask_if_woken(self) -> None:
+        """Ask again if a stop was asked for while the job saved or held: its next item may take long.
+
+        :raises Interrupt: if the job has to stop.
+        """
+        if self._woken:
+            self._woken = False
+            self._ask(self.clock())
+
+    def _find_reason(self, now: float) -> str | None:
+        """Return why the job has to stop, or None; a source that said stop is not asked again."""
+        if now >= self._deadline:
+            return "max_runtime"
         for source in self._sources:
             answer = source(self)
             if answer:
-                self.interrupt(reason_of(answer, source))
-        self._ask_at = min(now + self._interval, deadline)
+                return reason_of(answer, source)
+        return None
 
     def _is_save_due(self, now: float) -> bool:
         tried_s = now - self._tried_at
@@ -174,9 +248,10 @@ class Checkpoints(Saves):
 
     # Writes and waits.
 
-    def _save_if_possible(self) -> None:
+    def _save_if_possible(self) -> bool:
         """Save; while the store cannot be reached the job goes on, until too much of its work is unsaved.
 
+        :return: False if the job has to hold: too much is unsaved.
         :raises Interrupt: if the job is to stop.
         """
         try:
@@ -187,8 +262,8 @@ class Checkpoints(Saves):
             self._note_failed_save(error)
             limit, since = read_seconds(self.job, "max_unsaved"), self._failing_since
             # The clock is read once more: with a limit of 0 the first save that fails holds the job.
-            if limit is not None and since is not None and self.clock() - since >= limit:
-                self._hold()
+            return limit is None or since is None or self.clock() - since < limit
+        return True
 
     def _hold(self) -> None:
         """Wait at this checkpoint until the progress is saved or the job is to stop.
@@ -200,10 +275,21 @@ class Checkpoints(Saves):
         """
         while self._failing_since is not None:
             time.sleep(HOLD_SECONDS)
-            self._look_at = now = self.clock()
-            self._ask(now)
-            with suppress(ProgressUnavailable):
-                self.save_on_the_way()
+            self._try_again()
+
+    async def _hold_async(self) -> None:
+        """Wait as :meth:`_hold` does; other tasks of the job go on."""
+        import asyncio  # noqa: PLC0415 - only a coroutine of a job comes here
+
+        while self._failing_since is not None:
+            await asyncio.sleep(HOLD_SECONDS)
+            self._try_again()
+
+    def _try_again(self) -> None:
+        self._look_at = now = self.clock()
+        self._ask(now)
+        with suppress(ProgressUnavailable):
+            self.save_on_the_way()
 
     def _emit_interrupted(self, reason: str) -> None:
         events.emit(events.JobInterrupted(self.job_id, self._name, reason, self.description, self._duration))

@@ -16,6 +16,7 @@ from harness.progress import Position
 
 if TYPE_CHECKING:
     from harness.guards import Witness
+    from harness.loops import JobLoop
     from harness.progress import Progress, Store
 
 
@@ -57,6 +58,7 @@ class Context(Position, Protocol):
 
     :ivar args: and *kwargs*: arguments of the job.
     :ivar progress: the record of the job. Its step, cursor and counts are the position, and nothing else holds it.
+    :ivar loop: runs what the functions of the job return to be awaited.
     :ivar witness: proof that the cursor means the same when the job resumes; that of the enumerator at work.
     :ivar holding: True while the job has a transaction open on purpose: no checkpoint counts before its end.
     :ivar commits: True if the execution commits, so the job leaves its work uncommitted.
@@ -67,6 +69,7 @@ class Context(Position, Protocol):
     kwargs: dict[str, Any]
     progress: Progress
     store: Store
+    loop: JobLoop
     clock: Callable[[], float]
     portion: Portion
     family: ParallelRun | None
@@ -106,11 +109,24 @@ class Context(Position, Protocol):
     def complete(self, step: str) -> None:
         """End a step that ran to its end."""
 
+    async def complete_async(self, step: str) -> None:
+        """End such a step in a coroutine of the job."""
+
     def run_checkpoint(self) -> None:
         """Ask the stop sources, then save if a save is due.
 
         :raises Interrupt: if the job has to stop here.
         """
+
+    async def run_checkpoint_async(self) -> None:
+        """Do the same in a coroutine of the job, whose other tasks go on.
+
+        :raises Interrupt: if the job has to stop here.
+        """
+
+    async def stopping(self) -> str:
+        """Wait until the job has to stop, and return the reason."""
+        ...
 
     def interrupt(self, reason: str) -> None:
         """Stop here.
@@ -120,6 +136,9 @@ class Context(Position, Protocol):
 
     def commit(self, *, always: bool = False) -> None:
         """Commit the work since the latest commit together with the cursor."""
+
+    async def commit_async(self, *, always: bool = False) -> None:
+        """Commit in a coroutine of the job."""
 
     def save_on_the_way(self, why: str = "checkpoint") -> None:
         """Store the progress while the job is at work."""
@@ -132,6 +151,9 @@ class Context(Position, Protocol):
 
     def run_hook(self, name: str, *arguments: Any, at_work: bool = False) -> None:
         """Run a hook whose errors change nothing."""
+
+    async def run_hook_async(self, name: str, *arguments: Any) -> None:
+        """Run such a hook in a coroutine, while the job is at work."""
 
 
 class Observer(Protocol):

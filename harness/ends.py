@@ -33,8 +33,10 @@ from harness.errors import (
     ResumeLimit,
     RetryLater,
     Superseded,
+    TasksLeft,
     UsageError,
 )
+from harness.loops import is_awaitable
 from harness.policy import read_seconds
 from harness.stops import CANCEL, PAUSE, Control
 
@@ -275,7 +277,7 @@ class Ends(Checkpoints):
         rollback = getattr(getattr(self.job, "session", None), "rollback", None)
         if callable(rollback):
             with suppress(Exception):  # a session that cannot roll back cannot commit either
-                rollback()
+                self.loop.finish(rollback())
 
     # Hooks.
 
@@ -297,11 +299,25 @@ class Ends(Checkpoints):
         with self._containing(name, at_work=at_work) as hook:
             self.accept_result(name, getattr(self.job, name)(*arguments))
             if hook.to_commit():
-                self.job.session.commit()  # type: ignore[attr-defined]  # the author's
+                self.loop.finish(self.job.session.commit())  # type: ignore[attr-defined]  # the author's
+            if not at_work and (left := self.loop.end_tasks()):
+                raise TasksLeft(f"{name} left {left}; they were cancelled: await them before it returns")
 
-    def accept_result(self, name: str, result: object) -> None:
-        """Refuse a hook that has only made a coroutine or a generator."""
+    async def run_hook_async(self, name: str, *arguments: Any) -> None:
+        """Run a hook as :meth:`run_hook` does, from a coroutine while the job is at work."""
+        with self._containing(name, at_work=True) as hook:
+            result = getattr(self.job, name)(*arguments)
+            if is_awaitable(result):
+                result = await result
+            callables.refuse_result(result, self.job, name)
+            if hook.to_commit() and is_awaitable(done := self.job.session.commit()):  # type: ignore[attr-defined]
+                await done
+
+    def accept_result(self, name: str, result: Any) -> None:
+        """Await what a hook has returned; refuse a generator, of which nothing was done."""
         if result is not None:
+            if is_awaitable(result):
+                result = self.loop.run(result)
             callables.refuse_result(result, self.job, name)
 
     @contextmanager

@@ -13,6 +13,7 @@
         │   └── UnadvanceableCursor    a value that has no successor
         ├── CheckpointInTransaction    a checkpoint while the work is not committed
         ├── InterruptSwallowed         the job caught the interruption and went on
+        ├── TasksLeft                  an async job ended while tasks of it were open
         ├── ResumeLimit                resumed more often than ``max_resumptions``
         ├── CrashLimit                 crashed more often than ``max_crashes``
         ├── QuarantineFull             more items set aside than ``max_quarantined``
@@ -84,6 +85,10 @@ class CheckpointInTransaction(HarnessError):
 
 class InterruptSwallowed(HarnessError):
     """The job caught the interruption and went on: let BaseException pass, or re-raise it."""
+
+
+class TasksLeft(HarnessError):
+    """The job ended and left asyncio tasks that are not done: await them before the end."""
 
 
 class ResumeLimit(HarnessError):

@@ -10,7 +10,7 @@ see :mod:`harness.ends`:
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from harness import events, overrides, rounds
@@ -28,6 +28,7 @@ from harness.errors import (
     Propagated,
     StepsChanged,
     Superseded,
+    TasksLeft,
     carried,
 )
 from harness.job import Job
@@ -37,7 +38,7 @@ from harness.saves import Setup
 from harness.stops import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from harness.context import Observer
     from harness.durability import Durability
@@ -108,6 +109,8 @@ class Execution(Ends):
                 return self._run()
         except Superseded:  # at a save of the boundary itself: the job belongs to another execution now
             return Ended("superseded")
+        finally:
+            self.loop.close()
 
     def _run(self) -> Ended:
         try:
@@ -171,9 +174,10 @@ class Execution(Ends):
 
     def _work(self) -> None:
         try:
-            self._begin()
-            self.commits = self.transactional
-            self.job.run_pattern(self.args, self.kwargs)
+            with self._leaving_no_task("the job"):
+                self._begin()
+                self.commits = self.transactional
+                self.job.run_pattern(self.args, self.kwargs)
         except CompleteEarly as early:
             events.emit(events.CompletedEarly(self.job_id, self._name, early.reason, self.description))
         if self._reason is not None:
@@ -192,11 +196,35 @@ class Execution(Ends):
             self.commit_or_save("all done")
         self._run_on_shutdown()
         self.commits = self.transactional
-        with suppress(CompleteEarly):  # nothing is left that it could leave out
+        with suppress(CompleteEarly), self._leaving_no_task("on_complete"):  # nothing is left to leave out
             self._call_hook("on_complete")
 
+    @contextmanager
+    def _leaving_no_task(self, name: str) -> Iterator[None]:
+        """Cancel the tasks that the block leaves, and refuse them: they are part of work that counts as done.
+
+        :raises TasksLeft: unless the block raises an error, which then has a note.
+        """
+        try:
+            yield
+        except (Exception, Propagated) as error:
+            if left := self.loop.end_tasks():
+                error.add_note(f"{name} left {left}; they were cancelled")
+            raise
+        except Interrupt as control:
+            self._refuse_tasks(name, control)
+            raise
+        self._refuse_tasks(name, None)
+
+    def _refuse_tasks(self, name: str, control: Interrupt | None) -> None:
+        if left := self.loop.end_tasks():
+            raise TasksLeft(
+                f"{name} ended and left {left}; they were cancelled: await each task before the end, for example with "
+                "async with asyncio.TaskGroup()"
+            ) from control
+
     def _call_hook(self, name: str) -> None:
-        """Call a hook that is part of the work, and refuse one that has only made a coroutine or a generator."""
+        """Call a hook that is part of the work, and await what it returns."""
         self.accept_result(name, getattr(self.job, name)())
 
     def fail_item(self, error: Exception) -> None:

@@ -13,11 +13,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    nullcontext,
+)
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import callables, events
+from harness.async_items import is_async_manager, needs_loop, run_enumerator, run_items, transaction_of
 from harness.cursor import ATOMIC, freeze
 from harness.errors import (
     CancelJob,
@@ -34,16 +39,23 @@ from harness.errors import (
 )
 from harness.job import Job
 from harness.listeners import of_items
+from harness.loops import EitherWay
 from harness.progress import Quarantined
 from harness.sources.enumerators import Enumerator, as_pair, iterating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     from harness.context import Portion
 
 STEP = "each_iteration"
 """The name of the only step that an iteration job has."""
+
+_UNORDERED = (str, bytes, set, frozenset, Mapping)
+"""Types that can be iterated, but not as pairs in a fixed order."""
+
+_AROUND = "decorate it with @contextlib.contextmanager or, with async def and yield, @contextlib.asynccontextmanager"
+"""Forms of ``around_iterate``, for errors."""
 
 
 class IterationJob(Job, abstract=True):
@@ -52,10 +64,11 @@ class IterationJob(Job, abstract=True):
     The cursor is saved only after ``each_iteration`` returned, so it means "done up to and including here".
     """
 
-    build_enumerator: Callable[..., Iterable[tuple[Any, Any]] | None]
+    build_enumerator: Callable[..., Any]
     """Define it as ``build_enumerator(self, …, *, cursor)``, with the job's arguments: return what comes after *cursor*
-    as pairs ``(item, cursor)``. None means that nothing is left: all hooks run, as for an empty list, for earlier
-    executions may have done items. Called once in every execution that has work to do."""
+    as pairs ``(item, cursor)``, in an iterable or an async iterable. None means that nothing is left: all hooks run, as
+    for an empty list, for earlier executions may have done items. Called once in every execution that has work to
+    do."""
 
     each_iteration: Callable[..., object]
     """Define it as ``each_iteration(self, item, …)``, with the job's arguments: do the work on one item."""
@@ -72,29 +85,24 @@ class IterationJob(Job, abstract=True):
     _in_item = False
     """True if an item ended with an exception."""
 
-    def on_quarantine(self, item: Any, error: str) -> None:
+    def on_quarantine(self, item: Any, error: str) -> Awaitable[None] | None:
         """Run when an item was set aside; what is kept of it is its cursor, in ``Progress.quarantined``.
 
         That is saved before. An error here becomes a ``HookFailed`` event and the job goes on; ``CompleteEarly``,
         ``CancelJob`` and ``RetryLater`` do what they say. A crash here leaves it out: it runs at most once for an item.
         """
 
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
+    def transaction(self) -> EitherWay:
         """Do the work on an item in a transaction of ``self.session``, in whichever durability the job runs.
 
         ``with self.transaction() as session:`` commits when the block ends; under ``with_transaction()`` the commit
         waits for the cursor. In hooks, which have none, it commits when the block ends; in ``on_complete`` the commit
-        waits for ``completed``.
+        waits for ``completed``. With an ``AsyncSession`` it is ``async with self.transaction() as session:``.
         """
-        session = self.session  # type: ignore[attr-defined]  # the author's
-        yield session
-        # Died before: nothing happened. Died after, or the answer is lost: it happened, and the item comes again.
-        if not self.execution.commits:
-            session.commit()
+        return transaction_of(self)
 
-    def around_iterate(self) -> AbstractContextManager[Any]:
-        """Return a context manager around the work of each execution, ``build_enumerator`` included.
+    def around_iterate(self) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+        """Return a context manager, plain or async, around the work of each execution, ``build_enumerator`` included.
 
         The place for what lives as long as an execution: a session, a connection. What it suppresses
         goes on all the same: the items after an error are not done.
@@ -115,8 +123,9 @@ class IterationJob(Job, abstract=True):
             )
         for each in ("each_iteration", "on_quarantine", "on_all_done"):
             cls._check_function(each)
-        cls._check_function("build_enumerator", generator="")
-        cls._check_function("around_iterate", generator="decorate it with @contextlib.contextmanager")
+        every_kind = (callables.ASYNC, callables.GENERATOR, callables.ASYNC_GENERATOR)
+        cls._check_function("build_enumerator", allowed=every_kind)
+        cls._check_function("around_iterate", allowed=(), instead=_AROUND)
         kind = inspect.Parameter
         cursor = inspect.signature(cls.build_enumerator).parameters.get("cursor")
         if cursor is None or cursor.kind is not kind.KEYWORD_ONLY:
@@ -148,7 +157,12 @@ class IterationJob(Job, abstract=True):
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""
         raised: BaseException | None = None
-        with self._around():
+        around = self._around()
+        if is_async_manager(around) or needs_loop(self):
+            self.execution.loop.run(run_items(self, around, args, kwargs))
+            self.execution.progress.completed = [STEP]
+            return
+        with around:
             try:
                 # If all is done, on_complete alone is left, and may need what around_iterate sets up.
                 if not self.execution.progress.all_done:
@@ -166,18 +180,14 @@ class IterationJob(Job, abstract=True):
         start = execution.portion.after if execution.step is None else execution.cursor
         found: Any = None
         try:
-            found = self.build_enumerator(*args, cursor=freeze(start), **kwargs)
-            enumerator = None if found is None else self._enumerator(found).within(execution)
+            found = execution.loop.finish(self.build_enumerator(*args, cursor=freeze(start), **kwargs))
+            enumerator = self._begin_enumerator(found, start)
             if enumerator is None:
-                events.emit(events.NothingToIterate(execution.job_id, type(self).__name__))
                 return
-            if execution.step is None:
-                execution.enter(STEP, start)
-            elif enumerator.witness is not None:
-                enumerator.witness.check(start, execution.progress.proof)
-            execution.witness = enumerator.witness
-            self._note_drift(enumerator)
-            self._run_enumerator(enumerator, args, kwargs)
+            if enumerator.is_async:
+                execution.loop.run(run_enumerator(self, enumerator, args, kwargs))
+            else:
+                self._run_enumerator(enumerator, args, kwargs)
         except Interrupt as control:
             self._keep_what_is_done(control)
             if isinstance(control, CompleteEarly) and isinstance(found, Enumerator):
@@ -185,6 +195,21 @@ class IterationJob(Job, abstract=True):
             raise
         if execution.transactional:
             execution.commit()
+
+    def _begin_enumerator(self, found: Any, start: Any) -> Enumerator[Any] | None:
+        """Enter the step with what ``build_enumerator`` returned; return what to iterate, None for nothing."""
+        execution = self.execution
+        enumerator = None if found is None else self._enumerator(found).within(execution)
+        if enumerator is None:
+            events.emit(events.NothingToIterate(execution.job_id, type(self).__name__))
+            return None
+        if execution.step is None:
+            execution.enter(STEP, start)
+        elif enumerator.witness is not None:
+            enumerator.witness.check(start, execution.progress.proof)
+        execution.witness = enumerator.witness
+        self._note_drift(enumerator)
+        return enumerator
 
     def _refuse_steps(self) -> None:
         """Refuse the progress of a job of steps, as this class was before: its cursors are none of an enumerator.
@@ -203,11 +228,17 @@ class IterationJob(Job, abstract=True):
 
         What an item in progress has left behind is not committed, unless it says that the job is complete.
         """
-        execution = self.execution
-        if execution.transactional and isinstance(control, CompleteEarly):
-            execution.commit(always=True)
-        elif execution.transactional and isinstance(control, RetryLater | CancelJob) and not self._in_item:
-            execution.commit()
+        always = self._is_kept(control)
+        if always is not None:
+            self.execution.commit(always=always)
+
+    def _is_kept(self, control: Interrupt) -> bool | None:
+        """Return how to commit what is done: True for always; None for not at all."""
+        if not self.execution.transactional:
+            return None
+        if isinstance(control, CompleteEarly):
+            return True
+        return False if isinstance(control, RetryLater | CancelJob) and not self._in_item else None
 
     def _note_drift(self, enumerator: Enumerator[Any]) -> None:
         execution = self.execution
@@ -227,12 +258,23 @@ class IterationJob(Job, abstract=True):
         progress = execution.progress
         before = progress.done, progress.cursor
         with iterating(enumerator) as pairs:
-            if self.quarantine and progress.failures:
-                execution.save_every_item()
-                if progress.failures > self.max_item_failures:
-                    self._set_aside(pairs)
+            if self._is_to_set_aside():
+                self._set_aside(pairs)
             wanted = pairs if limit is None else self._first(pairs, limit)
             self._iterate(wanted, args, kwargs, batched=enumerator.batched)
+        self._note_nothing_found(before)
+
+    def _is_to_set_aside(self) -> bool:
+        """Return whether the next item has failed too often; from its first failure on, save after each item."""
+        progress = self.execution.progress
+        if self.quarantine and progress.failures:
+            self.execution.save_every_item()
+            return progress.failures > self.max_item_failures
+        return False
+
+    def _note_nothing_found(self, before: tuple[int, Any]) -> None:
+        execution = self.execution
+        progress, limit = execution.progress, execution.portion.limit
         if (progress.done, progress.cursor) == before and limit is None and not self._starts_instances:
             events.emit(events.NothingFound(execution.job_id, type(self).__name__, execution.done))
 
@@ -263,6 +305,8 @@ class IterationJob(Job, abstract=True):
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
                 result = each(item) if bare else each(item, *args, **kwargs)
+                if result is not None:  # a decorator may hide that it is to be awaited
+                    result = execution.loop.finish(result)
             except BaseException as error:
                 self._note_failure(error, position)
                 raise
@@ -297,11 +341,15 @@ class IterationJob(Job, abstract=True):
         The one write says both that the item was set aside and that the cursor has passed it. Death before it: the
         next execution sets it aside.
         """
-        execution, progress = self.execution, self.execution.progress
         pair = next(pairs, None)
-        if pair is None:
-            return
-        item, cursor = pair
+        if pair is not None:
+            aside = self._pass_over(pair)
+            self.execution.run_hook("on_quarantine", pair[0], aside.error, at_work=True)
+
+    def _pass_over(self, pair: tuple[Any, Any]) -> Quarantined:
+        """Save that an item was set aside, and say so."""
+        execution, progress = self.execution, self.execution.progress
+        _, cursor = pair
         if len(progress.quarantined) >= self.max_quarantined:
             raise QuarantineFull(
                 f"{type(self).__name__} has set {self.max_quarantined} items aside (max_quarantined), and the next "
@@ -314,22 +362,21 @@ class IterationJob(Job, abstract=True):
         execution.save_on_the_way("quarantine")
         name = type(self).__name__
         events.emit(events.ItemQuarantined(execution.job_id, name, aside.cursor, aside.failures, aside.error))
-        execution.run_hook("on_quarantine", item, aside.error, at_work=True)
+        return aside
 
-    def _around(self) -> AbstractContextManager[Any]:
+    def _around(self) -> Any:
         found: Any = self.around_iterate()
-        if hasattr(type(found), "__enter__"):
-            return found  # type: ignore[no-any-return]  # the author's
+        if hasattr(type(found), "__enter__") or is_async_manager(found):
+            return found
         callables.close(found)
         raise JobDefinitionError(
-            f"{type(self).__name__}.around_iterate returned {type(found).__name__}; return a context manager, for "
-            "example by decorating it with @contextlib.contextmanager"
+            f"{type(self).__name__}.around_iterate returned {type(found).__name__}; return a context manager: {_AROUND}"
         )
 
     def _enumerator(self, found: Any) -> Enumerator[Any]:
         if isinstance(found, Enumerator):
             return found
-        if isinstance(found, Iterable) and not isinstance(found, str | bytes | set | frozenset | Mapping):
+        if isinstance(found, Iterable | AsyncIterable) and not isinstance(found, _UNORDERED):
             if isinstance(found, Generator) and inspect.getgeneratorstate(found) != inspect.GEN_CREATED:
                 raise JobDefinitionError(
                     f"{type(self).__name__}.build_enumerator returned a generator that has been read before, so that "

@@ -15,7 +15,7 @@ from harness.durability import Durability, every
 from harness.errors import JobDefinitionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from datetime import timedelta
 
     from harness.context import Context, Portion
@@ -28,6 +28,9 @@ HOOKS = (
     "progress_store", "idempotency_key",
 )  # fmt: skip
 """Methods that an author may override in both patterns."""
+
+_ASKED = ("should_stop", "in_transaction", "progress_store", "idempotency_key")
+"""Methods whose answer an execution needs at once, so that they cannot be async."""
 
 _OURS = {"harness.job", "harness.steps", "harness.iteration"}
 """Modules of the classes that define policy and hooks."""
@@ -158,7 +161,7 @@ class Job:
         policy.check_names(cls, (base for base in cls.__mro__ if base.__module__ in _OURS))
         cls._check_policy()
         for name in HOOKS:
-            cls._check_function(name)
+            cls._check_function(name, allowed=() if name in _ASKED else (callables.ASYNC,))
 
     @classmethod
     def _check_policy(cls) -> None:
@@ -167,11 +170,13 @@ class Job:
         policy.check_constructor(cls)
 
     @classmethod
-    def _check_function(cls, name: str, *, generator: str | None = None) -> None:
-        """Refuse a method whose call would run nothing of it."""
+    def _check_function(
+        cls, name: str, *, allowed: Sequence[str] = (callables.ASYNC,), instead: str = ""
+    ) -> None:
+        """Refuse a method whose call would run nothing of it; by default, an ``async def`` is allowed."""
         function = inspect.getattr_static(cls, name, None)
         if function is not None:
-            callables.refuse_function(function, f"{cls.__name__}.{name}", generator=generator)
+            callables.refuse_function(function, f"{cls.__name__}.{name}", allowed=allowed, instead=instead)
 
     @classmethod
     def progress_store(cls) -> Store | None:
@@ -189,13 +194,13 @@ class Job:
     # on_start, on_resume and on_complete belong to the work. What they raise is an error of the execution, and
     # CompleteEarly, CancelJob and RetryLater do what they say.
 
-    def on_start(self) -> None:
+    def on_start(self) -> Awaitable[None] | None:
         """Run before the first item or step; again if it raised, or if nothing was saved of the execution before."""
 
-    def on_resume(self) -> None:
+    def on_resume(self) -> Awaitable[None] | None:
         """Run at the start of every later execution."""
 
-    def on_complete(self) -> None:
+    def on_complete(self) -> Awaitable[None] | None:
         """Run when all is done, as the last part of the work: the job is completed once this has returned.
 
         That all is done is saved before. So after an error, a crash or ``RetryLater`` here the next execution repeats
@@ -208,13 +213,13 @@ class Job:
     # Their changes of attributes are kept if they return. A crash before or in them leaves them out: they run at most
     # once. SystemExit and KeyboardInterrupt pass.
 
-    def on_shutdown(self) -> None:
+    def on_shutdown(self) -> Awaitable[None] | None:
         """Run after every execution that did not raise, before ``on_complete`` and the update of the queue."""
 
-    def on_cancel(self) -> None:
+    def on_cancel(self) -> Awaitable[None] | None:
         """Run when the job was cancelled, in place of ``on_complete``."""
 
-    def on_error(self, error: Exception) -> None:
+    def on_error(self, error: Exception) -> Awaitable[None] | None:
         """Run when an execution ends with an error, resumed or not, those of this package included.
 
         At ``max_resumptions`` it runs twice: for the error that is not resumed any more, and for ``ResumeLimit``. It
@@ -233,6 +238,19 @@ class Job:
         """
         ask = getattr(getattr(self, "session", None), "in_transaction", None)
         return bool(ask()) if callable(ask) else False
+
+    async def stopping(self) -> str:
+        """Wait until the job has to stop, and return the reason; for coroutines that await something for long.
+
+        ::
+
+            page = asyncio.create_task(client.get(url))
+            stop = asyncio.create_task(self.stopping())
+            await asyncio.wait({page, stop}, return_when=asyncio.FIRST_COMPLETED)
+
+        The next checkpoint stops the job. SIGTERM, ``max_runtime``, a pause and a cancellation end the wait.
+        """
+        return await self.execution.stopping()
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:

@@ -30,6 +30,7 @@ from harness.errors import (
     Superseded,
 )
 from harness.holds import HOLD_SECONDS, Patience
+from harness.loops import JobLoop, is_async_session
 from harness.policy import read_seconds
 from harness.progress import NOW, Progress
 
@@ -82,7 +83,7 @@ class Saves:
 
     def __init__(self, setup: Setup) -> None:
         self.job, self.job_id, self.store, self.clock = setup.job, setup.job_id, setup.store, setup.clock
-        self.family = setup.family
+        self.family, self.loop = setup.family, JobLoop()
         self.progress = Progress(setup.job_id)  # until it is claimed
         self.item_failed = False
         self.witness: Witness | None = None
@@ -177,9 +178,7 @@ class Saves:
 
     def complete(self, step: str) -> None:
         """End a step that ran to its end; the next save says so, and is now where work and cursor go together."""
-        progress = self.progress
-        progress.completed = [*progress.completed, step]
-        progress.step = progress.cursor = None
+        self._note_complete(step)
         if self.transactional:
             self.commit_or_save("step")
 
@@ -249,32 +248,39 @@ class Saves:
 
         :raises Interrupt: if another execution has claimed the job since; the work was rolled back.
         """
-        if not always and (self.progress.done, self.progress.cursor) == self._committed:
+        if (session := self._session_to_commit(always=always)) is None:
             return
-        session: Any = getattr(self.job, "session", None)
-        write = getattr(self.store, "save_within", None)
-        if session is None or write is None:
-            raise JobDefinitionError(
-                f"{self._name}: with_transaction() needs self.session and a store in its database; got "
-                f"{type(session).__name__} and {type(self.store).__name__}; let progress_store() return a SqlStore"
-            )
-        progress = self._bring_up_to_date()
+        if is_async_session(session):
+            self.loop.run(self.commit_async(always=always))
+            return
         try:
-            try:
-                size = write(session, progress)
-            except ProgressGone:
-                if not self._still_owned():
-                    raise
-                size = self.store.renew_within(session, progress)  # type: ignore[attr-defined]  # it has save_within
-        except Superseded:
-            session.rollback()
-            self._give_way()
-        except ProgressUnavailable:
+            size = self._write_within(session)
+        except (Superseded, ProgressUnavailable) as error:
             session.rollback()  # otherwise the transaction would hold its locks while the job waits to run again
+            if isinstance(error, Superseded):
+                self._give_way()
             raise
         session.commit()
-        self._committed = (progress.done, progress.cursor)
-        self._note_save(size, "transaction")
+        self._note_commit(size)
+
+    async def commit_async(self, *, always: bool = False) -> None:
+        """Commit as :meth:`commit` does, with an ``AsyncSession`` or another; a crash means the same.
+
+        :raises Interrupt: if another execution has claimed the job since; the work was rolled back.
+        """
+        session = self._session_to_commit(always=always)
+        if session is None or not is_async_session(session):
+            self.commit(always=always)
+            return
+        try:
+            size = await session.run_sync(self._write_within)
+        except (Superseded, ProgressUnavailable) as error:
+            await session.rollback()
+            if isinstance(error, Superseded):
+                self._give_way()
+            raise
+        await session.commit()
+        self._note_commit(size)
 
     @contextmanager
     def reaching_store(self, what: str) -> Iterator[None]:
@@ -288,6 +294,37 @@ class Saves:
             raise self._unreachable(what, error) from error
 
     # Internals, used by subclasses.
+
+    def _note_complete(self, step: str) -> None:
+        progress = self.progress
+        progress.completed = [*progress.completed, step]
+        progress.step = progress.cursor = None
+
+    def _session_to_commit(self, *, always: bool) -> Any:
+        """Return the session of the job; None if there is nothing to commit."""
+        if not always and (self.progress.done, self.progress.cursor) == self._committed:
+            return None
+        session: Any = getattr(self.job, "session", None)
+        if session is None or not hasattr(self.store, "save_within"):
+            raise JobDefinitionError(
+                f"{self._name}: with_transaction() needs self.session and a store in its database; got "
+                f"{type(session).__name__} and {type(self.store).__name__}; let progress_store() return a SqlStore"
+            )
+        return session
+
+    def _write_within(self, session: Any) -> int:
+        store: Any = self.store
+        progress = self._bring_up_to_date()
+        try:
+            return store.save_within(session, progress)  # type: ignore[no-any-return]
+        except ProgressGone:
+            if not self._still_owned():
+                raise
+            return store.renew_within(session, progress)  # type: ignore[no-any-return]
+
+    def _note_commit(self, size: int) -> None:
+        self._committed = (self.progress.done, self.progress.cursor)
+        self._note_save(size, "transaction")
 
     def _note_beginning(self) -> None:
         """Keep what this execution began with: the position is compared with it."""

@@ -22,10 +22,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from harness import callables, events
-from harness.cursor import ATOMIC, freeze, successor
 from harness.errors import (
     CompleteEarly,
     Interrupt,
@@ -37,155 +37,56 @@ from harness.errors import (
     carried,
 )
 from harness.job import Job
+from harness.loops import is_awaitable, unwrapped
+from harness.stepping import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
-    from harness.context import Context, Portion
+    from harness.context import Portion
 
 StepFunction = Callable[..., object]
 
 
-class Step:
-    """A step in progress, handed to the step's function.
+class Called(Protocol):
+    """Result of ``self.step("name")``: a decorator, or something to await."""
 
-    ``items`` is no keyword-only argument: CPython calls a method that has one without its fast path.
-    """
+    def __call__(self, function: StepFunction) -> Any:
+        """Run the function as the step; of an async function, return what to await."""
 
-    __slots__ = ("_before", "_execution", "_live", "_progress", "name", "resumed")
-
-    def __init__(self, name: str, execution: Context, *, resumed: bool) -> None:
-        self.name = name
-        self.resumed = resumed
-        """True if an earlier execution began this step; it then resumes at :attr:`cursor`."""
-        self._execution = execution
-        self._progress = execution.progress
-        self._before = execution.progress.cursor
-        self._live = freeze(execution.progress.cursor)
-
-    @property
-    def cursor(self) -> Any:
-        """The position in the step: its ``start`` at first, later what was set."""
-        cursor = self._progress.cursor
-        # What the job may change in place is its own object, never the one that saves write.
-        return cursor if type(cursor) in ATOMIC else self._live
-
-    @property
-    def advanced(self) -> bool:
-        """True if the cursor moved in this execution; changes in place count."""
-        return bool(freeze(self.cursor) != self._before)
-
-    @property
-    def description(self) -> str:
-        """Position of the step, as text."""
-        return f"at {self.name!r}, cursor {self.cursor!r}"
-
-    @property
-    def total(self) -> int | None:
-        """Number of items of the job, for progress bars; set it as soon as it is known."""
-        return self._progress.total
-
-    @total.setter
-    def total(self, number: int) -> None:
-        """Say how many items there are."""
-        self._progress.total = number
-
-    def set(self, cursor: Any, items: int = 1) -> None:
-        """Everything up to *cursor* is done: remember that, then checkpoint.
-
-        Call it after the effect, never before: a death in between repeats the effect, the other order loses it.
-
-        :param items: how many items that were, for counts and progress bars.
-        :raises CursorError: if the cursor would not come back equal.
-        """
-        progress = self._progress
-        progress.cursor = cursor if type(cursor) in ATOMIC else freeze(cursor)
-        self._live = cursor
-        progress.done = done = progress.done + items
-        if done >= progress.check_at:
-            self._execution.run_checkpoint()
-
-    def advance(self, from_: Any = None, items: int = 1) -> None:
-        """Move the cursor to the successor of *from_*, by default of itself, then checkpoint.
-
-        :raises UnadvanceableCursor: if there is no successor, as for None, the cursor without a ``start``.
-        """
-        progress = self._progress
-        cursor = progress.cursor if from_ is None else from_
-        if type(cursor) is not int:
-            self.set(successor(self.cursor if from_ is None else from_), items=items)
-            return
-        progress.cursor = cursor + 1
-        progress.done = done = progress.done + items
-        if done >= progress.check_at:
-            self._execution.run_checkpoint()
-
-    def checkpoint(self) -> None:
-        """A place where the job may stop, with the cursor as it is; changes in place are taken over.
-
-        :raises Interrupt: if the job has to stop here.
-        """
-        progress = self._progress
-        if type(progress.cursor) not in ATOMIC:
-            progress.cursor = freeze(self._live)
-        if progress.done >= progress.check_at:
-            self._execution.run_checkpoint()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        """Do a piece of work in a transaction of the job's ``session``, and set the cursor in it.
-
-        ::
-
-            with step.transaction() as session:
-                price(session, row)
-                step.set(row.id)
-
-        The block commits; under ``with_transaction()`` the cursor is in the same commit. The checkpoint comes after
-        it. If the block raises, it is rolled back, and the cursor with it.
-        """
-        execution = self._execution
-        session: Any = getattr(execution.job, "session", None)
-        if session is None:
-            raise JobDefinitionError(f"step.transaction() needs {type(execution.job).__name__}.session")
-        progress = self._progress
-        before = progress.cursor, progress.done
-        execution.holding = True
-        try:
-            yield session
-            if (progress.cursor, progress.done) == before:
-                raise JobDefinitionError(
-                    f"step {self.name!r}: a block of step.transaction() ended without step.set() or step.advance(); "
-                    "move the cursor inside, after the work, so that both are committed together"
-                )
-            # Died before the commit: nothing happened. After it: with a transaction both work and cursor did, else the
-            # work alone, and it is repeated. Answer lost: with a transaction the database is asked which it was.
-            if execution.transactional:
-                execution.commit(always=True)
-            else:
-                session.commit()
-        except BaseException:
-            progress.cursor, progress.done = before
-            self._live = freeze(progress.cursor)
-            session.rollback()
-            raise
-        finally:
-            execution.holding = False
-        if progress.done >= progress.check_at:
-            execution.run_checkpoint()
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Run the step, if its function is async."""
+        ...
 
 
 class _Ran:
-    """Result of ``self.step("name")`` after it ran a method; it refuses to decorate."""
+    """Result of ``self.step("name")`` after it ran a method; it refuses to decorate, and may be awaited."""
 
     def __init__(self, name: str) -> None:
         self._name = name
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
 
     def __call__(self, function: StepFunction) -> None:
         raise InvalidStep(
             f"Step {self._name!r} is a method of the job and ran; "
             f"rename the method or the function {function.__name__!r} decorated with it"
         )
+
+
+class _ToAwait:
+    """Step whose function is async, in an async ``perform``: it runs when it is awaited."""
+
+    def __init__(self, job: Any, name: str, run: Callable[[], Any]) -> None:
+        self._job, self.name, self._run = job, name, run
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        self._job._awaiting(self)  # noqa: SLF001 - a part of the job
+        yield from self._run().__await__()
+
+    def __call__(self, function: StepFunction) -> None:
+        _Ran(self.name)(function)
 
 
 class ContinuableJob(Job, abstract=True):
@@ -196,7 +97,7 @@ class ContinuableJob(Job, abstract=True):
     """
 
     perform: Callable[..., object]
-    """Define it with the job's arguments: call the steps, always all of them and in the same order."""
+    """Define it with the job's arguments: call the steps, always all of them and in the same order. It may be async."""
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
@@ -235,21 +136,20 @@ class ContinuableJob(Job, abstract=True):
                     cls._check_function(name)
 
     @overload
-    def step(self, name: StepFunction) -> None: ...
+    def step(self, name: StepFunction) -> Any: ...
 
     @overload
-    def step(
-        self, name: str, *, start: Any = None, isolated: bool = False
-    ) -> Callable[[StepFunction], None]: ...
+    def step(self, name: str, *, start: Any = None, isolated: bool = False) -> Called: ...
 
-    def step(
-        self, name: str | StepFunction, *, start: Any = None, isolated: bool = False
-    ) -> Callable[[StepFunction], None] | None:
+    def step(self, name: str | StepFunction, *, start: Any = None, isolated: bool = False) -> Any:
         """Run a step, or skip it if an earlier execution completed it.
 
         Three forms: ``self.step("load")`` runs the method ``load``; ``@self.step`` and
         ``@self.step("load", start=0)`` run the decorated function immediately. Either takes no argument or the
         :class:`Step`.
+
+        In an ``async def perform`` a step whose function is async is awaited: ``await self.step("load")``. What the
+        decorator makes of an async function is awaited by its name: ``await load``. Steps run one after the other.
 
         :param start: the cursor at the beginning; unused when resumed.
         :param isolated: give the step, and what follows it, an execution of its own.
@@ -257,19 +157,18 @@ class ContinuableJob(Job, abstract=True):
         """
         self._refuse_pending()
         if callable(name):
-            self._run_step(getattr(name, "__name__", name), name, None, isolated=False)
-            return None
+            return self._run_step(getattr(name, "__name__", name), name, None, isolated=False)
         if isinstance(name, str) and not hasattr(type(self), name):
             self._pending = name
             return lambda function: self._run_pending(name, function, start, isolated=isolated)
         function = getattr(self, name) if isinstance(name, str) else None
-        self._run_step(name, function, start, isolated=isolated)
-        return _Ran(name)
+        return self._run_step(name, function, start, isolated=isolated) or _Ran(name)
 
     # The rest is not for job authors.
 
     _pending: str | None = None
     _isolating = False
+    _unawaited: _ToAwait | None = None
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""
@@ -277,7 +176,7 @@ class ContinuableJob(Job, abstract=True):
         self._encountered: list[str] = []
         self._resume_at = execution.step
         self._before = list(execution.completed)
-        if (result := self.perform(*args, **kwargs)) is not None:
+        if (result := execution.loop.finish(self.perform(*args, **kwargs))) is not None:
             callables.refuse_result(result, self, "perform")
         self._refuse_pending()
         if execution.progress.all_done:
@@ -297,9 +196,9 @@ class ContinuableJob(Job, abstract=True):
                 f"perform ended without step {missing!r}, which an earlier execution completed"
             )
 
-    def _run_pending(self, name: str, function: StepFunction, start: Any, *, isolated: bool) -> None:
+    def _run_pending(self, name: str, function: StepFunction, start: Any, *, isolated: bool) -> Any:
         self._pending = None
-        self._run_step(name, function, start, isolated=isolated)
+        return self._run_step(name, function, start, isolated=isolated)
 
     def _refuse_pending(self) -> None:
         if self._pending is not None:
@@ -307,31 +206,37 @@ class ContinuableJob(Job, abstract=True):
                 f"Step {self._pending!r} is no method of {type(self).__name__} and no function follows it; "
                 "define the method, or use step() as a decorator"
             )
-
-    def _run_step(self, name: Any, function: StepFunction | None, start: Any, *, isolated: bool) -> None:
-        execution = self.execution
-        if execution.progress.all_done and isinstance(name, str):  # on_complete alone is left
-            events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
-            return
-        self._validate(name)
-        if not callable(function):
-            raise JobDefinitionError(
-                f"{type(self).__name__}.{name} is {function!r}, not a method; give the step another name"
+        if (forgotten := self._unawaited) is not None:
+            raise InvalidStep(
+                f"Step {forgotten.name!r} of {type(self).__name__} was not awaited, and nothing of it ran; write "
+                f"await self.step({forgotten.name!r}), or await the name of the decorated function"
             )
-        callables.refuse_function(function, f"step {name!r} of {type(self).__name__}")
-        takes_step = callables.takes_step(name, function)
-        self._encountered.append(name)
-        if len(self._encountered) <= len(self._before):
-            events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
-            return
-        resumed, self._resume_at = self._resume_at is not None, None
+
+    def _awaiting(self, step: _ToAwait) -> None:
+        if self._unawaited is not step:
+            raise InvalidStep(f"Step {step.name!r} is awaited twice; await it once, where it is called")
+        self._unawaited = None
+
+    def _run_step(self, name: Any, function: StepFunction | None, start: Any, *, isolated: bool) -> Any:
+        """Run a step; inside a coroutine return what to await, if the step's function is async."""
+        asynchronous = callables.kind_of(function) == callables.ASYNC
+        if function is not None and asynchronous and self.execution.loop.is_running:
+            waits = partial(self._run_step_async, name, function, start, isolated=isolated)
+            self._unawaited = _ToAwait(self, name, waits)
+            return self._unawaited
+        if (begun := self._admit(name, function)) is None or function is None:
+            return None
+        execution, (takes_step, resumed) = self.execution, begun
         if not resumed:
-            self._checkpoint_between(isolated=isolated)
+            if self._is_checkpoint_due(isolated=isolated):
+                execution.run_checkpoint()
             execution.enter(name, start)
         step = Step(name, execution, resumed=resumed)
         with self._observed(step):
             try:
-                result = function(step) if takes_step else function()
+                result: Any = function(step) if takes_step else function()
+                if is_awaitable(result) and not execution.loop.is_running:
+                    result = execution.loop.run(result)
             except CompleteEarly:
                 if execution.transactional and self.in_transaction():
                     execution.commit(always=True)  # the step does not run again, so a rollback would lose it
@@ -339,17 +244,68 @@ class ContinuableJob(Job, abstract=True):
             if result is not None:
                 callables.refuse_result(result, self, f"step({name!r})")
         execution.complete(name)
+        return None
 
-    def _checkpoint_between(self, *, isolated: bool) -> None:
-        """Checkpoint before a step, once something has advanced in this execution."""
+    async def _run_step_async(self, name: Any, function: StepFunction, start: Any, *, isolated: bool) -> None:
+        """Run a step as :meth:`_run_step` does, with a function that is awaited."""
+        if (begun := self._admit(name, function)) is None:
+            return
+        execution, (takes_step, resumed) = self.execution, begun
+        if not resumed:
+            if self._is_checkpoint_due(isolated=isolated):
+                await execution.run_checkpoint_async()
+            execution.enter(name, start)
+        step = Step(name, execution, resumed=resumed)
+        with self._observed(step):
+            try:
+                result: Any = function(step) if takes_step else function()
+                result = await result
+            except CompleteEarly:
+                if execution.transactional and self.in_transaction():
+                    await execution.commit_async(always=True)  # as above
+                raise
+            except BaseExceptionGroup as group:
+                found = unwrapped(group)
+                if found is group:
+                    raise
+                raise found from group
+            if result is not None:
+                callables.refuse_result(result, self, f"step({name!r})")
+        await execution.complete_async(name)
+
+    def _admit(self, name: Any, function: StepFunction | None) -> tuple[bool, bool] | None:
+        """Return whether the function takes the step and whether it is resumed; None to skip the step."""
+        execution = self.execution
+        if execution.progress.all_done and isinstance(name, str):  # on_complete alone is left
+            events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
+            return None
+        self._validate(name)
+        if not callable(function):
+            raise JobDefinitionError(
+                f"{type(self).__name__}.{name} is {function!r}, not a method; give the step another name"
+            )
+        title = f"step {name!r} of {type(self).__name__}"
+        callables.refuse_function(function, title, allowed=(callables.ASYNC,))
+        takes_step = callables.takes_step(name, function)
+        self._encountered.append(name)
+        if len(self._encountered) <= len(self._before):
+            events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
+            return None
+        resumed, self._resume_at = self._resume_at is not None, None
+        return takes_step, resumed
+
+    def _is_checkpoint_due(self, *, isolated: bool) -> bool:
+        """Return whether to checkpoint before a step: once something has advanced in this execution.
+
+        :raises Interrupt: if the step has to have an execution of its own.
+        """
         execution = self.execution
         self._isolating = self._isolating or isolated
         if not execution.advanced:
-            return
+            return False
         if self._isolating:
             execution.interrupt("isolating")
-        if execution.progress.done >= execution.progress.check_at:
-            execution.run_checkpoint()
+        return execution.progress.done >= execution.progress.check_at
 
     def _validate(self, name: Any) -> None:
         if not isinstance(name, str):

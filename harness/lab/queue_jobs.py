@@ -12,7 +12,8 @@ from harness.iteration import IterationJob
 from harness.job import attribute
 from harness.sources.enumerators import Enumerator, items
 from harness.sources.parallel import parallel_items
-from harness.steps import ContinuableJob, Step
+from harness.stepping import Step
+from harness.steps import ContinuableJob
 
 
 def note(path: str, line: object) -> None:

@@ -7,11 +7,12 @@ back to the same function it yields exactly the items that come after. ``None`` 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from harness import guards
+from harness import callables, guards
 from harness.cursor import IMMUTABLE
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError, RetryLater, UsageError
 from harness.guards import Origin
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Pairs: TypeAlias = Iterable[tuple[T, Any]] | AsyncIterable[tuple[T, Any]]
+
 
 class Enumerator(Generic[T]):
     """Pairs ``(item, cursor)`` together with what is known about them.
@@ -29,8 +32,9 @@ class Enumerator(Generic[T]):
     Any iterable of pairs may be returned from ``build_enumerator``; this class adds a size, for progress
     bars, and says when an item is a batch, so that its members are counted and not the batch.
 
-    :param pairs: the pairs that come after the cursor, or a function that returns them. Of a function, every
-        iteration begins at the cursor again; an iterator can be read only once.
+    :param pairs: the pairs that come after the cursor, or a function that returns them; also an async iterable, or
+        an async generator function. Of a function, every iteration begins at the cursor again; an iterator can be
+        read only once.
     :param size: how many items there are in all, those before the cursor included; a callable is asked
         once, when the number is first needed; ``None`` if that would not be cheap.
     :param batched: True if every item is a sized batch of items.
@@ -43,7 +47,7 @@ class Enumerator(Generic[T]):
 
     def __init__(
         self,
-        pairs: Iterable[tuple[T, Any]] | Callable[[], Iterable[tuple[T, Any]]],
+        pairs: Pairs[T] | Callable[[], Pairs[T]],
         *,
         size: int | Callable[[], int | None] | None = None,
         batched: bool = False,
@@ -61,17 +65,36 @@ class Enumerator(Generic[T]):
         self.until = until
 
     def __iter__(self) -> Iterator[tuple[T, Any]]:
-        if callable(self._pairs):
-            return iter(self._pairs())
-        iterator = iter(self._pairs)
+        pairs: Any = self._pairs() if callable(self._pairs) else self._pairs
+        if is_async(pairs):
+            raise JobDefinitionError(
+                "this enumerator was made of a function that returns an async iterable; give Enumerator() the async "
+                "generator function itself, or the async iterable"
+            )
+        iterator = iter(pairs)
         if iterator is self._pairs:
-            if self._read:
-                raise JobDefinitionError(
-                    "this enumerator has been read before, and a second reading would leave out items; "
-                    "return it unread, or build it from a function: Enumerator(lambda: pairs())"
-                )
-            self._read = True
-        return iterator
+            self._refuse_second_reading()
+        return iterator  # type: ignore[no-any-return]  # what the author gave
+
+    @property
+    def is_async(self) -> bool:
+        """True if the pairs are read by ``async for``."""
+        return is_async(self._pairs) or callables.kind_of(self._pairs) == callables.ASYNC_GENERATOR
+
+    def __aiter__(self) -> AsyncIterator[tuple[T, Any]]:
+        pairs: Any = self._pairs() if callable(self._pairs) else self._pairs
+        iterator = aiter(pairs)
+        if iterator is self._pairs:
+            self._refuse_second_reading()
+        return iterator  # type: ignore[no-any-return]  # what the author gave
+
+    def _refuse_second_reading(self) -> None:
+        if self._read:
+            raise JobDefinitionError(
+                "this enumerator has been read before, and a second reading would leave out items; "
+                "return it unread, or build it from a function: Enumerator(lambda: pairs())"
+            )
+        self._read = True
 
     def within(self, execution: Context) -> Enumerator[T] | None:
         """Return what to iterate in an execution; None for nothing."""
@@ -94,6 +117,11 @@ class Enumerator(Generic[T]):
         return self._size
 
 
+def is_async(pairs: object) -> bool:
+    """Return whether pairs are read by ``async for``."""
+    return pairs.is_async if isinstance(pairs, Enumerator) else hasattr(type(pairs), "__aiter__")
+
+
 @contextmanager
 def iterating(pairs: Iterable[T]) -> Iterator[Iterator[T]]:
     """Yield an iterator, and close it at the end of the block if it can be closed.
@@ -107,6 +135,18 @@ def iterating(pairs: Iterable[T]) -> Iterator[Iterator[T]]:
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
+
+
+@asynccontextmanager
+async def iterating_async(pairs: AsyncIterable[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Yield an async iterator, and close it at the end of the block if it can be closed."""
+    iterator = aiter(pairs)
+    try:
+        yield iterator
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def as_pair(found: Any) -> tuple[Any, Any]:
@@ -225,7 +265,7 @@ def once(*, cursor: bool | None) -> Enumerator[None]:
 
 
 def throttle(
-    pairs: Iterable[tuple[T, Any]],
+    pairs: Pairs[T],
     *,
     on: Callable[[], Any] | Sequence[Callable[[], Any]],
     backoff: float | Callable[[], float],
@@ -243,7 +283,7 @@ def throttle(
     :param backoff: seconds to wait, or a function that returns them.
     :raises RetryLater: while iterating, if the job has to wait.
     """
-    if not isinstance(pairs, Iterable) or isinstance(pairs, str | bytes):
+    if not isinstance(pairs, Iterable | AsyncIterable) or isinstance(pairs, str | bytes):
         raise UsageError(
             f"throttle() got {type(pairs).__name__}; use an enumerator such as records(…) or an iterable of "
             "(item, cursor) pairs"
@@ -255,8 +295,9 @@ def throttle(
         RetryLater(backoff)  # refuses what is no number of seconds
     known = pairs if isinstance(pairs, Enumerator) else Enumerator(pairs)
     size, until = known.free_size, known.until
+    throttled: Any = partial(_throttled_async if known.is_async else _throttled, known, asked, backoff)
     return Enumerator(
-        lambda: _throttled(known, asked, backoff),
+        throttled,
         size=(lambda: known.size) if size is None else size,
         batched=known.batched,
         witness=known.witness,
@@ -268,15 +309,26 @@ def throttle(
 def _throttled(
     pairs: Iterable[T], asked: list[Callable[[], Any]], backoff: float | Callable[[], float]
 ) -> Iterator[T]:
-    def ask() -> None:
-        if any(each() for each in asked):
-            raise RetryLater(backoff() if callable(backoff) else backoff, reason="throttled")
-
-    ask()
+    _ask(asked, backoff)
     with iterating(pairs) as iterator:
         for pair in iterator:
             yield pair
-            ask()
+            _ask(asked, backoff)
+
+
+async def _throttled_async(
+    pairs: AsyncIterable[T], asked: list[Callable[[], Any]], backoff: float | Callable[[], float]
+) -> AsyncIterator[T]:
+    _ask(asked, backoff)
+    async with iterating_async(pairs) as iterator:
+        async for pair in iterator:
+            yield pair
+            _ask(asked, backoff)
+
+
+def _ask(asked: list[Callable[[], Any]], backoff: float | Callable[[], float]) -> None:
+    if any(each() for each in asked):
+        raise RetryLater(backoff() if callable(backoff) else backoff, reason="throttled")
 
 
 def _after(cursor: int | None, name: str) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from harness import ContinuableJob, InlineRun, IterationJob, events, run
-from harness.callables import ASYNC, GENERATOR, kind_of
+from harness.callables import ASYNC, ASYNC_GENERATOR, GENERATOR, kind_of
 from harness.errors import JobDefinitionError
+from harness.stops import CANCEL, Count
 from tests.jobs import DONE
 
 
@@ -58,7 +59,10 @@ class Awaitable:
         yield
 
 
-LAZY = [coroutine, generator, async_generator]
+LAZY = [generator, async_generator]
+"""Functions that no execution calls."""
+ASKED = ("should_stop", "in_transaction")
+"""Hooks whose answer is needed at once."""
 
 
 def iteration(**members: Any) -> type[Any]:
@@ -111,13 +115,22 @@ WRAPPED = [
 
 
 @pytest.mark.parametrize("wrap", WRAPPED)
-@pytest.mark.parametrize("lazy", LAZY)
-@pytest.mark.parametrize("name", [*HOOKS, "each_iteration", "on_quarantine", "around_iterate"])
+@pytest.mark.parametrize(
+    ("name", "lazy"),
+    [
+        *(
+            (name, lazy)
+            for name in (*HOOKS, "each_iteration", "on_quarantine", "around_iterate")
+            for lazy in LAZY
+        ),
+        *((name, coroutine) for name in (*ASKED, "around_iterate")),
+    ],
+)
 def test_a_method_of_an_iteration_job_is_refused_when_the_class_is_defined(
     name: str, lazy: Any, wrap: Any
 ) -> None:
-    """An async or generator function, seen through whatever the standard library wraps it in."""
-    with pytest.raises(JobDefinitionError, match=rf"Job\.{name} is an? (async|generator) function.*nothing"):
+    """A function that is neither called nor awaited, seen through whatever the standard library wraps it in."""
+    with pytest.raises(JobDefinitionError, match=rf"Job\.{name} is an? [a-z ]*function.*nothing"):
         iteration(**{name: wrap(lazy)})
 
 
@@ -125,25 +138,20 @@ def test_a_method_of_an_iteration_job_is_refused_when_the_class_is_defined(
 @pytest.mark.parametrize("name", [*HOOKS, "perform", "load"])
 def test_a_method_of_a_job_of_steps_is_refused_when_the_class_is_defined(name: str, lazy: Any) -> None:
     """Such a method is refused, even if ``perform`` names it as a step."""
-    with pytest.raises(JobDefinitionError, match=rf"Job\.{name} is an? (async|generator) function.*nothing"):
+    with pytest.raises(JobDefinitionError, match=rf"Job\.{name} is an? [a-z ]*function.*nothing"):
         steps(**{name: lazy})
 
 
 def test_the_error_says_what_to_write_instead() -> None:
     """The error names the replacement for each kind."""
-    with pytest.raises(JobDefinitionError, match=r"write def instead of async def, and call asyncio\.run"):
-        iteration(each_iteration=coroutine)
+    with pytest.raises(JobDefinitionError, match=r"write def instead of async def: its answer is needed"):
+        iteration(should_stop=coroutine)
     with pytest.raises(JobDefinitionError, match="write it without yield"):
         iteration(each_iteration=generator)
-    with pytest.raises(JobDefinitionError, match=r"@contextlib\.contextmanager"):
-        iteration(around_iterate=generator)
-
-
-@pytest.mark.parametrize("lazy", [coroutine, async_generator])
-def test_an_async_build_enumerator_is_refused_when_the_class_is_defined(lazy: Any) -> None:
-    """Pairs are read by a plain function."""
-    with pytest.raises(JobDefinitionError, match="build_enumerator is an async function"):
-        iteration(build_enumerator=lazy)
+    with pytest.raises(
+        JobDefinitionError, match=r"@contextlib\.contextmanager.*@contextlib\.asynccontextmanager"
+    ):
+        iteration(around_iterate=async_generator)
 
 
 def test_what_does_its_work_is_accepted(done: list[object]) -> None:
@@ -179,7 +187,7 @@ def test_what_does_its_work_is_accepted(done: list[object]) -> None:
     assert done == ["a"]
 
 
-@pytest.mark.parametrize("lazy", [*LAZY, lambda *_: map(print, "x"), lambda *_: Awaitable()])
+@pytest.mark.parametrize("lazy", [*LAZY, lambda *_: map(print, "x")])
 @pytest.mark.parametrize(
     "name", ["each_iteration", "on_start", "on_shutdown", "on_complete", "on_quarantine", "should_stop"]
 )
@@ -205,7 +213,7 @@ def test_a_result_that_has_done_nothing_is_refused(name: str, lazy: Any, done: l
         assert (progress.done, progress.cursor, progress.failures) == (0, None, 0)
 
 
-@pytest.mark.parametrize("lazy", [*LAZY, asynccontextmanager(async_generator)])
+@pytest.mark.parametrize("lazy", [*LAZY, coroutine])
 def test_what_is_no_context_manager_is_refused_before_any_work(lazy: Any, done: list[object]) -> None:
     """The result of around_iterate must be a context manager; anything else is refused before any work."""
     with pytest.raises(JobDefinitionError, match=r"around_iterate returned .*; return a context manager"):
@@ -213,12 +221,35 @@ def test_what_is_no_context_manager_is_refused_before_any_work(lazy: Any, done: 
     assert done == []
 
 
-@pytest.mark.parametrize("lazy", [coroutine, async_generator])
-def test_what_cannot_be_iterated_is_refused_before_any_work(lazy: Any, done: list[object]) -> None:
+@pytest.mark.parametrize("found", [5, "text", {"a": 1}])
+def test_what_cannot_be_iterated_is_refused_before_any_work(found: Any, done: list[object]) -> None:
     """The result of build_enumerator must be iterable; anything else is refused before any work."""
-    with pytest.raises(JobDefinitionError, match=r"build_enumerator returned .*; return an iterable"):
-        run(iteration(build_enumerator=lambda self, *, cursor: lazy()))
+
+    async def later(self: Any, *, cursor: Any) -> Any:
+        return found
+
+    for build in (later, lambda self, *, cursor: found):
+        with pytest.raises(JobDefinitionError, match=r"build_enumerator returned .*; return an iterable"):
+            run(iteration(build_enumerator=build))
     assert done == []
+
+
+@pytest.mark.parametrize("lazy", [coroutine, lambda *_: Awaitable()])
+@pytest.mark.parametrize(
+    "name", [*(name for name in HOOKS if name not in ASKED), "each_iteration", "on_quarantine"]
+)
+def test_a_coroutine_that_a_decorator_hides_is_awaited(name: str, lazy: Any, done: list[object]) -> None:
+    """The same is done whether or not the class shows that a function is async."""
+    members: dict[str, Any] = {name: hidden(lazy)}
+    if name in {"on_quarantine", "on_error"}:
+        members |= {"max_item_failures": 0, "each_iteration": lambda self, item: 1 / 0}
+    inline = InlineRun(iteration(**members), stops=[Count(1)] if name in {"on_resume", "on_cancel"} else [])
+    if name == "on_cancel":
+        inline.stops[:] = [lambda at: CANCEL if at.done else None]
+    inline.drain()
+    assert ("async" in done) == (lazy is coroutine)
+    assert inline.progress is not None
+    assert inline.progress.state == ("cancelled" if name == "on_cancel" else "completed")
 
 
 @pytest.mark.parametrize("lazy", LAZY)
@@ -259,6 +290,7 @@ def test_a_stop_source_that_is_async_is_refused(done: list[object]) -> None:
 def test_the_kind_of_other_callables() -> None:
     """Objects with an async ``__call__``, and what is no function at all."""
     assert kind_of(CallableObject()) == ASYNC
+    assert kind_of(async_generator) == ASYNC_GENERATOR
     assert kind_of(functools.partial(generator, 1)) == GENERATOR
     others: list[Any] = [len, int, print, None, 17, contextmanager(generator), DONE.append]
     assert {kind_of(each) for each in others} == {None}

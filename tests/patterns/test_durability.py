@@ -12,6 +12,8 @@ from harness.stops import AtStep, Every
 from harness.stores.memory import MemoryStore
 from tests.jobs import CountInSteps
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 def test_durability_by_items_saves_on_the_way() -> None:
     """Stored progress is never more than the given number of items behind."""

@@ -13,6 +13,8 @@ from harness.stops import Every
 from harness.stores.memory import MemoryStore
 from tests.jobs import CountByIteration, CountInSteps, FailInSteps, raises, told
 
+pytestmark = pytest.mark.usefixtures("form")
+
 # By its own word.
 
 

@@ -32,6 +32,8 @@ from harness.stops import CANCEL, PAUSE, Count, Every
 from harness.stores.memory import MemoryStore
 from tests.jobs import Dead, raises
 
+pytestmark = pytest.mark.usefixtures("form")
+
 NUMBERS = 5
 AT = 2
 """The number at which a job is ended, and how many are done before it."""

@@ -31,6 +31,8 @@ from harness.stops import Count, Every
 from harness.stores.memory import MemoryStore
 from tests.jobs import DONE, BadCursor, CountByIteration, CountInSteps, Dates, FailAt, Told, raises, told
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 def test_a_job_does_every_item(done: list[object]) -> None:
     """Without an interruption the job is a loop over its items."""

@@ -26,6 +26,8 @@ from harness.sources.parallel import SliceTable
 from harness.stops import Count
 from harness.stores.memory import MemoryStore
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 def by_key(rows: Sequence[Any], cursor: Any) -> list[tuple[Any, Any]]:
     """Return the rows of a sorted collection whose key comes after the cursor, as a select does."""

@@ -14,6 +14,8 @@ from harness.stores.memory import MemoryStore
 from tests import jobs
 from tests.jobs import CountInSteps
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 def test_a_job_runs_its_steps_in_order(done: list[object]) -> None:
     """Without an interruption the job is a method that calls methods."""

@@ -13,6 +13,8 @@ from harness.pytest_plugin import Interrupting
 from harness.stops import CANCEL, PAUSE, AtStep, Count, Flag, any_of
 from tests.jobs import CountByIteration, CountInSteps
 
+pytestmark = pytest.mark.usefixtures("form")
+
 # Triggers.
 
 

@@ -1,0 +1,23 @@
+"""Fixtures of the suites that hold for plain and async jobs alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.queues.delivery import Order
+from tests.awaited import twin_of
+
+
+@pytest.fixture(params=["plain", "awaited"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run each test twice: with its jobs as they are, and with their async twins."""
+    if request.param == "awaited":
+        plain = Order.job_class
+
+        def job_class(order: Order) -> Any:
+            return twin_of(plain(order))
+
+        monkeypatch.setattr(Order, "job_class", job_class)
+    return str(request.param)
