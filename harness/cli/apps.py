@@ -1,8 +1,7 @@
-"""Celery apps and Dramatiq brokers of the user, and jobs that their tickets describe."""
+"""Celery apps and Dramatiq brokers of the user."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import UsageError
-from harness.queues import keys, requests
-from harness.queues.tickets import Tickets
 
 if TYPE_CHECKING:
-    from redis import Redis
-
     from harness.job import Job
 
 app_option = click.option(
@@ -74,48 +69,3 @@ def run_worker(name: str, arguments: Sequence[str]) -> None:
     kind, _ = find_app(name)
     command = ["-m", "celery", "-A", name, "worker"] if kind == "celery" else ["-m", "dramatiq", name]
     os.execv(sys.executable, [sys.executable, *command, *arguments])  # noqa: S606 - the worker takes the process over
-
-
-class TicketJob:
-    """A job of Celery or Dramatiq, found by its ticket.
-
-    :ivar state: of the ticket. :ivar description: class and arguments.
-    """
-
-    def __init__(self, connection: Redis, job_id: str, fields: dict[str, str]) -> None:
-        self.id, self.state = job_id, fields.get("state", "")
-        self.outcome, self.kind = fields.get("outcome", ""), fields.get("kind", "")
-        self.tickets = Tickets(connection, self.kind)
-        try:
-            stored = json.loads(fields.get("message", ""))
-            path, args, kwargs = (stored["body"][0] if "body" in stored else stored["args"])[:3]
-            texts = [json.dumps(each) for each in args]
-            texts += [f"{name}={json.dumps(each)}" for name, each in kwargs.items()]
-            self.description = f"{str(path).partition(':')[2]}({', '.join(texts)})"
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            self.description = ""
-
-    def ask(self, request: str) -> str:
-        """Ask the job to ``pause``, ``resume`` or ``cancel``, and return what will happen.
-
-        :raises UsageError: if the job is over.
-        """
-        if request != "resume" and self.state == "over":
-            raise UsageError(f"job {self.id} is over: {self.outcome}")
-        connection = self.tickets.connection
-        if request == "resume":
-            if self.tickets.resume(self.id, at_once=True) is None:
-                return f"job {self.id} was not paused; a pending pause request was cancelled"
-            return f"job {self.id} goes on as soon as a worker of {self.kind} has seen it"
-        if request == "pause":
-            requests.pause(connection, self.id)
-            return f"job {self.id} will pause at its next checkpoint, or before it starts"
-        requests.cancel(connection, self.id)
-        return f"job {self.id} will be cancelled at its next checkpoint, or before it starts"
-
-
-def ticket_of(connection: Redis, job_id: str) -> TicketJob | None:
-    """Return a job that has a ticket, or None."""
-    if not connection.exists(keys.ticket(job_id)):
-        return None
-    return TicketJob(connection, job_id, Tickets(connection, "").read(job_id))

@@ -12,7 +12,6 @@ import click
 from redis import Redis
 from rq.job import Job as RQJob
 
-from harness.cli.apps import ticket_of
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import connected, json_option, queue_at, redis_option
@@ -22,6 +21,7 @@ from harness.queues import rq
 from harness.queues.acting import acting, terminal_user
 from harness.queues.rq import steering
 from harness.queues.rq.overview import Watcher
+from harness.queues.ticket_jobs import TicketJob, ticket_of
 
 SIGNALS = ("TERM", "INT")
 VICTIMS = ("horse", "worker")
@@ -54,12 +54,8 @@ def interrupt(
     if flag + bool(signal_name) + bool(victim) > 1:
         raise UsageError("choose one of --flag, --signal and --kill")
     with connected(redis_url) as connection:
-        if not (signal_name or victim) and (ticket := ticket_of(connection, job_id)) is not None:
-            if ticket.state != "running":
-                raise UsageError(f"job {job_id} is not at work now: {ticket.outcome or ticket.state}")
-            with steered(connection, job_id, "interrupt", reason):
-                rq.request_stop(connection, job_id, reason)
-            echo(f"asked job {job_id} to stop at its next checkpoint ({reason})")
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            _interrupt_ticket(ticket, signal_name, victim, reason)
             return
         job = the_job(connection, job_id)
         running = steering.at_work(connection, job)
@@ -74,14 +70,32 @@ def interrupt(
             pid, number = steering.horse(connection, job.id, worker.pid), signal.SIGKILL
         else:
             pid, number = worker.pid, signal.SIGKILL if victim else signal.Signals[f"SIG{signal_name}"]
-        with steered(connection, job.id, "interrupt", f"{number.name} to {victim or 'worker'} {pid}"):
-            try:
-                os.kill(pid, number)
-            except (ProcessLookupError, PermissionError) as error:
-                raise UsageError(
-                    f"process {pid} of job {job.id} cannot be signalled: {error.strerror}"
-                ) from None
-        echo(f"sent {number.name} to {victim or 'worker'} {pid} of job {job.id}")
+        _strike(connection, job.id, pid, number, victim or "worker")
+
+
+def _interrupt_ticket(ticket: TicketJob, signal_name: str | None, victim: str | None, reason: str) -> None:
+    """Interrupt a job of Celery or Dramatiq."""
+    connection = ticket.tickets.connection
+    if signal_name or victim == "worker":
+        raise UsageError(
+            f"job {ticket.id} is on {ticket.kind}: use --kill horse for its process, and the supervisor of its worker "
+            "for other signals"
+        )
+    if victim is None:
+        with steered(connection, ticket.id, "interrupt", reason):
+            echo(ticket.interrupt(reason))
+    else:
+        _strike(connection, ticket.id, ticket.pid(), signal.SIGKILL, victim)
+
+
+def _strike(connection: Redis, job_id: str, pid: int, number: signal.Signals, victim: str) -> None:
+    """Send a signal to a process of a job."""
+    with steered(connection, job_id, "interrupt", f"{number.name} to {victim} {pid}"):
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError) as error:
+            raise UsageError(f"process {pid} of job {job_id} cannot be signalled: {error.strerror}") from None
+    echo(f"sent {number.name} to {victim} {pid} of job {job_id}")
 
 
 @click.command()

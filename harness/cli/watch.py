@@ -15,7 +15,6 @@ from rich.console import Console
 from rq.job import Job as RQJob
 
 from harness.boundary.urls import shown
-from harness.cli.apps import ticket_of
 from harness.cli.completion import job_ids
 from harness.cli.output import echo
 from harness.cli.settings import (
@@ -44,8 +43,9 @@ from harness.monitor import (
 from harness.monitor.story import story
 from harness.progress import Progress
 from harness.queues.history import history
-from harness.queues.rq.overview import Watcher
 from harness.queues.rq.steering import failure_of
+from harness.queues.ticket_jobs import ticket_of
+from harness.queues.watching import Watcher
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
 

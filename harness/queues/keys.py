@@ -43,3 +43,8 @@ def ticket(job_id: str) -> str:
 def due(kind: str) -> str:
     """Return the key of the sorted set of tickets of one kind of queue that are not over."""
     return f"{PREFIX}due:{kind}"
+
+
+def over(kind: str, outcome: str) -> str:
+    """Return the key of the sorted set of the latest tickets of one kind of queue with an outcome."""
+    return f"{PREFIX}over:{kind}:{outcome}"

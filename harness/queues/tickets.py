@@ -29,6 +29,7 @@ from harness.errors import CorruptProgress
 from harness.queues import keys
 from harness.queues.connections import check_connection
 from harness.queues.periodic import lease_seconds
+from harness.queues.ticket_scripts import OVER_KEPT, SCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,152 +42,14 @@ OVER_TTL = 7 * 24 * 3600
 LONGEST_STRAY_SECONDS = 3600
 """Longest time between two copies of a message that waits."""
 
+OUTCOMES = ("completed", "failed", "cancelled")
+"""Outcomes of a job that is over."""
+
 BAD_SECONDS = 60
 """Seconds until a sweep looks again at a ticket that cannot be used."""
 
 BATCH = 100
 """Number of due tickets that a sweep reads at once."""
-
-_NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1e6; local K, D = KEYS[1], KEYS[2]; "
-
-_SCRIPTS = {
-    # id, round, digest, message, lease, eta delay, kind
-    "open": _NOW + """
-        local s = redis.call('HMGET', K, 'state', 'n', 'round', 'digest')
-        if s[1] and s[1] ~= 'over' then return {0, tonumber(s[2]), s[3], s[4], s[1]} end
-        local n = redis.call('HINCRBY', K, 'n', 1)
-        redis.call('HDEL', K, 'owner', 'outcome', 'starts', 'unknown', 'executions', 'copies', 'queue', 'eta',
-            'retries')
-        redis.call('HSET', K, 'state', 'sending', 'round', ARGV[2], 'digest', ARGV[3], 'message', ARGV[4],
-            'kind', ARGV[7])
-        if tonumber(ARGV[6]) > 0 then redis.call('HSET', K, 'eta', string.format('%.3f', now + ARGV[6])) end
-        redis.call('PERSIST', K)
-        redis.call('DEL', KEYS[3], KEYS[4])
-        redis.call('ZADD', D, now + ARGV[5], ARGV[1])
-        return {1, n, ARGV[2], ARGV[3], 'sending'}
-    """,
-    # id, n, stray, longest
-    "sent": _NOW + """
-        local s = redis.call('HMGET', K, 'state', 'n', 'eta', 'copies')
-        if s[1] ~= 'sending' or tonumber(s[2]) ~= tonumber(ARGV[2]) then return 0 end
-        redis.call('HSET', K, 'state', 'waiting')
-        redis.call('HDEL', K, 'copies')
-        redis.call('ZADD', D, math.max(now, tonumber(s[3] or 0)) + ARGV[3], ARGV[1])
-        return 1
-    """,
-    # id, n, owner, lease
-    "received": _NOW + """
-        local s = redis.call('HMGET', K, 'state', 'n')
-        if tonumber(s[2]) ~= tonumber(ARGV[2]) then return 0 end
-        if s[1] ~= 'sending' and s[1] ~= 'waiting' and s[1] ~= 'reserved' then return 0 end
-        redis.call('HSET', K, 'state', 'reserved', 'owner', ARGV[3])
-        redis.call('ZADD', D, now + ARGV[4], ARGV[1])
-        return 1
-    """,
-    # id, n (0: the message has none), owner, lease, round, digest, message, kind
-    "claim": _NOW + """
-        local s = redis.call('HMGET', K, 'state', 'n', 'outcome', 'round', 'unknown', 'executions')
-        local n = tonumber(ARGV[2])
-        if s[1] then
-            if s[1] == 'over' and not (s[3] == 'failed' and n == tonumber(s[2])) then return {'over'} end
-            if n ~= 0 and n ~= tonumber(s[2]) then return {'stale'} end
-            if s[1] == 'parked' then return {'stale'} end
-            if s[1] == 'running' then
-                local due = redis.call('ZSCORE', D, ARGV[1])
-                if due and tonumber(due) > now then return {'busy'} end
-            end
-        else
-            redis.call('HSET', K, 'n', math.max(n, 1), 'round', ARGV[5], 'digest', ARGV[6], 'message', ARGV[7],
-                'kind', ARGV[8])
-        end
-        redis.call('PERSIST', K)
-        redis.call('HSET', K, 'state', 'running', 'owner', ARGV[3])
-        redis.call('HDEL', K, 'eta')
-        redis.call('ZADD', D, now + ARGV[4], ARGV[1])
-        local starts = redis.call('HINCRBY', K, 'starts', 1)
-        return {'ok', s[4] or ARGV[5], tonumber(s[5] or 0), tonumber(s[6] or 0), starts}
-    """,
-    # lease; then of each ticket: its key, id, owner. Returns the owners of those that are lost.
-    "renew": _NOW + """
-        local lost = {}
-        for i = 2, #ARGV, 3 do
-            local s = redis.call('HMGET', ARGV[i], 'owner', 'state')
-            if s[1] == ARGV[i + 2] and (s[2] == 'running' or s[2] == 'reserved') then
-                redis.call('ZADD', K, now + ARGV[1], ARGV[i + 1])
-            else
-                lost[#lost + 1] = ARGV[i + 2]
-            end
-        end
-        return lost
-    """,
-    # id, owner, lease, delay, queue, whether this worker knew the job
-    "requeue": _NOW + """
-        local s = redis.call('HMGET', K, 'owner', 'state')
-        if s[1] ~= ARGV[2] or s[2] ~= 'running' then return {} end
-        local n = redis.call('HINCRBY', K, 'n', 1)
-        local eta = now + ARGV[4]
-        redis.call('HDEL', K, 'owner', 'copies')
-        redis.call('HSET', K, 'state', 'sending', 'eta', string.format('%.3f', eta), 'starts', 0)
-        if ARGV[5] ~= '' then redis.call('HSET', K, 'queue', ARGV[5]) end
-        local unknown = 0
-        if ARGV[6] == '0' then unknown = redis.call('HINCRBY', K, 'unknown', 1)
-        else redis.call('HDEL', K, 'unknown') end
-        redis.call('ZADD', D, now + ARGV[3], ARGV[1])
-        return {n, unknown}
-    """,
-    # id, owner
-    "park": _NOW + """
-        local s = redis.call('HMGET', K, 'owner', 'state')
-        if s[1] ~= ARGV[2] or s[2] ~= 'running' then return 0 end
-        redis.call('HDEL', K, 'owner', 'eta')
-        redis.call('HSET', K, 'state', 'parked', 'starts', 0)
-        redis.call('ZADD', D, '+inf', ARGV[1])
-        return 1
-    """,
-    # id, owner ('': whoever has it), outcome, ttl
-    "close": _NOW + """
-        local s = redis.call('HMGET', K, 'owner', 'state')
-        if not s[2] or s[2] == 'over' then return 0 end
-        if ARGV[2] ~= '' and s[1] ~= ARGV[2] then return 0 end
-        redis.call('HDEL', K, 'owner', 'eta')
-        redis.call('HSET', K, 'state', 'over', 'outcome', ARGV[3])
-        redis.call('ZREM', D, ARGV[1])
-        redis.call('EXPIRE', K, ARGV[4])
-        return 1
-    """,
-    # id, lease, owner ('': any whose time is over), first stray, longest stray
-    "take": _NOW + """
-        local s = redis.call('HMGET', K, 'state', 'n', 'owner')
-        local due = redis.call('ZSCORE', D, ARGV[1])
-        if not due then return {} end
-        if not s[1] or s[1] == 'over' then redis.call('ZREM', D, ARGV[1]); return {} end
-        if ARGV[3] == '' then
-            if tonumber(due) > now then return {} end
-        elseif s[3] ~= ARGV[3] then
-            return {}
-        end
-        if s[1] == 'parked' then redis.call('ZADD', D, '+inf', ARGV[1]); return {} end
-        local n = tonumber(s[2])
-        if s[1] == 'waiting' then
-            local copies = redis.call('HINCRBY', K, 'copies', 1)
-            redis.call('ZADD', D, now + math.min(ARGV[4] * 2 ^ copies, ARGV[5]), ARGV[1])
-        else
-            n = redis.call('HINCRBY', K, 'n', 1)
-            redis.call('HDEL', K, 'owner')
-            redis.call('HSET', K, 'state', 'sending')
-            redis.call('ZADD', D, now + ARGV[2], ARGV[1])
-        end
-        return {n, s[1]}
-    """,
-    # id, lease
-    "resume": _NOW + """
-        if redis.call('HGET', K, 'state') ~= 'parked' then return {} end
-        local n = redis.call('HINCRBY', K, 'n', 1)
-        redis.call('HSET', K, 'state', 'sending')
-        redis.call('ZADD', D, now + ARGV[2], ARGV[1])
-        return {n}
-    """,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -242,13 +105,13 @@ class Tickets:
         check_connection(connection)
         self.connection, self.kind, self._stray = connection, kind, stray_seconds
         self._due = keys.due(kind)
-        self._scripts = {name: connection.register_script(text) for name, text in _SCRIPTS.items()}
+        self._scripts = {name: connection.register_script(text) for name, text in SCRIPTS.items()}
 
     def open(self, job_id: str, round_id: str, digest: str, message: str, delay: float = 0.0) -> Opened:
         """Make the ticket of a job that is about to be sent for the first time, or join the one that is not over."""
         made, n, round_id, digest, state = self._run(
             "open", job_id, round_id, digest, message, lease_seconds(), delay, self.kind,
-            more=(keys.stop(job_id), keys.control(job_id)),
+            more=(keys.stop(job_id), keys.control(job_id), *(keys.over(self.kind, each) for each in OUTCOMES)),
         )  # fmt: skip
         return Opened(int(n) if made else 0, _text(round_id), _text(digest), _text(state))
 
@@ -267,7 +130,10 @@ class Tickets:
 
         :param n: number in the message; 0 if a program that does not know this package has sent it.
         """
-        answer = self._run("claim", job_id, n, owner, lease_seconds(), round_id, digest, message, self.kind)
+        answer = self._run(
+            "claim", job_id, n, owner, lease_seconds(), round_id, digest, message, self.kind,
+            more=(keys.over(self.kind, "failed"),),
+        )  # fmt: skip
         if _text(answer[0]) != "ok":
             return _text(answer[0])
         _, stored, unknown, executions, starts = answer
@@ -309,7 +175,8 @@ class Tickets:
 
     def close(self, job_id: str, outcome: str, owner: str = "") -> bool:
         """Record that the job is over; return whether it was not before, and was *owner*'s if one is given."""
-        return bool(self._run("close", job_id, owner, outcome, OVER_TTL))
+        more = (keys.over(self.kind, outcome),)
+        return bool(self._run("close", job_id, owner, outcome, OVER_TTL, OVER_KEPT, more=more))
 
     def resume(self, job_id: str, *, at_once: bool = False) -> Sending | None:
         """Return the message of a parked job, which must be sent now; None if it is not parked.

@@ -18,6 +18,7 @@ from harness.queues import rq
 from harness.queues.acting import acting
 from harness.queues.rq import steering
 from harness.queues.rq.places import queue_of
+from harness.queues.ticket_jobs import KINDS, TicketJob, ticket_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -136,8 +137,24 @@ def act(connection: Redis, name: str, job_id: str, by: str, value: str = "") -> 
         raise UsageError(f"there is no action {name!r}; use one of {', '.join(ACTIONS)}")
     job = steering.fetched(connection, job_id)
     if job is None:
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            log.info("%s of job %s by %s", name, printable(job_id), printable(by))
+            with acting(connection, job_id, name, by, value or None):
+                return _on_ticket(ticket, name, value)
         raise UsageError(f"there is no job {job_id!r}; RQ may have forgotten it")
     steering.ours(job)
     log.info("%s of job %s by %s", name, printable(job.id), printable(by))
     with acting(connection, job.id, name, by, value or None):
         return action.carry_out(connection, job, value)
+
+
+def _on_ticket(ticket: TicketJob, name: str, value: str) -> str:
+    """Carry out an action on a job of Celery or Dramatiq."""
+    if name == "interrupt":
+        return ticket.interrupt(value or "requested on the web page")
+    if name not in {"pause", "resume", "cancel"}:
+        raise UsageError(
+            f"job {ticket.id} is on {KINDS.get(ticket.kind, ticket.kind)}, where {name} is not available; enqueue it "
+            "again under its id, and it goes on at its cursor"
+        )
+    return ticket.ask(name)

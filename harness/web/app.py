@@ -31,7 +31,8 @@ from starlette.staticfiles import StaticFiles
 from harness.boundary.texts import printable
 from harness.errors import HarnessError, UsageError
 from harness.monitor.snapshot import Monitor
-from harness.queues.rq.overview import Watcher
+from harness.queues.ticket_jobs import KINDS
+from harness.queues.watching import Watcher
 from harness.web import access as accesses
 from harness.web import forms
 from harness.web.access import (
@@ -197,7 +198,7 @@ class Web:
             raise Refused(404, "no job can be enqueued here under that name; name its class with --job")
         fields = forms.fields_of(self.jobs[name])
         look = await self.feed.look()
-        queues = sorted(look.snapshot.queues) if look.snapshot else []
+        queues = sorted(set(look.snapshot.queues) - set(KINDS.values())) if look.snapshot else []
         return self._page(
             request, "enqueue.html", topic=LIST, jobs=list(self.jobs), name=name, fields=fields,
             queues=queues or ["default"], about=(self.jobs[name].__doc__ or "").partition("\n")[0],

@@ -112,14 +112,14 @@ def job_view(job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobVi
         id=job_id, status=known["status"] or "", description=known["description"] or "",
         queue=known["origin"] or "", enqueued_at=_time(known["enqueued_at"], what),
         started_at=_time(known["started_at"], what), ended_at=_time(known["ended_at"], what),
-        worker=known["worker_name"] or "", progress=_progress(job_id, held, meta, answers[1], left_out),
+        worker=known["worker_name"] or "", progress=progress_view(job_id, held, meta, answers[1], left_out),
         pulse=None if isinstance(answers[3], Exception) else Heartbeat.from_json(answers[3]),
-        entries=_entries(job_id, answers[2], left_out),
+        entries=entries_view(job_id, answers[2], left_out),
     )  # fmt: skip
 
 
-def _progress(job_id: str, held: Any, meta: Any, kept: Any, left_out: dict[str, str]) -> Progress | None:
-    """Return the progress from where RQ's jobs carry it, or from a key of its own."""
+def progress_view(job_id: str, held: Any, meta: Any, kept: Any, left_out: dict[str, str]) -> Progress | None:
+    """Return the progress from where RQ's jobs carry it, or from a key of its own; None if it cannot be read."""
     what = f"the progress of job {job_id}"
     try:
         kept = answered(kept, what)
@@ -130,7 +130,8 @@ def _progress(job_id: str, held: Any, meta: Any, kept: Any, left_out: dict[str, 
         return None
 
 
-def _entries(job_id: str, answer: Any, left_out: dict[str, str]) -> tuple[Entry, ...]:
+def entries_view(job_id: str, answer: Any, left_out: dict[str, str]) -> tuple[Entry, ...]:
+    """Return the entries of a job's history that can be read."""
     what = f"the history of job {job_id}"
     try:
         stream = answered(answer, what)

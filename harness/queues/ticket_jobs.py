@@ -1,0 +1,97 @@
+"""Jobs of Celery and Dramatiq as their tickets describe them: for commands, the monitor and the page."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UsageError
+from harness.queues import keys, owners, requests
+from harness.queues.holding import pid_of
+from harness.queues.tickets import Tickets
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+KINDS = {"celery": "Celery", "dramatiq": "Dramatiq"}
+"""Kinds of queues with tickets, and their names."""
+
+
+class TicketJob:
+    """A job of Celery or Dramatiq, found by its ticket.
+
+    :ivar state: of the ticket. :ivar description: class and arguments. :ivar queue: name of its queue.
+    """
+
+    def __init__(self, connection: Redis, job_id: str, fields: dict[str, str]) -> None:
+        self.id, self.state = job_id, fields.get("state", "")
+        self.outcome, self.kind = fields.get("outcome", ""), fields.get("kind", "")
+        self.tickets = Tickets(connection, self.kind)
+        self.description, self.queue = described(fields)
+        self._owner = fields.get("owner", "")
+
+    def ask(self, request: str) -> str:
+        """Ask the job to ``pause``, ``resume`` or ``cancel``, and return what will happen.
+
+        :raises UsageError: if the job is over.
+        """
+        if request != "resume" and self.state == "over":
+            raise UsageError(f"job {self.id} is over: {self.outcome}")
+        connection = self.tickets.connection
+        if request == "resume":
+            if self.tickets.resume(self.id, at_once=True) is None:
+                return f"job {self.id} was not paused; a pending pause request was cancelled"
+            return f"job {self.id} goes on as soon as a worker of {self.kind} has seen it"
+        if request == "pause":
+            requests.pause(connection, self.id)
+            return f"job {self.id} will pause at its next checkpoint, or before it starts"
+        requests.cancel(connection, self.id)
+        return f"job {self.id} will be cancelled at its next checkpoint, or before it starts"
+
+    def interrupt(self, reason: str) -> str:
+        """Ask the job to stop once, and return what will happen.
+
+        :raises UsageError: if it is not at work.
+        """
+        self._at_work()
+        requests.request_stop(self.tickets.connection, self.id, reason)
+        return f"asked job {self.id} to stop at its next checkpoint ({reason})"
+
+    def pid(self) -> int:
+        """Return the process that works on the job, on this machine.
+
+        :raises UsageError: if there is none here.
+        """
+        self._at_work()
+        pid = pid_of(self._owner)
+        if pid is None or self._owner.split(" ")[0] != (owners.here() or "-"):
+            raise UsageError(
+                f"job {self.id} is at work on another machine; signals reach processes of this one only"
+            )
+        return pid
+
+    def _at_work(self) -> None:
+        if self.state != "running":
+            raise UsageError(f"job {self.id} is not at work now: {self.outcome or self.state}")
+
+
+def ticket_of(connection: Redis, job_id: str) -> TicketJob | None:
+    """Return a job that has a ticket, or None."""
+    if not connection.exists(keys.ticket(job_id)):
+        return None
+    return TicketJob(connection, job_id, Tickets(connection, "").read(job_id))
+
+
+def described(fields: dict[str, str]) -> tuple[str, str]:
+    """Return class and arguments of the job in a ticket, and its queue; empty texts for what cannot be read."""
+    try:
+        stored: Any = json.loads(fields.get("message", ""))
+        path, args, kwargs = (stored["body"][0] if "body" in stored else stored["args"])[:3]
+        texts = [json.dumps(each) for each in args]
+        texts += [f"{name}={json.dumps(each)}" for name, each in kwargs.items()]
+        queue = (
+            fields.get("queue") or stored.get("queue_name") or stored.get("queue") or stored["routing_key"]
+        )
+        return f"{str(path).partition(':')[2]}({', '.join(texts)})", str(queue)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "", ""

@@ -1,0 +1,176 @@
+"""State of all queues at one moment: RQ's, as :mod:`harness.queues.rq.overview` describes it, and those with tickets.
+
+The jobs of a kind of queue are counted together, under its name: a ticket says which queue its job is in, but no set is
+kept for each. A look describes the jobs whose time is due first, so those at work come before those that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from harness.boundary.decoding import plain_text
+from harness.errors import CorruptProgress
+from harness.queues import keys
+from harness.queues.history import EXECUTIONS, Heartbeat, ask_history
+from harness.queues.rq import overview as rq_overview
+from harness.queues.rq.overview import ENTRIES, REGISTRIES, Overview
+from harness.queues.rq.views import JobView, answered, entries_view, progress_view
+from harness.queues.ticket_jobs import KINDS, described
+from harness.queues.tickets import OUTCOMES
+from harness.stores.redis import PREFIX
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+OPEN, OVER = 60, 4
+"""Number of jobs of a kind that a look describes: those that are not over, and the latest of each outcome."""
+
+FIELDS = ("state", "outcome", "message", "queue", "eta")
+"""Fields of a ticket that a look reads."""
+
+PLACES = {
+    "running": "started", "waiting": "queued", "sending": "queued", "reserved": "queued", "parked": "paused",
+}  # fmt: skip
+ENDS = dict(zip(OUTCOMES, ("finished", "failed", "canceled"), strict=True))
+"""RQ's words for the states and outcomes of tickets."""
+
+
+class Watcher(rq_overview.Watcher):
+    """Looks into RQ and at the tickets, again and again; the parameters are those of RQ's."""
+
+    def __init__(self, connection: Redis, queues: Iterable[str] = (), jobs: Iterable[str] = ()) -> None:
+        super().__init__(connection, queues, jobs)
+        self._tickets = _TicketWatcher(connection, queues, jobs)
+
+    def look(self, whole: Iterable[str] = ()) -> Overview:
+        """Return what is there now: RQ's in one round trip, the tickets in one, or two if there are any.
+
+        :param whole: ids of jobs to describe wherever they are, with their whole history.
+        """
+        asked = list(whole)
+        return self._tickets.add_to(super().look(asked), asked)
+
+
+class _TicketWatcher:
+    def __init__(self, connection: Redis, queues: Iterable[str], jobs: Iterable[str]) -> None:
+        self._connection, self._queues, self._wanted = connection, frozenset(queues), tuple(jobs)
+
+    def add_to(self, overview: Overview, whole: list[str]) -> Overview:
+        """Return the overview with the jobs that have tickets."""
+        left_out: dict[str, str] = {}
+        sizes, found = self._ids(left_out)
+        known = {job.id for job in overview.jobs}
+        ids = dict.fromkeys([*whole, *self._wanted]) | dict.fromkeys(
+            each for ids in found.values() for each in ids
+        )
+        views = self._views([each for each in ids if each not in known], set(whole), left_out)
+        shown = [
+            view for view in views.values()
+            if not self._queues or view.queue in self._queues or view.id in whole or view.id in self._wanted
+        ]  # fmt: skip
+        queues, more = dict(overview.queues), dict(overview.more)
+        for kind, name in KINDS.items():
+            places = sizes.get(kind, {})
+            if not any(places.values()) or (
+                self._queues and not any(each.id in found[kind] for each in shown)
+            ):
+                continue
+            running = sum(view.status == "started" for view in views.values() if view.id in found[kind])
+            queues[name] = dict.fromkeys(REGISTRIES, 0) | places
+            queues[name] |= {"started": running, "queued": max(0, places["queued"] - running)}
+            if (hidden := places["queued"] + places["scheduled"] - OPEN) > 0:
+                more["jobs"] = more.get("jobs", 0) + hidden
+        return replace(
+            overview, jobs=(*overview.jobs, *shown), queues=queues, more=more,
+            left_out=(*overview.left_out, *left_out.values()),
+        )  # fmt: skip
+
+    def _ids(self, left_out: dict[str, str]) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
+        """Return how many tickets of each kind are where, and the ids of those that are shown."""
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for kind in KINDS:
+                due = keys.due(kind)
+                pipeline.zcard(due)
+                pipeline.zcount(due, "+inf", "+inf")
+                pipeline.zrange(due, 0, OPEN - 1)
+                for outcome in OUTCOMES:
+                    pipeline.zcard(keys.over(kind, outcome))
+                    pipeline.zrevrange(keys.over(kind, outcome), 0, OVER - 1)
+            answers = iter(pipeline.execute(raise_on_error=False))
+        sizes: dict[str, dict[str, int]] = {}
+        found: dict[str, list[str]] = {}
+        for kind, name in KINDS.items():
+            some = [next(answers) for _ in range(3 + 2 * len(OUTCOMES))]
+            sizes[kind], found[kind] = {}, []
+            what = f"the tickets of {name}"
+            try:
+                total, parked, members, *over = [answered(each, what) for each in some]
+                sizes[kind] = {"queued": total - parked, "scheduled": parked}
+                for place, number in zip(ENDS.values(), over[::2], strict=True):
+                    sizes[kind][place] = number
+                for each in [*members, *(member for ids in over[1::2] for member in ids)]:
+                    found[kind].append(plain_text(each, what) or "")
+            except CorruptProgress as error:
+                left_out[what] = str(error)
+        return sizes, found
+
+    def _views(self, ids: list[str], whole: set[str], left_out: dict[str, str]) -> dict[str, JobView]:
+        if not ids:
+            return {}
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            for job_id in ids:
+                pipeline.hmget(keys.ticket(job_id), *FIELDS)
+                pipeline.get(PREFIX + job_id)
+                ask_history(pipeline, job_id, 2 * EXECUTIONS if job_id in whole else ENTRIES)
+            answers = iter(pipeline.execute(raise_on_error=False))
+        seconds, micros = next(answers)
+        views = {}
+        for job_id in ids:
+            what = f"the ticket of job {job_id}"
+            some = [next(answers) for _ in range(4)]
+            try:
+                view = _view(job_id, some, seconds + micros / 1e6, left_out)
+            except CorruptProgress as error:
+                left_out[what] = str(error)
+                continue
+            if view is not None:
+                views[job_id] = view
+        return views
+
+
+def _view(job_id: str, answers: list[Any], now: float, left_out: dict[str, str]) -> JobView | None:
+    """Return a job; None if it has no ticket any more.
+
+    :raises CorruptProgress: if its ticket cannot be read.
+    """
+    what = f"the ticket of job {job_id}"
+    texts = [plain_text(each, what) for each in answered(answers[0], what)]
+    fields = {name: text for name, text in zip(FIELDS, texts, strict=True) if text is not None}
+    if "state" not in fields:
+        return None
+    description, queue = described(fields)
+    entries = entries_view(job_id, answers[2], left_out)
+    starts = [each for each in entries if each.what == "start"]
+    return JobView(
+        id=job_id, status=_status(fields, now), description=description, queue=queue, enqueued_at=None,
+        started_at=starts[-1].at if starts else None,
+        ended_at=entries[-1].at if entries and fields["state"] == "over" else None,
+        worker=starts[-1].worker if starts else "",
+        progress=progress_view(job_id, None, None, answers[1], left_out),
+        pulse=None if isinstance(answers[3], Exception) else Heartbeat.from_json(answers[3]), entries=entries,
+    )  # fmt: skip
+
+
+def _status(fields: dict[str, str], now: float) -> str:
+    """Return RQ's word for where the job stands."""
+    state = fields["state"]
+    if state == "over":
+        return ENDS.get(fields.get("outcome", ""), "finished")
+    try:
+        later = float(fields.get("eta", 0)) > now
+    except ValueError:
+        later = False
+    return "scheduled" if later and state != "running" else PLACES.get(state, state)
