@@ -25,6 +25,10 @@ SHOWN_TASKS = 5
 """Number of open tasks that an error names."""
 
 
+CANCEL_SECONDS = 1.0
+"""Time that a task which the job itself has cancelled has to end, in seconds."""
+
+
 class JobLoop:
     """Event loop of one execution."""
 
@@ -92,6 +96,9 @@ class JobLoop:
         import asyncio  # noqa: PLC0415 - as above
 
         loop = self._runner.get_loop()
+        asked = {task for task in asyncio.all_tasks(loop) if task.cancelling()}
+        if asked:  # the job has cancelled them itself; they need a turn of the loop to end
+            loop.run_until_complete(asyncio.wait(asked, timeout=CANCEL_SECONDS))
         tasks = asyncio.all_tasks(loop)
         # asyncio finishes abandoned async generators in tasks of its own; close() waits for these.
         names = sorted(map(_described, (task for task in tasks if not _finishes_generator(task))))

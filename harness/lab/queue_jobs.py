@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import date
 from pathlib import Path
@@ -76,6 +77,17 @@ class Yields(Count):
     def should_stop(self) -> bool:
         """Stop as soon as something was done."""
         return self.execution.items > 0
+
+
+class Awaits(Yields):
+    """Gives way after every item, which it awaits."""
+
+    async def each_iteration(  # type: ignore[override]  # an execution awaits it
+        self, item: int, path: str, numbers: int, pace: float = 0.0
+    ) -> None:
+        """Do one number after a turn of the event loop."""
+        await asyncio.sleep(pace)
+        note(path, item)
 
 
 class Fails(Count):

@@ -98,6 +98,15 @@ class QueueSuite:
         assert progress.interruptions >= 2
         assert progress.errors == progress.crashes == 0
 
+    def test_an_async_job_goes_on_at_its_cursor(self, backend: Backend, tmp_path: Path) -> None:
+        """An ``async def`` is awaited, and its interruptions are those of any job."""
+        path = _file(tmp_path)
+        backend.enqueue(jobs.Awaits, path, 3, job_id="awaits")
+        progress = self._finish(backend, "awaits")
+        assert _lines(path) == ["0", "1", "2"]
+        assert progress.interruptions >= 2
+        assert progress.errors == progress.crashes == 0
+
     def test_arguments_keep_their_types(self, backend: Backend, tmp_path: Path) -> None:
         """Arguments arrive equal and of the same type."""
         path = _file(tmp_path)

@@ -287,6 +287,18 @@ def test_a_job_that_waits_hears_of_a_stop() -> None:
     assert DONE == [0, 1, 2]
 
 
+def test_a_task_that_the_job_has_cancelled_is_none_that_is_left() -> None:
+    """``cancel()`` only asks; the task ends at the next turn of the loop, which may come after the last item."""
+
+    class Polls(Pages):
+        async def each_iteration(self, number: int, numbers: int) -> None:
+            stop = asyncio.create_task(self.stopping())
+            await asyncio.sleep(0)
+            stop.cancel()
+
+    assert run(Polls, 1).state == "completed"
+
+
 def test_a_waiting_job_asks_the_sources_that_wake_nobody() -> None:
     """``max_runtime`` is one: time passes while a job waits."""
 
