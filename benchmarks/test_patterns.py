@@ -5,8 +5,9 @@ Ratios and differences are taken within one run, of processor time, so that othe
 
 from __future__ import annotations
 
+import asyncio
 import statistics
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from time import thread_time
 from typing import Any
 
@@ -118,3 +119,35 @@ def test_hot_path(
         print(f"{label}: every(seconds=1) / on_stop() = {saving / plain:.3f}")
         print(f"{label}: {ratio:.1f} calls, quartiles {low:.1f} to {high:.1f}; the limit is {limit}")
     assert plain > 0
+
+
+class Awaited(IterationJob):
+    """Does nothing to each item, in coroutines."""
+
+    async def build_enumerator(self, *, cursor: Any) -> AsyncIterator[tuple[int, int]]:
+        """Go through a range."""
+        for index in range(ITEMS):
+            yield index, index
+
+    async def each_iteration(self, item: int) -> None:
+        """Do nothing."""
+
+
+async def bare_async() -> float:
+    """Return the seconds that the same coroutines take without a job."""
+    job = Awaited()
+    start = thread_time()
+    async for item, _ in job.build_enumerator(cursor=None):
+        await job.each_iteration(item)
+    return thread_time() - start
+
+
+def test_async_items(capsys: pytest.CaptureFixture[str]) -> None:
+    """An async iteration costs at most 1.5 times a bare one and 400 ns."""
+    over = []
+    with capsys.disabled():
+        for _ in range(ROUNDS):
+            start = thread_time()
+            run(Awaited, durability=on_stop())
+            over.append((thread_time() - start - 1.5 * asyncio.run(bare_async())) / ITEMS * 1e9)
+        assert show("an async iteration above 1.5 bare ones; the limit is 400 ns", over)
