@@ -112,15 +112,7 @@ def explore(
     found = job.find(name)
     asked = parse(durability) if durability else None
     scenario = getattr(found, "scenario", found)
-    if isinstance(scenario, scenarios.Scenario):
-        refuse(f"{name} is a scenario", "a job class or a function", "deploy")
-        refuse_arguments(name, arguments)
-        refuse_durability_of_plain(forms, "durability")
-    elif isinstance(found, type) and issubclass(found, job.Job):
-        refuse(f"{name} is a job class", "a scenario", "forms", "size")
-    else:
-        refuse(f"{name} is a plain function", "a scenario", "forms", "size")
-        refuse(f"{name} is a plain function, which has no checkpoints", "a job class", "durability")
+    _refuse_what_does_not_apply(name, found, scenario, forms, arguments)
     if deploy is not None:
         options["deploy"] = new_version(found, deploy)
     options["shortcuts"] = not whole
@@ -142,6 +134,20 @@ def explore(
                 )
             )
     sys.exit(min(filter(None, codes), default=0))
+
+
+def _refuse_what_does_not_apply(
+    name: str, found: Any, scenario: Any, forms: Sequence[str], arguments: Sequence[str]
+) -> None:
+    if isinstance(scenario, scenarios.Scenario):
+        refuse(f"{name} is a scenario", "a job class or a function", "deploy")
+        refuse_arguments(name, arguments)
+        refuse_durability_of_plain(forms, "durability")
+    elif isinstance(found, type) and issubclass(found, job.Job):
+        refuse(f"{name} is a job class", "a scenario", "forms", "size")
+    else:
+        refuse(f"{name} is a plain function", "a scenario", "forms", "size")
+        refuse(f"{name} is a plain function, which has no checkpoints", "a job class", "durability")
 
 
 class _Bar:

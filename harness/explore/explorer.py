@@ -70,6 +70,16 @@ def explore(
         return explorer.run(None if only is None else [parse(only)])
 
 
+def _check_options(actions: Sequence[Action], queue: str, redis: str | None) -> None:
+    wrong = [action for action in actions if action not in ACTIONS]
+    if wrong:
+        raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
+    if queue not in QUEUES:
+        raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
+    if redis is not None and queue != "rq":
+        raise UsageError("redis= is the broker of queue='rq'; got no queue='rq': leave one out")
+
+
 class Explorer:
     """Explorer of a job; a context manager that installs the probes and removes them.
 
@@ -118,13 +128,7 @@ class Explorer:
         time: float | None = None,
         announce: Announce | None = None,
     ) -> None:
-        wrong = [action for action in actions if action not in ACTIONS]
-        if wrong:
-            raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
-        if queue not in QUEUES:
-            raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
-        if redis is not None and queue != "rq":
-            raise UsageError("redis= is the broker of queue='rq'; got no queue='rq': leave one out")
+        _check_options(actions, queue, redis)
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
             RQTarget(versions, args, kwargs or {}, redis)
