@@ -17,7 +17,7 @@ from harness.cli import completion
 from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_durability_of_plain
 from harness.cli.stopping import saying
 from harness.durability import parse
-from harness.explore.explorer import LIMIT_SECONDS
+from harness.explore.explorer import LIMIT_SECONDS, QUEUES
 from harness.explore.scenarios import PRIVATE, prepared
 from harness.explore.versions import new_version
 from harness.monitor import TrialBar
@@ -74,6 +74,14 @@ from harness.monitor import TrialBar
     help="PostgreSQL database for tests that the job uses; for a scenario an empty one, or 'postgresql' for a private "
     "server.",
 )
+@click.option(
+    "--queue",
+    type=click.Choice(QUEUES),
+    default="inline",
+    show_default=True,
+    help="Queue that runs the job; rq is RQ's worker in this process, with fakeredis.",
+)
+@click.option("--redis", metavar="URL", help="With --queue rq, an empty Redis to use in place of fakeredis.")
 @click.option(
     "--whole", is_flag=True, help="Run every trial to its end, also where its future is known already."
 )
@@ -140,7 +148,7 @@ def _refuse_what_does_not_apply(
     name: str, found: Any, scenario: Any, forms: Sequence[str], arguments: Sequence[str]
 ) -> None:
     if isinstance(scenario, scenarios.Scenario):
-        refuse(f"{name} is a scenario", "a job class or a function", "deploy")
+        refuse(f"{name} is a scenario", "a job class or a function", "deploy", "queue", "redis")
         refuse_arguments(name, arguments)
         refuse_durability_of_plain(forms, "durability")
     elif isinstance(found, type) and issubclass(found, job.Job):

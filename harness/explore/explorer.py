@@ -169,6 +169,8 @@ class Explorer:
         overrides = Overrides(
             (at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0, delay_seconds=0.0
         )
+        if isinstance(self._target, RQTarget):
+            stack.callback(self._target.close)
         stack.callback(self._world.close)
         # A crashed process leaves objects open through no fault of the job, and each crash would log a warning.
         stack.enter_context(warnings.catch_warnings())

@@ -102,6 +102,14 @@ class RQTarget:
                 raise _error(str(result.exc_string if result else "failed").strip().splitlines()[-1])
             return status in {JobStatus.FINISHED, JobStatus.CANCELED}
 
+    def close(self) -> None:
+        """Leave the broker empty, as it was found, and close the connection.
+
+        Death before it: the broker keeps the records of the explored job, and the next exploration refuses it.
+        """
+        self._connection.flushdb()
+        self._connection.close()
+
     @contextmanager
     def _refusing(self) -> Iterator[None]:
         """Have an unknown class or step refused at once, as long as any of two executions at once is at work."""

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from harness import mark, on_stop
 from harness.errors import UsageError
 from harness.explore import Explorer, Trial, explore, parse
 from harness.explore.explorer import SAMPLE
+from tests.commands import harness, one_line
 from tests.planted import cursors, effects, endings, shop, totals
 
 SENT: list[str] = []
@@ -231,6 +233,20 @@ def test_on_rq_a_mistake_is_found() -> None:
     """As inline."""
     verdict = explore(effects.effect_before_commit, queue="rq", sample=10)
     assert verdict.verdict == "duplicated", verdict.text()
+
+
+def test_on_rq_with_a_real_redis_the_verdicts_are_the_same(broker: Redis, redis_url: str) -> None:
+    """The server named on the command line is the broker, is empty afterwards, and is refused if it is not before."""
+    right, wrong = "tests.planted.effects:effect_with_commit", "tests.planted.effects:effect_before_commit"
+    on_redis = ["--queue", "rq", "--redis", redis_url, "--sample", "3"]
+    assert (
+        harness("explore", right, *on_redis).exit_code,
+        harness("explore", wrong, *on_redis).exit_code,
+    ) == (0, 1)
+    assert broker.dbsize() == 0
+    broker.set("of", "somebody")
+    assert "redis= names a Redis that is not empty" in one_line(harness("explore", right, *on_redis))
+    assert broker.keys() == [b"of"]
 
 
 def test_a_job_that_fails_by_itself_is_refused() -> None:
