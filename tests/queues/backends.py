@@ -164,7 +164,10 @@ class OnCelery(OnRedis):
     def __init__(self, connection: Redis) -> None:
         self.connection = connection
         self.app = Celery(f"suite-{uuid.uuid4().hex}", broker="memory://", backend="cache+memory://")
-        self.app.conf.update(worker_hijack_root_logger=False, broker_connection_retry_on_startup=True)
+        self.app.conf.update(
+            worker_hijack_root_logger=False, broker_connection_retry_on_startup=True,
+            task_default_queue=self.app.main,  # the broker in memory is one for the whole process
+        )  # fmt: skip
         self.queue = celery.install(self.app, redis=connection)
 
     def enqueue(self, job_class: type[Job], *args: Any, job_id: str, retries: int = 0) -> Any:

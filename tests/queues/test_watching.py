@@ -85,7 +85,7 @@ def test_a_queue_that_is_named_shows_its_jobs_alone(real_redis: Redis, tmp_path:
     """With the names of queues, jobs of other queues are absent."""
     backend = OnCelery(real_redis)
     backend.enqueue(Count, str(tmp_path / "lines"), 3, job_id="job")
-    assert [row.id for row in seen(real_redis, "celery").jobs] == ["job"]
+    assert [row.id for row in seen(real_redis, backend.app.main).jobs] == ["job"]
     assert seen(real_redis, "other").jobs == ()
     assert "Celery" not in seen(real_redis, "other").queues
 
