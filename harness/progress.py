@@ -178,7 +178,7 @@ class Progress:
         return text
 
     def _encode_head(self, values: tuple[Any, ...]) -> str:
-        data = {"version": VERSION, "id": self.job_id, **dict(zip(_RARE, values, strict=True))}
+        data = {"version": VERSION, **dict(zip(("id", *_RARE), values, strict=True))}
         for name in ("reason", "failure"):
             data[name] = None if data[name] is None else texts.bounded(data[name])
         return _ENCODER.encode(data)[:-1] + ","
@@ -250,7 +250,7 @@ _OFTEN = ("completed", "done", "runtime_s")
 """Those that a save finds changed, or that could be changed in place."""
 
 _RARE = tuple(name for name in _PLAIN if name not in _OFTEN)
-_rare = attrgetter(*_RARE)
+_rare = attrgetter("job_id", *_RARE)
 
 
 def _may_be(name: str, value: Any) -> bool:
