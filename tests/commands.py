@@ -104,6 +104,20 @@ class Terminal:
             assert time.monotonic() < until, f"it does not end; the screen is:\n{self.text}"
         return self.process.wait(PATIENCE)
 
+    def press_until(self, key: bytes, seen: Callable[[str], bool]) -> None:
+        """Press a key again and again until the screen is as it should be, or the command has ended.
+
+        A command that begins to wait for a key throws those away that were pressed before.
+        """
+        until = time.monotonic() + PATIENCE
+        while not seen(self.text):
+            assert time.monotonic() < until, f"it never came; the screen is:\n{self.text}"
+            os.write(self._terminal, key)
+            # One key at a time: a terminal that always has an echo to show never changes its mode.
+            while select.select([self._terminal], [], [], 0.2)[0]:
+                if not self._read(until):
+                    return
+
     def ctrl_c(self) -> None:
         """Press Ctrl-C: the terminal shows it as ``^C``."""
         os.write(self._terminal, b"\x03")

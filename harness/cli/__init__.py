@@ -1,7 +1,8 @@
 """The commands: ``harness …`` and ``python -m harness``. One module for each purpose.
 
 * :mod:`harness.cli.prepare`: verify, init-db, seed, reset.
-* :mod:`harness.cli.work`: enqueue, worker; :mod:`harness.cli.run`: run; :mod:`harness.cli.demo`: demo.
+* :mod:`harness.cli.work`: enqueue, worker; :mod:`harness.cli.run`: run; :mod:`harness.cli.demo`: demo,
+  performed by :mod:`harness.cli.shows`.
 * :mod:`harness.cli.steer`: interrupt, pause, resume, cancel, recover, scale.
 * :mod:`harness.cli.watch`: status, monitor, explain; :mod:`harness.cli.web`: web.
 * :mod:`harness.cli.judge`: bench, report; :mod:`harness.cli.explore`: explore.

@@ -145,7 +145,13 @@ class Trial:
             "duplicated": effects.duplicated,
             "duplicated_by_key": effects.duplicated_by_key,
             "repeated": len(self._marked) - len(set(self._marked)),
-            "stop_latency_s": _largest([(a.stopped or a.end) - a.requested for a in attempts if a.requested]),
+            "stop_latency_s": _largest(
+                [
+                    (a.stopped or a.end) - a.requested
+                    for a in attempts
+                    if a.requested and not interruption.kills
+                ]
+            ),
             "resume_latency_s": _largest([b.marks[0] - a.end for a, b in pairwise(attempts) if b.marks]),
             "elapsed_s": round(max(attempt.end for attempt in attempts) - start, 6),
             "progress_bytes": self._bytes,

@@ -176,12 +176,12 @@ class ItemBar:
 class LiveLine:
     """A line that says what there is while something goes on, on a terminal only; a context manager.
 
-    :param read: returns the line; called four times a second, in a thread of its own.
+    :param read: returns the line, or some with their styles; called four times a second, in a thread of its own.
     """
 
-    def __init__(self, console: Console, read: Callable[[], str]) -> None:
+    def __init__(self, console: Console, read: Callable[[], str | Text]) -> None:
         self._live = Live(
-            get_renderable=lambda: Text(printable(read()), style="cyan", no_wrap=True, overflow="ellipsis"),
+            get_renderable=lambda: _line(read()),
             console=console, transient=True, refresh_per_second=4,
         )  # fmt: skip
         self._shown = console.is_terminal
@@ -196,3 +196,9 @@ class LiveLine:
     ) -> None:
         if self._shown:
             self._live.stop()
+
+
+def _line(told: str | Text) -> Text:
+    found = Text(printable(told), style="cyan") if isinstance(told, str) else told
+    found.no_wrap, found.overflow = True, "ellipsis"
+    return found

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from harness.cli.demo import EMBEDDED
 from harness.cli.script import DEMOS
+from harness.cli.shows import EMBEDDED
 from harness.interruptions import parse
 from harness.progress import Progress
-from tests.commands import Terminal, harness
+from tests.commands import Terminal, harness, one_line
 from tests.workers import PATIENCE
 
 pytestmark = pytest.mark.process
@@ -61,6 +61,47 @@ def test_the_other_demos(which: str) -> None:
     assert said.exit_code == 0, said.output
     assert said.output.count("exactly once") == 2
     assert "twice" in said.output
+
+
+STEPPING = ("demo", "orders", "--pace", "fast", "--embedded", "--step")
+
+
+def test_a_demo_waits_for_a_key(tmp_path: Path) -> None:
+    """With ``--step`` each act is told first, and begins when a key is pressed; a bar shows how far it is."""
+    with Terminal(*STEPPING, folder=tmp_path, lines=60) as terminal:
+        before = terminal.read_until(lambda text: "Press a key" in text)
+        assert "1. PLAIN" not in before
+        terminal.press_until(b" ", lambda text: "1. PLAIN" in text)
+        told = terminal.read_until(lambda text: "Press a key" in text.partition("1. PLAIN")[2])
+        assert "paid twice" not in told
+        terminal.press_until(b" ", lambda text: "Next: harness demo reports" in text)
+        assert terminal.end() == 0
+        assert "Press a key" not in terminal.text
+        assert "20 orders were paid twice" in " ".join(terminal.text.split())
+
+
+def test_ctrl_c_ends_a_demo_that_waits_for_a_key(tmp_path: Path) -> None:
+    """The terminal is raw then, and the key is no signal; it ends the demo as at any other moment."""
+    with Terminal(*STEPPING, folder=tmp_path) as terminal:
+        terminal.read_until(lambda text: "Press a key" in text)
+        terminal.press_until(b"\x03", lambda text: "nothing was kept" in text)
+        assert terminal.end() == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["orders"], ["compare"], ["--web"]])
+def test_a_pause_for_a_key_needs_a_terminal(arguments: list[str]) -> None:
+    """Where nobody can press a key, and in shows without acts, ``--step`` is one line."""
+    assert "--step" in one_line(harness("demo", *arguments, "--step"))
+
+
+def test_a_demo_has_a_bar(tmp_path: Path) -> None:
+    """While an act runs, a bar shows the items that are done, once and twice, within 80 columns."""
+    with Terminal("demo", "orders", "--embedded", folder=tmp_path) as terminal:
+        shown = terminal.read_until(lambda text: re.search(r"^   ▓+█*░+$", text, re.MULTILINE) is not None)
+        assert "of them twice" in shown
+        terminal.ctrl_c()
+        assert terminal.end() == 130
 
 
 @pytest.mark.parametrize("real", [True, False], ids=["real", "embedded"])

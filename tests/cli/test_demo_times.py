@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from harness.cli.demo import READING_SECONDS
 from harness.cli.demo import demo as command
 from harness.cli.script import COMPARED_TAKES_S, DEMOS
+from harness.cli.shows import READING_SECONDS
 from harness.cli.trials import line
 from tests.commands import harness
 from tests.documents import ROOT
