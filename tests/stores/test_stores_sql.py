@@ -317,6 +317,21 @@ def test_what_the_database_refuses_for_other_reasons_is_raised(
         session.rollback()
 
 
+def test_who_listens_to_the_statements_of_an_engine_hears_of_a_save(
+    engine: sa.Engine, store: TransactionalStore
+) -> None:
+    """A save goes to the driver at once only where nobody traces, counts or changes the statements."""
+    progress, heard = store.claim("17"), list[str]()
+    with Session(engine) as session:
+        store.save_within(session, progress)
+        session.commit()
+    sa.event.listen(engine, "before_cursor_execute", lambda *arguments: heard.append(arguments[2]))
+    with Session(engine) as session:
+        store.save_within(session, progress)
+        session.commit()
+    assert [statement for statement in heard if statement.startswith("UPDATE ")]
+
+
 def test_a_connection_that_was_cut_is_told_as_that(postgresql_url: str) -> None:
     """A cut connection is an error of the database; the next claim finds what was committed."""
     with database(postgresql_url) as (engine, tables), Session(engine) as session:
