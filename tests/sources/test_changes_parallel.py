@@ -11,19 +11,9 @@ from hypothesis import strategies as st
 from harness import InlineRun, parallel, parallel_items
 from harness.errors import HarnessError
 from harness.sources.parallel_selects import parallel_batches, parallel_records
-from tests.changes import (
-    OUTERMOST,
-    ROWS,
-    Changing,
-    Place,
-    Scene,
-    columns_of,
-    go_back,
-    inline,
-    insist,
-    place,
-)
+from tests.changes import Changing, Place, go_back, inline, insist, place
 from tests.examples import examples
+from tests.scene import OUTERMOST, ROWS, Scene, columns_of
 from tests.stories import FUNCTION, Story, stories
 
 __all__ = ["place"]

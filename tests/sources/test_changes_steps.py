@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Step
-from tests.changes import Place, Scene, inline, place, play_on
+from tests.changes import Place, inline, place, play_on
 from tests.examples import examples
+from tests.scene import Scene
 from tests.stories import Story, stories
 
 __all__ = ["place"]
