@@ -34,7 +34,7 @@ LOOK_SECONDS = 1.0
 """Upper bound of the interval between two looks at the stop sources."""
 
 WORTH_A_THREAD = 200
-"""Number of checkpoints that only read the clock, after which an execution starts a ticker: so many cost as much."""
+"""Number of clock reads after which an execution starts a ticker, which costs about as much."""
 
 
 class Look(Enum):

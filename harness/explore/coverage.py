@@ -1,4 +1,4 @@
-"""How much of a job an exploration covers: the points it tried, what it compared, and what it did not see."""
+"""Coverage of an exploration: points tried, resources compared, and effects not seen."""
 
 from __future__ import annotations
 

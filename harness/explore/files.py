@@ -13,7 +13,7 @@ from harness.explore.tables import Table
 
 MOST_ENTRIES = 10_000
 MOST_BYTES = 256 << 20
-"""Limits of what a directory may hold that is put back for each trial."""
+"""Limits for a directory that each trial restores: number of entries, and bytes."""
 
 Kept = Any
 """Snapshot: None for nothing, bytes of a file, ``("link", target)``, or ``("directory", {name: snapshot})``."""
