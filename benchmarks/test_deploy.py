@@ -17,7 +17,7 @@ from sqlalchemy import insert
 from benchmarks.deploy import AllByIteration, AllInSteps
 from harness import every, with_transaction
 from harness.durability import Durability
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.lab import Lab
 from scenarios import orders, services
 from scenarios.models import Base, Customer, Order
@@ -52,7 +52,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def plain_s(lab: Lab) -> float:
     """Return how long the plain loop takes, undisturbed: the better of two runs."""
-    none = parse("none")
+    none = parse_interruption("none")
     return min(float(lab.run(SCENARIO, "plain", none)["elapsed_s"]) for _ in range(2))
 
 
@@ -74,7 +74,7 @@ def test_deploy(  # noqa: PLR0917 - fixtures and parameters
     capsys: pytest.CaptureFixture[str], lab: Lab, plain_s: float, form: str, durability: str, name: str
 ) -> None:
     """Nothing is lost; a signal repeats nothing, SIGKILL a second of work, or nothing in the database."""
-    record = lab.run(SCENARIO, form, parse(name), DURABILITIES[durability])
+    record = lab.run(SCENARIO, form, parse_interruption(name), DURABILITIES[durability])
     with capsys.disabled():
         print(shown(record, plain_s))
     assert (record["completed"], record["lost"]) == (True, 0)

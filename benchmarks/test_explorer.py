@@ -7,7 +7,7 @@ from time import perf_counter, process_time
 
 import pytest
 
-from harness.explore import Explorer, parse
+from harness.explore import Explorer, parse_trial
 from harness.explore.scenarios import seeded
 from scenarios.orders import scenario
 
@@ -22,7 +22,7 @@ def test_crashes_a_second(capsys: pytest.CaptureFixture[str], form: str, queue: 
         seeded(scenario, "quick"),
         Explorer(scenario.forms[form], queue=queue, actions=["crash"]) as explorer,
     ):
-        trials = [parse(name) for name in explorer.names()]
+        trials = [parse_trial(name) for name in explorer.names()]
         rates, busy = [], []
         for _ in range(ROUNDS):
             started, worked = perf_counter(), process_time()

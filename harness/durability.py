@@ -70,7 +70,7 @@ def every(*, items: int | None = None, seconds: float | timedelta | None = None)
     return Durability(items, limit)
 
 
-def parse(name: str) -> Durability:
+def parse_durability(name: str) -> Durability:
     """Return the durability that ``str()`` gives that name, such as ``every(seconds=1)``.
 
     :raises UsageError: saying what was found and what is allowed.

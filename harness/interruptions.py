@@ -72,7 +72,7 @@ class Interruption:
         return re.search("(^|@)every:", self.name) is not None
 
 
-def parse(name: str) -> Interruption:
+def parse_interruption(name: str) -> Interruption:
     """Return the interruption of that name.
 
     :raises UsageError: saying what was found and what is allowed.
@@ -80,7 +80,7 @@ def parse(name: str) -> Interruption:
     if name == "none":
         return Interruption(name, None)
     if name == "flag":
-        return Interruption(name, parse(HALF).where, "flag")
+        return Interruption(name, parse_interruption(HALF).where, "flag")
     kind, _, rest = name.partition(":")
     if kind == "signal":
         return _signal(name, rest)
@@ -146,7 +146,7 @@ def _signal(name: str, rest: str) -> Interruption:
     which, _, where = rest.partition("@")
     if which not in SIGNALS:
         raise UsageError(f"interruption {name!r}: got the signal {which!r}; use {', '.join(SIGNALS)}")
-    inner = parse(where or HALF)
+    inner = parse_interruption(where or HALF)
     if inner.where is None or inner.by != "stop":
         raise UsageError(
             f"interruption {name!r}: behind @ comes count, every, time, progress, step or after-step"
@@ -158,7 +158,7 @@ def _kill(name: str, rest: str) -> Interruption:
     which, _, where = rest.partition("@")
     if which not in VICTIMS:
         raise UsageError(f"interruption {name!r}: got {which!r}; use {', '.join(VICTIMS)}")
-    inner = parse(where or HALF)
+    inner = parse_interruption(where or HALF)
     if inner.name.partition(":")[0] not in {"count", "every", "time", "progress"}:
         raise UsageError(f"interruption {name!r}: behind @ comes count, every, time or progress")
     return Interruption(name, inner.where, f"kill:{which}")

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from harness import cursor as cursors
 from harness.boundary import texts
-from harness.boundary.decoding import MAX_INT, parse, shown
+from harness.boundary.decoding import MAX_INT, parse_json, shown
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -190,7 +190,7 @@ class Progress:
         :raises UnsupportedProgress: if a newer version wrote it.
         :raises CorruptProgress: if it is nothing that :meth:`to_json` writes, or was written for another job.
         """
-        data = parse(text, f"the progress of job {job_id}")
+        data = parse_json(text, f"the progress of job {job_id}")
         version = data.get("version") if isinstance(data, dict) else None
         if type(version) is not int or version < 1:
             raise CorruptProgress(

@@ -25,10 +25,10 @@ from redis.exceptions import RedisError
 from rq.job import Job as RQJob
 
 from harness import with_transaction
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.lab import Lab
 from harness.lab.fork_server import Child
-from harness.lab.journal import Story
+from harness.lab.journal import JournalContent
 from harness.lab.processes import ProcessTrial
 from harness.lab.servers import Server, postgresql_server, redis_server
 from harness.lab.worker import PRELOAD
@@ -98,7 +98,7 @@ class Nemesis:
         if self.application is not None:
             self.application()
         now = time.monotonic()
-        horses = Story(journal).working
+        horses = JournalContent(journal).working
         if now < self._next or not horses:
             return
         self._next = now + self._random.uniform(0.05, 1.0)
@@ -151,7 +151,7 @@ def test_soak(
             assert isinstance(trial, ProcessTrial)
             trial.disturb, trial.limit_seconds = nemesis, LIMIT_SECONDS
             application = nemesis.application = Application(servers[0].url, trial.job_id)
-            record = trial.run(parse("none"))
+            record = trial.run(parse_interruption("none"))
             application.check()
         jobs, saves = jobs + 1, saves + application.saves
         told = f"seed {SEED}, job {jobs}, after {dict(nemesis.done)}: {record}"

@@ -11,7 +11,7 @@ import pytest
 
 from harness import ContinuableJob, IterationJob, Step, every, items, on_stop, run, with_transaction
 from harness.durability import Durability
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.lab import Lab
 from harness.scenario import FORMS, Scenario
 from scenarios import emails, orders, reports
@@ -50,7 +50,9 @@ def test_cost(request: pytest.FixtureRequest, benchmark: Any, lab: Lab, stack: E
         return (stack.enter_context(lab.prepared(scenario, form, durability)),), {}
 
     rounds = ALL_ROUNDS if request.config.getoption("--full", default=False) else ROUNDS
-    benchmark.pedantic(lambda trial: records.append(trial.run(parse("none"))), setup=setup, rounds=rounds)
+    benchmark.pedantic(
+        lambda trial: records.append(trial.run(parse_interruption("none"))), setup=setup, rounds=rounds
+    )
     assert {record["verdict"] for record in records} == {"exactly once"}
     benchmark.extra_info.update(
         scenario=scenario.name,

@@ -39,7 +39,7 @@ MAX_INT = 2**63 - 1
 """Largest count or time; cursors may be larger."""
 
 
-def parse(
+def parse_json(
     text: Any,
     what: str,
     *,

@@ -16,7 +16,7 @@ from harness import scenario as scenarios
 from harness.cli import completion
 from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_durability_of_plain
 from harness.cli.stopping import saying
-from harness.durability import parse
+from harness.durability import parse_durability
 from harness.explore.explorer import LIMIT_SECONDS, QUEUES
 from harness.explore.scenarios import PRIVATE, prepared
 from harness.explore.versions import new_version
@@ -118,7 +118,7 @@ def explore(
     explored, and 3 if nothing wrong was found but the job has effects that no probe sees.
     """
     found = job.find(name)
-    asked = parse(durability) if durability else None
+    asked = parse_durability(durability) if durability else None
     scenario = getattr(found, "scenario", found)
     _refuse_what_does_not_apply(name, found, scenario, forms, arguments)
     if deploy is not None:
@@ -200,7 +200,7 @@ def _announce(trials: int, seconds: float) -> None:
 def _explored(what: Sequence[Any], trials: Sequence[str], options: dict[str, Any], *, as_json: bool) -> int:
     options = {**options, "announce": _announce}
     with exploring.Explorer(*what, **options) as explorer:
-        verdict = explorer.run([exploring.parse(each) for each in trials] or None)
+        verdict = explorer.run([exploring.parse_trial(each) for each in trials] or None)
     options["progress"].end()
     click.echo(json.dumps(verdict.record) if as_json else verdict.text())
     if verdict.findings or (options["strict"] and verdict.not_seen):

@@ -17,7 +17,7 @@ from harness.cli.completion import scenarios
 from harness.cli.output import echo
 from harness.cli.settings import json_option, scenario_named
 from harness.cli.stopping import HardStop
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.monitor import TrialBar
 from harness.scenario import Scenario
 
@@ -126,7 +126,7 @@ def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[floa
                 for number in range(rounds + 1):
                     for form in _turn(list(costs), number):
                         bar.begin(form)
-                        record = laboratory.run(scenario, form, parse("none"))
+                        record = laboratory.run(scenario, form, parse_interruption("none"))
                         if number:
                             costs[form].append(record["elapsed_s"] / record["items"] * 1e6)
                         bar.advance()

@@ -166,8 +166,8 @@ def _closing(scenario: Scenario, action: Callable[[], object]) -> None:
 
 def _counted(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, int]]:
     from harness.monitor.tables import (
-        Tables,
+        StatusTables,
     )  # its package loads rich, which the other commands here do without
 
     selects = [each.statuses() for each in _distinct(names) if each.statuses is not None]
-    return Tables(engine, selects).count()[0]
+    return StatusTables(engine, selects).count()[0]

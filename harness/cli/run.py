@@ -25,8 +25,7 @@ from harness.cli.settings import (
     refuse_durability_of_plain,
 )
 from harness.cli.stopping import Stopped, saying
-from harness.durability import Durability
-from harness.durability import parse as parse_durability
+from harness.durability import Durability, parse_durability
 from harness.errors import HarnessError, UsageError
 from harness.monitor import ItemBar
 from harness.queues.inline import InlineRun
@@ -82,7 +81,7 @@ def run(
     harness run scenarios.orders --broker redis --interrupt kill:both@count:20 --durability 'with_transaction()'
     harness run shop.jobs:Import 17 --interrupt every:100
     """
-    chosen = [interruptions.parse(each) for each in names]
+    chosen = [interruptions.parse_interruption(each) for each in names]
     durability = parse_durability(durable) if durable else None
     found = job_or_scenario(name)
     if isinstance(found, Scenario):

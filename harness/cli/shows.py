@@ -24,8 +24,8 @@ from harness.cli.script import COMPARED, FAST_PACE, Act, Demo, compared
 from harness.cli.settings import scenario_named
 from harness.cli.stopping import HardStop, saying
 from harness.cli.trials import line
-from harness.durability import parse as parse_durability
-from harness.interruptions import Interruption, parse
+from harness.durability import parse_durability
+from harness.interruptions import Interruption, parse_interruption
 from harness.lab import Lab
 from harness.lab.trial import Trial
 from harness.monitor import LiveLine, TrialBar
@@ -99,7 +99,7 @@ def _outcome(record: dict[str, Any], effect: tuple[str, str]) -> str:
 def _perform(laboratory: Lab, shown: Demo, act: Act, real: bool, console: Console) -> dict[str, Any]:
     scenario = scenario_named(shown.scenario)
     durability = parse_durability(act.durability) if act.durability else None
-    interruption = parse(act.interruption(real=real))
+    interruption = parse_interruption(act.interruption(real=real))
     with laboratory.prepared(scenario, act.form, durability) as trial:
 
         def standing() -> str | Text:
@@ -147,7 +147,7 @@ def compare(real: bool, pace: float, folder: Path) -> bool:
         laboratory = stack.enter_context(_laboratory(real, pace, bar.stop))
         for scenario in map(scenario_named, COMPARED):
             for act in acts:
-                interruption = parse(act.interruption(real=real))
+                interruption = parse_interruption(act.interruption(real=real))
                 durability = parse_durability(act.durability) if act.durability else None
                 bar.begin(f"{scenario.name} {act.form} {interruption.name}")
                 record = laboratory.run(scenario, act.form, interruption, durability)

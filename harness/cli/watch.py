@@ -34,7 +34,7 @@ from harness.monitor import (
     LiveScreen,
     Monitor,
     Snapshot,
-    Tables,
+    StatusTables,
     draw,
     story_picture,
     story_text,
@@ -181,7 +181,7 @@ def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progr
             echo(f"left out: {error}", err=True)
     if kept is not None or not database_url:
         return kept
-    tables = Tables(engine_of(database_url), [])
+    tables = StatusTables(engine_of(database_url), [])
     try:
         kept = tables.count([job_id])[1].get(job_id)
     finally:
@@ -199,7 +199,7 @@ def _monitor(
         tables = None
         if database_url:
             selects = [each.statuses() for each in map(scenario_named, names) if each.statuses is not None]
-            tables = Tables(engine_of(database_url), selects)
+            tables = StatusTables(engine_of(database_url), selects)
             stack.callback(tables.close)
         yield Monitor(Watcher(connection, queues), tables)
 

@@ -91,10 +91,10 @@ def web(
         jobs = [_job_class(name) for name in job_names]
         tables = None
         if database_url:
-            from harness.monitor import Tables
+            from harness.monitor import StatusTables
 
             selects = [each.statuses() for each in map(scenario_named, names) if each.statuses is not None]
-            tables = Tables(engine_of(database_url), selects)
+            tables = StatusTables(engine_of(database_url), selects)
             stack.callback(tables.close)
         _serve(
             connection, jobs=jobs, queues=queues, tables=tables, where=shown(redis_url), **settings

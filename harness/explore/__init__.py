@@ -8,6 +8,6 @@
 
 from harness.explore.explorer import Explorer, explore
 from harness.explore.findings import Finding, Verdict
-from harness.explore.trials import Trial, parse
+from harness.explore.trials import PlannedTrial, parse_trial
 
-__all__ = ["Explorer", "Finding", "Trial", "Verdict", "explore", "parse"]
+__all__ = ["Explorer", "Finding", "PlannedTrial", "Verdict", "explore", "parse_trial"]

@@ -25,7 +25,7 @@ from harness.explore.rq import RQTarget
 from harness.explore.running import Death, Runner, Unreached
 from harness.explore.shortcuts import WINDOW
 from harness.explore.targets import Target, target_of
-from harness.explore.trials import ACTIONS, LATE, Action, Result, Trial, Watch, parse
+from harness.explore.trials import ACTIONS, LATE, Action, PlannedTrial, Result, Watch, parse_trial
 from harness.explore.versions import Versions
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
@@ -67,7 +67,7 @@ def explore(
     :param options: what :class:`Explorer` takes.
     """
     with Explorer(job, *args, seed=seed, outcome=outcome, **options) as explorer:
-        return explorer.run(None if only is None else [parse(only)])
+        return explorer.run(None if only is None else [parse_trial(only)])
 
 
 def _check_options(actions: Sequence[Action], queue: str, redis: str | None) -> None:
@@ -216,7 +216,7 @@ class Explorer:
             self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
 
-    def run(self, trials: Sequence[Trial] | None = None) -> Verdict:
+    def run(self, trials: Sequence[PlannedTrial] | None = None) -> Verdict:
         """Run the trials, by default all that there are, and return the verdict."""
         began = time.perf_counter()
         verdict = Verdict(self._target.name, self._seed)
@@ -261,7 +261,7 @@ class Explorer:
         plans = self._plans()
         return [str(trial) for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
 
-    def result(self, trial: Trial, death: Death = "restored") -> Result:
+    def result(self, trial: PlannedTrial, death: Death = "restored") -> Result:
         """Run one trial.
 
         :param death: how a crash comes about: ``restored`` begins with what was outside then, which is all that a death
@@ -272,7 +272,7 @@ class Explorer:
         assert self._runner is not None  # noqa: S101 - record() made it
         return self._runner.result(trial, death)
 
-    def _planned(self, verdict: Verdict) -> Iterator[Trial]:
+    def _planned(self, verdict: Verdict) -> Iterator[PlannedTrial]:
         """Go through all trials; pairs come last, made of what the single crashes showed."""
         plans = self._plans()
         verdict.planned.update({action: len(plans[action][0]) for action in self._actions})
@@ -293,7 +293,7 @@ class Explorer:
             self._expected += len(chosen)
             yield from chosen
 
-    def _plans(self) -> dict[Action, tuple[list[Trial], int | None]]:
+    def _plans(self) -> dict[Action, tuple[list[PlannedTrial], int | None]]:
         """Return the trials of each sort, and how many of them at most."""
         recording = self.record()
         freezes = self._some if self._sample else plan.some(self._some, len(recording.points))
@@ -311,7 +311,7 @@ class Explorer:
             ),
         }
 
-    def _try(self, trial: Trial, verdict: Verdict) -> None:
+    def _try(self, trial: PlannedTrial, verdict: Verdict) -> None:
         assert self._runner is not None  # noqa: S101 - record() made it
         result = self._runner.confirmed(trial)
         if not sum(verdict.trials.values()) % COLLECTION:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
-from harness.explore.trials import CHANGING, Trial
+from harness.explore.trials import CHANGING, PlannedTrial
 
 if TYPE_CHECKING:
     from harness.explore.points import Point
@@ -22,35 +22,37 @@ ENOUGH = 1_000
 """Number of points of a job up to which the whole sample is tried."""
 
 
-def crashes(recording: Recording) -> list[Trial]:
+def crashes(recording: Recording) -> list[PlannedTrial]:
     """Return one crash for each state of the outside: between points where it stayed the same, dying is the same."""
     firsts: dict[int, Point] = {}
     for point in recording.points:
         firsts.setdefault(point.state, point)
-    return [Trial("crash", ((point.kind, point.number),)) for _, point in sorted(firsts.items())]
+    return [PlannedTrial("crash", ((point.kind, point.number),)) for _, point in sorted(firsts.items())]
 
 
-def stops(recording: Recording) -> list[Trial]:
+def stops(recording: Recording) -> list[PlannedTrial]:
     """Return a polite stop at every checkpoint."""
-    return [Trial("stop", (("checkpoint", n + 1),)) for n in range(recording.count("checkpoint"))]
+    return [PlannedTrial("stop", (("checkpoint", n + 1),)) for n in range(recording.count("checkpoint"))]
 
 
-def lost_replies(recording: Recording) -> list[Trial]:
+def lost_replies(recording: Recording) -> list[PlannedTrial]:
     """Return a lost answer for everything that changed the outside; a file gives none."""
     found, state = [], 0
     for point in recording.points:
         if point.state != state and point.kind in CHANGING and point.kind != "write":
-            found.append(Trial("lost-reply", ((point.kind, point.number),)))
+            found.append(PlannedTrial("lost-reply", ((point.kind, point.number),)))
         state = point.state
     return found
 
 
-def freezes(recording: Recording) -> list[Trial]:
+def freezes(recording: Recording) -> list[PlannedTrial]:
     """Return a freeze before each external effect, except where others would wait for a lock during it."""
-    return [Trial("freeze", ((point.kind, point.number),)) for point in recording.points if _waits(point)]
+    return [
+        PlannedTrial("freeze", ((point.kind, point.number),)) for point in recording.points if _waits(point)
+    ]
 
 
-def twice(recording: Recording, most: int | None, seed: int) -> list[Trial]:
+def twice(recording: Recording, most: int | None, seed: int) -> list[PlannedTrial]:
     """Return pairs of points at which two executions at once stand still: all of a small job, and some of others.
 
     Each execution stands still only where the other does not have to wait for it.
@@ -62,7 +64,9 @@ def twice(recording: Recording, most: int | None, seed: int) -> list[Trial]:
     if most is None:
         most = ALL_TWICE if len(every) <= ALL_TWICE else some(SOME_TWICE, len(recording.points))
     chosen = every if len(every) <= most else sorted(Random(f"{seed} twice").sample(every, most))  # noqa: S311
-    return [Trial("twice", (points[each // len(points)], points[each % len(points)])) for each in chosen]
+    return [
+        PlannedTrial("twice", (points[each // len(points)], points[each % len(points)])) for each in chosen
+    ]
 
 
 def number_of_twice(recording: Recording) -> int:
@@ -74,7 +78,7 @@ def _waits(point: Point) -> bool:
     return point.kind.startswith("before-") and not point.held
 
 
-def thinned(trials: list[Trial], wrong: Callable[[], int]) -> Iterator[Trial]:
+def thinned(trials: list[PlannedTrial], wrong: Callable[[], int]) -> Iterator[PlannedTrial]:
     """Go through trials; once :data:`ALIKE` in a row were wrong, through fewer and fewer of the rest.
 
     :param wrong: returns how many were wrong until now.
@@ -87,13 +91,13 @@ def thinned(trials: list[Trial], wrong: Callable[[], int]) -> Iterator[Trial]:
         index += 1 if row < ALIKE else max(1, (len(trials) - index) // ALIKE)
 
 
-def pairs(recovered: Mapping[Trial, Mapping[str, int]]) -> list[Trial]:
+def pairs(recovered: Mapping[PlannedTrial, Mapping[str, int]]) -> list[PlannedTrial]:
     """Return, for each crash, a second one after everything that may have changed the outside during the recovery.
 
     :param recovered: how many points of each kind the recovery from each crash passed.
     """
     return [
-        Trial("crash", (*first.points, (kind, n + 1)))
+        PlannedTrial("crash", (*first.points, (kind, n + 1)))
         for first, counts in recovered.items()
         for kind in CHANGING
         for n in range(counts.get(kind, 0))
@@ -105,7 +109,7 @@ def some(most: int, points: int) -> int:
     return max(min(most, LEAST), min(most, most * ENOUGH // max(1, points)))
 
 
-def sampled(trials: list[Trial], most: int | None, seed: int) -> list[Trial]:
+def sampled(trials: list[PlannedTrial], most: int | None, seed: int) -> list[PlannedTrial]:
     """Return at most *most* trials, in their order; the same for the same seed."""
     if most is None or len(trials) <= most:
         return trials

@@ -12,7 +12,7 @@ from harness.explore.crash import current
 from harness.explore.killing import KillAtPoint, run_and_kill
 from harness.explore.rq import RQTarget
 from harness.explore.shortcuts import CHECKS, Following, Shortcuts
-from harness.explore.trials import Ending, Result, Trial, Watch, execute, run_to_end
+from harness.explore.trials import Ending, PlannedTrial, Result, Watch, execute, run_to_end
 
 if TYPE_CHECKING:
     from harness.explore.external_state import ExternalState
@@ -48,7 +48,7 @@ class Runner:
     ) -> None:
         self._target, self._world, self._recording = target, world, recording
         self._read, self._limit, self._deploys = read, limit, deploys
-        self.recovered: dict[Trial, Mapping[str, int]] = {}
+        self.recovered: dict[PlannedTrial, Mapping[str, int]] = {}
         self.shortcuts: Shortcuts | None = None
         self._confirmed: set[tuple[str, ...]] = set()
 
@@ -73,7 +73,7 @@ class Runner:
         self.shortcuts = shortcuts if short else None
         return short
 
-    def confirmed(self, trial: Trial) -> Result:
+    def confirmed(self, trial: PlannedTrial) -> Result:
         """Run one trial, by a shortcut if there is one; to its end if something of a new kind is wrong."""
         result = self.result(trial)
         kind = (trial.action, result.ending.kind, *(each.kind for each in result.differences[:1]))
@@ -86,7 +86,7 @@ class Runner:
         finally:
             self.shortcuts = shortcuts
 
-    def result(self, trial: Trial, death: Death = "restored") -> Result:
+    def result(self, trial: PlannedTrial, death: Death = "restored") -> Result:
         """Run one trial.
 
         :param death: see :meth:`harness.explore.explorer.Explorer.result`.
@@ -128,7 +128,7 @@ class Runner:
             return [] if following.ended is None else following.ended.differences
         return self._recording.reference.differences(self._read())
 
-    def _interrupt(self, trial: Trial, point: Point | None) -> tuple[Watch, Ending, list[str]]:
+    def _interrupt(self, trial: PlannedTrial, point: Point | None) -> tuple[Watch, Ending, list[str]]:
         """Run a trial that is no crash, from a state shortly before its point if that will do, else from the beginning.
 
         :param point: its point; None for a trial without shortcuts.
@@ -146,8 +146,8 @@ class Runner:
             if trial.action == "freeze":
                 ending = self._freeze(watch, begun)
             elif trial.action == "twice":
-                watch.trial = Trial("freeze", trial.points[:1])
-                ending = self._freeze(watch, begun, Trial("freeze", trial.points[1:]))
+                watch.trial = PlannedTrial("freeze", trial.points[:1])
+                ending = self._freeze(watch, begun, PlannedTrial("freeze", trial.points[1:]))
             else:
                 ending = run_to_end(self._target, self._world, watch, self._limit)
             if shortcuts is not None and start is not None:
@@ -156,7 +156,7 @@ class Runner:
                 break
         return watch, ending, begun
 
-    def _crash(self, trial: Trial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
+    def _crash(self, trial: PlannedTrial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
         """Recover from a crash, or from two; nothing but external state outlives one.
 
         :return: the watch over the last recovery, how it ended, the items begun before it, and what of these durability
@@ -164,7 +164,7 @@ class Runner:
         """
         recording, run = self._recording, (self._target, self._world)
         if death == "killed":
-            run_and_kill(*run, KillAtPoint(self._world, Trial("crash", trial.points[:1])), self._limit)
+            run_and_kill(*run, KillAtPoint(self._world, PlannedTrial("crash", trial.points[:1])), self._limit)
         else:
             self._world.restore(recording.states[point.state])
         begun, price = recording.marks[: point.marks], point.unsaved
@@ -183,7 +183,7 @@ class Runner:
         return last, ending, [*begun, *watch.marks[: watch.begun]], price + watch.price
 
     def _watching(
-        self, trial: Trial | None, *, dies: bool = False, deployed: bool = False, follow: bool = True
+        self, trial: PlannedTrial | None, *, dies: bool = False, deployed: bool = False, follow: bool = True
     ) -> Watch:
         following = Following(self.shortcuts) if follow and self.shortcuts is not None else None
         return Watch(
@@ -191,7 +191,7 @@ class Runner:
             boundary=type(self._target).attempt.__code__, dies=dies, deployed=deployed, following=following,
         )  # fmt: skip
 
-    def _freeze(self, watch: Watch, begun: list[str], until: Trial | None = None) -> Ending:
+    def _freeze(self, watch: Watch, begun: list[str], until: PlannedTrial | None = None) -> Ending:
         """Let an execution stand still, a second one complete the job, and the first one go on.
 
         :param until: where the second one stands still until the first is done; None to complete the job.

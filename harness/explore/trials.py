@@ -58,7 +58,7 @@ _NAME = re.compile(
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlannedTrial:
     """An interruption: what happens, and at which crash points.
 
     :ivar points: pairs of kind and number; a second one is counted from the first death on.
@@ -71,7 +71,7 @@ class Trial:
         return f"{self.action}:{'+'.join(f'{kind}#{number}' for kind, number in self.points)}"
 
 
-def parse(name: str) -> Trial:
+def parse_trial(name: str) -> PlannedTrial:
     """Return the trial of that name.
 
     :raises UsageError: saying what was found and what is allowed.
@@ -88,7 +88,7 @@ def parse(name: str) -> Trial:
             "lost-reply:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
         )
     points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
-    return Trial(match[1], points)  # type: ignore[arg-type]
+    return PlannedTrial(match[1], points)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Result:
     :ivar short: whether a shortcut was taken, see :mod:`harness.explore.shortcuts`.
     """
 
-    trial: Trial
+    trial: PlannedTrial
     ending: Ending
     differences: list[Difference]
     repeated: int = 0
@@ -157,7 +157,7 @@ class Watch:
     """
 
     world: ExternalState
-    trial: Trial | None = None
+    trial: PlannedTrial | None = None
     budget: int = 1_000_000
     handover: Callable[[], None] | None = None
     fired: bool = False

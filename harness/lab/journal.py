@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.boundary.decoding import malformed, parse, read
+from harness.boundary.decoding import malformed, parse_json, read
 from harness.errors import UsageError
 from harness.lab.trial import Attempt
 
@@ -30,7 +30,7 @@ class Journal:
         os.write(self._file, line.encode())
 
 
-class Story:
+class JournalContent:
     """Content of a journal.
 
     :ivar attempts: every execution, in the order in which they began. :ivar marked: the items begun.
@@ -120,7 +120,7 @@ def _entry(line: bytes, where: str) -> dict[str, Any]:
 
     :raises UsageError: if it is not what :class:`Journal` writes.
     """
-    data = parse(line, where, error=UsageError)
+    data = parse_json(line, where, error=UsageError)
     what = data.get("what") if isinstance(data, dict) else None
     if not isinstance(what, str) or what not in _KINDS:
         malformed(where, data, "what is one of " + ", ".join(_KINDS))

@@ -13,8 +13,8 @@ from redis import Redis
 from rq.job import JobStatus
 
 from harness.errors import HarnessError
-from harness.interruptions import parse
-from harness.lab.journal import Story
+from harness.interruptions import parse_interruption
+from harness.lab.journal import JournalContent
 from harness.lab.parent_pipe import ParentPipe
 from harness.lab.trial import Attempt, Settings, Trial
 from harness.lab.worker import CONFIG, FIRED, Config
@@ -75,7 +75,7 @@ class ProcessTrial(Trial):
 
     def so_far(self) -> list[Attempt]:
         """Return the executions in the journal."""
-        return Story(self._journal).attempts
+        return JournalContent(self._journal).attempts
 
     def _run(self, interruption: Interruption) -> bool:
         settings = self.settings
@@ -96,7 +96,7 @@ class ProcessTrial(Trial):
         finally:
             leash.close()  # and with it orphans, which have nothing to do any more
             self._connection.close()
-        story = Story(self._journal)
+        story = JournalContent(self._journal)
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
         if isinstance(interruption.by, signal.Signals):
             for attempt in self._attempts:
@@ -106,7 +106,7 @@ class ProcessTrial(Trial):
         return story.fired
 
     def _supervise(self, config: Config, leash: ParentPipe) -> None:
-        by = parse(config.interruption).by
+        by = parse_interruption(config.interruption).by
         # A worker takes note of the death of its horse, and an orphan puts its job back: no lease runs out there.
         seconds = self._recover_seconds if by == "kill:both" or self.disturb is not None else DEFAULT_SECONDS
         # If only the work horse died, the job is back immediately; if both died, it waits for a sweep.

@@ -20,7 +20,7 @@ import sqlalchemy
 from rq import Queue
 
 from harness import durability, events
-from harness.interruptions import Interruption, parse
+from harness.interruptions import Interruption, parse_interruption
 from harness.lab.journal import Journal
 from harness.lab.parent_pipe import obey
 from harness.lab.trial import QUEUE, PlainPosition
@@ -79,11 +79,11 @@ class TrialWorker(rq.Worker):
             self.journal.write("end")
 
 
-class Trigger:
+class Interrupter:
     """The interruption of a trial, in the process where it happens."""
 
     def __init__(self, config: Config, connection: redis.Redis, journal: Journal) -> None:
-        self._interruption: Interruption = parse(config.interruption)
+        self._interruption: Interruption = parse_interruption(config.interruption)
         self._config, self._connection, self._journal = config, connection, journal
         self._position = PlainPosition("", config.items)
         self._worker = os.getpid()  # this is made before any work horse
@@ -157,11 +157,11 @@ def main() -> None:
     connection = redis.Redis.from_url(config.broker)
     if os.environ.get(PRELOAD):
         importlib.import_module(os.environ[PRELOAD])
-    trigger = Trigger(config, connection, journal)
+    trigger = Interrupter(config, connection, journal)
     store: Store | None = SqlStore(sqlalchemy.create_engine(config.store)) if config.store else None
     asked = Overrides(
         tuple(trigger.sources),
-        durability.parse(config.durability) if config.durability else None,
+        durability.parse_durability(config.durability) if config.durability else None,
         store,
         delay_seconds=0.0,
     )

@@ -10,7 +10,7 @@
 from harness.monitor.bar import ItemBar, LiveLine, TrialBar
 from harness.monitor.screen import WIDTH, LiveScreen, draw, lines, summary
 from harness.monitor.snapshot import JobRow, Monitor, Snapshot
-from harness.monitor.tables import Tables
+from harness.monitor.tables import StatusTables
 
 __all__ = [
     "WIDTH",
@@ -20,7 +20,7 @@ __all__ = [
     "LiveScreen",
     "Monitor",
     "Snapshot",
-    "Tables",
+    "StatusTables",
     "TrialBar",
     "draw",
     "lines",

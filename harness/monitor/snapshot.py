@@ -13,7 +13,7 @@ from harness.queues.rq.views import JobView, WorkerView
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from harness.monitor.tables import Tables
+    from harness.monitor.tables import StatusTables
     from harness.progress import Progress
     from harness.queues.history import Entry, Heartbeat
 
@@ -84,7 +84,7 @@ class JobRow:
 
 
 @dataclass(frozen=True)
-class Event:
+class JobEvent:
     """Something that happened to a job.
 
     :ivar at: seconds of the Redis server's clock.
@@ -110,7 +110,7 @@ class Snapshot:
     queues: dict[str, dict[str, int]]
     workers: tuple[WorkerView, ...]
     tables: dict[str, dict[str, int]]
-    events: tuple[Event, ...]
+    events: tuple[JobEvent, ...]
     silent: dict[str, float]
     more: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
@@ -145,7 +145,7 @@ class Monitor:
     :param watcher: source for the queues. :param tables: source for the work's database, if there is one to query.
     """
 
-    def __init__(self, watcher: Watcher, tables: Tables | None = None) -> None:
+    def __init__(self, watcher: Watcher, tables: StatusTables | None = None) -> None:
         self._watcher, self._tables = watcher, tables
 
     def refresh(self) -> Snapshot:
@@ -257,9 +257,9 @@ def _state(job: JobView, progress: Progress | None) -> str:
     return job.status
 
 
-def _events(overview: Overview) -> list[Event]:
+def _events(overview: Overview) -> list[JobEvent]:
     told = [
-        Event(entry.at, job.id, what)
+        JobEvent(entry.at, job.id, what)
         for job in overview.jobs
         for entry in job.entries
         for what in _told(entry)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from harness.durability import parse
+from harness.durability import parse_durability
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _unwritten_end(
 def _most(durability: str) -> int | None:
     """Return how many items a crash repeats at most: those between two saves, the one in progress included."""
     try:
-        return parse(durability).items
+        return parse_durability(durability).items
     except UsageError:  # of another release, or not known
         return None
 

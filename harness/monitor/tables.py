@@ -16,7 +16,7 @@ PROGRESS = ":progress:"
 """Label of the rows that hold a job's progress."""
 
 
-class Tables:
+class StatusTables:
     """Asks one database, in one statement a time.
 
     :param engine: of the database.

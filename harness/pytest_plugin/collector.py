@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.boundary.decoding import FILE_BYTES, parse
+from harness.boundary.decoding import FILE_BYTES, parse_json
 
 if TYPE_CHECKING:
     from harness.monitor import TrialBar
@@ -51,7 +51,9 @@ class Collector:
             return
         for name, value in report.user_properties:
             if name in self._found:
-                self._found[name].append(parse(value, f"the record of {report.nodeid}", limit=FILE_BYTES))
+                self._found[name].append(
+                    parse_json(value, f"the record of {report.nodeid}", limit=FILE_BYTES)
+                )
         if self._bar:
             self._bar.advance(report.nodeid.rpartition("::")[2])
 

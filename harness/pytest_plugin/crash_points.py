@@ -16,7 +16,7 @@ from zlib import crc32
 import pytest
 
 from harness.errors import UsageError
-from harness.explore import Explorer, Verdict, parse
+from harness.explore import Explorer, Verdict, parse_trial
 from harness.pytest_plugin.exploring import options_of
 
 
@@ -64,7 +64,7 @@ def run(item: pytest.Function) -> bool:
     arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}  # noqa: SLF001 - as pytest does
     for name in points.names:
         with points.subtests.test(msg=name):
-            verdict: Verdict = points.explorer.run([parse(name)])
+            verdict: Verdict = points.explorer.run([parse_trial(name)])
             item.obj(**{**arguments, "crash_point": verdict})
     return True
 

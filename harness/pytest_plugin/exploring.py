@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.explore import Explorer, Verdict, parse
+from harness.explore import Explorer, Verdict, parse_trial
 from harness.explore.seen import SUFFIX
 from harness.pytest_plugin.collector import EXPLORATION
 from harness.pytest_plugin.options import sample
@@ -27,7 +27,7 @@ def explorer_for(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
         only = request.config.getoption("--harness-trial")
         chosen = options_of(request.config, request.node.nodeid, options)
         with Explorer(job, *args, **chosen) as explorer:
-            verdict = explorer.run([parse(only)] if only else None)
+            verdict = explorer.run([parse_trial(only)] if only else None)
         if about is not None:
             names = dict(zip(("scenario", "pattern", "durability"), about, strict=True))
             request.node.user_properties.append((EXPLORATION, json.dumps({**names, **verdict.summary})))

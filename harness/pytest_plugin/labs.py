@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.durability import parse as parse_durability
+from harness.durability import parse_durability
 from harness.errors import UsageError
 from harness.lab import Lab, MissingService, required
 from harness.pytest_plugin.collector import RECORD

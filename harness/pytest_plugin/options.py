@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.durability import parse as parse_durability
+from harness.durability import parse_durability
 from harness.errors import UsageError
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 
 
 def check(config: pytest.Config) -> None:
@@ -15,11 +15,11 @@ def check(config: pytest.Config) -> None:
     try:
         sample(config, None)
         if option("--harness-trial"):
-            from harness.explore.trials import parse as parse_trial  # noqa: PLC0415 - loads the explorer
+            from harness.explore.trials import parse_trial  # noqa: PLC0415 - loads the explorer
 
             parse_trial(option("--harness-trial"))
         for name in option("--harness-interrupt") or ():
-            parse(name)
+            parse_interruption(name)
         if option("--harness-durability"):
             parse_durability(option("--harness-durability"))
         if not option("--harness-pace") >= 0:
@@ -44,7 +44,7 @@ def parametrize_interruptions(metafunc: pytest.Metafunc) -> None:
     names = metafunc.config.getoption("--harness-interrupt") or (marker.args if marker else ("none",))
     try:
         metafunc.parametrize(
-            "interruption", [pytest.param(parse(name), id=name) for name in names], indirect=True
+            "interruption", [pytest.param(parse_interruption(name), id=name) for name in names], indirect=True
         )
     except UsageError as error:
         raise pytest.UsageError(f"{metafunc.definition.nodeid}: {error}") from None

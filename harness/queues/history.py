@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from harness import overrides
-from harness.boundary.decoding import parse, plain_text, read, shown
+from harness.boundary.decoding import parse_json, plain_text, read, shown
 from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress
 from harness.queues import keys
@@ -116,7 +116,7 @@ class Heartbeat:
     def from_json(cls, text: str | bytes | None) -> Heartbeat | None:
         """Read the stored form; None if there is none, or one that cannot be read."""
         try:
-            return None if text is None else cls.from_data(parse(text, "the pulse", limit=ENTRY_BYTES))
+            return None if text is None else cls.from_data(parse_json(text, "the pulse", limit=ENTRY_BYTES))
         except CorruptProgress:
             return None
 
@@ -170,7 +170,7 @@ class Entry:
         named = {
             name if isinstance(name, bytes) else str(name).encode(): value for name, value in fields.items()
         }
-        data = parse(named.get(b"entry"), "an entry of the history", limit=ENTRY_BYTES)
+        data = parse_json(named.get(b"entry"), "an entry of the history", limit=ENTRY_BYTES)
         if not isinstance(data, dict) or not millis.isdecimal() or len(millis) > MILLIS_DIGITS:
             raise CorruptProgress(f"an entry of the history is {shown(data)}; it was left as it is")
         entry: Entry = read(cls, {**data, "at": int(millis) / 1000}, "the entry", error=CorruptProgress)

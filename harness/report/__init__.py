@@ -13,8 +13,7 @@ from __future__ import annotations
 from harness.report.advice import Advice, advice
 from harness.report.changes import Change, changes
 from harness.report.comparisons import Comparison, Group, comparison, made_from
-from harness.report.gates import Gate
-from harness.report.gates import parse as parse_gate
+from harness.report.gates import Gate, parse_gate
 from harness.report.headline import counted
 from harness.report.html import html
 from harness.report.markdown import markdown

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from harness.boundary.decoding import FILE_BYTES, malformed, parse, read
+from harness.boundary.decoding import FILE_BYTES, malformed, parse_json, read
 from harness.boundary.files import write_whole
 from harness.errors import UsageError
 from harness.report.benchmarks import benchmarks_from
@@ -81,7 +81,7 @@ class Comparison:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from None
         try:
-            return cls.from_json(parse(text, "the file", limit=FILE_BYTES, error=UsageError))
+            return cls.from_json(parse_json(text, "the file", limit=FILE_BYTES, error=UsageError))
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
@@ -237,7 +237,7 @@ def _measured(data: Any, left_out: list[str] | None) -> list[Benchmark]:
 
 def _read(path: Path) -> Any:
     try:
-        return parse(path.read_bytes(), str(path), limit=FILE_BYTES, error=UsageError)
+        return parse_json(path.read_bytes(), str(path), limit=FILE_BYTES, error=UsageError)
     except FileNotFoundError:
         raise UsageError(
             f"{path}: no such file; run pytest with --harness-records or --benchmark-json first"

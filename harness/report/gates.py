@@ -110,7 +110,7 @@ class Gate:
         return f"{self.text}: found {found:.6g}"
 
 
-def parse(text: str) -> Gate:
+def parse_gate(text: str) -> Gate:
     """Read a condition.
 
     :raises UsageError: saying what was found and what is allowed.

@@ -36,7 +36,7 @@ from uuid import uuid4
 
 from harness import cursor as cursors
 from harness import events
-from harness.boundary.decoding import parse, read
+from harness.boundary.decoding import parse_json, read
 from harness.errors import CollectionChanged, CorruptProgress, CursorError, UnsupportedProgress, UsageError
 from harness.sources.enumerators import Enumerator, as_pair, items, iterating, proof_of
 
@@ -87,7 +87,7 @@ class SliceTable:
     @classmethod
     def _parsed(cls, family: str, text: str) -> SliceTable:
         what = f"the division of the parallel run {family}"
-        data = parse(text, what, limit=DIVISION_BYTES)
+        data = parse_json(text, what, limit=DIVISION_BYTES)
         more = set(data) - {each.name for each in fields(cls)} if isinstance(data, dict) else ()
         if more:  # a newer release wrote it; what this one writes would lose them
             raise UnsupportedProgress(f"{what} has fields of a newer release; run that; it was left as it is")

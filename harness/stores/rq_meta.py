@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rq.job import Job as RQJob
 from rq.job import get_current_job
 
-from harness.boundary.decoding import parse, shown
+from harness.boundary.decoding import parse_json, shown
 from harness.errors import CorruptProgress
 from harness.stores.memory import superseded
 from harness.stores.scripts import IN_HASH, replaced
@@ -113,7 +113,7 @@ def text_in_meta(job_id: str, meta: Any) -> str | None:
     """
     if not _mentions(meta):
         return None  # whatever it is, a pickle of the application's included
-    found = parse(meta, f"the meta of RQ job {job_id}, which has progress in it,")
+    found = parse_json(meta, f"the meta of RQ job {job_id}, which has progress in it,")
     text = found.get(FIELD) if isinstance(found, dict) else None
     if text is not None and not isinstance(text, str):
         raise CorruptProgress(
@@ -127,7 +127,7 @@ def _without(meta: Any) -> str | None:
     if not _mentions(meta):
         return None
     try:
-        found = parse(meta, "meta")
+        found = parse_json(meta, "meta")
     except CorruptProgress:
         return None
     if not isinstance(found, dict) or FIELD not in found:

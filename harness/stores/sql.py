@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 forks.watch()
 
 
-class Tables(NamedTuple):
+class ProgressTables(NamedTuple):
     """The tables that a :class:`SqlStore` needs.
 
     :ivar progress: one row a job. :ivar shared: what several jobs share, one row a key. Rows stay until they are
@@ -67,12 +67,12 @@ class Tables(NamedTuple):
 
 def progress_tables(
     metadata: sa.MetaData, *, name: str = "job_progress", schema: str | None = None
-) -> Tables:
+) -> ProgressTables:
     """Add the tables of a :class:`SqlStore` to *metadata*, for Alembic or ``metadata.create_all()``.
 
     :param name: of the first table; the second is called that with ``_shared`` after it.
     """
-    return Tables(
+    return ProgressTables(
         sa.Table(
             name,
             metadata,
@@ -114,7 +114,11 @@ class SqlStore:
     unavailable: ClassVar[tuple[type[Exception], ...]] = (OperationalError, InterfaceError)
 
     def __init__(
-        self, engine: sa.Engine, *, tables: Tables = TABLES, lock_timeout: float | timedelta = LOCK_TIMEOUT
+        self,
+        engine: sa.Engine,
+        *,
+        tables: ProgressTables = TABLES,
+        lock_timeout: float | timedelta = LOCK_TIMEOUT,
     ) -> None:
         self._sqlite = engine.dialect.name == "sqlite"
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from harness.job import Job
-    from harness.monitor.tables import Tables
+    from harness.monitor.tables import StatusTables
     from harness.web.stage import Stage
 
 STATIC = Path(__file__).parent / "static"
@@ -80,7 +80,7 @@ class Web:
         access: Access,
         jobs: Sequence[type[Job]],
         queues: Collection[str],
-        tables: Tables | None,
+        tables: StatusTables | None,
         where: str,
         stage: Stage | None,
     ) -> None:
@@ -254,7 +254,7 @@ def create_app(
     hosts: Collection[str] | None = LOOPBACK_HOSTS,
     jobs: Sequence[type[Job]] = (),
     queues: Collection[str] = (),
-    tables: Tables | None = None,
+    tables: StatusTables | None = None,
     where: str = "",
     stage: Stage | None = None,
 ) -> Starlette:

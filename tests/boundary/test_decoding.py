@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from harness import cursor_type
-from harness.boundary.decoding import DEPTH, RECORD_BYTES, parse
+from harness.boundary.decoding import DEPTH, RECORD_BYTES, parse_json
 from harness.cursor import decode, encode
 from harness.errors import CorruptProgress, CursorError, HarnessError, JobDefinitionError, UsageError
-from harness.lab.journal import Story
+from harness.lab.journal import JournalContent
 from harness.progress import Progress, Quarantined
 from harness.queues.calls import check_call
 from harness.queues.history import Entry, Heartbeat, read_history
@@ -106,7 +106,7 @@ def test_progress_is_read_or_refused_by_name(random: Random) -> None:
 def test_a_cursor_is_read_or_refused_by_name(random: Random) -> None:
     """A mutated cursor is refused by name, or can be stored again and comes back equal."""
     stored = [encode(each) for each in CURSORS]
-    value = holds(lambda: decode(parse(mutated(stored, random), "the cursor")))
+    value = holds(lambda: decode(parse_json(mutated(stored, random), "the cursor")))
     if value is not None:
         again = holds(lambda: encode(value))
         assert again is None or decode(again) == value
@@ -180,13 +180,13 @@ def test_a_round_is_joined_or_refused_by_name(random: Random) -> None:
 def test_text_outside_the_limits_is_refused(text: Any) -> None:
     """Data that is too large, too deep, not finite, not UTF-8 or not text is refused with the name of the record."""
     with pytest.raises(CorruptProgress, match="the record"):
-        parse(text, "the record")
+        parse_json(text, "the record")
 
 
 def test_a_record_within_the_limits_is_read() -> None:
     """The deepest record that is allowed is read, and so is each kind of number."""
     text = "[" * DEPTH + "1e308, -5, 0" + "]" * DEPTH
-    assert json.dumps(parse(text, "the record")) == json.dumps(json.loads(text))
+    assert json.dumps(parse_json(text, "the record")) == json.dumps(json.loads(text))
 
 
 @pytest.mark.parametrize("levels", [121, 5_000])
@@ -283,7 +283,7 @@ def test_a_journal_line_of_no_process_is_refused(tmp_path: Path) -> None:
     """An end without a start names the line's kind."""
     (tmp_path / "journal").write_text(json.dumps(JOURNAL[-1]))
     with pytest.raises(UsageError, match="has not begun"):
-        Story(tmp_path / "journal")
+        JournalContent(tmp_path / "journal")
 
 
 @examples(200)

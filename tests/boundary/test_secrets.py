@@ -14,7 +14,7 @@ from redis import Redis
 from rq import Queue
 
 from harness.boundary.urls import reason, shown
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.lab import Lab
 from harness.lab.processes import ProcessTrial
 from scenarios import orders
@@ -147,7 +147,7 @@ def test_the_processes_and_the_record_of_a_trial_show_no_password(protected: str
     with Lab(tmp_path, size="tiny", broker=protected) as lab, lab.prepared(orders.scenario, "steps") as trial:
         assert isinstance(trial, ProcessTrial)
         trial.disturb = lambda worker, _: seen.append(_command_line(worker.pid))
-        record = trial.run(parse("kill:horse@count:3"))
+        record = trial.run(parse_interruption("kill:horse@count:3"))
     assert any("harness.lab.worker" in line for line in seen)
     assert SECRET not in str(seen)
     assert SECRET not in json.dumps(record)

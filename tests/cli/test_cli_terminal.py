@@ -14,7 +14,7 @@ from redis import Redis
 
 from harness.cli.script import DEMOS
 from harness.cli.shows import EMBEDDED
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.progress import Progress
 from tests.commands import Terminal, harness, one_line
 from tests.workers import PATIENCE
@@ -110,7 +110,9 @@ def test_a_demo_tells_of_a_kill_where_one_is(which: str, real: bool) -> None:
     """The text before an act says "kill" only if the interruption of that act kills a process."""
     acts = DEMOS[which].acts
     told = ["kill" in act.said(real=real).lower() for act in acts]
-    assert told == [parse(act.interruption(real=real)).kills for act in acts] == [real, False, real]
+    assert (
+        told == [parse_interruption(act.interruption(real=real)).kills for act in acts] == [real, False, real]
+    )
     assert "kill" not in DEMOS[which].intro
 
 

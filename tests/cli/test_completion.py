@@ -12,7 +12,7 @@ from rq import Queue
 
 from harness.cli import completion
 from harness.cli.app import SECTIONS, main
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.queues.rq import enqueue
 from tests.jobs import CountByIteration
 
@@ -48,7 +48,7 @@ def test_interruptions_are_offered() -> None:
     """Every one that is offered is one that the command takes."""
     found = offered("run", "scenarios.orders", "--interrupt")
     assert found == list(completion.INTERRUPTIONS)
-    assert [parse(name).name for name in found] == found
+    assert [parse_interruption(name).name for name in found] == found
     assert offered("run", "scenarios.orders", "--interrupt", incomplete="kill:h") == [
         "kill:horse",
         "kill:horse@count:20",

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.engine.default import DefaultDialect
 
 from harness.errors import Died
-from harness.explore import Explorer, Trial, probes
+from harness.explore import Explorer, PlannedTrial, probes
 from harness.explore.crash import SimulatedProcess, current, living
 from harness.explore.running import Death
 from harness.queues.periodic import PeriodicThread
@@ -74,12 +74,12 @@ def test_a_restored_a_simulated_and_a_real_death_have_one_outcome(job: Any) -> N
             explorer.record().points, 8
         )
         for point in points:
-            trial = Trial("crash", ((point.kind, point.number),))
+            trial = PlannedTrial("crash", ((point.kind, point.number),))
             outcomes = [outcome(explorer, trial, death) for death in ("restored", "simulated", "killed")]
             assert outcomes[0] == outcomes[1] == outcomes[2], trial
 
 
-def outcome(explorer: Explorer, trial: Trial, death: Death) -> Any:
+def outcome(explorer: Explorer, trial: PlannedTrial, death: Death) -> Any:
     """Return what a trial shows."""
     result = explorer.result(trial, death)
     return result.ending.kind, result.ending.why, result.differences

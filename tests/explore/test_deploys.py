@@ -10,7 +10,7 @@ import pytest
 
 from harness.cursor import decode, encode, types_standing_in
 from harness.errors import CorruptProgress, UsageError
-from harness.explore import Explorer, Verdict, parse
+from harness.explore import Explorer, Verdict, parse_trial
 from harness.explore import explore as explored
 from tests.commands import harness, one_line
 from tests.planted import shop, versions, versions_2
@@ -125,7 +125,7 @@ def test_a_version_that_does_harm_before_it_refuses_is_found() -> None:
 
 def test_every_way_to_die_shows_the_same() -> None:
     """Restored, simulated, and killed: the recovery is always the new version's."""
-    trial = parse("crash:commit#3")
+    trial = parse_trial("crash:commit#3")
     with Explorer(Pay, deploy=versions_2.Counts) as explorer:
         told = [
             [str(each) for each in explorer.result(trial, death).differences]

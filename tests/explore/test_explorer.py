@@ -14,7 +14,7 @@ from redis import Redis
 
 from harness import mark, on_stop
 from harness.errors import UsageError
-from harness.explore import Explorer, Trial, explore, parse
+from harness.explore import Explorer, PlannedTrial, explore, parse_trial
 from harness.explore.explorer import SAMPLE
 from tests.commands import harness, one_line
 from tests.planted import cursors, effects, endings, shop, totals
@@ -308,8 +308,8 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
 def test_trials_are_named_and_found_by_name() -> None:
     """The name is the same on the command line, in ids and in findings."""
     for name in ("crash:commit#12", "crash:commit#12+save#3", "stop:checkpoint#7", "lost-reply:mail#1"):
-        assert str(parse(name)) == name
-    assert parse("freeze:before-commit#2") == Trial("freeze", (("before-commit", 2),))
+        assert str(parse_trial(name)) == name
+    assert parse_trial("freeze:before-commit#2") == PlannedTrial("freeze", (("before-commit", 2),))
 
 
 def test_a_total_kept_in_memory_needs_no_crash_to_be_lost() -> None:

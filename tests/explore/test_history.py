@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.explore import Explorer, parse
+from harness.explore import Explorer, parse_trial
 from tests.planted import effects, shop, totals
 
 
@@ -27,7 +27,7 @@ def test_a_row_was_written_at_the_state_after_which_it_is_as_before_the_crash(jo
     looked = 0
     with Explorer(job, pairs=False) as explorer:
         recording = explorer.record()
-        for trial in map(parse, explorer.names()):
+        for trial in map(parse_trial, explorer.names()):
             state = recording.point(*trial.points[0]).state
             for difference in explorer.result(trial).differences:
                 written = recording.written(difference, state)

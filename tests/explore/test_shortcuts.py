@@ -18,7 +18,7 @@ from harness.explore import Explorer, explore, running, trials
 from harness.explore.liveness import live
 from harness.explore.plan import crashes, stops, thinned
 from harness.explore.shortcuts import Shortcuts
-from harness.explore.trials import Trial
+from harness.explore.trials import PlannedTrial
 from tests.examples import FACTOR
 from tests.explore.test_planted import PLANTED, Planted
 from tests.planted import cursors, effects, shop, totals
@@ -39,7 +39,9 @@ def _shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     shop.close_shop()
 
 
-def found(job: Any, outcome: Any, *, shortcuts: bool, chosen: Callable[[Any], list[Trial]]) -> dict[str, Any]:
+def found(
+    job: Any, outcome: Any, *, shortcuts: bool, chosen: Callable[[Any], list[PlannedTrial]]
+) -> dict[str, Any]:
     """Return how each trial ended."""
     with Explorer(job, outcome=outcome, shortcuts=shortcuts) as explorer:
         recording = explorer.record()
@@ -55,10 +57,10 @@ def found(job: Any, outcome: Any, *, shortcuts: bool, chosen: Callable[[Any], li
 def test_a_shortcut_comes_to_the_outcome_of_the_whole_trial(planted: Planted, kind: str) -> None:
     """Crashes, stops and lost answers of a planted job end with the same differences, by shortcuts and without."""
 
-    def some(recording: Any) -> list[Trial]:
+    def some(recording: Any) -> list[PlannedTrial]:
         single, polite = crashes(recording), stops(recording)
         lost = [
-            Trial("lost-reply", ((point.kind, point.number),))
+            PlannedTrial("lost-reply", ((point.kind, point.number),))
             for point in recording.points
             if point.kind == "commit"
         ]
@@ -181,7 +183,7 @@ def test_only_names_that_are_read_again_are_live() -> None:
 
 def test_after_many_mistakes_in_a_row_only_some_trials_are_run() -> None:
     """All trials are run while one ends well every now and then, and a few dozen of a thousand if none does."""
-    planned = [Trial("crash", (("commit", number),)) for number in range(1, 1001)]
+    planned = [PlannedTrial("crash", (("commit", number),)) for number in range(1, 1001)]
     assert list(thinned(planned, lambda: 0)) == planned
     wrong = itertools.count()
     run = list(thinned(planned, lambda: next(wrong)))

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from harness.errors import UsageError
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.progress import Position
 from harness.stops import Every, Flag, any_of, interval_of, throttled
 
@@ -26,7 +26,7 @@ class At:
 
 def fires(name: str, at: Position, total: int = 100, now: float = 0.0) -> bool:
     """Return True if the named trigger fires at that position, *now* seconds after it was made."""
-    where = parse(name).where
+    where = parse_interruption(name).where
     assert where is not None
     clock = iter([0.0, now])
     return where(total, lambda: next(clock))(at) is not None
@@ -60,7 +60,7 @@ def test_time_is_counted_from_the_start() -> None:
 
 def test_a_trigger_fires_once_unless_it_is_every() -> None:
     """Only every:N stops each execution; ``fired`` counts for the test that asks."""
-    where = parse("count:1").where
+    where = parse_interruption("count:1").where
     assert where is not None
     count = where(9, time.monotonic)
     assert [count(At(done=1)), count(At(done=2)), count.fired] == ["count:1", None, 1]
@@ -70,8 +70,11 @@ def test_a_trigger_fires_once_unless_it_is_every() -> None:
 
 def test_signals_have_their_numbers() -> None:
     """The signal that is sent is the one that is named."""
-    assert [parse("signal:TERM").by, parse("signal:INT@every:3").by] == [signal.SIGTERM, signal.SIGINT]
-    assert parse("none").where is None
+    assert [parse_interruption("signal:TERM").by, parse_interruption("signal:INT@every:3").by] == [
+        signal.SIGTERM,
+        signal.SIGINT,
+    ]
+    assert parse_interruption("none").where is None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_signals_have_their_numbers() -> None:
 def test_a_wrong_name_gets_one_line(name: str, found: str) -> None:
     """The error of a wrong name says in one line what was found and what is allowed."""
     with pytest.raises(UsageError) as refused:
-        parse(name)
+        parse_interruption(name)
     assert found in str(refused.value)
     assert "\n" not in str(refused.value)
 

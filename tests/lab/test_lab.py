@@ -11,7 +11,7 @@ import pytest
 
 from harness import IterationJob, every, mark, times
 from harness.errors import NothingInterrupted, UsageError
-from harness.interruptions import parse
+from harness.interruptions import parse_interruption
 from harness.lab import Lab, environment
 from harness.report import comparison
 from harness.scenario import Effects, Scenario
@@ -78,7 +78,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def test_a_record_is_what_a_comparison_is_made_of(lab: Lab) -> None:
     """A record is JSON, has every field, and has the figures of the trial."""
-    record = lab.run(numbers_scenario(), "iteration", parse("every:7"), every(items=2))
+    record = lab.run(numbers_scenario(), "iteration", parse_interruption("every:7"), every(items=2))
     assert (
         comparison(environment("quick", 0.0, ["rq"]), [json.loads(json.dumps(record))]).runs[0].executions
         == 3
@@ -99,14 +99,14 @@ def test_a_record_is_what_a_comparison_is_made_of(lab: Lab) -> None:
 
 def test_the_plain_form_is_cut_off_and_started_again(lab: Lab) -> None:
     """The plain form, the control, repeats what it had done."""
-    record = lab.run(numbers_scenario(), "plain", parse("count:5"))
+    record = lab.run(numbers_scenario(), "plain", parse_interruption("count:5"))
     assert (record["verdict"], record["duplicated"], record["repeated"]) == ("duplicated", 5, 5)
     assert [each["ended"] for each in record["timeline"]["executions"]] == ["cut off", "completed"]
 
 
 def test_the_plain_form_may_never_finish(lab: Lab) -> None:
     """Interrupted in every execution it uses up RQ's retries, and what lies behind is lost."""
-    record = lab.run(numbers_scenario(), "plain", parse("every:5"))
+    record = lab.run(numbers_scenario(), "plain", parse_interruption("every:5"))
     assert (record["verdict"], record["executions"], record["lost"]) == ("never finished", 4, 15)
 
 
@@ -114,19 +114,19 @@ def test_the_plain_form_may_never_finish(lab: Lab) -> None:
 def test_an_interruption_that_never_fired_is_an_error(lab: Lab, form: str) -> None:
     """A trial that met no interruption has shown nothing."""
     with pytest.raises(NothingInterrupted, match=f"numbers as {form} was not interrupted by count:1000"):
-        lab.run(numbers_scenario(), form, parse("count:1000"))
+        lab.run(numbers_scenario(), form, parse_interruption("count:1000"))
 
 
 def test_a_job_that_never_ends_is_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the limit of executions the verdict is "never finished"."""
     monkeypatch.setattr("harness.lab.embedded.MAX_EXECUTIONS", 5)
-    record = lab.run(numbers_scenario(Endless), "iteration", parse("every:7"))
+    record = lab.run(numbers_scenario(Endless), "iteration", parse_interruption("every:7"))
     assert (record["verdict"], record["executions"]) == ("never finished", 5)
 
 
 def test_time_is_counted_where_no_pace_is_given(lab: Lab) -> None:
     """An item counts as a fiftieth of a second, so that time:0.1s stops after five."""
-    record = lab.run(numbers_scenario(), "iteration", parse("time:0.1s"))
+    record = lab.run(numbers_scenario(), "iteration", parse_interruption("time:0.1s"))
     assert record["timeline"]["executions"][0]["items"][-1][1] == 5
 
 
@@ -142,10 +142,10 @@ def test_what_a_lab_cannot_work_with_is_refused(tmp_path: Path) -> None:
         Lab(tmp_path) as lab,
         pytest.raises(UsageError, match=r"has no form 'fancy'; use plain, steps"),
     ):
-        lab.run(numbers_scenario(), "fancy", parse("none"))
+        lab.run(numbers_scenario(), "fancy", parse_interruption("none"))
 
 
 def test_a_worker_leaves_the_signal_handlers_as_they_were(lab: Lab) -> None:
     """A trial restores the signal handlers that it changed."""
-    lab.run(numbers_scenario(), "steps", parse("signal:INT@count:3"))
+    lab.run(numbers_scenario(), "steps", parse_interruption("signal:INT@count:3"))
     assert DONE.count(3) == 1

@@ -16,7 +16,7 @@ from rich.console import Console
 from rq import Queue
 
 from harness import Enumerator, items, on_stop
-from harness.monitor import Monitor, Tables, draw, lines, summary
+from harness.monitor import Monitor, StatusTables, draw, lines, summary
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
 from harness.queues.rq import SimpleWorker, enqueue, pause
@@ -130,7 +130,7 @@ def test_rows_by_status_are_one_query(engine: sa.Engine) -> None:
     """Orders, mails, and the progress of jobs that is in the database: one statement."""
     assert orders.statuses is not None
     assert emails.statuses is not None
-    asked = Tables(engine, [orders.statuses(), emails.statuses()])
+    asked = StatusTables(engine, [orders.statuses(), emails.statuses()])
     assert asked.count(["7"]) == ({}, {})  # there is no table yet
     orders.seed("orders=7,mails=3")
     store = SqlStore(engine)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from harness import report
-from harness.interruptions import ALLOWED, parse
+from harness.interruptions import ALLOWED, parse_interruption
 from harness.report import PATTERNS, Comparison, Group, comparison, timelines
 from tests.comparisons import ENVIRONMENT, INTERRUPTIONS, ITEMS, benchmark, run, sample
 
@@ -244,7 +244,7 @@ class TestHtml:
             "none": "",
             "flag": "",
         }
-        name = parse(f"{kind}:{arguments.get(kind, '7')}".rstrip(":")).name
+        name = parse_interruption(f"{kind}:{arguments.get(kind, '7')}".rstrip(":")).name
         assert f"<dt>{kind}</dt>" in report.html(compared(run(interruption=name)))
 
     def test_names_durabilities_where_there_are_several(self) -> None:

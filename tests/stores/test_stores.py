@@ -23,7 +23,7 @@ from harness.progress import Progress, Store
 from harness.stores.memory import MemoryStore
 from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import FIELD, RQMetaStore
-from harness.stores.sql import SqlStore, Tables, progress_tables
+from harness.stores.sql import ProgressTables, SqlStore, progress_tables
 from tests import jobs
 from tests.examples import examples
 from tests.patterns.test_cursor import cursors, same
@@ -82,7 +82,7 @@ def patience(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def database(url: str) -> Iterator[tuple[sa.Engine, Tables]]:
+def database(url: str) -> Iterator[tuple[sa.Engine, ProgressTables]]:
     """Make the tables of a store in an SQL database, and drop them afterwards."""
     engine, metadata = sa.create_engine(url, connect_args=patience(url)), sa.MetaData()
     tables = progress_tables(metadata)
@@ -94,7 +94,7 @@ def database(url: str) -> Iterator[tuple[sa.Engine, Tables]]:
         engine.dispose()
 
 
-def in_sql(engine: sa.Engine, tables: Tables) -> Place:
+def in_sql(engine: sa.Engine, tables: ProgressTables) -> Place:
     """Return the store in an SQL database."""
     table = tables.progress
 

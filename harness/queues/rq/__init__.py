@@ -6,13 +6,13 @@
     enqueue(queue, Import, 17)
     # rq worker --worker-class harness.queues.rq.Worker
 
-What RQ calls is :func:`perform`. It ends an interrupted execution by returning an :class:`Interruption`, which
+What RQ calls is :func:`perform`. It ends an interrupted execution by returning an :class:`InterruptedResult`, which
 is an ``rq.Retry``: so even RQ's stock worker puts the job back into its queue, under the same id. Our workers do
 the same without counting a failure or writing a result for it.
 """
 
 from harness.queues.rq.instances import scale
-from harness.queues.rq.jobs import Interruption, perform
+from harness.queues.rq.jobs import InterruptedResult, perform
 from harness.queues.rq.recovery import keep_recovering, recover
 from harness.queues.rq.requests import Requests, cancel, pause, request_stop, resume
 from harness.queues.rq.requeuing import requeue, rewind
@@ -20,7 +20,7 @@ from harness.queues.rq.submit import enqueue, enqueue_at, enqueue_in
 from harness.queues.rq.worker import SimpleWorker, SpawnWorker, Worker
 
 __all__ = [
-    "Interruption", "Requests", "SimpleWorker", "SpawnWorker", "Worker", "cancel", "enqueue", "enqueue_at",
+    "InterruptedResult", "Requests", "SimpleWorker", "SpawnWorker", "Worker", "cancel", "enqueue", "enqueue_at",
     "enqueue_in", "keep_recovering", "pause", "perform", "recover", "request_stop", "requeue", "resume", "rewind",
     "scale",
 ]  # fmt: skip

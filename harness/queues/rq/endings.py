@@ -34,7 +34,7 @@ from harness.errors import Superseded
 from harness.queues.rq import delayed, strays
 from harness.queues.rq.clocks import redis_now, spare
 from harness.queues.rq.entries import complaints, is_outage
-from harness.queues.rq.jobs import PARKED, Interruption
+from harness.queues.rq.jobs import PARKED, InterruptedResult
 from harness.queues.rq.keys import LEASES, OWNERS
 from harness.queues.rq.leases import Lease, grant, registered, while_owned
 from harness.queues.rq.places import TAKEN_OVER, UNKNOWN, fetch, is_ours, places_of, queue_of
@@ -169,7 +169,7 @@ class Endings(BaseWorker):
         execution: RQExecution,
     ) -> None:
         """Put an interrupted job back into its queue; what else returns a Retry is RQ's business."""
-        if not isinstance(retry, Interruption):
+        if not isinstance(retry, InterruptedResult):
             super().handle_job_retry(job, queue, retry, started_job_registry, execution)
             return
         job._result = None  # noqa: SLF001 - an interruption is no result, and RQ would store it as one
@@ -283,7 +283,7 @@ def _watched(queue: Queue, job: RQJob, execution: RQExecution) -> Queue:
     return watched
 
 
-def _put(job: RQJob, queue: Queue, interruption: Interruption, pipeline: Pipeline) -> str:
+def _put(job: RQJob, queue: Queue, interruption: InterruptedResult, pipeline: Pipeline) -> str:
     """Put an interrupted job where it goes on from, or nowhere if it was cancelled; return where, in words."""
     job.origin = queue.name  # saved with the job below, by the same transaction
     if interruption.enqueue_at_front:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from harness.progress import StopSource
     from harness.queues.rq.leases import Lease
 
-__all__ = ["PARKED", "TRIES", "UNAVAILABLE_SECONDS", "Interruption", "RQDelivery", "perform"]
+__all__ = ["PARKED", "TRIES", "UNAVAILABLE_SECONDS", "InterruptedResult", "RQDelivery", "perform"]
 
 PARKED = 100 * 365 * 24 * 3600
 """Seconds until a paused job would run by itself."""
@@ -61,7 +61,7 @@ ROUND = "continuation_round"
 log = logging.getLogger("harness.rq")
 
 
-class Interruption(Retry):
+class InterruptedResult(Retry):
     """The return value of an execution that was interrupted: run the job again.
 
     :ivar reason: why it stopped.
@@ -88,7 +88,7 @@ class Interruption(Retry):
 
 def perform(
     path: str, args: list[Any], kwargs: dict[str, Any], more: dict[str, Any] | None = None
-) -> Interruption | None:
+) -> InterruptedResult | None:
     """Run one execution of the job that RQ is working on; called by RQ, not by people.
 
     :raises Superseded: if another execution has taken the job over; only under our workers, and RQ's SimpleWorker.
@@ -102,7 +102,7 @@ def perform(
         return _perform(current, [path, args, kwargs], more or {})
 
 
-def _perform(current: RQJob, call: list[Any], more: dict[str, Any]) -> Interruption | None:
+def _perform(current: RQJob, call: list[Any], more: dict[str, Any]) -> InterruptedResult | None:
     if leases.current is not None:
         return _deliver(current, call, more, leases.current)
     lease = leases.find(current)  # the worker is RQ's own
@@ -118,7 +118,7 @@ def _perform(current: RQJob, call: list[Any], more: dict[str, Any]) -> Interrupt
 
 def _deliver(
     current: RQJob, call: list[Any], more: dict[str, Any], lease: Lease | None
-) -> Interruption | None:
+) -> InterruptedResult | None:
     path, args, kwargs = call
     after, limit = more.get("portion", (None, None))
     portion = Portion(cursors.decode(after), limit) if "portion" in more else None
@@ -188,21 +188,21 @@ class RQDelivery:
         family, _ = self._more.get("instance", (self.job_id, None))
         spawn(self._current, family, number, self._call, round_id=round_id)
 
-    def requeue(self, again: Again) -> Interruption:
+    def requeue(self, again: Again) -> InterruptedResult:
         """Return the order to RQ's worker to queue the job again.
 
         :raises HarnessError: ``again.error``, if too many workers in a row did not know the job.
         """
         if isinstance(again.error, ProgressUnavailable):
             time.sleep(UNAVAILABLE_SECONDS)
-            return Interruption(again.reason, 0)
+            return InterruptedResult(again.reason, 0)
         if again.unknown:
             return self._put_off(again)
-        return Interruption(again.reason, self._delay(again), queue=again.queue, at_front=again.at_front)
+        return InterruptedResult(again.reason, self._delay(again), queue=again.queue, at_front=again.at_front)
 
-    def park(self, reason: str, *, cancelled: bool) -> Interruption:
+    def park(self, reason: str, *, cancelled: bool) -> InterruptedResult:
         """Return the order to RQ's worker to keep the job in the scheduled registry, or to cancel it."""
-        return Interruption(reason, PARKED, cancelled=cancelled)
+        return InterruptedResult(reason, PARKED, cancelled=cancelled)
 
     def _delay(self, again: Again) -> float:
         """Return the time until the next execution: none after an error, if nothing would ever end the delay.
@@ -219,7 +219,7 @@ class RQDelivery:
         )
         return 0.0
 
-    def _put_off(self, again: Again) -> Interruption:
+    def _put_off(self, again: Again) -> InterruptedResult:
         """Count a worker that does not know the job.
 
         Death before it is counted: it is one try more. The count is forgotten with the next interruption of a worker
@@ -236,8 +236,8 @@ class RQDelivery:
             raise
         if not self._note_delay(TRY_SECONDS):
             time.sleep(UNAVAILABLE_SECONDS)
-            return Interruption(again.reason, 0, unknown=True)
-        return Interruption(again.reason, TRY_SECONDS, unknown=True)
+            return InterruptedResult(again.reason, 0, unknown=True)
+        return InterruptedResult(again.reason, TRY_SECONDS, unknown=True)
 
     def _note_delay(self, seconds: float) -> bool:
         """Return whether a process will enqueue the job after a delay; warn if not.
