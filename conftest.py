@@ -1,4 +1,4 @@
-"""Rules for every test here: nothing is left behind, and long matrices are run in part unless all is asked for."""
+"""Rules for every test here: nothing is left behind, and without --full long matrices run in part."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "pairwise: a long matrix; by default cases that cover all pairs of values, with --full all"
     )
+    config.addinivalue_line("markers", "sample(n): cases of one kind; by default n of them, with --full all")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark what starts processes; without --full leave out what covers no further pair of parameters."""
+    """Mark what starts processes; without --full choose among the cases of each test."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         case = item.name.partition("[")[2]
@@ -55,16 +56,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     yield  # -m and -k choose
     if config.getoption("--full"):
         return
-    matrices: dict[str, list[pytest.Function]] = defaultdict(list)
-    for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("pairwise"):
-            matrices[item.nodeid.partition("[")[0]].append(item)
     left_out: dict[str, list[int]] = {}
     dropped: set[pytest.Item] = {item for item in items if item.get_closest_marker("full")}
-    for cases in matrices.values():
-        dropped.update(set(cases) - covering(cases))
+    matrices: dict[str, list[pytest.Function]] = defaultdict(list)
     for item in items:
-        counted = left_out.setdefault(item.nodeid.partition("[")[0], [0, 0])
+        if item not in dropped and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            matrices[item.nodeid.partition("[")[0]].append(item)
+    for cases in matrices.values():
+        dropped.update(set(cases) - chosen(cases))
+    for item in items:
+        counted = left_out.setdefault(item.nodeid.partition("::")[0], [0, 0])
         counted[0] += item in dropped
         counted[1] += 1
     if dropped:
@@ -75,23 +76,42 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.workeroutput[LEFT_OUT] = config.stash[_left_out]
 
 
-def covering(cases: list[pytest.Function]) -> set[pytest.Function]:
-    """Return few cases in which every pair of values of two parameters is that is in all of them."""
-    waiting = {case: pairs(case.callspec) for case in sorted(cases, key=lambda case: case.nodeid)}
-    random.Random(SEED).shuffle(order := list(waiting))  # noqa: S311 - a choice that anybody can repeat
+def chosen(cases: list[pytest.Function]) -> set[pytest.Function]:
+    """Return the cases of a test that run by default.
+
+    Cases that start processes run until each value of each parameter was in one of them.
+    """
+    if sample := cases[0].get_closest_marker("sample"):
+        return set(shuffled(cases)[: sample.args[0]])
+    if cases[0].get_closest_marker("pairwise"):
+        return covering(cases, 2)
+    slow = [case for case in cases if case.get_closest_marker("process")]
+    return set(cases).difference(slow) | covering(slow, 1)
+
+
+def covering(cases: list[pytest.Function], together: int) -> set[pytest.Function]:
+    """Return few cases that have every combination of values of so many parameters that is in all of them."""
+    waiting = {case: combined(case.callspec, together) for case in shuffled(cases)}
     uncovered = set().union(*waiting.values())
     kept = set()
     while uncovered:
-        best = max(order, key=lambda case: len(waiting[case] & uncovered))
+        best = max(waiting, key=lambda case: len(waiting[case] & uncovered))
         kept.add(best)
         uncovered -= waiting[best]
     return kept
 
 
-def pairs(callspec: Any) -> set[frozenset[tuple[str, str]]]:
-    """Return all pairs of a case's parameters, each with its value; of a single parameter, itself."""
+def shuffled(cases: list[pytest.Function]) -> list[pytest.Function]:
+    """Return cases in an order of chance that is the same in each run."""
+    order = sorted(cases, key=lambda case: case.nodeid)
+    random.Random(SEED).shuffle(order)  # noqa: S311 - a choice that anybody can repeat
+    return order
+
+
+def combined(callspec: Any, together: int) -> set[frozenset[tuple[str, str]]]:
+    """Return all combinations of so many of a case's parameters, each with its value."""
     values = [(name, repr(value)) for name, value in callspec.params.items()]
-    return {frozenset(pair) for pair in combinations(values, min(2, len(values)))}
+    return {frozenset(some) for some in combinations(values, min(together, len(values)))}
 
 
 _left_out = pytest.StashKey[dict[str, list[int]]]()
