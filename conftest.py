@@ -42,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "pairwise: a long matrix; by default cases that cover all pairs of values, with --full all"
     )
+    config.addinivalue_line(
+        "markers", "each: by default cases that have each value once; all with --full, or if records are kept"
+    )
     config.addinivalue_line("markers", "sample(n): cases of one kind; by default n of them, with --full all")
 
 
@@ -62,8 +65,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item not in dropped and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             matrices[item.nodeid.partition("[")[0]].append(item)
+    # A report compares all forms under all interruptions.
+    keeps_records = bool(config.getoption("--harness-records", default=None))
     for cases in matrices.values():
-        dropped.update(set(cases) - chosen(cases))
+        if not (keeps_records and cases[0].get_closest_marker("each")):
+            dropped.update(set(cases) - chosen(cases))
     for item in items:
         counted = left_out.setdefault(item.nodeid.partition("::")[0], [0, 0])
         counted[0] += item in dropped
@@ -85,6 +91,8 @@ def chosen(cases: list[pytest.Function]) -> set[pytest.Function]:
         return set(shuffled(cases)[: sample.args[0]])
     if cases[0].get_closest_marker("pairwise"):
         return covering(cases, 2)
+    if cases[0].get_closest_marker("each"):
+        return covering(cases, 1)
     slow = [case for case in cases if case.get_closest_marker("process")]
     return set(cases).difference(slow) | covering(slow, 1)
 

@@ -11,6 +11,7 @@ from scenarios.emails import scenario
 from scenarios.expectations import INTERRUPTIONS, expect_control, expect_exactly_once
 
 
+@pytest.mark.each
 @pytest.mark.interruptions(*INTERRUPTIONS)
 @pytest.mark.parametrize("form", FORMS)
 def test_emails(trial: Trial, form: str, interruption: Interruption) -> None:

@@ -11,6 +11,7 @@ from scenarios.expectations import INTERRUPTIONS, expect_control, expect_exactly
 from scenarios.orders import scenario
 
 
+@pytest.mark.each
 @pytest.mark.interruptions(*INTERRUPTIONS)
 @pytest.mark.parametrize("form", FORMS)
 def test_orders(trial: Trial, form: str, interruption: Interruption) -> None:

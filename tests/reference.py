@@ -45,7 +45,11 @@ PARTS: Sequence[tuple[str, str, str]] = (
     ("harness.progress", "what a store keeps", "Progress Quarantined Store TransactionalStore"),
     ("harness.durability", "when progress is saved", "Durability parse_durability"),
     ("harness.stops", "what stops a job", "Flag any_of throttled Count Every Elapsed Share AtStep AfterStep"),
-    ("harness.interruptions", "interruptions by name", "parse_interruption interrupt_during_step interrupt_after_step"),
+    (
+        "harness.interruptions",
+        "interruptions by name",
+        "parse_interruption interrupt_during_step interrupt_after_step",
+    ),
     ("harness.explore", "the explorer", ""),
     ("harness.scenario", "scenarios", "Scenario Effects"),
     ("harness.events", "events", ""),

@@ -56,6 +56,7 @@ DATABASE_URLS = [
 ]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("url", REDIS_URLS)
 @pytest.mark.parametrize(
     "command",
@@ -75,6 +76,7 @@ def test_no_command_prints_the_password_of_a_redis_url(command: list[str], url: 
     assert SECRET not in result.output + result.stderr
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("url", DATABASE_URLS)
 @pytest.mark.parametrize(
     "command",

@@ -61,6 +61,7 @@ def test_options_of_a_project_keep_their_names(pytester: pytest.Pytester) -> Non
     pytester.runpytest_subprocess(*QUIET, "--seed", "7").assert_outcomes(passed=1)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_a_fixture_of_a_project_stays_its_own(pytester: pytest.Pytester, name: str) -> None:
     """A project's fixture with the same name as a harness fixture takes precedence, even if it is parametrized."""
@@ -79,6 +80,7 @@ def test_a_fixture_of_a_project_stays_its_own(pytester: pytest.Pytester, name: s
     pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=1)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_an_argument_of_a_project_stays_its_own(pytester: pytest.Pytester, name: str) -> None:
     """A parametrized argument that has the name of one of our fixtures gets the project's values."""

@@ -171,6 +171,7 @@ def good_jobs(queue: Queue) -> list[RQJob]:
     return [enqueue(queue, Numbers, 3, options={"job_id": "waiting"}), lost]
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("name", STATES)
 def test_good_jobs_are_done(
     broker: Redis, jobs_queue: Queue, name: str, caplog: pytest.LogCaptureFixture
