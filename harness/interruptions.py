@@ -12,7 +12,8 @@
 ``signal:TERM@count:20``    a real SIGTERM (or INT) to the worker's process, where the trigger behind ``@``
                             fires (without it, ``progress:50%``)
 ``kill:horse@count:20``     a real SIGKILL to the work horse when the work on item 21 has begun; ``kill:worker``,
-                            ``kill:both``; behind ``@`` comes count, every, time or progress
+                            ``kill:both``; behind ``@`` comes count, every, time or progress. On Celery and Dramatiq
+                            the horse is the process of the pool, and the worker the main process
 ==========================  ==========================================================================
 """
 

@@ -51,8 +51,11 @@ WIDTH = 80
 )
 @click.option("--size", default="quick", show_default=True, help="Of a scenario's data: tiny, quick or full.")
 @click.option("--pace", type=float, default=0.0, show_default=True, help="Seconds that each item lasts.")
-@click.option("--broker", default="fakeredis", show_default=True,
-              help="fakeredis; redis: a private server, real workers; or the URL of an empty Redis.")  # fmt: skip
+@click.option("--queue", type=click.Choice(["rq", "celery", "dramatiq"]), default="rq", show_default=True,
+              help="Queue that runs a scenario.")  # fmt: skip
+@click.option("--broker",
+              help="fakeredis, the default of rq; redis, of the others: a private server, real workers; rabbitmq, for "
+              "celery and dramatiq; or the URL of an empty Redis.")  # fmt: skip
 @click.option(
     "--database",
     help="postgresql for a private server, or the URL of an empty database; SQLite files by default.",
@@ -79,6 +82,7 @@ def run(
     harness run scenarios.orders --interrupt count:20
     harness run scenarios.emails --form steps --interrupt signal:TERM --pace 0.01
     harness run scenarios.orders --broker redis --interrupt kill:both@count:20 --durability 'with_transaction()'
+    harness run scenarios.orders --queue celery --broker rabbitmq --interrupt kill:horse@count:20
     harness run shop.jobs:Import 17 --interrupt every:100
     """
     chosen = [interruptions.parse_interruption(each) for each in names]

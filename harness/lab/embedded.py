@@ -18,6 +18,7 @@ from rq.job import JobStatus
 
 from harness import events
 from harness.errors import UsageError
+from harness.lab.backends import RQBackend
 from harness.lab.trial import Attempt, PlainPosition, Settings, Trial
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
@@ -45,10 +46,11 @@ class EmbeddedTrial(Trial):
 
     def __init__(self, settings: Settings, mailbox: Mailbox, store: Store | None) -> None:
         self._server = fakeredis.FakeServer()
-        super().__init__(settings, fakeredis.FakeRedis(server=self._server), mailbox)
+        self._rq = RQBackend(fakeredis.FakeRedis(server=self._server), "", settings.scenario, settings.form)
+        super().__init__(settings, self._rq, mailbox)
         self._store = store
         self._now = 0.0
-        self._position: Any = PlainPosition(self._job.id, self.items)
+        self._position: Any = PlainPosition(self.job_id, self.items)
         self._trigger: Callable[[Any], object] = lambda _: None
 
     def _run(self, interruption: Interruption) -> bool:
@@ -78,19 +80,20 @@ class EmbeddedTrial(Trial):
         return self._now
 
     def _work(self) -> None:
+        queue, job = self._rq.queue, self._rq.job
         while len(self._attempts) < MAX_EXECUTIONS:
             self._attempts.append(Attempt(time.perf_counter()))
             self._position.items = 0
-            worker = rq.SimpleWorker([self._queue], connection=self._connection, commands=False)
+            worker = rq.SimpleWorker([queue], connection=self._rq.connection, commands=False)
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)
             self._attempts[-1].end = time.perf_counter()
-            status = self._job.get_status()
+            status = job.get_status()
             if status in {JobStatus.FINISHED, JobStatus.FAILED}:
                 return
             if status == JobStatus.SCHEDULED:  # a delay is not waited for
-                self._queue.scheduled_job_registry.remove(self._job)
-                self._queue._enqueue_job(self._job)  # noqa: SLF001 - as RQ's scheduler does
+                queue.scheduled_job_registry.remove(job)
+                queue._enqueue_job(job)  # noqa: SLF001 - as RQ's scheduler does
         # The record says that it never finished.
 
     def _mark(self, item: str) -> None:

@@ -16,11 +16,12 @@ import sqlalchemy
 
 from harness.boundary.environment import variables
 from harness.errors import UsageError
+from harness.lab.backends import KINDS
 from harness.lab.embedded import EmbeddedTrial
 from harness.lab.fork_server import ForkServer
 from harness.lab.mailbox import Mailbox
 from harness.lab.processes import RECOVER_SECONDS, ProcessTrial
-from harness.lab.services import EMBEDDED, Services
+from harness.lab.services import Services
 from harness.lab.trial import Settings, Trial
 from harness.scenario import Scenario
 from harness.stores.sql import SqlStore
@@ -40,8 +41,10 @@ class Lab:
     :param size: the size of the data.
     :param pace: seconds that the work on an item lasts. Embedded, triggers by time count just these, and 20 ms an item
         with a pace of 0, which waits for nothing.
-    :param broker: ``fakeredis``: the worker is in this process. ``redis``, or the URL of an empty Redis database:
-        workers are processes, and can be killed.
+    :param queue: ``rq``, ``celery`` or ``dramatiq``.
+    :param broker: ``fakeredis``, the default of RQ: the worker is in this process. ``redis``, the default of the
+        others, or the URL of an empty Redis database: workers are processes, and can be killed. ``rabbitmq``, for
+        Celery and Dramatiq: the same, with the messages on a private RabbitMQ.
     :param database: None for files of SQLite, ``postgresql`` for a private server, or the URL of an empty database.
     :param recover_seconds: limit, in seconds, for workers to detect a crash that only an expired lease shows.
     :raises MissingService: if a private server is asked for and not installed.
@@ -53,15 +56,17 @@ class Lab:
         *,
         size: str = "quick",
         pace: float = 0.0,
-        broker: str = EMBEDDED,
+        queue: str = "rq",
+        broker: str | None = None,
         database: str | None = None,
         recover_seconds: float = RECOVER_SECONDS,
     ) -> None:
         if not 0 <= pace < float("inf"):
             raise UsageError(f"got a pace of {pace!r}; use seconds of 0 or more")
         self.directory, self.size, self.pace, self._recover_seconds = directory, size, pace, recover_seconds
-        self.services = Services(broker, database)
-        self._processes = ForkServer("harness.lab.worker", "rq.worker", "rq.executions")
+        self.services = Services(broker, database, queue)
+        self.kind = KINDS[queue]
+        self._processes = ForkServer(*self.kind.preload)
         self._templates: dict[str, Path] = {}
         self.mailbox = Mailbox()
 
@@ -92,15 +97,18 @@ class Lab:
             store = (
                 stack.enter_context(_progress_in(url)) if durability and durability.transactional else None
             )
-            names = services.broker_name, services.database_name
+            names = self.kind.name, services.broker_name, services.database_name
             settings = Settings(scenario, form, durability, *names, self.pace)
-            if services.broker is None:
+            if services.broker is None or services.redis is None:
                 yield EmbeddedTrial(settings, self.mailbox, store)
-            else:
-                yield ProcessTrial(
-                    settings, self.mailbox, services.broker, self._processes, self.directory,
-                    store=url if store else None, recover_seconds=self._recover_seconds,
-                )  # fmt: skip
+                return
+            backend = self.kind.made(services.broker, services.redis, scenario, form)
+            stack.callback(backend.close)
+            yield ProcessTrial(
+                settings, backend, self.mailbox, self._processes, self.directory,
+                program=self.kind.program, broker=services.broker, redis=services.redis,
+                store=url if store else None, recover_seconds=self._recover_seconds,
+            )  # fmt: skip
 
     def run(
         self, scenario: Scenario, form: str, interruption: Interruption, durability: Durability | None = None

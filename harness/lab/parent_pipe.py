@@ -45,11 +45,14 @@ class ParentPipe:
                 ) from None
 
 
-def obey() -> None:
-    """End this process when the lab ends. The pair is standard input; call this again in each forked process."""
-    Thread(target=_obey, name="harness-leash", daemon=True).start()
+def obey(leash: int = 0) -> None:
+    """End this process when the lab ends. Call this again in each forked process.
+
+    :param leash: descriptor of the pair, which is standard input unless a library closes that in its processes.
+    """
+    Thread(target=_obey, args=(leash,), name="harness-leash", daemon=True).start()
 
 
-def _obey() -> None:
-    os.read(0, 1)
+def _obey(leash: int) -> None:
+    os.read(leash, 1)
     os.kill(os.getpid(), signal.SIGKILL)

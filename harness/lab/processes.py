@@ -1,4 +1,4 @@
-"""Trials with real processes: ``rq`` workers on a real Redis that are signalled and killed, and started again."""
+"""Trials with real processes: workers of RQ, Celery or Dramatiq that are signalled and killed, and started again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from redis import Redis
-from rq.job import JobStatus
 
 from harness.errors import HarnessError
 from harness.interruptions import parse_interruption
@@ -24,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.interruptions import Interruption
+    from harness.lab.backends import Backend
     from harness.lab.fork_server import Child, ForkServer
     from harness.lab.mailbox import Mailbox
 
 LIMIT_SECONDS = 300.0
 """Limit of a trial; a job that is not done by then never will be, however busy the machine is."""
 PLAIN_SECONDS = 5.0
-"""Wait for the plain form after its worker and its horse died; RQ would need minutes to take it up."""
+"""Wait for a plain form that its queue takes up only after a long timeout."""
 RECOVER_SECONDS = 0.6
 """``HARNESS_RECOVER_SECONDS`` of trials that need a lease to run out; the others keep the default of 15 s.
 
@@ -45,26 +43,31 @@ LOOK_SECONDS = 0.01
 class ProcessTrial(Trial):
     """Trial whose worker is a separate process, restarted each time it ends, as a supervisor does.
 
-    :param broker: URL of a Redis that is empty but for this trial.
+    :param program: function of the worker's process. :param broker: URL of the server with the messages.
+    :param redis: URL of a Redis that is empty but for this trial.
     :param processes: forks the workers. :param directory: for the journal and the worker's log.
-    :param store: URL of the database where progress lives; None where RQ keeps it.
+    :param store: URL of the database where progress lives; None where the queue keeps it.
     :param recover_seconds: limit, in seconds, to detect a crash that only an expired lease shows.
     """
 
     def __init__(
         self,
         settings: Settings,
+        backend: Backend,
         mailbox: Mailbox,
-        broker: str,
         processes: ForkServer,
         directory: Path,
         *,
+        program: str,
+        broker: str,
+        redis: str,
         store: str | None,
         recover_seconds: float,
     ) -> None:
-        super().__init__(settings, Redis.from_url(broker), mailbox)
-        self._processes = processes
-        self._broker, self._store, self._recover_seconds = broker, store, recover_seconds
+        super().__init__(settings, backend, mailbox)
+        self._processes, self._program = processes, program
+        self._broker, self._redis, self._store = broker, redis, store
+        self._recover_seconds = recover_seconds
         self._exits: list[float] = []
         self.limit_seconds = LIMIT_SECONDS
         self.disturb: Callable[[Child, Path], object] | None = None
@@ -81,6 +84,8 @@ class ProcessTrial(Trial):
         settings = self.settings
         config = Config(
             broker=self._broker,
+            redis=self._redis,
+            queue=self._backend.queue_name,
             journal=str(self._journal),
             interruption=interruption.name,
             items=self.items,
@@ -89,13 +94,12 @@ class ProcessTrial(Trial):
             durability=str(settings.durability) if settings.durability else None,
             store=self._store,
         )
-        self._connection.delete(FIRED)
+        self._backend.connection.delete(FIRED)
         leash = ParentPipe()
         try:
             self._supervise(config, leash)
         finally:
             leash.close()  # and with it orphans, which have nothing to do any more
-            self._connection.close()
         story = JournalContent(self._journal)
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
         if isinstance(interruption.by, signal.Signals):
@@ -108,13 +112,13 @@ class ProcessTrial(Trial):
     def _supervise(self, config: Config, leash: ParentPipe) -> None:
         by = parse_interruption(config.interruption).by
         # A worker takes note of the death of its horse, and an orphan puts its job back: no lease runs out there.
-        seconds = self._recover_seconds if by == "kill:both" or self.disturb is not None else DEFAULT_SECONDS
-        # If only the work horse died, the job is back immediately; if both died, it waits for a sweep.
-        left_alone = self.plain and (by == "kill:both" or isinstance(by, signal.Signals))
+        waits = by == "kill:both" and not self._backend.detects
+        seconds = self._recover_seconds if waits or self.disturb is not None else DEFAULT_SECONDS
+        left_alone = self.plain and self._backend.leaves_alone(by)
         until = time.monotonic() + self.limit_seconds + config.items * config.pace
         worker, failures = self._start(config, leash, seconds), 0
         try:
-            while self._job.get_status() not in {JobStatus.FINISHED, JobStatus.FAILED}:
+            while self._backend.status() is None:
                 if time.monotonic() > until:
                     if not left_alone:
                         worker.kill()  # it is at a job that never ends
@@ -136,16 +140,34 @@ class ProcessTrial(Trial):
         finally:
             worker.terminate()
             try:
-                worker.wait(LEAVE_SECONDS)
+                self._leave(worker)
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
+
+    def _leave(self, worker: Child) -> None:
+        """Wait until a worker has left; or, if it is slow to leave, until its last execution has ended.
+
+        :raises subprocess.TimeoutExpired: if it does neither.
+        """
+        if not self._backend.slow:
+            worker.wait(LEAVE_SECONDS)
+            return
+        until = time.monotonic() + LEAVE_SECONDS
+        while worker.poll() is None and self._at_work() and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        worker.kill()  # the leash ends its pool
+        worker.wait()
+
+    def _at_work(self) -> bool:
+        attempts = self.so_far()
+        return bool(attempts) and attempts[-1].ended == "killed"  # it has not said that it ended
 
     def _start(self, config: Config, leash: ParentPipe, seconds: float) -> Child:
         environment = {**os.environ, SETTING: str(seconds), CONFIG: config.to_json()}
         with self._log.open("ab") as log:
             return self._processes.start(
-                "harness.lab.worker:main", environment=environment, streams=(leash.theirs, log, log)
+                self._program, environment=environment, streams=(leash.theirs, log, log)
             )
 
     def _said(self) -> str:

@@ -6,27 +6,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from rq import Queue, Retry
-from rq.job import JobStatus
-
 from harness.errors import NothingInterrupted
 from harness.job import Job
-from harness.queues import rq
 from harness.scenario import Effects, Scenario
 
 if TYPE_CHECKING:
-    from redis import Redis
-    from rq.job import Job as RQJob
-
     from harness.durability import Durability
     from harness.interruptions import Interruption
+    from harness.lab.backends import Backend
     from harness.lab.mailbox import Mailbox
 
-RETRIES = 3
-"""Number of times RQ starts the plain form again."""
 POINTS = 40
 """Number of points of an execution's progress that a record keeps."""
-QUEUE = "trials"
 
 
 @dataclass
@@ -51,13 +42,15 @@ class Settings:
     """Subject of a trial, without its interruption.
 
     :ivar form: one of the scenario's. :ivar durability: in place of the job's own.
-    :ivar broker: ``fakeredis`` or ``redis``. :ivar database: the name of the database's dialect, for the record.
+    :ivar queue: ``rq``, ``celery`` or ``dramatiq``. :ivar broker: ``fakeredis``, ``redis`` or ``rabbitmq``.
+    :ivar database: the name of the database's dialect, for the record.
     :ivar pace: seconds that the work on an item lasts.
     """
 
     scenario: Scenario
     form: str
     durability: Durability | None
+    queue: str
     broker: str
     database: str
     pace: float
@@ -66,24 +59,22 @@ class Settings:
 class Trial:
     """One run of a job with its interruptions and resumes; the embedded and the real one derive from it.
 
-    :param connection: to the empty broker that the job is put into.
+    :param backend: the queue with the job.
     """
 
-    def __init__(self, settings: Settings, connection: Redis, mailbox: Mailbox) -> None:
+    def __init__(self, settings: Settings, backend: Backend, mailbox: Mailbox) -> None:
         self.settings = settings
         self.items = settings.scenario.count()
         self._mailbox = mailbox
-        self._connection = connection
-        self._queue = Queue(QUEUE, connection=connection, serializer="json")
-        self._job = self._enqueued()
+        self._backend = backend
         self._attempts: list[Attempt] = []
         self._marked: list[str] = []
         self._bytes: int | None = None
 
     @property
     def job_id(self) -> str:
-        """The id of the job in RQ."""
-        return self._job.id
+        """The id of the job in its queue."""
+        return self._backend.job_id
 
     @property
     def plain(self) -> bool:
@@ -97,7 +88,7 @@ class Trial:
         """
         fired = self._run(interruption)
         # A work horse may finish the job before it notices that its worker was killed.
-        alone = interruption.by == "kill:worker" or self._job.get_status() != JobStatus.FINISHED
+        alone = interruption.by == "kill:worker" or self._backend.status() != "completed"
         if interruption.where is not None and not (fired and (alone or len(self._attempts) > 1)):
             last = self._attempts[-1] if self._attempts else Attempt(0.0)
             why = f"it failed: {last.reason}" if last.ended == "failed" else "choose an earlier place"
@@ -117,16 +108,9 @@ class Trial:
         """Run the job to its end and record the attempts; return whether the interruption came."""
         raise NotImplementedError
 
-    def _enqueued(self) -> RQJob:
-        job = self.settings.scenario.forms[self.settings.form]
-        if self.plain:
-            arguments = self.settings.scenario.arguments()
-            return self._queue.enqueue_call(job, args=(arguments,), retry=Retry(max=RETRIES))
-        return rq.enqueue(self._queue, job)
-
     def _record(self, interruption: Interruption) -> dict[str, Any]:
         settings, effects = self.settings, self.settings.scenario.judge(self._mailbox)
-        completed = self._job.get_status() == JobStatus.FINISHED
+        completed = self._backend.status() == "completed"
         attempts = self._attempts or [Attempt(0.0)]
         start = attempts[0].start
         job = settings.scenario.forms[settings.form]
@@ -136,6 +120,7 @@ class Trial:
             "pattern": settings.form,
             "interruption": interruption.name,
             "durability": str(durability),
+            "queue": settings.queue,
             "broker": settings.broker,
             "database": settings.database,
             "completed": completed,

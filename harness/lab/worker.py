@@ -3,6 +3,8 @@
 It is this package's RQ worker, which forks a work horse for each job. The horse asks the trial's trigger at the start
 of each item, and the interruption happens there: the horse is killed, its worker, or both, or the worker gets the
 signal. A plain job does not stop for a signal, so the end of the grace period follows immediately.
+
+The programs of Celery and Dramatiq share all but the worker. There a process of the pool is the horse.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +27,16 @@ from harness import durability, events
 from harness.interruptions import Interruption, parse_interruption
 from harness.lab.journal import Journal
 from harness.lab.parent_pipe import obey
-from harness.lab.trial import QUEUE, PlainPosition
+from harness.lab.trial import PlainPosition
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
-from harness.queues import rq
-from harness.queues.rq.keys import PREFIX
+from harness.queues import requests, rq
+from harness.queues.keys import PREFIX
 from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rq.executions import Execution as RQExecution
     from rq.job import Job as RQJob
 
@@ -51,6 +57,8 @@ class Config:
     """Arguments of a worker process: names and numbers only."""
 
     broker: str
+    redis: str
+    queue: str
     journal: str
     interruption: str
     items: int
@@ -80,7 +88,13 @@ class TrialWorker(rq.Worker):
 
 
 class Interrupter:
-    """The interruption of a trial, in the process where it happens."""
+    """The interruption of a trial, in the process where it happens.
+
+    :ivar heard: called after a job's worker got a signal; returns once the job can know of it. The item in progress
+        lasts so long.
+    """
+
+    heard: Callable[[], object] | None = None
 
     def __init__(self, config: Config, connection: redis.Redis, journal: Journal) -> None:
         self._interruption: Interruption = parse_interruption(config.interruption)
@@ -110,7 +124,7 @@ class Interrupter:
         if not self._first(reason):
             return None
         if self._interruption.by == "flag":
-            rq.request_stop(self._connection, at.job_id, "flag")
+            requests.request_stop(self._connection, at.job_id, "flag")
             return None
         return reason
 
@@ -133,6 +147,8 @@ class Interrupter:
                 os.kill(self._worker, signal.SIGKILL)
         if by in {"kill:horse", "kill:both"} or (plain and signalled):
             os.kill(os.getpid(), signal.SIGKILL)
+        if signalled and self.heard is not None:
+            self.heard()
 
 
 def notice(journal: Journal) -> Any:
@@ -149,23 +165,41 @@ def notice(journal: Journal) -> Any:
     return subscriber
 
 
-def main() -> None:
-    """Work until a signal stops it."""
-    obey()
+@dataclass(frozen=True)
+class Working:
+    """A trial as its worker's process sees it."""
+
+    config: Config
+    journal: Journal
+    connection: redis.Redis
+    interrupter: Interrupter
+
+
+@contextmanager
+def working() -> Iterator[Working]:
+    """Read the trial from the environment, and apply its interruption and its settings to all jobs in the block."""
     config = Config(**json.loads(os.environ.pop(CONFIG)))
     journal = Journal(config.journal)
-    connection = redis.Redis.from_url(config.broker)
+    connection = redis.Redis.from_url(config.redis)
     if os.environ.get(PRELOAD):
         importlib.import_module(os.environ[PRELOAD])
-    trigger = Interrupter(config, connection, journal)
+    interrupter = Interrupter(config, connection, journal)
     store: Store | None = SqlStore(sqlalchemy.create_engine(config.store)) if config.store else None
     asked = Overrides(
-        tuple(trigger.sources),
+        tuple(interrupter.sources),
         durability.parse_durability(config.durability) if config.durability else None,
         store,
         delay_seconds=0.0,
     )
-    with marking(trigger.mark), events.subscribe(notice(journal)), overriding(asked):
-        worker = TrialWorker([Queue(QUEUE, connection=connection, serializer="json")], connection=connection)
-        worker.journal = journal
+    with marking(interrupter.mark), events.subscribe(notice(journal)), overriding(asked):
+        yield Working(config, journal, connection, interrupter)
+
+
+def main() -> None:
+    """Work until a signal stops it."""
+    obey()
+    with working() as trial:
+        queue = Queue(trial.config.queue, connection=trial.connection, serializer="json")
+        worker = TrialWorker([queue], connection=trial.connection)
+        worker.journal = trial.journal
         worker.work(logging_level="WARNING")

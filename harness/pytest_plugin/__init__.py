@@ -1,7 +1,8 @@
 """The pytest plugin: options, markers and fixtures. Its other modules are loaded on first use.
 
-Fixtures: ``lab`` (one of each kind for each process: by ``--harness-broker`` and ``--harness-database``, or
-parametrized: ``@pytest.mark.parametrize("lab", [{"broker": "redis", "database": "postgresql"}], indirect=True)``),
+Fixtures: ``lab`` (one of each kind for each process: by ``--harness-queue``, ``--harness-broker`` and
+``--harness-database``, or parametrized: ``@pytest.mark.parametrize("lab", [{"queue": "celery", "broker": "redis"}],
+indirect=True)``),
 ``interruption`` (parametrized by ``--harness-interrupt`` or by the marker
 ``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one and keeps its record), ``explore`` (crashes a job
 everywhere), ``crash_point`` (with the marker ``@pytest.mark.crash_points(job, …)``: the test's body runs once a crash
@@ -44,11 +45,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "let the work on each item last this long (default: no wait)",
     },
     "--harness-size": {"default": "quick", "metavar": "NAME", "help": "size of the data: quick or full"},
+    "--harness-queue": {
+        "metavar": "NAME",
+        "help": "queue that runs the jobs, instead of as the tests say: rq, celery or dramatiq",
+    },
     "--harness-broker": {
-        "default": "fakeredis",
         "metavar": "URL",
-        "help": "fakeredis (the worker is in this process), redis (a private server, and workers that can be "
-        "killed), or the URL of an empty Redis database",
+        "help": "fakeredis (the worker is in this process; default of rq), redis (a private server, and workers "
+        "that can be killed; default of the others), rabbitmq (for celery and dramatiq), or the URL of an empty "
+        "Redis database",
     },
     "--harness-database": {
         "metavar": "URL",

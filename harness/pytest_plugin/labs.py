@@ -26,7 +26,7 @@ class Labs:
 
     def __init__(self, config: pytest.Config, new_directory: Callable[[str], Path]) -> None:
         self._config, self._new_directory = config, new_directory
-        self._labs: dict[tuple[str, str | None], Lab] = {}
+        self._labs: dict[tuple[str, str | None, str | None], Lab] = {}
         self._stack = ExitStack()
 
     def asked_for(self, asked: dict[str, Any]) -> Lab:
@@ -35,11 +35,11 @@ class Labs:
         Without an installed server that it needs, the test is skipped, or fails where services are required.
         """
         option = self._config.getoption
-        broker = option("--harness-broker")
-        if broker == "fakeredis":
-            broker = asked.get("broker", "fakeredis")
+        queue, broker, database = (
+            option(f"--harness-{name}") or asked.get(name) for name in ("queue", "broker", "database")
+        )
         try:
-            return self._get(broker, option("--harness-database") or asked.get("database"))
+            return self._get(queue or "rq", broker, database)
         except MissingService as error:
             if required():
                 pytest.fail(str(error), pytrace=False)
@@ -47,14 +47,15 @@ class Labs:
         except UsageError as error:
             pytest.exit(str(error), returncode=2)
 
-    def _get(self, broker: str, database: str | None) -> Lab:
-        key = broker, database
+    def _get(self, queue: str, broker: str | None, database: str | None) -> Lab:
+        key = queue, broker, database
         if key not in self._labs:
             option = self._config.getoption
             lab = Lab(
                 self._new_directory("lab"),
                 size=option("--harness-size"),
                 pace=option("--harness-pace"),
+                queue=queue,
                 broker=broker,
                 database=database,
             )

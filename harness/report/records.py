@@ -71,6 +71,7 @@ class Run:
     :ivar resume_latency_s: the longest time from the end of an execution until the next worked on an item.
     :ivar progress_bytes: size of the largest progress saved.
     :ivar checks: conditions on the outcome, and the result of each.
+    :ivar queue: ``rq``, ``celery`` or ``dramatiq``.
     :ivar module: module of the scenario, for the command that repeats the run; None in older files.
     """
 
@@ -95,6 +96,7 @@ class Run:
     checks: Mapping[str, bool]
     timeline: Timeline
     module: str | None = None
+    queue: str = "rq"
 
     @property
     def interrupted(self) -> bool:

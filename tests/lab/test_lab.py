@@ -149,3 +149,20 @@ def test_a_worker_leaves_the_signal_handlers_as_they_were(lab: Lab) -> None:
     """A trial restores the signal handlers that it changed."""
     lab.run(numbers_scenario(), "steps", parse_interruption("signal:INT@count:3"))
     assert DONE.count(3) == 1
+
+
+@pytest.mark.parametrize(
+    ("queue", "broker", "message"),
+    [
+        ("huey", None, "got the queue 'huey'; use rq, celery, dramatiq"),
+        ("rq", "rabbitmq", "RQ has no broker but Redis"),
+        ("celery", "fakeredis", "Celery runs processes, which fakeredis cannot serve; use redis or rabbitmq"),
+        ("dramatiq", "fakeredis", "Dramatiq runs processes"),
+    ],
+)
+def test_a_queue_without_such_a_broker_is_refused(
+    tmp_path: Path, queue: str, broker: str | None, message: str
+) -> None:
+    """A queue that is unknown, or a broker that it does not have, is refused before a server starts."""
+    with pytest.raises(UsageError, match=message):
+        Lab(tmp_path, queue=queue, broker=broker)

@@ -20,8 +20,8 @@ OWN_NAMES = [
     "interrupt_after_step",
 ]
 OWN_OPTIONS = [
-    "--interrupt", "--pace", "--size", "--broker", "--database", "--durability", "--records", "--sample", "--seed",
-    "--trial", "--bar",
+    "--interrupt", "--pace", "--size", "--queue", "--broker", "--database", "--durability", "--records", "--sample",
+    "--seed", "--trial", "--bar",
 ]  # fmt: skip
 
 CHARGE = """

@@ -1,0 +1,196 @@
+"""Queues of trials: put the job of a trial into one, and see how it stands there.
+
+The job is in one of :data:`KINDS`. Celery and Dramatiq are optional, so they have modules of their own, which are
+loaded when a lab asks for them.
+"""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import JobStatus
+
+from harness.job import Job, find
+from harness.queues import rq
+from harness.queues.keys import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.lab.journal import Journal
+    from harness.queues.ticketed import Queue as TicketQueue
+    from harness.scenario import Scenario
+
+RETRIES = 3
+"""Number of times that RQ and Dramatiq start a plain form that has failed again."""
+QUEUE = "trials"
+"""Name of the queue; on RabbitMQ, where messages of an earlier trial may be left, something follows it."""
+PLAIN_END = f"{PREFIX}lab:plain"
+"""Key with the end of a plain form on Celery or Dramatiq."""
+
+Status = Literal["completed", "failed"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of queue.
+
+    :ivar title: its name in sentences. :ivar backend: class of the lab's side, as ``module:Name``.
+    :ivar program: function of a worker's process. :ivar preload: modules that workers find imported.
+    """
+
+    name: str
+    title: str
+    backend: str
+    program: str
+    preload: tuple[str, ...]
+
+    def made(self, broker: str, redis: str, scenario: Scenario, form: str) -> Backend:
+        """Put a form of a scenario into the queue.
+
+        :param broker: URL of the messages' server. :param redis: URL of the Redis with everything else.
+        """
+        backend: Callable[..., Backend] = find(self.backend)
+        return backend(broker, redis, scenario, form)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("rq", "RQ", "harness.lab.backends:RQBackend", "harness.lab.worker:main",
+             ("harness.lab.worker", "rq.worker", "rq.executions")),
+        Kind("celery", "Celery", "harness.lab.on_celery:CeleryBackend", "harness.lab.on_celery:main",
+             ("harness.lab.on_celery", "celery.apps.worker", "celery.concurrency.prefork", "kombu.transport.redis",
+              "kombu.transport.pyamqp")),
+        Kind("dramatiq", "Dramatiq", "harness.lab.on_dramatiq:DramatiqBackend", "harness.lab.on_dramatiq:main",
+             ("harness.lab.on_dramatiq", "dramatiq.cli")),
+    )
+}  # fmt: skip
+"""Queues that run trials, by name."""
+
+
+class Backend(ABC):
+    """A queue with one job, as the lab sees it.
+
+    :ivar job_id: id of the job. :ivar queue_name: name of its queue. :ivar connection: to the Redis of the trial.
+    """
+
+    job_id: str
+    queue_name = QUEUE
+    connection: Redis
+    detects: ClassVar[bool] = False
+    """True if workers see at once, on their own machine, that a process is gone: then no lease has to run out."""
+    slow: ClassVar[bool] = False
+    """True if a worker without a job takes seconds to leave: the lab then does not wait for it."""
+
+    @abstractmethod
+    def status(self) -> Status | None:
+        """Return how the job has ended; None if it has not."""
+
+    @abstractmethod
+    def leaves_alone(self, by: str | signal.Signals) -> bool:
+        """Return whether only a long timeout brings the plain form back after such an interruption."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.connection.close()
+
+
+class RQBackend(Backend):
+    """RQ.
+
+    :ivar queue: the queue. :ivar job: RQ's job.
+    """
+
+    def __init__(self, broker: str | Redis, redis: str, scenario: Scenario, form: str) -> None:
+        del redis  # RQ has one
+        self.connection = Redis.from_url(broker) if isinstance(broker, str) else broker
+        self.queue = Queue(QUEUE, connection=self.connection, serializer="json")
+        job = scenario.forms[form]
+        if form == "plain":
+            arguments = (scenario.arguments(),)
+            self.job = self.queue.enqueue_call(job, args=arguments, retry=Retry(max=RETRIES))
+        else:
+            self.job = rq.enqueue(self.queue, job)
+        self.job_id = self.job.id
+
+    def status(self) -> Status | None:
+        """Ask RQ."""
+        status = self.job.get_status()
+        if status == JobStatus.FINISHED:
+            return "completed"
+        return "failed" if status == JobStatus.FAILED else None
+
+    def leaves_alone(self, by: str | signal.Signals) -> bool:
+        """RQ's worker retries a job whose work horse has crashed; nobody does if it has crashed as well."""
+        return by == "kill:both" or isinstance(by, signal.Signals)
+
+
+class TicketBackend(Backend):
+    """A queue that keeps tickets.
+
+    :param queue: the queue, made for the trial.
+    """
+
+    detects = slow = True
+
+    def __init__(self, queue: TicketQueue, queue_name: str, scenario: Scenario, form: str) -> None:
+        self.queue, self.queue_name, self.connection = queue, queue_name, queue.connection
+        job: Any = scenario.forms[form]
+        self._plain = form == "plain"
+        if self._plain:
+            self.job_id = self.send_plain(f"{job.__module__}:{job.__qualname__}", scenario.arguments())
+        else:
+            self.job_id = self.send_job(job)
+
+    @abstractmethod
+    def send_job(self, job: type[Job]) -> str:
+        """Enqueue a job and return its id."""
+
+    @abstractmethod
+    def send_plain(self, path: str, arguments: list[int]) -> str:
+        """Enqueue a plain form as a task of the queue itself, and return its id."""
+
+    def status(self) -> Status | None:
+        """Read the ticket; of a plain form, what its task has written."""
+        if self._plain:
+            end = self.connection.get(PLAIN_END)
+            return None if end is None else "completed" if end == b"completed" else "failed"
+        ticket = self.queue.tickets.read(self.job_id)
+        if ticket.get("state") != "over":
+            return None
+        return "completed" if ticket.get("outcome") == "completed" else "failed"
+
+    def close(self) -> None:
+        """End the threads and close the connections."""
+        self.queue.close()
+        super().close()
+
+
+def new_queue_name() -> str:
+    """Return the name of a queue that no other trial has."""
+    return f"{QUEUE}-{uuid.uuid4().hex[:12]}"
+
+
+def run_plain(path: str, arguments: list[int], journal: Journal, connection: Redis) -> None:
+    """Run a plain form in a task of Celery or Dramatiq, and record its end.
+
+    Crash before the end is recorded: the queue has not acknowledged the message either, and decides.
+    """
+    journal.write("start")
+    try:
+        find(path)(arguments)
+    except Exception as error:
+        journal.write("outcome", ended="failed", reason=f"{type(error).__name__}: {error}")
+        connection.set(PLAIN_END, "failed")
+        raise
+    else:
+        connection.set(PLAIN_END, "completed")
+    finally:
+        journal.write("end")

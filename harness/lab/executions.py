@@ -1,0 +1,54 @@
+"""Executions of a job on Celery or Dramatiq, in the journal; and the wait until a signal has reached the job.
+
+A message that is out of date is dropped without an execution. So an execution begins with the event of the job, and
+ends when the queue is done with its message.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from harness import events
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.lab.journal import Journal
+    from harness.queues.ticketed import Queue
+
+HEARD_SECONDS = 120.0
+"""Limit of the wait for a signal, in seconds."""
+LOOK_SECONDS = 0.005
+
+
+class Executions:
+    """Subscriber that writes when executions of this process begin; :meth:`end` writes their end."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self._open = journal, False
+
+    def __call__(self, event: events.Event) -> None:
+        """Hear of an event."""
+        if isinstance(event, events.JobStarted | events.JobResumed):
+            self._open = True
+            self._journal.write("start")
+
+    def end(self) -> None:
+        """Write the end, if an execution has begun."""
+        if self._open:
+            self._open = False
+            self._journal.write("end")
+
+
+def wait_for_shutdown(queue: Queue, seconds: float = 0.0) -> None:
+    """Return once a process has heard that its worker leaves, and *seconds* later.
+
+    :raises HarnessError: if it does not hear of it.
+    """
+    sources = queue.stop_sources()
+    until = time.monotonic() + HEARD_SECONDS
+    while not any(source(None) for source in sources):  # type: ignore[arg-type]  # flags ask for no position
+        if time.monotonic() > until:
+            raise HarnessError(f"the worker did not hear of its signal within {HEARD_SECONDS:g} s")
+        time.sleep(LOOK_SECONDS)
+    time.sleep(seconds)
