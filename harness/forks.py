@@ -89,13 +89,13 @@ def watch() -> None:
     _state.watching = True
     alchemy.event.listen(pools.Pool, "connect", _opened)
     kind = pools._ConnectionRecord  # noqa: SLF001 - SQLAlchemy has no public list of its connections
-    for record in [each for each in _objects() if type(each) is kind]:
+    for record in [each for each in all_objects() if type(each) is kind]:
         _state.records.add(record)
         record.info[_MARK] = _owner(record) if _state.may_inherit else os.getpid()
     _leave_behind()
 
 
-def _objects() -> list[Any]:
+def all_objects() -> list[Any]:
     """Return all objects of this process, those of ``gc.freeze()`` too: servers freeze them before they fork."""
     frozen = gc.get_freeze_count() > 0
     if frozen:

@@ -69,6 +69,11 @@ from harness.monitor import TrialBar
     help="Seconds after which no more trials begin; no limit by default.",
 )
 @click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="Number of processes that run trials; by default one on each core.",
+)
+@click.option(
     "--database",
     metavar="URL",
     help="PostgreSQL database for tests that the job uses; for a scenario an empty one, or 'postgresql' for a private "

@@ -20,6 +20,7 @@ from harness.explore.judging import Judge
 from harness.explore.outcomes import reading
 from harness.explore.probes.older import descriptors, held, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
+from harness.explore.processes import Ahead, Crew, Found, check, crew
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.rq import RQTarget
 from harness.explore.running import Death, Runner, Unreached
@@ -29,6 +30,7 @@ from harness.explore.trials import ACTIONS, LATE, Action, PlannedTrial, Result, 
 from harness.explore.versions import Versions
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
+from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
     from harness.durability import Durability
@@ -46,7 +48,7 @@ LIMIT_SECONDS = 60.0
 """Limit of an execution in seconds, unless another is given: longer than a busy machine needs for a job that ends."""
 QUEUES = ("inline", "rq")
 COLLECTION = 8
-"""After how many trials garbage is collected."""
+"""Number of trials after which garbage is collected."""
 
 
 def explore(
@@ -99,6 +101,7 @@ class Explorer:
     :param accept: names of effects that may stay unseen, as the verdict lists them: ``process``, ``socket``, …
     :param time: seconds after which no more trials begin; None for no limit.
     :param announce: called before the first trial.
+    :param processes: number of processes that run trials; None for one on each core that may be used.
     """
 
     def __init__(
@@ -127,8 +130,12 @@ class Explorer:
         accept: Sequence[str] = (),
         time: float | None = None,
         announce: Announce | None = None,
+        processes: int | None = None,
     ) -> None:
         _check_options(actions, queue, redis)
+        # What reads an outcome, or keeps progress, in a way of its own may hold what a process cannot have a copy of.
+        alone = outcome is not None or not (store is None or isinstance(store, SqlStore))
+        self._processes = 1 if alone else check(processes)
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
             RQTarget(versions, args, kwargs or {}, redis)
@@ -154,8 +161,9 @@ class Explorer:
         self._read = reading(outcome, self._world.contents)
         self._seed, self._actions, self._pairs, self._sample = seed, actions, pairs, sample
         self._durability, self._limit, self._first, self._progress = durability, limit, first, progress
+        self._crew: Crew | None = None
         self._tried: set[int] = set()
-        self._expected = 0
+        self._expected = self._since = 0
         self._stack = ExitStack()
         self.recording: Recording | None = None
 
@@ -233,23 +241,27 @@ class Explorer:
             coverage.bound(verdict, self._world, None, self._accepted)
             return verdict
         self._expected = len(trials or ())
-        assert self._runner is not None  # noqa: S101 - record() made it
-        self._runner.shortcuts = None
+        self._ready.shortcuts = None
         if trials is None and self._shorten:
-            self._runner.shorten(WINDOW)
+            self._ready.shorten(WINDOW)
         unreached: list[str] = []
-        for trial in self._planned(verdict) if trials is None else trials:
-            try:
-                self._try(trial, verdict)
-            except Unreached:
-                if trials is not None and len(trials) == 1:
-                    raise
-                unreached.append(str(trial))
-            if self._first and verdict.findings:
-                break
-            if self._time is not None and time.perf_counter() - began > self._time:
-                verdict.stopped = self._time
-                break
+        try:
+            for part in self._planned(verdict) if trials is None else [plan.Thinned(trials)]:
+                for trial in part:
+                    if not self._take(trial, self._found(trial, part.ahead), verdict):
+                        unreached.append(str(trial))
+                    if self._first and verdict.findings:
+                        return self._completed(verdict, unreached, began)
+                    if self._time is not None and time.perf_counter() - began > self._time:
+                        verdict.stopped = self._time
+                        return self._completed(verdict, unreached, began)
+        finally:
+            self._dismiss()
+        if trials is not None and len(trials) == 1 and unreached:
+            raise Unreached(f"{unreached[0]}: the job did not come to that point")
+        return self._completed(verdict, unreached, began)
+
+    def _completed(self, verdict: Verdict, unreached: list[str], began: float) -> Verdict:
         coverage.count(verdict, self.record(), self._tried)
         coverage.miss(self._world, unreached)
         coverage.bound(verdict, self._world, self.recording, self._accepted, whole=self._outcome is None)
@@ -268,12 +280,16 @@ class Explorer:
             leaves; ``simulated`` runs to the point and dies in this process; ``killed`` in another one, by SIGKILL.
         :raises UsageError: if the job does not come to the point.
         """
+        return self._ready.result(trial, death)
+
+    @property
+    def _ready(self) -> Runner:
         self.record()
         assert self._runner is not None  # noqa: S101 - record() made it
-        return self._runner.result(trial, death)
+        return self._runner
 
-    def _planned(self, verdict: Verdict) -> Iterator[PlannedTrial]:
-        """Go through all trials; pairs come last, made of what the single crashes showed."""
+    def _planned(self, verdict: Verdict) -> Iterator[plan.Thinned]:
+        """Go through all trials, sort by sort; pairs come last, made of what the single crashes showed."""
         plans = self._plans()
         verdict.planned.update({action: len(plans[action][0]) for action in self._actions})
         chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
@@ -283,15 +299,17 @@ class Explorer:
             self._announce(len(chosen), (len(chosen) + more) * self._clean_seconds)
         if "twice" in self._actions and plans["twice"][0]:
             verdict.planned["twice"] = plan.number_of_twice(self.record())
+        self._crew = crew(
+            self._world, self.record(), self._tried_here, number=self._processes, trials=len(chosen)
+        )
         for action in self._actions:
-            yield from plan.thinned([each for each in chosen if each.action == action], lambda: verdict.wrong)
+            yield plan.Thinned([each for each in chosen if each.action == action], lambda: verdict.wrong)
         if self._pairs and "crash" in self._actions:
-            assert self._runner is not None  # noqa: S101 - record() made it
-            pairs = plan.pairs(self._runner.recovered)
+            pairs = plan.pairs(self._ready.recovered)
             verdict.planned["pair"] = len(pairs)
             chosen = plan.sampled(pairs, self._some, self._seed)
             self._expected += len(chosen)
-            yield from chosen
+            yield plan.Thinned(chosen)
 
     def _plans(self) -> dict[Action, tuple[list[PlannedTrial], int | None]]:
         """Return the trials of each sort, and how many of them at most."""
@@ -311,23 +329,53 @@ class Explorer:
             ),
         }
 
-    def _try(self, trial: PlannedTrial, verdict: Verdict) -> None:
-        assert self._runner is not None  # noqa: S101 - record() made it
-        result = self._runner.confirmed(trial)
-        if not sum(verdict.trials.values()) % COLLECTION:
+    def _found(self, trial: PlannedTrial, ahead: Ahead) -> Found:
+        """Run one trial, here or in another process."""
+        if self._crew is not None:
+            found = self._crew.get(trial, ahead)
+            if found is not None:
+                return found
+            self._dismiss()
+        return self._tried_here(trial)
+
+    def _tried_here(self, trial: PlannedTrial) -> Found:
+        """Run one trial in this process."""
+        runner = self._ready
+        try:
+            result = runner.confirmed(trial)
+        except Unreached:
+            return Found(reached=False)
+        self._since += 1
+        if self._since == COLLECTION:
+            self._since = 0
             gc.collect()
+        judge = Judge(self._target, self.record(), self._outcome is None, self._strict, self._command)
+        recovered = runner.recovered.get(trial)
+        return Found(judge.finding(result), result.refused, None if recovered is None else dict(recovered))
+
+    def _take(self, trial: PlannedTrial, found: Found, verdict: Verdict) -> bool:
+        """Write the result of a trial into the verdict; return whether the job came to the crash point."""
+        if not found.reached:
+            return False
         second_crash = trial.action == "crash" and len(trial.points) > 1
         verdict.trials["pair" if second_crash else trial.action] += 1
-        judge = Judge(self._target, self.record(), self._outcome is None, self._strict, self._command)
-        finding = judge.finding(result)
-        if finding is not None:
-            verdict.findings.append(finding)
-        if result.refused:
-            verdict.refused[result.refused] += 1
+        if found.finding is not None:
+            verdict.findings.append(found.finding)
+        if found.refused:
+            verdict.refused[found.refused] += 1
         if trial.action == "crash":
             self._tried.add(self.record().point(*trial.points[0]).state)
+        if found.recovered is not None:
+            self._ready.recovered[trial] = found.recovered
         if self._progress:
             self._progress(sum(verdict.trials.values()), self._expected, str(trial))
+        return True
+
+    def _dismiss(self) -> None:
+        """End the other processes."""
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.close()
 
 
 def _mark(item: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.orm import close_all_sessions
 
@@ -64,6 +64,8 @@ class ExternalState:
         for path, handle in open_handles(modules):
             self._places[f"{FILE}{path}"] = HandleResource(path, handle)
         self.not_seen = Unseen()
+        self._copies: dict[str, str] = {}
+        self._leave: Callable[[], NoReturn] | None = None
         self.memory = Memory(modules, list(witnesses.values()))
         self._first: State = {key: place.keep() for key, place in self._places.items()}
         self._last: State = dict(self._first)
@@ -89,14 +91,37 @@ class ExternalState:
             if raw is not None:
                 self._meet_server(raw)
             return
+        if self._leave is not None and path:
+            if path not in self._copies:
+                self._leave()
+            path = self._copies[path]
         self._add(path or f"database in memory {id(raw)}", lambda: SqliteResource(path, raw))
 
     def has_file(self, path: str) -> bool:
         """Return whether a file is compared."""
         return f"{FILE}{path}" in self._places
 
+    @property
+    def databases(self) -> dict[str, SqliteResource]:
+        """The SQLite files by path."""
+        return {
+            key: place
+            for key, place in self._places.items()
+            if isinstance(place, SqliteResource) and not place.in_memory
+        }
+
+    def stay(self, copies: dict[str, str], leave: Callable[[], NoReturn]) -> None:
+        """Take no more places from now on, and no database but these copies.
+
+        :param copies: paths of the databases, by the path of the copy. :param leave: called where there is more.
+        """
+        self._copies, self._leave = copies, leave
+        self.not_seen = Unseen(leave)
+
     def _add(self, key: str, make: Callable[[], Resource]) -> None:
         if key not in self._places:
+            if self._leave is not None:
+                self._leave()
             place = make()
             self._first[key] = self._last[key] = place.keep()
             self._places[key] = place

@@ -37,7 +37,7 @@ class Memory:
 
     def now(self) -> list[Any]:
         """Return what the variables hold at the moment."""
-        return [copy.deepcopy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
+        return [_copy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
 
     def changed(self) -> list[Any]:
         """Return what the variables hold that do not hold their initial values, each after its index."""
@@ -57,7 +57,7 @@ class Memory:
             kept = first if values is None else values[index]
             if isinstance(kept, _CONTAINERS):
                 if value != kept:
-                    fresh = copy.deepcopy(kept)
+                    fresh = _copy(kept)
                     value.clear()
                     value.extend(fresh) if isinstance(value, list) else value.update(fresh)
                 kept = value
@@ -69,6 +69,13 @@ class Memory:
             if not name.startswith("__") and id(value) not in skipped and _is_plain(value):
                 kept = copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value
                 self._kept.append((owner, name, value, kept))
+
+
+def _copy(value: Any) -> Any:
+    """Return a copy; of a container that has come to hold a connection, say, one with the same members."""
+    if not isinstance(value, _CONTAINERS):
+        return value
+    return copy.deepcopy(value) if _is_plain(value) else copy.copy(value)
 
 
 def _is_plain(value: Any) -> bool:

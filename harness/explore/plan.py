@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -78,17 +78,45 @@ def _waits(point: Point) -> bool:
     return point.kind.startswith("before-") and not point.held
 
 
-def thinned(trials: list[PlannedTrial], wrong: Callable[[], int]) -> Iterator[PlannedTrial]:
-    """Go through trials; once :data:`ALIKE` in a row were wrong, through fewer and fewer of the rest.
+class Thinned:
+    """Iterator over trials; once :data:`ALIKE` in a row were wrong, over fewer and fewer of the rest.
 
-    :param wrong: returns how many were wrong until now.
+    :param wrong: returns how many were wrong until now; None to go through all.
     """
-    index = row = 0
-    while index < len(trials):
-        before = wrong()
-        yield trials[index]
-        row = row + 1 if wrong() > before else 0
-        index += 1 if row < ALIKE else max(1, (len(trials) - index) // ALIKE)
+
+    def __init__(self, trials: Sequence[PlannedTrial], wrong: Callable[[], int] | None = None) -> None:
+        self._trials, self._wrong = trials, wrong
+        self._index, self._row, self._before = -1, 0, 0
+
+    def __iter__(self) -> Thinned:
+        return self
+
+    def __next__(self) -> PlannedTrial:
+        if self._wrong is not None and self._index >= 0:
+            self._row = self._row + 1 if self._wrong() > self._before else 0
+        self._index = self._after(self._index, self._row)
+        if self._index >= len(self._trials):
+            raise StopIteration
+        if self._wrong is not None:
+            self._before = self._wrong()
+        return self._trials[self._index]
+
+    def ahead(self, most: int) -> list[PlannedTrial]:
+        """Return the trials that come next if they go on to be wrong, or right, as the last ones were."""
+        found: list[PlannedTrial] = []
+        index, row = self._index, self._row
+        while len(found) < most:
+            row += bool(row)
+            index = self._after(index, row)
+            if index >= len(self._trials):
+                break
+            found.append(self._trials[index])
+        return found
+
+    def _after(self, index: int, row: int) -> int:
+        if index < 0 or row < ALIKE:
+            return index + 1
+        return index + max(1, (len(self._trials) - index) // ALIKE)
 
 
 def pairs(recovered: Mapping[PlannedTrial, Mapping[str, int]]) -> list[PlannedTrial]:

@@ -74,6 +74,7 @@ class RedisResource:
                 connection_class=pool.connection_class, **{**given, "decode_responses": False}
             )
         )
+        self.is_fake = pool.connection_class.__module__.partition(".")[0] == "fakeredis"
         self.touched = False
         self._seen = self.keep()
 

@@ -66,6 +66,16 @@ class SqliteResource:
             # A process that dies leaves its writes to the operating system; only a power cut needs more.
             self._connection.execute("PRAGMA synchronous=OFF")
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection through which the database is seen."""
+        return self._connection
+
+    def move(self, path: str) -> None:
+        """Look at a copy from now on. The connection is closed; it is not that of this process."""
+        self._path = path
+        self.open()
+
     def changed(self) -> bool:
         """Return whether a change was committed."""
         version = self._version()

@@ -81,10 +81,13 @@ class Runner:
             return result
         self._confirmed.add(kind)
         shortcuts, self.shortcuts = self.shortcuts, None
+        recovered = self.recovered.get(trial)
         try:
             return self.result(trial)
         finally:
             self.shortcuts = shortcuts
+            if recovered is not None:  # which trials are run whole must not change which pairs there are
+                self.recovered[trial] = recovered
 
     def result(self, trial: PlannedTrial, death: Death = "restored") -> Result:
         """Run one trial.
@@ -170,6 +173,8 @@ class Runner:
         begun, price = recording.marks[: point.marks], point.unsaved
         second = trial if len(trial.points) > 1 else None
         watch = self._watching(second, deployed=True, follow=death == "restored")
+        if watch.following is not None:
+            watch.following.whole = second is None
         ending = run_to_end(*run, watch, self._limit)
         # Where its time ended a recovery is by chance: no second crash is counted from it.
         if ending.kind != "endless":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
 SUFFIX = ", of what was seen"
 """End of a verdict that does not cover everything the job did."""
@@ -28,13 +29,19 @@ class NotSeen:
 
 
 class Unseen:
-    """Collection of the effects that were not seen: one of each name and line."""
+    """Collection of the effects that were not seen: one of each name and line.
 
-    def __init__(self) -> None:
+    :param leave: called in place of adding one.
+    """
+
+    def __init__(self, leave: Callable[[], NoReturn] | None = None) -> None:
+        self._leave = leave
         self._found: dict[tuple[str, str], NotSeen] = {}
 
     def add(self, name: str, what: str, line: str = "") -> None:
         """Remember an effect, unless the same line had one of that name."""
+        if self._leave is not None:
+            self._leave()
         self._found.setdefault((name, line), NotSeen(name, what, line))
 
     def split(self, accepted: Iterable[str]) -> tuple[list[NotSeen], list[NotSeen]]:

@@ -123,12 +123,15 @@ class Following:
     """Comparison of one trial's executions with the clean run.
 
     :ivar joins: whether only to find where the clean run was, and no execution that began before.
+    :ivar whole: whether no execution ends where another one that began there is known: what a recovery from a crash
+        passes must not depend on the trials before it.
     :ivar at: index of the point of the clean run that an execution came to, once that is believed.
     :ivar ended: the future that was known of an execution that would have begun.
     """
 
     shortcuts: Shortcuts
     joins: bool = False
+    whole: bool = False
     at: int | None = None
     ended: Future | None = None
     patience: int = PATIENCE
@@ -171,7 +174,7 @@ class Following:
     def begin(self) -> Ending | None:
         """Return how an execution that would begin here ends, if that is known."""
         self._states.clear()
-        if self.joins or not self.shortcuts.futures:
+        if self.joins or self.whole or not self.shortcuts.futures:
             return None
         self.ended = self.shortcuts.futures.get(self.shortcuts.now())
         return None if self.ended is None else self.ended.ending

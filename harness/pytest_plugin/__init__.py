@@ -79,6 +79,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": "accept an effect that the explorer does not see, such as process; may be repeated",
     },
+    "--harness-processes": {
+        "type": int,
+        "metavar": "N",
+        "help": "explore in N processes, instead of as the tests say (default: one on each core; one in a worker of "
+        "pytest-xdist)",
+    },
     "--harness-bar": {"action": "store_true", "help": "show a progress bar instead of dots"},
 }
 

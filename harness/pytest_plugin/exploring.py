@@ -43,10 +43,12 @@ def explorer_for(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
 
 def options_of(config: pytest.Config, nodeid: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of an explorer; the command line's win over the test's."""
+    processes = config.getoption("--harness-processes")
     return {
         "seed": config.getoption("--harness-seed"),
         "command": f"pytest '{nodeid.partition('[')[0]}' --harness-trial {{trial}}",
         **options,
         "accept": [*options.get("accept", ()), *config.getoption("--harness-accept")],
         "sample": sample(config, options.get("sample")),
+        "processes": options.get("processes") if processes is None else processes,
     }

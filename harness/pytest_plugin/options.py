@@ -22,6 +22,10 @@ def check(config: pytest.Config) -> None:
             parse_interruption(name)
         if option("--harness-durability"):
             parse_durability(option("--harness-durability"))
+        if option("--harness-processes") is not None and option("--harness-processes") < 1:
+            raise UsageError(
+                f"--harness-processes: got {option('--harness-processes')}; use a number of 1 or more"
+            )
         if not option("--harness-pace") >= 0:
             raise UsageError(f"--harness-pace: got {option('--harness-pace'):g}; use seconds of 0 or more")
     except UsageError as error:

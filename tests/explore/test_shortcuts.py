@@ -16,7 +16,7 @@ import pytest
 from harness import every, mark
 from harness.explore import Explorer, explore, running, trials
 from harness.explore.liveness import live
-from harness.explore.plan import crashes, stops, thinned
+from harness.explore.plan import Thinned, crashes, stops
 from harness.explore.shortcuts import Shortcuts
 from harness.explore.trials import PlannedTrial
 from tests.examples import FACTOR
@@ -184,9 +184,9 @@ def test_only_names_that_are_read_again_are_live() -> None:
 def test_after_many_mistakes_in_a_row_only_some_trials_are_run() -> None:
     """All trials are run while one ends well every now and then, and a few dozen of a thousand if none does."""
     planned = [PlannedTrial("crash", (("commit", number),)) for number in range(1, 1001)]
-    assert list(thinned(planned, lambda: 0)) == planned
+    assert list(Thinned(planned, lambda: 0)) == planned
     wrong = itertools.count()
-    run = list(thinned(planned, lambda: next(wrong)))
+    run = list(Thinned(planned, lambda: next(wrong)))
     assert 50 < len(run) < 200
     assert run[:25] == planned[:25]
     assert run[-1] == planned[-1]

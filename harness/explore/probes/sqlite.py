@@ -6,6 +6,7 @@ had imported from ``sqlite3``, is not one of these; it is reported as not seen.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -22,6 +23,17 @@ _ARGUMENTS = ("timeout", "detect_types", "isolation_level", "check_same_thread",
 def probes() -> AbstractContextManager[None]:
     """Hook ``sqlite3.connect``, until the block ends."""
     return patched((sqlite3, "connect", _connect), (sqlite3.dbapi2, "connect", _connect))
+
+
+def redirect(copies: dict[str, str]) -> None:
+    """Have connections lead to copies from now on; a URI is left as it is, and so is any other file.
+
+    :param copies: the copy by the path of the database.
+    """
+    _copies.update({os.path.realpath(path): copy for path, copy in copies.items()})
+
+
+_copies: dict[str, str] = {}
 
 
 class Direct:
@@ -113,6 +125,8 @@ def _reached(kind: str, label: str, execute: Callable[[], Any]) -> Any:
 def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(connect)
     def hooked(database: Any, *args: Any, **kwargs: Any) -> Any:
+        if _copies and isinstance(database, str | bytes | os.PathLike):
+            database = _copies.get(os.path.realpath(os.fsdecode(database)), database)
         life = current()
         if life is None or is_accounted():
             return connect(database, *args, **kwargs)
