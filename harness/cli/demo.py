@@ -47,13 +47,13 @@ def demo(which: str | None, pace: str, embedded: bool, folder: Path, *, on_page:
         raise UsageError("--step is for orders, reports and emails")
     if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("--step waits for a key, which needs a terminal; leave it out")
-    for name in COMPARED:
-        scenario_named(name)  # raises early if there are none
     if which is None:
         from harness.cli.web import show_demo
 
         show_demo()
         return
+    for name in COMPARED:
+        scenario_named(name)  # raises early if there are none
     with needing("demo"):
         from harness.cli import shows
     real = find_redis() is not None and not embedded

@@ -111,10 +111,10 @@ def show_demo(
     """Serve the demo until Ctrl-C."""
     with needing():
         from harness.web import serving
+        from harness.web.orders import scenario
         from harness.web.stage import Stage
     from harness.lab.servers import redis_server
 
-    scenario = scenario_named("scenarios.orders")
     with ExitStack() as stack:
         stack.enter_context(saying(DEMO_KEPT))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-demo-")))

@@ -278,5 +278,5 @@ def _told(entry: Entry) -> list[str]:
         "started" if entry.epoch == 1 else f"goes on at {entry.done:,} items"
     )
     if entry.died is not None:
-        begun += f"; the one before died at {entry.died.done:,} or later"
+        begun += f"; the one before died at {max(entry.died.done, entry.done):,} or later"
     return [begun]

@@ -152,7 +152,8 @@ def _part(
     elif following is not None:
         sign = following.died
         if sign is not None and sign.epoch == start.epoch:
-            ended_at, came_to = max(start.at, sign.at), sign.done
+            # What the next one began with was saved after that sign of life, before the crash.
+            ended_at, came_to = max(start.at, sign.at), max(sign.done, following.done)
     else:
         outcome, ended_at = "running", now
         if pulse is not None and pulse.epoch == start.epoch:

@@ -213,7 +213,7 @@ def _facts_of(detail: Detail) -> list[tuple[str, str]]:
         ("Saved", f"{row.saved:,} items" if row.saved is not None else None),
         ("Executions", _executions(row, progress)),
         ("Last end", f"{row.last_end}: {row.reason}" if row.reason else row.last_end),
-        ("Time at work", seconds(progress.runtime_s) if progress and progress.runtime_s else None),
+        ("Time at work, saved", seconds(progress.runtime_s) if progress and progress.runtime_s else None),
         ("Longest gap", seconds(progress.longest_gap_s) if progress and progress.longest_gap_s else None),
         ("Worker", f"{view.worker or pulse.worker} on {pulse.host}" if pulse else view.worker or None),
         ("Process", pulse.pid if pulse else None),

@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,13 @@ from harness.queues import rq
 from harness.queues.history import note_action
 from harness.queues.periodic import SETTING
 from harness.queues.rq.places import fetch
+from harness.scenario import Effects
 from harness.web.performer import CONFIG, Config, horse_key
 
 if TYPE_CHECKING:
     from harness.lab.mailbox import Mailbox
     from harness.monitor.snapshot import JobRow
-    from harness.scenario import Effects, Scenario
+    from harness.scenario import Scenario
 
 ITEMS, PACE = 150, 0.1
 """Number of orders, and seconds that each takes."""
@@ -84,6 +85,7 @@ class Lane:
     """One form, with its latest run.
 
     :ivar url: of its database. :ivar kill_at: time of the SIGKILL of a deploy, on the monotonic clock.
+    :ivar strikes: kills and deploys of this run. :ivar struck: pid of the work horse at the latest of them.
     """
 
     def __init__(self, form: str) -> None:
@@ -93,6 +95,8 @@ class Lane:
         self.worker: Child | None = None
         self.kill_at: float | None = None
         self.effects: Effects | None = None
+        self.strikes: list[str] = []
+        self.struck: int | None = None
 
 
 class Stage:
@@ -166,15 +170,17 @@ class Stage:
 
     def _view(self, lane: Lane, row: JobRow | None) -> LaneView:
         state = "ready" if not lane.job_id else row.state if row is not None else "queued"
-        alive = state == "running" and self._horse(lane) is not None
+        horse = self._horse(lane) if state == "running" else None
+        alive = horse is not None
         if state == "running" and not alive:
             state = "crashed"
         if lane.job_id:
             lane.effects = self._judge(lane) or lane.effects
-        twice = lane.effects.duplicated if lane.effects else 0
-        paid = self._items - lane.effects.lost if lane.effects else 0
+        effects = lane.effects or Effects(lost=self._items, duplicated=0)
+        twice, paid = effects.duplicated, self._items - effects.lost
         words = f"{paid:,} of {self._items:,} orders paid" + (f", {twice:,} twice" if twice else "")
-        kind, verdict = _verdict(lane.form, state, self._items - paid, twice, self._items)
+        back = lane.strikes if alive and horse != lane.struck else []
+        kind, verdict = _verdict(lane.form, state, effects, self._items, back)
         title, about = TITLES[lane.form]
         share = 100 / self._items
         return LaneView(
@@ -198,6 +204,7 @@ class Stage:
         path = self._folder / f"{lane.form}-{lane.runs}.db"
         shutil.copyfile(self._template, path)
         lane.url, lane.job_id, lane.effects = f"sqlite:///{path}", f"{lane.form}-{lane.runs}", None
+        lane.strikes, lane.struck = [], None
         lane.leash = ParentPipe()
         queue = Queue(lane.form, connection=self._connection, serializer=JSONSerializer)
         chosen = self._scenario.forms[lane.form]
@@ -260,7 +267,11 @@ class Stage:
     def _strike(self, lane: Lane, action: str) -> None:
         horse, worker = self._horse(lane) if lane.job_id else None, lane.worker
         if horse is None or worker is None:
-            raise UsageError(f"{TITLES[lane.form][0].lower()} is not at work now; start it first")
+            raise UsageError(
+                f"{TITLES[lane.form][0]} is not at work now; wait until it is back, or start it again"
+            )
+        lane.strikes.append("deploy" if action == "term" else "kill")
+        lane.struck = horse
         if action == "term":
             worker.terminate()
             lane.kill_at = time.monotonic() + GRACE_SECONDS
@@ -284,6 +295,7 @@ class Stage:
             return
         if worker.poll() is not None:
             lane.kill_at = None
+            self._sign_off(lane)
             self._employ(lane)
         elif lane.kill_at is not None and time.monotonic() > lane.kill_at:
             lane.kill_at = None
@@ -304,8 +316,12 @@ def _runs(pid: int) -> bool:
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def _verdict(form: str, state: str, unpaid: int, twice: int, items: int) -> tuple[str, str]:
-    """Return the colour and the sentence about a form."""
+def _verdict(form: str, state: str, effects: Effects, items: int, back: Sequence[str]) -> tuple[str, str]:
+    """Return the colour and the sentence about a form.
+
+    :param back: kills and deploys that it is back at work from.
+    """
+    twice, unpaid = effects.duplicated, effects.lost
     charged = f"{twice:,} customer{'' if twice == 1 else 's'} charged twice"
     if state == "finished":
         if twice or unpaid:
@@ -315,15 +331,30 @@ def _verdict(form: str, state: str, unpaid: int, twice: int, items: int) -> tupl
     if state in {"failed", "stopped"}:
         return "harsh", f"Given up: {unpaid:,} orders were never paid, {charged}."
     if state == "crashed":
-        return (
-            "harsh",
-            "Killed. RQ waits for minutes, then begins at order 1."
+        told = (
+            "RQ waits for minutes, then begins at order 1."
             if form == "plain"
-            else "Killed. The next worker takes the job.",
+            else "The next worker takes the job."
         )
+        return "harsh", f"Killed. {told}"
     if twice:
         return "harsh", f"{charged}, and it goes on."
-    return "", {"ready": "Press Start, then kill it.", "running": "At work. Kill it."}.get(state, "")
+    return _under_way(form, state, back)
+
+
+def _under_way(form: str, state: str, back: Sequence[str]) -> tuple[str, str]:
+    """Return the colour and the sentence about a form that has done nothing wrong yet."""
+    if not back:
+        return "", {"ready": "Press Start, then kill it.", "running": "At work. Kill it."}.get(state, "")
+    if form == "plain":
+        return "harsh", "Back at order 1. It does not know who has paid."
+    return "good", f"Back at work after {_counts(back)}. No order was paid twice."
+
+
+def _counts(strikes: Sequence[str]) -> str:
+    """Return how many kills and deploys there were, in words."""
+    counted = ((each, strikes.count(each)) for each in ("kill", "deploy"))
+    return " and ".join(f"{number} {each}{'s' * (number > 1)}" for each, number in counted if number)
 
 
 class _NoMailbox:

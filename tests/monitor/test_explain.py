@@ -94,6 +94,14 @@ def test_of_what_is_completed_nothing_is_missing() -> None:
     assert "completed: 198 items in 2 executions" in svg(told)
 
 
+def test_a_crashed_execution_did_at_least_what_the_next_one_began_with() -> None:
+    """Items that were saved after the last sign of life count as items of the execution that crashed."""
+    entries = [started(0, 1, 0), started(8, 2, 55, died=pulse(5, 1, 52)), ended(20, 2, 200, "completed")]
+    told = story("7", "Import(17)", entries, None, now=START + 30)
+    assert [part.items for part in told.parts] == [55, 145]
+    assert told.repeated == 0
+
+
 def test_a_long_reason_is_told_in_full() -> None:
     """Below the lane, where there is room for it."""
     reason = "OperationalError: the database has gone away and nobody knows where to"

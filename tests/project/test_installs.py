@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli.app import MODULES
-from tests.web.site import Client
+from tests.web.site import Client, until
+from tests.web.test_stage import at_work, back
 
 pytestmark = pytest.mark.process
 
@@ -152,13 +153,13 @@ def test_an_installed_wheel_works_outside_the_clone(install: object, extras: str
 
 @pytest.mark.full
 def test_the_demo_on_the_page_needs_the_extra_web_alone(install: object) -> None:
-    """The wheel with ``[web]`` serves the demo in the folder of the clone, and its page is whole."""
+    """The wheel with ``[web]`` serves the demo from any folder: its page is whole, and a killed job comes back."""
     assert callable(install)
     installed: Installed = install("[web]")
     _every_help(installed, "[cli,web]")
     program = str(installed.environment / "bin" / "harness")
     command = [program, "web", "--demo", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=installed.folder, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             line = process.stderr.readline()
@@ -167,6 +168,11 @@ def test_the_demo_on_the_page_needs_the_extra_web_alone(install: object) -> None
             client = Client(int(port))
             assert client.get("/").text.count(">Start</button>") == 3
             assert client.get("/static/app.css").status == 200
+            assert client.post("/stage", action="start", lane="iteration").status == 200
+            with client.events() as events:
+                until(events, at_work("iteration"))
+                assert client.post("/stage", action="both", lane="iteration").status == 200
+                until(events, back("iteration", "1 kill"))
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate()

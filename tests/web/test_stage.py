@@ -15,10 +15,9 @@ from redis import Redis
 from harness.cli.app import EXTRAS
 from harness.lab.servers import redis_server
 from harness.queues.history import history
+from harness.web.orders import scenario
 from harness.web.stage import LaneView, Stage
-from scenarios.orders import scenario
 from tests.browser import Browser
-from tests.documents import ROOT
 from tests.web.site import Client, Site, until
 from tests.web.test_page_in_browser import click, eventually
 from tests.workers import PATIENCE, processes_of_session
@@ -64,6 +63,12 @@ def at_work(lane: str, paid: int = 5) -> Callable[[dict[str, str]], bool]:
     return seen
 
 
+def back(lane: str, after: str) -> Callable[[dict[str, str]], bool]:
+    """Return whether a card says that its job is back at work."""
+    said = f"Back at work after {after}. No order was paid twice."
+    return lambda parts: said in lane_of(parts, lane)
+
+
 def finished(lane: str) -> Callable[[dict[str, str]], bool]:
     """Return whether the job of a lane is finished."""
     return lambda parts: "state finished" in lane_of(parts, lane)
@@ -96,6 +101,7 @@ def test_a_resumable_job_comes_back_and_pays_each_order_once(
     with client.events() as events:
         until(events, at_work(lane))
         act(client, lane, victim)
+        until(events, back(lane, "1 deploy" if victim == "term" else "1 kill"))
         html = lane_of(until(events, finished(lane)), lane)
     assert f"All {ITEMS} orders were paid exactly once." in html
 
@@ -180,11 +186,11 @@ def test_the_demo_needs_nothing_of_the_lab() -> None:
     """The extra ``web`` is enough for the demo on the page: it loads no package that only ``test`` installs."""
     code = (
         "import sys; sys.modules |= dict.fromkeys(['aiosmtpd', 'fakeredis', 'pytest'])\n"  # these cannot be imported
-        "import harness.web.stage, harness.web.performer, scenarios.orders\n"
+        "import harness.web.stage, harness.web.performer, harness.web.orders\n"
         "from harness.cli.web import show_demo"
     )
     assert {EXTRAS[name] for name in ("aiosmtpd", "fakeredis", "pytest")} == {"test"}
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_second_start_forgets_the_workers_of_the_first(stage_site: Site) -> None:
@@ -198,11 +204,23 @@ def test_a_second_start_forgets_the_workers_of_the_first(stage_site: Site) -> No
     assert "steps-worker-1" not in workers
 
 
+def test_a_killed_worker_leaves_the_list(stage_site: Site) -> None:
+    """The list of workers has the one that took the job of a killed worker, and not the killed one."""
+    client = stage_site.client()
+    act(client, "iteration", "start")
+    with client.events() as events:
+        until(events, at_work("iteration"))
+        act(client, "iteration", "both")
+        workers = until(events, lambda parts: "iteration-worker-2" in parts.get("workers", ""))["workers"]
+    assert "iteration-worker-1" not in workers
+
+
 def test_the_command_serves_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
     """``harness web --demo`` prints its address, ends at Ctrl-C with one line, and its servers and workers end too."""
     command = [sys.executable, "-m", "harness", "web", "--demo", "--port", "0"]
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd="/",
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as process:  # fmt: skip
         assert process.stderr is not None
         line = process.stderr.readline()
