@@ -59,8 +59,8 @@ Answer = str | Response | None
 Access = Callable[[Request, str], Answer | Awaitable[Answer]]
 """Hook that decides about a request: ``access(request, action)``; *action* is ``"look"`` or the name of an action.
 
-It returns the name of the user, which goes into the history of the job, or None to refuse. It may return a response of
-its own, such as a redirection to a login, and may be a coroutine function."""
+It returns the name of the user, which goes into the history of the job; None or an empty name refuses. It may return a
+response of its own, such as a redirection to a login, and may be a coroutine function."""
 
 
 class Refused(Exception):
@@ -180,7 +180,7 @@ async def user_of(access: Access, request: Request, action: str) -> str | Respon
     answer = access(request, action)
     if inspect.isawaitable(answer):
         answer = await answer
-    if answer is None:
+    if answer is None or answer == "":  # a hook that reads a name from an empty header has found no user
         return PlainTextResponse(f"you may not {printable(action)} here\n", 403)
     return answer
 

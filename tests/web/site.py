@@ -140,11 +140,14 @@ class Client:
         return self.post("/act", action=action, job=job_id, value=value)
 
     @contextmanager
-    def events(self, path: str = "/events") -> Iterator[Iterator[tuple[str, Any]]]:
+    def events(
+        self, path: str = "/events", headers: Mapping[str, str] | None = None
+    ) -> Iterator[Iterator[tuple[str, Any]]]:
         """Open a stream, and yield its events: name and data."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
-            connection.request("GET", path, headers={"Cookie": self.cookie} if self.cookie else {})
+            cookie = {"Cookie": self.cookie} if self.cookie else {}
+            connection.request("GET", path, headers={**cookie, **(headers or {})})
             response = connection.getresponse()
             assert response.status == 200, response.read()
             yield _events(response)

@@ -172,6 +172,13 @@ def test_nothing_is_shown_without_the_token(redis: Redis, path: str, headers: di
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
 
 
+def test_an_empty_name_is_no_user(redis: Redis) -> None:
+    """A hook that returns an empty name, for example from a header that is not there, refuses."""
+    with Site(redis, access=lambda request, _action: request.headers.get("x-user", "")) as site:
+        assert site.client().get("/").status == 403
+        assert site.client().get("/", x_user="ann").status == 200
+
+
 def test_the_user_of_a_token_is_in_the_history(redis: Redis, job_id: str) -> None:
     """The name that was typed next to the token is written to the history of the job."""
     with Site(redis, access=token_access(TOKEN)) as site:
