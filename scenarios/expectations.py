@@ -29,7 +29,7 @@ def expect_little_repeated(scenario: Scenario, durability: Durability, record: d
     the one that was on its way may go out twice, and has the same key then.
     """
     assert record["completed"], record
-    assert record["executions"] > ("kill:worker" not in record["interruption"])
+    assert record["executions"] > 1, record
     assert record["lost"] == 0, record
     # What was done twice is in a sum twice; everything else holds.
     assert all(record["checks"].values()) or record["duplicated"], record

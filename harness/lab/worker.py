@@ -32,6 +32,7 @@ from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 from harness.queues import requests, rq
 from harness.queues.keys import PREFIX
+from harness.queues.rq.leases import Orphaned
 from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -149,6 +150,9 @@ class Interrupter:
             os.kill(os.getpid(), signal.SIGKILL)
         if signalled and self.heard is not None:
             self.heard()
+        if by == "kill:worker":
+            # A work horse looks for its worker so often; a short job would be over before it does.
+            time.sleep(Orphaned.interval)
 
 
 def notice(journal: Journal) -> Any:

@@ -97,9 +97,9 @@ def _committed(found: Sequence[Exploration]) -> str:
     for each in found:
         most[each.scenario] = max(most.get(each.scenario, 0), each.repeated_most)
     clean = [name for name, number in most.items() if not number]
-    told = [f"{listed(clean)} repeated nothing"] if clean else []
-    told += [f"{name} repeated up to {counted(number, 'item')}" for name, number in most.items() if number]
-    return f"Under {found[0].durability}, {listed(told)}."
+    told = [f"nothing in {listed(clean)}"] if clean else []
+    told += [f"up to {counted(number, 'item')} in {name}" for name, number in most.items() if number]
+    return f"Under {found[0].durability}, these crashes repeated {listed(told)}."
 
 
 def _plain(runs: Sequence[Run]) -> Iterator[str]:

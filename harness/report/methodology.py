@@ -21,7 +21,8 @@ _SIMULATED = (
 _SERVICES = {
     "redis": "Real workers: the broker is a Redis server. Workers are processes that fork a work horse for each "
     "job. The lab signals, kills and restarts them. It detects crashes sooner than the default settings do. The plain "
-    "form is killed when it is signalled, without a grace period.",
+    "form is killed when it is signalled, without a grace period. If only the worker is killed, the item in progress "
+    "lasts a second longer, so that its work horse notices before the job is over.",
     "fakeredis": "One process: the broker is fakeredis, which simulates Redis in memory, without a server.",
     "sqlite": "sqlite: the database is a file of SQLite, with one writer at a time and without a server.",
 }

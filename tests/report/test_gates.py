@@ -236,7 +236,7 @@ class TestAdvice:
         assert "idempotency key" in given.answer
         assert "with_transaction() 0 to 50, on_stop() 13 to 50" in given.figures
         assert (
-            "Under with_transaction(), orders repeated nothing and emails repeated up to 50 items."
+            "Under with_transaction(), these crashes repeated nothing in orders and up to 50 items in emails."
             in made.finding
         )
 

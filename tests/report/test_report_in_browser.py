@@ -108,6 +108,15 @@ def test_is_whole_and_legible_in_every_window(
     assert browser.complaints == []
 
 
+def test_the_first_screen_of_a_laptop_has_the_answer(browser: Browser, tmp_path: Path) -> None:
+    """At 1,440 by 900 pixels the finding, the picture and the answers are seen without scrolling."""
+    browser.show(tmp_path / "report.html", 1440, 900, "light")
+    parts = [".finding", "#overview figure", *(f".card:nth-child({number})" for number in range(1, 5))]
+    for part in parts:
+        bottom = browser.evaluate(f"document.querySelector('{part}').getBoundingClientRect().bottom")
+        assert 0 < bottom <= 900, part
+
+
 @pytest.mark.parametrize("paper", [(680, 1017), (703, 950)], ids=["A4", "letter"])
 def test_is_whole_and_legible_on_paper(browser: Browser, tmp_path: Path, paper: tuple[int, int]) -> None:
     """The page fits paper within its margins, prints dark on white in each colour scheme, and needs no scrolling."""
