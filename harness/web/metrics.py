@@ -1,4 +1,7 @@
-"""A look as Prometheus reads it. Labels are names of queues and job classes, never ids: no series piles up."""
+"""A look as Prometheus reads it. Labels are names of queues and job classes, never ids: no series piles up.
+
+No label is ``job`` or ``instance``: Prometheus keeps these for the target that it scrapes, and renames ours.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ def _of_jobs(rows: Iterable[JobRow]) -> Iterable[Metric]:
         unsaved[labels] = max(unsaved[labels], row.at_risk_s or 0.0)
         values["harness_jobs_silent"][labels] += row.silent_s is not None
     for name, text in PER_JOB.items():
-        family = GaugeMetricFamily(name, text, labels=("job", "queue"))
+        family = GaugeMetricFamily(name, text, labels=("job_class", "queue"))
         for labels, value in values[name].items():
             family.add_metric(labels, value)
         yield family

@@ -18,8 +18,11 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import click
+import kubernetes_validate
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import encoder, plugins
+from grafana_foundation_sdk.models import dashboard as models
 from redis import Redis
 from rq import Queue
 
@@ -75,16 +78,14 @@ def documents(path: Path) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
 def test_kubernetes_accepts_the_manifests(manifest: Path) -> None:
     """Each object follows the schema of its kind, with no field that Kubernetes does not know."""
-    validate = pytest.importorskip("kubernetes_validate")
     objects = list(documents(manifest))
     assert objects
     for each in objects:
-        validate.validate(each, validate.latest_version(), strict=True)
+        kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_compose_accepts_the_file() -> None:
     """The file follows the schema of the Compose specification."""
-    pytest.importorskip("check_jsonschema")
     schema = ("--builtin-schema", "vendor.compose-spec")
     run(sys.executable, "-m", "check_jsonschema", *schema, DEPLOY / "compose.yaml")
 
@@ -135,9 +136,9 @@ def test_the_page_is_never_open_to_others_without_a_token() -> None:
 
 def queries() -> list[str]:
     """Return all queries of the dashboard and of the alerts."""
-    dashboard = json.loads((DEPLOY / "grafana" / "harness.json").read_text())
-    found = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    found += [each["query"]["query"] for each in dashboard["templating"]["list"] if each["name"] != "DS"]
+    shown = dashboard()
+    found = [target["expr"] for panel in shown["panels"] for target in panel["targets"]]
+    found += [each["query"]["query"] for each in shown["templating"]["list"] if each["name"] != "DS"]
     rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
     return found + [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
 
@@ -150,7 +151,7 @@ def test_every_query_names_metrics_and_labels_that_are_exported(redis: Redis, qu
         client.act("pause", job.id)
         text = client.get("/metrics").text
     exported = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
-    labels = set(re.findall(r"[{,](\w+)=\"", text)) | {"job", "queue", "state"}
+    labels = set(re.findall(r"[{,](\w+)=\"", text)) | {"job_class", "queue", "state"}
     named: set[str] = set()
     for query in queries():
         names = set(re.findall(r"\bharness_\w+", query))
@@ -160,6 +161,56 @@ def test_every_query_names_metrics_and_labels_that_are_exported(redis: Redis, qu
         used = re.findall(r"by \(([\w, ]+)\)", query) + re.findall(r"[{,]\s*(\w+)=", query)
         assert {label for each in used for label in each.split(", ")} <= labels, query
     assert {each for each in exported if not each.endswith("_created")} == named
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard."""
+    return dict(json.loads((DEPLOY / "grafana" / "harness.json").read_text()))
+
+
+def changed(ours: Any, read: Any, where: str = "") -> Iterator[str]:
+    """Yield the places of values that are missing or other ones in what was read."""
+    if isinstance(ours, dict) and isinstance(read, dict):
+        for name, value in ours.items():
+            yield from changed(value, read.get(name, "nothing"), f"{where}/{name}")
+    elif isinstance(ours, list) and isinstance(read, list) and len(ours) == len(read):
+        for number, (one, other) in enumerate(zip(ours, read, strict=True)):
+            yield from changed(one, other, f"{where}/{number}")
+    elif ours != read:
+        yield f"{where}: {ours!r}, read as {read!r}"
+
+
+def test_grafana_reads_the_dashboard_whole() -> None:
+    """Grafana's own model of a dashboard takes every field: it writes all of them again, and adds defaults."""
+    plugins.register_default_plugins()
+    read = models.Dashboard.from_json(dashboard())
+    written = json.loads(encoder.JSONEncoder(sort_keys=True).encode(read))
+    assert list(changed(dashboard(), written)) == []
+
+
+def test_panels_have_places_and_sources() -> None:
+    """No two panels share an id or a cell of the grid of 24 columns, and all ask the Prometheus that is chosen."""
+    panels = dashboard()["panels"]
+    assert len({each["id"] for each in panels}) == len(panels)
+    taken = set[tuple[int, int]]()
+    for panel in panels:
+        place, targets = panel["gridPos"], panel["targets"]
+        columns = range(place["x"], place["x"] + place["w"])
+        cells = {(x, y) for x in columns for y in range(place["y"], place["y"] + place["h"])}
+        assert columns[-1] < 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        assert len({each["refId"] for each in targets}) == len(targets) > 0
+        for each in (panel, *targets):
+            assert each["datasource"] == {"type": "prometheus", "uid": "${DS}"}
+
+
+def test_no_label_is_one_that_prometheus_renames(redis: Redis, queue: Queue) -> None:
+    """Prometheus keeps the labels job and instance for the target; exported ones would get other names."""
+    enqueue(queue, Typed, 3)
+    with Site(redis) as site:
+        text = site.client().get("/metrics").text
+    assert {"job", "instance"}.isdisjoint(re.findall(r"[{,](\w+)=\"", text))
 
 
 @pytest.mark.process
@@ -228,6 +279,9 @@ def test_a_real_prometheus_answers_every_query(redis: Redis, queue: Queue, tmp_p
                 waiting = quote('sum(harness_queue_jobs{place="queued"})')
                 found = answers(port, f"/api/v1/query?query={waiting}")["data"]["result"]
                 assert found[0]["value"][1] == "1"
+                by_class = quote("sum by (job_class) (harness_jobs_crashes)")
+                found = answers(port, f"/api/v1/query?query={by_class}")["data"]["result"]
+                assert [each["metric"] for each in found] == [{"job_class": "Typed"}]
             finally:
                 process.kill()
 
