@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.monitor.snapshot import JobRow
     from harness.scenario import Scenario
 
-ITEMS, PACE = 150, 0.1
+ITEMS, PACE = 150, 0.4
 """Number of orders, and seconds that each takes."""
 
 RECOVER_SECONDS = 3.0
@@ -345,7 +345,8 @@ def _verdict(form: str, state: str, effects: Effects, items: int, back: Sequence
 def _under_way(form: str, state: str, back: Sequence[str]) -> tuple[str, str]:
     """Return the colour and the sentence about a form that has done nothing wrong yet."""
     if not back:
-        return "", {"ready": "Press Start, then kill it.", "running": "At work. Kill it."}.get(state, "")
+        told = {"ready": "Press Start, then kill it.", "running": "At work. Kill it."}
+        return "", told.get(state, "It waits for its worker.")
     if form == "plain":
         return "harsh", "Back at order 1. It does not know who has paid."
     return "good", f"Back at work after {_counts(back)}. No order was paid twice."
