@@ -29,7 +29,9 @@ def expect_little_repeated(scenario: Scenario, durability: Durability, record: d
     the one that was on its way may go out twice, and has the same key then.
     """
     assert record["completed"], record
-    assert record["executions"] > 1, record
+    # The processes of Dramatiq go on without their main process; all others notice, and the job comes back.
+    outlives = record["queue"] == "dramatiq" and "kill:worker" in record["interruption"]
+    assert record["executions"] > (not outlives), record
     assert record["lost"] == 0, record
     # What was done twice is in a sum twice; everything else holds.
     assert all(record["checks"].values()) or record["duplicated"], record
