@@ -16,7 +16,8 @@ from harness.cursor import ATOMIC, freeze
 from harness.errors import CompleteEarly, Interrupt, UsageError
 from harness.listeners import of_items
 from harness.loops import EitherWay, is_async_session, is_awaitable, unwrapped
-from harness.sources.enumerators import Enumerator, as_pair, iterating, iterating_async
+from harness.sources.enumerators import Enumerator, as_pair, iterating_either
+from harness.window import is_concurrent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -106,9 +107,14 @@ async def run_enumerator(
     job: Any, enumerator: Enumerator[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Do the work on each item of an enumerator, plain or async."""
+    if is_concurrent(job):
+        from harness.concurrent_items import Concurrent  # noqa: PLC0415 - it needs asyncio and threads
+
+        await Concurrent(job, enumerator, args, kwargs).run()
+        return
     progress, limit = job.execution.progress, job.execution.portion.limit
     before = progress.done, progress.cursor
-    async with _iterating(enumerator) as pairs:
+    async with iterating_either(enumerator) as pairs:
         if job._is_to_set_aside():
             await _set_aside(job, pairs)
         if limit is None:
@@ -172,20 +178,3 @@ def _entered(around: Any) -> AbstractAsyncContextManager[Any]:
             yield
 
     return plain()
-
-
-@asynccontextmanager
-async def _iterating(pairs: Enumerator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    """Yield an async iterator of the pairs, and close it at the end of the block if it can be closed."""
-    if pairs.is_async:
-        async with iterating_async(pairs) as iterator:
-            yield iterator
-    else:
-        with iterating(pairs) as plain:
-            async with aclosing(_awaited(plain)) as iterator:
-                yield iterator
-
-
-async def _awaited(pairs: Iterator[Any]) -> AsyncGenerator[Any, None]:
-    for pair in pairs:
-        yield pair

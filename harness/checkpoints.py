@@ -56,6 +56,8 @@ class Checkpoints(Saves):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self.holding = False
+        self._tells_later = False
+        """True if the interruption is told once the items in progress have ended."""
         self._sources = setup.sources
         self._interval = min([LOOK_SECONDS, *map(interval_of, setup.sources)])
         self._woken = True
@@ -162,8 +164,45 @@ class Checkpoints(Saves):
             reason if isinstance(reason, str) else str(reason)
         )  # an author's answer, and it is stored
         self.wake()
-        self._emit_interrupted(self._reason)
+        self._tells_later = self.window is not None
+        if not self._tells_later:
+            self._emit_interrupted(self._reason)
         raise Interrupt(self._reason)
+
+    # Asked while several items are at work.
+
+    @property
+    def look_in_s(self) -> float:
+        """Seconds until the next look at the stop sources."""
+        return max(SHORTEST, self._look_at - self.clock())
+
+    @property
+    def is_look_due(self) -> bool:
+        """True if the stop sources have to be asked now."""
+        return self._woken or self.clock() >= self._look_at
+
+    @property
+    def superseded(self) -> bool:
+        """True if another execution has claimed the job."""
+        return self._superseded
+
+    def has_to_stop(self) -> bool:
+        """Return whether a stop source says stop, while the work ends for another reason."""
+        self._found = self._found or self._reason or self._find_reason(self.clock())
+        return self._found is not None
+
+    def save_if_due(self) -> None:
+        """Save if a save is due, while the last items in progress end.
+
+        :raises Interrupt: if another execution has claimed the job since.
+        """
+        if self._is_save_due(self.clock()):
+            self._save_if_possible()
+
+    def end_window(self) -> None:
+        """Keep what is done beyond the cursor: no item is at work any more."""
+        if self.window is not None:
+            self.progress.beyond, self.window = self.window.beyond(), None
 
     def save_every_item(self) -> None:
         """Save after each item in this execution: the next crash then shows which item was the cause."""

@@ -143,6 +143,9 @@ class Context(Position, Protocol):
     def save_on_the_way(self, why: str = "checkpoint") -> None:
         """Store the progress while the job is at work."""
 
+    def end_window(self) -> None:
+        """Keep what is done beyond the cursor."""
+
     def save_every_item(self) -> None:
         """Save after each item in this execution."""
 

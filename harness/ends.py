@@ -112,7 +112,7 @@ class Ends(Checkpoints):
         self.progress.interruptions += 1
         outcome: Any = "cancelled" if cancelled else "paused" if paused else "interrupted"
         self._save_end(outcome, reason)
-        if self._reason is None:  # caused by the job itself, not by a stop source
+        if self._reason is None or self._tells_later:  # caused by the job itself, not by a stop source
             self._emit_interrupted(reason)
         self._run_on_shutdown()
         if cancelled:
@@ -192,12 +192,13 @@ class Ends(Checkpoints):
     def _save_completion(self) -> None:
         """Save that the job is done; see the module for what a crash means."""
         progress = self.progress
-        where = progress.step, progress.cursor
-        progress.step = progress.cursor = None
+        where = progress.step, progress.cursor, progress.beyond
+        progress.step, progress.cursor, progress.beyond = None, None, []
         try:
             self._save_end("completed", None)
         except BaseException:
-            progress.step, progress.cursor = where  # a job that is not completed goes on there
+            # A job that is not completed goes on there.
+            progress.step, progress.cursor, progress.beyond = where
             raise
 
     def _save_end(self, state: State, reason: str | None) -> None:
@@ -264,7 +265,7 @@ class Ends(Checkpoints):
         """Go back to a stored position: the position of the record, and the attributes of the job."""
         progress = self.progress
         progress.completed, progress.step, progress.cursor = stored.completed, stored.step, stored.cursor
-        progress.done = stored.done
+        progress.done, progress.beyond = stored.done, stored.beyond
         # The enumerator has read beyond that position; what proves it is the stored proof.
         progress.proof, self._proven = stored.proof, stored.cursor
         self.job.__dict__["_attributes"] = self._copied(self._defaults) | stored.attributes

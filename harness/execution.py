@@ -33,6 +33,7 @@ from harness.errors import (
 )
 from harness.job import Job
 from harness.listeners import at_work
+from harness.progress import DIED
 from harness.rounds import UNKNOWN, Call
 from harness.saves import Setup
 from harness.stops import reason_of
@@ -230,7 +231,7 @@ class Execution(Ends):
     def fail_item(self, error: Exception) -> None:
         """Count a failure of the item after the cursor; the execution then ends and is resumed."""
         progress = self.progress
-        progress.failures = 1 if self.advanced else progress.failures + 1
+        progress.failures = 1 if self._left_item else progress.failures + 1
         progress.failure = told(error)
         self.item_failed = True
 
@@ -280,7 +281,7 @@ class Execution(Ends):
         if progress.ended == progress.epoch - 1:
             return False
         progress.crashes, progress.crashes_in_a_row = progress.crashes + 1, progress.crashes_in_a_row + 1
-        progress.failures, progress.failure = progress.failures + 1, "its worker died"
+        progress.failures, progress.failure = progress.failures + 1, DIED
         events.emit(
             events.CrashNoticed(self.job_id, self._name, progress.crashes_in_a_row, progress.description)
         )

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -38,10 +38,12 @@ from harness.errors import (
     carried,
 )
 from harness.job import Job
+from harness.kept_items import Quarantined
 from harness.listeners import of_items
 from harness.loops import EitherWay
-from harness.progress import Quarantined
-from harness.sources.enumerators import Enumerator, as_pair, iterating
+from harness.progress import DIED
+from harness.sources.enumerators import Enumerator, as_pair, enumerator_of, iterating
+from harness.window import is_concurrent, refuse_serial, refuse_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -50,9 +52,6 @@ if TYPE_CHECKING:
 
 STEP = "each_iteration"
 """The name of the only step that an iteration job has."""
-
-_UNORDERED = (str, bytes, set, frozenset, Mapping)
-"""Types that can be iterated, but not as pairs in a fixed order."""
 
 _AROUND = "decorate it with @contextlib.contextmanager or, with async def and yield, @contextlib.asynccontextmanager"
 """Forms of ``around_iterate``, for errors."""
@@ -81,6 +80,9 @@ class IterationJob(Job, abstract=True):
 
     max_quarantined: ClassVar[int] = 100
     """Number of items that may be set aside; with more, the job fails."""
+
+    concurrency: ClassVar[int] = 1
+    """Number of items at work at a time: coroutines of one event loop, or threads if ``each_iteration`` is plain."""
 
     _in_item = False
     """True if an item ended with an exception."""
@@ -126,6 +128,7 @@ class IterationJob(Job, abstract=True):
         every_kind = (callables.ASYNC, callables.GENERATOR, callables.ASYNC_GENERATOR)
         cls._check_function("build_enumerator", allowed=every_kind)
         cls._check_function("around_iterate", allowed=(), instead=_AROUND)
+        refuse_transaction(cls, cls.durability)
         kind = inspect.Parameter
         cursor = inspect.signature(cls.build_enumerator).parameters.get("cursor")
         if cursor is None or cursor.kind is not kind.KEYWORD_ONLY:
@@ -158,7 +161,7 @@ class IterationJob(Job, abstract=True):
         """Do the work of one execution."""
         raised: BaseException | None = None
         around = self._around()
-        if is_async_manager(around) or needs_loop(self):
+        if is_async_manager(around) or needs_loop(self) or is_concurrent(self):
             self.execution.loop.run(run_items(self, around, args, kwargs))
             self.execution.progress.completed = [STEP]
             return
@@ -199,7 +202,10 @@ class IterationJob(Job, abstract=True):
     def _begin_enumerator(self, found: Any, start: Any) -> Enumerator[Any] | None:
         """Enter the step with what ``build_enumerator`` returned; return what to iterate, None for nothing."""
         execution = self.execution
-        enumerator = None if found is None else self._enumerator(found).within(execution)
+        enumerator = None if found is None else enumerator_of(found, type(self).__name__)
+        if enumerator is not None:
+            refuse_serial(self, enumerator)
+            enumerator = enumerator.within(execution)
         if enumerator is None:
             events.emit(events.NothingToIterate(execution.job_id, type(self).__name__))
             return None
@@ -269,7 +275,9 @@ class IterationJob(Job, abstract=True):
         progress = self.execution.progress
         if self.quarantine and progress.failures:
             self.execution.save_every_item()
-            return progress.failures > self.max_item_failures
+            # Of several items at work, one may have crashed the worker that is not the first.
+            several = self.concurrency > 1 and progress.failure == DIED
+            return progress.failures > (max(1, self.max_item_failures) if several else self.max_item_failures)
         return False
 
     def _note_nothing_found(self, before: tuple[int, Any]) -> None:
@@ -321,12 +329,19 @@ class IterationJob(Job, abstract=True):
                 execution.run_checkpoint()
 
     def _note_failure(self, error: BaseException, cursor: Any) -> None:
+        self._tell_failure(error, cursor)
+        self._count_failure(error)
+
+    def _tell_failure(self, error: BaseException, cursor: Any) -> None:
         self._in_item = True
         error = carried(error) if isinstance(error, Propagated) else error
         if isinstance(error, Exception):
             events.emit(events.ItemFailed(self.execution.job_id, type(self).__name__, cursor, error))
-            if self.quarantine and not isinstance(error, HarnessError):
-                self.execution.fail_item(error)
+
+    def _count_failure(self, error: BaseException) -> None:
+        error = carried(error) if isinstance(error, Propagated) else error
+        if isinstance(error, Exception) and self.quarantine and not isinstance(error, HarnessError):
+            self.execution.fail_item(error)
 
     def _first(self, pairs: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
         while self.execution.done < limit:  # asked before the next is produced
@@ -346,8 +361,11 @@ class IterationJob(Job, abstract=True):
             aside = self._pass_over(pair)
             self.execution.run_hook("on_quarantine", pair[0], aside.error, at_work=True)
 
-    def _pass_over(self, pair: tuple[Any, Any]) -> Quarantined:
-        """Save that an item was set aside, and say so."""
+    def _pass_over(self, pair: tuple[Any, Any], passed: Callable[[], None] | None = None) -> Quarantined:
+        """Save that an item was set aside, and say so.
+
+        :param passed: moves the cursor, if several items may be at work.
+        """
         execution, progress = self.execution, self.execution.progress
         _, cursor = pair
         if len(progress.quarantined) >= self.max_quarantined:
@@ -357,7 +375,10 @@ class IterationJob(Job, abstract=True):
             )
         aside = Quarantined(freeze(cursor), progress.failures, progress.failure or "")
         progress.quarantined.append(aside)
-        progress.cursor = aside.cursor
+        if passed is None:
+            progress.cursor = aside.cursor
+        else:
+            passed()
         # Died after it, before or in on_quarantine: that is left out for this item, and the job goes on after it.
         execution.save_on_the_way("quarantine")
         name = type(self).__name__
@@ -371,22 +392,6 @@ class IterationJob(Job, abstract=True):
         callables.close(found)
         raise JobDefinitionError(
             f"{type(self).__name__}.around_iterate returned {type(found).__name__}; return a context manager: {_AROUND}"
-        )
-
-    def _enumerator(self, found: Any) -> Enumerator[Any]:
-        if isinstance(found, Enumerator):
-            return found
-        if isinstance(found, Iterable | AsyncIterable) and not isinstance(found, _UNORDERED):
-            if isinstance(found, Generator) and inspect.getgeneratorstate(found) != inspect.GEN_CREATED:
-                raise JobDefinitionError(
-                    f"{type(self).__name__}.build_enumerator returned a generator that has been read before, so that "
-                    "items are missing; return it unread"
-                )
-            return Enumerator(found)
-        callables.close(found)
-        raise JobDefinitionError(
-            f"{type(self).__name__}.build_enumerator returned {type(found).__name__}; return an iterable of "
-            "(item, cursor) pairs in an order that does not change, such as items(…), records(…) or a list, or None"
         )
 
 

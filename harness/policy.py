@@ -71,6 +71,7 @@ RULES: dict[str, Rule] = {
     "grace_period": _time("a time of 0 or more", most=math.inf),
     "max_unsaved": _time("a time of 0 or more", none=True),
     "quarantine": _flag(),
+    "concurrency": _whole(1),
     "max_item_failures": _whole(0),
     "max_quarantined": _whole(0),
 }

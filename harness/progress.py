@@ -9,8 +9,10 @@ The format is JSON with a version number::
 
 ``completed`` and ``current`` are the original's; ``current`` is absent where nothing is in progress, and
 for an iteration job its name is ``each_iteration``. Nothing in it grows with the number of executions, unlike
-the original's. Fields that are missing get their defaults, so that data of an older version is read;
-data of a newer version is refused by name, and so is what carries the ``id`` of another job.
+the original's. A job with items that are done beyond its cursor adds ``"beyond": [[1703, true], …]`` and has version
+2, which older releases refuse, as they would repeat those items. Fields that are missing get their defaults, so that
+data of an older version is read; data of a newer version is refused by name, and so is what carries the ``id`` of
+another job.
 """
 
 from __future__ import annotations
@@ -19,53 +21,30 @@ import json
 import sys
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 from harness import cursor as cursors
 from harness.boundary import texts
 from harness.boundary.decoding import MAX_INT, parse_json, shown
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
+from harness.kept_items import QUARANTINE_BYTES, QUARANTINE_ERROR_BYTES, Beyond, Quarantined, corrupt
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+DIED = "its worker died"
+"""Failure of an item whose worker crashed."""
 
 NOW = -sys.maxsize
 """Count of items that has always been reached."""
 
-VERSION = 1
+VERSION = 2
+"""Latest version of the format: the first that names items beyond the cursor. A record without them has version 1, so
+that older releases read it."""
+
 MAX_BYTES = 128 * 1024
 """Size cap of a saved progress in bytes: a cursor is a position, not the data."""
 
-QUARANTINE_BYTES, QUARANTINE_ERROR_BYTES = 56 * 1024, 800
-"""Sizes that the errors of all quarantined items, and of one, are cut to: less than half of :data:`MAX_BYTES`, so that
-what others wrote never makes a progress too large."""
-
 State = Literal["new", "running", "interrupted", "paused", "failed", "cancelled", "completed"]
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """An item that was set aside.
-
-    :ivar cursor: of the item. :ivar failures: how often it failed. :ivar error: with what, the last time.
-    """
-
-    cursor: Any
-    failures: int
-    error: str
-
-    def to_data(self, limit: int = QUARANTINE_ERROR_BYTES) -> list[Any]:
-        """Return the stored form, with the error cut to *limit* bytes."""
-        return [cursors.encode(self.cursor), self.failures, texts.bounded(self.error, limit)]
-
-    @classmethod
-    def from_data(cls, job_id: str, data: Any) -> Quarantined:
-        """Read the stored form.
-
-        :raises CorruptProgress: if it is not that.
-        """
-        if not (isinstance(data, list) and list(map(type, data[1:])) == [int, str]):
-            raise _corrupt(job_id, "quarantined", data)
-        return cls(cursors.decode(data[0]), data[1], data[2])
 
 
 @dataclass(slots=True)
@@ -92,6 +71,8 @@ class Progress:
     :ivar crashes: executions that crashed. :ivar crashes_in_a_row: those since an item was done.
     :ivar failures: how often the item after the cursor has failed, in a row. :ivar failure: with what, the last time.
     :ivar quarantined: items that were set aside: their cursor, how often they failed, and with what.
+    :ivar beyond: items that were read after the cursor, up to the last one that is done; see
+        :mod:`harness.kept_items`.
     :ivar longest_gap_s: the longest time between two checkpoints that was over the grace period.
     :ivar runtime_s: seconds spent in executions that ended or saved.
     :ivar digest: hash of the arguments and the portion; empty if unknown.
@@ -128,6 +109,7 @@ class Progress:
     failures: int = 0
     failure: str | None = None
     quarantined: list[Quarantined] = field(default_factory=list)
+    beyond: list[Beyond] = field(default_factory=list)
     longest_gap_s: float = 0.0
     runtime_s: float = 0.0
     digest: str = ""
@@ -166,7 +148,9 @@ class Progress:
         }
         limit = min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, len(self.quarantined)))
         data["quarantined"] = self.quarantined and [each.to_data(limit) for each in self.quarantined]
-        values = _rare(self)
+        if self.beyond:
+            data["beyond"] = [each.to_data() for each in self.beyond]
+        values = (VERSION if self.beyond else 1, *_rare(self))
         if self.head is None or self.head[0] != values:
             self.head = values, self._encode_head(values)
         text = self.head[1] + _ENCODER.encode(data)[1:]
@@ -178,7 +162,7 @@ class Progress:
         return text
 
     def _encode_head(self, values: tuple[Any, ...]) -> str:
-        data = {"version": VERSION, **dict(zip(("id", *_RARE), values, strict=True))}
+        data = dict(zip(("version", "id", *_RARE), values, strict=True))
         for name in ("reason", "failure"):
             data[name] = None if data[name] is None else texts.bounded(data[name])
         return _ENCODER.encode(data)[:-1] + ","
@@ -214,22 +198,24 @@ class Progress:
         values = {name: data[name] for name in _PLAIN if name in data}
         for name, value in values.items():
             if not _may_be(name, value):
-                raise _corrupt(job_id, name, value)
+                raise corrupt(job_id, name, value)
         attributes, current = data.get("attributes", {}), data.get("current")
         if not isinstance(attributes, dict):
-            raise _corrupt(job_id, "attributes", attributes)
-        quarantined = data.get("quarantined", [])
-        if not isinstance(quarantined, list):
-            raise _corrupt(job_id, "quarantined", quarantined)
+            raise corrupt(job_id, "attributes", attributes)
+        quarantined, beyond = data.get("quarantined", []), data.get("beyond", [])
+        for name, found in (("quarantined", quarantined), ("beyond", beyond)):
+            if not isinstance(found, list):
+                raise corrupt(job_id, name, found)
         # Older data does not say; no reason to suspect a crash.
         values.setdefault("ended", values.get("epoch", 0))
         progress = cls(job_id, **values)
         progress.quarantined = [Quarantined.from_data(job_id, each) for each in quarantined]
+        progress.beyond = [Beyond.from_data(job_id, each) for each in beyond]
         progress.proof = cursors.decode(data.get("proof"))
         progress.attributes = {name: cursors.decode(value) for name, value in attributes.items()}
         if current is not None:
             if not (isinstance(current, list) and len(current) == 2 and isinstance(current[0], str)):
-                raise _corrupt(job_id, "current", current)
+                raise corrupt(job_id, "current", current)
             progress.step, progress.cursor = current[0], cursors.decode(current[1])
         return progress
 
@@ -238,12 +224,12 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "bool": bool, "str": str, "str | None": (str, type(None)), "State": str, "list[str]": list,
     "int": int, "int | None": (int, type(None)), "float": (int, float),
 }  # fmt: skip
-_PLAIN = {
-    each.name: _TYPES[str(each.type)]
-    for each in fields(Progress)
-    if each.name
-    not in {"job_id", "step", "cursor", "proof", "attributes", "quarantined", "check_at", "stored", "head"}
-}
+_OTHERWISE = frozenset(
+    ("job_id", "step", "cursor", "proof", "attributes", "quarantined", "beyond", "check_at", "stored", "head")
+)
+"""Fields that are not stored, or in another form."""
+
+_PLAIN = {each.name: _TYPES[str(each.type)] for each in fields(Progress) if each.name not in _OTHERWISE}
 """Fields that are stored as they are, with the types that may come back."""
 
 _OFTEN = ("completed", "done", "runtime_s")
@@ -264,12 +250,22 @@ def _may_be(name: str, value: Any) -> bool:
     return not isinstance(value, list) or all(isinstance(each, str) for each in value)
 
 
-def _corrupt(job_id: str, name: str, value: Any) -> CorruptProgress:
-    return CorruptProgress(f"the progress of job {job_id} has {name} = {shown(value)}; it was left as it is")
-
-
 def _short(value: Any) -> str:
     return value if isinstance(value, str) and len(value) < 100 else shown(value)
+
+
+class Saved(NamedTuple):
+    """Position that the latest save has made safe.
+
+    :ivar at: time of the save, by the job's clock. :ivar done: items in all executions.
+    :ivar steps: number of completed steps. :ivar step: the one in progress, with its *cursor*.
+    """
+
+    at: float
+    done: int
+    steps: int
+    step: str | None
+    cursor: Any
 
 
 class Store(Protocol):

@@ -32,7 +32,7 @@ from harness.errors import (
 from harness.holds import HOLD_SECONDS, Patience
 from harness.loops import JobLoop, is_async_session
 from harness.policy import read_seconds
-from harness.progress import NOW, Progress
+from harness.progress import NOW, Progress, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from harness.guards import Witness
     from harness.job import Job
     from harness.progress import StopSource, Store
+    from harness.window import Window
 
 
 class Setup(NamedTuple):
@@ -61,20 +62,6 @@ class Setup(NamedTuple):
     family: ParallelRun | None
 
 
-class Saved(NamedTuple):
-    """Position that the latest save has made safe.
-
-    :ivar at: time of the save, by the job's clock. :ivar done: items in all executions.
-    :ivar steps: number of completed steps. :ivar step: the one in progress, with its *cursor*.
-    """
-
-    at: float
-    done: int
-    steps: int
-    step: str | None
-    cursor: Any
-
-
 class Saves:
     """Part of an execution that writes the progress.
 
@@ -88,6 +75,8 @@ class Saves:
         self.item_failed = False
         self.witness: Witness | None = None
         self.commits = False
+        self.window: Window | None = None
+        """Items at work, if several may be."""
         self._owns = setup.owns
         self._durability = setup.durability
         self._save_at = sys.maxsize
@@ -157,7 +146,12 @@ class Saves:
     @property
     def advanced(self) -> bool:
         """True if this execution has done anything that the previous one had not."""
-        return self.progress.completed != self._completed_before or self.moved
+        # With items done beyond the cursor, it need not have moved.
+        return self._left_item or bool(self.progress.beyond and self.items > 0)
+
+    @property
+    def _left_item(self) -> bool:
+        return self.moved or self.progress.completed != self._completed_before
 
     @property
     def moved(self) -> bool:
@@ -168,6 +162,11 @@ class Saves:
     def transactional(self) -> bool:
         """True if work and cursor are committed together."""
         return self._durability.transactional
+
+    @property
+    def durability(self) -> Durability:
+        """Durability of this execution."""
+        return self._durability
 
     def enter(self, step: str, cursor: Any) -> None:
         """Begin a step at *cursor*; that alone is no progress."""
@@ -337,6 +336,8 @@ class Saves:
     def _bring_up_to_date(self) -> Progress:
         """Return the progress, with what is not kept in it while the job works."""
         progress = self.progress
+        if self.window is not None:
+            progress.beyond = self.window.beyond()
         if progress.step is None:
             progress.proof = None
         elif progress.cursor != self._proven:
@@ -345,10 +346,10 @@ class Saves:
             self._proven = progress.cursor
         progress.attributes = self.job.__dict__["_attributes"]
         progress.runtime_s = self._runtime_before + self.clock() - self._started_at
-        if progress.cursor != self._cursor_before or self.advanced:
+        if self.advanced:
             progress.crashes_in_a_row = 0
-            if not self.item_failed:  # what is counted belongs to the item after the cursor
-                progress.failures, progress.failure = 0, None
+        if self._left_item and not self.item_failed:  # what is counted belongs to the item after the cursor
+            progress.failures, progress.failure = 0, None
         return progress
 
     def _note_save(self, size: int, why: str) -> None:

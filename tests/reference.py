@@ -42,7 +42,8 @@ PARTS: Sequence[tuple[str, str, str]] = (
     ("harness.stores.redis", "progress in keys of its own in Redis", "RedisStore"),
     ("harness.stores.sql", "progress in a database", "SqlStore progress_tables"),
     ("harness.stores.memory", "progress in memory", "MemoryStore"),
-    ("harness.progress", "what a store keeps", "Progress Quarantined Store TransactionalStore"),
+    ("harness.progress", "what a store keeps", "Progress Store TransactionalStore"),
+    ("harness.kept_items", "items that a record names", "Quarantined Beyond"),
     ("harness.durability", "when progress is saved", "Durability parse_durability"),
     ("harness.stops", "what stops a job", "Flag any_of throttled Count Every Elapsed Share AtStep AfterStep"),
     (

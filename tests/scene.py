@@ -84,6 +84,8 @@ class Scene:
         self.told: list[str] = []
         """Events so far, for error messages."""
         self.plan, self.at, self.calls, self.now = "", 0, 0, 0.0
+        self.cut: tuple[list[int], int] | None = None
+        """What was done just before a crash."""
         self.parents: list[int] = []
         self.transactional = story.durability.transactional
         with engine.begin() as connection:
@@ -276,9 +278,10 @@ class Scene:
             raise Planned
         if self.transactional:
             job.session.execute(sa.insert(DONE), [{"id": each} for each in ids])
-        self.log.append((ids, weight))
         if here and self.plan == "crash after":
+            self.cut = (ids, weight)
             raise Dead
+        self.log.append((ids, weight))
 
     # What became of it.
 
@@ -295,11 +298,15 @@ class Scene:
         :raises HarnessError: if the job refuses to go on.
         """
         self.write()
-        self.plan, self.at, self.calls = plan, at, 0
+        self.plan, self.at, self.calls, self.cut = plan, at, 0, None
         before, start = run.progress, len(self.log)
         try:
             ended = run.execute().outcome
         except Dead:
+            if (
+                self.cut is not None
+            ):  # the last one that the crashed execution did, whatever others did after it
+                self.log.append(self.cut)
             self._allow(run, before.done if before else 0, start)
             ended = "interrupted"
         except Planned:

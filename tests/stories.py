@@ -93,6 +93,8 @@ class Story:
 
     :ivar rows: ranks of the rows at first, :ivar children: how many each row has.
     :ivar executions: how each is cut short, at which item, and what changes after it.
+    :ivar several: how many items are at work at a time, in one execution after the other.
+    :ivar turns: how many turns of the event loop an item takes, one after the other.
     :ivar marks: True if a row that is done leaves the select: a row, or the outer row of the last row within it.
     """
 
@@ -103,6 +105,8 @@ class Story:
     durability: Durability
     executions: list[tuple[str, int, list[tuple[str, int, int]]]]
     marks: bool = False
+    several: tuple[int, ...] = (1,)
+    turns: tuple[int, ...] = (0,)
 
 
 def stories(

@@ -33,7 +33,9 @@ seek and no row was read yet.
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
@@ -113,10 +115,20 @@ def csv_batches(
         options=options,
     )  # fmt: skip
     table.rows(cursor)  # refuses a wrong cursor before anything is read
-    return Enumerator(
-        lambda: _noted(table, _batches(table.rows(cursor), batch_size)),
-        size=table.count, batched=True, witness=table.seen, positional=True, origin=ORIGIN,
-    )  # fmt: skip
+
+    def until(*ends: Any) -> Enumerator[list[Any]]:
+        return batched(lambda: _noted(table, _batches(table.rows(cursor), batch_size, ends)))
+
+    batched = partial(
+        Enumerator,
+        size=table.count,
+        batched=True,
+        witness=table.seen,
+        positional=True,
+        origin=ORIGIN,
+        until=until,
+    )
+    return batched(lambda: _noted(table, _batches(table.rows(cursor), batch_size)))
 
 
 def _noted(table: _Table, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
@@ -133,16 +145,27 @@ def _noting(seen: _Seen, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any
             yield pair
 
 
-def _batches(rows: Iterator[tuple[Any, Any]], batch_size: int) -> Iterator[tuple[list[Any], Any]]:
+def _batches(
+    rows: Iterator[tuple[Any, Any]], batch_size: int, ends: Sequence[Any] = ()
+) -> Iterator[tuple[list[Any], Any]]:
     batch, cursor = [], None
+    left = deque(map(_index, ends))
     with iterating(rows):
         for row, cursor in rows:
             batch.append(row)
-            if len(batch) == batch_size:
+            if len(batch) == batch_size if not left else _index(cursor) >= left[0]:
                 yield batch, cursor
                 batch = []
+                if left:
+                    left.popleft()
         if batch:
             yield batch, cursor
+
+
+def _index(cursor: Any) -> int:
+    """Return the index of the row at a cursor of this module."""
+    position = cursor["at"] if type(cursor) is dict else cursor
+    return int(position[0] if type(position) is tuple else position)
 
 
 class _Seen:

@@ -6,9 +6,20 @@ back to the same function it yields exactly the items that come after. ``None`` 
 
 from __future__ import annotations
 
+import inspect
 import reprlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -40,9 +51,11 @@ class Enumerator(Generic[T]):
     :param batched: True if every item is a sized batch of items.
     :param witness: proof that a stored cursor still means the same.
     :param origin: what the cursors belong to, in words; see :class:`~harness.guards.Origin`.
-    :param until: for batches, whose borders depend on their size: returns the same enumerator with a first batch that
-        ends at a cursor, if there is anything up to it.
+    :param until: for batches, whose borders depend on their size: takes cursors, and returns the same enumerator with
+        first batches that end there, where there is anything up to them.
     :param positional: True if a cursor is a place, where another item may be the next time, and no key.
+    :param keyed: True if a cursor is the key of its item alone, so that it says which item it is, whatever came before.
+    :param serial: what it is, if its items can be done one after the other only; None if ``concurrency`` may be used.
     """
 
     def __init__(
@@ -54,7 +67,9 @@ class Enumerator(Generic[T]):
         witness: Witness | None = None,
         positional: bool = False,
         origin: str | None = None,
-        until: Callable[[Any], Enumerator[T]] | None = None,
+        until: Callable[..., Enumerator[T]] | None = None,
+        keyed: bool = False,
+        serial: str | None = None,
     ) -> None:
         self._pairs = pairs
         self._size = size
@@ -63,6 +78,7 @@ class Enumerator(Generic[T]):
         self.witness = witness if origin is None else Origin(origin, witness)
         self.positional = positional
         self.until = until
+        self.keyed, self.serial = keyed, serial
 
     def __iter__(self) -> Iterator[tuple[T, Any]]:
         pairs: Any = self._pairs() if callable(self._pairs) else self._pairs
@@ -117,6 +133,32 @@ class Enumerator(Generic[T]):
         return self._size
 
 
+_UNORDERED = (str, bytes, set, frozenset, Mapping)
+"""Types that can be iterated, but not as pairs in a fixed order."""
+
+
+def enumerator_of(found: Any, name: str) -> Enumerator[Any]:
+    """Return what ``build_enumerator`` has returned as an enumerator.
+
+    :param name: of the job, for errors.
+    :raises JobDefinitionError: if it is none.
+    """
+    if isinstance(found, Enumerator):
+        return found
+    if isinstance(found, Iterable | AsyncIterable) and not isinstance(found, _UNORDERED):
+        if isinstance(found, Generator) and inspect.getgeneratorstate(found) != inspect.GEN_CREATED:
+            raise JobDefinitionError(
+                f"{name}.build_enumerator returned a generator that has been read before, so that items are missing; "
+                "return it unread"
+            )
+        return Enumerator(found)
+    callables.close(found)
+    raise JobDefinitionError(
+        f"{name}.build_enumerator returned {type(found).__name__}; return an iterable of (item, cursor) pairs in an "
+        "order that does not change, such as items(…), records(…) or a list, or None"
+    )
+
+
 def is_async(pairs: object) -> bool:
     """Return whether pairs are read by ``async for``."""
     return pairs.is_async if isinstance(pairs, Enumerator) else hasattr(type(pairs), "__aiter__")
@@ -147,6 +189,23 @@ async def iterating_async(pairs: AsyncIterable[T]) -> AsyncIterator[AsyncIterato
         close = getattr(iterator, "aclose", None)
         if close is not None:
             await close()
+
+
+@asynccontextmanager
+async def iterating_either(pairs: Enumerator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
+    """Yield an async iterator of the pairs, and close it at the end of the block if it can be closed."""
+    if pairs.is_async:
+        async with iterating_async(pairs) as iterator:
+            yield iterator
+    else:
+        with iterating(pairs) as plain:
+            async with aclosing(_awaited(plain)) as iterator:
+                yield iterator
+
+
+async def _awaited(pairs: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    for pair in pairs:
+        yield pair
 
 
 def as_pair(found: Any) -> tuple[Any, Any]:
@@ -255,7 +314,7 @@ def times(number: int, *, cursor: int | None) -> Enumerator[int]:
         raise TypeError(f"times() takes an int of 0 or more; got {number!r}")
     start = _after(cursor, "times()")
     return Enumerator(
-        lambda: ((index, index) for index in range(start, number)), size=number, origin="times()"
+        lambda: ((index, index) for index in range(start, number)), size=number, origin="times()", keyed=True
     )
 
 
@@ -302,7 +361,9 @@ def throttle(
         batched=known.batched,
         witness=known.witness,
         positional=known.positional,
-        until=None if until is None else lambda cursor: throttle(until(cursor), on=asked, backoff=backoff),
+        until=None if until is None else lambda *ends: throttle(until(*ends), on=asked, backoff=backoff),
+        keyed=known.keyed,
+        serial=known.serial,
     )
 
 

@@ -46,7 +46,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain, starmap
+from itertools import chain, pairwise, starmap
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -91,7 +91,7 @@ def records(
         found = chain.from_iterable(starmap(zip, keyset.pages(tally.position)))
         return tally.over((item, cursor, 1) for item, cursor in found) if guard else found
 
-    return Enumerator(pairs, size=tally.size, origin=keyset.origin)
+    return Enumerator(pairs, size=tally.size, origin=keyset.origin, keyed=True)
 
 
 def batches(
@@ -114,13 +114,14 @@ def batches(
     def pages(after: Any) -> Iterator[tuple[list[Any], Any, int]]:
         return ((items, cursors[-1], len(items)) for items, cursors in keyset.pages(after))
 
-    def until(cursor: Any) -> Enumerator[list[Any]]:
-        end, _ = guards.split("batches()", cursor, guard=guard)
+    def until(*ends: Any) -> Enumerator[list[Any]]:
+        borders = [guards.split("batches()", each, guard=guard)[0] for each in ends]
 
         def found() -> Iterator[tuple[list[Any], Any, int]]:
-            items = keyset.part(tally.position, end)
-            yield from [(items, end, len(items))] if items else []
-            yield from pages(end)
+            for begin, end in pairwise([tally.position, *borders]):
+                items = keyset.part(begin, end)
+                yield from [(items, end, len(items))] if items else []
+            yield from pages(borders[-1])
 
         return batched(lambda: tally.over(found()))
 
@@ -151,15 +152,16 @@ def ranges(
     keyset = Keyset("ranges()", session, select, columns, batch_size, unique=unique)
     tally = keyset.tally(cursor, guard=guard)
 
-    def until(cursor: Any) -> Enumerator[sa.Select[Any]]:
-        end, _ = guards.split("ranges()", cursor, guard=guard)
+    def until(*ends: Any) -> Enumerator[sa.Select[Any]]:
+        borders = [guards.split("ranges()", each, guard=guard)[0] for each in ends]
 
         def found() -> Iterator[tuple[sa.Select[Any], Any, int]]:
-            rows = keyset.count(keyset.parse(tally.position)) - keyset.count(keyset.parse(end))
-            if rows:
-                page = keyset.between(keyset.parse(tally.position), keyset.parse(end))
-                yield page.order_by(*keyset.order), end, rows
-            yield from keyset.ranges(end)
+            for begin, end in pairwise([tally.position, *borders]):
+                after, last = keyset.parse(begin), keyset.parse(end)
+                rows = keyset.count(after) - keyset.count(last)
+                if rows:
+                    yield keyset.between(after, last).order_by(*keyset.order), end, rows
+            yield from keyset.ranges(borders[-1])
 
         return paged(lambda: tally.over(found()))
 

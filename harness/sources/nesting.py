@@ -57,7 +57,8 @@ def nested(levels: Sequence[Level], *, cursor: Cursor | None) -> Enumerator[Any]
     if cursor is not None:
         _check(cursor, len(levels))
     nesting = _Nesting(list(levels), cursor)
-    return Enumerator(nesting.pairs, witness=nesting)
+    # A cursor says where the levels stand, and where they stand depends on what was read before.
+    return Enumerator(nesting.pairs, witness=nesting, serial="nested()")
 
 
 @dataclass

@@ -182,7 +182,7 @@ class Parallel(Enumerator[Any]):
             type(cursor) is dict and list(cursor) in (["slice", "cursor"], ["slice", "cursor", "run"])
         ):
             raise CursorError(f"a parallel run resumes from None or from its own cursor; got {cursor!r}")
-        super().__init__((), batched=batched)
+        super().__init__((), batched=batched, serial="a parallel run")
         self._plan, self._open, self._instances, self._cursor = plan, open_slice, instances, cursor
         self._at: tuple[int, Witness | None] | None = None
         self._stored: Any = None

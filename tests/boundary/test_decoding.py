@@ -25,8 +25,9 @@ from harness import cursor_type
 from harness.boundary.decoding import DEPTH, RECORD_BYTES, parse_json
 from harness.cursor import decode, encode
 from harness.errors import CorruptProgress, CursorError, HarnessError, JobDefinitionError, UsageError
+from harness.kept_items import Quarantined
 from harness.lab.journal import JournalContent
-from harness.progress import Progress, Quarantined
+from harness.progress import Progress
 from harness.queues.calls import check_call
 from harness.queues.history import Entry, Heartbeat, read_history
 from harness.rounds import Call, join

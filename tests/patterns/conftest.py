@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
+from harness import async_items, iteration
 from harness.queues.delivery import Order
 from tests.awaited import twin_of
 
 
-@pytest.fixture(params=["plain", "awaited"])
+@pytest.fixture(params=["plain", "awaited", "window", "awaited window"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run each test twice: with its jobs as they are, and with their async twins."""
-    if request.param == "awaited":
+    if "window" in request.param:
+        for module in (iteration, async_items):
+            monkeypatch.setattr(module, "is_concurrent", lambda job: True)
+    if "awaited" in request.param:
         plain = Order.job_class
 
         def job_class(order: Order) -> Any:

@@ -45,7 +45,7 @@ def test_progress_of_another_job_is_refused() -> None:
 
 def test_a_newer_version_is_refused_by_number() -> None:
     """Both versions are named."""
-    with pytest.raises(UnsupportedProgress, match=r"version 99, this release reads up to 1"):
+    with pytest.raises(UnsupportedProgress, match=r"version 99, this release reads up to 2"):
         Progress.from_json("7", '{"version": 99}')
 
 

@@ -11,8 +11,9 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 
+from harness.kept_items import Quarantined
 from harness.lab.servers import redis_server
-from harness.progress import Progress, Quarantined
+from harness.progress import Progress
 from harness.queues.history import history
 from harness.queues.rq import enqueue, request_stop
 from harness.stores.rq_meta import FIELD

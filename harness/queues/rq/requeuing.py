@@ -106,7 +106,7 @@ def _set_back(progress: Progress, step: str | None, cursor: Any) -> None:
         del progress.completed[progress.completed.index(name) :]
     # Without a cursor the step counts as not begun, so that it gets its own start.
     progress.step, progress.cursor, progress.proof = None if cursor is None else name, cursor, None
-    progress.failures, progress.failure, progress.all_done = 0, None, False
+    progress.failures, progress.failure, progress.all_done, progress.beyond = 0, None, False, []
     progress.state, progress.reason = "interrupted", "rewound"
 
 

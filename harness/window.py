@@ -1,0 +1,254 @@
+"""Items at work beyond the cursor: which of them are done, and how far everything is.
+
+The entries are in the order in which the items are read. The first one is never done: as soon as it is, the cursor of
+the progress moves to it and over all done ones that follow. So the cursor never passes work that was not done.
+
+**After an interruption** the entries of the record are there again, and reading begins at the cursor. An item that is
+met again takes the place of its entry, and a done one is skipped. Which entry an item belongs to depends on its
+source:
+
+* A key says it, whatever came before it: ``keyed``.
+* A batch is what lies between two cursors. Its source cuts it at the cursors of the entries: ``until``.
+* A place says it only while nothing has changed: ``positional``. All entries are compared before any work begins.
+* Of pairs of a source that says nothing of itself, an item is skipped if its cursor and the entry before it are met.
+
+The number of entries is limited, in items and in bytes of the record.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.cursor import encode
+from harness.errors import CollectionChanged, CursorError, JobDefinitionError
+from harness.kept_items import Beyond
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.progress import Progress
+
+SPAN = 8
+"""Items that may be read beyond the cursor for each that may be at work: a slow one holds up the others only then."""
+
+BYTES = 24 * 1024
+"""Limit of what the entries take in a record, about; half of it may come twice after an interruption."""
+
+
+def is_concurrent(job: Any) -> bool:
+    """Return whether an execution needs a window: for several items at a time, or for those that others left done."""
+    return number_of(job) > 1 or bool(job.execution.progress.beyond)
+
+
+def number_of(job: Any) -> int:
+    """Return how many items may be at work at a time.
+
+    :raises JobDefinitionError: if a property says something else than a number of 1 or more.
+    """
+    number = job.concurrency
+    if type(number) is not int or number < 1:
+        raise JobDefinitionError(
+            f"{type(job).__name__}.concurrency: got {number!r}; it takes a whole number of 1 or more"
+        )
+    return number
+
+
+def refuse_transaction(cls: Any, durability: Any) -> None:
+    """Refuse several items at a time in one transaction.
+
+    :raises JobDefinitionError: saying what to do.
+    """
+    if durability.transactional and type(cls.concurrency) is int and cls.concurrency > 1:
+        raise JobDefinitionError(
+            f"{cls.__name__} has concurrency = {cls.concurrency} and {durability}, whose items share self.session; use "
+            "every(items=1) with work that bears repetition, or remove concurrency"
+        )
+
+
+def refuse_serial(job: Any, enumerator: Any) -> None:
+    """Refuse a source whose items can be done one after the other only, and a transaction that they would share.
+
+    :raises JobDefinitionError: saying what to do.
+    """
+    refuse_transaction(type(job), job.execution.durability)
+    if enumerator.serial is not None and is_concurrent(job):
+        raise JobDefinitionError(
+            f"{type(job).__name__} has concurrency = {number_of(job)}, but {enumerator.serial} is read one item at a "
+            "time; remove concurrency, or iterate the outer items and do the inner ones in each_iteration; for a "
+            "parallel run, start more instances"
+        )
+
+
+class Entry:
+    """An item that was read beyond the cursor.
+
+    :ivar cursor: of the item. :ivar done: whether it is done. :ivar proof: what its cursor is compared with later.
+    :ivar weight: number of items that it counts for.
+    :ivar before: the entry before it in the record that it comes from; None for the first. :ivar met: whether this
+        execution has read it.
+    """
+
+    __slots__ = ("before", "cursor", "done", "met", "proof", "weight")
+
+    def __init__(self, cursor: Any, proof: Any, *, done: bool = False, before: Entry | None = None) -> None:
+        self.cursor, self.proof, self.done, self.before = cursor, proof, done, before
+        self.weight, self.met = 1, False
+
+
+class Window:
+    """The entries of one execution, and the position that follows from them.
+
+    :param progress: the position that it moves, and the entries of the execution before.
+    :param trusted: whether the cursor of an item alone says which item it is, or its source cuts it so.
+    """
+
+    def __init__(self, progress: Progress, *, trusted: bool) -> None:
+        self._progress, self._trusted = progress, trusted
+        self._entries: list[Entry] = []
+        for each in progress.beyond:
+            before = self._entries[-1] if self._entries else None
+            self._entries.append(Entry(each.cursor, each.proof, done=each.done, before=before))
+        self._read = 0
+        """Number of entries from the first on that this execution has read."""
+        self._largest = 1
+        self._latest: tuple[Any] | None = None
+        self.in_progress = 0
+        """Number of items at work, with their weights."""
+        self.proof = progress.proof
+        """The proof of the cursor."""
+
+    @property
+    def ends(self) -> list[Any]:
+        """Cursors of the entries that are not met yet."""
+        return [each.cursor for each in self._entries[self._read :]]
+
+    def has_room(self, most: int) -> bool:
+        """Return whether another item may be read, if *most* may be at work at a time."""
+        return self._read < max(1, min(SPAN * most, BYTES // self._largest))
+
+    def add(self, cursor: Any, proof: Any, weight: int) -> Entry:
+        """Return the entry of an item that was read just now; it is done if an execution before has done it.
+
+        :raises CursorError: if the item before it has the same cursor, which would say that both are done.
+        """
+        if self._latest is not None and self._latest[0] == cursor:
+            raise CursorError(
+                f"two items in a row have the cursor {cursor!r}, so that it does not say which of them is done; with "
+                "concurrency each item needs a cursor of its own"
+            )
+        self._latest = (cursor,)
+        entry = self._known(cursor)
+        if entry is None:
+            entry = Entry(cursor, proof)
+            self._entries.insert(self._read, entry)
+        entry.cursor, entry.proof, entry.weight, entry.met = cursor, proof, weight, True
+        self._read += 1
+        size = len(json.dumps(encode(cursor))) + (
+            0 if proof is None else len(json.dumps(encode(proof, "proof")))
+        )
+        self._largest = max(self._largest, size)
+        if entry.done:
+            self._move()
+        else:
+            self.in_progress += weight
+        return entry
+
+    def finish(self, entry: Entry, *, counts: bool = True) -> None:
+        """Note that an item is done, and move the cursor as far as everything is done.
+
+        :param counts: False for an item that was set aside.
+        """
+        entry.done = True
+        self.in_progress -= entry.weight
+        if counts:
+            self._progress.done += entry.weight
+        self._move()
+
+    def leave(self, entry: Entry) -> None:
+        """Note that nobody works on an item any more, though it is not done."""
+        self.in_progress -= entry.weight
+
+    def is_first(self, entry: Entry) -> bool:
+        """Return whether everything before an item is done."""
+        return bool(self._entries) and self._entries[0] is entry
+
+    def order(self, entry: Entry) -> int:
+        """Return how many items that are not done, or not yet passed by the cursor, come before one."""
+        return self._entries.index(entry)
+
+    def all_read(self) -> None:
+        """Forget the entries of items that did not come again: they have left the collection."""
+        del self._entries[self._read :]
+        self._move()
+
+    def beyond(self) -> list[Beyond]:
+        """Return what the record keeps: all entries up to the last that is done."""
+        number = next(
+            (index for index in range(len(self._entries), 0, -1) if self._entries[index - 1].done), 0
+        )
+        return [Beyond(each.cursor, each.done, each.proof) for each in self._entries[:number]]
+
+    def _known(self, cursor: Any) -> Entry | None:
+        """Find the entry of an item in the record; those that were to come before it have left the collection."""
+        place = _place(cursor)
+        for index in range(self._read, len(self._entries)):
+            entry = self._entries[index]
+            if _place(entry.cursor) == place:
+                del self._entries[self._read : index]
+                if entry.done and not (self._trusted or entry.before is None or entry.before.met):
+                    # What it covers may have begun further ahead, so that a part of it is not done.
+                    entry.done = False
+                    self._progress.done = max(0, self._progress.done - 1)
+                return entry
+        return None
+
+    def _move(self) -> None:
+        passed = 0
+        for entry in self._entries[: self._read]:
+            if not entry.done:
+                break
+            passed += 1
+        if passed:
+            last = self._entries[passed - 1]
+            self._progress.cursor, self.proof = last.cursor, last.proof
+            del self._entries[:passed]
+            self._read -= passed
+
+
+class LowWater:
+    """The witness of an execution with a window: the proof of the cursor is the one that its item was read with."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+
+    def proof(self, cursor: Any) -> Any:
+        """Return the proof."""
+        del cursor
+        return self._window.proof
+
+    def check(self, cursor: Any, proof: Any) -> None:
+        """Compare nothing: the witness of the enumerator has done that."""
+
+
+def refuse_change(expected: Sequence[Any], met: Sequence[Any]) -> None:
+    """Compare the cursors that a record names with those that came.
+
+    :raises CollectionChanged: if others came.
+    """
+    found = [_place(each) for each in met]
+    wanted = [_place(each) for each in expected]
+    if found != wanted:
+        index = next(
+            (i for i, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), len(found)
+        )
+        now = repr(met[index]) if index < len(met) else "nothing"
+        raise CollectionChanged(
+            f"what the job iterates has changed since it stopped: items were at work up to {expected[-1]!r}, and where "
+            f"{expected[index]!r} was, now {now} comes; restore what was there, or start the job again"
+        )
+
+
+def _place(cursor: Any) -> Any:
+    # The proof of a guarded cursor counts items, which says nothing about which item it is.
+    return cursor["at"] if type(cursor) is dict and list(cursor) == ["at", "guard"] else cursor
