@@ -175,7 +175,7 @@ def test_each_item_is_an_event(job: type[Counted]) -> None:
 
 def test_the_cursor_waits_for_the_slowest(job: type[Counted]) -> None:
     """What is done beyond it is in the record, is limited, and is not repeated after a crash; the rest is."""
-    job.durability = every(items=1)  # type: ignore[misc]  # a class of this test
+    job.durability = every(items=1)
     limit = 8 * job.concurrency
     last = limit - 1
     passed = threading.Event()
@@ -228,7 +228,7 @@ def test_one_at_a_time_goes_on_with_what_several_left() -> None:
     job.at[0] = raises(ValueError("no"))
     inline = InlineRun(job, 9)
     inline.execute()
-    job.concurrency = 1  # type: ignore[misc]  # as another release has it
+    job.concurrency = 1
     inline.drain()
     assert job.done == [1, 2, 0, *range(3, 9)]
 
@@ -420,7 +420,7 @@ def test_a_job_that_waits_hears_of_a_stop() -> None:
 
 def test_items_that_run_for_long_do_not_hold_up_max_runtime(job: type[Counted]) -> None:
     """The stop sources are asked while no item ends, so that no more is begun."""
-    job.max_runtime = 0.02  # type: ignore[misc]  # a class of this test
+    job.max_runtime = 0.02
     ended = InlineRun(job, 100_000).execute()
     assert ended.reason == "max_runtime"
 
