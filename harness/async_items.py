@@ -107,6 +107,9 @@ async def run_enumerator(
     job: Any, enumerator: Enumerator[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Do the work on each item of an enumerator, plain or async."""
+    if job.execution.progress.total is None:
+        await enumerator.find_size()
+    job._note_drift(enumerator)
     if is_concurrent(job):
         from harness.concurrent_items import Concurrent  # noqa: PLC0415 - it needs asyncio and threads
 

@@ -167,14 +167,16 @@ class Tally:
             self._total = self._count(None)
         return self._total
 
-    def over(self, found: Iterable[tuple[T, Any, int]]) -> Iterator[tuple[T, Any]]:
-        """Yield what is found, each with its cursor, of triples of an item, its position and how many it counts for.
+    def over(self, pages: Iterable[Iterable[tuple[T, Any, int]]]) -> Iterator[Iterator[tuple[T, Any]]]:
+        """Yield pages of items with their cursors, of pages of an item, its position and how many it counts for.
+
+        Only the step to the next page counts and compares. Read a page to its end before that.
 
         :raises CollectionChanged: at the beginning or at the end, if *guard* finds a change.
         """
         position, proof = self.position, self._proof
         if not self._guard:
-            yield from ((item, position) for item, position, _ in found)
+            yield from (((item, position) for item, position, _ in page) for page in pages)
             return
         if proof is None:
             passed = 0 if position is None else self.size() - self._count(position)
@@ -185,9 +187,15 @@ class Tally:
             self._compare("the number of items after the cursor", total - passed, left)
             if left:
                 self._compare("the last item", last, self._last(position))
-        for item, position, items in found:
-            passed += items
-            yield item, guarded(position, {"passed": passed, "total": total, "last": last})
+
+        def counted(page: Iterable[tuple[T, Any, int]]) -> Iterator[tuple[T, Any]]:
+            nonlocal passed, position
+            for item, position, items in page:
+                passed += items
+                yield item, guarded(position, {"passed": passed, "total": total, "last": last})
+
+        for page in pages:
+            yield counted(page)
         self._compare("the number of items", total, passed)
         self._compare("the last item", last, position)
 

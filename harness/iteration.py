@@ -214,7 +214,6 @@ class IterationJob(Job, abstract=True):
         elif enumerator.witness is not None:
             enumerator.witness.check(start, execution.progress.proof)
         execution.witness = enumerator.witness
-        self._note_drift(enumerator)
         return enumerator
 
     def _refuse_steps(self) -> None:
@@ -263,6 +262,7 @@ class IterationJob(Job, abstract=True):
         execution, limit = self.execution, self.execution.portion.limit
         progress = execution.progress
         before = progress.done, progress.cursor
+        self._note_drift(enumerator)
         with iterating(enumerator) as pairs:
             if self._is_to_set_aside():
                 self._set_aside(pairs)

@@ -1,4 +1,4 @@
-"""Databases for tests: SQLite in a file, PostgreSQL in a separate schema."""
+"""Databases for tests: SQLite in a file, PostgreSQL in a separate schema; engines of other drivers, also async ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from scenarios import services
 from tests.workers import PATIENCE
@@ -17,15 +18,19 @@ from tests.workers import PATIENCE
 KINDS = ["sqlite", "postgresql"]
 """The parameters of a fixture that gives each test both."""
 
+ASYNC = {"aiosqlite": "sqlite", "asyncpg": "postgresql", "psycopg_async": "postgresql"}
+"""Async drivers, each with the kind of its database."""
+
 
 @contextmanager
 def empty_database(request: pytest.FixtureRequest, folder: Path, options: str = "") -> Iterator[sa.Engine]:
     """Yield the engine of a database with nothing in it, and leave nothing; its URL leads others there too.
 
-    :param request: of a fixture whose parameter is one of KINDS. :param folder: for the file.
+    :param request: of a fixture whose parameter is one of KINDS, or an async driver. :param folder: for the file.
     :param options: more command-line options for PostgreSQL.
     """
-    schema = f"test_{uuid.uuid4().hex}" if request.param == "postgresql" else None
+    kind = ASYNC.get(request.param, request.param)
+    schema = f"test_{uuid.uuid4().hex}" if kind == "postgresql" else None
     if schema:
         url = sa.make_url(request.getfixturevalue("postgresql_url"))
         url = url.update_query_dict({"options": f"-csearch_path={schema} {options}"})
@@ -48,8 +53,12 @@ def empty_database(request: pytest.FixtureRequest, folder: Path, options: str = 
 def of_driver(database: sa.Engine, driver: str, *statements: str) -> Iterator[sa.Engine]:
     """Yield an engine of another driver, such as psycopg2 or pg8000, for a PostgreSQL of :func:`empty_database`.
 
-    :param statements: run at the beginning of each connection.
+    :param driver: of an async one, the plain side of an async engine. :param statements: run at the beginning of each
+        connection, if it is none; an async one has the options of the database.
     """
+    if driver in ASYNC:
+        yield async_engine(database, driver).sync_engine
+        return
     url = database.url.set(drivername=f"postgresql+{driver}")
     if driver == "pg8000":
         host = str(url.query["host"])
@@ -70,6 +79,21 @@ def of_driver(database: sa.Engine, driver: str, *statements: str) -> Iterator[sa
         yield engine
     finally:
         engine.dispose()
+
+
+def async_engine(database: sa.Engine, driver: str) -> AsyncEngine:
+    """Return an async engine for a database of :func:`empty_database`; no connection outlives its use, or its loop.
+
+    :param driver: one of ASYNC.
+    """
+    url = database.url.set(drivername=f"{ASYNC[driver]}+{driver}")
+    arguments: dict[str, Any] = {"timeout": PATIENCE} if driver == "aiosqlite" else {}
+    if driver == "asyncpg":
+        options = str(url.query["options"]).split()
+        url = url.difference_update_query(["options"])
+        settings = dict(each.removeprefix("-c").split("=") for each in options)
+        arguments = {"server_settings": settings}
+    return create_async_engine(url, connect_args=arguments, poolclass=sa.NullPool)
 
 
 @contextmanager

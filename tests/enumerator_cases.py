@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import uuid
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from harness import (
@@ -30,7 +32,7 @@ from harness import (
     throttle,
     times,
 )
-from tests.databases import empty_database
+from tests.databases import ASYNC, async_engine, empty_database
 
 MOST = 9
 """Number of rows the tables have; a case reads as many as it is asked to."""
@@ -63,16 +65,39 @@ class Shelf(Base):
 
 @dataclass
 class World:
-    """Sources that a case reads from: a database, a folder for files, and rows in pages of *batch_size*."""
+    """Sources that a case reads from: a database, a folder for files, and rows in pages of *batch_size*.
+
+    :ivar reader: the session that cases read with, which may be async.
+    """
 
     session: Session
     folder: Path
     rows: int = 5
     batch_size: int = 2
+    reader: Any = None
 
     def of(self, rows: int, batch_size: int) -> World:
         """Return the same world with other numbers."""
         return replace(self, rows=rows, batch_size=batch_size)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine of the database."""
+        return self.session.get_bind()  # type: ignore[return-value]  # it was made with one
+
+    @property
+    def is_async(self) -> bool:
+        """True if enumerators are to be read by ``async for``, in async jobs."""
+        return isinstance(self.reader, AsyncSession)
+
+    def read(self, found: Enumerator[Any]) -> list[Any]:
+        """Return the plain items of an enumerator, with their cursors."""
+        pairs = asyncio.run(_listed(found)) if self.is_async else found
+        return [(self.plain(item), cursor) for item, cursor in pairs]
+
+    def size_of(self, found: Enumerator[Any]) -> int | None:
+        """Return the size of an enumerator."""
+        return asyncio.run(found.find_size()) if self.is_async else found.size
 
     def path(self) -> Path:
         """Return a CSV file of that many rows, with newlines and blank lines in it."""
@@ -109,6 +134,10 @@ class World:
         if isinstance(item, Parcel):
             return item.id
         return (item.hall, item.place) if isinstance(item, Shelf) else item
+
+
+async def _listed(pairs: Enumerator[Any]) -> list[Any]:
+    return [pair async for pair in pairs]
 
 
 class OneWay(io.BytesIO):
@@ -175,7 +204,7 @@ def three_levels(world: World, cursor: Any) -> Enumerator[Any]:
         [
             lambda cursor: items([1, 2][: world.rows], cursor=cursor, guard=True),
             lambda _, cursor: records(
-                world.session, parcels(world), cursor=cursor, batch_size=world.batch_size, guard=True
+                world.reader, parcels(world), cursor=cursor, batch_size=world.batch_size, guard=True
             ),
             lambda _, parcel, cursor: csv_rows(world.of(parcel.id % 3, 1).path(), cursor=cursor),
         ],
@@ -224,7 +253,7 @@ def _keyset_cases() -> Iterator[tuple[str, Case]]:
     def read(function: Any, columns: Any, guard: bool, world: World, cursor: Any) -> Any:
         select = parcels(world) if columns is not Shelf else sa.select(Shelf).where(Shelf.place < world.rows)
         return function(
-            world.session,
+            world.reader,
             select,
             cursor=cursor,
             columns=None if columns is Shelf else columns,
@@ -329,14 +358,19 @@ IN_DATABASE = {
 
 
 @contextmanager
-def filled(request: pytest.FixtureRequest, folder: Path) -> Iterator[Session]:
-    """Make the tables of this module with their rows, in a database of the kind that the fixture's parameter names."""
+def filled(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
+    """Make the tables of this module with their rows, in a database of the kind that the fixture's parameter names.
+
+    An async driver names one as well; cases then read with an ``AsyncSession``.
+    """
     with empty_database(request, folder) as engine:
         Base.metadata.create_all(engine)
         with Session(engine) as session:
             session.add_all(rows())
             session.commit()
-            yield session
+            driver = request.param if request.param in ASYNC else None
+            reader = AsyncSession(async_engine(engine, driver)) if driver else session
+            yield World(session, folder, reader=reader)
 
 
 def rows() -> Iterator[Base]:

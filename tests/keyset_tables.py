@@ -15,7 +15,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from tests.databases import KINDS, empty_database
+from tests.databases import empty_database
+from tests.greenlets import EVERY_KIND, as_asked, session_on
 
 
 class Status(enum.StrEnum):
@@ -147,10 +148,10 @@ def tables(request: pytest.FixtureRequest, folder: Path) -> Iterator[sa.Engine]:
     """Make the empty tables of this module, in a database of the kind that the fixture's parameter names."""
     with empty_database(request, folder, "-ctimezone=Europe/Berlin") as engine:
         Base.metadata.create_all(engine)
-        yield engine
+        yield as_asked(engine, request)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=EVERY_KIND)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """Return an engine with the empty tables of this module."""
     with tables(request, tmp_path) as engine:
@@ -160,7 +161,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine
 @pytest.fixture
 def session(engine: sa.Engine) -> Iterator[Session]:
     """Return a session of the empty database."""
-    with Session(engine) as session:
+    with session_on(engine) as session:
         yield session
 
 

@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
     Generator,
     Iterable,
@@ -27,6 +28,7 @@ from harness import callables, guards
 from harness.cursor import IMMUTABLE
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError, RetryLater, UsageError
 from harness.guards import Origin
+from harness.loops import is_awaitable
 
 if TYPE_CHECKING:
     from harness.context import Context
@@ -47,7 +49,8 @@ class Enumerator(Generic[T]):
         an async generator function. Of a function, every iteration begins at the cursor again; an iterator can be
         read only once.
     :param size: how many items there are in all, those before the cursor included; a callable is asked
-        once, when the number is first needed; ``None`` if that would not be cheap.
+        once, when the number is first needed; ``None`` if that would not be cheap. Of an enumerator for ``async
+        for`` it may be an async function.
     :param batched: True if every item is a sized batch of items.
     :param witness: proof that a stored cursor still means the same.
     :param origin: what the cursors belong to, in words; see :class:`~harness.guards.Origin`.
@@ -56,13 +59,15 @@ class Enumerator(Generic[T]):
     :param positional: True if a cursor is a place, where another item may be the next time, and no key.
     :param keyed: True if a cursor is the key of its item alone, so that it says which item it is, whatever came before.
     :param serial: what it is, if its items can be done one after the other only; None if ``concurrency`` may be used.
+    :param awaited: function that returns the same pairs for ``async for``; used in coroutines of an async job. For
+        pairs that come from other enumerators, of which some may be async.
     """
 
     def __init__(
         self,
         pairs: Pairs[T] | Callable[[], Pairs[T]],
         *,
-        size: int | Callable[[], int | None] | None = None,
+        size: int | Callable[[], int | Awaitable[int | None] | None] | None = None,
         batched: bool = False,
         witness: Witness | None = None,
         positional: bool = False,
@@ -70,8 +75,10 @@ class Enumerator(Generic[T]):
         until: Callable[..., Enumerator[T]] | None = None,
         keyed: bool = False,
         serial: str | None = None,
+        awaited: Callable[[], AsyncIterable[tuple[T, Any]]] | None = None,
     ) -> None:
         self._pairs = pairs
+        self._awaited = awaited
         self._size = size
         self._read = False
         self.batched = batched
@@ -83,6 +90,11 @@ class Enumerator(Generic[T]):
     def __iter__(self) -> Iterator[tuple[T, Any]]:
         pairs: Any = self._pairs() if callable(self._pairs) else self._pairs
         if is_async(pairs):
+            if self.is_async:
+                raise JobDefinitionError(
+                    "this enumerator is async; read it with async for, or in a job whose build_enumerator or "
+                    "each_iteration is async def"
+                )
             raise JobDefinitionError(
                 "this enumerator was made of a function that returns an async iterable; give Enumerator() the async "
                 "generator function itself, or the async iterable"
@@ -94,10 +106,17 @@ class Enumerator(Generic[T]):
 
     @property
     def is_async(self) -> bool:
-        """True if the pairs are read by ``async for``."""
+        """True if the pairs are read by ``async for`` alone."""
         return is_async(self._pairs) or callables.kind_of(self._pairs) == callables.ASYNC_GENERATOR
 
+    @property
+    def may_await(self) -> bool:
+        """True if the pairs may be read by ``async for``."""
+        return self._awaited is not None or self.is_async
+
     def __aiter__(self) -> AsyncIterator[tuple[T, Any]]:
+        if self._awaited is not None:
+            return aiter(self._awaited())
         pairs: Any = self._pairs() if callable(self._pairs) else self._pairs
         iterator = aiter(pairs)
         if iterator is self._pairs:
@@ -127,10 +146,26 @@ class Enumerator(Generic[T]):
 
     @property
     def size(self) -> int | None:
-        """Number of items in all, or None if unknown."""
+        """Number of items in all, or None if unknown.
+
+        :raises JobDefinitionError: if it has to be awaited: see :meth:`find_size`.
+        """
         if callable(self._size):
-            self._size = self._size()
-        return self._size
+            found = self._size()
+            if is_awaitable(found):
+                callables.close(found)
+                raise JobDefinitionError(
+                    "the size of this enumerator has to be awaited; use await enumerator.find_size()"
+                )
+            self._size = found  # type: ignore[assignment]  # it is none to await
+        return self._size  # type: ignore[return-value]  # nor to call
+
+    async def find_size(self) -> int | None:
+        """Return the size as :attr:`size` does, also where a database has to be awaited for it."""
+        if callable(self._size):
+            found: Any = self._size()
+            self._size = await found if is_awaitable(found) else found
+        return self._size  # type: ignore[return-value]  # as above
 
 
 _UNORDERED = (str, bytes, set, frozenset, Mapping)
@@ -193,17 +228,17 @@ async def iterating_async(pairs: AsyncIterable[T]) -> AsyncIterator[AsyncIterato
 
 @asynccontextmanager
 async def iterating_either(pairs: Enumerator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    """Yield an async iterator of the pairs, and close it at the end of the block if it can be closed."""
-    if pairs.is_async:
+    """Yield an async iterator of pairs, plain or async, and close it at the end of the block if it can be closed."""
+    if pairs.may_await:
         async with iterating_async(pairs) as iterator:
             yield iterator
     else:
         with iterating(pairs) as plain:
-            async with aclosing(_awaited(plain)) as iterator:
+            async with aclosing(_each(plain)) as iterator:
                 yield iterator
 
 
-async def _awaited(pairs: Iterator[Any]) -> AsyncGenerator[Any, None]:
+async def _each(pairs: Iterator[Any]) -> AsyncGenerator[Any, None]:
     for pair in pairs:
         yield pair
 
@@ -354,10 +389,11 @@ def throttle(
         RetryLater(backoff)  # refuses what is no number of seconds
     known = pairs if isinstance(pairs, Enumerator) else Enumerator(pairs)
     size, until = known.free_size, known.until
-    throttled: Any = partial(_throttled_async if known.is_async else _throttled, known, asked, backoff)
+    awaited: Any = partial(_throttled_async, known, asked, backoff)
     return Enumerator(
-        throttled,
-        size=(lambda: known.size) if size is None else size,
+        awaited if known.is_async else partial(_throttled, known, asked, backoff),
+        awaited=awaited if known.may_await else None,
+        size=(known.find_size if known.is_async else lambda: known.size) if size is None else size,
         batched=known.batched,
         witness=known.witness,
         positional=known.positional,

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +28,9 @@ _NATURAL = frozenset({int, str, bool, bytes, date, datetime, Decimal, UUID})
 
 _READ_AS_TEXT = frozenset({"INET", "CIDR"})
 """Types of which a driver may lose a part: pg8000 takes the host out of 10.0.0.1/24."""
+
+_INFINITE = {date.min, date.max, datetime.min, datetime.max}  # noqa: DTZ901 - compared without a zone
+"""Values that asyncpg gives and takes for infinity as well."""
 
 _NO_ORDER = (sa.ARRAY, sa.JSON)
 _NO_CURSOR = {time, timedelta}
@@ -92,6 +96,8 @@ class KeyColumn:
         if isinstance(base, sa.Numeric) and base is kind and not base.asdecimal and not self._sqlite:
             # As a float it would be compared as one, of which 16 digits count.
             self._bind = lambda value: Decimal(value) if type(value) is float else value
+        if dialect.driver == "asyncpg" and isinstance(base, sa.Date | sa.DateTime):
+            self._bind = partial(self._finite, self._bind)
         try:
             self.python_type: type = column.type.python_type
         except NotImplementedError:
@@ -169,6 +175,15 @@ class KeyColumn:
             raise TypeError
         return self.bound(cursor)
 
+    def _finite(self, bind: Callable[[Any], Any], value: Any) -> Any:
+        bare = value.replace(tzinfo=None) if isinstance(value, datetime) else value
+        if bare in _INFINITE:
+            raise CursorError(
+                f"a cursor cannot hold {value} of {self.column} under asyncpg, which does not tell it from infinity; "
+                "take another driver or another column, or leave such rows out of the select"
+            )
+        return bind(value)
+
     def bound(self, value: Any) -> Any:
         """Return what a statement is given for a value of the column's type."""
         return self._unwrapped(self._bind(value))
@@ -177,6 +192,8 @@ class KeyColumn:
         """Return a value without what a driver puts around it."""
         if isinstance(value, memoryview | bytearray):
             return bytes(value)
+        if isinstance(value, UUID) and type(value) is not UUID:
+            return UUID(int=value.int)
         if self._wrapper is not bytes and type(value) is self._wrapper:
             return bytes(value.obj if hasattr(value, "obj") else value.adapted)
         return str(value) if isinstance(value, _ADDRESSES) else value

@@ -6,6 +6,8 @@ A page is ``WHERE key > cursor ORDER BY key LIMIT batch_size``; no OFFSET, and n
     batches(session, Order.pending(), cursor=cursor)           # lists of them
     ranges(session, Order, cursor=cursor, batch_size=10_000)   # selects, for bulk UPDATE and DELETE
 
+With an ``AsyncSession`` they give the same pairs by ``async for``, and the loop goes on while a page is read.
+
 **The key** is the primary key, or what ``columns`` names, such as ``[Order.status, Order.id.desc()]``. It must
 tell all rows of the select apart, or rows at the edge of a page would be skipped. Where primary keys, unique
 constraints and joins do not show that it does, the primary keys that are missing are added at its end, in the
@@ -44,10 +46,10 @@ up for one another before the last row: one row goes from there, another comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, pairwise, starmap
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session
@@ -55,8 +57,13 @@ from sqlalchemy.orm import Session, scoped_session
 from harness import guards
 from harness.sources.enumerators import Enumerator
 from harness.sources.pages import Keyset
+from harness.sources.sessions import read_pages
 
-_Session: TypeAlias = Session | scoped_session[Any]
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
+_Session: TypeAlias = Union[Session, scoped_session[Any], "AsyncSession", "async_scoped_session[Any]"]
+_Pages: TypeAlias = Iterator[Iterable[tuple[Any, Any]]]
 
 
 def records(
@@ -71,7 +78,8 @@ def records(
 ) -> Enumerator[Any]:
     """Yield the rows of a select, one at a time.
 
-    :param session: what reads, and what the objects belong to.
+    :param session: what reads, and what the objects belong to: a ``Session``, or for an async job an
+        ``AsyncSession``.
     :param select: a select or a mapped class. Of one entity or column, it yields that; of several, rows.
     :param cursor: of the last item done, or None.
     :param columns: one column or a list of them, each perhaps with ``.desc()``; None is the primary key.
@@ -87,11 +95,11 @@ def records(
     keyset = Keyset("records()", session, select, columns, batch_size, unique=unique)
     tally = keyset.tally(cursor, guard=guard)
 
-    def pairs() -> Iterator[tuple[Any, Any]]:
-        found = chain.from_iterable(starmap(zip, keyset.pages(tally.position)))
-        return tally.over((item, cursor, 1) for item, cursor in found) if guard else found
+    def pages() -> _Pages:
+        found = starmap(zip, keyset.pages(tally.position))
+        return tally.over(((item, cursor, 1) for item, cursor in page) for page in found) if guard else found
 
-    return Enumerator(pairs, size=tally.size, origin=keyset.origin, keyed=True)
+    return _enumerator(keyset, pages, size=tally.size, keyed=True)
 
 
 def batches(
@@ -114,6 +122,11 @@ def batches(
     def pages(after: Any) -> Iterator[tuple[list[Any], Any, int]]:
         return ((items, cursors[-1], len(items)) for items, cursors in keyset.pages(after))
 
+    def batched(found: Callable[[], Iterator[tuple[list[Any], Any, int]]]) -> Enumerator[list[Any]]:
+        return _enumerator(
+            keyset, lambda: _singly(tally, found()), size=tally.size, batched=True, until=until
+        )
+
     def until(*ends: Any) -> Enumerator[list[Any]]:
         borders = [guards.split("batches()", each, guard=guard)[0] for each in ends]
 
@@ -123,10 +136,9 @@ def batches(
                 yield from [(items, end, len(items))] if items else []
             yield from pages(borders[-1])
 
-        return batched(lambda: tally.over(found()))
+        return batched(found)
 
-    batched = partial(Enumerator, size=tally.size, batched=True, origin=keyset.origin, until=until)
-    return batched(lambda: tally.over(pages(tally.position)))
+    return batched(lambda: pages(tally.position))
 
 
 def ranges(
@@ -163,12 +175,32 @@ def ranges(
                     yield keyset.between(after, last).order_by(*keyset.order), end, rows
             yield from keyset.ranges(borders[-1])
 
-        return paged(lambda: tally.over(found()))
+        return paged(found)
 
-    paged = partial(
-        Enumerator, size=lambda: -(-tally.size() // batch_size), origin=keyset.origin, until=until
-    )
-    return paged(lambda: tally.over(keyset.ranges(tally.position)))
+    def count() -> int:
+        return -(-tally.size() // batch_size)
+
+    def paged(found: Callable[[], Iterator[tuple[sa.Select[Any], Any, int]]]) -> Enumerator[sa.Select[Any]]:
+        return _enumerator(keyset, lambda: _singly(tally, found()), size=count, until=until)
+
+    return paged(lambda: keyset.ranges(tally.position))
+
+
+def _singly(tally: guards.Tally, found: Iterator[tuple[Any, Any, int]]) -> _Pages:
+    """Guard what is read one at a time."""
+    # An iterator of one, which forgets it when it has been read.
+    return tally.over(iter([each]) for each in found)
+
+
+def _enumerator(
+    keyset: Keyset, pages: Callable[[], _Pages], *, size: Callable[[], int], **known: Any
+) -> Enumerator[Any]:
+    """Return the enumerator of pages that the keyset's session reads."""
+    session = keyset.awaiting
+    if session is None:
+        return Enumerator(lambda: chain.from_iterable(pages()), size=size, origin=keyset.origin, **known)
+    counted = partial(session.run_sync, lambda _: size())
+    return Enumerator(partial(read_pages, session, pages), size=counted, origin=keyset.origin, **known)
 
 
 def within(

@@ -22,15 +22,24 @@ Cursors of release 0.1 do not say which item was in progress. They are refused, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from harness.cursor import freeze
 from harness.errors import CollectionChanged, CursorError
-from harness.sources.enumerators import Enumerator, as_pair, iterating
+from harness.sources.enumerators import Enumerator, as_pair, iterating, iterating_either
 
-Level: TypeAlias = Callable[..., Iterable[tuple[Any, Any]]]
+Level: TypeAlias = Callable[..., Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]]
 Cursor: TypeAlias = tuple[Any, ...]
 
 
@@ -42,8 +51,9 @@ def nested(levels: Sequence[Level], *, cursor: Cursor | None) -> Enumerator[Any]
         nested([lambda cursor: records(session, Customer, cursor=cursor),
                 lambda customer, cursor: records(session, Order.of(customer), cursor=cursor)], cursor=cursor)
 
-    A level may have a guard; what an outer one compares with is in the cursor once its first item is finished. The
-    module says what happens when outer items come or go while the job is stopped.
+    In an async job each level may be async, such as ``records()`` with an ``AsyncSession``. A level may have a guard;
+    what an outer one compares with is in the cursor once its first item is finished. The module says what happens
+    when outer items come or go while the job is stopped.
 
     :param levels: functions that take the items of the levels above and ``cursor``, outermost first.
     :raises TypeError: for levels that are no functions.
@@ -58,7 +68,7 @@ def nested(levels: Sequence[Level], *, cursor: Cursor | None) -> Enumerator[Any]
         _check(cursor, len(levels))
     nesting = _Nesting(list(levels), cursor)
     # A cursor says where the levels stand, and where they stand depends on what was read before.
-    return Enumerator(nesting.pairs, witness=nesting, serial="nested()")
+    return Enumerator(nesting.pairs, witness=nesting, serial="nested()", awaited=nesting.pairs_async)
 
 
 @dataclass
@@ -139,51 +149,114 @@ class _Nesting:
 
     def pairs(self) -> Iterator[tuple[Any, Cursor]]:
         """Yield the innermost items with their cursors."""
-        elements = self._cursor or (None,) * len(self._levels)
-        return self._descend(0, (), (), elements, self._stored)
+        return self._descend(self._top())
 
-    def _descend(
-        self, depth: int, above: tuple[Any, ...], outer: Cursor, elements: Cursor, proof: Any
-    ) -> Iterator[tuple[Any, Cursor]]:
-        if depth == len(self._levels) - 1:
-            yield from self._last(above, outer, elements[0], proof)
+    def pairs_async(self) -> AsyncIterator[tuple[Any, Cursor]]:
+        """Yield the same; each level may be plain or async."""
+        return self._descend_async(self._top())
+
+    def _top(self) -> _Place:
+        return _Place(0, (), (), self._cursor or (None,) * len(self._levels), self._stored)
+
+    # Two drivers, for ``for`` and for ``async for``. All decisions are in _Outer and in _innermost().
+
+    def _descend(self, place: _Place) -> Iterator[tuple[Any, Cursor]]:
+        if place.depth == len(self._levels) - 1:
+            innermost = self._innermost(place)
+            with iterating(innermost) as pairs:
+                for index, (item, cursor) in enumerate(map(as_pair, pairs)):
+                    if not index:
+                        self._latest = [*self._latest[-1:], (place.outer, innermost)]
+                    yield item, (*place.outer, cursor)
             return
-        element = _Element.read(elements[0])
-        after = element.after if element else None
-        level = _opened(self._levels[depth], above, after)
-        finished, held = _unpacked(level, element, elements[1:], proof)
-        if held and level.until is not None:
-            level = level.until(
-                held[0].at
-            )  # the batch in progress is what lies between, whatever its size is now
-        below = (None,) * (len(elements) - 1)
-        with iterating(level) as pairs:
-            for item, cursor in map(as_pair, pairs):
-                resumed = _taken(held, cursor, level)
-                if level.positional and held:
-                    raise CollectionChanged(
-                        f"level {depth + 1} of nested() has changed since the job stopped: the item in progress "
-                        f"was at {held[0].at!r}, now it is at {cursor!r}; "
-                        "restore what was there, or start the job again"
-                    )
-                current = _proof(level, cursor)
-                at = freeze(cursor)
-                progress = _Element(at, after, finished, current, held).to_cursor()
-                inner, innermost = (resumed.inner, resumed.innermost) if resumed else (below, None)
-                yield from self._descend(depth + 1, (*above, item), (*outer, progress), inner, innermost)
-                after, finished = at, current
+        outer = _Outer(self._levels[place.depth], place)
+        with iterating(outer.level) as pairs:
+            for pair in pairs:
+                yield from self._descend(outer.enter(pair))
+                outer.leave()
 
-    def _last(
-        self, above: tuple[Any, ...], outer: Cursor, position: Any, proof: Any
-    ) -> Iterator[tuple[Any, Cursor]]:
-        level = _opened(self._levels[-1], above, position)
+    async def _descend_async(self, place: _Place) -> AsyncGenerator[tuple[Any, Cursor], None]:
+        if place.depth == len(self._levels) - 1:
+            innermost = self._innermost(place)
+            begun = False
+            async with iterating_either(innermost) as pairs:
+                async for pair in pairs:
+                    item, cursor = as_pair(pair)
+                    if not begun:
+                        begun, self._latest = True, [*self._latest[-1:], (place.outer, innermost)]
+                    yield item, (*place.outer, cursor)
+            return
+        outer = _Outer(self._levels[place.depth], place)
+        async with iterating_either(outer.level) as pairs:
+            async for pair in pairs:
+                async with aclosing(self._descend_async(outer.enter(pair))) as below:
+                    async for found in below:
+                        yield found
+                outer.leave()
+
+    def _innermost(self, place: _Place) -> Enumerator[Any]:
+        position = place.elements[0]
+        level = _opened(self._levels[-1], place.above, position)
         if position is not None and level.witness is not None:
-            level.witness.check(position, proof)
-        with iterating(level) as pairs:
-            for index, (item, cursor) in enumerate(map(as_pair, pairs)):
-                if not index:
-                    self._latest = [*self._latest[-1:], (outer, level)]
-                yield item, (*outer, cursor)
+            level.witness.check(position, place.proof)
+        return level
+
+
+class _Place(NamedTuple):
+    """A level that is about to be read.
+
+    :ivar above: items of the levels above. :ivar outer: their elements of the cursor. :ivar elements: those of this
+        level and the ones below, to go on at. :ivar proof: of the innermost position.
+    """
+
+    depth: int
+    above: tuple[Any, ...]
+    outer: Cursor
+    elements: Cursor
+    proof: Any
+
+
+class _Outer:
+    """An outer level while it is read.
+
+    :ivar level: what to iterate.
+    """
+
+    def __init__(self, function: Level, place: _Place) -> None:
+        element = _Element.read(place.elements[0])
+        self._place = place
+        self._after = element.after if element else None
+        level = _opened(function, place.above, self._after)
+        self._finished, self._held = _unpacked(level, element, place.elements[1:], place.proof)
+        if self._held and level.until is not None:
+            # The batch in progress is what lies between, whatever its size is now.
+            level = level.until(self._held[0].at)
+        self.level = level
+        self._at: Any = None
+        self._current: Any = None
+
+    def enter(self, pair: Any) -> _Place:
+        """Begin an item; return the level below."""
+        depth, above, outer, elements, _ = self._place
+        item, cursor = as_pair(pair)
+        level, held = self.level, self._held
+        resumed = _taken(held, cursor, level)
+        if level.positional and held:
+            raise CollectionChanged(
+                f"level {depth + 1} of nested() has changed since the job stopped: the item in progress "
+                f"was at {held[0].at!r}, now it is at {cursor!r}; "
+                "restore what was there, or start the job again"
+            )
+        self._current, self._at = _proof(level, cursor), freeze(cursor)
+        progress = _Element(self._at, self._after, self._finished, self._current, held).to_cursor()
+        inner, innermost = (
+            (resumed.inner, resumed.innermost) if resumed else ((None,) * (len(elements) - 1), None)
+        )
+        return _Place(depth + 1, (*above, item), (*outer, progress), inner, innermost)
+
+    def leave(self) -> None:
+        """Note that the item is finished."""
+        self._after, self._finished = self._at, self._current
 
 
 def _opened(level: Level, above: tuple[Any, ...], after: Any) -> Enumerator[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from operator import eq, ge, gt, le, lt
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, StatementError
-from sqlalchemy.orm import Mapper, Session, scoped_session
+from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.util import AliasedInsp, LoaderCriteriaOption
 
 from harness import guards
@@ -22,6 +21,7 @@ from harness.listeners import watch_page
 from harness.sources.key_values import STORED, KeyColumn, same
 from harness.sources.keys import key_of, unordered
 from harness.sources.selects import Column, only
+from harness.sources.sessions import opened, reading
 
 _Values: TypeAlias = tuple[Any, ...] | None
 """Values the database compares with, one for each key column; None is the beginning."""
@@ -49,14 +49,16 @@ _REFUSED = {
 
 
 class Keyset:
-    """A select, the key to read it by, its first page, and the session to read it with."""
+    """A select, the key to read it by, its first page, and the session to read it with.
+
+    :ivar session: a plain session. :ivar awaiting: the AsyncSession that it belongs to; None without one. Then the
+        methods that read are called in its greenlet: see :mod:`harness.sources.sessions`.
+    """
 
     def __init__(
         self, name: str, session: Any, select: Any, columns: Any, batch_size: int, *, unique: bool
     ) -> None:
-        session = session() if isinstance(session, scoped_session) else session
-        if not isinstance(session, Session):
-            raise TypeError(f"{name} takes a Session; got {type(session).__name__}")
+        session, self.awaiting = opened(name, session)
         if isinstance(sa.inspect(select, raiseerr=False), Mapper | AliasedInsp):
             select = sa.select(select)
         if not isinstance(select, sa.Select):
@@ -109,16 +111,16 @@ class Keyset:
 
     def count(self, after: _Values = None) -> int:
         """Return how many rows come after a position."""
-        with _reading(self.session):
+        with reading(self.session):
             selected = self._restrict(only(self.select, sa.literal(1)), after, after=True).subquery()
             rows = sa.select(sa.func.count()).select_from(selected).options(*self.criteria)
-            return self.session.execute(rows).scalar_one()
+            return int(self.session.execute(rows).scalar_one())
 
     def tally(self, cursor: Any, *, guard: bool) -> guards.Tally:
         """Return what knows the size and the position, and what was there when the job began."""
 
         def last(position: Any) -> Any:
-            with _reading(self.session):
+            with reading(self.session):
                 found = self._last(self._restrict(self._keys_only, self.parse(position), after=True))
             return None if found is None else found[0]
 
@@ -135,7 +137,7 @@ class Keyset:
             self._refuse_nulls()
         while more:
             page_read = watch_page()
-            with _reading(self.session):
+            with reading(self.session):
                 items, cursors = self._read(after)
                 self._refuse_twins(cursors, after)
             page_read(min(len(items), self.batch_size))
@@ -160,7 +162,7 @@ class Keyset:
     def part(self, after: Any, until: Any) -> list[Any]:
         """Return the items after one cursor, up to and including another."""
         page = self.between(self.parse(after), self.parse(until)).order_by(*self.order)
-        with _reading(self.session):
+        with reading(self.session):
             result = self.session.execute(page)
             return list(result.all() if self._width > 1 else result.scalars())
 
@@ -171,7 +173,7 @@ class Keyset:
             self._refuse_nulls()
         while more:
             page_read = watch_page()
-            with _reading(self.session):
+            with reading(self.session):
                 self._refuse_twins((), after)
                 page = self._keys_only.order_by(*self.order).limit(self.batch_size)
                 found = self._last(self._restrict(page, after, after=True))
@@ -271,7 +273,7 @@ class Keyset:
         """Raise if a column that only the caller's word or a mapper says is never NULL, is: pages skip such rows."""
         for column in self.nullable:
             rows = only(self.select, sa.literal(1)).where(sa.type_coerce(column, STORED).is_(None)).limit(1)
-            with _reading(self.session):
+            with reading(self.session):
                 if self.session.execute(rows).first() is not None:
                     raise self._null(column)
 
@@ -316,17 +318,3 @@ def _in_words(key: KeyColumn) -> str:
     name = str(getattr(key.column, "name", None) or "")
     parts.append(name if name and "%(" not in name else "an expression")
     return ".".join(parts) + (" descending" if key.descending else "")
-
-
-@contextmanager
-def _reading(session: Session) -> Iterator[None]:
-    """End the transaction that the block begins, and leave alone one that was there before."""
-    if session.in_transaction():
-        yield
-        return
-    expire, session.expire_on_commit = session.expire_on_commit, False
-    try:
-        with session.begin():
-            yield
-    finally:
-        session.expire_on_commit = expire

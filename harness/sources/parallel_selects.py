@@ -15,6 +15,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from harness.errors import UsageError
+from harness.loops import is_async_session
 from harness.sources.enumerators import Enumerator
 from harness.sources.keyset import batches, ranges, records, within
 from harness.sources.parallel import SLICES_PER_INSTANCE, Parallel, check_instances
@@ -61,6 +63,11 @@ def _parallel(
     read: Any, session: Any, select: Any, *, key: dict[str, Any], instances: int, cursor: Any, batched: bool
 ) -> Parallel:
     check_instances(instances)
+    if is_async_session(session):
+        raise UsageError(
+            "a parallel run of a select takes a Session; got AsyncSession; make a Session on a plain engine of that "
+            "database for build_enumerator, or share items() by parallel_items()"
+        )
 
     def plan() -> list[tuple[Any, Any]]:
         size = records(session, select, cursor=None, **key).size or 0

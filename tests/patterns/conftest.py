@@ -9,6 +9,7 @@ import pytest
 from harness import async_items, iteration
 from harness.queues.delivery import Order
 from tests.awaited import twin_of
+from tests.greenlets import call_test
 
 
 @pytest.fixture(params=["plain", "awaited", "window", "awaited window"])
@@ -25,3 +26,9 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
         monkeypatch.setattr(Order, "job_class", job_class)
     return str(request.param)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test in the greenlet of its async session, if it has one."""
+    return call_test(pyfuncitem)

@@ -14,30 +14,33 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from harness import InlineRun, IterationJob, batches, csv_batches, csv_rows, items, ranges, records
+from harness import InlineRun, IterationJob, csv_batches, csv_rows, items
 from harness.errors import CollectionChanged, CursorError
 from harness.stops import Every
-from tests.databases import KINDS
 from tests.enumerator_cases import MOST, Parcel, filled
+from tests.greenlets import EVERY_KIND, as_asked, batches, call, ranges, records, session_on
 
 GONE = date(2100, 1, 1)
 by_place = [Parcel.place, Parcel.id]
 reads = pytest.mark.parametrize("read", [records, batches, ranges])
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EVERY_KIND)
 def tables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Return a session of tables with rows, to which nothing is committed."""
-    with filled(request, tmp_path_factory.mktemp("guards")) as session:
+    with (
+        filled(request, tmp_path_factory.mktemp("guards")) as world,
+        session_on(as_asked(world.engine, request)) as session,
+    ):
         yield session
 
 
 @pytest.fixture
 def session(tables: Session) -> Iterator[Session]:
     """Return it with a transaction that is rolled back."""
-    tables.connection()
+    call(tables, tables.connection)
     yield tables
-    tables.rollback()
+    call(tables, tables.rollback)
 
 
 def open_parcels() -> sa.Select[Any]:

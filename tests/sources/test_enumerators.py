@@ -14,6 +14,8 @@ from harness import Enumerator, InlineRun, IterationJob, RetryLater, nested, thr
 from harness.cursor import decode, encode
 from harness.errors import UsageError
 from harness.stops import Every
+from tests.awaited import twin_of
+from tests.databases import ASYNC
 from tests.enumerator_cases import IN_DATABASE, MOST, PLAIN, Case, World, filled, never
 from tests.examples import examples
 
@@ -26,6 +28,12 @@ EVERYWHERE = [
         for number, (name, case) in enumerate(IN_DATABASE.items())
     ),
 ]
+EVERYWHERE += [
+    # With an AsyncSession, by default a few cases on each driver.
+    pytest.param(driver, case, id=f"{name}-{driver}", marks=[pytest.mark.full] * ((number + turn) % 9 != 0))
+    for turn, driver in enumerate(ASYNC)
+    for number, (name, case) in enumerate(reversed(IN_DATABASE.items()))
+]
 every_enumerator = pytest.mark.parametrize(("world", "case"), EVERYWHERE, indirect=["world"])
 
 
@@ -33,8 +41,8 @@ every_enumerator = pytest.mark.parametrize(("world", "case"), EVERYWHERE, indire
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Return tables and a folder for files; no test changes them."""
     folder = tmp_path_factory.mktemp("enumerators")
-    with filled(request, folder) as session:
-        yield World(session, folder)
+    with filled(request, folder) as world:
+        yield world
 
 
 def sizes(world: World) -> list[World]:
@@ -49,7 +57,7 @@ def stored(cursor: Any) -> Any:
 
 def read(world: World, case: Case, cursor: Any) -> list[Any]:
     """Return the plain items after a cursor, with theirs."""
-    return [(world.plain(item), cursor) for item, cursor in case.make(world, cursor)]
+    return world.read(case.make(world, cursor))
 
 
 def job_over(world: World, case: Case, done: list[Any]) -> type[IterationJob]:
@@ -62,7 +70,7 @@ def job_over(world: World, case: Case, done: list[Any]) -> type[IterationJob]:
         def each_iteration(self, item: Any) -> None:
             done.append(world.plain(item))
 
-    return Reading
+    return twin_of(Reading) if world.is_async else Reading
 
 
 @every_enumerator
@@ -83,7 +91,7 @@ def test_the_size_is_right_or_unknown(world: World, case: Case) -> None:
         for cursor in (None, *(cursor for _, cursor in read(each, case, None)[-1:])):
             enumerator = case.make(each, cursor)
             assert enumerator.free_size in {None, case.size(each)}
-            assert enumerator.size == case.size(each)
+            assert each.size_of(enumerator) == case.size(each)
             assert enumerator.free_size == case.size(each)
             assert enumerator.batched == (case.count is not None)
 

@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, aliased, scoped_session, sessionmaker
 
 from harness import IterationJob, events, run, subscribe
-from harness.sources.keyset import batches, ranges, records
 from tests import keyset_tables
+from tests.greenlets import batches, ranges, records
 from tests.keyset_tables import Base, Line, Order, Party, Status, Ticket, fill
 
 engine, session, queries = keyset_tables.engine, keyset_tables.session, keyset_tables.queries
@@ -149,7 +149,9 @@ def test_a_page_that_fails_leaves_no_transaction(session: Session) -> None:
     assert session.expire_on_commit
 
 
-def test_a_scoped_session_is_a_session(engine: sa.Engine, queries: list[tuple[str, Any]]) -> None:
+def test_a_scoped_session_is_a_session(
+    engine: sa.Engine, session: Session, queries: list[tuple[str, Any]]
+) -> None:
     """A scoped session reads as the session behind it does: its objects do not expire either."""
     scoped = scoped_session(sessionmaker(engine))
     fill(scoped(), 3)

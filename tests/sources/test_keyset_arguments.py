@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from harness.errors import CursorError, JobDefinitionError
-from harness.sources.keyset import batches, ranges, records
 from tests import keyset_tables
+from tests.greenlets import batches, ranges, records
 from tests.keyset_tables import Customer, Line, Order, Status, fill
 
 engine, session = keyset_tables.engine, keyset_tables.session
@@ -155,7 +155,7 @@ def test_a_collection_loaded_by_join_is_refused(session: Session) -> None:
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        ((object(), Order, 100), "takes a Session; got object"),
+        ((object(), Order, 100), "takes a Session or an AsyncSession; got object"),
         ((None, [Order], 100), r"takes a select\(\) or a mapped class; got list"),
         ((None, sa.text("SELECT 1"), 100), "got TextClause"),
         ((None, sa.union(sa.select(Order.id), sa.select(Line.place)), 100), "got CompoundSelect"),

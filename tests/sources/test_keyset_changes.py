@@ -14,11 +14,11 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, registry
 
-from harness import batches, ranges, records
 from harness.cursor import decode, encode
 from harness.errors import HarnessError
-from tests.databases import KINDS, empty_database
+from tests.databases import empty_database
 from tests.examples import examples
+from tests.greenlets import EVERY_KIND_IN_FULL, as_asked, batches, ranges, records, session_on
 
 
 class Base(DeclarativeBase):
@@ -174,7 +174,7 @@ class World:
         return found
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EVERY_KIND_IN_FULL)
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Yield a session of the tables and the view; on SQLite one column does not mind case."""
     with empty_database(request, tmp_path_factory.mktemp("changes")) as engine:
@@ -183,7 +183,7 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         Base.metadata.create_all(engine)
         with engine.begin() as connection:
             connection.execute(sa.text("CREATE VIEW seen AS SELECT id, a, b, word, code FROM things"))
-        with Session(engine) as session:
+        with session_on(as_asked(engine, request)) as session:
             yield session
 
 

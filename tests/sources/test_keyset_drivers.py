@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import Session
 
-from harness import batches, ranges, records
 from harness.cursor import decode, encode
 from harness.errors import CursorError, JobDefinitionError
 from tests.databases import empty_database, of_driver
+from tests.greenlets import batches, call, ranges, records, session_on
 
-DRIVERS = ["psycopg", "psycopg2", "pg8000"]
+DRIVERS = ["psycopg", "psycopg2", "pg8000", "asyncpg", "psycopg_async"]
 
 
 class Colour(enum.Enum):
@@ -45,6 +45,7 @@ class Level(sa.TypeDecorator[Any]):
         return None if value is None else Colour(value.decode())
 
 
+LAST = datetime.max  # noqa: DTZ901 - as a column without a zone has it
 noon = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 NUMBERS: list[Any] = [Decimal("1.50"), Decimal(2), Decimal("0.10"), Decimal("-3.25"), Decimal("1234567.89")]
 EVERYWHERE: dict[str, tuple[Any, list[Any]]] = {
@@ -60,7 +61,7 @@ EVERYWHERE: dict[str, tuple[Any, list[Any]]] = {
     "uuid": (sa.Uuid, [uuid.UUID(int=n << 100) for n in (3, 1, 2)]),
     "uuid as text": (sa.Uuid(as_uuid=False), [str(uuid.UUID(int=n << 100)) for n in (3, 1, 2)]),
     "date": (sa.Date, [date(2026, 1, 1), date(1, 1, 1), date(9999, 12, 31)]),
-    "datetime": (sa.DateTime, [datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 0, 0, 1), datetime.max]),  # noqa: DTZ001, DTZ901
+    "datetime": (sa.DateTime, [datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 0, 0, 1), LAST]),  # noqa: DTZ001
     # In Berlin, where the test's session is, it is half past two twice.
     "moment": (sa.DateTime(timezone=True), [noon + timedelta(hours=n, microseconds=n) for n in range(3)]),
     "boolean": (sa.Boolean, [True, False]),
@@ -182,10 +183,10 @@ def test_on_postgresql_a_cursor_that_is_given_is_taken(
     engine: sa.Engine, kind: Any, values: list[Any]
 ) -> None:
     """The same under each driver."""
-    keyed = table(kind)
-    with Session(engine) as session:
-        fill(session, keyed, values)
-        read_in_each_way(session, keyed)
+    keyed, values = table(kind), of_asyncpg(values) if engine.dialect.driver == "asyncpg" else values
+    with session_on(engine) as session:
+        call(session, fill, session, keyed, values)
+        call(session, read_in_each_way, session, keyed)
 
 
 @pytest.mark.parametrize(("kind", "values"), KINDS.values(), ids=KINDS)
@@ -193,22 +194,51 @@ def test_a_driver_resumes_where_another_stopped(database: sa.Engine, kind: Any, 
     """A deploy may change the driver: all give equal cursors, and each takes those of the others."""
     keyed = table(kind)
     given: list[list[tuple[Any, Any]]] = []
+    values = of_asyncpg(values)
     for driver in DRIVERS:
         with (
             of_driver(database, driver, "SET timezone TO 'Europe/Berlin'") as engine,
-            Session(engine) as session,
+            session_on(engine) as session,
         ):
-            fill(session, keyed, values)
-            select = sa.select(keyed.c.row)
-            found = list(records(session, select, cursor=None, columns=keyed.c.key))
-            for others in given:
-                assert [comparable(cursor) for _, cursor in others] == [
-                    comparable(cursor) for _, cursor in found
-                ]
-                for index, (_, cursor) in enumerate(others):
-                    rest = records(session, select, cursor=stored(cursor), columns=keyed.c.key)
-                    assert [row for row, _ in rest] == [row for row, _ in found[index + 1 :]]
-            given.append(found)
+            call(session, fill, session, keyed, values)
+            call(session, resume_all, session, keyed, given)
+
+
+def resume_all(session: Session, keyed: sa.Table, given: list[list[tuple[Any, Any]]]) -> None:
+    """Read a table, compare with the cursors that others have given, resume at each of these, and add the own ones."""
+    select = sa.select(keyed.c.row)
+    found = list(records(session, select, cursor=None, columns=keyed.c.key))
+    for others in given:
+        assert [comparable(cursor) for _, cursor in others] == [comparable(cursor) for _, cursor in found]
+        for index, (_, cursor) in enumerate(others):
+            rest = records(session, select, cursor=stored(cursor), columns=keyed.c.key)
+            assert [row for row, _ in rest] == [row for row, _ in found[index + 1 :]]
+    given.append(found)
+
+
+def of_asyncpg(values: list[Any]) -> list[Any]:
+    """Return the values without those that asyncpg does not tell from infinity."""
+    return [each for each in values if each not in {date.min, date.max, LAST}]
+
+
+@pytest.mark.parametrize(("kind", "value"), [
+    (sa.Date, date.max), (sa.Date, date.min), (sa.DateTime, LAST), (sa.DateTime(timezone=True), LAST),
+])  # fmt: skip
+def test_what_asyncpg_does_not_tell_from_infinity_is_refused(
+    database: sa.Engine, kind: Any, value: Any
+) -> None:
+    """It would bind a cursor of the last date as infinity, and rows in between would be skipped."""
+    keyed, infinity = table(kind), "infinity" if value.year > 1 else "-infinity"
+    with of_driver(database, "asyncpg") as engine, session_on(engine) as session:
+
+        def reading() -> None:
+            keyed.create(session.connection())
+            session.execute(sa.insert(keyed).values(key=sa.text(f"'{infinity}'"), row=1))
+            for cursor in (None, value):
+                with pytest.raises(CursorError, match=r"under asyncpg, which does not tell it from infinity"):
+                    list(records(session, sa.select(keyed.c.row), cursor=cursor, columns=keyed.c.key))
+
+        call(session, reading)
 
 
 def comparable(cursor: Any) -> Any:
@@ -222,7 +252,7 @@ def test_what_no_cursor_can_hold_is_refused_by_name(engine: sa.Engine, read: Any
     """Such a key is refused by the name of its column before anything is read."""
     keyed = table(kind)
     with (
-        Session(engine) as session,
+        session_on(engine) as session,
         pytest.raises(
             JobDefinitionError, match=r"cannot sort by keyed\.key .*: a cursor cannot hold .*; take"
         ),

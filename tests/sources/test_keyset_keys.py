@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, registry
 
-from harness import Enumerator, InlineRun, IterationJob, batches, parallel_records, ranges, records
+from harness import Enumerator, InlineRun, IterationJob, parallel_records
 from harness.errors import CursorError, JobDefinitionError
 from harness.stops import Every
-from tests.databases import KINDS, empty_database
+from tests.databases import empty_database
+from tests.greenlets import EVERY_KIND_IN_FULL, as_asked, batches, call, ranges, records, session_on
 from tests.jobs import DONE
 
 
@@ -66,7 +67,7 @@ class PerBill(Base):
     __mapper_args__ = {"primary_key": [per_bill.c.bill_id]}  # noqa: RUF012
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=EVERY_KIND_IN_FULL)
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Return a session of tables with rows; nothing of a test is committed."""
     with empty_database(request, tmp_path_factory.mktemp("keys")) as engine:
@@ -75,15 +76,19 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             connection.execute(
                 sa.text("CREATE VIEW open_bills AS SELECT id AS bill, due FROM bills WHERE due IS NOT NULL")
             )
-        with Session(engine) as session:
-            session.add_all(
-                Bill(id=n, due=None if n % 3 == 0 else n // 4, ref=f"r{n:02}", twice=n // 2)
-                for n in range(1, 13)
-            )
-            session.flush()
-            session.add_all(Part(id=n, bill_id=1 + n % 5, size=None if n % 2 else n) for n in range(1, 9))
-            session.flush()
+        with session_on(as_asked(engine, request)) as session:
+            call(session, fill, session)
             yield session
+
+
+def fill(session: Session) -> None:
+    """Write the rows, and leave them uncommitted."""
+    session.add_all(
+        Bill(id=n, due=None if n % 3 == 0 else n // 4, ref=f"r{n:02}", twice=n // 2) for n in range(1, 13)
+    )
+    session.flush()
+    session.add_all(Part(id=n, bill_id=1 + n % 5, size=None if n % 2 else n) for n in range(1, 9))
+    session.flush()
 
 
 def resumed(session: Session, select: Any, **options: Any) -> list[Any]:

@@ -20,9 +20,9 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
-from harness import batches, ranges, records
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError
-from tests.databases import KINDS, empty_database
+from tests.databases import empty_database
+from tests.greenlets import EVERY_KIND_IN_FULL, as_asked, batches, ranges, records, session_on
 
 
 class Base(DeclarativeBase):
@@ -114,7 +114,7 @@ declared = sa.Table(
 )
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EVERY_KIND_IN_FULL)
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Return a session of tables with rows, which no test changes."""
     with empty_database(request, tmp_path_factory.mktemp("models")) as engine:
@@ -135,6 +135,7 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
                         Trip(id=n, vehicle=asset, lasted=timedelta(n % 2 - 1), began=time(n % 2), code=code)
                     )
             session.commit()
+        with session_on(as_asked(engine, request), autoflush=False) as session:
             yield session
 
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from harness.cursor import decode, encode
-from harness.sources.keyset import batches, ranges, records
-from tests.databases import KINDS
 from tests.examples import examples
+from tests.greenlets import EVERY_KIND_IN_FULL, batches, call, ranges, records, session_on
 from tests.keyset_tables import Customer, Firm, Line, Order, Staff, Status, Ticket, fill, tables
 
 ROWS = 12
@@ -103,13 +102,12 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    """Return an engine whose tables have rows; nothing is committed to them."""
-    with tables(request, tmp_path_factory.mktemp("keyset")) as engine:
-        with Session(engine) as session:
-            fill(session, ROWS)
-        yield engine
+@pytest.fixture(scope="module", params=EVERY_KIND_IN_FULL)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """Return a session of tables that have rows; nothing is committed to them."""
+    with tables(request, tmp_path_factory.mktemp("keyset")) as engine, session_on(engine) as session:
+        call(session, fill, session, ROWS)
+        yield session
 
 
 def stored(cursor: Any) -> Any:
@@ -127,11 +125,11 @@ def stored(cursor: Any) -> Any:
 @example(gone=set(range(ROWS)), batch_size=1, done=0)
 @examples(10)
 def test_pages_are_the_ordinary_query(
-    filled: sa.Engine, case: Case, gone: set[int], batch_size: int, done: int
+    filled: Session, case: Case, gone: set[int], batch_size: int, done: int
 ) -> None:
     """Pages of any size, resumed from any cursor, yield the rows of one query with ORDER BY."""
     options = {"columns": case.columns, "batch_size": batch_size}
-    with Session(filled) as session:
+    with filled as session:
         for column in (Line.order_id, Order.id, Staff.id, Firm.id):
             session.execute(sa.delete(column.class_).where(column.in_(gone)))
         expected = case.expected(session)

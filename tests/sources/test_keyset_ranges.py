@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased, joinedload, with_loader_criteria
 
-from harness.sources.keyset import batches, ranges, records
 from tests import keyset_tables
+from tests.greenlets import batches, ranges, records
 from tests.keyset_tables import Customer, Firm, Order, Party, fill
 
 engine, session, queries = keyset_tables.engine, keyset_tables.session, keyset_tables.queries
