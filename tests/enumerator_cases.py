@@ -369,7 +369,7 @@ def filled(request: pytest.FixtureRequest, folder: Path) -> Iterator[World]:
             session.add_all(rows())
             session.commit()
             driver = request.param if request.param in ASYNC else None
-            reader = AsyncSession(async_engine(engine, driver)) if driver else session
+            reader = AsyncSession(async_engine(engine, driver), expire_on_commit=False) if driver else session
             yield World(session, folder, reader=reader)
 
 

@@ -49,7 +49,7 @@ def session_on(engine: sa.Engine, **options: Any) -> Iterator[Session]:
             yield session
         return
     with asyncio.Runner() as runner:
-        awaiting = AsyncSession(AsyncEngine(engine), **options)
+        awaiting = AsyncSession(AsyncEngine(engine), expire_on_commit=False, **options)
         session = awaiting.sync_session
         session.info.update(awaiting=awaiting, runner=runner)
         try:
@@ -93,13 +93,14 @@ def _plain(found: Enumerator[Any]) -> Enumerator[Any]:
         size=lambda: await_only(found.find_size()),
         batched=found.batched,
         witness=found.witness,
-        until=found.until and (lambda cursor: _plain(found.until(cursor))),  # type: ignore[misc]  # it is there
+        keyed=found.keyed,
+        until=found.until and (lambda *cursors: _plain(found.until(*cursors))),  # type: ignore[misc]  # it is there
     )
 
 
 def _pairs(found: Enumerator[Any]) -> Iterator[Any]:
     pairs = aiter(found)
-    while (pair := await_only(anext(pairs, None))) is not None:  # type: ignore[arg-type]  # an awaitable will do
+    while (pair := await_only(anext(pairs, None))) is not None:
         yield pair
 
 

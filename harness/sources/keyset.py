@@ -93,6 +93,7 @@ def records(
     :raises CollectionChanged: while iterating, if *guard* finds a change.
     """
     keyset = Keyset("records()", session, select, columns, batch_size, unique=unique)
+    keyset.refuse_expiry()
     tally = keyset.tally(cursor, guard=guard)
 
     def pages() -> _Pages:

@@ -96,6 +96,16 @@ class Keyset:
         bounds = [sa.bindparam(f"keyset_{index}", type_=STORED) for index in range(len(self.keys))]
         self.next_page = self.first_page.where(self._side(bounds, after=True))
 
+    def refuse_expiry(self) -> None:
+        """Raise if a commit of the job would expire the objects of a page that come next, where no lazy load is."""
+        if self.awaiting is not None and self.session.expire_on_commit:
+            for each in self.select.column_descriptions:
+                if isinstance(sa.inspect(each["expr"], raiseerr=False), Mapper | AliasedInsp):
+                    raise JobDefinitionError(
+                        f"{self.name} of {each['name']} got an AsyncSession whose commit expires objects: those of the "
+                        "page that come next could not be read without await; make it with expire_on_commit=False"
+                    )
+
     def parse(self, cursor: Any) -> _Values:
         """Return what the database compares with; raise CursorError for what is no cursor of this key."""
         if cursor is None:

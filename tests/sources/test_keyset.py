@@ -103,13 +103,14 @@ def test_objects_stay_attached_and_loaded(session: Session, queries: list[tuple[
     """If no transaction was open before a page, none is open after it, and its objects need no further query."""
     fill(session, 4)
     session.expunge_all()
+    expires = session.expire_on_commit
     for order, _ in records(session, Order, cursor=None, batch_size=2):
         assert not session.in_transaction()
         before = len(queries)
         assert (order.id, order.amount, order.note) == (order.id, order.amount, None)
         assert len(queries) == before
         assert order in session
-    assert session.expire_on_commit
+    assert session.expire_on_commit is expires
 
 
 @pytest.mark.parametrize("read", [records, batches, ranges])
@@ -141,12 +142,12 @@ def test_an_open_transaction_is_left_alone(session: Session) -> None:
 
 def test_a_page_that_fails_leaves_no_transaction(session: Session) -> None:
     """An error of the database passes through and leaves the session as it was."""
-    pairs = iter(records(session, Ticket, cursor=None))
+    pairs, expires = iter(records(session, Ticket, cursor=None)), session.expire_on_commit
     Base.metadata.tables["tickets"].drop(session.get_bind())
     with pytest.raises((OperationalError, ProgrammingError)):
         next(pairs)
     assert not session.in_transaction()
-    assert session.expire_on_commit
+    assert session.expire_on_commit is expires
 
 
 def test_a_scoped_session_is_a_session(

@@ -237,7 +237,7 @@ def test_a_refusal_names_a_way_out(
 def test_unique_is_a_flag(session: Session) -> None:
     """A value other than True and False is refused."""
     with pytest.raises(TypeError, match="takes True or False as unique"):
-        records(session, Bill, cursor=None, columns=[Bill.id], unique=[Bill.id])  # type: ignore[arg-type]
+        records(session, Bill, cursor=None, columns=[Bill.id], unique=[Bill.id])
 
 
 @pytest.mark.pairwise
