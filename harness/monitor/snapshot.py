@@ -11,7 +11,7 @@ from harness.queues.rq.overview import Overview, Watcher
 from harness.queues.rq.views import JobView, WorkerView
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from harness.monitor.tables import StatusTables
     from harness.progress import Progress
@@ -27,6 +27,10 @@ BUSY = "busy"
 """RQ's word for a worker at work."""
 
 ACTIVE = {"started", "queued", "scheduled", "deferred"}
+UNDER_WAY = {"running", "interrupted", "delayed", "queued", "scheduled", "deferred"}
+REQUESTS, ANSWERS = {"interrupt", "pause", "cancel"}, {"resume", "requeue", "rewind"}
+"""Actions that a job answers at its next checkpoint or start, and actions that answer them."""
+
 EVENTS = 6
 ORDER = {
     state: place
@@ -58,6 +62,8 @@ class JobRow:
     :ivar moved: whether anything is not saved, counted or not.
     :ivar step: the step in progress, or None. :ivar cursor: the position in it, as text.
     :ivar silent_s: seconds since its pulse, if that is too long.
+    :ivar asked: ``interrupt``, ``pause`` or ``cancel``, if that was requested and the job has not acted on it yet.
+    :ivar asked_by: who requested it.
     """
 
     id: str
@@ -81,6 +87,8 @@ class JobRow:
     cursor: str | None = None
     steps_at_risk: int = 0
     moved: bool = False
+    asked: str | None = None
+    asked_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -214,8 +222,9 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
     )
     silent = now - pulse.at if pulse and now - pulse.at > SILENT_SECONDS else None
     step, cursor = _position(pulse, progress)
+    state = _state(job, progress)
     return JobRow(
-        id=job.id, name=_name(job, progress), queue=job.queue, state=_state(job, progress), done=done,
+        id=job.id, name=_name(job, progress), queue=job.queue, state=state, done=done,
         saved=pulse.saved if pulse else progress.done if progress else None, total=total, rate=rate,
         left_s=left, executions=max(epoch, pulse.epoch if pulse else 0),
         # The same wherever progress is kept: the history and the pulse count crashes too.
@@ -227,7 +236,25 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
         durability=pulse.durability if pulse else latest.durability if latest else None, silent_s=silent,
         step=step, cursor=cursor, steps_at_risk=pulse.steps if pulse else 0,
         moved=pulse is not None and (pulse.moved or pulse.steps > 0 or pulse.done > pulse.saved),
+        **_pending(job.entries, state),
     )  # fmt: skip
+
+
+def _pending(entries: Sequence[Entry], state: str) -> dict[str, str]:
+    """Return the latest request that neither an execution nor another action has answered."""
+    refused: set[str] = set()
+    for entry in reversed(entries if state in UNDER_WAY else ()):
+        if entry.what != ASKED:
+            break
+        if (entry.reason or "").startswith("refused:"):
+            refused.add(entry.action)  # the request itself stands before it
+        elif entry.action in refused:
+            refused.remove(entry.action)
+        elif entry.action in ANSWERS:
+            break
+        elif entry.action in REQUESTS:
+            return {"asked": entry.action, "asked_by": entry.by}
+    return {}
 
 
 def _position(pulse: Heartbeat | None, progress: Progress | None) -> tuple[str | None, str | None]:

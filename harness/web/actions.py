@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from rq.job import Job as RQJob
 
+    from harness.monitor.snapshot import JobRow
+
 log = logging.getLogger("harness.web")
 
 
@@ -124,6 +126,13 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
     "failed": ("requeue",), "stopped": ("requeue",), "canceled": ("requeue",), "cancelled": ("requeue",),
 }  # fmt: skip
 """Actions that the page offers, by the state of the job."""
+
+
+def offered(row: JobRow) -> tuple[str, ...]:
+    """Return the actions that the page offers for a job: none that was requested; a pause can be taken back."""
+    found = OFFERED.get(row.state, ())
+    names = ("resume" if name == row.asked == "pause" else name for name in found)
+    return tuple(name for name in names if name != row.asked)
 
 
 def act(connection: Redis, name: str, job_id: str, by: str, value: str = "") -> str:

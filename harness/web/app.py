@@ -198,7 +198,8 @@ class Web:
             raise Refused(404, "no job can be enqueued here under that name; name its class with --job")
         fields = forms.fields_of(self.jobs[name])
         look = await self.feed.look()
-        queues = sorted(set(look.snapshot.queues) - set(KINDS.values())) if look.snapshot else []
+        found = set(look.snapshot.queues) - set(KINDS.values()) if look.snapshot else set()
+        queues = sorted(found, key=lambda queue: (queue != "default", queue))
         return self._page(
             request, "enqueue.html", topic=LIST, jobs=list(self.jobs), name=name, fields=fields,
             queues=queues or ["default"], about=(self.jobs[name].__doc__ or "").partition("\n")[0],

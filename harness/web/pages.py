@@ -16,7 +16,7 @@ from harness.monitor import story_text
 from harness.monitor.jobs import ITERATION, risk, seconds
 from harness.monitor.story import Part, Story, story
 from harness.queues.history import ASKED
-from harness.web.actions import ACTIONS, OFFERED, OVER
+from harness.web.actions import ACTIONS, OVER, offered
 from harness.web.feed import LIST, Look, Parts
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ environment.filters.update(
     number=lambda value: f"{value:,}", seconds=seconds, precise=story_text.seconds, clock=_clock, moment=_moment,
     key=key_of, whole=_whole,
 )  # fmt: skip
-environment.globals.update(ACTIONS=ACTIONS, OFFERED=OFFERED, OVER=OVER)
+environment.globals.update(ACTIONS=ACTIONS, offered=offered, OVER=OVER)
 
 
 class Pages:

@@ -62,6 +62,11 @@ LIVE = {"status": [], "monitor": ["--once"], "explain": ["seventeen"]}
 """Commands that draw, with their arguments; they need the extra ``cli``."""
 
 
+def clean() -> dict[str, str]:
+    """Return the environment without what leads Python to the clone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
+
+
 @dataclass(frozen=True)
 class Installed:
     """An environment with the wheel, and a folder outside of the clone to use it in."""
@@ -72,13 +77,10 @@ class Installed:
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment, and return what it printed."""
-        variables = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))
-        }
-        variables["HARNESS_REDIS_URL"] = self.redis_url
         return subprocess.run(
             [self.environment / "bin" / program, *arguments],
-            cwd=self.folder, env=variables, capture_output=True, text=True, check=False,
+            cwd=self.folder, env={**clean(), "HARNESS_REDIS_URL": self.redis_url}, capture_output=True, text=True,
+            check=False,
         )  # fmt: skip
 
     def harness(self, *arguments: str) -> str:
@@ -116,7 +118,7 @@ def install(wheel: Path, tmp_path: Path, redis_url: str, real_redis: object) -> 
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=clean(), capture_output=True, text=True, check=False)
     if done.returncode and "No matching distribution" in done.stderr + done.stdout:
         missing = "no package index can be reached, which installing the wheel needs"
         (pytest.fail if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1" else pytest.skip)(missing)
@@ -181,7 +183,9 @@ def test_the_demo_on_the_page_needs_the_extra_web_alone(install: object) -> None
 
 def _every_help(installed: Installed, extras: str) -> None:
     """Ask each command for its help, in one process; a command that needs another extra names it in one line."""
-    said = json.loads(installed.run("python", "-c", EVERY_HELP).stdout)
+    done = installed.run("python", "-c", EVERY_HELP)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
     assert set(said) == set(MODULES)
     for name, (code, text) in said.items():
         needed = {"rich": "cli", "fakeredis": "test"}.get(text.partition(" needs ")[2].partition(",")[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,22 +16,32 @@ from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
 from harness.cursor import decode
+from harness.monitor.snapshot import Monitor
 from harness.monitor.story import story
 from harness.queues.history import ASKED, TTL, history, note_action
 from harness.queues.rq import SimpleWorker, enqueue, keys
+from harness.queues.watching import Watcher
 from harness.stops import PAUSE
 from harness.web.actions import ACTIONS, OFFERED
 from harness.web.forms import PREFIX, BadForm, arguments_of, fields_of
 from tests.jobs import Shared
 from tests.web.jobs import NoArguments, Typed
 from tests.web.site import Client, Site
-from tests.workers import finish_here
+from tests.workers import PATIENCE, finish_here
 
 
 def log_of(redis: Redis, job_id: str) -> list[tuple[str, str, bool]]:
     """Return the actions in the history: name, user, whether it was refused."""
     entries = [each for each in history(redis, job_id)[0] if each.what == ASKED]
     return [(each.action, each.by, (each.reason or "").startswith("refused: ")) for each in entries]
+
+
+def until_text(client: Client, page: str, text: str) -> str:
+    """Return a page as soon as it has a text: a look is shared for half a second."""
+    limit = time.monotonic() + PATIENCE
+    while text not in (found := client.get(page).text):
+        assert time.monotonic() < limit, found
+    return found
 
 
 def test_pause_resume_and_cancel_reach_the_job(client: Client, queue: Queue, redis: Redis) -> None:
@@ -50,6 +62,33 @@ def test_pause_resume_and_cancel_reach_the_job(client: Client, queue: Queue, red
     assert log_of(redis, job.id) == [
         (each, "local", False) for each in ("pause", "resume", "cancel", "requeue")
     ]
+
+
+def test_a_request_that_waits_is_shown_and_can_be_taken_back(client: Client, queue: Queue) -> None:
+    """A job that waits says what was requested and by whom, offers it no more, and a pause can be taken back."""
+    job = enqueue(queue, Typed, 3)
+    assert client.act("pause", job.id).data["ok"]
+    for page in ("/", f"/job?id={job.id}"):
+        text = until_text(client, page, "pause requested by local")
+        assert re.findall(r'name="action" value="(\w+)"', text) == ["resume", "cancel"]
+    assert client.act("resume", job.id).data["ok"]
+    text = until_text(client, "/", 'value="pause"')
+    assert "requested by" not in text
+    assert client.act("rewind", job.id, ":0").status == 409
+    assert client.act("cancel", job.id).data["ok"]
+    text = until_text(client, "/", "cancel requested by local")
+    assert re.findall(r'name="action" value="(\w+)"', text) == ["pause"]
+    finish_here(queue)
+    assert "requested by" not in until_text(client, "/", "canceled")
+
+
+def test_a_refused_request_is_none(queue: Queue, redis: Redis) -> None:
+    """A request that was refused does not wait; the one before it still does."""
+    job = enqueue(queue, Typed, 3)
+    for action, reason in (("pause", None), ("cancel", None), ("cancel", "refused: it is over")):
+        note_action(redis, job.id, action, "ann", reason)
+    (row,) = Monitor(Watcher(redis)).refresh().jobs
+    assert (row.asked, row.asked_by) == ("pause", "ann")
 
 
 def test_a_finished_job_is_rewound(client: Client, queue: Queue, redis: Redis) -> None:

@@ -127,7 +127,7 @@ def test_start_again_begins_with_fresh_data(stage_site: Site) -> None:
         act(client, "iteration", "start")
         html = lane_of(until(events, finished("iteration")), "iteration")
     assert f"All {ITEMS} orders were paid exactly once." in html
-    assert client.get("/job?id=iteration-1").text.count("RQ has no such job") == 1
+    assert client.get("/job?id=iteration-1").text.count("There is no such job") == 1
 
 
 def test_what_cannot_be_killed_is_refused(stage_site: Site) -> None:
