@@ -84,9 +84,12 @@ from harness.monitor import TrialBar
     type=click.Choice(QUEUES),
     default="inline",
     show_default=True,
-    help="Queue that runs the job; rq is RQ's worker in this process, with fakeredis.",
+    help="Queue that runs the job, in this process and with fakeredis: rq is RQ's worker, celery Celery's task on a "
+    "broker in memory, dramatiq Dramatiq's actor on its StubBroker.",
 )
-@click.option("--redis", metavar="URL", help="With --queue rq, an empty Redis to use in place of fakeredis.")
+@click.option(
+    "--redis", metavar="URL", help="With such a queue, an empty Redis to use in place of fakeredis."
+)
 @click.option(
     "--whole", is_flag=True, help="Run every trial to its end, also where its future is known already."
 )

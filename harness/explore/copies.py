@@ -18,6 +18,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.explore.crash import SimulatedProcess
+from harness.explore.messages import Messages
 from harness.explore.probes import sqlite
 from harness.explore.probes.patching import patched
 from harness.explore.redis import RedisResource
@@ -33,7 +34,7 @@ Leave = Callable[[], NoReturn]
 
 SHARED = {"before-request", "request", "write", "leave"}
 """Kinds of crash points at external state that exists once."""
-_IN_MEMORY = (ObjectResource, ProgressResource, SentResource)
+_IN_MEMORY = (Messages, ObjectResource, ProgressResource, SentResource)
 
 
 def why_alone(world: ExternalState, recording: Recording) -> str:

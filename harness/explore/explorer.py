@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
@@ -21,13 +22,14 @@ from harness.explore.outcomes import reading
 from harness.explore.probes.older import descriptors, held, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.processes import Ahead, Crew, Found, check, crew
+from harness.explore.queued import QueuedTarget
 from harness.explore.recording import CleanRunFailed, Recording, record
-from harness.explore.rq import RQTarget
 from harness.explore.running import Death, Runner, Unreached
 from harness.explore.shortcuts import WINDOW
 from harness.explore.targets import Target, target_of
 from harness.explore.trials import ACTIONS, LATE, Action, PlannedTrial, Result, Watch, parse_trial
 from harness.explore.versions import Versions
+from harness.job import find
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 from harness.stores.sql import SqlStore
@@ -46,7 +48,13 @@ SAMPLE = 60
 """Default limit of the number of pairs, and of the number of freezes, that are tried."""
 LIMIT_SECONDS = 60.0
 """Limit of an execution in seconds, unless another is given: longer than a busy machine needs for a job that ends."""
-QUEUES = ("inline", "rq")
+TARGETS = {
+    "rq": "harness.explore.rq:RQTarget",
+    "celery": "harness.explore.on_celery:CeleryTarget",
+    "dramatiq": "harness.explore.on_dramatiq:DramatiqTarget",
+}
+"""Classes of the targets of queues; those of Celery and Dramatiq are loaded where they are asked for."""
+QUEUES = ("inline", *TARGETS)
 COLLECTION = 8
 """Number of trials after which garbage is collected."""
 
@@ -78,8 +86,12 @@ def _check_options(actions: Sequence[Action], queue: str, redis: str | None) -> 
         raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
     if queue not in QUEUES:
         raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
-    if redis is not None and queue != "rq":
-        raise UsageError("redis= is the broker of queue='rq'; got no queue='rq': leave one out")
+    if redis is not None and queue == "inline":
+        raise UsageError(
+            "redis= is for queue='rq', 'celery' or 'dramatiq'; got none of them: leave redis= out"
+        )
+    if queue in TARGETS and find_spec(queue) is None:
+        raise UsageError(f"{queue} is not installed; run pip install 'job-continuation-harness[{queue}]'")
 
 
 class Explorer:
@@ -87,7 +99,8 @@ class Explorer:
 
     :param actions: what to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash twice.
     :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
-    :param queue: ``inline``, or ``rq`` for RQ's worker in this process, with fakeredis.
+    :param queue: ``inline``, or in this process, with fakeredis: ``rq`` for RQ's worker, ``celery`` for Celery's task
+        on a broker in memory, ``dramatiq`` for Dramatiq's actor on its ``StubBroker``.
     :param durability: in place of the job's own. :param store: in place of the job's, or of the explorer's.
     :param witnesses: objects outside, see :class:`~harness.explore.external_state.ExternalState`.
     :param limit: seconds that an execution may last.
@@ -96,7 +109,7 @@ class Explorer:
     :param deploy: a new version of the job: executions after the interruption run this one, under the old one's name.
     :param strict: whether it is a finding that the new version refuses by name to go on, though nothing is lost.
     :param database: URL of a PostgreSQL database for tests that the job uses: all its tables are changed and restored.
-    :param redis: with ``queue="rq"``, URL of an empty Redis on this machine to use in place of fakeredis.
+    :param redis: with such a queue, URL of an empty Redis on this machine to use in place of fakeredis.
     :param shortcuts: whether a trial may end where its future is known, see :mod:`harness.explore.shortcuts`.
     :param accept: names of effects that may stay unseen, as the verdict lists them: ``process``, ``socket``, …
     :param time: seconds after which no more trials begin; None for no limit.
@@ -138,18 +151,21 @@ class Explorer:
         self._processes = 1 if alone else check(processes)
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
-            RQTarget(versions, args, kwargs or {}, redis)
-            if queue == "rq"
+            find(TARGETS[queue])(versions, args, kwargs or {}, redis)
+            if queue in TARGETS
             else target_of(versions, args, kwargs or {}, durability, store)
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
         self._world = ExternalState(witnesses or {}, modules, database)
+        if isinstance(self._target, QueuedTarget):
+            self._world.include(self._target.places)
         self._older, self._numbers = older(), descriptors(modules)
         for name, what, module in held(modules):
             self._world.not_seen.add(name, what, module)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
         asked += f" --deploy {versions.name}" if versions.deploys else ""
+        asked += f" --queue {queue}" if queue != "inline" else ""
         self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
         self._strict, self._accepted, self._time, self._announce = strict, tuple(accept), time, announce
         self._clean_seconds = 0.0
@@ -177,7 +193,7 @@ class Explorer:
         overrides = Overrides(
             (at_checkpoint,), self._durability, self._store, _clock, poll_seconds=0.0, delay_seconds=0.0
         )
-        if isinstance(self._target, RQTarget):
+        if isinstance(self._target, QueuedTarget):
             stack.callback(self._target.close)
         stack.callback(self._world.close)
         # A crashed process leaves objects open through no fault of the job, and each crash would log a warning.

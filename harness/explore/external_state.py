@@ -97,6 +97,11 @@ class ExternalState:
             path = self._copies[path]
         self._add(path or f"database in memory {id(raw)}", lambda: SqliteResource(path, raw))
 
+    def include(self, places: Mapping[str, Resource]) -> None:
+        """Watch more places; what they hold now is what they held at first."""
+        for key, place in places.items():
+            self._add(key, lambda place=place: place)  # type: ignore[misc]  # the default binds it
+
     def has_file(self, path: str) -> bool:
         """Return whether a file is compared."""
         return f"{FILE}{path}" in self._places

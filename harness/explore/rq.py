@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from redis import Redis
 from rq import Queue, Retry, SimpleWorker
 from rq.job import JobStatus
 from rq.timeouts import BaseDeathPenalty
 
 from harness import errors
-from harness.boundary.environment import variables
-from harness.errors import UsageError
 from harness.explore.crash import current, living
+from harness.explore.queued import QueuedTarget
 from harness.explore.redis_tables import EXPLORED
-from harness.explore.targets import files_of, owners_of
 from harness.explore.trials import RETRIES
-from harness.job import Job
 from harness.queues.rq import enqueue
-from harness.queues.rq.jobs import TRIES
 
 if TYPE_CHECKING:
     from rq.job import Job as RQJob
@@ -56,7 +48,7 @@ class Worker(SimpleWorker):
         """Leave the signals to the explorer."""
 
 
-class RQTarget:
+class RQTarget(QueuedTarget):
     """Job or function enqueued on RQ; after a crash it is put into its queue again.
 
     That is what RQ's cleanup of its registry of started jobs does, some minutes later.
@@ -65,15 +57,8 @@ class RQTarget:
     def __init__(
         self, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any], redis: str | None = None
     ) -> None:
+        super().__init__(versions, redis)
         job = versions.old
-        self._versions = versions
-        self.counts_executions = True  # RQ counts them
-        self.documented = isinstance(job, type) and issubclass(job, Job)
-        self.durability = getattr(job, "durability", None)
-        self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
-        self.owners = owners_of(versions)
-        self._lock, self._at_work, self._variables = Lock(), 0, ExitStack()
-        self._connection = _broker(redis)
         self._queue = Queue("explored", connection=self._connection, serializer="json")
         self._job: RQJob
         job_id = f"{EXPLORED.decode()}{uuid4()}"
@@ -90,8 +75,7 @@ class RQTarget:
         life = current()
         with living(None):
             self._put_back()
-        # No other worker will take the job, so an unknown class or step is refused by name.
-        with living(life), self._versions.deployed(deployed), self._refusing():
+        with living(life), self._versions.deployed(deployed), self._set():
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)
@@ -101,29 +85,6 @@ class RQTarget:
                 result = self._job.latest_result()
                 raise _error(str(result.exc_string if result else "failed").strip().splitlines()[-1])
             return status in {JobStatus.FINISHED, JobStatus.CANCELED}
-
-    def close(self) -> None:
-        """Leave the broker empty, as it was found, and close the connection.
-
-        Death before it: the broker keeps the records of the explored job, and the next exploration refuses it.
-        """
-        self._connection.flushdb()
-        self._connection.close()
-
-    @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Have an unknown class or step refused at once, as long as any of two executions at once is at work."""
-        with self._lock:
-            self._at_work += 1
-            if self._at_work == 1:
-                self._variables.enter_context(variables(**{TRIES: "0"}))
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._at_work -= 1
-                if not self._at_work:
-                    self._variables.close()
 
     def _put_back(self) -> None:
         """Have the job at the front of its queue, wherever a dead worker or a delay has left it.
@@ -138,23 +99,6 @@ class RQTarget:
             registry.connection.zrem(registry.key, self._job.id)
         self._job.refresh()
         self._queue._enqueue_job(self._job, at_front=True)  # noqa: SLF001 - as RQ's own registries do
-
-
-def _broker(url: str | None) -> Redis:
-    """Connect to the broker: to fakeredis, or to an empty Redis.
-
-    :raises UsageError: if there is anything in it already, since each trial empties it.
-    """
-    if url is None:
-        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
-
-        return FakeRedis(server=FakeServer())
-    connection = Redis.from_url(url)
-    if connection.dbsize():
-        raise UsageError(
-            "redis= names a Redis that is not empty, and each trial would empty it; use another database"
-        )
-    return connection
 
 
 def _error(line: str) -> Exception:

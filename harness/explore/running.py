@@ -10,7 +10,6 @@ from harness.errors import HarnessError, UsageError
 from harness.explore import plan
 from harness.explore.crash import current
 from harness.explore.killing import KillAtPoint, run_and_kill
-from harness.explore.rq import RQTarget
 from harness.explore.shortcuts import CHECKS, Following, Shortcuts
 from harness.explore.trials import Ending, PlannedTrial, Result, Watch, execute, run_to_end
 
@@ -57,7 +56,7 @@ class Runner:
 
         Some crashes are tried both ways.
         """
-        if self._deploys or isinstance(self._target, RQTarget) or self._target.counts_executions:
+        if self._deploys or self._target.counts_executions:
             return False
         shortcuts = Shortcuts(self._world, self._recording, window)
         crashes, short = plan.crashes(self._recording), False

@@ -282,7 +282,7 @@ class Watch:
 
 KNOWN = "its future is known"
 """Cause of the end of a life that need not go on."""
-CHANGING = ("commit", "mail", "redis", "request", "save", "write")
+CHANGING = ("commit", "mail", "publish", "redis", "request", "save", "write")
 """Kinds of points after which external state may be another."""
 COMPARED = {"checkpoint", *CHANGING}
 """Kinds of points at which an execution is compared with the clean run."""

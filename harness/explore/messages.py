@@ -1,0 +1,76 @@
+"""Messages in a broker in memory: a place outside, and crash points around each one that is sent or acknowledged."""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any
+
+from harness.explore.crash import current
+
+if TYPE_CHECKING:
+    from harness.explore.tables import Table
+
+LOST = "the connection was lost before the broker's answer came"
+
+
+class Messages(queue.Queue[Any]):
+    """A queue of a broker in memory. A message stays until it is acknowledged, as in a real broker.
+
+    :param name: name in the labels of crash points.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._seen: tuple[Any, ...] = ()
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Take a message. Crash before it: there is none. After it, or a lost answer: it is there."""
+        life = current()
+        if life is not None:
+            life.reach("before-publish", self._name)
+        super().put(item, block, timeout)
+        if life is not None:
+            life.reach("publish", self._name, lambda: ConnectionError(LOST))
+
+    def acknowledge(self, item: Any) -> None:
+        """Remove a message. Crash before it: it is delivered again."""
+        life = current()
+        if life is not None:
+            life.reach("before-ack", self._name)
+        with self.mutex:
+            if item in self.queue:  # a worker that stood still may have lost it
+                self.queue.remove(item)
+        if life is not None:
+            life.reach("ack", self._name)
+
+    def waiting(self) -> tuple[Any, ...]:
+        """Return the messages that are there, in order."""
+        with self.mutex:
+            return tuple(self.queue)
+
+    # A place outside, see harness.explore.tables.Resource.
+
+    def changed(self) -> bool:
+        """Return whether there are other messages than before."""
+        seen, self._seen = self._seen, self.waiting()
+        return seen != self._seen
+
+    def keep(self) -> tuple[Any, ...]:
+        """Return the messages."""
+        return self.waiting()
+
+    def restore(self, kept: tuple[Any, ...]) -> None:
+        """Put the messages back."""
+        with self.mutex:
+            self.queue.clear()
+            self.queue.extend(kept)
+        self._seen = kept
+
+    def contents(self, kept: Any = None) -> dict[str, Table]:
+        """Return nothing: the messages are the queue's, and no outcome of the job."""
+        del kept
+        return {}
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,90 @@
+"""Base of targets that a queue runs: what they have in common, whichever queue it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, ClassVar
+
+from redis import Redis
+
+from harness.boundary.environment import variables
+from harness.errors import UsageError
+from harness.explore.targets import files_of, owners_of
+from harness.job import Job
+from harness.queues.delivery import TRIES
+
+if TYPE_CHECKING:
+    from harness.explore.external_state import ExternalState
+    from harness.explore.resources import Resource
+    from harness.explore.versions import Versions
+
+
+class QueuedTarget(ABC):
+    """Job or function that a queue runs; see :class:`~harness.explore.targets.Target`."""
+
+    counts_executions = True
+    """The queue counts them."""
+    settings: ClassVar[dict[str, str]] = {TRIES: "0"}
+    """Environment of an execution. No other worker will take the job: an unknown class or step is refused by name."""
+
+    def __init__(self, versions: Versions, redis: str | None) -> None:
+        job = versions.old
+        self._versions = versions
+        self.documented = isinstance(job, type) and issubclass(job, Job)
+        self.durability = getattr(job, "durability", None)
+        self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)
+        self.owners = owners_of(versions)
+        self._lock, self._at_work, self._variables = Lock(), 0, ExitStack()
+        self._connection = _broker(redis)
+
+    @abstractmethod
+    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
+        """Let a worker take the job, once."""
+
+    @property
+    def places(self) -> dict[str, Resource]:
+        """Places outside that no probe leads to, by name."""
+        return {}
+
+    def close(self) -> None:
+        """Leave the Redis empty, as it was found, and close the connection.
+
+        Death before it: Redis keeps the records of the explored job, and the next exploration refuses it.
+        """
+        self._connection.flushdb()
+        self._connection.close()
+
+    @contextmanager
+    def _set(self) -> Iterator[None]:
+        """Have the settings in the environment, as long as any of two executions at once is at work."""
+        with self._lock:
+            self._at_work += 1
+            if self._at_work == 1:
+                self._variables.enter_context(variables(**self.settings))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                if not self._at_work:
+                    self._variables.close()
+
+
+def _broker(url: str | None) -> Redis:
+    """Connect to Redis: to fakeredis, or to an empty server.
+
+    :raises UsageError: if there is anything in it already, since each trial empties it.
+    """
+    if url is None:
+        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
+
+        return FakeRedis(server=FakeServer())
+    connection = Redis.from_url(url)
+    if connection.dbsize():
+        raise UsageError(
+            "redis= names a Redis that is not empty, and each trial would empty it; use another database"
+        )
+    return connection
