@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from harness.cli.app import needing
-from harness.cli.script import COMPARED, COMPARED_PACE, DEMOS, FAST_PACE
+from harness.cli.script import COMPARED, COMPARED_PACE, DEMOS, FAST_PACE, QUEUES
 from harness.cli.settings import scenario_named
 from harness.errors import UsageError
 from harness.lab.servers import find_redis
@@ -23,9 +23,13 @@ from harness.lab.servers import find_redis
 @click.option(
     "--embedded", is_flag=True, help="Without real workers, also where a Redis server is installed."
 )
+@click.option("--queue", type=click.Choice([*QUEUES, "all"]), default="rq", show_default=True,
+              help="Of compare: the queue that runs the jobs, or all side by side.")  # fmt: skip
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"),
               show_default=True, help="Where compare writes its report.")  # fmt: skip
-def demo(which: str | None, pace: str, embedded: bool, folder: Path, *, on_page: bool, step: bool) -> None:
+def demo(
+    which: str | None, pace: str, embedded: bool, queue: str, folder: Path, *, on_page: bool, step: bool
+) -> None:
     """Show a demo: orders (35 s), reports (50 s), emails (40 s), compare (150 s).
 
     With a Redis server on the path, the workers are real processes, and the demo kills them. Without one, everything
@@ -37,12 +41,15 @@ def demo(which: str | None, pace: str, embedded: bool, folder: Path, *, on_page:
     harness demo orders --step
     harness demo --web
     harness demo compare --to reports
+    harness demo compare --queue all
     harness demo emails --pace fast --embedded
     """
     if on_page and which is not None:
         raise UsageError(f"got {which} and --web, which shows orders; leave out the name")
     if not on_page and which is None:
         raise UsageError(f"got no name; use one of {', '.join([*DEMOS, 'compare'])}, or give --web")
+    if queue != "rq" and (which != "compare" or embedded):
+        raise UsageError(f"--queue {queue} is for compare with real workers; leave it or --embedded out")
     if step and (on_page or which == "compare"):
         raise UsageError("--step is for orders, reports and emails")
     if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -59,7 +66,9 @@ def demo(which: str | None, pace: str, embedded: bool, folder: Path, *, on_page:
     real = find_redis() is not None and not embedded
     fast = pace == "fast"
     if which == "compare":
-        good = shows.compare(real and not fast, FAST_PACE if fast else COMPARED_PACE, folder)
+        real = real and (not fast or queue != "rq")
+        queues = [each for each in QUEUES if queue in {each, "all"}]
+        good = shows.compare(real, FAST_PACE if fast else COMPARED_PACE, folder, queues)
     else:
         good = shows.show(DEMOS[which], real, fast=fast, step=step)
     sys.exit(0 if good else 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KILLED, ASKED = "kill:horse", "signal:TERM"
+KILLED, BOTH, ASKED = "kill:horse", "kill:both", "signal:TERM"
+DURABLE = "with_transaction()"
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,10 @@ DEMOS: Mapping[str, Demo] = {
 }  # fmt: skip
 
 COMPARED = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
+QUEUES = ("rq", "celery", "dramatiq")
+"""Queues that the comparison can set side by side."""
+QUEUED = ("scenarios.orders",)
+"""Scenarios of the comparison of several queues."""
 COMPARED_PACE = 0.008
 COMPARED_TAKES_S = 150
 """Seconds that the comparison takes, about."""
@@ -132,3 +137,17 @@ def compared(*, real: bool) -> list[Act]:
         if real:
             acts.append(Act("", form, "progress:40%", real=KILLED, durability="with_transaction()"))
     return acts
+
+
+def queued() -> list[Act]:
+    """Return the acts of the comparison of several queues, the same for each queue."""
+    places = (
+        ("progress:40%", ASKED, None),
+        ("progress:40%", KILLED, DURABLE),
+        ("progress:60%", BOTH, DURABLE),
+    )
+    return [
+        Act("", form, where, real=kind, durability=None if form == "plain" else durability)
+        for where, kind, durability in places
+        for form in ("plain", "steps", "iteration")
+    ]

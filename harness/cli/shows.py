@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness import lab, report
 from harness.cli.output import echo
-from harness.cli.script import COMPARED, FAST_PACE, Act, Demo, compared
+from harness.cli.script import COMPARED, FAST_PACE, QUEUED, Act, Demo, compared, queued
 from harness.cli.settings import scenario_named
 from harness.cli.stopping import HardStop, saying
 from harness.cli.trials import line
@@ -138,24 +138,31 @@ def _moment(trial: Trial, interruption: Interruption) -> str:
     return f": {happened}{then}"
 
 
-def compare(real: bool, pace: float, folder: Path) -> bool:
-    """Run the comparison and write its report, and return whether the jobs with checkpoints lost nothing."""
-    acts, records, good = compared(real=real), [], True
-    bar = TrialBar(len(acts) * len(COMPARED), Console(stderr=True), lines=0)
-    with ExitStack() as stack:
-        stack.callback(bar.stop)
-        laboratory = stack.enter_context(_laboratory(real, pace, bar.stop))
-        for scenario in map(scenario_named, COMPARED):
-            for act in acts:
-                interruption = parse_interruption(act.interruption(real=real))
-                durability = parse_durability(act.durability) if act.durability else None
-                bar.begin(f"{scenario.name} {act.form} {interruption.name}")
-                record = laboratory.run(scenario, act.form, interruption, durability)
-                records.append(record)
-                good = good and (act.form == "plain" or (record["completed"] and not record["lost"]))
-                bar.tell(line(record))
-                bar.advance()
-    made = comparison(lab.environment("quick", pace, PACKAGES), records)
+def compare(real: bool, pace: float, folder: Path, queues: Sequence[str]) -> bool:
+    """Run the comparison and write its report, and return whether the jobs with checkpoints lost nothing.
+
+    :param queues: one queue, or several to set side by side: then there are fewer scenarios and more kills.
+    """
+    several = len(queues) > 1
+    names, acts = (QUEUED, queued()) if several else (COMPARED, compared(real=real))
+    packages = [*PACKAGES, *(each for each in queues if each not in PACKAGES)]
+    records, good = [], True
+    bar = TrialBar(len(acts) * len(names) * len(queues), Console(stderr=True), lines=0)
+    for queue in queues:
+        with ExitStack() as stack:
+            stack.callback(bar.stop)
+            laboratory = stack.enter_context(_laboratory(real, pace, bar.stop, queue))
+            for scenario in map(scenario_named, names):
+                for act in acts:
+                    interruption = parse_interruption(act.interruption(real=real))
+                    durability = parse_durability(act.durability) if act.durability else None
+                    bar.begin(f"{queue} {scenario.name} {act.form} {interruption.name}")
+                    record = laboratory.run(scenario, act.form, interruption, durability)
+                    records.append(record)
+                    good = good and (act.form == "plain" or (record["completed"] and not record["lost"]))
+                    bar.tell(line(record))
+                    bar.advance()
+    made = comparison(lab.environment("quick", pace, packages), records)
     folder.mkdir(parents=True, exist_ok=True)
     report.write(made, folder)
     echo(f"\n{report.text(made)}\n\nWritten: {folder / 'comparison.html'}; open it in a browser.")
@@ -163,11 +170,13 @@ def compare(real: bool, pace: float, folder: Path) -> bool:
 
 
 @contextmanager
-def _laboratory(real: bool, pace: float, leave: Any) -> Iterator[Lab]:
+def _laboratory(real: bool, pace: float, leave: Any, queue: str = "rq") -> Iterator[Lab]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(saying(KEPT))
-        laboratory = stack.enter_context(Lab(folder, pace=pace, broker="redis" if real else "fakeredis"))
+        laboratory = stack.enter_context(
+            Lab(folder, pace=pace, queue=queue, broker="redis" if real else None)
+        )
         if not real:
             stack.enter_context(HardStop(folder, KEPT, leave))
         yield laboratory

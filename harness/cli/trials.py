@@ -59,6 +59,8 @@ def run_scenario(
 def line(record: dict[str, Any]) -> str:
     """Return a record in lines of at most 80 columns: the verdict, and what it rests on."""
     trial = f"{record['scenario']:8} {record['pattern']:10} {record['interruption']:24} {record['verdict']}"
+    if record.get("queue", "rq") != "rq":
+        trial += f" on {record['queue']}"
     found = (
         f"executions {record['executions']:,}, items {record['items']:,}, lost {record['lost']:,}, "
         f"duplicated {record['duplicated']:,}, repeated {record['repeated']:,}"

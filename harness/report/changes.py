@@ -100,12 +100,12 @@ def _of_costs(old: Comparison, new: Comparison) -> Iterator[Change]:
             yield Change(where, "cost against plain", *values, "worse" if low_now > high else "better")
 
 
-def _by_form(comparison: Comparison, name: str) -> Mapping[tuple[str, str, str], tuple[float, float, float]]:
-    values: dict[tuple[str, str, str], list[float]] = {}
+def _by_form(comparison: Comparison, name: str) -> Mapping[tuple[str, ...], tuple[float, float, float]]:
+    values: dict[tuple[str, ...], list[float]] = {}
     for run in comparison.runs:
         value = getattr(run, name)
         if value is not None:
-            values.setdefault((run.scenario, run.pattern, run.broker), []).append(value)
+            values.setdefault((run.scenario, run.pattern, *_queue(run), run.broker), []).append(value)
     return {key: quartiles(found) for key, found in sorted(values.items()) if len(found) > 1}
 
 
@@ -116,7 +116,13 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _key(run: Run) -> tuple[str, ...]:
-    return run.scenario, run.pattern, run.interruption, run.durability, run.broker, run.database
+    where = *_queue(run), run.broker, run.database
+    return run.scenario, run.pattern, run.interruption, run.durability, *where
+
+
+def _queue(run: Run) -> tuple[str, ...]:
+    """Return the queue as a part of a key; RQ, which older files do not name, is left out."""
+    return () if run.queue == "rq" else (run.queue,)
 
 
 def _damage(run: Run) -> tuple[bool, int, int]:

@@ -150,4 +150,5 @@ def _strips(comparison: Comparison, name: str) -> dict[str, list[float]]:
 
 
 def _strip(run: Run) -> str:
-    return f"{run.pattern}, {formatting.worker(run.broker)}{', killed' if run.killed else ''}"
+    where = formatting.worker(run.broker) if run.queue == "rq" else formatting.queue(run.queue)
+    return f"{run.pattern}, {where}{', killed' if run.killed else ''}"

@@ -29,6 +29,7 @@ class Group:
 
     scenario: str
     interruption: str
+    queue: str
     broker: str
     database: str
     runs: tuple[Run, ...]
@@ -115,9 +116,10 @@ class Comparison:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The runs, set side by side."""
-        grouped: dict[tuple[str, str, str, str], list[Run]] = {}
+        grouped: dict[tuple[str, str, str, str, str], list[Run]] = {}
         for run in self.runs:
-            grouped.setdefault((run.scenario, run.interruption, run.broker, run.database), []).append(run)
+            key = run.scenario, run.interruption, run.queue, run.broker, run.database
+            grouped.setdefault(key, []).append(run)
         in_order = sorted(grouped, key=lambda key: (key[0], _natural(key[1]), key[2:]))
         return tuple(Group(*key, tuple(grouped[key])) for key in in_order)
 
@@ -289,7 +291,7 @@ def _form_order(found: Benchmark | Exploration) -> tuple[object, ...]:
 
 
 def _run_order(run: Run) -> tuple[object, ...]:
-    settings = (run.broker, run.database, _natural(run.durability))
+    settings = (run.queue, run.broker, run.database, _natural(run.durability))
     return (run.scenario, _rank(run.pattern), _natural(run.interruption), *settings)
 
 

@@ -10,7 +10,7 @@ from harness.report.summaries import noisy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.report.comparisons import Comparison
+    from harness.report.comparisons import Comparison, Group
     from harness.report.records import Benchmark, Environment, Outcome, Run
 
 NOTHING = DASH = "\N{EN DASH}"
@@ -40,6 +40,9 @@ NOT_TRIED = "not tried"
 """Meaning of :data:`NOTHING` as an outcome."""
 NOT_HIT = "the interruption did not reach the job, so the run shows nothing"
 """Meaning of the outcome ``not hit``."""
+
+QUEUES = {"rq": "RQ", "celery": "Celery", "dramatiq": "Dramatiq"}
+"""Names of queues in sentences."""
 
 BENCHMARK_COLUMNS = ("an item", "spread", "to plain", f"low{DASH}high")
 
@@ -136,9 +139,15 @@ def worker(broker: str) -> str:
     return "one process" if broker == "fakeredis" else "real workers"
 
 
-def services(broker: str, database: str) -> str:
-    """Return the services of a run."""
-    return f"{worker(broker)}: {broker}, {database}"
+def services(of: Run | Group) -> str:
+    """Return the services of a run; the queue is named unless it is RQ."""
+    where = worker(of.broker) if of.queue == "rq" else queue(of.queue)
+    return f"{where}: {of.broker}, {of.database}"
+
+
+def queue(name: str) -> str:
+    """Return the name of a queue in a sentence."""
+    return QUEUES.get(name, name)
 
 
 def environment(found: Environment) -> str:

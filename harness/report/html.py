@@ -10,6 +10,7 @@ from harness.report import charts, formatting, methodology, tables
 from harness.report.advice import advice
 from harness.report.headline import counted, sentences
 from harness.report.overview import overview
+from harness.report.queues import queues
 from harness.report.records import Outcome
 from harness.report.templates import render, source
 from harness.report.timelines import timeline
@@ -48,6 +49,7 @@ def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
         changes=tables.changes(changes or ()),
         outcomes=get_args(Outcome),
         matrices=[tables.matrix(name, part) for name, part in comparison.scenarios.items()],
+        queues=queues(comparison),
         services=tables.services(comparison),
         timelines=_timelines(comparison),
         harm=_harm(comparison),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.boundary.texts import printable
 from harness.report import formatting, tables
 from harness.report.advice import advice
+from harness.report.queues import queues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ def markdown(comparison: Comparison, changes: Sequence[Change] | None = None) ->
             parts += [f"### {_escaped(name)}", _table(tables.matrix(name, part))]
         parts.append(_columns())
     for title, table in (
+        ("Queues side by side", queues(comparison)),
         ("Queues and databases side by side", tables.services(comparison)),
         ("Cost of the pattern itself", tables.patterns(comparison)),
         ("Cost on real work, without interruption", tables.cost(comparison)),

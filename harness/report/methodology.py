@@ -19,10 +19,15 @@ _SIMULATED = (
     "The lab does not wait for grace periods and retry delays, so stops and resumes are quicker than in production."
 ).splitlines()
 _SERVICES = {
-    "redis": "Real workers: the broker is a Redis server. Workers are processes that fork a work horse for each "
+    "rq": "Real workers: the broker is a Redis server. Workers are processes that fork a work horse for each "
     "job. The lab signals, kills and restarts them. It detects crashes sooner than the default settings do. The plain "
     "form is killed when it is signalled, without a grace period. If only the worker is killed, the item in progress "
     "lasts a second longer, so that its work horse notices before the job is over.",
+    "celery": "Celery: its own worker with a pool of one process, which is the horse of a kill. The plain form is a "
+    "task with acks_late and reject_on_worker_lost. An item in which a signal comes lasts until the job can know it.",
+    "dramatiq": "Dramatiq: its own worker with one process of one thread, which is the horse of a kill. The plain form "
+    "is an actor with the default options. Dramatiq looks for signals once a second.",
+    "rabbitmq": "rabbitmq: the messages are on a RabbitMQ server, the tickets of jobs on a Redis.",
     "fakeredis": "One process: the broker is fakeredis, which simulates Redis in memory, without a server.",
     "sqlite": "sqlite: the database is a file of SQLite, with one writer at a time and without a server.",
 }
@@ -43,6 +48,7 @@ _INTERRUPTIONS = {
 def simulated(comparison: Comparison) -> Iterable[str]:
     """Return the simulated parts and the services used."""
     used = {run.broker for run in comparison.runs} | {run.database for run in comparison.runs}
+    used |= {run.queue for run in comparison.runs if run.broker != "fakeredis"}
     told = _SIMULATED if "fakeredis" in used else []
     return [*told, *(each for name, each in _SERVICES.items() if name in used)]
 

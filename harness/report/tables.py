@@ -106,7 +106,7 @@ def by_services(part: Comparison) -> dict[str, list[Group]]:
     """Return the groups by the services they used."""
     found: dict[str, list[Group]] = {}
     for group in part.groups:
-        found.setdefault(formatting.services(group.broker, group.database), []).append(group)
+        found.setdefault(formatting.services(group), []).append(group)
     return dict(sorted(found.items()))
 
 
@@ -115,8 +115,9 @@ def services(comparison: Comparison) -> Table | None:
     found: dict[str, list[Run]] = {}
     for run in comparison.runs:
         if run.interrupted:
-            found.setdefault(formatting.services(run.broker, run.database), []).append(run)
-    if len(found) < 2:
+            found.setdefault(formatting.services(run), []).append(run)
+    queues = {run.queue for run in comparison.runs if run.interrupted}
+    if len(found) < 2 or len(found) == len(queues):  # the table of queues has it
         return None
     names = sorted(found)
     rows = [
@@ -326,7 +327,7 @@ def _run(run: Run, comparison: Comparison) -> Row:
     return [
         Cell(run.scenario),
         Cell(run.pattern, small="" if run.durability == "none" else run.durability),
-        Cell(run.interruption, "head", small=f"{run.broker}, {run.database}"),
+        Cell(run.interruption, "head", small=f"{run.queue}, {run.broker}, {run.database}"),
         Cell(entries=(Entry(run.outcome, failed),)),
         *_numbers((run.executions, run.items)),
         *_harms((run.lost, run.duplicated, run.duplicated_by_key, run.repeated)),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from harness.boundary.texts import printable
 from harness.report import formatting, tables
+from harness.report.queues import queues
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from harness.report.changes import Change
     from harness.report.comparisons import Comparison
@@ -26,6 +27,9 @@ def text(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
     """
     parts = [_table(tables.totals(comparison), TOTALS)] if comparison.runs else []
     parts.append(_wrapped(comparison.finding))
+    if found := queues(comparison):
+        names = [each.name for each in found.columns if not each.drawn]
+        parts += [f"{each.title}:\n{_table(found, names, each.rows)}" for each in found.parts]
     if own := tables.patterns(comparison):
         parts.append("Cost of the pattern itself:\n" + _table(own, [each.name for each in own.columns]))
     if cost := tables.cost(comparison):
@@ -42,11 +46,11 @@ def _wrapped(sentence: str) -> str:
     return "\n".join(wrap(printable(sentence), WIDTH))
 
 
-def _table(table: tables.Table, names: Sequence[str]) -> str:
+def _table(table: tables.Table, names: Sequence[str], of: Iterable[tables.Row] | None = None) -> str:
     index = {column.name: number for number, column in enumerate(table.columns)}
     shown = [index[name] for name in names]
     rows = [list(names)]
-    rows += ([printable(row[number].text) for number in shown] for row in table.rows)
+    rows += ([printable(row[number].text) for number in shown] for row in of or table.rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         " ".join(

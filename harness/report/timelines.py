@@ -36,7 +36,7 @@ def timeline(group: Group) -> Drawing:
     """
     runs = _shown(group)
     end = max((run.timeline.executions[-1].end_s for run in runs), default=0.0) or 1.0
-    services = formatting.services(group.broker, group.database)
+    services = formatting.services(group)
     return drawing(
         "timeline",
         LANE * len(runs) + AXIS,

@@ -173,6 +173,25 @@ def test_the_comparison_makes_a_report(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("arguments", [["orders"], ["compare", "--embedded"]])
+def test_other_queues_are_for_the_comparison_with_real_workers(arguments: list[str]) -> None:
+    """A show runs on RQ, and so does all that is embedded."""
+    said = one_line(harness("demo", *arguments, "--queue", "celery"))
+    assert "--queue celery is for compare with real workers" in said
+
+
+@pytest.mark.full
+def test_the_comparison_sets_queues_side_by_side(tmp_path: Path, redis_url: str) -> None:
+    """On each queue steps and iteration do everything once, and the plain loop does not."""
+    del redis_url  # for its skip where none is
+    said = harness("demo", "compare", "--queue", "all", "--pace", "fast", "--to", str(tmp_path / "out"))
+    assert said.exit_code == 0, said.output
+    assert "## Queues side by side" in (tmp_path / "out" / "comparison.md").read_text()
+    for queue in ("RQ", "Celery", "Dramatiq"):
+        assert re.search(rf"^iteration {queue}, redis +exactly once", said.output, re.MULTILINE)
+        assert re.search(rf"^plain +{queue}, redis +(never finished|duplicated)", said.output, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("arguments", "kept"),
     [

@@ -172,9 +172,14 @@ def test_stays_small_with_all_there_is() -> None:
             {"interruption": "kill:both@count:33", "broker": "redis", "database": "postgresql"},
             "--interrupt kill:both@count:33 --durability 'every(seconds=1)' --broker redis --database postgresql",
         ),
+        (
+            {"queue": "celery", "broker": "redis"},
+            "--interrupt count:20 --durability 'every(seconds=1)' --queue celery --pace",
+        ),
+        ({"queue": "dramatiq", "broker": "rabbitmq"}, "--queue dramatiq --broker rabbitmq"),
         ({"module": "shop.jobs; rm -rf /"}, "harness run 'shop.jobs; rm -rf /' --form steps"),
     ],
-    ids=["defaults", "services", "hostile"],
+    ids=["defaults", "services", "queue", "queue and broker", "hostile"],
 )
 def test_every_run_has_the_command_that_repeats_it(fields: dict[str, str], expected: str) -> None:
     """The table of all runs has a shell command for each run, with quoted words."""
