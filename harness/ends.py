@@ -66,10 +66,10 @@ class Ended:
 
 
 class _Hook:
-    """A hook that runs: whether it began without an open transaction."""
+    """A hook that runs: whether it began without an open transaction, and whether it failed."""
 
     def __init__(self, execution: Ends) -> None:
-        self._execution, self.began = execution, False
+        self._execution, self.began, self.failed = execution, False, False
 
     def begin(self) -> None:
         self.began = not self._execution.job.in_transaction()
@@ -275,10 +275,12 @@ class Ends(Checkpoints):
         return {name: freeze(value) for name, value in attributes.items()}
 
     def _roll_back(self) -> None:
+        with suppress(Exception):  # a session that cannot roll back cannot commit either
+            self.loop.finish(self._asked_to_roll_back())
+
+    def _asked_to_roll_back(self) -> Any:
         rollback = getattr(getattr(self.job, "session", None), "rollback", None)
-        if callable(rollback):
-            with suppress(Exception):  # a session that cannot roll back cannot commit either
-                self.loop.finish(rollback())
+        return rollback() if callable(rollback) else None
 
     # Hooks.
 
@@ -313,6 +315,10 @@ class Ends(Checkpoints):
             callables.refuse_result(result, self.job, name)
             if hook.to_commit() and is_awaitable(done := self.job.session.commit()):  # type: ignore[attr-defined]
                 await done
+        if hook.failed and hook.began:
+            with suppress(Exception):  # as in _roll_back()
+                if is_awaitable(done := self._asked_to_roll_back()):
+                    await done
 
     def accept_result(self, name: str, result: Any) -> None:
         """Await what a hook has returned; refuse a generator, of which nothing was done."""
@@ -341,14 +347,15 @@ class Ends(Checkpoints):
                 raise Superseded from None
             if at_work:
                 raise
-            self._hook_failed(name, self._refusal(name, control), before, began=hook.began)
+            self._hook_failed(name, self._refusal(name, control), before, hook)
         except Exception as error:  # noqa: BLE001 - logged below
-            self._hook_failed(name, error, before, began=hook.began)
+            self._hook_failed(name, error, before, hook)
         finally:
             self.commits = commits
 
-    def _hook_failed(self, name: str, error: Exception, before: dict[str, Any], *, began: bool) -> None:
-        if began:
+    def _hook_failed(self, name: str, error: Exception, before: dict[str, Any], hook: _Hook) -> None:
+        hook.failed = True
+        if hook.began and not self.loop.is_running:  # else the caller awaits it
             self._roll_back()
         self.job.__dict__["_attributes"] = {key: cursors.decode(value) for key, value in before.items()}
         events.emit(events.HookFailed(self.job_id, self._name, name, error))

@@ -260,7 +260,7 @@ class Saves:
                 self._give_way()
             raise
         session.commit()
-        self._note_commit(size)
+        self._note_commit(size, (self.progress.done, self.progress.cursor))
 
     async def commit_async(self, *, always: bool = False) -> None:
         """Commit as :meth:`commit` does, with an ``AsyncSession`` or another; a crash means the same.
@@ -271,6 +271,7 @@ class Saves:
         if session is None or not is_async_session(session):
             self.commit(always=always)
             return
+        position = self.progress.done, self.progress.cursor  # another task may move it during the commit
         try:
             size = await session.run_sync(self._write_within)
         except (Superseded, ProgressUnavailable) as error:
@@ -279,7 +280,7 @@ class Saves:
                 self._give_way()
             raise
         await session.commit()
-        self._note_commit(size)
+        self._note_commit(size, position)
 
     @contextmanager
     def reaching_store(self, what: str) -> Iterator[None]:
@@ -321,8 +322,8 @@ class Saves:
                 raise
             return store.renew_within(session, progress)  # type: ignore[no-any-return]
 
-    def _note_commit(self, size: int) -> None:
-        self._committed = (self.progress.done, self.progress.cursor)
+    def _note_commit(self, size: int, position: tuple[int, Any]) -> None:
+        self._committed = position
         self._note_save(size, "transaction")
 
     def _note_beginning(self) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from harness import ContinuableJob, Enumerator, IterationJob, Step, attribute, items, with_transaction
 from harness.job import Job
 from harness.stores.sql import SqlStore
-from tests.databases import KINDS, empty_database
+from tests.databases import KINDS, async_engine, empty_database
 from tests.jobs import Dead
 
 EFFECTS = sa.Table("effects", sa.MetaData(), sa.Column("item", sa.Integer, nullable=False))
@@ -43,6 +45,21 @@ class Work:
         job.last = item
         cls.told.get(item, id)(job)
 
+    @classmethod
+    async def on_async(cls, job: Any, item: int) -> None:
+        """Do an item in an AsyncSession."""
+        await job.session.execute(EFFECTS.insert().values(item=item))
+        job.last = item
+        found = cls.told.get(item, id)(job)
+        if inspect.isawaitable(found):
+            await found
+
+    @classmethod
+    def async_session(cls) -> AsyncSession:
+        """Return an AsyncSession on the database."""
+        driver = "aiosqlite" if cls.engine.dialect.name == "sqlite" else "asyncpg"
+        return AsyncSession(async_engine(cls.engine, driver), expire_on_commit=False)
+
 
 def effects() -> list[int]:
     """Return what is in the table."""
@@ -53,9 +70,9 @@ def effects() -> list[int]:
 def once(item: int, function: Callable[[Any], object]) -> None:
     """Have a job do something at an item, the first time only."""
 
-    def first(running: Any) -> None:
+    def first(running: Any) -> object:
         del Work.told[item]
-        function(running)
+        return function(running)
 
     Work.told[item] = first
 
@@ -114,4 +131,37 @@ class InSteps(ContinuableJob):
                 step.advance()
 
 
-JOBS: list[type[Job]] = [ByIteration, InSteps]
+class ByIterationAsync(ByIteration):
+    """The same with an AsyncSession."""
+
+    @asynccontextmanager
+    async def around_iterate(self) -> AsyncIterator[None]:  # type: ignore[override]  # may be either
+        """Hold a session."""
+        async with Work.async_session() as self.session:  # type: ignore[assignment]  # as above
+            yield
+
+    async def each_iteration(self, item: int, count: int) -> None:  # type: ignore[override]  # as above
+        """Do one."""
+        del count
+        async with self.transaction():
+            await Work.on_async(self, item)
+
+
+class InStepsAsync(InSteps):
+    """The same with an AsyncSession."""
+
+    async def perform(self, count: int) -> None:  # type: ignore[override]  # may be either
+        """Run the step in a session."""
+        self.count = count
+        async with Work.async_session() as self.session:  # type: ignore[assignment]  # as above
+            await self.step("work", start=0)
+
+    async def work(self, step: Step) -> None:  # type: ignore[override]  # as above
+        """Do them all."""
+        for item in range(step.cursor, self.count):
+            async with step.transaction():
+                await Work.on_async(self, item)
+                step.advance()
+
+
+JOBS: list[type[Job]] = [ByIteration, InSteps, ByIterationAsync, InStepsAsync]

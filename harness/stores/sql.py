@@ -43,6 +43,7 @@ from harness import forks
 from harness.boundary.decoding import shown
 from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
+from harness.stores.databases import is_same, named, refuse_async
 from harness.stores.locks import LOCK_TIMEOUT, bound, is_locked, locked
 from harness.stores.memory import superseded
 from harness.stores.prepared import Prepared
@@ -120,6 +121,7 @@ class SqlStore:
         tables: ProgressTables = TABLES,
         lock_timeout: float | timedelta = LOCK_TIMEOUT,
     ) -> None:
+        refuse_async(engine)
         self._sqlite = engine.dialect.name == "sqlite"
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
         self._progress, self._shared = tables
@@ -195,7 +197,7 @@ class SqlStore:
         if not stored:
             owner = self._owner(session, progress)
             if owner is None:
-                self._check_same_database(session)
+                self._check_same_database(session, missing=progress)
             raise superseded(progress, owner)
         return len(values["text"])
 
@@ -351,7 +353,7 @@ class SqlStore:
                 if error.connection_invalidated or self._exist(connection):
                     raise
                 raise UsageError(
-                    f"the {_name(self._engine)} has no table {self._progress.fullname!r} for the progress of jobs, or "
+                    f"the {named(self._engine)} has no table {self._progress.fullname!r} for the progress of jobs, or "
                     f"no {self._shared.fullname!r}; make them once with SqlStore.create(), with `harness init-db` or "
                     "by a migration (progress_tables() adds them to your metadata)"
                 ) from error
@@ -360,11 +362,15 @@ class SqlStore:
         tables = sa.inspect(connection)
         return all(tables.has_table(each.name, schema=each.schema) for each in (self._progress, self._shared))
 
-    def _check_same_database(self, session: Session) -> None:
+    def _check_same_database(self, session: Session, missing: Progress | None = None) -> None:
         engine = session.get_bind(clause=self._progress).engine
-        if engine.url != self._engine.url:
+        same = is_same(engine, self._engine)
+        if same and missing is not None:  # else the session looks in another schema
+            with self._transaction(missing.job_id, reading=True) as own:
+                same = self._owner(own, missing) != missing.epoch
+        if not same:
             raise UsageError(
-                f"the session works in the {_name(engine)}, the progress is in the {_name(self._engine)}; they can "
+                f"the session works in the {named(engine)}, the progress is in the {named(self._engine)}; they can "
                 "be committed together in one database only: give the store the session's engine"
             )
 
@@ -389,8 +395,3 @@ def _progress(job_id: str, epoch: Any, text: Any) -> Progress:
         )
     progress.epoch = epoch
     return progress
-
-
-def _name(engine: sa.Engine) -> str:
-    """Name a database by nothing that could be a secret."""
-    return f"{engine.url.get_backend_name()} database {engine.url.database!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from harness import CompleteEarly, InlineRun, RetryLater, Step, every, on_stop, run, with_transaction
@@ -21,7 +23,18 @@ from harness.stores.sql import SqlStore
 from tests import transactions
 from tests.examples import examples
 from tests.jobs import Dead
-from tests.transactions import EFFECTS, JOBS, ByIteration, InSteps, Work, dies, effects, once
+from tests.transactions import (
+    EFFECTS,
+    JOBS,
+    ByIteration,
+    ByIterationAsync,
+    InSteps,
+    InStepsAsync,
+    Work,
+    dies,
+    effects,
+    once,
+)  # fmt: skip
 
 engine = transactions.engine
 
@@ -106,13 +119,21 @@ def test_a_lost_answer_to_a_commit_is_looked_up(engine: sa.Engine, job: type[Job
     def lose(running: Any) -> None:
         session, commit = running.session, running.session.commit
 
+        lost = OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
         def losing() -> None:
             session.commit = commit
             if landed:
                 commit()
-            raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+            raise lost
 
-        session.commit = losing
+        async def losing_async() -> None:
+            session.commit = commit
+            if landed:
+                await commit()
+            raise lost
+
+        session.commit = losing_async if isinstance(session, AsyncSession) else losing
 
     once(3, lose)
     inline = InlineRun(job, 6)
@@ -129,13 +150,21 @@ def test_a_superseded_execution_leaves_no_effect(engine: sa.Engine, job: type[Jo
     """An execution that was frozen and replaced rolls its transaction back when it wakes up, and ends silently."""
     inline = InlineRun(job, 6, job_id="7")
 
+    other = InlineRun(job, 6, job_id="7")
+
     def replaced(running: Any) -> None:
         if engine.dialect.name == "sqlite":
             running.session.rollback()  # its lock is that of the whole file: be replaced before the first write
-        InlineRun(job, 6, job_id="7").drain()
+        other.drain()
         running.session.execute(EFFECTS.insert().values(item=99))
 
-    once(2, replaced)
+    async def replaced_async(running: Any) -> None:
+        if engine.dialect.name == "sqlite":
+            await running.session.rollback()
+        await asyncio.to_thread(other.drain)
+        await running.session.execute(EFFECTS.insert().values(item=99))
+
+    once(2, replaced_async if job in {ByIterationAsync, InStepsAsync} else replaced)
     assert inline.execute().outcome == "superseded"
     assert effects() == list(range(6))
 
