@@ -18,9 +18,11 @@ from rq import Queue
 
 from benchmarks.plain_jobs import note
 from harness.lab.servers import redis_server
-from tests.workers import PATIENCE, wait_for_worker
+from harness.queues.rq import enqueue
+from tests.worker_jobs import Numbers
+from tests.workers import PATIENCE, pid_of, wait_for, wait_for_worker
 
-ROUNDS, LATENCIES, JOBS, WORKERS, IDLE_SECONDS = 5, 20, 300, 8, 30
+ROUNDS, LATENCIES, JOBS, WORKERS, START_SECONDS, IDLE_SECONDS = 5, 20, 300, 8, 2, 30
 RQS, OURS = "rq.Worker", "harness.queues.rq.Worker"
 
 
@@ -66,6 +68,15 @@ def working(
             process.terminate()
         for process in started:
             process.wait(PATIENCE)
+
+
+def ends(pid: int, seconds: float) -> bool:
+    """Return whether a process ends within that time; ``Popen.wait()`` with a timeout looks every 50 ms only."""
+    process = os.pidfd_open(pid)
+    try:
+        return bool(select.select([process], [], [], seconds)[0])
+    finally:
+        os.close(process)
 
 
 def latencies(redis: Redis, worker_class: str, queues: list[str]) -> list[float]:
@@ -133,28 +144,47 @@ def test_exit_of_an_idle_worker(
     for _ in range(ROUNDS):
         for worker_class, times in found.items():
             with working(redis, worker_class, ["one", "two"]) as (process,):
-                ended = os.pidfd_open(process.pid)  # Popen.wait() with a timeout looks every 50 ms only
                 before = time.perf_counter()
                 process.send_signal(number)
-                assert select.select([ended], [], [], PATIENCE)[0]
+                assert ends(process.pid, PATIENCE)
                 times.append((time.perf_counter() - before) * 1000)
-                os.close(ended)
     with capsys.disabled():
         for worker_class, times in found.items():
             print(f"\n{number.name}, {worker_class}: exit after {shown(times)} ms")
     assert all(found.values())
 
 
+def test_exit_of_a_horse_whose_worker_died(capsys: pytest.CaptureFixture[str], redis: Redis) -> None:
+    """A work horse whose worker was killed requeues its job and exits at its next checkpoint."""
+    queue = Queue("one", connection=redis, serializer="json")
+    times = []
+    for _ in range(4 * ROUNDS):
+        with working(redis, OURS, ["one"]) as (worker,):
+            job = enqueue(queue, Numbers, 1_000_000)
+            horse = pid_of(redis, job.id)
+            wait_for(redis, job.id, 3)
+            before = time.perf_counter()
+            worker.kill()
+            assert ends(horse, PATIENCE)
+            times.append((time.perf_counter() - before) * 1000)
+            assert queue.get_job_ids() == [job.id]
+            queue.empty()
+    with capsys.disabled():
+        print(f"\nexit of a horse after its worker was killed: {shown(times)} ms, {max(times):.2f} at most")
+    assert times
+
+
+@pytest.mark.parametrize("count", [1, WORKERS])
 @pytest.mark.parametrize("worker_class", [RQS, OURS])
 def test_commands_of_an_idle_worker(
-    capsys: pytest.CaptureFixture[str], redis: Redis, worker_class: str
+    capsys: pytest.CaptureFixture[str], redis: Redis, worker_class: str, count: int
 ) -> None:
     """An idle worker hardly talks to Redis."""
-    with working(redis, worker_class, ["one", "two"]):
-        time.sleep(2)
+    with working(redis, worker_class, ["one", "two"], count) as (worker, *_):
+        assert not ends(worker.pid, START_SECONDS)
         before = redis.info("stats")["total_commands_processed"]
-        time.sleep(IDLE_SECONDS)
+        assert not ends(worker.pid, IDLE_SECONDS)
         commands = redis.info("stats")["total_commands_processed"] - before - 1
     with capsys.disabled():
-        print(f"\n{worker_class}: {commands / IDLE_SECONDS:.2f} commands/s when idle")
-    assert commands >= 0
+        print(f"\n{count} of {worker_class}: {commands / IDLE_SECONDS / count:.2f} commands/s each when idle")
+    assert commands / IDLE_SECONDS / count < 5

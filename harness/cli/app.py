@@ -41,7 +41,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
     ("steer", (
         ("steer", "interrupt", "Ask, signal or kill a job at work"),
         ("steer", "pause, resume, cancel", "Pause, resume or end a job"),
-        ("steer", "requeue, rewind", "Requeue a job that is over; redo a part of it"),
+        ("steer", "requeue, rewind, fork", "Requeue a job that is over; redo a part of it"),
         ("steer", "recover", "Requeue the jobs of crashed workers"),
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),

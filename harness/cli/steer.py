@@ -1,4 +1,4 @@
-"""Steer jobs from another terminal: interrupt, pause, resume, cancel, requeue, rewind, recover, scale."""
+"""Steer jobs from another terminal: interrupt, pause, resume, cancel, requeue, rewind, fork, recover, scale."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import click
 from redis import Redis
@@ -200,6 +201,45 @@ def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
     harness rewind 2f4e19 --to :1200
     harness rewind 2f4e19 --to :
     """
+    step, cursor = _read_place(place)
+    with connected(redis_url) as connection:
+        found = the_job(connection, job_id)
+        with steered(connection, found.id, "rewind", place):
+            job = rq.rewind(connection, found.id, step=step, cursor=cursor, at_front=at_front)
+        click.echo(f"job {job.id} is back in queue {job.origin}, rewound to {place}")
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB", shell_complete=job_ids)
+@click.option(
+    "--to", "place", metavar="PLACE", required=True, help="STEP, STEP:CURSOR, or :CURSOR for iteration."
+)
+@click.option("--id", "new_id", metavar="ID", help="Id of the new job; by default a random one.")
+@click.option("--front", "at_front", is_flag=True, help="Before all other jobs of its queue.")
+@redis_option
+def fork(job_id: str, place: str, new_id: str | None, redis_url: str, *, at_front: bool) -> None:
+    """Enqueue a new job that does a part of a job that is over again.
+
+    The new job starts with a copy of the progress at PLACE, which is written as for `harness rewind`; the old job stays
+    as it is. Effects happen a second time, and idempotency keys are others.
+
+    \b
+    harness fork 2f4e19 --to price
+    harness fork 2f4e19 --to :1200 --id repair-june
+    """
+    step, cursor = _read_place(place)
+    with connected(redis_url) as connection:
+        found = the_job(connection, job_id)
+        with steered(connection, found.id, "fork", place):
+            job = rq.fork(connection, found.id, step=step, cursor=cursor, new_id=new_id, at_front=at_front)
+        click.echo(f"job {job.id} is in queue {job.origin}, forked from {found.id} at {place}")
+
+
+def _read_place(place: str) -> tuple[str | None, Any]:
+    """Return the step and the cursor of a place on the command line.
+
+    :raises UsageError: if the cursor is not JSON.
+    """
     step, _, text = place.partition(":")
     try:
         cursor = json.loads(text) if text else None
@@ -207,11 +247,7 @@ def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
         raise UsageError(
             f"the cursor {text!r} is not JSON; use a value such as 1200 or '\"2024-05\"'"
         ) from None
-    with connected(redis_url) as connection:
-        found = the_job(connection, job_id)
-        with steered(connection, found.id, "rewind", place):
-            job = rq.rewind(connection, found.id, step=step or None, cursor=cursor, at_front=at_front)
-        click.echo(f"job {job.id} is back in queue {job.origin}, rewound to {place}")
+    return step or None, cursor
 
 
 @click.command()

@@ -87,8 +87,9 @@ class Trial:
         :raises NothingInterrupted: if the interruption never came; the trial has then shown nothing.
         """
         fired = self._run(interruption)
-        # A work horse may finish the job before it notices that its worker was killed.
-        alone = interruption.by == "kill:worker" or self._backend.status() != "completed"
+        # A plain job does not notice that its worker was killed, nor do processes of other queues: they go on.
+        goes_on = self.plain or self.settings.queue != "rq"
+        alone = (goes_on and interruption.by == "kill:worker") or self._backend.status() != "completed"
         if interruption.where is not None and not (fired and (alone or len(self._attempts) > 1)):
             last = self._attempts[-1] if self._attempts else Attempt(0.0)
             why = f"it failed: {last.reason}" if last.ended == "failed" else "choose an earlier place"

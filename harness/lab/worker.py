@@ -32,7 +32,7 @@ from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 from harness.queues import requests, rq
 from harness.queues.keys import PREFIX
-from harness.queues.rq.leases import Orphaned
+from harness.queues.rq import leases
 from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ PRELOAD = "HARNESS_LAB_PRELOAD"
 
 FIRED = f"{PREFIX}lab:fired"
 """Key that records that the interruption came; it outlives the killed processes."""
+
+LOOK_SECONDS = 0.001
+"""Interval between two looks whether a killed worker has ended."""
+
+DEATH_SECONDS = 1.0
+"""Length of the item in which the main process of Celery or Dramatiq is killed."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +156,18 @@ class Interrupter:
             os.kill(os.getpid(), signal.SIGKILL)
         if signalled and self.heard is not None:
             self.heard()
-        if by == "kill:worker":
-            # A work horse looks for its worker so often; a short job would be over before it does.
-            time.sleep(Orphaned.interval)
+        if by == "kill:worker" and not plain:
+            _outlast_worker()
+
+
+def _outlast_worker() -> None:
+    """Let the item in progress last until the job knows that its worker was killed, as an item with real work does."""
+    lease = leases.current
+    if lease is None:  # Celery's or Dramatiq's
+        time.sleep(DEATH_SECONDS)
+        return
+    while not lease.orphaned():
+        time.sleep(LOOK_SECONDS)
 
 
 def notice(journal: Journal) -> Any:

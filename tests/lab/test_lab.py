@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import IterationJob, every, mark, times
+from harness import ContinuableJob, IterationJob, every, mark, times
 from harness.errors import NothingInterrupted, UsageError
 from harness.interruptions import parse_interruption
 from harness.lab import Lab, environment
@@ -42,6 +42,18 @@ class Iteration(IterationJob):
         DONE.append(item)
 
 
+class OneStep(ContinuableJob):
+    """Does twenty numbers in one step without a cursor, after which no checkpoint comes."""
+
+    def perform(self) -> None:
+        """Do the step."""
+        self.step("all")
+
+    def all(self) -> None:
+        """Do the numbers."""
+        plain(list(range(NUMBERS)))
+
+
 class Endless(Iteration):
     """Never moves its cursor on."""
 
@@ -68,9 +80,10 @@ def numbers_scenario(iteration: Any = Iteration) -> Scenario:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    """Yield a lab whose scenarios need no database."""
-    with Lab(tmp_path) as lab:
+def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Yield a lab whose scenarios need no database; on a real Redis, if its parameter says so."""
+    broker = request.getfixturevalue(request.param) if hasattr(request, "param") else "fakeredis"
+    with Lab(tmp_path, broker=broker) as lab:
         lab._templates["numbers"] = tmp_path / "empty.db"
         (tmp_path / "empty.db").touch()
         yield lab
@@ -115,6 +128,13 @@ def test_an_interruption_that_never_fired_is_an_error(lab: Lab, form: str) -> No
     """A trial that met no interruption has shown nothing."""
     with pytest.raises(NothingInterrupted, match=f"numbers as {form} was not interrupted by count:1000"):
         lab.run(numbers_scenario(), form, parse_interruption("count:1000"))
+
+
+@pytest.mark.parametrize("lab", ["redis_url"], indirect=True)
+def test_a_kill_that_the_job_never_met_is_an_error(lab: Lab) -> None:
+    """A work horse that finishes the job although its worker was killed was not interrupted."""
+    with pytest.raises(NothingInterrupted, match="numbers as iteration was not interrupted by kill:worker"):
+        lab.run(numbers_scenario(OneStep), "iteration", parse_interruption("kill:worker@count:5"))
 
 
 def test_a_job_that_never_ends_is_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

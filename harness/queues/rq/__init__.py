@@ -11,6 +11,7 @@ is an ``rq.Retry``: so even RQ's stock worker puts the job back into its queue, 
 the same without counting a failure or writing a result for it.
 """
 
+from harness.queues.rq.copies import fork
 from harness.queues.rq.instances import scale
 from harness.queues.rq.jobs import InterruptedResult, perform
 from harness.queues.rq.recovery import keep_recovering, recover
@@ -21,6 +22,6 @@ from harness.queues.rq.worker import SimpleWorker, SpawnWorker, Worker
 
 __all__ = [
     "InterruptedResult", "Requests", "SimpleWorker", "SpawnWorker", "Worker", "cancel", "enqueue", "enqueue_at",
-    "enqueue_in", "keep_recovering", "pause", "perform", "recover", "request_stop", "requeue", "resume", "rewind",
-    "scale",
+    "enqueue_in", "fork", "keep_recovering", "pause", "perform", "recover", "request_stop", "requeue", "resume",
+    "rewind", "scale",
 ]  # fmt: skip

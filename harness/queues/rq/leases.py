@@ -32,6 +32,7 @@ from harness.queues import owners
 from harness.queues.periodic import PeriodicThread, lease_seconds
 from harness.queues.rq.entries import number, split
 from harness.queues.rq.keys import LEASES, OPEN, OWNERS
+from harness.queues.rq.orphans import Orphaned
 from harness.queues.rq.places import UNKNOWN
 from harness.stops import Flag
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
     from rq.job import Job as RQJob
-
-    from harness.progress import Position
 
 DEAD_STARTS = "dead_starts"
 """The field of an RQ job that counts the processes which died before they reached the job's code."""
@@ -122,12 +121,14 @@ class Lease:
             self.lost.set("lease lost")
         current = self
         self._beat.start()
+        self.orphaned.watch()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Renew it no more; it is removed with the execution's other records."""
         global current  # noqa: PLW0603
         current = None
+        self.orphaned.close()
         self._beat.close()
 
     def owned(self) -> bool:
@@ -180,22 +181,6 @@ def find(job: RQJob) -> Lease | None:
         if names is not None and names[0] == job.id:
             return Lease(job, names[1], worker_pid=worker_pid, ours=False)
     return None
-
-
-class Orphaned:
-    """Stop source of a work horse whose worker was killed, because no worker can pass on a signal.
-
-    :param parent: pid of the worker; None for a process without a worker to wait for.
-    """
-
-    interval = 1.0
-
-    def __init__(self, parent: int | None) -> None:
-        self.parent = parent
-
-    def __call__(self, _: Position) -> str | None:
-        """Return why to stop, once the parent is another process."""
-        return "worker died" if self.parent is not None and os.getppid() != self.parent else None
 
 
 def while_owned(

@@ -9,6 +9,7 @@ from redis.exceptions import WatchError
 from rq.job import JobStatus
 
 from harness import cursor as cursors
+from harness.boundary.texts import bounded
 from harness.errors import Superseded, UsageError
 from harness.job import find
 from harness.queues.connections import check_connection
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 GOES_ON = {JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED}
 """Statuses of jobs that can be requeued."""
+
+ENDED = GOES_ON | {JobStatus.FINISHED}
+"""Statuses of jobs that can be rewound or forked."""
 
 ITERATION = "each_iteration"
 """Name of the step that an iteration job's progress is stored under."""
@@ -73,12 +77,21 @@ def rewind(
     :raises UsageError: as :func:`requeue`, if it has no progress or is parallel, and if it has not reached that step.
     :raises CursorError: for a cursor that is no JSON value.
     """
+    _, store, progress = set_back(connection, job_id, step, cursor)
+    store.save(progress)
+    return _put_back(connection, job_id, ENDED, at_front=at_front)
+
+
+def set_back(connection: Redis, job_id: str, step: str | None, cursor: Any) -> tuple[RQJob, Store, Progress]:
+    """Return a job that is over, its store, and its progress at an earlier place; nothing is written.
+
+    :raises UsageError: and :raises CursorError: as :func:`rewind` does.
+    """
     check_connection(connection)
     job = fetch(connection, job_id)
     if job is None:
         raise UsageError(f"there is no job {job_id!r}; RQ may have forgotten it, then enqueue it again")
-    over = GOES_ON | {JobStatus.FINISHED}
-    _check(connection, job, over)
+    _check(connection, job, ENDED)
     store, progress = _kept(connection, job)
     if progress is None:
         raise UsageError(f"job {job_id} has no progress to rewind; use `harness requeue {job_id}`")
@@ -87,16 +100,16 @@ def rewind(
         raise UsageError(
             f"job {job_id} belongs to a parallel run, whose slices are done together; enqueue it again"
         )
-    _set_back(progress, step, cursor)
-    store.save(progress)
-    return _put_back(connection, job_id, over, at_front=at_front)
+    _move_back(progress, step, cursor)
+    return job, store, progress
 
 
-def _set_back(progress: Progress, step: str | None, cursor: Any) -> None:
+def _move_back(progress: Progress, step: str | None, cursor: Any) -> None:
     cursors.encode(cursor)
     reached = [*progress.completed, *([progress.step] if progress.step is not None else [])]
     name = ITERATION if step is None else step
-    if name not in reached:
+    reason = bounded(f"rewound to {name}")
+    if name not in reached and (progress.state, progress.reason) != ("interrupted", reason):
         names = ", ".join(each for each in reached if each != ITERATION) or "none"
         found = f"step {step!r}" if step is not None else "a cursor without a step"
         raise UsageError(
@@ -107,7 +120,8 @@ def _set_back(progress: Progress, step: str | None, cursor: Any) -> None:
     # Without a cursor the step counts as not begun, so that it gets its own start.
     progress.step, progress.cursor, progress.proof = None if cursor is None else name, cursor, None
     progress.failures, progress.failure, progress.all_done, progress.beyond = 0, None, False, []
-    progress.state, progress.reason = "interrupted", "rewound"
+    # A second call knows by the reason that the step was reached.
+    progress.state, progress.reason = "interrupted", reason
 
 
 def _put_back(connection: Redis, job_id: str, allowed: set[JobStatus], *, at_front: bool) -> RQJob:
