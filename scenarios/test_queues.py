@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness import every, on_stop, with_transaction
+from harness import every, with_transaction
 from harness.durability import Durability
 from harness.errors import NothingInterrupted
 from harness.interruptions import Interruption
@@ -41,7 +41,7 @@ of_scenarios = pytest.mark.parametrize(
 in_forms = pytest.mark.parametrize("form", [pytest.param("steps", marks=full), "iteration"])
 durabilities = pytest.mark.parametrize(
     "durability",
-    [with_transaction(), *(pytest.param(each, marks=full) for each in (every(seconds=1), on_stop()))],
+    [with_transaction(), pytest.param(every(seconds=1), marks=full)],
     ids=str,
 )
 
@@ -72,12 +72,11 @@ def test_killed(
 @full
 @on()
 @pytest.mark.interruptions("kill:horse@count:20", "kill:worker@count:5")
-@in_forms
 @of_scenarios
-def test_one_process_killed(trial: Trial, scenario: Scenario, form: str, interruption: Interruption) -> None:
+def test_one_process_killed(trial: Trial, scenario: Scenario, interruption: Interruption) -> None:
     """SIGKILL to the process of the pool, or to the main process alone: nothing is lost, and nothing done twice."""
     durability = with_transaction()
-    expect_little_repeated(scenario, durability, trial(scenario, form, interruption, durability))
+    expect_little_repeated(scenario, durability, trial(scenario, "iteration", interruption, durability))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_its_files_are_what_would_be_written_today(comparison: Comparison, tmp_p
 
 def test_it_shows_all_there_is_to_show(comparison: Comparison) -> None:
     """Real workers, kills, both databases, and costs of every durability."""
-    assert {run.broker for run in comparison.runs} == {"fakeredis", "redis"}
+    assert {run.broker for run in comparison.runs} >= {"fakeredis", "redis"}
     assert {run.database for run in comparison.runs} == {"sqlite", "postgresql"}
     assert any(run.killed for run in comparison.runs)
     assert len({each.durability for each in comparison.benchmarks}) > 3
