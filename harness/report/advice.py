@@ -109,13 +109,19 @@ def _durability(comparison: Comparison) -> Iterator[Advice]:
     best = safest(found)
     least = _scenarios([found[name] for name in best])
     explored = {name for name in found if any(kind == "explored" for kind, _ in found[name])}
-    answer = [f"It repeats the least after a crash: {_by_scenario(least)}."]
+    alike = len(best) == len(found) > 1 and all(_scenarios([tried]) == least for tried in found.values())
+    what = "All of them repeated the same" if alike else "It repeats the least"
+    if len(found) == 1:
+        what = "It is the only one that was tried, and repeated"
+    elif len(best) > 1 and not alike:
+        what = "They repeat the least"
+    answer = [f"{what} after a crash: {_by_scenario(least)}."]
     if any(least.values()) and any(name.startswith("with_transaction") for name in best):
         answer.append("A transaction does not cover mails and requests; give them an idempotency key.")
     answer.append("A stop that was asked for repeats nothing under any durability.")
     yield Advice(
         "Which durability?",
-        " or ".join(best),
+        "No difference here" if alike else " or ".join(best),
         " ".join(answer if _stops_are_clean(comparison) else answer[:-1]),
         "Most items that one kill or crash repeated: "
         + ", ".join(f"{name} {_spread(each, explored, name)}" for name, each in found.items())

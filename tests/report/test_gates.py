@@ -240,6 +240,22 @@ class TestAdvice:
             in made.finding
         )
 
+    def test_durabilities_that_are_alike_are_not_ranked(self) -> None:
+        """Where all repeated the same, none is advised; a single one is not said to be better than others."""
+        kills = [
+            run("orders", "steps", "kill:horse@count:20", durability=name)
+            for name in ("every(seconds=1)", "on_stop()")
+        ]
+        answers = [
+            {each.question: each for each in advice(compared(*some))}["Which durability?"]
+            for some in (kills, kills[:1])
+        ]
+        assert [each.short for each in answers] == ["No difference here", "every(seconds=1)"]
+        assert [each.answer.partition(" after")[0] for each in answers] == [
+            "All of them repeated the same",
+            "It is the only one that was tried, and repeated",
+        ]
+
     def test_a_durability_that_was_tried_less_is_not_advised(self) -> None:
         """A durability that was only killed, and repeated nothing then, does not beat one that was explored."""
         kill = run("orders", "steps", "kill:horse@count:20", durability="every(seconds=1)")
