@@ -1,6 +1,6 @@
-"""Long background jobs that survive a deploy: steps and iteration, and a harness that proves it.
+"""Long background jobs that survive a deploy: steps and iteration, and a harness that tests them.
 
-This module exports what a job author writes with. Errors are in :mod:`harness.errors`, stop sources in
+This module exports the names that job authors need. Errors are in :mod:`harness.errors`, stop sources in
 :mod:`harness.stops`, stores in :mod:`harness.stores`, queues in :mod:`harness.queues`.
 """
 
@@ -73,7 +73,7 @@ _MODULES = {
     "harness.sources.keyset": ("batches", "ranges", "records"),
     "harness.sources.parallel_selects": ("parallel_batches", "parallel_records"),
 }
-"""Modules that load SQLAlchemy, which is most of the time an import takes, with the names exported from them."""
+"""Modules that load SQLAlchemy, which takes most of the import time, with the names exported from them."""
 
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def transaction_of(job: Any) -> EitherWay:
     """Return the transaction of an item; see :meth:`harness.iteration.IterationJob.transaction`.
 
-    Died before the commit: nothing happened. Died after, or the answer is lost: it happened, and the item comes again.
+    Crash before the commit: nothing happened. Crash after it, or a lost answer: the work happened, and the
+    item is done again.
     """
     name, session, execution = type(job).__name__, job.session, job.execution
 

@@ -1,9 +1,9 @@
-"""Functions whose call does nothing yet: ``async def``, and functions with ``yield``.
+"""Functions that do nothing when they are called: ``async def``, and functions with ``yield``.
 
-A call of an ``async def`` only makes a coroutine, and one of a generator function a generator: a job would count an
-item as done of which nothing was done. An execution awaits coroutines of the work and of hooks. It refuses generators,
-and coroutines of functions that are asked at a checkpoint: where they can be seen when the class is defined, else by
-what the call returned. A decorator may hide what a function is.
+Calling an ``async def`` only creates a coroutine, and calling a generator function only creates a generator.
+A job would then count an item as done without doing it. An execution awaits coroutines of the work and of
+hooks. It refuses generators, and coroutines of functions that are asked at a checkpoint: where they can be
+seen when the class is defined, else by what the call returned. A decorator may hide what a function is.
 
 This module is the one place that decides so.
 """
@@ -50,7 +50,7 @@ _PLAIN = {
 """Types whose annotations are compared with the arguments of a job."""
 
 LATER: Any = object()
-"""An argument that the queue does not give: ``self``, an item, a cursor."""
+"""Placeholder for an argument that does not come from the queue: ``self``, an item, a cursor."""
 
 _WIDER: dict[type, tuple[type, ...]] = {float: (int,)}
 """Types that are allowed where another is annotated."""
@@ -60,14 +60,14 @@ _CACHED = type(functools.lru_cache(len))
 ASYNC, GENERATOR, ASYNC_GENERATOR = "an async function", "a generator function", "an async generator function"
 
 _INSTEAD = {
-    ASYNC: "write def instead of async def: its answer is needed at once",
+    ASYNC: "write def instead of async def: its result is needed immediately",
     GENERATOR: "write it without yield, and do the work in it",
     ASYNC_GENERATOR: "write it without yield, and do the work in it",
 }
 
 
 def kind_of(function: Any) -> str | None:
-    """Return the kind of a function of which a call runs nothing, such as :data:`ASYNC`; None for another.
+    """Return the kind of a function that does nothing when called, such as :data:`ASYNC`; None for other functions.
 
     Sees through partials, static and class methods, bound methods, caches and objects with ``__call__``. Other
     decorators are not seen through: ``@contextmanager``, or one that runs a coroutine to its end, make a function of
@@ -82,7 +82,7 @@ def kind_of(function: Any) -> str | None:
 
 
 def refuse_function(function: Any, name: str, *, allowed: Sequence[str] = (), instead: str = "") -> None:
-    """Refuse a function whose call runs nothing of it.
+    """Refuse a function that does nothing when called.
 
     :param name: what the function is called in the error.
     :param allowed: kinds that the caller iterates or awaits.
@@ -137,7 +137,9 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise UsageError(f"{name} cannot be called so: {error}; it takes {_shown(signature)}") from None
+        raise UsageError(
+            f"{name} cannot be called with these arguments: {error}; it takes {_shown(signature)}"
+        ) from None
     scope = getattr(inspect.unwrap(_innermost(function)), "__globals__", {})
     for key, value in bound.arguments.items():
         parameter = signature.parameters[key]
@@ -185,13 +187,13 @@ def _plain_types(annotation: Any, scope: dict[str, Any]) -> tuple[type, ...] | N
 
 
 def close(result: Any) -> None:
-    """Close a coroutine or generator that will not be used, so that no warning says that it was never awaited."""
+    """Close an unused coroutine or generator, to avoid the warning that it was never awaited."""
     if isinstance(result, CoroutineType | GeneratorType):
         result.close()
 
 
 def first_arguments(function: Any, method: str) -> set[str]:
-    """Return the literal strings that a function's code gives to a method as its first argument."""
+    """Return the literal strings that a function's code passes to a method as its first argument."""
     code = getattr(_innermost(function), "__code__", None)
     if code is None or method not in code.co_names:
         return set()
@@ -220,10 +222,10 @@ def _innermost(function: Any) -> Any:
 
 
 def takes_step(name: str, function: Callable[..., object]) -> bool:
-    """Return whether the function takes the step, and refuse what could not be called.
+    """Return whether the function takes the step; refuse a function that could not be called.
 
     A parameter with a default is not filled: it may bind a variable of a loop, as in ``def load(step, name=name)``.
-    Only one that is called ``step`` is.
+    Only a parameter named ``step`` is filled.
     """
     kind = inspect.Parameter
     parameters = list(inspect.signature(function).parameters.values())

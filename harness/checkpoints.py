@@ -1,8 +1,9 @@
 """Checkpoint logic: decide whether to stop and whether to save.
 
-While the store cannot be reached the job works on for ``max_unsaved``. Then it holds at a checkpoint: it tries the save
-again until that succeeds or a stop source says stop. So a crash repeats at most the work of ``max_unsaved`` and of one
-interval of its durability, however long the outage is. What each write means is said in :mod:`harness.saves`.
+While the store is unreachable, the job continues for ``max_unsaved``. Then it holds at a checkpoint: it tries
+the save again until it succeeds or a stop source says stop. So a crash during an outage of any length repeats
+at most the work of ``max_unsaved`` and of one interval of the durability. :mod:`harness.saves` says what a
+crash at each write means.
 
 **When to look.** A look at the stop sources is due after their shortest interval, when a save is due, and at the
 deadline of ``max_runtime``. A :class:`~harness.ticker.Ticker` then wakes the job, which needs no clock until then. The
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from harness.saves import Setup
 
 LOOK_SECONDS = 1.0
-"""Upper bound of the interval between two looks at the stop sources."""
+"""Maximum interval between two checks of the stop sources."""
 
 WORTH_A_THREAD = 200
 """Number of clock reads after which an execution starts a ticker, which costs about as much."""
 
 
 class Look(Enum):
-    """Work of a checkpoint: none, a save, or questions to the stop sources and perhaps a save."""
+    """Work of a checkpoint: none, a save, or a check of the stop sources and perhaps a save."""
 
     NOTHING = auto()
     SAVE = auto()
@@ -62,7 +63,7 @@ class Checkpoints(Saves):
         self._interval = min([LOOK_SECONDS, *map(interval_of, setup.sources)])
         self._woken = True
         self._ask_at = self._look_at = -math.inf
-        """Times of the next questions, and of the next look, unless something wakes the job before."""
+        """Times at which to ask each stop source, and of the next check, unless something wakes the job earlier."""
         self._ticker: Ticker | None = None
         self._ticks_at = math.nan
         """Time at which the ticker wakes the job."""
@@ -93,7 +94,7 @@ class Checkpoints(Saves):
         self._rest(now)
 
     async def run_checkpoint_async(self) -> None:
-        """Do as :meth:`run_checkpoint`, and let other tasks of the job run while it commits or holds.
+        """Run a checkpoint like :meth:`run_checkpoint`, but let other tasks of the job run while it commits or holds.
 
         A save itself is a plain call on the loop: it takes as long as a few items, and nothing changes the progress
         while it is written.
@@ -156,7 +157,7 @@ class Checkpoints(Saves):
         self.loop.wake()
 
     def interrupt(self, reason: str) -> None:
-        """Stop here.
+        """Stop the job here.
 
         :raises Interrupt: always.
         """
@@ -210,12 +211,12 @@ class Checkpoints(Saves):
         self._plan_save()
         self.wake()
 
-    # Decisions, without a write or a wait: another driver can use them.
+    # Decisions, without a write or a wait: both drivers use them.
 
     def _begin_look(self, now: float) -> Look:
-        """Return what this checkpoint has to do.
+        """Return the work of this checkpoint.
 
-        :raises Interrupt: if the job was interrupted before, and swallowed that.
+        :raises Interrupt: if the job swallowed an earlier interruption.
         """
         if self.holding:
             return Look.NOTHING  # in the middle of a transaction, whose end is a checkpoint
@@ -232,11 +233,11 @@ class Checkpoints(Saves):
 
     def _open_transaction(self) -> CheckpointInTransaction:
         return CheckpointInTransaction(
-            f"{self._name} has a checkpoint {self.description} inside an open transaction: what it did there may "
-            "yet be rolled back, while the cursor says that it is done; commit before the checkpoint. If it only "
-            "read: reading begins a transaction too, and so does a look at an object that a commit has expired; "
-            "end it with session.rollback() or commit(), close the session, or make it with "
-            "expire_on_commit=False, so that objects stay loaded after a commit"
+            f"{self._name} has a checkpoint {self.description} inside an open transaction: its work may "
+            "still be rolled back, but the cursor would say that it is done; commit before the checkpoint. "
+            "If the job only reads: reading begins a transaction too, and so does an access to an object "
+            "that a commit has expired; end it with session.rollback() or commit(), close the session, or "
+            "create it with expire_on_commit=False, so that objects stay loaded after a commit"
         )
 
     def _ask(self, now: float) -> None:
@@ -252,7 +253,7 @@ class Checkpoints(Saves):
         self._ask_at = min(now + self._interval, self._deadline)
 
     def _ask_if_woken(self) -> None:
-        """Ask again if a stop was asked for while the job saved or held: its next item may take long.
+        """Ask again if a stop was requested while the job saved or held, because its next item may take long.
 
         :raises Interrupt: if the job has to stop.
         """
@@ -276,7 +277,7 @@ class Checkpoints(Saves):
         return self.progress.done >= self._save_at or tried_s >= self._durability.seconds or again
 
     def _rest(self, now: float) -> None:
-        """Decide when the next look is due, and have the ticker wake the job then, where that is worth a thread."""
+        """Schedule the next check; let the ticker wake the job then if that is worth a thread."""
         self._look_at = at = min(self._ask_at, self._tried_at + self._durability.seconds)
         if at != self._ticks_at and self._clock_reads >= WORTH_A_THREAD and at - now >= SHORTEST:
             ticker = self._ticker
@@ -288,10 +289,9 @@ class Checkpoints(Saves):
     # Writes and waits.
 
     def _save_if_possible(self) -> bool:
-        """Save; while the store cannot be reached the job goes on, until too much of its work is unsaved.
+        """Save; while the store cannot be reached the job continues, until too much of its work is unsaved.
 
-        :return: False if the job has to hold: too much is unsaved.
-        :raises Interrupt: if the job is to stop.
+        :return: False if the job has to hold: too much is unsaved. :raises Interrupt: if the job has to stop.
         """
         try:
             self.save_on_the_way()
@@ -305,10 +305,10 @@ class Checkpoints(Saves):
         return True
 
     def _hold(self) -> None:
-        """Wait at this checkpoint until the progress is saved or the job is to stop.
+        """Wait at this checkpoint until the progress is saved or the job has to stop.
 
-        Nothing is written here but by a save. Crash while the job holds: the next execution goes on from the latest
-        save, and repeats what came after it.
+        Only a save writes here. Crash while the job holds: the next execution continues from the latest save
+        and repeats later work.
 
         :raises Interrupt: if the job is to stop. The work since the latest save is saved by the end, or repeated.
         """
@@ -317,7 +317,7 @@ class Checkpoints(Saves):
             self._try_again()
 
     async def _hold_async(self) -> None:
-        """Wait as :meth:`_hold` does; other tasks of the job go on."""
+        """Wait like :meth:`_hold`, but let other tasks of the job run."""
         import asyncio  # noqa: PLC0415 - only a coroutine of a job comes here
 
         while self._failing_since is not None:
@@ -334,7 +334,7 @@ class Checkpoints(Saves):
         events.emit(events.JobInterrupted(self.job_id, self._name, reason, self.description, self._duration))
 
     def _note_gap(self, seconds: float) -> None:
-        """Say that a stop would have had to wait longer than there is time at a deploy; once for each new record."""
+        """Warn that a stop would have waited longer than the grace period; once for each new maximum."""
         grace = read_seconds(self.job, "grace_period") or 0.0
         if grace < seconds < math.inf:
             self.progress.longest_gap_s = seconds

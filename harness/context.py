@@ -1,7 +1,7 @@
 """Facts about an execution that a job may use, and the settings that a queue gives it.
 
-:class:`Context` is all that the patterns and the enumerators know of the object that runs them. So they need no
-import of it, and a test or another driver may give them something else.
+The patterns and the enumerators know only :class:`Context`, not the object that runs them. So they do not
+import it, and a test or another driver can replace it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Portion:
-    """A part of what an iteration job would do: to try it on a few items first, or to begin in the middle.
+    """Part of the items of an iteration job: to try it on a few items first, or to start in the middle.
 
     :ivar after: the cursor of the item to start after; None for the beginning.
     :ivar limit: how many items to do, in all executions together; batches are done whole. None for no limit.
@@ -39,10 +39,10 @@ class Portion:
 
 @dataclass(frozen=True)
 class ParallelRun:
-    """Facts about a parallel run that an execution needs; the queue provides them.
+    """Facts about a parallel run, provided by the queue.
 
     :ivar id: id of the job that was enqueued. :ivar instance: this one's number; None for that job itself.
-    :ivar spawn: enqueues the instance of a number in a round of the job, unless it is there already.
+    :ivar spawn: enqueues the instance of a number in a round of the job, unless it exists.
     """
 
     id: str
@@ -51,14 +51,15 @@ class ParallelRun:
 
 
 class Context(Position, Protocol):
-    """Execution as the job that it runs sees it; also the position that stop sources read.
+    """View of the execution for its job; also the position that stop sources read.
 
     **The hot path.** After an item a pattern writes the cursor and the count to :attr:`progress`, then compares once:
     ``progress.done >= progress.check_at``. Only then it calls :meth:`run_checkpoint`.
 
     :ivar args: and *kwargs*: arguments of the job.
-    :ivar progress: the record of the job. Its step, cursor and counts are the position, and nothing else holds it.
-    :ivar loop: runs what the functions of the job return to be awaited.
+    :ivar progress: the record of the job. Its step, cursor and counts are the position, which is stored
+        nowhere else.
+    :ivar loop: runs the awaitables that functions of the job return.
     :ivar witness: proof that the cursor means the same when the job resumes; that of the enumerator at work.
     :ivar holding: True while the job has a transaction open on purpose: no checkpoint counts before its end.
     :ivar commits: True if the execution commits, so the job leaves its work uncommitted.
@@ -80,12 +81,12 @@ class Context(Position, Protocol):
 
     @property
     def total(self) -> int | None:
-        """Items in all, if known."""
+        """Total number of items, if known."""
         ...
 
     @total.setter
     def total(self, number: int | None) -> None:
-        """Set the number of items in all."""
+        """Set the total number of items."""
         ...
 
     @property
@@ -110,7 +111,7 @@ class Context(Position, Protocol):
         """End a step that ran to its end."""
 
     async def complete_async(self, step: str) -> None:
-        """End such a step in a coroutine of the job."""
+        """End a step that ran to its end, in a coroutine of the job."""
 
     def run_checkpoint(self) -> None:
         """Ask the stop sources, then save if a save is due.
@@ -119,7 +120,7 @@ class Context(Position, Protocol):
         """
 
     async def run_checkpoint_async(self) -> None:
-        """Do the same in a coroutine of the job, whose other tasks go on.
+        """Do the same in a coroutine of the job, while its other tasks run.
 
         :raises Interrupt: if the job has to stop here.
         """
@@ -141,7 +142,7 @@ class Context(Position, Protocol):
         """Commit in a coroutine of the job."""
 
     def save_on_the_way(self, why: str = "checkpoint") -> None:
-        """Store the progress while the job is at work."""
+        """Store the progress while the job runs."""
 
     def end_window(self) -> None:
         """Keep what is done beyond the cursor."""
@@ -153,14 +154,14 @@ class Context(Position, Protocol):
         """Count a failure of the item after the cursor."""
 
     def run_hook(self, name: str, *arguments: Any, at_work: bool = False) -> None:
-        """Run a hook whose errors change nothing."""
+        """Run a hook whose errors do not affect the job."""
 
     async def run_hook_async(self, name: str, *arguments: Any) -> None:
-        """Run such a hook in a coroutine, while the job is at work."""
+        """Run such a hook in a coroutine, while the job runs."""
 
 
 class Observer(Protocol):
-    """Follower of an execution, such as its history. It stops nothing."""
+    """Observer of an execution, such as its history. It cannot stop the job."""
 
     def began(self, execution: Any, /) -> None:
         """Note that the execution begins: its progress is known, and no work was done yet.

@@ -1,7 +1,7 @@
-"""Cursors: values that come back equal, and of the same type, from JSON.
+"""Cursors: values that JSON restores with the same value and type.
 
-JSON's own values are stored as they are, so that a cursor of numbers and strings reads in a dashboard as what
-it is. Other types are stored as an object with one key that starts with ``$``::
+JSON's own values are stored unchanged, so numbers and strings are readable in a dashboard. Other types are
+stored as an object with one key that starts with ``$``::
 
     (3, "b")                     {"$tuple": [3, "b"]}
     date(2026, 3, 1)             {"$date": "2026-03-01"}
@@ -38,10 +38,10 @@ from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress, CursorError, JobDefinitionError, UnadvanceableCursor
 
 ATOMIC = frozenset({int, str, bool, type(None), date, UUID, bytes})
-"""Types whose values are immutable and always come back equal: nothing to look into, nothing to copy."""
+"""Types whose values are immutable and always restored equal; they need no check and no copy."""
 
 IMMUTABLE = ATOMIC | {float, datetime, Decimal}
-"""Types whose values cannot change in place, though not all values of them are allowed."""
+"""Types whose values are immutable, but of which not all values are allowed."""
 
 _ALLOWED = (
     "None, bool, int, finite float, str, list, dict with str keys, tuple, date, datetime, Decimal, UUID, bytes, "
@@ -85,7 +85,7 @@ def cursor_type(cls: C) -> C:
 
 @contextmanager
 def types_standing_in(module: str, old: str) -> Iterator[None]:
-    """Let the cursor types of a module be those of another while the context is open, as if it were deployed there.
+    """Use a module's cursor types instead of another module's while the context is open, as if deployed there.
 
     A type that has no counterpart keeps its name.
 
@@ -142,15 +142,15 @@ def _encode(value: Any, name: str) -> Any:
     registrable = dataclasses.is_dataclass(value) or isinstance(value, Enum)
     hint = "; decorate the class with @cursor_type" if registrable else ""
     raise CursorError(
-        f"{name}: {kind.__module__}.{kind.__qualname__} would not come back equal from JSON; "
-        f"use {_ALLOWED}{hint}"
+        f"{name}: {kind.__module__}.{kind.__qualname__} would not come back equal from JSON; use "
+        f"{_ALLOWED}{hint}"
     )
 
 
 def decode(data: Any) -> Any:
-    """Return the value that :func:`encode` made *data* of.
+    """Return the value that :func:`encode` encoded as *data*.
 
-    :raises CorruptProgress: if *data* is nothing that :func:`encode` writes.
+    :raises CorruptProgress: if :func:`encode` never writes such *data*.
     """
     try:
         return _decode(data)
@@ -185,7 +185,7 @@ def _decode(data: Any) -> Any:
 
 
 def freeze(value: Any) -> Any:
-    """Return *value*, or a copy of it if it could be changed in place.
+    """Return *value*, or a copy of it if it is mutable.
 
     :raises CursorError: as :func:`encode`, so that a cursor is refused where it is set.
     """
@@ -231,8 +231,8 @@ def _encode_datetime(value: datetime, name: str) -> dict[str, Any]:
     zone = value.tzinfo
     if not (zone is None or type(zone) is timezone or (isinstance(zone, ZoneInfo) and zone.key)):
         raise CursorError(
-            f"{name}: the time zone {zone!r} would not come back equal; "
-            "use none, datetime.timezone or a ZoneInfo with a key"
+            f"{name}: the time zone {zone!r} would not come back equal; use no time zone, datetime.timezone "
+            "or a ZoneInfo with a key"
         )
     key = zone.key if isinstance(zone, ZoneInfo) else None
     return {"$datetime": [value.isoformat(), key, value.fold]}
@@ -320,12 +320,13 @@ def successor(value: Any) -> Any:
     ``"AAa0"``); date: the next day; UUID: the next number; Enum: the next member. Further types are added with
     ``successor.register``.
 
-    :raises UnadvanceableCursor: for float, None, bool, datetime, the last member of an Enum and everything else
-        that has no one next value.
+    :raises UnadvanceableCursor: for float, None, bool, datetime, the last member of an Enum and all other
+        values without a unique next value.
     """
     raise UnadvanceableCursor(
-        f"a cursor of type {type(value).__name__} has no next value (found {value!r}); start the step at an int, "
-        "str, date, UUID or Enum member, call step.set(…) instead, or teach it with successor.register"
+        f"a cursor of type {type(value).__name__} has no next value (found {value!r}); start the step at an "
+        "int, str, date, UUID or Enum member, call step.set(…) instead, or add the type with "
+        "successor.register"
     )
 
 

@@ -1,7 +1,7 @@
 """Durability of progress: when it is saved.
 
-Both originals save on stop only, and lose the whole execution to a SIGKILL. Here the default also saves on
-the way, so that a SIGKILL costs at most a second of work.
+Both originals save only on a stop, so a SIGKILL repeats the whole execution. Here the default also saves
+during the execution, so a SIGKILL repeats at most a second of work.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Durability:
 
 
 def on_stop() -> Durability:
-    """Save when the execution ends, as both originals do: a SIGKILL repeats all of it."""
+    """Save when the execution ends, as in both originals: a SIGKILL repeats all of it."""
     return Durability()
 
 
 def every(*, items: int | None = None, seconds: float | timedelta | None = None) -> Durability:
-    """Save also after a number of items or seconds, whichever comes first: a SIGKILL repeats no more than that.
+    """Save after a number of items or seconds, whichever comes first: a SIGKILL repeats no more than that.
 
-    ``seconds=0`` saves at every checkpoint; a ``timedelta`` is as good.
+    ``seconds=0`` saves at every checkpoint; a ``timedelta`` is accepted too.
 
     :raises JobDefinitionError: without a limit, or for a limit that makes no sense.
     """
@@ -73,7 +73,7 @@ def every(*, items: int | None = None, seconds: float | timedelta | None = None)
 def parse_durability(name: str) -> Durability:
     """Return the durability that ``str()`` gives that name, such as ``every(seconds=1)``.
 
-    :raises UsageError: saying what was found and what is allowed.
+    :raises UsageError: for another name.
     """
     makers: dict[str, Callable[..., Durability]] = {
         "on_stop": on_stop, "every": every, "with_transaction": with_transaction,
@@ -91,7 +91,7 @@ def parse_durability(name: str) -> Durability:
 
 
 def with_transaction(*, items: int = 1) -> Durability:
-    """Commit the work and the cursor together: after SIGKILL nothing is lost, and nothing in the database repeated.
+    """Commit the work and the cursor together: SIGKILL loses nothing and repeats nothing in the database.
 
     The job does its work on ``self.session``, a SQLAlchemy session, and does not commit it: for iteration each item is
     committed with its cursor, or each *items* of them; in steps that is ``with step.transaction() as session:``. Its

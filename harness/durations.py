@@ -1,4 +1,4 @@
-"""Times as a job's author writes them: seconds, or a ``timedelta``."""
+"""Durations in job classes: seconds, or a ``timedelta``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 LONGEST = 10 * 365 * 24 * 3600.0
-"""Limit of every delay in seconds, ten years: what is longer is a mistake, and no queue could schedule it."""
+"""Maximum delay in seconds, ten years: a longer one is a mistake, and no queue could schedule it."""
 
 
 def in_seconds(value: Any) -> float | None:

@@ -2,16 +2,16 @@
 
 Where progress is written here, and what a crash there means:
 
-* The save of the end comes before every hook of the end, and before the report to the queue. Crash before it: the next
-  execution counts a crash and goes on from the save before. Crash after it, in a hook too: the end holds, no crash is
-  counted and no work repeated. A hook that was running, or had not run yet, does not run again. So these hooks run at
-  most once. Answer lost: the next claim reads the store again; either end is true, and no hook runs.
-* A job with ``on_complete`` saves "all done" before it. Crash after it, before ``on_complete`` has returned and
-  ``completed`` is saved: a crash is counted, and the next execution does no work and runs ``on_complete`` again. So it
-  runs at least once. With ``with_transaction()``, work it leaves open in the session is committed with ``completed``.
-* While the store cannot be reached, the save of the end is tried again for the grace period. SIGKILL in that time is a
-  crash before the save.
-* Attributes that a hook of the end changes are saved after it. Crash before that: those changes are lost.
+* The save of the end comes before every hook of the end, and before the report to the queue. Crash before it:
+the next execution counts a crash and continues from the previous save. Crash after it, also in a hook: the
+end stays valid, no crash is counted and no work is repeated. Hooks that were running, or had not run yet, do
+not run again. So these hooks run at most once. Answer lost: the next claim reads the store again; either end
+is true, and no hook runs. * A job with ``on_complete`` saves "all done" before it. Crash after it, before
+``on_complete`` has returned and ``completed`` is saved: a crash is counted, and the next execution does no
+work and runs ``on_complete`` again. So it runs at least once. With ``with_transaction()``, work it leaves
+open in the session is committed with ``completed``. * While the store cannot be reached, the save of the end
+is tried again for the grace period. SIGKILL in that time is a crash before the save. * Attributes that a hook
+of the end changes are saved after it. Crash before that: those changes are lost.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Hook:
         self.began = not self._execution.job.in_transaction()
 
     def to_commit(self) -> bool:
-        """Return whether the hook leaves something to commit that it has begun."""
+        """Return whether the hook leaves an open transaction that it began."""
         execution = self._execution
         return execution.transactional and self.began and execution.job.in_transaction()
 
@@ -85,7 +85,7 @@ class Ends(Checkpoints):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        # What __init__ of the job set are defaults; copies, for the job may change them in place.
+        # Values that __init__ of the job set are defaults; copy them, because the job may change them in place.
         self._defaults = self._copied(setup.job.__dict__.get("_attributes", {}))
         self._end_saved = False
         self._shut_down = False
@@ -132,7 +132,7 @@ class Ends(Checkpoints):
         return self._again(reason, read_seconds(self.job, "error_delay"), after_error=True)
 
     def _again(self, reason: str, delay: float | None, *, after_error: bool = False) -> Ended:
-        """Return the end of an execution that another follows, where and when the job's policy says."""
+        """Return the end of an execution that is followed by another, with the queue and delay of the job's policy."""
         usual = read_seconds(self.job, "resume_delay") or 0
         wait = usual if delay is None else max(delay, usual) if after_error else delay
         asked = overrides.current.delay_seconds
@@ -146,7 +146,7 @@ class Ends(Checkpoints):
         )
 
     def _check_limit(self, cause: Exception | None = None) -> None:
-        """Fail the job if it may not be resumed once more.
+        """Fail the job if it has reached its limit of resumptions.
 
         :param cause: the error that would have been resumed; ``on_error`` gets it too.
         :raises ResumeLimit: then.
@@ -168,7 +168,7 @@ class Ends(Checkpoints):
             self.run_hook("on_error", each)
 
     def _left_to_others(self, error: Exception) -> None:
-        """Save that the execution stopped for an error that is none to a worker of another release."""
+        """Save that the execution stopped for an error that a worker of another release may not have."""
         self._reload_committed()
         reason = told(error)
         self._save_end("interrupted", reason)
@@ -211,10 +211,10 @@ class Ends(Checkpoints):
         self._end_saved = True
 
     def _commit_completion(self) -> None:
-        """Commit what ``on_complete`` left open, together with the end.
+        """Commit the open work of ``on_complete`` together with the end.
 
-        Crash before the commit, or commit refused: neither happened, and ``on_complete`` runs again. Crash after it:
-        both did. Answer lost: the store knows which.
+        Crash before the commit, or commit refused: neither happened, and ``on_complete`` runs again. Crash
+        after it: both did. Lost answer: the store knows whether they did.
         """
         try:
             self.commit(always=True)
@@ -239,8 +239,8 @@ class Ends(Checkpoints):
     def _reload_committed(self) -> None:
         """Reload the progress from the database if work and cursor are committed together.
 
-        What was done since the latest commit is rolled back here, so that no hook commits it without its cursor. And
-        if the answer to a commit was lost, only the database knows whether it happened.
+        Work since the latest commit is rolled back here, so that no hook commits it without its cursor. If
+        the answer to a commit was lost, only the database knows whether it happened.
 
         :raises Superseded: if another execution has claimed the job since.
         """
@@ -254,19 +254,20 @@ class Ends(Checkpoints):
             stored = self.store.load(self.job_id)
         if stored is None and self._still_owned():
             raise CorruptProgress(
-                f"the progress of job {self.job_id} is gone from its store, and what was done since the latest commit "
-                "was rolled back: it is unknown where that was; enqueue the job again for what is left"
+                f"the progress of job {self.job_id} is gone from its store, and the work since the latest "
+                "commit was rolled back: the position is unknown; enqueue the job again for the remaining "
+                "work"
             )
         if stored is None or stored.epoch != self.progress.epoch:
             raise Superseded
         return stored
 
     def _take_position(self, stored: Progress) -> None:
-        """Go back to a stored position: the position of the record, and the attributes of the job."""
+        """Restore a stored position: the position of the record, and the attributes of the job."""
         progress = self.progress
         progress.completed, progress.step, progress.cursor = stored.completed, stored.step, stored.cursor
         progress.done, progress.beyond = stored.done, stored.beyond
-        # The enumerator has read beyond that position; what proves it is the stored proof.
+        # The enumerator has read beyond that position; the stored proof belongs to the position.
         progress.proof, self._proven = stored.proof, stored.cursor
         self.job.__dict__["_attributes"] = self._copied(self._defaults) | stored.attributes
 
@@ -290,13 +291,13 @@ class Ends(Checkpoints):
             self.run_hook("on_shutdown")
 
     def run_hook(self, name: str, *arguments: Any, at_work: bool = False) -> None:
-        """Run a hook whose errors change nothing: each becomes a :class:`~harness.events.HookFailed`.
+        """Run a hook whose errors do not affect the job: each becomes a :class:`~harness.events.HookFailed`.
 
-        Attributes that it sets are kept if it returns and taken back if it raises; so is what it leaves open in the
-        session under ``with_transaction()``.
+        Attributes that it sets are kept if it returns and restored if it raises. The same applies to its
+        uncommitted work in the session under ``with_transaction()``.
 
-        :param at_work: whether the execution goes on after it. Then control exceptions do what they say; after the
-            end they are refused by name.
+        :param at_work: whether the execution continues after it. Then control exceptions work; after the end
+            they are refused.
         :raises Superseded: if another execution has claimed the job since.
         """
         with self._containing(name, at_work=at_work) as hook:
@@ -307,7 +308,7 @@ class Ends(Checkpoints):
                 raise TasksLeft(f"{name} left {left}; they were cancelled: await them before it returns")
 
     async def run_hook_async(self, name: str, *arguments: Any) -> None:
-        """Run a hook as :meth:`run_hook` does, from a coroutine while the job is at work."""
+        """Run a hook like :meth:`run_hook`, from a coroutine while the job runs."""
         with self._containing(name, at_work=True) as hook:
             result = getattr(self.job, name)(*arguments)
             if is_awaitable(result):
@@ -321,7 +322,7 @@ class Ends(Checkpoints):
                     await done
 
     def accept_result(self, name: str, result: Any) -> None:
-        """Await what a hook has returned; refuse a generator, of which nothing was done."""
+        """Await the result of a hook; refuse a generator, because none of its work was done."""
         if result is not None:
             if is_awaitable(result):
                 result = self.loop.run(result)
@@ -329,7 +330,7 @@ class Ends(Checkpoints):
 
     @contextmanager
     def _containing(self, name: str, *, at_work: bool) -> Iterator[_Hook]:
-        """Keep what a hook raises inside the block, and save or take back the attributes it has set."""
+        """Catch the errors of a hook inside the block, and save or restore its attributes."""
         commits, before = self.commits, self._attributes()
         hook = _Hook(self)
         self.commits = False
@@ -362,8 +363,9 @@ class Ends(Checkpoints):
 
     def _refusal(self, name: str, control: Interrupt) -> UsageError:
         refusal = UsageError(
-            f"{name} raised {type(control).__name__}, but the execution has ended ({self.progress.state}) and that is "
-            "saved; raise it in each_iteration, a step, on_start, on_resume, on_quarantine or on_complete"
+            f"{name} raised {type(control).__name__}, but the execution has ended ({self.progress.state}) "
+            "and its end is saved; raise it in each_iteration, a step, on_start, on_resume, on_quarantine "
+            "or on_complete"
         )
         refusal.__cause__ = control
         return refusal.with_traceback(control.__traceback__)

@@ -84,7 +84,7 @@ class CheckpointInTransaction(HarnessError):
 
 
 class InterruptSwallowed(HarnessError):
-    """The job caught the interruption and went on: let BaseException pass, or re-raise it."""
+    """The job caught the interruption and continued: do not catch BaseException, or raise it again."""
 
 
 class TasksLeft(HarnessError):
@@ -92,11 +92,11 @@ class TasksLeft(HarnessError):
 
 
 class ResumeLimit(HarnessError):
-    """The job was resumed as often as it may be."""
+    """The job has reached its limit of resumptions."""
 
 
 class CrashLimit(HarnessError):
-    """The job's worker died as often as it may, without the job getting on."""
+    """The job's worker crashed too many times without progress."""
 
 
 class QuarantineFull(HarnessError):
@@ -104,15 +104,15 @@ class QuarantineFull(HarnessError):
 
 
 class ProgressError(HarnessError):
-    """The stored progress cannot be used; it was left as it is."""
+    """The stored progress cannot be used; it was not changed."""
 
 
 class CorruptProgress(ProgressError):
-    """The stored progress is not what this package writes; it was left as it is."""
+    """The stored progress is not what this package writes; it was not changed."""
 
 
 class UnsupportedProgress(ProgressError):
-    """The stored progress was written by a newer version; it was left as it is."""
+    """The stored progress was written by a newer version; it was not changed."""
 
 
 class ProgressUnavailable(ProgressError):
@@ -124,15 +124,15 @@ class ProgressLocked(ProgressUnavailable):
 
 
 class ProgressTooLarge(ProgressError):
-    """The progress is larger than the cap; keep large data in the database and its key in the cursor."""
+    """The progress is larger than the limit; keep large data in the database and its key in the cursor."""
 
 
 class CollectionChanged(HarnessError):
-    """The iterated collection changed since the job began; going on could skip or repeat items."""
+    """The iterated collection changed since the job started; continuing could skip or repeat items."""
 
 
 class Superseded(HarnessError):
-    """Another execution of this job has taken over; this one stops writing."""
+    """Another execution owns this job now; this one stops writing."""
 
 
 class InheritedConnection(HarnessError):
@@ -144,11 +144,11 @@ class ProgressGone(Superseded):
 
 
 class NothingInterrupted(HarnessError, AssertionError):
-    """The interruption asked for never happened, so the test has shown nothing."""
+    """The requested interruption never happened, so the test shows nothing."""
 
 
 class Interrupt(BaseException):
-    """Ends an execution at a checkpoint; caught at the job boundary and nowhere else.
+    """Ends an execution at a checkpoint; caught only at the job boundary.
 
     It derives from BaseException so that a job's ``except Exception`` cannot swallow it, while
     ``finally`` and context managers run as for any exception.
@@ -162,25 +162,25 @@ class Interrupt(BaseException):
 
 
 class CompleteEarly(Interrupt):
-    """Raised by a job: the rest need not be done; ``on_complete`` runs, and the job counts as completed."""
+    """Raised by a job to skip its remaining work; ``on_complete`` runs, and the job counts as completed."""
 
     def __init__(self, reason: str = "completed early") -> None:
         super().__init__(reason)
 
 
 class CancelJob(Interrupt):
-    """Raised by a job: end it for good; ``on_cancel`` runs and ``on_complete`` does not."""
+    """Raised by a job to end permanently; ``on_cancel`` runs and ``on_complete`` does not."""
 
     def __init__(self, reason: str = "cancelled by the job") -> None:
         super().__init__(reason)
 
 
 class RetryLater(Interrupt):
-    """Raised by a job: go on after *delay*, with the item or step that was in progress.
+    """Raised by a job to continue after *delay*, with the item or step in progress.
 
-    :param delay: seconds or a ``timedelta``, in place of the job's ``resume_delay``.
+    :param delay: seconds or a ``timedelta``; replaces the job's ``resume_delay``.
     :ivar delay: the same in seconds.
-    :raises UsageError: for what is no time of 0 or more.
+    :raises UsageError: for anything but a time of 0 or more.
     """
 
     def __init__(self, delay: float | timedelta, reason: str = "retried later") -> None:
@@ -196,7 +196,7 @@ class RetryLater(Interrupt):
 class Propagated(BaseException):
     """Carries an error past the job's ``except Exception`` to the job boundary, which treats it as that error.
 
-    :ivar error: what is carried.
+    :ivar error: the error.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -205,9 +205,9 @@ class Propagated(BaseException):
 
 
 def carried(raised: Exception | Propagated) -> Exception:
-    """Return the error itself, whether it came as it is or was carried."""
+    """Return the error itself, carried or not."""
     return raised.error if isinstance(raised, Propagated) else raised
 
 
 class Died(BaseException):
-    """The process that did this has died, in a trial: nothing that it does reaches the outside any more."""
+    """The process has crashed in a trial: it no longer changes external state."""

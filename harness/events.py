@@ -28,7 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class JobStarted(Event):
-    """The first execution begins."""
+    """The first execution starts."""
 
     @property
     def line(self) -> str:
@@ -38,7 +38,7 @@ class JobStarted(Event):
 
 @dataclass(frozen=True)
 class JobResumed(Event):
-    """A later execution begins where an earlier one ended."""
+    """A later execution starts where an earlier one ended."""
 
     description: str
     resumptions: int
@@ -51,7 +51,7 @@ class JobResumed(Event):
 
 @dataclass(frozen=True)
 class JobInterrupted(Event):
-    """An execution ended at a checkpoint, or with an error that is resumed; the job goes on later."""
+    """An execution ended at a checkpoint, or with an error that is resumed; the job continues later."""
 
     reason: str
     description: str
@@ -97,7 +97,7 @@ class JobFailed(Event):
 
 @dataclass(frozen=True)
 class ResumeLimitReached(Event):
-    """The job was to be resumed once more than ``max_resumptions`` allows."""
+    """The job reached the limit ``max_resumptions``."""
 
     level: ClassVar[int] = logging.ERROR
     max_resumptions: int
@@ -110,7 +110,7 @@ class ResumeLimitReached(Event):
 
 @dataclass(frozen=True)
 class CompletedEarly(Event):
-    """The job said that the rest need not be done."""
+    """The job skipped its remaining work."""
 
     reason: str
     description: str
@@ -123,7 +123,7 @@ class CompletedEarly(Event):
 
 @dataclass(frozen=True)
 class CrashNoticed(Event):
-    """The execution before this one died without a word."""
+    """The previous execution crashed."""
 
     level: ClassVar[int] = logging.WARNING
     crashes_in_a_row: int
@@ -137,7 +137,7 @@ class CrashNoticed(Event):
 
 @dataclass(frozen=True)
 class SaveFailed(Event):
-    """Progress could not be saved on the way; the job goes on, and it is tried again when the next save is due."""
+    """Progress could not be saved; the job continues and tries again at the next save."""
 
     level: ClassVar[int] = logging.WARNING
     error: Exception
@@ -150,7 +150,7 @@ class SaveFailed(Event):
 
 @dataclass(frozen=True)
 class CheckpointLate(Event):
-    """A checkpoint came later than a deploy would wait for.
+    """A checkpoint came later than a deploy would wait.
 
     :ivar gap_s: seconds since one was due. :ivar grace_s: the job's ``grace_period``.
     """
@@ -165,13 +165,13 @@ class CheckpointLate(Event):
         """The log line."""
         return (
             f"No checkpoint for {self.gap_s:.1f} s {self.description}, longer than the grace period of "
-            f"{self.grace_s:g} s: a deploy would kill it there; make its items smaller"
+            f"{self.grace_s:g} s: a deploy would kill the job there; make its items smaller"
         )
 
 
 @dataclass(frozen=True)
 class ItemQuarantined(Event):
-    """An item that failed too often was set aside, and the job goes on."""
+    """An item that failed too often was set aside, and the job continues."""
 
     level: ClassVar[int] = logging.ERROR
     cursor: Any
@@ -188,7 +188,7 @@ class ItemQuarantined(Event):
 
 @dataclass(frozen=True)
 class CollectionDrifted(Event):
-    """The number of items is not what it was when the job began."""
+    """The number of items has changed since the job started."""
 
     level: ClassVar[int] = logging.WARNING
     before: int
@@ -198,8 +198,8 @@ class CollectionDrifted(Event):
     def line(self) -> str:
         """The log line."""
         return (
-            f"The collection had {self.before} items and now has {self.now}: items may be skipped or come again; "
-            "guard=True would stop here"
+            f"The collection had {self.before} items and now has {self.now}: items may be skipped or "
+            "repeated; guard=True would stop the job here"
         )
 
 
@@ -230,14 +230,14 @@ class AllDone(Event):
 
 @dataclass(frozen=True)
 class StepEvent(Event):
-    """Base of what happens to a step."""
+    """Base of the events of a step."""
 
     step: str
 
 
 @dataclass(frozen=True)
 class StepStarted(StepEvent):
-    """A step begins, at its start or, if resumed, at a cursor."""
+    """A step starts at its beginning or, if resumed, at a cursor."""
 
     cursor: Any
     resumed: bool
@@ -308,7 +308,7 @@ class StepFailed(StepEvent):
 class ItemFailed(Event):
     """``each_iteration`` raised an error.
 
-    :ivar cursor: of the item that failed; the job goes on after the one before it.
+    :ivar cursor: cursor of the item that failed; the job resumes at that item.
     """
 
     level: ClassVar[int] = logging.WARNING
@@ -325,7 +325,7 @@ class ItemFailed(Event):
 class HookFailed(Event):
     """A hook raised after the end of the execution was saved, or in ``on_quarantine``; the end stays as it is.
 
-    :ivar hook: the name of the method. :ivar error: what it raised, or the refusal of a control exception.
+    :ivar hook: the name of the method. :ivar error: the error, or the refusal of a control exception.
     """
 
     level: ClassVar[int] = logging.ERROR
@@ -335,7 +335,7 @@ class HookFailed(Event):
     @property
     def line(self) -> str:
         """The log line."""
-        return f"{self.hook} failed, which changes nothing else: {type(self.error).__name__}: {self.error}"
+        return f"{self.hook} failed, with no effect on the job: {type(self.error).__name__}: {self.error}"
 
     @property
     def traceback_of(self) -> Exception:

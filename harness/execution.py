@@ -4,7 +4,7 @@ Where progress is written here, and what a crash there means; at checkpoints see
 see :mod:`harness.ends`:
 
 * ``claim`` stores the raised epoch before any work. Crash after it: the next execution claims again, nothing was
-  done. An epoch without an end shows the next execution that its predecessor crashed.
+  done. An epoch without an end shows the next execution that the previous one crashed.
 * A detected crash is saved before any work. Crash after that: the next execution knows of both.
 """
 
@@ -100,7 +100,7 @@ class Execution(Ends):
     # The life of an execution.
 
     def run(self) -> Ended:
-        """Run the job until it completes, stops or fails; the one place where Interrupt is caught.
+        """Run the job until it completes, stops or fails; Interrupt is caught only here.
 
         :raises ProgressUnavailable: if the store cannot be reached; run the job again later.
         :raises Exception: what the job raised, if it is not resumed; its progress was saved.
@@ -150,7 +150,7 @@ class Execution(Ends):
             self._failed(error)
 
     def _attempt(self) -> Ended:
-        """Do the work and end, or raise what has to be saved as a failure."""
+        """Do the work and end, or raise the error to save as a failure."""
         interrupt: Interrupt | None = None
         failure: Exception | None = None
         try:
@@ -183,8 +183,8 @@ class Execution(Ends):
             events.emit(events.CompletedEarly(self.job_id, self._name, early.reason, self.description))
         if self._reason is not None:
             raise InterruptSwallowed(
-                f"{self._name} was interrupted ({self._reason}) but caught it and went on; "
-                "catch Exception instead of BaseException, or raise it again"
+                f"{self._name} was interrupted ({self._reason}) but caught it and continued; catch "
+                "Exception instead of BaseException, or raise it again"
             )
         if (self.completes or self.progress.all_done) and type(self.job).on_complete is not Job.on_complete:
             self._run_on_complete()
@@ -202,7 +202,7 @@ class Execution(Ends):
 
     @contextmanager
     def _leaving_no_task(self, name: str) -> Iterator[None]:
-        """Cancel the tasks that the block leaves, and refuse them: they are part of work that counts as done.
+        """Cancel the unfinished tasks of the block and refuse them: their work would count as done.
 
         :raises TasksLeft: unless the block raises an error, which then has a note.
         """
@@ -244,7 +244,7 @@ class Execution(Ends):
             self._limit_crashes()
 
     def _obey_requests(self) -> None:
-        """Let a pause or a cancellation that came while the job was waiting be obeyed before any work."""
+        """Obey a pause or cancellation that came while the job was waiting, before any work."""
         for source in self._sources:
             ask = getattr(source, "at_start", None)
             control = ask(self) if ask else None
@@ -264,8 +264,8 @@ class Execution(Ends):
         try:
             return rounds.join(claimed, type(self.job), self._call)
         except ProgressError:
-            # The claim is all that was stored, and it alone is no crash. Crash before it is undone: the next
-            # execution counts one.
+            # Only the claim was stored, which alone does not count as a crash. Crash before it is undone: the
+            # next execution counts one.
             if claimed.ended == claimed.epoch - 1:
                 claimed.ended = claimed.epoch
                 with self.reaching_store("saved"):
@@ -289,17 +289,17 @@ class Execution(Ends):
         return True
 
     def _limit_crashes(self) -> None:
-        """Give up a job that only crashes.
+        """Fail a job that crashes too often.
 
-        :raises CrashLimit: if too many executions crashed in a row, without an item done in between.
+        :raises CrashLimit: if too many executions crashed in a row, with no item done in between.
         """
         progress, limit = self.progress, self.job.max_crashes
         if progress.crashes_in_a_row <= limit:
             return
         died, progress.crashes_in_a_row = progress.crashes_in_a_row, 0
         raise CrashLimit(
-            f"{self._name} crashed {died} times {progress.description} without progress; the limit is {limit} "
-            "(max_crashes); its progress was kept: enqueue it again once the cause is fixed"
+            f"{self._name} crashed {died} times {progress.description} without progress; the limit is "
+            f"{limit} (max_crashes); its progress is kept: enqueue it again when the cause is fixed"
         )
 
     def _begin(self) -> None:
@@ -321,6 +321,6 @@ class Execution(Ends):
         self._call_hook("on_resume")
 
     def _resumes(self, error: Exception) -> bool:
-        """Return whether an error is an interruption: after progress, of an item, or of a connection cut off."""
+        """Return whether an error is resumed: after progress, of an item, or of a lost connection."""
         cut_off = getattr(error, "connection_invalidated", False) is True  # what SQLAlchemy says of it
         return self.item_failed or cut_off or (self.advanced and self.job.resume_errors_after_advancing)

@@ -40,7 +40,7 @@ _MARK = "harness:pid"
 """The key in ``info`` of a pooled connection: the process that opened it. SQLAlchemy clears it with the connection."""
 
 _UNKNOWN = 0
-"""The mark of a connection that is older than this process."""
+"""Mark of a connection that is older than this process."""
 
 _SLACK_SECONDS = 0.02
 """Upper bound, in seconds, of the error in the kernel's start time of a process."""
@@ -63,7 +63,7 @@ class _State:
         """True if the parent of this forked process may have opened connections."""
         self.records: weakref.WeakSet[Any] = weakref.WeakSet()
         self.left: list[Any] = []
-        """Inherited connections: referenced for good, so that no garbage collector closes them."""
+        """Inherited connections: always referenced, so that no garbage collector closes them."""
 
 
 _state = _State()
@@ -96,7 +96,7 @@ def watch() -> None:
 
 
 def all_objects() -> list[Any]:
-    """Return all objects of this process, those of ``gc.freeze()`` too: servers freeze them before they fork."""
+    """Return all objects of this process, including those of ``gc.freeze()``, which servers call before they fork."""
     frozen = gc.get_freeze_count() > 0
     if frozen:
         gc.unfreeze()
@@ -110,7 +110,7 @@ def check(session: Any, statement: Any) -> Any:
     """Return the connection of a session, and refuse one that another process opened.
 
     :param session: SQLAlchemy's. :param statement: what it is about to execute.
-    :raises InheritedConnection: if it was, or if it cannot be known.
+    :raises InheritedConnection: if it was, or if that is unknown.
     """
     connection = session.connection(bind_arguments={"clause": statement})
     proxy = connection.connection
@@ -161,7 +161,7 @@ def _refuse(proxy: Any) -> None:
 def _put_aside(connection: Any) -> None:
     _state.left.append(connection)
     if isinstance(connection, sqlite3.Connection) and not connection.in_transaction:
-        # No server is at its other end, but locks of the file that SQLite believes this process to have.
+        # It has no server, but SQLite would assume that this process has locks of the file.
         with suppress(sqlite3.Error):
             connection.close()
 
@@ -176,7 +176,7 @@ def _in_memory(connection: Any) -> bool:
 
 
 class _Refused:
-    """Takes the place of a connection that was checked out when the process was forked."""
+    """Replacement of a connection that was checked out when the process was forked."""
 
     def close(self) -> None:
         """Send nothing."""
@@ -190,7 +190,7 @@ class _Refused:
 
 @cache
 def _error() -> type[InheritedConnection]:
-    """Return the error as a class that SQLAlchemy passes on as it is, not inside a StatementError."""
+    """Return the error as a class that SQLAlchemy raises unchanged, not inside a StatementError."""
     unwrapped = sys.modules["sqlalchemy.exc"].DontWrapMixin
     return type(
         "InheritedConnection",
@@ -201,12 +201,12 @@ def _error() -> type[InheritedConnection]:
 
 def _refusal(what: str) -> InheritedConnection:
     return _error()(
-        f"{what} was not opened by this process ({os.getpid()}) but by one that it was forked from; {_ADVICE}"
+        f"{what} was opened by a parent process, before this process ({os.getpid()}) was forked; {_ADVICE}"
     )
 
 
 def _born() -> float:
-    """Return when this process began, in seconds of ``time.time()``; minus infinity if the system does not say."""
+    """Return the start of this process in seconds of ``time.time()``; minus infinity if it is unknown."""
     if _state.began is not None:
         return _state.began
     try:

@@ -1,8 +1,9 @@
-"""Guarded cursors: a position, and proof that what is iterated is still what it was.
+"""Guarded cursors: a position, and proof that the collection is unchanged.
 
-``{"at": position, "guard": proof}``, where the position is the cursor that an unguarded enumerator would give. What
-the proof is, each enumerator says: a digest of all there is, or how many items there are and how many were passed.
-A proof of None is that of a job which is started in the middle: what it finds then is what it must find later.
+``{"at": position, "guard": proof}``, where the position is the cursor of an unguarded enumerator. Each
+enumerator defines its proof: a digest of the whole collection, or the number of items and the number passed.
+A proof of None belongs to a job that starts in the middle: the collection that it finds then must not change
+later.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from harness.errors import CollectionChanged, CursorError
 T = TypeVar("T")
 
 _SMALL = 2**63
-"""Limit of the ints that are certainly few digits."""
+"""Limit of the ints that certainly have few digits."""
 
 hasher = partial(blake2b, digest_size=16)
 """Digest function. Its size is enough to tell collections apart; forging a digest gains nothing."""
@@ -39,21 +40,21 @@ def split(name: str, cursor: Any, *, guard: bool) -> tuple[Any, Any]:
     found = type(cursor) is dict and list(cursor) == ["at", "guard"]
     if guard and not found and cursor is not None:
         raise CursorError(
-            f"{name} with guard=True resumes from None or from a cursor that it gave; got {cursor!r}; a job that "
-            'began without a guard must end without; to start in the middle, give {"at": …, "guard": None}'
+            f"{name} with guard=True resumes from None or from its own cursor; got {cursor!r}; a job that started "
+            'without a guard must end without it; to start in the middle, use {"at": …, "guard": None}'
         )
     if found and not guard:
         raise CursorError(
-            f"{name} without a guard resumes from its own cursors, found the guarded {cursor!r}; pass guard=True, or "
-            "start from what it has under 'at'"
+            f"{name} without a guard resumes from its own cursors; got the guarded {cursor!r}; pass "
+            "guard=True, or start from its value of 'at'"
         )
     return (cursor["at"], cursor["guard"]) if found else (cursor, None)
 
 
 def digest(name: str, values: Iterable[Any]) -> str:
-    """Return a digest of values such as a cursor may hold.
+    """Return a digest of cursor values.
 
-    :raises CursorError: naming a value that is none.
+    :raises CursorError: for a value that is not allowed in a cursor.
     """
     state = hasher()
     for index, value in enumerate(values):
@@ -62,10 +63,10 @@ def digest(name: str, values: Iterable[Any]) -> str:
 
 
 def line(value: Any, name: str = "item") -> bytes:
-    """Return a value such as a cursor may hold as a line of bytes, for a digest.
+    """Return a cursor value as a line of bytes, for a digest.
 
-    :param name: of the value, for errors.
-    :raises CursorError: if the value is none.
+    :param name: name of the value, for errors. :raises CursorError: for a value that is not allowed in a
+        cursor.
     """
     if type(value) is int and -_SMALL < value < _SMALL:
         return b"%d\n" % value  # what the line below makes of it, for a tenth of the time
@@ -73,41 +74,40 @@ def line(value: Any, name: str = "item") -> bytes:
 
 
 def compare(what: str, proof: Any, found: Any) -> None:
-    """Compare the proof in a cursor, if there is one, with what is found now.
+    """Compare the proof in a cursor, if there is one, with the current one.
 
-    :param what: is iterated, for the error.
-    :raises CollectionChanged: if they differ.
+    :param what: name of the collection, for the error. :raises CollectionChanged: if they differ.
     """
     if proof is not None and proof != found:
         raise CollectionChanged(
-            f"{what} has changed since the job began (its digest was {proof}, now it is {found}): going on could skip "
-            "items or do them again; restore what was there, or start the job again"
+            f"{what} has changed since the job started (its digest was {proof}, now it is {found}): "
+            "continuing could skip or repeat items; restore the data, or start the job again"
         )
 
 
 class Witness(Protocol):
-    """Proof that a position still means what it meant, for cursors that say where and not which."""
+    """Proof that a position still means the same item, for cursors that are indexes."""
 
     def proof(self, cursor: Any) -> Any:
         """Return the proof to store next to a cursor, a value of a cursor's types; None for no proof."""
         ...
 
     def check(self, cursor: Any, proof: Any) -> None:
-        """Compare what is there now with a stored proof.
+        """Compare the collection with a stored proof.
 
-        :raises CollectionChanged: if the cursor no longer means what it meant.
+        :raises CollectionChanged: if the cursor no longer means the same item.
         """
         ...
 
 
 class Origin:
-    """The witness of what a cursor belongs to, and of where it stands there.
+    """Proof of the enumerator that a cursor belongs to, and of its position.
 
-    An index says nothing to a select, and a key of one order nothing to another, though all of them may be ints.
+    An index has no meaning in a select, and a key has none in another order, although all may be ints.
 
-    :param what: the enumerator and its order, in words; the same in every version of the code that goes on with its
-        cursors.
-    :param place: the witness of the position; None if the position itself says which item it is.
+    :param what: description of the enumerator and its order; the same in every version of the code that
+        continues with its cursors. :param place: proof of the position; None if the position itself
+        identifies the item.
     """
 
     def __init__(self, what: str, place: Witness | None = None) -> None:
@@ -118,29 +118,28 @@ class Origin:
         return self._what, None if self._place is None else self._place.proof(cursor)
 
     def check(self, cursor: Any, proof: Any) -> None:
-        """Compare both with a stored proof; there is none of a position that a job was started at by hand.
+        """Compare both with a stored proof; a position given by hand has none.
 
         :raises CollectionChanged: if the cursor belongs elsewhere, or means another item.
         """
         what, place = (None, None) if proof is None else proof
         if what not in {None, self._what}:
             raise CollectionChanged(
-                f"the job stopped at a position in {what}, and resumes with {self._what}: the position says nothing "
-                "there; deploy the code that it began with, or start the job again"
+                f"the job stopped at a position in {what}, and resumes with {self._what}: the position has "
+                "no meaning there; deploy the code that it started with, or start the job again"
             )
         if self._place is not None:
             self._place.check(cursor, place)
 
 
 class Tally:
-    """Guards what has an order and can be counted: how many there were, how many were passed, which was the last.
+    """Guards an ordered, countable collection: the number of items, the number passed, and the last item.
 
     Without *guard* it only knows the position and the size.
 
-    :param name: of the enumerator, for errors.
-    :param count: returns how many items come after a position; None is the beginning.
-    :param last: returns the position of the last item after a position, or None if there is none.
-    :ivar position: that of the cursor.
+    :param name: name of the enumerator, for errors. :param count: returns the number of items after a
+        position; None is the beginning. :param last: returns the position of the last item after a position,
+        or None if there is none. :ivar position: position of the cursor.
     """
 
     def __init__(
@@ -155,12 +154,12 @@ class Tally:
         self.position, proof = split(name, cursor, guard=guard)
         self._name, self._guard, self._count, self._last = name, guard, count, last
         if proof is not None and not (type(proof) is dict and list(proof) == ["passed", "total", "last"]):
-            raise CursorError(f"{name} with guard=True resumes from a cursor that it gave; got {cursor!r}")
+            raise CursorError(f"{name} with guard=True resumes from its own cursor; got {cursor!r}")
         self._proof: dict[str, Any] | None = proof
         self._total: int | None = None if proof is None else proof["total"]
 
     def size(self) -> int:
-        """Return how many items there are, or with a guard, were when the job began."""
+        """Return the number of items; with a guard, the number when the job started."""
         if not self._guard:
             return self._count(None)
         if self._total is None:
@@ -202,6 +201,6 @@ class Tally:
     def _compare(self, what: str, expected: Any, found: Any) -> None:
         if expected != found:
             raise CollectionChanged(
-                f"what {self._name} reads has changed since the job began: {what} was {expected!r}, "
-                f"now it is {found!r}; items could be skipped or done again; start the job again"
+                f"what {self._name} reads has changed since the job started: {what} was {expected!r}, now "
+                f"it is {found!r}; continuing could skip or repeat items; start the job again"
             )

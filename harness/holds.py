@@ -1,6 +1,6 @@
-"""Limit of the time for which the end of an execution waits for its store of progress.
+"""Time limit for the end of an execution to wait for its progress store.
 
-Only the decision is here. The caller waits in its own way, so that it may be a thread or a task.
+Only the decision is here. The caller waits itself, as a thread or a task.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 HOLD_SECONDS = 0.2
-"""Seconds between two tries to save while a job holds, and between two looks at its stop sources."""
+"""Seconds between two attempts to save while a job holds, and between two checks of its stop sources."""
 
 
 class Patience:

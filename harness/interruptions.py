@@ -47,12 +47,11 @@ ALLOWED = (
 
 @dataclass(frozen=True)
 class Interruption:
-    """An interruption that can be named.
+    """Interruption with a name.
 
-    :ivar name: as it is written everywhere.
-    :ivar where: makes the trigger that says when; None for ``none``. Takes the number of items and a clock.
-    :ivar by: ``"stop"`` for a polite stop at the trigger itself, ``"flag"`` for one by a flag that is set there, a
-        signal that is sent there, or the name of what is killed there.
+    :ivar name: its name. :ivar where: creates its trigger from the number of items and a clock; None for
+        ``none``. :ivar by: ``"stop"`` for a stop by the trigger itself, ``"flag"`` for a flag that is set
+        there, the signal that is sent there, or the name of the process that is killed there.
     """
 
     name: str
@@ -76,7 +75,7 @@ class Interruption:
 def parse_interruption(name: str) -> Interruption:
     """Return the interruption of that name.
 
-    :raises UsageError: saying what was found and what is allowed.
+    :raises UsageError: for an unknown name.
     """
     if name == "none":
         return Interruption(name, None)
@@ -99,7 +98,7 @@ def interrupt_during_step(
 ) -> Iterator[None]:
     """Interrupt a job of this process once, in a step, when its cursor equals *cursor*.
 
-    Cursors are compared as real values, so a date matches a date. By default any cursor does.
+    Cursors are compared as real values, so a date matches a date. By default every cursor matches.
 
     :param reason: the reason of the interruption; by default the name of the trigger.
     :param job: the class of the job, or a base of it; by default the first job that comes to that step.
@@ -140,7 +139,7 @@ def _interrupting(trigger: Trigger, reason: str | None, where: str, job: type[Jo
         yield
     if not trigger.fired:
         kind = "job" if job is None else job.__name__
-        raise NothingInterrupted(f"no {kind} was interrupted {where}: none had a checkpoint there")
+        raise NothingInterrupted(f"no {kind} was interrupted {where}: no checkpoint was reached there")
 
 
 def _signal(name: str, rest: str) -> Interruption:
@@ -150,7 +149,7 @@ def _signal(name: str, rest: str) -> Interruption:
     inner = parse_interruption(where or HALF)
     if inner.where is None or inner.by != "stop":
         raise UsageError(
-            f"interruption {name!r}: behind @ comes count, every, time, progress, step or after-step"
+            f"interruption {name!r}: after @ use count, every, time, progress, step or after-step"
         )
     return Interruption(name, inner.where, SIGNALS[which])
 
@@ -161,7 +160,7 @@ def _kill(name: str, rest: str) -> Interruption:
         raise UsageError(f"interruption {name!r}: got {which!r}; use {', '.join(VICTIMS)}")
     inner = parse_interruption(where or HALF)
     if inner.name.partition(":")[0] not in {"count", "every", "time", "progress"}:
-        raise UsageError(f"interruption {name!r}: behind @ comes count, every, time or progress")
+        raise UsageError(f"interruption {name!r}: after @ use count, every, time or progress")
     return Interruption(name, inner.where, f"kill:{which}")
 
 

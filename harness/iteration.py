@@ -1,4 +1,4 @@
-"""Pattern 2: a job that does one thing to many items, as Shopify's ``job-iteration``.
+"""Pattern 2: a job that does one thing to many items, like Shopify's ``job-iteration``.
 
 ::
 
@@ -64,16 +64,18 @@ class IterationJob(Job, abstract=True):
     """
 
     build_enumerator: Callable[..., Any]
-    """Define it as ``build_enumerator(self, …, *, cursor)``, with the job's arguments: return what comes after *cursor*
-    as pairs ``(item, cursor)``, in an iterable or an async iterable. None means that nothing is left: all hooks run, as
-    for an empty list, for earlier executions may have done items. Called once in every execution that has work to
-    do."""
+    """Define it as ``build_enumerator(self, …, *, cursor)``, with the job's arguments.
+
+    Return the items after *cursor* as pairs ``(item, cursor)``, in an iterable or an async iterable. None means
+    that nothing is left: all hooks run, as for an empty list, because earlier executions may have done items.
+    Called once in every execution that has work to do.
+    """
 
     each_iteration: Callable[..., object]
     """Define it as ``each_iteration(self, item, …)``, with the job's arguments: do the work on one item."""
 
     quarantine: ClassVar[bool] = False
-    """Set aside an item that fails repeatedly or kills its worker, so that the job goes on."""
+    """Set aside an item that fails repeatedly or crashes its worker, so that the job continues."""
 
     max_item_failures: ClassVar[int] = 3
     """Number of failures or crashes in a row after which an item is set aside."""
@@ -88,14 +90,15 @@ class IterationJob(Job, abstract=True):
     """True if an item ended with an exception."""
 
     def on_quarantine(self, item: Any, error: str) -> Awaitable[None] | None:
-        """Run when an item was set aside; what is kept of it is its cursor, in ``Progress.quarantined``.
+        """Run when an item was set aside.
 
-        That is saved before. An error here becomes a ``HookFailed`` event and the job goes on; ``CompleteEarly``,
-        ``CancelJob`` and ``RetryLater`` do what they say. A crash here leaves it out: it runs at most once for an item.
+        Its cursor was saved before, in ``Progress.quarantined``. An error here becomes a ``HookFailed`` event
+        and the job continues; ``CompleteEarly``, ``CancelJob`` and ``RetryLater`` work as usual. It does not
+        run again after a crash: it runs at most once for an item.
         """
 
     def transaction(self) -> EitherWay:
-        """Do the work on an item in a transaction of ``self.session``, in whichever durability the job runs.
+        """Do the work on an item in a transaction of ``self.session``, under any durability.
 
         ``with self.transaction() as session:`` commits when the block ends; under ``with_transaction()`` the commit
         waits for the cursor. In hooks, which have none, it commits when the block ends; in ``on_complete`` the commit
@@ -106,8 +109,8 @@ class IterationJob(Job, abstract=True):
     def around_iterate(self) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
         """Return a context manager, plain or async, around the work of each execution, ``build_enumerator`` included.
 
-        The place for what lives as long as an execution: a session, a connection. What it suppresses
-        goes on all the same: the items after an error are not done.
+        Use it for objects that live as long as an execution, such as a session or a connection. If it
+        suppresses an error, the items after the error are still not done.
         """
         return nullcontext()
 
@@ -217,28 +220,28 @@ class IterationJob(Job, abstract=True):
         return enumerator
 
     def _refuse_steps(self) -> None:
-        """Refuse the progress of a job of steps, as this class was before: its cursors are none of an enumerator.
+        """Refuse the progress of a job of steps, which this class was before: its cursors have no meaning here.
 
         :raises StepsChanged: naming the step.
         """
         for step in (*self.execution.completed, self.execution.step):
             if step not in {None, STEP}:
                 raise StepsChanged(
-                    f"Step {step!r} found in the progress, but {type(self).__name__} is now a job of items, which has "
-                    "none; deploy the code that the job began with, or start it again"
+                    f"Step {step!r} found in the progress, but {type(self).__name__} is now a job of items, "
+                    "which has no steps; deploy the code that the job started with, or start it again"
                 )
 
     def _keep_what_is_done(self, control: Interrupt) -> None:
-        """Commit the items that are done, where leaving ``around_iterate`` would roll them back.
+        """Commit the items that are done, because leaving ``around_iterate`` would roll them back.
 
-        What an item in progress has left behind is not committed, unless it says that the job is complete.
+        The work of an item in progress is not committed, unless the item completes the job.
         """
         always = self._is_kept(control)
         if always is not None:
             self.execution.commit(always=always)
 
     def _is_kept(self, control: Interrupt) -> bool | None:
-        """Return how to commit what is done: True for always; None for not at all."""
+        """Return whether to commit the work done: True for always; None for not at all."""
         if not self.execution.transactional:
             return None
         if isinstance(control, CompleteEarly):
@@ -248,7 +251,7 @@ class IterationJob(Job, abstract=True):
     def _note_drift(self, enumerator: Enumerator[Any]) -> None:
         execution = self.execution
         if execution.total is None:
-            # Asked once and kept: what is done may have left the collection when the job resumes.
+            # Asked once and stored: items that are done may have left the collection when the job resumes.
             execution.total = _least(enumerator.size, execution.portion.limit)
             return
         now = _least(enumerator.free_size, execution.portion.limit)
@@ -308,8 +311,8 @@ class IterationJob(Job, abstract=True):
         bare = not (args or kwargs)
         for pair in pairs:
             item, cursor = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
-            # Frozen before the work: a cursor that cannot be stored is refused while nothing is done yet, and
-            # one that the enumerator goes on changing stays as it was.
+            # Frozen before the work: a cursor that cannot be stored is refused before anything is done, and
+            # later changes by the enumerator have no effect.
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
                 result = each(item) if bare else each(item, *args, **kwargs)
@@ -351,10 +354,10 @@ class IterationJob(Job, abstract=True):
                 return
 
     def _set_aside(self, pairs: Iterator[tuple[Any, Any]]) -> None:
-        """Pass over the item that failed too often, in an execution that it has not yet left in disorder.
+        """Skip the item that failed too often, before this execution works on it.
 
-        The one write says both that the item was set aside and that the cursor has passed it. Death before it: the
-        next execution sets it aside.
+        One write records both that the item was set aside and that the cursor has passed it. Crash before it:
+        the next execution sets it aside.
         """
         pair = next(pairs, None)
         if pair is not None:
@@ -362,7 +365,7 @@ class IterationJob(Job, abstract=True):
             self.execution.run_hook("on_quarantine", pair[0], aside.error, at_work=True)
 
     def _pass_over(self, pair: tuple[Any, Any], passed: Callable[[], None] | None = None) -> Quarantined:
-        """Save that an item was set aside, and say so.
+        """Save that an item was set aside, and report it.
 
         :param passed: moves the cursor, if several items may be at work.
         """
@@ -370,8 +373,8 @@ class IterationJob(Job, abstract=True):
         _, cursor = pair
         if len(progress.quarantined) >= self.max_quarantined:
             raise QuarantineFull(
-                f"{type(self).__name__} has set {self.max_quarantined} items aside (max_quarantined), and the next "
-                f"failed as well: {progress.failure}"
+                f"{type(self).__name__} has set {self.max_quarantined} items aside (max_quarantined), and "
+                f"the next item failed too: {progress.failure}"
             )
         aside = Quarantined(freeze(cursor), progress.failures, progress.failure or "")
         progress.quarantined.append(aside)
@@ -379,7 +382,8 @@ class IterationJob(Job, abstract=True):
             progress.cursor = aside.cursor
         else:
             passed()
-        # Died after it, before or in on_quarantine: that is left out for this item, and the job goes on after it.
+        # Crash after it, before or in on_quarantine: the hook does not run for this item, and the job
+        # continues after it.
         execution.save_on_the_way("quarantine")
         name = type(self).__name__
         events.emit(events.ItemQuarantined(execution.job_id, name, aside.cursor, aside.failures, aside.error))

@@ -30,7 +30,7 @@ HOOKS = (
 """Methods that an author may override in both patterns."""
 
 _ASKED = ("should_stop", "in_transaction", "progress_store", "idempotency_key")
-"""Methods whose answer an execution needs at once, so that they cannot be async."""
+"""Methods whose result an execution needs immediately, so they cannot be async."""
 
 _OURS = {"harness.job", "harness.steps", "harness.iteration"}
 """Modules of the classes that define policy and hooks."""
@@ -44,7 +44,7 @@ class attribute(Generic[T]):  # noqa: N801 - reads as the declaration it is
         class Import(ContinuableJob):
             rejected = attribute(default=0)
 
-    The default is copied for every job. Values must be such as a cursor may be; with *type* they must also be
+    The default is copied for every job. Values must be allowed as cursors; with *type* they must also be
     instances of it.
     """
 
@@ -85,9 +85,9 @@ class attribute(Generic[T]):  # noqa: N801 - reads as the declaration it is
 class Job:
     """Base of the two patterns; its class attributes are the job's policy.
 
-    A job object lives for one execution. It is made without arguments; what the job was enqueued with goes to its
-    methods. Nothing on it is kept but its :class:`attribute`\\ s: one that ``__init__`` sets is a default, and what an
-    earlier execution stored wins over it.
+    A job object lives for one execution. It is created without arguments; the job's arguments are passed to its
+    methods. Only its :class:`attribute`\\ s are kept. A value that ``__init__`` sets is a default, which a stored
+    value replaces.
 
     Times are seconds or a ``timedelta``. Types and ranges are checked when the class is defined, and again when the
     job is enqueued or run; so are names that are almost right.
@@ -100,19 +100,19 @@ class Job:
     """Limit of resumptions after interruptions and errors together; None for no limit."""
 
     resume_delay: ClassVar[float | timedelta] = 0
-    """Time between an interruption and the next execution, kept by the queue's own scheduling."""
+    """Time between an interruption and the next execution, scheduled by the queue."""
 
     error_delay: ClassVar[float | timedelta] = 5
     """Time between an error that is resumed and the next execution; ``resume_delay`` if that is longer.
 
-    An interruption is intended, so the job goes on without a delay. An error has a cause, such as a database restart.
-    An execution that began within milliseconds would meet the same cause, fail without progress, and the job would have
-    failed for an outage of a second. Five seconds is what Rails waits."""
+    An interruption is intended, so the job continues without a delay. An error has a cause, such as a database restart.
+    An execution that starts within milliseconds would meet the same cause and fail without progress. So an outage of a
+    second would fail the job. Rails also waits five seconds."""
 
     resume_queue: ClassVar[str | None] = None
-    """Name of the queue that the job goes on in, after an interruption or a resumed error; None for its own.
+    """Name of the queue that the job continues in, after an interruption or a resumed error; None for its own.
 
-    Our workers obey it. A worker must listen to that queue."""
+    The workers of this package obey it. A worker must listen to that queue."""
 
     resume_at_front: ClassVar[bool] = False
     """Resume the job before all other jobs of its queue."""
@@ -121,19 +121,22 @@ class Job:
     """Resume instead of raising if this execution made progress before the error."""
 
     max_runtime: ClassVar[float | timedelta | None] = None
-    """Time after which an execution stops at its next checkpoint, so that others get their turn."""
+    """Time after which an execution stops at its next checkpoint, so that other jobs can run."""
 
     max_crashes: ClassVar[int] = 10
     """Number of crashes in a row, with no item done in between, after which the job fails."""
 
     former_paths: ClassVar[tuple[str, ...]] = ()
-    """Names this class had before it was moved or renamed, as in ``("shop.jobs:Import",)``; jobs under way go on."""
+    """Earlier names of a moved or renamed class, as in ``("shop.jobs:Import",)``, so that unfinished jobs continue."""
 
     grace_period: ClassVar[float | timedelta] = 25
-    """Time that a deploy leaves a job to stop; a checkpoint that comes later is warned of."""
+    """Time between SIGTERM and SIGKILL in a deploy; the log warns of a checkpoint that comes later."""
 
     max_unsaved: ClassVar[float | timedelta | None] = 5
-    """Time that the job works on while its progress cannot be saved; then it waits at a checkpoint. None: no limit."""
+    """Time for which the job continues while its progress cannot be saved; then it waits at a checkpoint.
+
+    None: no limit.
+    """
 
     execution: Context
     """The execution that runs this object."""
@@ -165,7 +168,7 @@ class Job:
 
     @classmethod
     def _check_policy(cls) -> None:
-        """Check what may change after the class was defined; cheap, for it is done whenever a job is enqueued."""
+        """Check settings that may have changed since the class was defined; each enqueue calls it."""
         policy.check_values(cls)
         policy.check_constructor(cls)
 
@@ -173,14 +176,14 @@ class Job:
     def _check_function(
         cls, name: str, *, allowed: Sequence[str] = (callables.ASYNC,), instead: str = ""
     ) -> None:
-        """Refuse a method whose call would run nothing of it; by default, an ``async def`` is allowed."""
+        """Refuse a method that does nothing when called; by default, an ``async def`` is allowed."""
         function = inspect.getattr_static(cls, name, None)
         if function is not None:
             callables.refuse_function(function, f"{cls.__name__}.{name}", allowed=allowed, instead=instead)
 
     @classmethod
     def progress_store(cls) -> Store | None:
-        """Return where progress lives; None, the default, means where the queue keeps it.
+        """Return the progress store; None, the default, means the queue's own store.
 
         Called once an execution, in the process that runs it.
         """
@@ -191,39 +194,40 @@ class Job:
         """Return the dotted name under which a worker finds this class: ``module:qualname``."""
         return f"{cls.__module__}:{cls.__qualname__}"
 
-    # on_start, on_resume and on_complete belong to the work. What they raise is an error of the execution, and
-    # CompleteEarly, CancelJob and RetryLater do what they say.
+    # on_start, on_resume and on_complete belong to the work. Their errors are errors of the execution, and
+    # CompleteEarly, CancelJob and RetryLater work as usual.
 
     def on_start(self) -> Awaitable[None] | None:
-        """Run before the first item or step; again if it raised, or if nothing was saved of the execution before."""
+        """Run before the first item or step; again if it raised, or if the previous execution saved nothing."""
 
     def on_resume(self) -> Awaitable[None] | None:
         """Run at the start of every later execution."""
 
     def on_complete(self) -> Awaitable[None] | None:
-        """Run when all is done, as the last part of the work: the job is completed once this has returned.
+        """Run when all is done, as the last part of the work: the job is completed when this has returned.
 
-        That all is done is saved before. So after an error, a crash or ``RetryLater`` here the next execution repeats
-        no item and no step: it runs ``on_resume``, enters and leaves ``around_iterate`` (or runs ``perform`` with all
-        steps skipped), and runs this again. It runs at least once, so let it bear repetition.
+        "All done" is saved before it runs. So after an error, a crash or ``RetryLater`` here the next execution
+        repeats no item and no step: it runs ``on_resume``, enters and leaves ``around_iterate`` (or runs
+        ``perform`` with all steps skipped), and runs this again. It runs at least once, so it must be repeatable.
         """
 
-    # The hooks below run after the end of an execution was saved. Nothing that they raise changes how it ended: an
-    # error, or a control exception such as RetryLater, becomes a HookFailed event with its traceback in the log.
-    # Their changes of attributes are kept if they return. A crash before or in them leaves them out: they run at most
-    # once. SystemExit and KeyboardInterrupt pass.
+    # The hooks below run after the end of an execution was saved. Their errors do not change the end: an
+    # error, or a control exception such as RetryLater, becomes a HookFailed event with its traceback in the
+    # log. Their changes of attributes are kept if they return. They do not run again after a crash before or
+    # in them: they run at most once. SystemExit and KeyboardInterrupt pass.
 
     def on_shutdown(self) -> Awaitable[None] | None:
         """Run after every execution that did not raise, before ``on_complete`` and the update of the queue."""
 
     def on_cancel(self) -> Awaitable[None] | None:
-        """Run when the job was cancelled, in place of ``on_complete``."""
+        """Run when the job was cancelled, instead of ``on_complete``."""
 
     def on_error(self, error: Exception) -> Awaitable[None] | None:
         """Run when an execution ends with an error, resumed or not, those of this package included.
 
-        At ``max_resumptions`` it runs twice: for the error that is not resumed any more, and for ``ResumeLimit``. It
-        does not run while progress cannot be reached (``ProgressUnavailable``): such an execution has no end to save.
+        At ``max_resumptions`` it runs twice: for the error that is no longer resumed, and for
+        ``ResumeLimit``. It does not run while the progress store is unreachable (``ProgressUnavailable``):
+        such an execution has no end to save.
         """
 
     def should_stop(self) -> bool | str | None:
@@ -231,16 +235,16 @@ class Job:
         return None
 
     def in_transaction(self) -> bool:
-        """Return whether work is not committed yet; a checkpoint is refused then.
+        """Return whether there is uncommitted work; a checkpoint is then refused.
 
-        By default that of ``self.session``, if the job has one that can tell, such as SQLAlchemy's. Override it for
-        several.
+        By default it checks ``self.session``, if that is a session such as SQLAlchemy's. Override it for
+        several sessions.
         """
         ask = getattr(getattr(self, "session", None), "in_transaction", None)
         return bool(ask()) if callable(ask) else False
 
     async def stopping(self) -> str:
-        """Wait until the job has to stop, and return the reason; for coroutines that await something for long.
+        """Wait until the job has to stop, and return the reason; for coroutines with long waits.
 
         ::
 
@@ -254,7 +258,7 @@ class Job:
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse what this kind of job cannot be run with, and a policy that was set since and cannot work."""
+        """Refuse settings that this kind of job cannot run with, and a policy that was changed and cannot work."""
         del kwargs, portion
         cls._check_policy()
 
@@ -266,13 +270,13 @@ class Job:
         """
 
     def idempotency_key(self, item: Any) -> str:
-        """Return a key for the effect on an item that no transaction covers: a mail, a payment.
+        """Return a key for an effect on an item outside a transaction, such as a mail or a payment.
 
-        It is the same in every execution of this job, and another for every other item and every other job. A job
-        that is enqueued again under its id, once it is over, is another job.
+        It is the same in every execution of this job, and differs for every other item and job. A job that is
+        enqueued again under its id after its end is another job.
 
-        :param item: whatever tells the items of the job apart, and may be a cursor: an id, not the row.
-        :raises CursorError: for what may not be a cursor.
+        :param item: a value that identifies the item and is allowed as a cursor: an id, not the row. :raises
+            CursorError: for a value that is not allowed as a cursor.
         """
         round_id = self.execution.progress.round_id
         owner = [self.execution.job_id, cursors.encode(item, "item"), *([round_id] if round_id else [])]
@@ -285,13 +289,13 @@ class Job:
 
 
 _FORMER: dict[str, type[Job]] = {}
-"""Job classes by the names they had before."""
+"""Job classes by their former names."""
 
 
 def find(path: str) -> Any:
-    """Return what a dotted name means: ``package.module:Name``, or ``package.module`` for the module itself.
+    """Return the object of a dotted name: ``package.module:Name``, or ``package.module`` for the module itself.
 
-    A former name of a job class finds the class, once its module is imported.
+    A former name of a job class finds the class if its module is imported.
 
     :raises UsageError: naming the part that cannot be found.
     """
@@ -304,9 +308,9 @@ def find(path: str) -> Any:
 
 
 def find_stored(path: str) -> Any:
-    """Return what a dotted name out of storage means, if ``HARNESS_JOB_MODULES`` allows to import its module.
+    """Return the object of a stored dotted name, if ``HARNESS_JOB_MODULES`` allows its module.
 
-    A former name of a class that is imported already needs no import.
+    A former name of an imported class needs no import.
 
     :raises JobNotAllowed: if the setting does not allow it.
     :raises UsageError: naming the part that cannot be found.
@@ -323,8 +327,8 @@ def _find(path: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{path!r} cannot be imported ({error}); "
-            "use package.module or package.module:Name, on the Python path"
+            f"{path!r} cannot be imported ({error}); use package.module or package.module:Name, on the "
+            "Python path"
         ) from error
     for name in names.split(".") if names else ():
         if not hasattr(found, name):

@@ -16,8 +16,10 @@ from harness.boundary.decoding import shown
 from harness.errors import CorruptProgress
 
 QUARANTINE_BYTES, QUARANTINE_ERROR_BYTES = 56 * 1024, 800
-"""Sizes that the errors of all quarantined items, and of one, are cut to: less than half of a record's size, so that
-what others wrote never makes a progress too large."""
+"""Size limits of the errors of all quarantined items, and of one.
+
+They are less than half of a record's size, so that foreign texts never make a progress too large.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,4 +78,4 @@ class Beyond:
 
 def corrupt(job_id: str, name: str, value: Any) -> CorruptProgress:
     """Return the error of a field that holds what no release writes."""
-    return CorruptProgress(f"the progress of job {job_id} has {name} = {shown(value)}; it was left as it is")
+    return CorruptProgress(f"the progress of job {job_id} has {name} = {shown(value)}; it was not changed")

@@ -1,8 +1,8 @@
-"""The ledger of a trial: which items were worked on, when, and in which execution.
+"""Ledger of a trial: the items that were started, when, and in which execution.
 
-A job calls :func:`mark` where the work on an item starts. Outside of a trial that costs one look at a list. Inside,
-the lab records it where no transaction of the job can roll it back, so that work done twice is seen even if
-the database was rolled back.
+A job calls :func:`mark` when the work on an item starts. Outside of a trial that costs one check of a list.
+Inside, the lab records it outside the job's transactions, so that repeated work is visible even after a
+rollback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _markers: Scoped[Marker] = Scoped("harness_marker")
 
 
 def mark(item: object) -> None:
-    """Say that the work on *item* starts now.
+    """Record that the work on *item* starts now.
 
     *item* is named by its ``str()``; the same item must get the same name in every execution.
     """
@@ -33,8 +33,10 @@ def mark(item: object) -> None:
 
 @contextmanager
 def marking(marker: Marker) -> Iterator[None]:
-    """Have *marker* called with the name of every item that is marked in this context, until the block ends."""
+    """Call *marker* with the name of every item that is marked in this context, until the block ends."""
     if _markers.own() is not None:
-        raise RuntimeError("a trial is already running in this thread or task; end it before the next")
+        raise RuntimeError(
+            "a trial is already running in this thread or task; end it before you start another"
+        )
     with _markers.holding(marker):
         yield

@@ -1,7 +1,7 @@
 """Base class of events, and their delivery to the log and the subscribers.
 
-Use these names from :mod:`harness.events`. Two kinds of events are frequent, :class:`ItemDone` and :class:`PageRead`:
-they are made only while a subscriber names them.
+Use these names from :mod:`harness.events`. Two kinds of events are frequent, :class:`ItemDone` and
+:class:`PageRead`: they are created only while a subscriber names them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ Subscriber = Callable[[Event], object]
 
 
 class Subscription(AbstractContextManager["Subscription", None]):
-    """A subscription; a context manager that ends it."""
+    """Subscription; a context manager that ends it."""
 
     def __init__(self, subscriber: Subscriber, kinds: tuple[type[Event], ...]) -> None:
         self.subscriber, self._kinds = subscriber, kinds
@@ -94,7 +94,7 @@ class Subscription(AbstractContextManager["Subscription", None]):
 subscriptions: list[Subscription] = []
 """All subscriptions."""
 of_items: list[Subscription] = []
-"""Subscriptions to :class:`ItemDone`; read in the hot loop, so that no event is made in vain."""
+"""Subscriptions to :class:`ItemDone`; the hot loop reads them to avoid creating unused events."""
 of_pages: list[Subscription] = []
 """Subscriptions to :class:`PageRead`."""
 
@@ -102,11 +102,12 @@ _FREQUENT: dict[type[Event], list[Subscription]] = {ItemDone: of_items, PageRead
 
 
 def subscribe(subscriber: Subscriber, *kinds: type[Event]) -> Subscription:
-    """Have *subscriber* called with events of this process, in the job's thread.
+    """Call *subscriber* with events of this process, in the job's thread.
 
-    What it raises is logged and changes nothing, :class:`~harness.Interrupt` and its subclasses included.
+    Its errors are logged and have no other effect, including :class:`~harness.Interrupt` and its subclasses.
 
-    :param kinds: which events; by default all but the frequent ones, :class:`ItemDone` and :class:`PageRead`.
+    :param kinds: kinds of events; by default all except the frequent ones, :class:`ItemDone` and
+        :class:`PageRead`.
     """
     return Subscription(subscriber, kinds)
 
@@ -133,7 +134,7 @@ def emit(event: Event) -> None:
                 subscription.subscriber(event)
         except (Exception, Interrupt):
             logger.exception(
-                "the subscriber %r failed on %r; the job goes on", subscription.subscriber, event
+                "the subscriber %r failed on %r; the job continues", subscription.subscriber, event
             )
 
 
@@ -148,7 +149,7 @@ _at_work: ContextVar[_AtWork | None] = ContextVar("harness_at_work", default=Non
 
 @contextmanager
 def at_work(job_id: str, job: str, clock: Callable[[], float]) -> Iterator[None]:
-    """Name the job that works in this context: what reads pages for it does not know it."""
+    """Name the job of this context, for code that reads pages without knowing the job."""
     token = _at_work.set(_AtWork(job_id, job, clock))
     try:
         yield
@@ -157,7 +158,7 @@ def at_work(job_id: str, job: str, clock: Callable[[], float]) -> Iterator[None]
 
 
 def watch_page() -> Callable[[int], None]:
-    """Return a function to call with the number of rows once the page is read; it emits :class:`PageRead`."""
+    """Return a function to call with the number of rows after a page was read; it emits :class:`PageRead`."""
     job = _at_work.get() if of_pages else None
     if job is None:
         return _unwatched
@@ -166,4 +167,4 @@ def watch_page() -> Callable[[int], None]:
 
 
 def _unwatched(_: int) -> None:
-    """Say nothing."""
+    """Do nothing."""

@@ -1,8 +1,8 @@
-"""Event loop of an execution: it runs what the functions of a job return to be awaited.
+"""Event loop of an execution: it runs the awaitables that a job's functions return.
 
-Each execution has a loop of its own, made when the first awaitable comes and closed at its end. Nothing is left of it
-for the next execution. The core of an execution is plain code: it gives each coroutine to :meth:`JobLoop.run`, which
-returns when the coroutine has ended. Context variables that one coroutine sets are there for the next.
+Each execution has its own loop, created for the first awaitable and closed at its end. The core of an
+execution is plain code: it gives each coroutine to :meth:`JobLoop.run`, which returns when the coroutine has
+ended. Context variables that one coroutine sets are visible to the next.
 
 asyncio is imported when it is needed: a job without ``async def`` does not load it.
 """
@@ -26,7 +26,7 @@ SHOWN_TASKS = 5
 
 
 CANCEL_SECONDS = 1.0
-"""Time that a task which the job itself has cancelled has to end, in seconds."""
+"""Time limit for a task to end after the job has cancelled it, in seconds."""
 
 
 class JobLoop:
@@ -73,7 +73,7 @@ class JobLoop:
             raise
 
     def finish(self, result: Any) -> Any:
-        """Return the result of a call of the job, awaited if it has to be."""
+        """Return the result of a call of the job, awaited if it is awaitable."""
         return self.run(result) if is_awaitable(result) else result
 
     def wake(self) -> None:
@@ -90,7 +90,7 @@ class JobLoop:
         self._waiters.remove(waiter)
 
     def end_tasks(self) -> str:
-        """Cancel the tasks that are not done and wait for their end; return their names as text, empty for none."""
+        """Cancel unfinished tasks and wait for their end; return their names as text, empty for none."""
         if self._runner is None or self.is_running:
             return ""
         import asyncio  # noqa: PLC0415 - as above
@@ -131,8 +131,8 @@ class JobLoop:
                     "async with step.transaction()"
                 )
             raise UsageError(
-                "an async job cannot run inside an event loop that is at work; run it in a thread: "
-                "await asyncio.to_thread(run, Job)"
+                "an async job cannot run inside a running event loop; run it in a thread: await "
+                "asyncio.to_thread(run, Job)"
             )
         if self._runner is None:
             self._runner = asyncio.Runner()
@@ -141,9 +141,9 @@ class JobLoop:
 
 
 class EitherWay:
-    """Context manager for ``with`` and for ``async with``, each with a form of its own.
+    """Context manager for ``with`` and for ``async with``, with separate implementations.
 
-    :param plain: makes the form for ``with``. :param awaited: makes the form for ``async with``.
+    :param plain: creates the one for ``with``. :param awaited: creates the one for ``async with``.
     """
 
     def __init__(
@@ -180,15 +180,15 @@ def is_async_session(session: object) -> bool:
 
 
 def is_awaitable(result: Any) -> bool:
-    """Return whether a call has returned something to await."""
+    """Return whether a call returned an awaitable."""
     return hasattr(type(result), "__await__")
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """Return the interruption or the errors that a task group has put into a group.
+    """Return the interruption or the errors in an exception group.
 
-    ``async with asyncio.TaskGroup()`` raises a group of what its block and its tasks raise. If that is one
-    interruption, it is that interruption. If errors came with it, they count.
+    ``async with asyncio.TaskGroup()`` raises a group of the exceptions of its block and its tasks. If the
+    group is one interruption, return it. If there are errors too, return the errors.
     """
     if not isinstance(error, BaseExceptionGroup):
         return error

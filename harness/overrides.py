@@ -1,7 +1,7 @@
 """Settings for jobs that override their own: from tests, and an operator's time limit.
 
-A test's settings hold in its thread or asyncio task, and in threads that a job starts. So two tests of one process can
-run jobs at the same time.
+A test's settings apply to its thread or asyncio task, and to threads that a job starts. So two tests of one
+process can run jobs at the same time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 class Overrides:
     """Settings of a test for the jobs that run in its context.
 
-    :ivar stops: stop sources that come before all others.
-    :ivar durability: in place of the job's own. :ivar store: in place of the job's and the queue's.
-    :ivar clock: in place of ``time.monotonic``.
-    :ivar poll_seconds: how often queues look for requests from outside, in place of their own.
-    :ivar delay_seconds: time before the next execution, in place of what the job or its policy asks for.
+    :ivar stops: stop sources before all others. :ivar durability: replaces the job's own. :ivar store:
+        replaces the job's and the queue's. :ivar clock: replaces ``time.monotonic``. :ivar poll_seconds:
+        replaces the interval at which queues check for requests. :ivar delay_seconds: time before the next
+        execution, instead of what the job or its policy asks for.
     """
 
     stops: Sequence[StopSource] = ()
@@ -49,7 +48,7 @@ _scoped: Scoped[Overrides] = Scoped("harness_overrides")
 
 
 class _Current:
-    """Settings of the context that reads them; the attributes are those of :class:`Overrides`."""
+    """Settings of the current context, with the attributes of :class:`Overrides`."""
 
     @property
     def stops(self) -> Sequence[StopSource]:
@@ -80,7 +79,7 @@ current = _Current()
 """Current settings of this thread or task; see :func:`overriding`."""
 
 longest_runtime = math.inf
-"""Seconds after which every execution of this process gives way; see :func:`limit_runtime`."""
+"""Seconds after which every execution of this process stops; see :func:`limit_runtime`."""
 
 
 def _found() -> Overrides:
@@ -97,9 +96,8 @@ def overriding(asked: Overrides) -> Iterator[None]:
 def limit_runtime(seconds: float | timedelta | None) -> None:
     """Stop every execution of this process at its first checkpoint after the given seconds; None for no limit.
 
-    A job's own ``max_runtime`` holds too: the lower one wins. It is read when an execution begins.
-
-    :raises UsageError: for what is no time.
+    A job's own ``max_runtime`` applies too: the lower one wins. The limit is read when an execution starts.
+    :raises UsageError: for anything but a time.
     """
     global longest_runtime  # noqa: PLW0603 - one for the process, as documented
     limit = math.inf if seconds is None else in_seconds(seconds)

@@ -1,8 +1,8 @@
-"""Checks of a job class's policy: the values of its attributes, and names that are almost right.
+"""Checks of a job class's policy: the values of its attributes, and misspelt names.
 
-A policy that is misspelt or of a wrong type would be ignored, or be an error in the middle of the night. So both are
-refused when the class is defined. Values are checked once more when the job is enqueued or run, for those that were
-set on the class later.
+A misspelt policy would be ignored, and a wrong type would fail at run time. So both are refused when the
+class is defined. Values are checked again when the job is enqueued or run, because they may have been set on
+the class later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.errors import JobDefinitionError
 
 @dataclass(frozen=True)
 class Rule:
-    """Values that a policy attribute takes, in words and as a check."""
+    """Allowed values of a policy attribute, as a description and as a check."""
 
     takes: str
     allows: Callable[[Any], bool]
@@ -81,7 +81,7 @@ HOOKS = (
     "on_start", "on_resume", "on_shutdown", "on_complete", "on_cancel", "on_error", "on_quarantine", "should_stop",
     "around_iterate", "each_iteration", "build_enumerator", "progress_store", "idempotency_key",
 )  # fmt: skip
-"""The methods that an author may define; others with such a name would never be called."""
+"""Methods that an author may define; others with similar names would never be called."""
 
 _OTHER_NAMES = {
     # Rails, job-iteration, Sidekiq.
@@ -95,7 +95,7 @@ _OTHER_NAMES = {
     "max_resumes": "max_resumptions",
 }
 _ONLY_ELSEWHERE = frozenset({"resume_options", "job_iteration_max_job_runtime"})
-"""Names that are refused whatever their value: they have no other meaning."""
+"""Names that are always refused, because they have no other meaning."""
 _OTHER_HOOKS = {
     "on_begin": "on_start", "on_started": "on_start",
     "on_resumption": "on_resume",
@@ -108,13 +108,13 @@ _OTHER_HOOKS = {
     "job_should_exit": "should_stop",
     "around_iteration": "around_iterate",
 }  # fmt: skip
-"""Names of the same hooks elsewhere; refused where the parameters are those of the hook, or Celery's."""
+"""Names of the same hooks in other libraries; refused if the parameters are those of the hook, or Celery's."""
 
 _PARAMETERS = {"on_error": 1, "on_quarantine": 2}
 """Number of arguments of a hook besides the job, for hooks that take any."""
 
 _NEAR, _NEAR_HOOK = 0.9, 0.92
-"""Similarity of two names, as :mod:`difflib` counts. Hooks share words, such as ``on``, and need more."""
+"""Minimum similarity of two names, as in :mod:`difflib`. Hooks share words, such as ``on``, and need more."""
 
 _SECONDS = frozenset({float, int, type(None)})
 _FLAGS = frozenset(name for name, rule in RULES.items() if rule.takes == "True or False")
@@ -123,9 +123,9 @@ _PLAIN = (str, timedelta, Durability, Real, property, type(None))
 
 
 def check_values(cls: type, rules: dict[str, Rule] = RULES) -> None:
-    """Refuse policy attributes of a wrong type or range, whichever base they come from.
+    """Refuse policy attributes of a wrong type or range, also from base classes.
 
-    :raises JobDefinitionError: naming the attribute, what it is and what it takes.
+    :raises JobDefinitionError: naming the attribute, its value and the allowed values.
     """
     for name, rule in rules.items():
         value = getattr(cls, name, None)
@@ -138,7 +138,7 @@ def check_values(cls: type, rules: dict[str, Rule] = RULES) -> None:
 def read_seconds(job: object, name: str) -> float | None:
     """Return a policy attribute of a job in seconds, whether it is a number, a ``timedelta`` or None.
 
-    :raises JobDefinitionError: if its value, of a property or set on the job itself, is not what it takes.
+    :raises JobDefinitionError: if its value, from a property or set on the job object, is not allowed.
     """
     value = getattr(job, name)
     if type(value) in _SECONDS:
@@ -149,9 +149,9 @@ def read_seconds(job: object, name: str) -> float | None:
 
 
 def check_names(cls: type, ours: Iterable[type]) -> None:
-    """Refuse names of attributes and methods that are almost those of a policy or a hook.
+    """Refuse names of attributes and methods that resemble a policy or a hook.
 
-    A name is accepted if the right one is set as well, by the same author: then it is meant.
+    A name is accepted if the same class also sets the right one: then it is intended.
 
     :param ours: the bases that define policy and hooks.
     :raises JobDefinitionError: with the right name.
@@ -177,9 +177,9 @@ def check_names(cls: type, ours: Iterable[type]) -> None:
 
 
 def check_constructor(cls: type) -> None:
-    """Refuse a class whose objects cannot be made without arguments.
+    """Refuse a class whose objects cannot be created without arguments.
 
-    :raises JobDefinitionError: saying where arguments go instead.
+    :raises JobDefinitionError: saying where to take arguments instead.
     """
     made: Any = cls
     if made.__init__ is object.__init__ and made.__new__ is object.__new__:
@@ -192,9 +192,9 @@ def check_constructor(cls: type) -> None:
     ]
     if needed:
         raise JobDefinitionError(
-            f"{cls.__name__}.__init__ requires {', '.join(needed)}, but each execution makes the job without "
-            "arguments; take what it is enqueued with as arguments of its methods "
-            "(perform, or build_enumerator and each_iteration), and keep what it finds out in attribute()"
+            f"{cls.__name__}.__init__ requires {', '.join(needed)}, but each execution creates the job "
+            "without arguments; take the job's arguments in its methods (perform, or build_enumerator and "
+            "each_iteration), and keep its results in attribute()"
         )
 
 
@@ -229,13 +229,13 @@ def _looks_like(function: Any, hook: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _nearest(name: str, names: tuple[str, ...], least: float) -> str | None:
-    """Return the one of *names* that *name* was probably meant to be."""
+    """Return the one of *names* that *name* probably means."""
     if name.isupper():
         return None  # a constant
     plain = _plain(name)
     for each in names:
         other = _plain(each)
-        # The same letters in another order: two that were swapped, or words that were.
+        # The same letters in another order: two letters or words were swapped.
         if plain == other or sorted(plain) == sorted(other):
             return each
     near = difflib.get_close_matches(plain, [_plain(each) for each in names], 1, least)

@@ -35,23 +35,25 @@ DIED = "its worker died"
 """Failure of an item whose worker crashed."""
 
 NOW = -sys.maxsize
-"""Count of items that has always been reached."""
+"""Count of items that is always reached."""
 
 VERSION = 2
-"""Latest version of the format: the first that names items beyond the cursor. A record without them has version 1, so
-that older releases read it."""
+"""Latest version of the format: the first that names items beyond the cursor.
+
+A record without them has version 1, so that older releases read it.
+"""
 
 MAX_BYTES = 128 * 1024
-"""Size cap of a saved progress in bytes: a cursor is a position, not the data."""
+"""Size limit of a saved progress in bytes: a cursor is a position, not the data."""
 
 State = Literal["new", "running", "interrupted", "paused", "failed", "cancelled", "completed"]
 
 
 @dataclass(slots=True)
 class Progress:
-    """The record that a store keeps for a job.
+    """Record that a store keeps for a job.
 
-    While a job runs, its record is also where its position is: the step, the cursor and the counts.
+    While a job runs, its record also holds its position: the step, the cursor and the counts.
 
     :ivar job_id: the id of the job in its queue, the same through all executions.
     :ivar epoch: how many executions have begun; the one with the highest number owns the job.
@@ -133,7 +135,7 @@ class Progress:
         return f"after {self.completed[-1]!r}" if self.completed else "not started"
 
     def to_json(self) -> str:
-        """Return the stored form; error messages and reasons are cut, progress itself never is.
+        """Return the stored form; error messages and reasons are shortened, progress itself never is.
 
         :raises CursorError: for a cursor or attribute that would not come back equal.
         :raises ProgressTooLarge: if the text has more than :data:`MAX_BYTES` bytes.
@@ -172,24 +174,24 @@ class Progress:
         """Read the stored form.
 
         :raises UnsupportedProgress: if a newer version wrote it.
-        :raises CorruptProgress: if it is nothing that :meth:`to_json` writes, or was written for another job.
+        :raises CorruptProgress: if :meth:`to_json` does not write such data, or wrote it for another job.
         """
         data = parse_json(text, f"the progress of job {job_id}")
         version = data.get("version") if isinstance(data, dict) else None
         if type(version) is not int or version < 1:
             raise CorruptProgress(
                 f"the progress of job {job_id} has the version {shown(version)}; this release reads 1 to {VERSION}; "
-                "it was left as it is"
+                "it was not changed"
             )
         if version > VERSION:
             raise UnsupportedProgress(
                 f"the progress of job {job_id} was written in format version {version}, this release reads up to "
-                f"{VERSION}; run the newer release, the progress was left as it is"
+                f"{VERSION}; run the newer release, the progress was not changed"
             )
         owner = data.get("id", job_id)
         if owner != job_id:
             raise CorruptProgress(
-                f"the progress of job {job_id} was written for job {_short(owner)}; it was left as it is"
+                f"the progress of job {job_id} was written for job {_short(owner)}; it was not changed"
             )
         return cls._from_data(job_id, data)
 
@@ -206,7 +208,7 @@ class Progress:
         for name, found in (("quarantined", quarantined), ("beyond", beyond)):
             if not isinstance(found, list):
                 raise corrupt(job_id, name, found)
-        # Older data does not say; no reason to suspect a crash.
+        # Older data does not record it; there is no reason to assume a crash.
         values.setdefault("ended", values.get("epoch", 0))
         progress = cls(job_id, **values)
         progress.quarantined = [Quarantined.from_data(job_id, each) for each in quarantined]
@@ -230,17 +232,17 @@ _OTHERWISE = frozenset(
 """Fields that are not stored, or in another form."""
 
 _PLAIN = {each.name: _TYPES[str(each.type)] for each in fields(Progress) if each.name not in _OTHERWISE}
-"""Fields that are stored as they are, with the types that may come back."""
+"""Fields that are stored unchanged, with their allowed types."""
 
 _OFTEN = ("completed", "done", "runtime_s")
-"""Those that a save finds changed, or that could be changed in place."""
+"""Fields that have changed since the last save, or that are mutable."""
 
 _RARE = tuple(name for name in _PLAIN if name not in _OFTEN)
 _rare = attrgetter("job_id", *_RARE)
 
 
 def _may_be(name: str, value: Any) -> bool:
-    """Return whether a field that is stored as it is may have a value."""
+    """Return whether a value is allowed for a field that is stored unchanged."""
     if not isinstance(value, _PLAIN[name]) or isinstance(value, bool) != (_PLAIN[name] is bool):
         return False
     if isinstance(value, int | float):
@@ -271,30 +273,30 @@ class Saved(NamedTuple):
 class Store(Protocol):
     """Store of progress. Every implementation passes one behaviour suite.
 
-    :ivar unavailable: the errors which say that it cannot be reached now, but may be again.
+    :ivar unavailable: errors that mean that the store is unreachable for now.
     """
 
     unavailable: ClassVar[tuple[type[Exception], ...]]
 
     def claim(self, job_id: str) -> Progress:
-        """Take the job over: return its progress with the epoch raised by one, stored before it is returned.
+        """Claim the job: return its progress with the epoch raised by one, stored before it is returned.
 
         From then on saves with an older epoch raise Superseded. A job not seen before gets a new record.
         """
         ...
 
     def save(self, progress: Progress) -> int:
-        """Store the progress, all of it or nothing; return how many bytes it has.
+        """Store the progress, all of it or nothing; return its size in bytes.
 
-        :raises Superseded: if the job was claimed since; nothing is stored then.
-        :raises ProgressGone: if nothing is stored of the job any more; nothing is stored then either.
+        :raises Superseded: if another execution has claimed the job; nothing is stored then. :raises
+            ProgressGone: if there is no stored record of the job; nothing is stored then either.
         """
         ...
 
     def renew(self, progress: Progress) -> int:
-        """Store the progress of an execution whose record is gone; return how many bytes it has.
+        """Store the progress of an execution whose record is gone; return its size in bytes.
 
-        The caller knows that the execution still has the job. :func:`save` must work from then on.
+        The caller knows that the execution still owns the job. After that, :func:`save` must work.
 
         :raises Superseded: if another execution has claimed the job since.
         """
@@ -305,31 +307,31 @@ class Store(Protocol):
         ...
 
     def delete(self, job_id: str) -> None:
-        """Forget the progress of the job; no error if there is none."""
+        """Delete the progress of the job; no error if there is none."""
         ...
 
     def read(self, key: str) -> str | None:
-        """Return what several jobs share under *key*, or None."""
+        """Return the record that several jobs share under *key*, or None."""
         ...
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Share *after* under *key* if *before* is what is shared there now, and return whether it was.
+        """Store the shared record *after* under *key* if it is now *before*, and return whether it was.
 
-        ``before=None`` means that nothing is shared yet. Kept for at least 30 days after the last change.
+        ``before=None`` means that there is no record. Kept for at least 30 days after the last change.
         """
         ...
 
 
 class TransactionalStore(Store, Protocol):
-    """A store in the database where the work is: progress and work are committed together, or neither is."""
+    """Store in the database of the work: progress and work are committed together, or neither is."""
 
     def save_within(self, session: Any, progress: Progress) -> int:
         """Store the progress in the open transaction of a SQLAlchemy session; the caller commits it.
 
         It locks the progress of the job until then, so a claim waits for the commit and sees it.
 
-        :raises Superseded: if the job was claimed since; roll the transaction back.
-        :raises ProgressGone: if nothing is stored of the job any more; the transaction is still good.
+        :raises Superseded: if another execution has claimed the job; roll the transaction back. :raises
+            ProgressGone: if there is no stored record of the job; the transaction is still valid.
         """
 
     def renew_within(self, session: Any, progress: Progress) -> int:
@@ -344,7 +346,10 @@ class Position(Protocol):
 
     @property
     def job(self) -> Any:
-        """The job object; ``isinstance(at.job, Import)`` tells jobs apart. None for a function without checkpoints."""
+        """The job object; check its class with ``isinstance(at.job, Import)``.
+
+        None for a function without checkpoints.
+        """
 
     @property
     def job_id(self) -> str:
@@ -372,7 +377,7 @@ class Position(Protocol):
 
     @property
     def total(self) -> int | None:
-        """Items in all, if known."""
+        """Total number of items, if known."""
 
     @property
     def completed(self) -> list[str]:
@@ -382,8 +387,8 @@ class Position(Protocol):
 class StopSource(Protocol):
     """Function that a checkpoint calls to learn whether the job has to stop.
 
-    A falsy answer means go on, True means stop, a string means stop for that reason. The last answer of an
-    execution is the one that stops it: a source is not asked again after it said stop.
+    A false value means continue, True means stop, a string means stop for that reason. A source is not asked
+    again after it said stop.
 
     A source may have a float attribute ``interval``: it is then called at most once per interval, in seconds; without
     it, at every checkpoint. ``float("inf")`` means only when the execution is woken: a source with a method
@@ -392,4 +397,4 @@ class StopSource(Protocol):
     """
 
     def __call__(self, at: Position, /) -> bool | str | None:
-        """Return whether to stop, or why."""
+        """Return whether to stop, or the reason."""

@@ -1,9 +1,9 @@
-"""Rounds of a job: which of them an execution belongs to, when a job id is used more than once.
+"""Rounds of a job: decide to which round an execution belongs, if a job id is used more than once.
 
-A queue gives each enqueue an identity, which stays the same through retries and interruptions. Progress that is over
-belongs to the enqueues that it knows; any other enqueue under the id begins a new round, with the epoch going on so
-that no late execution of the round before can save. Progress that is not over is joined by an enqueue of the same
-class, arguments and portion, and refused to any other.
+A queue gives each enqueue an identity, which stays the same through retries and interruptions. Progress that
+is over belongs to the enqueues that it records; any other enqueue under the id starts a new round. The epoch
+continues, so that no late execution of the previous round can save. Progress that is not over is joined by an
+enqueue of the same class, arguments and portion, and refused to any other.
 
 Progress of older releases knows neither arguments nor enqueues: it is joined if the class is the same.
 """
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from harness.job import Job
 
 OVER = {"completed", "cancelled"}
-"""States of progress from which a job does not go on."""
+"""States of progress from which a job does not continue."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """Facts about an enqueue that the queue knows.
+    """Facts about an enqueue from the queue.
 
-    :ivar digest: of the job's arguments and portion; empty if unknown.
-    :ivar enqueued: identity of the enqueue; empty if the queue gives none.
-    :ivar first: whether nothing was executed since that enqueue; asked where progress knows no enqueue.
+    :ivar digest: digest of the job's arguments and portion; empty if unknown. :ivar enqueued: identity of the
+        enqueue; empty if the queue gives none. :ivar first: whether this is the first execution since that
+        enqueue; used if the progress records no enqueue.
     """
 
     digest: str = ""
@@ -47,18 +47,18 @@ UNKNOWN = Call()
 def digest_of(
     args: Sequence[Any], kwargs: dict[str, Any], after: Any = None, limit: int | None = None
 ) -> str:
-    """Return a hash of what a job was enqueued with, all of it in stored form.
+    """Return a hash of a job's arguments in their stored form.
 
-    :param after: and *limit*: those of the portion.
+    :param after: and *limit*: from the portion.
     """
     text = json.dumps([args, kwargs, after, limit], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def differs(progress: Progress, job_class: type[Job], digest: str) -> str | None:
-    """Return the difference between a job and the stored progress, in words; None if it is the same job.
+    """Return a description of the difference between a job and the stored progress; None if it is the same job.
 
-    :raises UnsupportedProgress: if the class it was stored for is not known here.
+    :raises UnsupportedProgress: if the class of the progress is unknown here.
     """
     if not is_named(job_class, progress.job):
         return f"belongs to {progress.job}, not to {job_class.path()}"
@@ -68,9 +68,9 @@ def differs(progress: Progress, job_class: type[Job], digest: str) -> str | None
 
 
 def is_named(job_class: type[Job], path: str) -> bool:
-    """Return whether a job class has or had this name, or is found under it.
+    """Return whether a job class has or had this name, or can be imported under it.
 
-    :raises UnsupportedProgress: if nothing is found under it.
+    :raises UnsupportedProgress: if nothing can be imported under it.
     """
     if path == job_class.path() or path in job_class.former_paths:
         return True
@@ -78,16 +78,17 @@ def is_named(job_class: type[Job], path: str) -> bool:
         return find_stored(path) is job_class
     except (JobNotAllowed, UsageError) as error:
         raise UnsupportedProgress(
-            f"the stored progress belongs to {path}, which this code does not have or may not import; run the release "
-            f"that has it, or name it in {job_class.__name__}.former_paths; the progress was left as it is"
+            f"the stored progress belongs to {path}, which this code does not have or may not import; run "
+            f"the release that has it, or name it in {job_class.__name__}.former_paths; the progress was "
+            "not changed"
         ) from error
 
 
 def join(progress: Progress, job_class: type[Job], call: Call) -> Progress:
-    """Return the progress that an execution goes on with: the claimed one, or that of a new round.
+    """Return the progress of an execution: the claimed one, or that of a new round.
 
-    :raises CorruptProgress: if the job is unfinished and another one.
-    :raises UnsupportedProgress: if the job is unfinished and of a class that is not known here.
+    :raises CorruptProgress: if the progress belongs to another, unfinished job. :raises UnsupportedProgress:
+        if it belongs to an unfinished job of a class that is unknown here.
     """
     if progress.job and progress.state in OVER and _begins(progress, job_class, call):
         epoch = progress.epoch
@@ -96,8 +97,8 @@ def join(progress: Progress, job_class: type[Job], call: Call) -> Progress:
         found = differs(progress, job_class, call.digest)
         if found:
             raise CorruptProgress(
-                f"the progress of job {progress.job_id} {found}; it is unfinished and was left as it is: requeue the "
-                "job it belongs to, use another id, or delete the progress"
+                f"the progress of job {progress.job_id} {found}; it is unfinished and was left as it is: "
+                "requeue the job that owns it, use another id, or delete the progress"
             )
     if not progress.job:
         progress.round_id = call.enqueued
@@ -107,7 +108,7 @@ def join(progress: Progress, job_class: type[Job], call: Call) -> Progress:
 
 
 def _begins(progress: Progress, job_class: type[Job], call: Call) -> bool:
-    """Return whether progress that is over belongs to an earlier round than this enqueue."""
+    """Return whether finished progress belongs to an earlier round than this enqueue."""
     if call.enqueued and progress.enqueued:
         return call.enqueued != progress.enqueued
     if call.enqueued and call.first:

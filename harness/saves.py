@@ -2,12 +2,12 @@
 
 Where progress is written here, and what a crash there means:
 
-* A save holds the cursor of work that is done. Crash before it: the work since the save before is repeated. Crash
-  after it: nothing is repeated. Answer lost: the save raises, the execution fails, and the next claim reads
-  whichever of the two was stored; both are true.
-* With ``with_transaction()`` the save is part of the transaction of the work. Crash before the commit: neither
-  happened. Crash after it: both did. Answer lost: the commit raises, the execution fails, and the next claim reads
-  what the database has, which is also what became of the work.
+* A save has the cursor of work that is done. Crash before it: the work since the previous save is repeated.
+Crash after it: nothing is repeated. Lost answer: the save raises, the execution fails, and the next claim
+reads whichever of the two was stored; both are true. * With ``with_transaction()`` the save is part of the
+transaction of the work. Crash before the commit: neither happened. Crash after it: both did. Answer lost: the
+commit raises, the execution fails, and the next claim reads what the database has, which is also what became
+of the work.
 
 A cursor is only ever stored as it was at a checkpoint: an error in the middle of an item stores the cursor before
 the item. The save of an end is tried for the grace period while the store cannot be reached.
@@ -65,7 +65,7 @@ class Setup(NamedTuple):
 class Saves:
     """Part of an execution that writes the progress.
 
-    The position is in :attr:`progress` and nowhere else. Patterns move it; what a save writes is as of a checkpoint.
+    The position is only in :attr:`progress`. Patterns move it; a save writes it as it was at a checkpoint.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -83,11 +83,11 @@ class Saves:
         """Number of done items at which a save is due."""
         self._started_at = self._tried_at = setup.clock()
         self._failing_since: float | None = None
-        """Time of the first save that failed since one succeeded."""
+        """Time of the first failed save since the last successful one."""
         self._proven: Any = None
-        """The cursor that the proof in the progress belongs to."""
+        """Cursor of the proof in the progress."""
         self._reason: str | None = None
-        """Why the execution stops; None while it goes on."""
+        """Reason why the execution stops; None while it continues."""
         self._superseded = False
         self._note_beginning()
 
@@ -95,7 +95,7 @@ class Saves:
 
     @property
     def family_id(self) -> str:
-        """The id of the job that started this one's parallel run; without one, its own."""
+        """Id of the job that started this one's parallel run; without one, its own id."""
         return self.family.id if self.family else self.job_id
 
     @property
@@ -125,12 +125,12 @@ class Saves:
 
     @property
     def total(self) -> int | None:
-        """Items in all, if known."""
+        """Total number of items, if known."""
         return self.progress.total
 
     @total.setter
     def total(self, number: int | None) -> None:
-        """Say how many items there are."""
+        """Set the total number of items."""
         self.progress.total = number
 
     @property
@@ -155,7 +155,7 @@ class Saves:
 
     @property
     def moved(self) -> bool:
-        """True if the cursor has moved since this execution began, or since it entered the step."""
+        """True if the cursor has moved since the start of this execution, or since it entered the step."""
         return bool(self.progress.cursor != self._cursor_before)
 
     @property
@@ -169,14 +169,14 @@ class Saves:
         return self._durability
 
     def enter(self, step: str, cursor: Any) -> None:
-        """Begin a step at *cursor*; that alone is no progress."""
+        """Begin a step at *cursor*; that alone does not count as progress."""
         progress = self.progress
         progress.step, progress.cursor = step, freeze(cursor)
         self._cursor_before = progress.cursor
         self._committed = (progress.done, progress.cursor)
 
     def complete(self, step: str) -> None:
-        """End a step that ran to its end; the next save says so, and is now where work and cursor go together."""
+        """End a step that ran to its end; the next save records it, which is now under with_transaction()."""
         self._note_complete(step)
         if self.transactional:
             self.commit_or_save("step")
@@ -202,7 +202,7 @@ class Saves:
         self._note_save(size, why)
 
     def save_on_the_way(self, why: str = "checkpoint") -> None:
-        """Store the progress while the job is at work.
+        """Store the progress while the job runs.
 
         :raises Interrupt: if another execution has claimed the job since.
         """
@@ -214,7 +214,7 @@ class Saves:
     def save_patiently(self, why: str) -> None:
         """Save an end; while the store is unreachable, try again for the grace period.
 
-        :raises ProgressUnavailable: if the store could not be reached in that time.
+        :raises ProgressUnavailable: if the store was unreachable in that time.
         :raises Superseded: if another execution has claimed the job since.
         """
         patience = Patience(read_seconds(self.job, "grace_period") or 0.0, self.clock)
@@ -230,7 +230,7 @@ class Saves:
             time.sleep(HOLD_SECONDS)
 
     def commit_or_save(self, why: str) -> None:
-        """Store the progress, in one commit with what is open in the session where work and cursor go together.
+        """Store the progress; if work and cursor are committed together, in one commit with the session's open work.
 
         :raises Interrupt: if another execution has claimed the job since.
         """
@@ -327,7 +327,7 @@ class Saves:
         self._note_save(size, "transaction")
 
     def _note_beginning(self) -> None:
-        """Keep what this execution began with: the position is compared with it."""
+        """Keep the initial values of this execution, with which the position is compared."""
         progress = self.progress
         self._done_before, self._runtime_before = progress.done, progress.runtime_s
         self._completed_before, self._cursor_before = list(progress.completed), progress.cursor
@@ -335,14 +335,14 @@ class Saves:
         self._note_position()
 
     def _bring_up_to_date(self) -> Progress:
-        """Return the progress, with what is not kept in it while the job works."""
+        """Return the progress, with the parts that are kept elsewhere while the job runs."""
         progress = self.progress
         if self.window is not None:
             progress.beyond = self.window.beyond()
         if progress.step is None:
             progress.proof = None
         elif progress.cursor != self._proven:
-            # Else the stored proof stays: one made now would say that what has changed was so when the work was done.
+            # Otherwise keep the stored proof: a new one would hide changes since the work was done.
             progress.proof = self.witness.proof(progress.cursor) if self.witness is not None else None
             self._proven = progress.cursor
         progress.attributes = self.job.__dict__["_attributes"]
@@ -361,8 +361,8 @@ class Saves:
 
     def _unreachable(self, what: str, error: Exception) -> ProgressUnavailable:
         return ProgressUnavailable(
-            f"the progress of job {self.job_id} cannot be {what} now ({type(error).__name__}); run the job again "
-            "later, what was saved before is kept"
+            f"the progress of job {self.job_id} cannot be {what} now ({type(error).__name__}); run the job "
+            "again later; progress that was saved before is kept"
         )
 
     def _note_position(self) -> None:
@@ -384,7 +384,7 @@ class Saves:
             self._save_at = self.progress.done + self._durability.items
 
     def _still_owned(self) -> bool:
-        """Return whether the queue says that the job is still this execution's, so that its record may be restored."""
+        """Return whether this execution owns the job according to the queue, so that its record may be restored."""
         return self._owns is not None and self._owns()
 
     def _give_way(self) -> None:

@@ -23,7 +23,7 @@ class Effects:
     :ivar lost: items whose effect never happened. :ivar duplicated: items whose effect happened more than once.
     :ivar duplicated_by_key: duplicates that remain after a receiver removes copies by their idempotency key,
         more than once; None where effects carry no key.
-    :ivar checks: what else must hold, in words, and whether it does.
+    :ivar checks: other conditions, with their descriptions and results.
     """
 
     lost: int
@@ -37,10 +37,9 @@ class Scenario:
     """A job in its three forms, with its data, its size and its outcome.
 
     :ivar forms: the plain function, the ContinuableJob and the IterationJob.
-    :ivar seed: fills the empty database with data of a named size.
-    :ivar clear: drops what ``seed`` made.
-    :ivar arguments: what the plain form is enqueued with: the ids that are to be done, fixed at that time.
-    :ivar count: how many items there are to do.
+    :ivar seed: fills the empty database with data of a named size. :ivar clear: drops the data of ``seed``.
+        :ivar arguments: returns the arguments of the plain form: the ids of the items at that time. :ivar
+        count: returns the number of items.
     :ivar judge: looks at tables and mailbox after the job.
     :ivar close: closes the connections that the job opened.
     :ivar items_per_checkpoint: how many items lie between two checkpoints.
@@ -65,7 +64,7 @@ class Scenario:
 
     @property
     def form_names(self) -> list[str]:
-        """The forms that there are, in the order of the comparison; not every scenario has all."""
+        """Available forms in the order of the comparison; not every scenario has all."""
         return [form for form in FORMS if form in self.forms]
 
     def fill(self, size: str) -> None:
@@ -85,7 +84,7 @@ class Scenario:
     def check_form(self, form: str) -> None:
         """Refuse a form that the scenario does not have.
 
-        :raises UsageError: saying which it has.
+        :raises UsageError: naming its forms.
         """
         if form not in self.forms:
             raise UsageError(f"scenario {self.name} has no form {form!r}; use {', '.join(self.form_names)}")

@@ -1,7 +1,7 @@
-"""Values that hold in one context: a thread or an asyncio task, and the threads that it starts.
+"""Values of one context: a thread or an asyncio task, and the threads that it starts.
 
-A context variable alone is not enough. A thread begins without the values of the one that started it, and a job may do
-its work in threads of its own. Such a thread gets the value of the process, if there is exactly one.
+A context variable alone is not enough, because a thread starts without the values of its starter, and a job
+may work in its own threads. Such a thread gets the value of the process, if there is exactly one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Scoped(Generic[T]):
         self._all: dict[object, T] = {}
 
     def get(self) -> T | None:
-        """Return the value of this context; where it has none, the only one in the process."""
+        """Return the value of this context; if it has none, the only one in the process."""
         if not self._all:
             return None
         own = self._own.get()

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """A step in progress, handed to the step's function.
+    """Step in progress, passed to the step's function.
 
-    ``items`` is no keyword-only argument: CPython calls a method that has one without its fast path.
+    ``items`` is not keyword-only, because CPython has no fast path for methods with keyword-only arguments.
     """
 
     __slots__ = ("_before", "_execution", "_live", "_progress", "name", "resumed")
@@ -34,9 +34,9 @@ class Step:
 
     @property
     def cursor(self) -> Any:
-        """The position in the step: its ``start`` at first, later what was set."""
+        """Position in the step: first its ``start``, later the cursor that was set."""
         cursor = self._progress.cursor
-        # What the job may change in place is its own object, never the one that saves write.
+        # The job gets a separate object that it may change in place, never the one that is saved.
         return cursor if type(cursor) in ATOMIC else self._live
 
     @property
@@ -51,21 +51,22 @@ class Step:
 
     @property
     def total(self) -> int | None:
-        """Number of items of the job, for progress bars; set it as soon as it is known."""
+        """Number of items of the job, for progress bars; set it when it is known."""
         return self._progress.total
 
     @total.setter
     def total(self, number: int) -> None:
-        """Say how many items there are."""
+        """Set the total number of items."""
         self._progress.total = number
 
     def set(self, cursor: Any, items: int = 1) -> None:
-        """Everything up to *cursor* is done: remember that, then checkpoint.
+        """Record that everything up to *cursor* is done, then checkpoint.
 
-        Call it after the effect, never before: a death in between repeats the effect, the other order loses it.
+        Call it after the effect, never before: a crash in between repeats the effect; the other order would
+        lose it.
 
-        :param items: how many items that were, for counts and progress bars.
-        :raises CursorError: if the cursor would not come back equal.
+        :param items: number of items done, for counts and progress bars. :raises CursorError: if the cursor
+            would not come back equal.
         """
         progress = self._progress
         progress.cursor = cursor if type(cursor) in ATOMIC else freeze(cursor)
@@ -90,7 +91,7 @@ class Step:
             self._execution.run_checkpoint()
 
     def checkpoint(self) -> None:
-        """A place where the job may stop, with the cursor as it is; changes in place are taken over.
+        """Let the job stop here, with the current cursor; changes in place are included.
 
         :raises Interrupt: if the job has to stop here.
         """
@@ -101,7 +102,7 @@ class Step:
             self._execution.run_checkpoint()
 
     def transaction(self) -> EitherWay:
-        """Do a piece of work in a transaction of the job's ``session``, and set the cursor in it.
+        """Do work in a transaction of the job's ``session``, and set the cursor in it.
 
         ::
 
@@ -115,8 +116,9 @@ class Step:
         """
         return EitherWay(self._transaction, self._transaction_async)
 
-    # Died before the commit: nothing happened. After it: with a transaction both work and cursor did, else the work
-    # alone, and it is repeated. Answer lost: with a transaction the database is asked which it was.
+    # Crash before the commit: nothing happened. Crash after it: under with_transaction() both work and cursor
+    # are stored, otherwise only the work, which is repeated. Lost answer: under with_transaction() the
+    # database is asked.
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -176,8 +178,9 @@ class Step:
     def _refuse_no_move(self, before: tuple[Any, int]) -> None:
         if (self._progress.cursor, self._progress.done) == before:
             raise JobDefinitionError(
-                f"step {self.name!r}: a block of step.transaction() ended without step.set() or step.advance(); "
-                "move the cursor inside, after the work, so that both are committed together"
+                f"step {self.name!r}: a block of step.transaction() ended without step.set() or "
+                "step.advance(); move the cursor inside the block, after the work, so that both are "
+                "committed together"
             )
 
     def _go_back(self, before: tuple[Any, int]) -> None:

@@ -1,4 +1,4 @@
-"""Pattern 1: a job of named steps, each with a cursor, as Rails' ``ActiveJob::Continuation``.
+"""Pattern 1: a job of named steps, each with a cursor, like Rails' ``ActiveJob::Continuation``.
 
 ::
 
@@ -52,7 +52,7 @@ class Called(Protocol):
     """Result of ``self.step("name")``: a decorator, or something to await."""
 
     def __call__(self, function: StepFunction) -> Any:
-        """Run the function as the step; of an async function, return what to await."""
+        """Run the function as the step; for an async function, return an awaitable."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Run the step, if its function is async."""
@@ -71,7 +71,7 @@ class _Ran:
     def __call__(self, function: StepFunction) -> None:
         raise InvalidStep(
             f"Step {self._name!r} is a method of the job and ran; "
-            f"rename the method or the function {function.__name__!r} decorated with it"
+            f"rename the method or the decorated function {function.__name__!r}"
         )
 
 
@@ -97,7 +97,7 @@ class ContinuableJob(Job, abstract=True):
     """
 
     perform: Callable[..., object]
-    """Define it with the job's arguments: call the steps, always all of them and in the same order. It may be async."""
+    """Define it with the job's arguments: call all steps, always in the same order. It may be async."""
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
@@ -121,10 +121,10 @@ class ContinuableJob(Job, abstract=True):
 
     @classmethod
     def _check_steps(cls) -> None:
-        """Refuse methods whose call would run nothing of them, and that are named as steps.
+        """Refuse methods that are named as steps and do nothing when called.
 
-        Others may be what they want: helpers. A step whose name is not written where it is called is refused when it
-        is reached.
+        Other methods are helpers and are not checked. A step whose name is not a literal in the call is
+        checked when it is reached.
         """
         members = {name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("__")}
         suspects = {name for name, value in members.items() if callables.kind_of(value) is not None}
@@ -187,8 +187,8 @@ class ContinuableJob(Job, abstract=True):
             )
         if execution.step is not None:
             raise InvalidStep(
-                f"perform ended while step {execution.step!r} was in progress: it raised, and perform caught that; "
-                "let it pass, or catch it inside the step"
+                f"perform ended while step {execution.step!r} was in progress: it raised an error, and "
+                "perform caught it; do not catch it, or catch it inside the step"
             )
         if len(self._encountered) < len(self._before):
             missing = self._before[len(self._encountered)]
@@ -203,12 +203,12 @@ class ContinuableJob(Job, abstract=True):
     def _refuse_pending(self) -> None:
         if self._pending is not None:
             raise InvalidStep(
-                f"Step {self._pending!r} is no method of {type(self).__name__} and no function follows it; "
-                "define the method, or use step() as a decorator"
+                f"Step {self._pending!r} is not a method of {type(self).__name__}, and no function follows "
+                "it; define the method, or use step() as a decorator"
             )
         if (forgotten := self._unawaited) is not None:
             raise InvalidStep(
-                f"Step {forgotten.name!r} of {type(self).__name__} was not awaited, and nothing of it ran; write "
+                f"Step {forgotten.name!r} of {type(self).__name__} was not awaited and did not run; write "
                 f"await self.step({forgotten.name!r}), or await the name of the decorated function"
             )
 

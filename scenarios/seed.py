@@ -61,7 +61,7 @@ def size_named(name: str) -> Size:
         given = {key: int(number) for key, number in re.findall(r"(\w+)=(\d+)", match[0])}
         if given.get("customers") == 0:
             raise ValueError(
-                f"found the size {name!r}, somebody must have ordered: allowed are 1 or more customers"
+                f"got the size {name!r} without customers; use 1 or more, because orders need a customer"
             )
         return Size(name, **{"orders": 0, "customers": 1, "mails": 0, **given})
     if name not in _SIZES:

@@ -50,5 +50,5 @@ def check(path: str) -> None:
         module = path.partition(":")[0]
         raise JobNotAllowed(
             f"the job names the module {reprlib.repr(module)}, which {SETTING} does not allow; nothing was imported, "
-            f"and its progress was left as it is; the allowed modules are {', '.join(modules())}"
+            f"and its progress was not changed; the allowed modules are {', '.join(modules())}"
         )

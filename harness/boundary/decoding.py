@@ -1,8 +1,8 @@
 """The boundary for stored data: JSON text -> data within limits -> typed values.
 
-Redis, databases and files are written by other releases, other programs and people. All that this package reads from
-them passes here, so that a bad record is an error with a name of this package, and never a ``RecursionError``, a NaN
-or an object of another type deep inside the caller. Two steps:
+Redis, databases and files are written by other releases, other programs and people. This module checks
+everything that the package reads from them. So a bad record raises an error of this package, and never a
+``RecursionError``, a NaN or an object of another type deep inside the caller. Two steps:
 
 * :func:`parse` turns text into JSON data. It limits size and depth, and refuses NaN and infinity.
 * :func:`read` turns JSON data into a frozen dataclass; its annotations say what is allowed.
@@ -55,13 +55,13 @@ def parse_json(
     :raises HarnessError: *error*, for a text that is too large, too deep, not UTF-8, or not JSON.
     """
     if not isinstance(text, str | bytes):
-        raise error(f"{what} is {shown(text)}, not text; it was left as it is")
+        raise error(f"{what} is {shown(text)}, not text; it was not changed")
     if len(text) > limit:
-        raise error(f"{what} has {len(text):,} bytes; at most {limit:,} are read; it was left as it is")
+        raise error(f"{what} has {len(text):,} bytes; at most {limit:,} are read; it was not changed")
     try:
         data = json.loads(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError) as cause:
-        raise error(f"{what} is not JSON ({cause}); it was left as it is") from cause
+        raise error(f"{what} is not JSON ({cause}); it was not changed") from cause
     check(data, what, depth=depth, error=error)
     return data
 
@@ -72,11 +72,11 @@ def check(data: Any, what: str, *, depth: int = DEPTH, error: type[HarnessError]
     :raises HarnessError: *error*.
     """
     if is_deeper(data, depth):
-        raise error(f"{what} is nested more than {depth} levels deep; it was left as it is")
+        raise error(f"{what} is nested more than {depth} levels deep; it was not changed")
     level = [data]
     while level:
         if any(type(each) is float and not math.isfinite(each) for each in level):
-            raise error(f"{what} has a number that is not finite; it was left as it is")
+            raise error(f"{what} has a number that is not finite; it was not changed")
         level = [inner for each in level for inner in _inner(each)]
 
 
@@ -105,11 +105,11 @@ def plain_text(raw: Any, what: str) -> str | None:
     try:
         return str(raw, "utf-8")
     except (UnicodeDecodeError, TypeError) as cause:
-        raise CorruptProgress(f"{what} is not UTF-8 text ({cause}); it was left as it is") from cause
+        raise CorruptProgress(f"{what} is not UTF-8 text ({cause}); it was not changed") from cause
 
 
 def read(kind: Any, found: object, where: str, *, error: type[HarnessError] = UsageError) -> Any:
-    """Return *found* as a *kind*: a dataclass, or a type that its fields are annotated with in this package.
+    """Return *found* as a *kind*: a dataclass, or a type that annotates a field of one in this package.
 
     Numbers are finite and 0 or more. Unknown fields are left out.
 

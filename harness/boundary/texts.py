@@ -1,6 +1,6 @@
-"""Texts that others wrote, such as error messages, made fit to be stored: each has a limit and can be encoded.
+"""Foreign texts, such as error messages, prepared for storage: each has a size limit and can be encoded.
 
-Progress itself is never cut: a cursor that lost its end would be another position.
+Progress itself is never shortened: a shortened cursor would be another position.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from html import escape
 from json.encoder import encode_basestring_ascii
 
 LIMIT = 2_000
-"""Size of a stored text in bytes of JSON; what is longer keeps its head and its tail."""
+"""Size limit of a stored text in bytes of JSON; a longer text keeps its head and its tail."""
 
 _MARK = re.compile(r" \.\.\. \[([\d,]+) characters left out\] \.\.\. ")
 _MARK_BYTES = 50
-"""Room that the mark takes at most."""
+"""Maximum size of the mark."""
 
 
 def bounded(text: str, limit: int = LIMIT) -> str:
-    """Return *text*, or its head and tail with a mark of how many characters were left out between them.
+    """Return *text*, or its head and tail with a mark between them that counts the omitted characters.
 
-    NUL and lone surrogates, which databases and terminals refuse, become escapes. A text that was cut before may be
-    cut again: the mark then counts both.
+    NUL and lone surrogates, which databases and terminals refuse, become escapes. A shortened text may be
+    shortened again: the mark then counts both.
 
     :param limit: size in bytes, as JSON in ASCII.
     """
@@ -47,7 +47,7 @@ def storable(text: str) -> str:
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return *text* without what steers a terminal or reorders text: it may come from Redis, a file or an error.
+    """Return *text* without characters that control a terminal or reorder text.
 
     ASCII and Latin-1 control characters, escape sequences, bidirectional overrides and lone surrogates become
     replacement characters. White space becomes a space.
@@ -67,7 +67,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return *text* so that HTML, SVG and their attributes show it and nothing in it acts."""
+    """Return *text* escaped for HTML, SVG and their attributes."""
     return escape(printable(text))
 
 

@@ -1,6 +1,6 @@
 """URLs of databases and brokers, made safe to print.
 
-A password can stand in many places of a URL, and a URL that was typed wrongly can hide one anywhere. So this module
+A password can be in many places of a URL, and a mistyped URL can have one anywhere. So this module
 shows only the parts it knows to be harmless and replaces the rest with ``***``.
 """
 
@@ -34,7 +34,7 @@ _HARMLESS = frozenset({
 def shown(url: str) -> str:
     """Return the URL without anything that may be a password, for output and logs.
 
-    Of a text that is no proper URL only the scheme is left.
+    Of a text that is not a valid URL only the scheme is kept.
     """
     found = _URL.fullmatch(url)
     if found is None:
@@ -54,7 +54,7 @@ def shown(url: str) -> str:
 def reason(error: BaseException, url: str) -> str:
     """Return the first line of an error about a URL, without the URL and its secrets.
 
-    An error about a text that is no proper URL may quote any part of it, so it is left out.
+    An error about a text that is not a valid URL may quote any part of it, so it is omitted.
     """
     if _URL.fullmatch(url) is None:
         return "it cannot be parsed"
@@ -84,5 +84,5 @@ def _secrets(url: str) -> set[str]:
         for pair in query.split("&")
         if unquote(pair.partition("=")[0]) not in _HARMLESS
     }
-    # Short texts stand in every sentence; replacing them would only make the message unreadable.
+    # Short texts occur in every sentence; replacing them would only make the message unreadable.
     return {each for text in found for each in (text, unquote(text)) if len(each) > 2}

@@ -28,32 +28,32 @@ GOOD, BAD_VERDICT, BAD_USAGE, STOPPED = 0, 1, 2, 130
 SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
     ("prepare", (
         ("prepare", "verify", "Check Python, packages, database, Redis, mail"),
-        ("prepare", "init-db", "Make the tables for progress, and the demo's"),
-        ("prepare", "seed, reset", "Fill the demo's tables; drop all tables again"),
+        ("prepare", "init-db", "Create the tables for progress and the demo"),
+        ("prepare", "seed, reset", "Fill the demo's tables; drop all tables"),
         ("prune", "prune", "Remove old progress and history"),
     )),
     ("run", (
         ("work", "enqueue", "Put a job into a queue"),
-        ("work", "worker", "Work on the jobs of queues"),
-        ("run", "run", "Run a job to its end, interrupted; judge it"),
+        ("work", "worker", "Run the jobs of queues"),
+        ("run", "run", "Run a job with interruptions; check the result"),
         ("demo", "demo", "Demos: orders, reports, emails, compare"),
     )),
     ("steer", (
-        ("steer", "interrupt", "Ask, signal or kill a job at work"),
+        ("steer", "interrupt", "Stop a running job by request, signal or kill"),
         ("steer", "pause, resume, cancel", "Pause, resume or end a job"),
-        ("steer", "requeue, rewind, fork", "Requeue a job that is over; redo a part of it"),
+        ("steer", "requeue, rewind, fork", "Requeue a job that is over; repeat a part of it"),
         ("steer", "recover", "Requeue the jobs of crashed workers"),
         ("steer", "scale", "Give a parallel job more or fewer instances"),
     )),
     ("watch", (
-        ("watch", "status, monitor", "Jobs and the cost of a kill, now or live"),
-        ("web", "web", "The same on a page, with buttons; --demo"),
+        ("watch", "status, monitor", "Jobs and the cost of a kill, once or live"),
+        ("web", "web", "The same on a web page, with buttons; --demo"),
         ("watch", "explain", "Timeline of one job, with its interruptions"),
     )),
     ("judge", (
-        ("explore", "explore", "Crash a job everywhere; name the lines at fault"),
-        ("judge", "bench", "Measure what steps and iteration cost"),
-        ("judge", "report", "Make a report of the records of trials"),
+        ("explore", "explore", "Crash a job at every point; name the wrong lines"),
+        ("judge", "bench", "Measure the cost of steps and iteration"),
+        ("judge", "report", "Make a report from the records of trials"),
     )),
 )  # fmt: skip
 """Commands by purpose: the module below :mod:`harness.cli`, the names that share a line of the help, and that line."""
@@ -68,7 +68,7 @@ MODULES = {
 
 @contextmanager
 def needing(command: str = "web") -> Iterator[None]:
-    """Import within this block what only some commands need.
+    """Import packages that only some commands need within this block.
 
     :raises UsageError: if a package is not installed, with the extra that installs it.
     """
@@ -86,7 +86,7 @@ def needing(command: str = "web") -> Iterator[None]:
 
 
 class Commands(click.Group):
-    """The group: a command's module is loaded when it is called, and every error is one line that helps."""
+    """Command group that loads a command's module when it is called, and prints each error in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands in the order of the help."""
@@ -126,12 +126,12 @@ class Commands(click.Group):
             for index, (_, names, text) in enumerate(rows):
                 formatter.write(f"{section if index == 0 else '':8}{names:22} {text}\n")
         formatter.write(
-            "\nharness COMMAND --help has examples. Exit: 0 good, 1 bad verdict, 2 bad usage.\n"
+            "\nharness COMMAND --help has examples. Exit: 0 good, 1 bad verdict, 2 wrong usage.\n"
             'Completion: eval "$(_HARNESS_COMPLETE=bash_source harness)" (zsh_, fish_source)\n'
         )
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; errors in what it was given point to its own help."""
+        """Run the command; usage errors refer to its own help."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
@@ -185,6 +185,6 @@ def _say(text: str) -> None:
 @click.group("harness", cls=Commands, context_settings=CONTEXT)
 @click.version_option(package_name=DISTRIBUTION, message="%(package)s %(version)s")
 def main() -> None:
-    """Interrupt long jobs, resume them, and say whether anything was lost or done twice."""
+    """Interrupt long jobs, resume them, and report whether anything was lost or done twice."""
     if "" not in sys.path:  # a user's jobs are found from where the command is given, as with python -m
         sys.path.insert(0, "")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.job import Job
 
 app_option = click.option(
-    "--app", "app_name", metavar="MODULE:NAME", help="A Celery app or a Dramatiq broker, in place of RQ."
+    "--app", "app_name", metavar="MODULE:NAME", help="A Celery app or a Dramatiq broker, instead of RQ."
 )
 
 

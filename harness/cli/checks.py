@@ -32,7 +32,7 @@ EXTRAS = {
     "cli": ": status, monitor, explain, explore and bars need it",
     "test": ": the pytest fixtures, run with a scenario, bench and the demo need it",
 }
-"""Extras whose packages are checked, and what does not work without them."""
+"""Extras whose packages are checked, with the features that need them."""
 
 _EXTRA = re.compile(r"extra == ['\"]([\w-]+)")
 SECONDS = 3
@@ -53,7 +53,7 @@ class Check:
 
 
 def checks(redis_url: str, redis_named: bool, database_url: str | None) -> Iterator[Check]:
-    """Make all checks, one after the other.
+    """Run all checks in order.
 
     :param redis_named: True if the user has named that Redis; only then it must answer.
     """
@@ -127,7 +127,7 @@ def _numbers(text: str) -> list[int]:
 def _database(url: str | None) -> Check:
     if not url:
         return Check(
-            "database", "note", f"{DATABASE} is not set: run, demo and tests make SQLite files of their own",
+            "database", "note", f"{DATABASE} is not set: run, demo and tests create their own SQLite files",
             f"for seed and worker: export {DATABASE}=sqlite:///demo.db",
         )  # fmt: skip
     try:
@@ -168,7 +168,7 @@ def _redis(url: str, named: bool) -> Check:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         return Check(
-            "Redis", "bad", f"{shown(url)} answers, but may throw keys away ({policy})",
+            "Redis", "bad", f"{shown(url)} answers, but may evict keys ({policy})",
             "redis-cli config set maxmemory-policy noeviction",
         )  # fmt: skip
     return Check("Redis", "ok", f"{shown(url)} answers, version {info.get('redis_version', '?')}")
@@ -178,7 +178,7 @@ def _servers() -> Check:
     found = [str(program) for program in (find_redis(), find_postgresql()) if program]
     if find_redis() is None:
         return Check(
-            "servers", "note", "no redis-server on the path: trials run embedded, and nothing is killed in them",
+            "servers", "note", "no redis-server on the path: trials run in one process, and no process is killed",
             "install Redis or Valkey",
         )  # fmt: skip
     return Check("servers", "ok", f"trials can start their own: {', '.join(found)}")
@@ -187,12 +187,12 @@ def _servers() -> Check:
 def _mail(peer: str | None) -> Check:
     if not peer:
         return Check(
-            "mail", "note", "HARNESS_SMTP is not set: run, demo and tests bring a mail server of their own",
+            "mail", "note", "HARNESS_SMTP is not set: run, demo and tests start their own mail server",
             "for the emails of a worker: export HARNESS_SMTP=127.0.0.1:2525",
         )  # fmt: skip
     host, _, port = peer.rpartition(":")
     if not host or not port.isdecimal():
-        return Check("mail", "bad", f"HARNESS_SMTP is {peer!r}", "make it host:port, such as 127.0.0.1:2525")
+        return Check("mail", "bad", f"HARNESS_SMTP is {peer!r}", "use host:port, such as 127.0.0.1:2525")
     try:
         with smtplib.SMTP(host, int(port), local_hostname="localhost", timeout=SECONDS):
             return Check("mail", "ok", f"{peer} answers")
@@ -214,5 +214,5 @@ def _writing() -> Check:
         except OSError as error:
             refused.append(f"{folder}: {error.strerror}")
     if refused:
-        return Check("files", "bad", "; ".join(refused), "make it writable, or go elsewhere")
+        return Check("files", "bad", "; ".join(refused), "make it writable, or use another folder")
     return Check("files", "ok", "this folder and the temporary one can be written")

@@ -1,4 +1,4 @@
-"""Shell completion of arguments: scenarios, interruptions, ids of jobs. It never fails, and never waits for long."""
+"""Shell completion of arguments: scenarios, interruptions, ids of jobs. It never fails and never waits long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 ANSWER_SECONDS = 1.0
-"""Time that Redis has to answer."""
+"""Timeout for Redis."""
 SCENARIOS = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
 INTERRUPTIONS = (
     "none", "count:20", "every:7", "time:0.5s", "progress:40%", "flag", "step:NAME", "after-step:NAME", "signal:TERM",

@@ -16,25 +16,21 @@ from harness.lab.servers import find_redis
 
 @click.command()
 @click.argument("which", type=click.Choice([*DEMOS, "compare"]), required=False)
-@click.option("--web", "on_page", is_flag=True, help="On a web page, where you start and kill jobs by mouse.")
-@click.option("--pace", type=click.Choice(["talk", "fast"]), default="talk", show_default=True,
-              help="For an audience, or in seconds.")  # fmt: skip
-@click.option("--step", is_flag=True, help="Wait for a key before each act.")
 @click.option(
-    "--embedded", is_flag=True, help="Without real workers, also where a Redis server is installed."
+    "--web", "on_page", is_flag=True, help="On a web page, where you start and kill jobs with the mouse."
 )
 @click.option("--queue", type=click.Choice([*QUEUES, "all"]), default="rq", show_default=True,
               help="Of compare: the queue that runs the jobs, or all side by side.")  # fmt: skip
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"),
-              show_default=True, help="Where compare writes its report.")  # fmt: skip
+              show_default=True, help="Folder for the report of compare.")  # fmt: skip
 def demo(
     which: str | None, pace: str, embedded: bool, queue: str, folder: Path, *, on_page: bool, step: bool
 ) -> None:
     """Show a demo: orders (35 s), reports (50 s), emails (40 s), compare (150 s).
 
-    With a Redis server on the path, the workers are real processes, and the demo kills them. Without one, everything
-    runs in this process and is stopped politely, and so is compare at the fast pace. Exit code 1 if a job with
-    checkpoints lost anything.
+    With a Redis server on the path, the workers are real processes, and the demo kills them. Without one,
+    everything runs in this process, and jobs are stopped without kills. So does compare at the fast pace.
+    Exit code 1 if a job with checkpoints lost anything.
 
     \b
     harness demo orders

@@ -1,4 +1,4 @@
-"""``harness explore``: crash a job everywhere, and report which line loses or duplicates what."""
+"""``harness explore``: crash a job at every point, and report the lines that lose or duplicate work."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ from harness.monitor import TrialBar
 @click.argument("name", shell_complete=completion.scenarios)
 @click.argument("arguments", nargs=-1)
 @click.option(
-    "--trial", "trials", multiple=True, help="Run just this one, such as crash:commit#12; may be repeated."
+    "--trial", "trials", multiple=True, help="Run only this trial, such as crash:commit#12; may be repeated."
 )
-@click.option("--sample", type=click.IntRange(1), help="Try at most so many of each sort; all by default.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the samples.")
-@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON, one a line.")
+@click.option(
+    "--sample", type=click.IntRange(1), help="Maximum number of trials of each kind; all by default."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON, one per line.")
 @click.option("--first", is_flag=True, help="Stop at the first finding.")
 @click.option(
-    "--form", "forms", multiple=True, help="Of a scenario: plain, steps or iteration; all by default."
+    "--form", "forms", multiple=True, help="Form of a scenario: plain, steps or iteration; all by default."
 )
-@click.option("--size", default="tiny", show_default=True, help="Of a scenario's data.")
+@click.option("--size", default="tiny", show_default=True, help="Size of a scenario's data.")
 @click.option(
-    "--durability", help="In place of the job's own, such as 'every(items=5)' or 'with_transaction()'."
+    "--durability",
+    help="Durability instead of the job's own, such as 'every(items=5)' or 'with_transaction()'.",
 )
 @click.option(
     "--deploy",
@@ -48,25 +51,25 @@ from harness.monitor import TrialBar
 @click.option(
     "--strict",
     is_flag=True,
-    help="Exit with 1, not 3, if something was not seen; with --deploy also if the new version refuses to go on.",
+    help="Exit with 1, not 3, if something was not seen; with --deploy also if the new version refuses to continue.",
 )
 @click.option(
     "--accept",
     multiple=True,
     metavar="NAME",
-    help="Accept that this is not seen, such as process or socket; may be repeated.",
+    help="Accept that this kind is not seen, such as process or socket; may be repeated.",
 )
 @click.option(
     "--limit",
     type=click.FloatRange(min=0, min_open=True),
     default=LIMIT_SECONDS,
     show_default=True,
-    help="Seconds that an execution may take.",
+    help="Time limit of an execution, in seconds.",
 )
 @click.option(
     "--time",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds after which no more trials begin; no limit by default.",
+    help="Start no trials after this many seconds; no limit by default.",
 )
 @click.option(
     "--processes",
@@ -91,7 +94,7 @@ from harness.monitor import TrialBar
     "--redis", metavar="URL", help="With such a queue, an empty Redis to use in place of fakeredis."
 )
 @click.option(
-    "--whole", is_flag=True, help="Run every trial to its end, also where its future is known already."
+    "--whole", is_flag=True, help="Run every trial to its end, even if its result is already known."
 )
 def explore(
     name: str,
@@ -107,7 +110,7 @@ def explore(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Crash a job everywhere, and report which line loses or duplicates what.
+    """Crash a job at every point, and report the lines that lose or duplicate work.
 
     NAME is a job class or any function that changes a database, Redis, files, or sends mails or requests, such as
     shop.jobs:charge; ARGUMENTS are JSON values. NAME can also be a module with a scenario.
@@ -137,7 +140,7 @@ def explore(
             "--database postgresql starts a server for a scenario; give the URL that the job uses"
         )
     codes = []
-    with saying("nothing was kept: its data was its own"), _Bar() as options["progress"]:
+    with saying("nothing was kept: it used private data"), _Bar() as options["progress"]:
         if isinstance(scenario, scenarios.Scenario):
             for form in forms or scenario.form_names:
                 with prepared(scenario, form, size, asked, name=name, database=database) as (what, more):
@@ -167,7 +170,7 @@ def _refuse_what_does_not_apply(
 
 
 class _Bar:
-    """A progress bar; made when its length is known."""
+    """Progress bar, created when its length is known."""
 
     def __init__(self) -> None:
         self._bar: TrialBar | None = None
@@ -193,7 +196,7 @@ class _Bar:
 
 
 NOT_SEEN = 3
-"""Exit code if nothing wrong was found, but the job has effects that no probe sees."""
+"""Exit code if the explorer found nothing wrong, but the job has effects that no probe sees."""
 LONG = 30.0
 """Seconds above which an estimate is shown."""
 

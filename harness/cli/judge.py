@@ -29,15 +29,15 @@ from harness.scenario import Scenario
     type=click.IntRange(2),
     default=7,
     show_default=True,
-    help="Number of rounds for each form; the forms take turns.",
+    help="Number of rounds for each form; the forms alternate.",
 )
 @click.option("--size", default="quick", show_default=True, help="Size of the scenario's data.")
 @json_option
 def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
     """Measure the cost of each form of a scenario without interruption, against the plain loop.
 
-    The time is that of a whole run from the queue to its end, divided by its items. The ratio compares the
-    medians. Where the ranges overlap, it says little.
+    The time of an item is the time of a whole run, from the queue to its end, divided by its items. The ratio
+    compares the medians. It means little if the ranges overlap.
 
     \b
     harness bench
@@ -65,12 +65,14 @@ def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
 
 
 LEFT_OUT = 5
-"""Number of records left out that are named."""
+"""Number of omitted records that are named."""
 
 
 @click.command()
 @click.argument("records", type=click.Path(path_type=Path))
-@click.option("--benchmarks", type=click.Path(path_type=Path), help="File of pytest --benchmark-json.")
+@click.option(
+    "--benchmarks", type=click.Path(path_type=Path), help="File written by pytest --benchmark-json."
+)
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=Path("reports"), show_default=True)
 @click.option(
     "--against", type=click.Path(path_type=Path), help="An older comparison.json: show the changes."
@@ -83,8 +85,8 @@ def report(
 ) -> None:
     """Make comparison.json, .md, .html and pictures from RECORDS, and print the tables.
 
-    RECORDS is a file of pytest --harness-records, or a comparison.json. The report names each record that it cannot
-    read, and leaves it out; with --fail-if the exit code is then 1.
+    RECORDS is a file of pytest --harness-records, or a comparison.json. The report names and omits each
+    record that it cannot read; with --fail-if the exit code is then 1.
 
     \b
     harness report reports/records.json --benchmarks reports/benchmarks.json
@@ -114,7 +116,7 @@ def report(
 
 
 def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[float]]:
-    """Return microseconds an item of each round, by form; the first round, which warms up, is not counted."""
+    """Return the microseconds per item in each round, by form, without the first round, which warms up."""
     from harness.lab import Lab  # needs the test extra, which a report does not
 
     costs: dict[str, list[float]] = {form: [] for form in scenario.form_names}
@@ -136,6 +138,6 @@ def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[floa
 
 
 def _turn(forms: Sequence[str], number: int) -> list[str]:
-    """Return the forms in another order each round, so that none profits from its place."""
+    """Return the forms in a different order each round, so that no form profits from its position."""
     first = number % len(forms)
     return [*forms[first:], *forms[:first]]

@@ -42,9 +42,9 @@ SIGNS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 @json_option
 @click.pass_context
 def verify(context: click.Context, redis_url: str, database_url: str | None, as_json: bool) -> None:
-    """Check what is installed and what answers, and say how to fix the rest.
+    """Check the installation and the services, and say how to fix them.
 
-    A note is something that the commands can do without. Exit code 1 if something must be fixed.
+    A note is about something optional. Exit code 1 if something must be fixed.
 
     \b
     harness verify
@@ -75,29 +75,33 @@ def init_db(database_url: str | None, demo: bool, names: Sequence[str]) -> None:
     """
     with database(database_url, make=True) as engine:
         SqlStore(engine).create()
-        echo("made: the tables for the progress of jobs")
+        echo("created: the tables for the progress of jobs")
         if demo:
             for scenario in _distinct(names or DEMO):
                 if scenario.create is not None:
                     _closing(scenario, scenario.create)
-                echo(f"made: the tables of {scenario.name}")
+                echo(f"created: the tables of {scenario.name}")
 
 
 @click.command()
 @click.argument("size", default="quick")
-@click.option("--orders", type=click.IntRange(0), metavar="N", help="Pending orders, in place of SIZE.")
-@click.option("--customers", type=click.IntRange(1), metavar="N", help="Customers with orders to report on.")
-@click.option("--mails", type=click.IntRange(0), metavar="N", help="Mails to send.")
+@click.option(
+    "--orders", type=click.IntRange(0), metavar="N", help="Number of pending orders, instead of SIZE."
+)
+@click.option(
+    "--customers", type=click.IntRange(1), metavar="N", help="Number of customers with orders to report on."
+)
+@click.option("--mails", type=click.IntRange(0), metavar="N", help="Number of mails to send.")
 @database_option
 @scenario_option
 @json_option
 def seed(
     size: str, database_url: str | None, names: Sequence[str], as_json: bool, **numbers: int | None
 ) -> None:
-    """Fill the empty tables: SIZE is tiny, quick, full, or what the options say.
+    """Fill the empty tables.
 
-    The rows are the same whenever and wherever they are made. The demo's scenarios share their tables, so the first
-    one named fills them.
+    SIZE is tiny, quick or full; options set other numbers. The rows are always the same. The demo's scenarios
+    share their tables, so the first given scenario fills them.
 
     \b
     harness seed quick --database sqlite:///demo.db
@@ -108,13 +112,13 @@ def seed(
         size = ",".join(f"{name}={number}" for name, number in given.items())
     scenario = scenario_named((names or DEMO)[0])
     with (
-        saying("nothing was kept: the rows are one transaction"),
+        saying("nothing was kept: the transaction was rolled back"),
         database(database_url, make=True) as engine,
     ):
         try:
             _closing(scenario, lambda: scenario.fill(size))
         except IntegrityError:
-            raise UsageError("the tables have rows already; run `harness reset` first") from None
+            raise UsageError("the tables already have rows; run `harness reset` first") from None
         counts = _counted(engine, names)
         if as_json:
             click.echo(json.dumps(counts))
@@ -125,7 +129,7 @@ def seed(
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--jobs", is_flag=True, help="Also remove the jobs that wait in the queue.")
+@click.option("--jobs", is_flag=True, help="Also remove the waiting jobs of the queue.")
 @database_option
 @redis_option
 @queue_option
@@ -133,7 +137,7 @@ def seed(
 def reset(
     *, yes: bool, jobs: bool, database_url: str | None, redis_url: str, queue_name: str, names: Sequence[str]
 ) -> None:
-    """Drop the tables that init-db and seed have made, with all that is in them.
+    """Drop the tables that init-db created, with all rows.
 
     \b
     harness reset --database sqlite:///demo.db

@@ -1,4 +1,4 @@
-"""Prune: remove the records that finished jobs have left."""
+"""Prune: remove old records of finished jobs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
     callback=_seconds,
     required=True,
     metavar="AGE",
-    help="Such as 30d, 12h or 90m.",
+    help="Minimum age, such as 30d, 12h or 90m.",
 )
 @click.option("--dry-run", is_flag=True, help="Count only; remove nothing.")
 @click.option(
@@ -51,10 +51,10 @@ def prune(
     database_url: str | None,
     as_json: bool,
 ) -> None:
-    """Remove progress and history that was not written for AGE, in batches.
+    """Remove progress and history older than AGE, in batches.
 
-    Redis is always searched, a database only if one is named. Records of a job that RQ still has, and that may go on,
-    are kept. Name the Redis of the queue: a job that only another Redis has counts as gone.
+    Redis is always searched, a database only if you name one. Records of unfinished jobs that RQ still has
+    are kept. Give the Redis of the queue: a job that only another Redis has counts as gone.
 
     \b
     harness prune --older-than 30d --dry-run
@@ -74,5 +74,5 @@ def prune(
         return
     for name, each in found.items():
         parts = [f"{number:,} {kind}" for kind, number in each.removed.items()] or ["nothing"]
-        kept = f"; {each.kept:,} kept, for the queue still has their jobs" if each.kept else ""
+        kept = f"; {each.kept:,} kept, because the queue still has their jobs" if each.kept else ""
         echo(f"{'would remove' if dry_run else 'removed'} from {name}: {', '.join(parts)}{kept}")

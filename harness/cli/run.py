@@ -39,7 +39,7 @@ WIDTH = 80
 @click.argument("name", shell_complete=completion.scenarios)
 @click.argument("arguments", nargs=-1)
 @click.option(
-    "--form", "forms", multiple=True, help="Of a scenario: plain, steps, iteration; all by default."
+    "--form", "forms", multiple=True, help="Form of a scenario: plain, steps or iteration; all by default."
 )
 @click.option(
     "--interrupt",
@@ -47,10 +47,12 @@ WIDTH = 80
     multiple=True,
     default=("none",),
     shell_complete=completion.interruptions,
-    help="Interrupt so; may be repeated.",
+    help="Interruption to use; may be repeated.",
 )
-@click.option("--size", default="quick", show_default=True, help="Of a scenario's data: tiny, quick or full.")
-@click.option("--pace", type=float, default=0.0, show_default=True, help="Seconds that each item lasts.")
+@click.option(
+    "--size", default="quick", show_default=True, help="Size of a scenario's data: tiny, quick or full."
+)
+@click.option("--pace", type=float, default=0.0, show_default=True, help="Duration of each item, in seconds.")
 @click.option("--queue", type=click.Choice(["rq", "celery", "dramatiq"]), default="rq", show_default=True,
               help="Queue that runs a scenario.")  # fmt: skip
 @click.option("--broker",
@@ -60,8 +62,10 @@ WIDTH = 80
     "--database",
     help="postgresql for a private server, or the URL of an empty database; SQLite files by default.",
 )
-@click.option("--durability", "durable", help="In place of the job's own, such as with_transaction().")
-@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON, one a line.")
+@click.option(
+    "--durability", "durable", help="Durability instead of the job's own, such as with_transaction()."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON, one per line.")
 def run(
     *,
     name: str,
@@ -109,9 +113,7 @@ def _run_job(
 ) -> None:
     for interruption in chosen:
         if interruption.by != "stop":
-            raise UsageError(
-                f"{interruption.name} needs a worker; a job alone can be stopped by count, every, time, …"
-            )
+            raise UsageError(f"{interruption.name} needs a worker; without one use count, every, time, …")
         inline = InlineRun(found, *arguments, durability=durability)
         if interruption.where:
             inline.stops.append(interruption.where(0, time.monotonic))
@@ -136,7 +138,7 @@ def _execute(inline: InlineRun, found: type[job.Job], *, as_json: bool) -> None:
 
 
 def _told(error: Exception) -> str:
-    """Say what a job raised, and in which line of its own code, if it came so far."""
+    """Return the error of a job and the line of its own code that raised it, if there is one."""
     from harness.explore.points import lines_of  # loads the explorer, which only a failure needs
 
     lines = lines_of(error)
@@ -147,7 +149,7 @@ def _told(error: Exception) -> str:
 def _kept(inline: InlineRun, job_class: type[job.Job]) -> str:
     progress = inline.progress
     if progress is None:
-        return "nothing had begun"
+        return "nothing had started"
     if job_class.progress_store() is None:
-        return f"{progress.done:,} items were done; where, was in memory only, and is gone"
-    return f"{progress.done:,} items were done, and job {inline.job_id} knows where it was"
+        return f"{progress.done:,} items were done; the cursor was only in memory and is lost"
+    return f"{progress.done:,} items were done; job {inline.job_id} can be resumed"

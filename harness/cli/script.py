@@ -58,19 +58,19 @@ class Demo:
 DEMOS: Mapping[str, Demo] = {
     "orders": Demo(
         "scenarios.orders",
-        "61 orders wait to be paid. In the middle of them a deploy comes, and the job has to go.",
+        "61 orders must be paid. In the middle, a deploy interrupts the job.",
         ("orders", "paid"),
         (
-            Act("The loop that everybody writes. It would not hear a signal, so it is killed at order 20, and RQ "
-                "starts it again: at order 1.", "plain", "count:20", real=KILLED,
-                unkilled="The loop that everybody writes. It does not hear the signal, so it is cut off at order 20, "
-                "as at the end of a grace period, and RQ starts it again: at order 1."),
-            Act("The same in steps. SIGTERM reaches the worker; the job stops at its next checkpoint, is back in the "
-                "queue, and goes on at order 21.", "steps", "count:20"),
-            Act("By iteration, and this time without any warning: SIGKILL to the worker and its child, at order 33. "
-                "Work and cursor are one transaction.", "iteration", "count:33", real="kill:both", embedded="",
-                unkilled="By iteration, asked to stop at order 33. Work and cursor are one transaction, so that even "
-                "a death would repeat nothing.", durability="with_transaction()"),
+            Act("The ordinary loop. It ignores signals, so it is killed at order 20. RQ starts it again at order 1.",
+                "plain", "count:20", real=KILLED,
+                unkilled="The ordinary loop. It ignores the signal, so it is killed at order 20, "
+                "as at the end of a grace period. RQ starts it again at order 1."),
+            Act("The same in steps. SIGTERM reaches the worker. The job stops at its next checkpoint, is requeued, and "
+                "continues at order 21.", "steps", "count:20"),
+            Act("By iteration, and without a warning: SIGKILL to the worker and its child, at order 33. Work and "
+                "cursor are one transaction.", "iteration", "count:33", real="kill:both", embedded="",
+                unkilled="By iteration, asked to stop at order 33. Work and cursor are one transaction, so even a "
+                "crash would repeat nothing.", durability="with_transaction()"),
         ),
         0.1,
         35,
@@ -79,13 +79,13 @@ DEMOS: Mapping[str, Demo] = {
     ),
     "reports": Demo(
         "scenarios.reports",
-        "50 customers, and a report that adds up the orders of each: nested, so the cursor is a pair, customer and "
-        "order. An order counted twice is a wrong total.",
+        "50 customers, and a report that adds up the orders of each: nested, so the cursor is a pair of "
+        "customer and order. If an order is counted twice, the total is wrong.",
         ("orders", "counted"),
         (
             Act("The loop, killed at 40 per cent and started again.", "plain", "progress:40%", real=KILLED,
-                unkilled="The loop, cut off at 40 per cent and started again."),
-            Act("In steps, told to stop at 40 per cent, in the middle of a customer.", "steps", "progress:40%"),
+                unkilled="The loop, killed at 40 per cent and started again."),
+            Act("In steps, asked to stop at 40 per cent, in the middle of a customer.", "steps", "progress:40%"),
             Act("By iteration, killed at 60 per cent; the sum and the cursor are committed together.", "iteration",
                 "progress:60%", real="kill:both", embedded="",
                 unkilled="By iteration, asked to stop at 60 per cent; the sum and the cursor are committed together.",
@@ -97,23 +97,23 @@ DEMOS: Mapping[str, Demo] = {
     ),
     "emails": Demo(
         "scenarios.emails",
-        "250 mails in batches of 50, over real SMTP. No transaction covers a mail that has left the house; what can be "
-        "had is few copies, and copies that a receiver recognises.",
+        "250 mails in batches of 50, over real SMTP. No transaction covers a mail. But there can be few "
+        "copies, and a receiver can recognise them.",
         ("recipients", "sent a mail"),
         (
             Act("The loop, killed at mail 120 and started again.", "plain", "count:120", real=KILLED,
-                unkilled="The loop, cut off at mail 120 and started again."),
-            Act("In steps, told to stop at mail 120: the batch is finished first.", "steps", "count:120"),
-            Act("By iteration, killed in the middle of a batch. The batch comes again, but every mail is marked as "
-                "sent in the database, so at most the one in flight is sent twice, with the same Message-ID.",
+                unkilled="The loop, killed at mail 120 and started again."),
+            Act("In steps, asked to stop at mail 120: the batch is finished first.", "steps", "count:120"),
+            Act("By iteration, killed in the middle of a batch. The batch is repeated, but the database marks "
+                "every sent mail. So at most one mail is sent twice, with the same Message-ID.",
                 "iteration", "count:230", real=KILLED, embedded="",
-                unkilled="By iteration, asked to stop at mail 230, and again the batch is finished first. Were it to "
-                "die in a batch, that would come again, but every mail is marked as sent in the database, so at most "
-                "the one in flight would be sent twice, with the same Message-ID.", durability="every(items=50)"),
+                unkilled="By iteration, asked to stop at mail 230, and again the batch is finished first. After a "
+                "crash in a batch, the batch is repeated, but the database marks every sent mail. So at most one mail "
+                "is sent twice, with the same Message-ID.", durability="every(items=50)"),
         ),
         0.026,
         40,
-        "Next: harness demo compare, which puts it all into one report",
+        "Next: harness demo compare, which puts everything into one report",
     ),
 }  # fmt: skip
 

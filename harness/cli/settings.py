@@ -30,18 +30,18 @@ GIVEN = {click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVI
 
 redis_option = click.option(
     "--redis", "redis_url", envvar="HARNESS_REDIS_URL", default=REDIS_URL, show_envvar=True, metavar="URL",
-    show_default=True, help="Where RQ's queues are.",
+    show_default=True, help="Redis of RQ's queues.",
 )  # fmt: skip
 queue_option = click.option(
     "--queue", "queue_name", default="default", show_default=True, metavar="NAME", help="Which queue."
 )
 database_option = click.option(
     "--database", "database_url", envvar=DATABASE, show_envvar=True, metavar="URL",
-    help="Where the tables are, such as sqlite:///demo.db.",
+    help="Database of the tables, such as sqlite:///demo.db.",
 )  # fmt: skip
 scenario_option = click.option(
     "--scenario", "names", multiple=True, callback=lambda _context, _option, names: names or demo_scenarios(),
-    metavar="NAME", help="Whose tables: a module with a scenario; the demo's by default. May be repeated.",
+    metavar="NAME", help="Module with a scenario, whose tables to use; the demo's by default. May be repeated.",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -63,8 +63,8 @@ def connected(url: str) -> Iterator[redis.Redis]:
             connection.ping()
         except redis.RedisError as error:
             raise UsageError(
-                f"no Redis answers at {shown(url)} ({type(error).__name__}); start one, or name another with --redis "
-                "or HARNESS_REDIS_URL"
+                f"no Redis answers at {shown(url)} ({type(error).__name__}); start one, or give another URL "
+                "with --redis or HARNESS_REDIS_URL"
             ) from None
         yield connection
 
@@ -76,14 +76,14 @@ def queue_at(connection: redis.Redis, name: str) -> Queue:
 
 @contextmanager
 def database(url: str | None, *, make: bool = False) -> Iterator[sa.Engine]:
-    """Yield the engine of a database that answers; jobs find it in the environment while the block lasts.
+    """Yield the engine of a database that answers; during the block, jobs find its URL in the environment.
 
-    :param make: whether a SQLite file that is not there is made.
+    :param make: whether to create a missing SQLite file.
     :raises UsageError: in one line, without a password, if there is none.
     """
     if not url:
         raise UsageError(
-            f"no database is named; give --database or set {DATABASE}, for example to sqlite:///demo.db"
+            f"no database is given; use --database or set {DATABASE}, for example to sqlite:///demo.db"
         )
     engine = engine_of(url, make=make)
     try:
@@ -101,7 +101,7 @@ def database(url: str | None, *, make: bool = False) -> Iterator[sa.Engine]:
 def engine_of(url: str, *, make: bool = False) -> sa.Engine:
     """Return an engine that has not connected yet.
 
-    :param make: whether a SQLite file that is not there may be made when it connects.
+    :param make: whether a missing SQLite file may be created when the engine connects.
     :raises UsageError: if the URL names no database that can be used here.
     """
     try:
@@ -116,7 +116,7 @@ def engine_of(url: str, *, make: bool = False) -> sa.Engine:
 
 
 def refuse_missing_file(url: sa.URL) -> None:
-    """Refuse a SQLite file that is not there: SQLite would make an empty one, also of a name with a typing error.
+    """Refuse a missing SQLite file: SQLite would create an empty one, even for a mistyped name.
 
     :raises UsageError: naming the file.
     """
@@ -125,7 +125,7 @@ def refuse_missing_file(url: sa.URL) -> None:
         return
     if not Path(name).exists():
         raise UsageError(
-            f"there is no database file {name}; check --database or {DATABASE}, or make it with `harness init-db`"
+            f"there is no database file {name}; check --database or {DATABASE}, or create it with `harness init-db`"
         )
 
 
@@ -135,19 +135,19 @@ def demo_scenarios() -> tuple[str, ...]:
 
 
 def scenario_named(name: str) -> Scenario:
-    """Return a scenario by the dotted name of it, or of its module.
+    """Return a scenario by its dotted name or that of its module.
 
     :raises UsageError: if there is none.
     """
     if name in DEMO and not demo_scenarios():
         raise UsageError(
-            f"{name} is a scenario of the demo, which comes with the source and not with the package; "
-            "run the command in a clone of the source, or name a scenario of your own"
+            f"{name} is a scenario of the demo, which is only in the source; run the command in a clone, or "
+            "use your own scenario"
         )
     found = job.find(name)
     scenario = getattr(found, "scenario", found)
     if not isinstance(scenario, Scenario):
-        raise UsageError(f"{name!r} is no scenario; use a module with one, such as scenarios.orders")
+        raise UsageError(f"{name!r} is not a scenario; use a module with one, such as scenarios.orders")
     return scenario
 
 
@@ -171,9 +171,9 @@ def job_or_scenario(name: str) -> type[job.Job] | Scenario:
 
 
 def refuse(found: str, kind: str, *names: str) -> None:
-    """Refuse options of the command at hand that were given and would be ignored.
+    """Refuse given options that the current command would ignore.
 
-    :param found: what was named, in words. :param kind: what the options are for, in words.
+    :param found: description of the given name. :param kind: description of what the options are for.
     :param names: of their parameters.
     :raises UsageError: for the first of them that was given.
     """
@@ -184,7 +184,7 @@ def refuse(found: str, kind: str, *names: str) -> None:
 
 
 def refuse_durability_of_plain(forms: Sequence[str], option: str) -> None:
-    """Refuse a durability where only the plain form is asked for, which has no checkpoints.
+    """Refuse a durability if only the plain form runs, which has no checkpoints.
 
     :raises UsageError: if it was given.
     """
@@ -205,7 +205,7 @@ def refuse_arguments(name: str, arguments: Sequence[str]) -> None:
 
 
 def arguments_of(texts: Sequence[str]) -> list[Any]:
-    """Return arguments that were typed: JSON, or else the text itself, so that a str needs no quotes."""
+    """Return typed arguments as JSON values; an argument that is not JSON is a str, so a str needs no quotes."""
     values = []
     for text in texts:
         try:

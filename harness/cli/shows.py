@@ -35,9 +35,9 @@ from harness.scenario import Effects
 READING_SECONDS = 2.5
 BAR_COLUMNS = 60
 PACKAGES = ("rq", "redis", "sqlalchemy", "fakeredis")
-REAL = "real workers on a private Redis, SQLite; Ctrl-C ends it all"
-EMBEDDED = "one process and fakeredis, where a job is stopped and no process ends; Ctrl-C ends it all"
-KEPT = "nothing was kept, all of it was the demo's own"
+REAL = "real workers on a private Redis, SQLite; press Ctrl-C to quit"
+EMBEDDED = "one process and fakeredis, jobs are stopped, no process is killed; press Ctrl-C to quit"
+KEPT = "nothing was kept: the demo used private services"
 
 
 def show(shown: Demo, real: bool, *, fast: bool, step: bool) -> bool:
@@ -65,13 +65,13 @@ def show(shown: Demo, real: bool, *, fast: bool, step: bool) -> bool:
 
 
 def _wait(console: Console, *, fast: bool, step: bool) -> None:
-    """Wait until the audience has read: until a key is pressed, or for a moment."""
+    """Wait for the audience to read: for a key, or for a moment."""
     if step:
-        console.print("[dim]Press a key to go on.[/dim]", end="")
+        console.print("[dim]Press a key to continue.[/dim]", end="")
         try:
             click.getchar()
         except KeyboardInterrupt:
-            # The terminal was in raw mode, where Ctrl-C is a character and no signal.
+            # The terminal was in raw mode, where Ctrl-C is a character, not a signal.
             signal.raise_signal(signal.SIGINT)
             raise
         finally:
@@ -90,7 +90,7 @@ def _outcome(record: dict[str, Any], effect: tuple[str, str]) -> str:
     if record["duplicated"]:
         told.append(f"[bold red]{record['duplicated']:,} {items} were {done} twice[/bold red]")
         if record["duplicated_by_key"] == 0:
-            told.append("a receiver who knows the Message-ID sees none of it")
+            told.append("a receiver that checks the Message-ID sees no duplicates")
     if record["verdict"] == "exactly once":
         told.append(f"[bold green]all {record['items']:,} {items} were {done} exactly once[/bold green]")
     return f"{'; '.join(told)}, in {record['executions']} executions, {record['elapsed_s']:.1f} s"
@@ -122,19 +122,19 @@ def _bar(items: int, effects: Effects) -> list[tuple[str, str]]:
 
 
 def _counted(trial: Trial, effects: Effects, effect: tuple[str, str]) -> str:
-    """Say how far the work is: what the story is about, not all that is in the tables."""
+    """Return the progress of the work in the demo's terms."""
     items, done = effect
     twice = f", {effects.duplicated:,} of them twice" if effects.duplicated else ""
     return f"of {trial.items:,} {items}, {trial.items - effects.lost:,} {done}{twice}"
 
 
 def _moment(trial: Trial, interruption: Interruption) -> str:
-    """Say what has happened to the job, from the interruption on."""
+    """Return what has happened to the job since the interruption."""
     attempts = trial.so_far()
     if all(each.requested is None for each in attempts):
         return ""
     happened = "KILLED" if interruption.kills else "CUT OFF" if trial.plain else "ASKED TO STOP"
-    then = "" if len(attempts) == 1 else ", begun anew" if trial.plain else ", goes on"
+    then = "" if len(attempts) == 1 else ", started again" if trial.plain else ", goes on"
     return f": {happened}{then}"
 
 

@@ -30,22 +30,28 @@ VICTIMS = ("horse", "worker")
 
 @click.command()
 @click.argument("job_id", metavar="JOB", shell_complete=job_ids)
-@click.option("--flag", is_flag=True, help="Ask politely, through Redis, wherever it runs; the default.")
-@click.option("--signal", "signal_name", type=click.Choice(SIGNALS), help="To its worker, as a deploy does.")
+@click.option("--flag", is_flag=True, help="Ask through Redis, on any machine; the default.")
+@click.option(
+    "--signal",
+    "signal_name",
+    type=click.Choice(SIGNALS),
+    help="Send this signal to its worker, as a deploy does.",
+)
 @click.option(
     "--kill",
     "victim",
     type=click.Choice(VICTIMS),
-    help="SIGKILL to the process that works, or to its worker.",
+    help="Send SIGKILL to the process of the job, or to its worker.",
 )
 @click.option("--reason", default="requested", show_default=True, help="With --flag.")
 @redis_option
 def interrupt(
     *, job_id: str, flag: bool, signal_name: str | None, victim: str | None, reason: str, redis_url: str
 ) -> None:
-    """Interrupt a job that is at work now. It goes on when its turn comes again.
+    """Interrupt a running job.
 
-    JOB is an id, or the beginning of one. Signals reach workers on this machine only.
+    It is requeued and continues later. JOB is an id, or the beginning of one. Signals reach workers on this
+    machine only.
 
     \b
     harness interrupt 2f4e19
@@ -79,8 +85,8 @@ def _interrupt_ticket(ticket: TicketJob, signal_name: str | None, victim: str | 
     connection = ticket.tickets.connection
     if signal_name or victim == "worker":
         raise UsageError(
-            f"job {ticket.id} is on {ticket.kind}: use --kill horse for its process, and the supervisor of its worker "
-            "for other signals"
+            f"job {ticket.id} is on {ticket.kind}: use --kill horse for its process; send other signals "
+            "through the supervisor of its worker"
         )
     if victim is None:
         with steered(connection, ticket.id, "interrupt", reason):
@@ -124,7 +130,7 @@ def pause(job_id: str, redis_url: str) -> None:
 @click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @redis_option
 def resume(job_id: str, redis_url: str) -> None:
-    """Let a paused job go on where it stopped.
+    """Resume a paused job where it stopped.
 
     \b
     harness resume 2f4e19
@@ -147,7 +153,7 @@ def resume(job_id: str, redis_url: str) -> None:
 @click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @redis_option
 def cancel(job_id: str, redis_url: str) -> None:
-    """End a job for good at its next checkpoint, or before it starts; its progress is kept.
+    """End a job permanently, at its next checkpoint or before it starts; its progress is kept.
 
     \b
     harness cancel 2f4e19
@@ -166,10 +172,10 @@ def cancel(job_id: str, redis_url: str) -> None:
 
 @click.command()
 @click.argument("job_id", metavar="JOB", shell_complete=job_ids)
-@click.option("--front", "at_front", is_flag=True, help="Before all other jobs of its queue.")
+@click.option("--front", "at_front", is_flag=True, help="Put it before all other jobs of its queue.")
 @redis_option
 def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
-    """Put a job that failed or was cancelled back into its queue; it goes on at its cursor.
+    """Put a failed or cancelled job back into its queue; it resumes at its cursor.
 
     \b
     harness requeue 2f4e19
@@ -187,13 +193,13 @@ def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
 @click.option(
     "--to", "place", metavar="PLACE", required=True, help="STEP, STEP:CURSOR, or :CURSOR for iteration."
 )
-@click.option("--front", "at_front", is_flag=True, help="Before all other jobs of its queue.")
+@click.option("--front", "at_front", is_flag=True, help="Put it before all other jobs of its queue.")
 @redis_option
 def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
-    """Requeue a job that is over, to do a part of it again.
+    """Requeue a job that is over, to repeat a part of it.
 
-    STEP is a step that the job has reached; later steps are done again too. CURSOR is JSON: the work goes on after it;
-    without one, the step or the iteration starts at its beginning. Effects happen a second time.
+    STEP is a step that the job has reached; later steps are repeated too. CURSOR is JSON: the work continues
+    after it. Without CURSOR, the step or the iteration starts at its beginning. Effects happen a second time.
 
     \b
     harness rewind 2f4e19 --to price
@@ -215,7 +221,7 @@ def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
     "--to", "place", metavar="PLACE", required=True, help="STEP, STEP:CURSOR, or :CURSOR for iteration."
 )
 @click.option("--id", "new_id", metavar="ID", help="Id of the new job; by default a random one.")
-@click.option("--front", "at_front", is_flag=True, help="Before all other jobs of its queue.")
+@click.option("--front", "at_front", is_flag=True, help="Put it before all other jobs of its queue.")
 @redis_option
 def fork(job_id: str, place: str, new_id: str | None, redis_url: str, *, at_front: bool) -> None:
     """Enqueue a new job that does a part of a job that is over again.
@@ -251,14 +257,14 @@ def _read_place(place: str) -> tuple[str | None, Any]:
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Repeat until Ctrl-C.")
 @redis_option
 @json_option
 def recover(keep: bool, redis_url: str, as_json: bool) -> None:
     """Requeue the jobs of crashed workers.
 
-    Harness workers do this by themselves; use this command if none of them is running. A job without any earlier
-    lease is requeued by a later look: use --keep, or run the command again after a while.
+    The workers of this package do this automatically; use this command if none of them is running. A job that
+    never had a lease is requeued later: use --keep, or run the command again after a while.
 
     \b
     harness recover
@@ -283,15 +289,13 @@ def recover(keep: bool, redis_url: str, as_json: bool) -> None:
 @click.argument("instances", type=int)
 @redis_option
 def scale(job_id: str, instances: int, redis_url: str) -> None:
-    """Have a parallel job go on with more or fewer instances.
-
-    JOB is the id that was enqueued, without an instance's number.
+    """Change the number of instances of a parallel job. JOB is the id that was enqueued, without an instance's number.
 
     \b
     harness scale 2f4e19 8
     """
     with connected(redis_url) as connection:
-        # RQ may have forgotten the job that was enqueued, while its instances go on.
+        # RQ may have deleted the job that was enqueued while its instances continue.
         known = steering.fetched(connection, job_id) is not None
         with steered(connection, job_id, "scale", str(instances)) if known else nullcontext():
             rq.scale(connection, job_id, instances)
@@ -301,12 +305,12 @@ def scale(job_id: str, instances: int, redis_url: str) -> None:
 def steered(
     connection: Redis, job_id: str, action: str, reason: str | None = None
 ) -> AbstractContextManager[None]:
-    """Return the context of an action, which writes it into the history of the job with the user's name."""
+    """Return the context of an action; it writes the action and the user to the history of the job."""
     return acting(connection, job_id, action, terminal_user(), reason)
 
 
 def the_job(connection: Redis, job_id: str) -> RQJob:
-    """Return a job by its id, or by the beginning of one that the monitor shows.
+    """Return a job by its id, or by the beginning of an id that the monitor shows.
 
     :raises UsageError: if there is none, or several.
     """
@@ -319,7 +323,5 @@ def the_job(connection: Redis, job_id: str) -> RQJob:
         if found is not None:
             return found
     if len(ids) > 1:
-        raise UsageError(
-            f"{job_id!r} is the beginning of several jobs: {', '.join(ids[:4])}; give more of it"
-        )
-    raise UsageError(f"there is no job {job_id!r}; `harness status` lists those there are")
+        raise UsageError(f"{job_id!r} matches several jobs: {', '.join(ids[:4])}; give more characters")
+    raise UsageError(f"there is no job {job_id!r}; `harness status` lists all jobs")

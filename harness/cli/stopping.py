@@ -1,4 +1,4 @@
-"""Ctrl-C handling: nothing is left behind, and the last line says what was kept."""
+"""Ctrl-C handling: remove temporary resources and print what was kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stopped(Exception):
 
 @contextmanager
 def saying(kept: Kept) -> Iterator[None]:
-    """At Ctrl-C, say what was kept."""
+    """Print what was kept if the user presses Ctrl-C in the block."""
     try:
         yield
     except KeyboardInterrupt:
@@ -37,7 +37,7 @@ def saying(kept: Kept) -> Iterator[None]:
 
 
 def last_line(text: str) -> None:
-    """Write the line that ends a command that was stopped; a terminal has ``^C`` on the line before it."""
+    """Print the last line of a stopped command; a terminal shows ``^C`` before it."""
     begin = "\n" if sys.stderr.isatty() else ""
     sys.stderr.write(f"{begin}harness: {printable(text)}\n")
     sys.stderr.flush()
@@ -50,9 +50,10 @@ def _words(kept: Kept) -> str:
 class HardStop:
     """Ends this process at Ctrl-C although an RQ worker in it would take the signal for its own.
 
-    The worker of an embedded trial handles SIGINT like any worker: its job stops, and the trial starts the next.
-    So the signal takes a second way: Python writes its number into a socket that a thread reads. The process then
-    ends immediately, like a killed one: it removes the folder, and private servers end by themselves.
+    The worker of an embedded trial handles SIGINT like any worker: its job stops, and the trial starts the
+    next. So the signal also takes a second path: Python writes its number into a socket that a thread reads.
+    The process then ends immediately, like a killed one: it removes the folder, and private servers end by
+    themselves.
 
     :param folder: holds all files that this process has made.
     :param kept: text of the last line. :param leave: called before that line, for example to remove a bar.

@@ -51,13 +51,13 @@ def run_scenario(
                 record = laboratory.run(scenario, form, interruption, durability)
                 good = good and record["verdict"] == "exactly once"
                 bar.tell(json.dumps(record) if as_json else line(record))
-                kept = "the records above are complete, nothing else was kept"
+                kept = "the records above are complete; nothing else was kept"
                 bar.advance()
     sys.exit(0 if good else 1)
 
 
 def line(record: dict[str, Any]) -> str:
-    """Return a record in lines of at most 80 columns: the verdict, and what it rests on."""
+    """Return a record in lines of at most 80 columns: the verdict and its figures."""
     trial = f"{record['scenario']:8} {record['pattern']:10} {record['interruption']:24} {record['verdict']}"
     if record.get("queue", "rq") != "rq":
         trial += f" on {record['queue']}"

@@ -54,7 +54,7 @@ FASTEST = 0.25
 LINE_SECONDS = 10.0
 
 queues_option = click.option(
-    "--queue", "queues", multiple=True, metavar="NAME", help="Which; all by default."
+    "--queue", "queues", multiple=True, metavar="NAME", help="Queue to show; all by default."
 )
 watching = (redis_option, database_option, queues_option, scenario_option, json_option)
 
@@ -83,9 +83,9 @@ def status(
 
 @click.command()
 @watched
-@click.option("--once", is_flag=True, help="Print one screen, and leave.")
+@click.option("--once", is_flag=True, help="Print one screen and exit.")
 @click.option("--every", type=click.FloatRange(min=FASTEST), default=0.5, show_default=True, metavar="SECONDS",
-              help="How often to look.")  # fmt: skip
+              help="Seconds between two reads.")  # fmt: skip
 def monitor(
     *,
     redis_url: str,
@@ -96,11 +96,11 @@ def monitor(
     once: bool,
     every: float,
 ) -> None:
-    """Watch jobs at work, on whatever machine: how far, how fast, and what a kill would cost now.
+    """Watch running jobs on all machines: progress, speed, and the cost of a kill now.
 
     "Killed now, it would repeat 212 items, 0.8 s, and the item in progress": the items done in the 0.8 s since
     progress was last saved. A thread of the job reports it once a second, so the numbers are up to a second old.
-    Without a terminal there is a line every 10 s.
+    Without a terminal it prints a line every 10 s.
 
     \b
     harness monitor
@@ -113,7 +113,7 @@ def monitor(
             _print(watching.refresh(), where, as_json=as_json)
             return
         console = Console()
-        with saying("the jobs go on"):
+        with saying("the jobs continue"):
             if as_json:
                 for snapshot in _snapshots(watching, every):
                     click.echo(json.dumps(snapshot.to_data()))
@@ -127,16 +127,19 @@ def monitor(
 @click.command()
 @click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 @click.option(
-    "--svg", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also draw it into FILE."
+    "--svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write it to FILE as SVG.",
 )
 @redis_option
 @database_option
 @json_option
 def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | None, as_json: bool) -> None:
-    """Show the story of a job: its executions, why each ended, what was repeated, where the time went.
+    """Show the history of a job: its executions, why each ended, what was repeated, where the time went.
 
-    JOB is an id, or the beginning of one. The history keeps the last 100 executions, for 30 days. If the job keeps its
-    progress in a database, name that too: the story then uses the progress that is stored there.
+    JOB is an id, or the beginning of one. The history keeps the last 100 executions, for 30 days. If the job
+    keeps its progress in a database, name the database too, so that its progress is shown.
 
     \b
     harness explain 2f4e19
@@ -155,7 +158,7 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
             status = job.get_status(refresh=False).value if isinstance(job, RQJob) else job.state
             status += f" ({failure})" if failure else ""
             raise UsageError(
-                f"job {job.id} has no history: it is {status} and has not begun, or is none of ours"
+                f"job {job.id} has no history: it is {status} and has not started, or is not a job of this package"
             )
         progress = _progress(connection, database_url, job.id)
         seconds, micros = connection.time()
@@ -187,7 +190,7 @@ def _progress(connection: Redis, database_url: str | None, job_id: str) -> Progr
     finally:
         tables.close()
     if kept is None:
-        echo("the named database has no progress of this job; only its history is shown", err=True)
+        echo("the given database has no progress of this job; only its history is shown", err=True)
     return kept
 
 

@@ -30,19 +30,31 @@ from harness.job import Job, find
 
 TOKEN = "HARNESS_WEB_TOKEN"  # noqa: S105 - the name of a variable
 PORT = 8077
-DEMO_KEPT = "nothing was kept, all of it was the demo's own"
+DEMO_KEPT = "nothing was kept: the demo used private services"
 
 
 @click.command()
-@click.option("--demo", "as_demo", is_flag=True, help="A private Redis, workers and jobs to kill by mouse.")
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 for a free one."
+    "--demo", "as_demo", is_flag=True, help="A private Redis, workers and jobs to kill with the mouse."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="Port to listen on; Port to listen on; Port to listen on; Port to listen on; 0 for a free one.",
 )
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help=f"Ask for the token in FILE; or set {TOKEN}.")  # fmt: skip
+              help=f"Ask users for the token in FILE; or set {TOKEN}.")  # fmt: skip
 @click.option(
-    "--allow-host", "hosts", multiple=True, metavar="NAME", help="Name in the address; may be repeated."
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Allowed host name in the address; may be repeated.",
 )
 @click.option(
     "--job", "job_names", multiple=True, metavar="CLASS", help="Class that may be enqueued; may be repeated."
@@ -50,7 +62,7 @@ DEMO_KEPT = "nothing was kept, all of it was the demo's own"
 @click.option("--open", "browse", is_flag=True, help="Open a browser.")
 @redis_option
 @database_option
-@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Which; all by default.")
+@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Queue to show; all by default.")
 @scenario_option
 def web(
     *,
@@ -68,8 +80,8 @@ def web(
 ) -> None:
     """Show jobs on a web page, live, and steer them from it.
 
-    It listens on this machine only, unless there is a token: each visitor then types it as the password, and a name
-    that goes into the history of the jobs. Jobs that --job names can be enqueued from a form.
+    Without a token it listens on this machine only. With one, each visitor enters it as the password, with a
+    user name for the history of the jobs. A form enqueues jobs of the classes given by --job.
 
     \b
     harness web --demo
@@ -86,7 +98,7 @@ def web(
         if as_demo:
             show_demo(**settings)
             return
-        stack.enter_context(saying("the jobs go on"))
+        stack.enter_context(saying("the jobs continue"))
         connection = stack.enter_context(connected(redis_url))
         jobs = [_job_class(name) for name in job_names]
         tables = None
@@ -152,7 +164,7 @@ def _serve(
 
 
 def _token(file: Path | None) -> str | None:
-    """Return the token; it is in no option, because the command line is visible to all users."""
+    """Return the token; it is not an option, because all users can see the command line."""
     if file is None:
         return os.environ.get(TOKEN) or None
     try:
@@ -167,5 +179,5 @@ def _token(file: Path | None) -> str | None:
 def _job_class(name: str) -> type[Job]:
     found = find(name)
     if not (isinstance(found, type) and issubclass(found, Job)):
-        raise UsageError(f"{name!r} is no job class; use one such as shop.jobs:Import")
+        raise UsageError(f"{name!r} is not a job class; use one such as shop.jobs:Import")
     return found

@@ -43,15 +43,13 @@ NO_LIMIT = -1
 @click.argument("name", shell_complete=scenarios)
 @click.argument("arguments", nargs=-1)
 @click.option(
-    "--form", default="iteration", show_default=True, help="Of a scenario: plain, steps or iteration."
+    "--form", default="iteration", show_default=True, help="Form of a scenario: plain, steps or iteration."
 )
-@click.option("--id", "job_id", help="The job's id; a new one by default.")
+@click.option("--id", "job_id", help="Id of the job; a new one by default.")
 @click.option(
-    "--timeout", type=int, default=NO_LIMIT, help="Seconds an execution may last; no limit by default."
+    "--timeout", type=int, default=NO_LIMIT, help="Time limit of an execution, in seconds; none by default."
 )
-@click.option(
-    "--retry", type=click.IntRange(1), metavar="N", help="How often the queue retries after an error."
-)
+@click.option("--retry", type=click.IntRange(1), metavar="N", help="Number of retries after an error.")
 @apps.app_option
 @redis_option
 @queue_option
@@ -92,7 +90,7 @@ def enqueue(
         queue = queue_at(connection, queue_name)
         if job_id and RQJob.exists(job_id, connection=connection):
             raise UsageError(
-                f"there is a job {job_id!r} already; choose another id, or see `harness explain {job_id}`"
+                f"a job {job_id!r} already exists; choose another id, or see `harness explain {job_id}`"
             )
         if isinstance(found, Scenario):
             refuse_arguments(name, arguments)
@@ -111,16 +109,16 @@ def enqueue(
 @click.command()
 @click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
 @click.option(
-    "--kind", type=click.Choice(list(KINDS)), default="fork", show_default=True, help="How jobs are run."
+    "--kind", type=click.Choice(list(KINDS)), default="fork", show_default=True, help="Kind of worker."
 )
-@click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
+@click.option("--burst", is_flag=True, help="Exit when the queues are empty.")
 @click.option("--name", help="The worker's name; a new one by default.")
 @click.option("--log", "level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
 @click.option(
     "--pace",
     type=click.FloatRange(min=0),
     default=0.0,
-    help="Seconds each item lasts that calls mark(); to watch it.",
+    help="Duration of each item that calls mark(), in seconds; to watch it.",
 )
 @apps.app_option
 @redis_option
@@ -137,9 +135,9 @@ def worker(
     redis_url: str,
     database_url: str | None,
 ) -> None:
-    """Work on the jobs of queues until asked to stop.
+    """Run the jobs of queues until asked to stop.
 
-    This is RQ's worker, with jobs that stop at a shutdown: `rq worker -w harness.queues.rq.Worker` does the same.
+    This is RQ's worker, but jobs stop at a shutdown: `rq worker -w harness.queues.rq.Worker` does the same.
 
     \b
     harness worker
@@ -147,7 +145,7 @@ def worker(
     harness worker --pace 0.05
     harness worker --app shop.celery:app -- --concurrency 4
 
-    With --app this is Celery's or Dramatiq's own worker, and what follows -- is passed to it.
+    With --app this is Celery's or Dramatiq's own worker; options after -- are passed to it.
     """
     if app_name is not None:
         refuse(
@@ -164,7 +162,7 @@ def worker(
         apps.run_worker(app_name, queue_names)
         return
     if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
-        raise UsageError(f"--log: found {level!r}, allowed are DEBUG, INFO, WARNING, ERROR")
+        raise UsageError(f"--log: got {level!r}; use DEBUG, INFO, WARNING or ERROR")
     asked = {} if database_url is None else {DATABASE: database_url}
     if database_url is not None:
         engine_of(database_url).dispose()
@@ -176,7 +174,7 @@ def worker(
                 working.work(burst=burst, logging_level=level.upper(), with_scheduler=True)
         except ValueError as error:  # RQ's word for a name that is taken
             raise UsageError(str(error)) from None
-    echo("the worker has left; a job that it was at is back in its queue", err=True)
+    echo("the worker has exited; an unfinished job is back in its queue", err=True)
 
 
 def _enqueue_on(

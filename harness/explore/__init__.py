@@ -1,4 +1,4 @@
-"""The explorer: crash a job everywhere, and say which line loses or doubles what.
+"""The explorer: crash a job at every point, and report the lines that lose or duplicate work.
 
 ::
 

@@ -13,14 +13,14 @@ from typing import Any
 from uuid import UUID
 
 NOW = "time of the run"
-"""Stands for a value that is the time at which it was written."""
+"""Placeholder for a value that is the time of its write."""
 ID = "random id"
 SLACK = 1.5
 """Seconds by which a rounded time may be early or late."""
 _UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
-"""Number of units in a second, of numbers that count from 1970."""
+"""Units per second of numbers that count from 1970."""
 _DIGITS = 12
-"""Number of digits of a float that are compared: sums in another order differ in the last ones."""
+"""Number of digits of a float that are compared: sums in another order differ in the last digits."""
 _LEAST, _MOST = 8, 40
 """Lengths of texts that can be a time."""
 
@@ -39,11 +39,11 @@ _HASHABLE = {str, int, bool, bytes, datetime, date, time_of_day}
 _TOKENS = re.compile(r"(\W+)")
 
 How = str | frozenset[int]
-"""Part of a cell that is compared: see :func:`seen`."""
+"""Compared part of a cell: see :func:`seen`."""
 
 
 def plain(value: Any, *, is_json: bool = False) -> Any:
-    """Return a value in a form that is hashable and equal to what means the same."""
+    """Return a value in a hashable form, in which values with the same meaning are equal."""
     kind = type(value)
     if kind is float:
         return float(f"{value:.{_DIGITS}g}") if value == value else "nan"  # noqa: PLR0124 - nan differs from itself
@@ -86,17 +86,17 @@ def blurred(text: str) -> str:
 
 
 def looks_random(value: Any) -> bool:
-    """Return whether a value can be an id that was made at random, or from the time."""
+    """Return whether a value can be an id that was generated at random or from the time."""
     if isinstance(value, str | bytes):
         return len(value) >= _LEAST
     return isinstance(value, UUID | datetime) or (isinstance(value, int) and value >= 1 << 31)
 
 
 def difference(one: Any, other: Any) -> How:
-    """Return the largest part of a cell that is the same in two clean runs.
+    """Return the largest part of a cell that is equal in two clean runs.
 
-    ``blurred`` is all but times and random ids, a set of numbers all but these words of the text, ``set`` whether there
-    is a value, and ``nothing`` not even that.
+    ``blurred`` ignores times and random ids, a set of numbers ignores these words of the text, ``set``
+    compares only whether there is a value, ``nothing`` compares nothing.
     """
     if (one is None) != (other is None):
         return "nothing"
@@ -128,7 +128,7 @@ def seen(value: Any, how: How) -> Any:
 
 
 def weaker(one: How | None, other: How) -> How:
-    """Return how a cell is compared of which two things are to be left out."""
+    """Return the comparison that ignores what either of two comparisons ignores."""
     if one is None or one == other:
         return other
     if isinstance(one, frozenset) and isinstance(other, frozenset):
@@ -167,7 +167,7 @@ class Clock:
     def moved(self, one: Any, other: Any) -> bool:
         """Return whether a time is later by no more than has passed since the exploration began.
 
-        Such are times that were reckoned from the present: an expiry in an hour, in whole seconds or minutes.
+        Such times are computed from the present: for example an expiry in an hour, in whole seconds or minutes.
         """
         before, after = _seconds(one), _seconds(other)
         if not before or not after or type(one) is not type(other):
@@ -176,7 +176,7 @@ class Clock:
         if 0 < later <= now - self.began + SLACK:
             return True
         if isinstance(one, datetime | str) and later in {60, 3600}:
-            # Whole minutes or hours go on by one when the clock does, in UTC or in local time.
+            # Whole minutes or hours increase by one with the clock, in UTC or in local time.
             here = datetime.fromtimestamp(now, UTC).astimezone().utcoffset() or timedelta()
             starts = (0.0, here.total_seconds())
             return not before[0] % later and any(

@@ -28,23 +28,23 @@ def count(verdict: Verdict, recording: Recording, tried: AbstractSet[int]) -> No
 
 
 def miss(world: ExternalState, trials: list[str]) -> None:
-    """Record that trials did not come to their crash points: what they would have shown was not seen."""
+    """Record trials that did not reach their crash points, as not seen."""
     if trials:
         number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
-        world.not_seen.add(UNREACHED, f"{number} did not come to the crash point again, such as {trials[0]}")
+        world.not_seen.add(UNREACHED, f"{number} did not reach the crash point again, such as {trials[0]}")
 
 
 def written(
     world: ExternalState, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
 ) -> None:
-    """Record files that were written through a descriptor that was open before the job.
+    """Record files that were written through a descriptor that was already open before the job.
 
     :param before: path and position by descriptor, as of :func:`~harness.explore.probes.older.positions`.
     """
     for number, (path, position) in after.items():
         if number in before and before[number] != (path, position) and not world.has_file(path):
             name = path.rpartition("/")[2]
-            world.not_seen.add("open-file", f"{name} is written through a descriptor that was open before")
+            world.not_seen.add("open-file", f"{name} is written through a descriptor that was already open")
 
 
 def bound(
@@ -55,10 +55,10 @@ def bound(
     *,
     whole: bool = True,
 ) -> None:
-    """Write into a verdict what it rests on, and what it does not cover.
+    """Write the coverage of a verdict into it: what it is based on, and what it does not cover.
 
     :param accepted: names of effects that may stay unseen.
-    :param whole: whether all places are compared, and not what a function of the user's returns.
+    :param whole: whether all resources are compared, not the result of a user's function.
     """
     verdict.not_seen, verdict.accepted = world.not_seen.split(accepted)
     if recording is None:

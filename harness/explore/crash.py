@@ -4,7 +4,7 @@ An execution runs inside :func:`living`, with a :class:`SimulatedProcess`. A pro
 calls :meth:`SimulatedProcess.reach` before and after each external effect. The observer of the process may call
 :meth:`SimulatedProcess.die` there. From then on
 
-* its connections are closed without a goodbye, so the server rolls back whatever was not committed;
+* its connections are closed abruptly, so the server rolls back all uncommitted work;
 * each attempt at an external effect raises :class:`~harness.errors.Died`, also in ``except`` and ``finally`` blocks and
   in threads that the execution started.
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     from threading import Thread
 
 Lost = Callable[[], Exception]
-"""Makes the error that a client library raises where the answer is lost to what it has just done."""
+"""Makes the error that a client library raises if the answer to an action is lost."""
 
 
 class Observer(Protocol):
-    """Observer of a life."""
+    """Observer of a simulated process."""
 
     def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
-        """Hear of a crash point, in the thread of the job; see :meth:`SimulatedProcess.reach`."""
+        """Receive a crash point, in the thread of the job; see :meth:`SimulatedProcess.reach`."""
         ...
 
     def meet(self, thing: Any) -> None:
-        """Hear of a connection, a client or the path of a file, before the life does anything there."""
+        """Receive a connection, a client or the path of a file before the process uses it."""
         ...
 
     def sent(self, kind: str, label: str, body: bytes = b"") -> None:
-        """Hear of a mail, a request or a message that arrived."""
+        """Receive a mail, a request or a message that arrived."""
         ...
 
     def unseen(self, name: str, what: str, line: str) -> None:
-        """Hear of an external effect that no probe watches; see :class:`~harness.explore.seen.NotSeen`."""
+        """Receive an external effect that no probe watches; see :class:`~harness.explore.seen.NotSeen`."""
         ...
 
 
@@ -59,8 +59,7 @@ class SimulatedProcess:
     """Simulated process that an execution runs in: its external effects and its crash.
 
     :param observer: called at every crash point while the process lives.
-    :ivar dead: whether it is over.
-    :ivar cause: why it ended, if not by a crash that was asked for.
+    :ivar dead: whether it has crashed. :ivar cause: why it ended, if not by a planned crash.
     :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
     :ivar threads: the threads that the execution started. :ivar pools: its pools of threads, by the identity of those
         that the job uses.
@@ -76,10 +75,10 @@ class SimulatedProcess:
         self.pools: dict[int, Any] = {}
 
     def reach(self, kind: str, label: str, lost: Lost | None = None) -> object:
-        """Come to a crash point.
+        """Pass a crash point.
 
-        :param lost: makes the error that the client library raises if the answer to what was just done is lost.
-        :raises Died: if the life is over, or ends here.
+        :param lost: makes the error that the client library raises if the answer to the last action is lost.
+        :raises Died: if the process has crashed, or crashes here.
         """
         if self.dead:
             raise Died
@@ -94,7 +93,7 @@ class SimulatedProcess:
             self.observer.unseen(name, what, line)
 
     def use(self, engine: Any, connection: Any) -> None:
-        """Remember a connection, an object with ``invalidate()``, which a death closes."""
+        """Remember a connection, an object with ``invalidate()``, which a crash closes."""
         raw = id(connection.dbapi_connection)  # the pool makes a new wrapper for each transaction
         if raw not in self.connections:
             self.engines[id(engine)] = engine
@@ -102,7 +101,7 @@ class SimulatedProcess:
         self.connections[raw] = connection
 
     def die(self, cause: str | None = None) -> NoReturn:
-        """End here.
+        """Crash here.
 
         :raises Died: always.
         """
@@ -110,7 +109,7 @@ class SimulatedProcess:
         raise Died
 
     def end(self, cause: str | None = None) -> None:
-        """Close the connections; from now on there is a wall."""
+        """Close the connections; refuse all further effects."""
         if self.dead:
             return
         self.dead, self.cause = True, cause
@@ -120,14 +119,14 @@ class SimulatedProcess:
 
 
 def current() -> SimulatedProcess | None:
-    """Return the life that this thread belongs to; None outside of trials."""
+    """Return the simulated process of this thread; None outside of trials."""
     life: SimulatedProcess | None = getattr(_local, "life", None)
     return life
 
 
 @contextmanager
 def living(life: SimulatedProcess | None) -> Iterator[None]:
-    """Attribute what this thread, and each thread it starts, does inside the block to a life; None for no life."""
+    """Attribute effects inside the block, in this thread and threads that it starts, to a process; None for none."""
     before = current()
     _local.life = life
     try:
@@ -138,7 +137,7 @@ def living(life: SimulatedProcess | None) -> Iterator[None]:
 
 @contextmanager
 def accounted() -> Iterator[None]:
-    """Mark what happens inside the block as watched by a probe, so that it is not reported as unseen.
+    """Mark effects inside the block as watched by a probe, so that they are not reported as unseen.
 
     The mark follows the task of an asyncio program, and the threads that are started inside the block.
     """
@@ -150,14 +149,15 @@ def accounted() -> Iterator[None]:
 
 
 def is_accounted() -> bool:
-    """Return whether a probe watches what happens here."""
+    """Return whether a probe watches the current code."""
     return _accounted.get()
 
 
 def close_raw(connection: Any) -> None:
     """Close a pooled connection as a crash would: immediately, even if some code still holds it.
 
-    A SQLite database in memory would go with its connection; it stands for a server, so that it is only rolled back.
+    A SQLite database in memory would be lost with its connection. It represents a server, so it is only
+    rolled back.
     """
     raw = getattr(connection, "dbapi_connection", None)
     if raw is None:
@@ -170,7 +170,7 @@ def close_raw(connection: Any) -> None:
 
 
 def in_memory(raw: Any) -> bool:
-    """Return whether a DBAPI connection is to a SQLite database that lives in it."""
+    """Return whether a DBAPI connection contains a SQLite database in memory."""
     if type(raw).__module__.partition(".")[0] != "sqlite3":
         return False
     return not raw.execute("PRAGMA database_list").fetchone()[2]

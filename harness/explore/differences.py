@@ -28,12 +28,12 @@ Project = Callable[[Any, "Mask"], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is not as in the clean run.
+    """Row that differs from the clean run.
 
-    :ivar kind: ``lost``, ``duplicated`` or ``wrong total``. :ivar text: the row, in words.
-    :ivar table: where; :ivar times: how many such rows there are too few or too many.
-    :ivar more: whether a number is larger than it should be, as after doing something twice.
-    :ivar row: how the row is known: ``known`` by its key, or ``new``, by its cells.
+    :ivar kind: ``lost``, ``duplicated`` or ``wrong total``. :ivar text: text of the row. :ivar table: its
+        table. :ivar times: number of such rows that are missing or extra.
+    :ivar more: whether a number is too large, as after doing something twice. :ivar row: identity of the row:
+        ``known`` by its key, or ``new`` by its cells.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Difference:
 
 
 def shown(table: Table, row: Any) -> str:
-    """Return a row in words: a single value, or values with the names of their columns."""
+    """Return the text of a row: a single value, or values with the names of their columns."""
     if table.unnamed and len(row) == 1:
         return _short(str(row[0]))
     named = [
@@ -59,16 +59,16 @@ def shown(table: Table, row: Any) -> str:
 
 
 def named(table: Table, key: Any) -> str:
-    """Return a key in words."""
+    """Return the text of a key."""
     return ", ".join(
         f"{table.columns[index]}={_value(value)}" for index, value in zip(table.key, key, strict=True)
     )
 
 
 def changed(table: Table, name: str, key: Any, cells: list[tuple[str, Any, Any]]) -> Difference:
-    """Return the difference of a row of which some cells are not as they should be.
+    """Return the difference of a row with wrong cells.
 
-    :param cells: each a column, what it should be and what it is.
+    :param cells: for each, its column, the expected and the found value.
     """
     cells = [each for cell in cells for each in _inside(*cell)]
     words = ", ".join(f"{column} is {_value(other)}, not {_value(one)}" for column, one, other in cells)
@@ -81,7 +81,7 @@ def changed(table: Table, name: str, key: Any, cells: list[tuple[str, Any, Any]]
 
 
 def missing_table(name: str, rows: Table, *, lost: bool) -> list[Difference]:
-    """Return the differences of a table that is not there, or that should not be."""
+    """Return the differences of a missing or an extra table."""
     kind = "lost" if lost else "duplicated"
     if not rows.rows:
         return [Difference(kind, name, f"{name}: {'missing' if lost else 'there, and should not be'}")]
@@ -96,9 +96,8 @@ def rows_differ(
 ) -> list[Difference]:
     """Return the differences of rows without a key.
 
-    :param wanted: all that should be there. :param rest: what is missing, and what there is too much.
-    :param project: returns what is compared of a row, under a mask.
-    :param all_extra: rows there are too many, with those that may be there.
+    :param wanted: all expected rows. :param rest: missing and extra rows. :param project: returns the
+        compared part of a row, under a mask. :param all_extra: extra rows, including allowed ones.
     """
     name, table, (missing, extra) = sheet.name, sheet.table, rest
     found, others = [], Counter[Any]()
@@ -125,14 +124,14 @@ def rows_differ(
 
 
 def _patterns(sheet: Sheet, row: Any, project: Project) -> list[Pattern]:
-    """Return what a row can be, that which hides least first."""
+    """Return the masks of a row, the least hiding one first."""
     return [Pattern(mask, project(row, mask)) for mask in sheet.all_masks()]
 
 
 def _mistaken(
     sheet: Sheet, missing: Counter[Pattern], extra: Counter[Any], project: Project
 ) -> list[Difference]:
-    """Return the differences of rows that were written otherwise, and take them out of those that are left."""
+    """Return the differences of rows with wrong cells, and remove them from the remaining rows."""
     ours = {pattern.cells: pattern for pattern in missing}
     theirs = {_patterns(sheet, row, project)[0].cells: row for row in extra}
     pairs = closest(
@@ -154,7 +153,7 @@ def _mistaken(
 
 
 def _belong(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    """Return whether two rows can be one, of which something was written otherwise."""
+    """Return whether two rows can be the same row with different cells."""
     visible = [(a, b) for a, b in zip(one, other, strict=True) if a != "…" and b != "…"]
     return len(visible) <= 1 or any(a == b for a, b in visible) or all(map(_are_numbers, visible))
 
@@ -164,13 +163,13 @@ def _are_numbers(pair: tuple[Any, Any]) -> bool:
 
 
 def _instead(number: int, wanted: int) -> str:
-    """Return how often a row is there; one that should be there once needs no more words."""
+    """Return the text about the number of a row; empty if one is expected."""
     times = "once" if number == 1 else f"{number} times"
     return times if wanted == 1 else f"{times} instead of {wanted}"
 
 
 def _inside(column: str, one: Any, other: Any) -> list[tuple[str, Any, Any]]:
-    """Return which members of two JSON objects differ, or the two values as they are."""
+    """Return the members of two JSON objects that differ, or the two values."""
     try:
         before, after = json.loads(one), json.loads(other)
     except (TypeError, ValueError):

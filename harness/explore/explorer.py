@@ -1,4 +1,4 @@
-"""Record a job once, then interrupt it everywhere, and compare what it leaves outside with what the clean run left."""
+"""Record a job once, interrupt it at every point, and compare the external state with that of the clean run."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ Announce = Callable[[int, float], object]
 """Callback before the trials: number planned, and an estimate of the seconds they take."""
 
 SAMPLE = 60
-"""Default limit of the number of pairs, and of the number of freezes, that are tried."""
+"""Default maximum number of pairs, and of freezes."""
 LIMIT_SECONDS = 60.0
-"""Limit of an execution in seconds, unless another is given: longer than a busy machine needs for a job that ends."""
+"""Default time limit of an execution in seconds: longer than any finishing job needs on a busy machine."""
 TARGETS = {
     "rq": "harness.explore.rq:RQTarget",
     "celery": "harness.explore.on_celery:CeleryTarget",
@@ -67,13 +67,13 @@ def explore(
     only: str | None = None,
     **options: Any,
 ) -> Verdict:
-    """Interrupt a job everywhere and say whether it does everything exactly once.
+    """Interrupt a job at every point and report whether it does everything exactly once.
 
     :param job: a ContinuableJob, an IterationJob, or any function that uses SQLAlchemy, Redis or SMTP.
-    :param args: what it is enqueued with; ``kwargs=`` for those with names.
+    :param args: its arguments; ``kwargs=`` for keyword arguments.
     :param outcome: returns what is compared with the clean run; by default all tables, mails and keys. If it takes
         an argument, it is given these, by name, as :class:`~harness.explore.resources.Table`.
-    :param only: the name of a trial: run just that one.
+    :param only: name of the only trial to run.
     :param options: what :class:`Explorer` takes.
     """
     with Explorer(job, *args, seed=seed, outcome=outcome, **options) as explorer:
@@ -83,9 +83,9 @@ def explore(
 def _check_options(actions: Sequence[Action], queue: str, redis: str | None) -> None:
     wrong = [action for action in actions if action not in ACTIONS]
     if wrong:
-        raise UsageError(f"actions={wrong!r}: allowed are {', '.join(ACTIONS)}")
+        raise UsageError(f"actions={wrong!r}: use {', '.join(ACTIONS)}")
     if queue not in QUEUES:
-        raise UsageError(f"queue={queue!r}: allowed are {', '.join(QUEUES)}")
+        raise UsageError(f"queue={queue!r}: use {', '.join(QUEUES)}")
     if redis is not None and queue == "inline":
         raise UsageError(
             "redis= is for queue='rq', 'celery' or 'dramatiq'; got none of them: leave redis= out"
@@ -97,11 +97,12 @@ def _check_options(actions: Sequence[Action], queue: str, redis: str | None) -> 
 class Explorer:
     """Explorer of a job; a context manager that installs the probes and removes them.
 
-    :param actions: what to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash twice.
-    :param sample: how many trials of each sort at most; None for all, but :data:`SAMPLE` pairs and freezes.
+    :param actions: actions to try, of :data:`~harness.explore.trials.ACTIONS`. :param pairs: whether to crash
+        twice.
+    :param sample: maximum number of trials of each kind; None for all, but :data:`SAMPLE` pairs and freezes.
     :param queue: ``inline``, or in this process, with fakeredis: ``rq`` for RQ's worker, ``celery`` for Celery's task
         on a broker in memory, ``dramatiq`` for Dramatiq's actor on its ``StubBroker``.
-    :param durability: in place of the job's own. :param store: in place of the job's, or of the explorer's.
+    :param durability: replaces the job's. :param store: replaces the job's or the explorer's.
     :param witnesses: objects outside, see :class:`~harness.explore.external_state.ExternalState`.
     :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: called after each trial.
@@ -110,7 +111,7 @@ class Explorer:
     :param strict: whether it is a finding that the new version refuses by name to go on, though nothing is lost.
     :param database: URL of a PostgreSQL database for tests that the job uses: all its tables are changed and restored.
     :param redis: with such a queue, URL of an empty Redis on this machine to use in place of fakeredis.
-    :param shortcuts: whether a trial may end where its future is known, see :mod:`harness.explore.shortcuts`.
+    :param shortcuts: whether a trial may end where its result is known, see :mod:`harness.explore.shortcuts`.
     :param accept: names of effects that may stay unseen, as the verdict lists them: ``process``, ``socket``, …
     :param time: seconds after which no more trials begin; None for no limit.
     :param announce: called before the first trial.
@@ -196,11 +197,12 @@ class Explorer:
         if isinstance(self._target, QueuedTarget):
             stack.callback(self._target.close)
         stack.callback(self._world.close)
-        # A crashed process leaves objects open through no fault of the job, and each crash would log a warning.
+        # A crashed process leaves objects open, which is not the job's fault, and each crash would log a
+        # warning.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
         stack.callback(gc.collect)
-        # Garbage is collected between trials, and not among everything that was imported, again and again.
+        # Garbage is collected between trials, without the imported objects.
         if gc.isenabled():
             stack.callback(gc.enable)
             gc.disable()
@@ -222,9 +224,9 @@ class Explorer:
             self._stack.close()
 
     def record(self) -> Recording:
-        """Run the job cleanly and number its crash points, unless that was done.
+        """Run the job cleanly and number its crash points, if not yet done.
 
-        :raises UsageError: if it does not end well.
+        :raises UsageError: if it fails.
         """
         if self.recording is None:
             began = time.perf_counter()
@@ -241,7 +243,7 @@ class Explorer:
         return self.recording
 
     def run(self, trials: Sequence[PlannedTrial] | None = None) -> Verdict:
-        """Run the trials, by default all that there are, and return the verdict."""
+        """Run the trials, by default all, and return the verdict."""
         began = time.perf_counter()
         verdict = Verdict(self._target.name, self._seed)
         verdict.deploy = self._versions.name if self._versions.deploys else None
@@ -285,16 +287,16 @@ class Explorer:
         return verdict
 
     def names(self) -> list[str]:
-        """Return the names of all trials but pairs, or of a sample of them."""
+        """Return the names of all trials except pairs, or of a sample of them."""
         plans = self._plans()
         return [str(trial) for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
 
     def result(self, trial: PlannedTrial, death: Death = "restored") -> Result:
         """Run one trial.
 
-        :param death: how a crash comes about: ``restored`` begins with what was outside then, which is all that a death
-            leaves; ``simulated`` runs to the point and dies in this process; ``killed`` in another one, by SIGKILL.
-        :raises UsageError: if the job does not come to the point.
+        :param death: kind of crash: ``restored`` starts from the external state at that point; ``simulated``
+            runs to the point and crashes in this process; ``killed`` uses SIGKILL in another process.
+        :raises UsageError: if the job does not reach the point.
         """
         return self._ready.result(trial, death)
 

@@ -1,4 +1,4 @@
-"""All places outside of a process that a job has to do with, found as it meets them."""
+"""External state of a job: its resources, found when the job first uses them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from harness.explore.resources import Resource, Table
 
 State = dict[str, Any]
-"""Content of every place at one time, by the place's key."""
+"""Content of every resource at one time, by the resource's key."""
 
 
 DATABASE = "database"
 """Key of the PostgreSQL database."""
 SERVED = (SqliteResource, PostgresResource)
-"""Places that are the same for all processes."""
+"""Resources that are the same for all processes."""
 FILE = "file "
 """Key prefix of files."""
 
@@ -49,7 +49,7 @@ class ExternalState:
     :param database: URL of a PostgreSQL database that the job uses.
     :ivar memory: state of the process, which a new process does not have.
     :ivar not_seen: effects that no probe watches.
-    :ivar progress: where an explored job of ours keeps its progress, unless it has a store of its own.
+    :ivar progress: store of the explored job, unless it has its own.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class ExternalState:
         self._last: State = dict(self._first)
 
     def meet(self, thing: Any) -> None:
-        """Find the place that a connection, a client or a file's path leads to.
+        """Find the resource of a connection, a client or a file's path.
 
-        What it holds now is what it held at first.
+        Its current content becomes its initial content.
         """
         with living(None):  # what the explorer does is not the job's
             self._meet(thing)
@@ -135,22 +135,22 @@ class ExternalState:
         """Check that a connection leads to the database that may be changed and restored."""
         if not is_postgresql(raw):
             raise UsageError(
-                f"the job uses a database through {type(raw).__module__.partition('.')[0]}; the explorer can restore "
-                "SQLite and PostgreSQL: explore the job on one of these"
+                f"the job uses a database through {type(raw).__module__.partition('.')[0]}; the explorer "
+                "can only restore SQLite and PostgreSQL: explore the job on one of these"
             )
         database = self._places.get(DATABASE)
         if not isinstance(database, PostgresResource):
             raise UsageError(
-                "the job uses PostgreSQL, whose rows the explorer changes and restores for each trial; name a database "
-                "for tests by database= or --database, with its URL"
+                "the job uses PostgreSQL, and the explorer changes and restores its rows in each trial; "
+                "give the URL of a test database with database= or --database"
             )
         if not database.serves(raw):
             raise UsageError(
-                "the job uses another PostgreSQL database than the one of database= or --database"
+                "the job uses another PostgreSQL database than the one in database= or --database"
             )
 
     def held(self, life: SimulatedProcess) -> bool:
-        """Return whether a write of a life is open, or a lock, that others would have to wait for."""
+        """Return whether the process has an open write or a lock for which others would wait."""
         connections, database = list(life.connections.values()), self._places.get(DATABASE)
         return any(
             getattr(getattr(each, "dbapi_connection", None), "in_transaction", False) for each in connections
@@ -166,7 +166,7 @@ class ExternalState:
         self._sent.add(kind, label, body)
 
     def look(self) -> State | None:
-        """Return the state if it is another than before, or None."""
+        """Return the state if it has changed, or None."""
         with living(None):
             changed = [key for key, place in self._places.items() if place.changed()]
             if not changed:
@@ -175,33 +175,33 @@ class ExternalState:
             return self._last
 
     def now(self) -> State:
-        """Return what all places hold at the moment, changed or not."""
+        """Return the current content of all resources."""
         with living(None):
             return {key: place.keep() for key, place in self._places.items()}
 
     def each(self, state: State | None = None) -> Iterator[tuple[str, Resource, Any]]:
-        """Yield each place with its key and what a state holds of it; ``...`` for what it holds now."""
+        """Yield each resource with its key and its content in a state; ``...`` means its current content."""
         for key, place in self._places.items():
             yield key, place, ... if state is None else state.get(key, self._first[key])
 
     @property
     def one_process(self) -> bool:
-        """True if a place cannot be shared with a second process: a database in the memory of this one."""
+        """True if a resource cannot be shared with a second process: a database in the memory of this one."""
         return any(isinstance(place, SqliteResource) and place.in_memory for place in self._places.values())
 
     @property
     def first(self) -> State:
-        """The state before anything was done."""
+        """The initial state."""
         return self._first
 
     def restore(self, state: State) -> None:
-        """Put the outside back to a state; places that were met only later, to what they held at first."""
+        """Restore a state; resources that were found later get their initial content."""
         for key, place in self._places.items():
             place.restore(state.get(key, self._first[key]))
         self._last = {**self._first, **state}
 
     def contents(self, state: State | None = None) -> dict[str, Table]:
-        """Return what all places hold, by name, now or in a state."""
+        """Return the content of all resources by name, now or in a state."""
         found: dict[str, Table] = {}
         for key, place in self._places.items():
             tables = place.contents() if state is None else place.contents(state.get(key, self._first[key]))
@@ -211,7 +211,7 @@ class ExternalState:
         return found
 
     def mortal(self) -> State:
-        """Return what those places hold that live in this process."""
+        """Return the content of resources in this process."""
         return {key: place.keep() for key, place in self._places.items() if not isinstance(place, SERVED)}
 
     @contextmanager
@@ -227,22 +227,22 @@ class ExternalState:
                 place.open()
 
     def take_over(self, state: State) -> None:
-        """Put into places that live in this process what they held in another."""
+        """Replace the content of resources in this process by that of another process."""
         for key, kept in state.items():
             self._places[key].restore(kept)
 
     def close(self) -> None:
-        """Close all places."""
+        """Close all resources."""
         for place in self._places.values():
             place.close()
 
 
 def leave(life: SimulatedProcess, *, alone: bool) -> None:
-    """End a process that is over, dead or not: its connections, its sessions and its threads.
+    """End a finished or crashed process: its connections, its sessions and its threads.
 
-    The next execution then finds what a new process would: no session that remembers rows, and no connection.
+    The next execution then starts like a new process, without cached rows and without connections.
 
-    :param alone: whether no other execution is alive, whose sessions must stay as they are.
+    :param alone: whether no other execution is alive; its sessions must not change.
     """
     engines = [engine for engine in life.engines.values() if engine is not None]
     crashed = life.dead
@@ -253,7 +253,7 @@ def leave(life: SimulatedProcess, *, alone: bool) -> None:
         thread.join(JOIN_SECONDS)
         if thread.is_alive() and not crashed:
             target = getattr(getattr(thread, "_target", None), "__qualname__", thread.name)
-            life.observer.unseen("thread", f"{target} is still at work when the job is done", "")
+            life.observer.unseen("thread", f"{target} is still running when the job is done", "")
     if alone:
         with living(None), suppress(Exception):
             close_all_sessions()

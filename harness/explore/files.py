@@ -1,4 +1,4 @@
-"""Files and directories as places: contents that have reached the operating system, which a crash does not revert."""
+"""Files and directories as resources: contents that the operating system has, which a crash does not revert."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kept = Any
 class FileResource:
     """File, symbolic link or directory with everything in it, existing or not.
 
-    :ivar folders: whether directories are compared and put back.
+    :ivar folders: whether directories are compared and restored.
     """
 
     folders = True
@@ -37,11 +37,11 @@ class FileResource:
         return bool(before != self._seen)
 
     def keep(self) -> Kept:
-        """Return its content; None if there is nothing."""
+        """Return its content; None if it does not exist."""
         return _read(self._path, _Budget(self._path))
 
     def restore(self, kept: Kept) -> None:
-        """Write or remove it. What is as it should be is left alone, with its open handles."""
+        """Write or remove it. Correct content is not touched, so its open handles stay valid."""
         _write(self._path, kept)
         self._seen = self._signature()
 
@@ -53,7 +53,7 @@ class FileResource:
         return found
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def _signature(self) -> Any:
         return _signature(self._path)

@@ -1,4 +1,4 @@
-"""Report of an exploration: the verdict on a job, and the smallest interruption that shows it."""
+"""Report of an exploration: the verdict on a job, and the smallest interruption that proves it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ GOOD = "exactly once"
 AT_LEAST_ONCE = "at least once"
 REFUSED = "refused"
 TWO_AT_ONCE = "not guarded against two at once"
-"""Verdict on a job that is right alone, and wrong when a second execution runs in between."""
+"""Verdict on a job that is correct alone, but wrong if a second execution runs at the same time."""
 RANK = (
     "not done in time", "never finishes", "error on resume", "lost", "wrong total", "duplicated",
     "superseded worker wrote", TWO_AT_ONCE, REFUSED, AT_LEAST_ONCE,
 )  # fmt: skip
-"""From the worst to the mildest."""
+"""Verdicts from the worst to the mildest."""
 COMPARED = 12
-"""Number of names of what was compared that are shown."""
+"""Number of compared resources whose names are shown."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A trial whose outcome is not the clean run's.
+    """Trial whose outcome differs from the clean run's.
 
     :ivar verdict: one of :data:`RANK`. :ivar trial: its name, which repeats it.
-    :ivar what: what is wrong outside, in words. :ivar item: the item in progress, by its mark.
+    :ivar what: description of the wrong external state. :ivar item: the item in progress, by its mark.
     :ivar where: the crash point; :ivar lines: the lines of the job's own code around it, ``file:line``.
-    :ivar written: where the clean run had written what is wrong now, before the interruption.
+    :ivar written: lines where the clean run wrote the wrong rows, before the interruption.
     :ivar resumed: the step and the cursor that the next execution found, and the line that had set it.
     :ivar repeated: how many items were begun again. :ivar command: repeats just this trial.
     """
@@ -64,7 +64,7 @@ class Finding:
             "stop": "stopped",
             "lost-reply": "the answer was lost",
             "freeze": "stood still",
-            "twice": "two at once stood still",
+            "twice": "two executions were stopped at the same time",
         }
         verb = how[self.trial.partition(":")[0]]
         if len(self.lines) > 1 and self.lines[0] == self.lines[1]:
@@ -81,10 +81,10 @@ class Verdict:
     """Result of the exploration of a job.
 
     :ivar job: its dotted name. :ivar findings: the smallest interruption first.
-    :ivar trials: how many were run, by what they did. :ivar planned: how many there were to choose from.
+    :ivar trials: number of trials run, by action. :ivar planned: number of possible trials.
     :ivar points: number of crash points of the clean run. :ivar states: number of distinct
         external states between them.
-    :ivar tried: how many of these states a crash was tried in.
+    :ivar tried: number of these states in which a crash was tried.
     :ivar lines: number of lines of the job's code after which a crash was tried. :ivar all_lines: of how many.
     :ivar seconds: how long it took. :ivar seed: of the samples.
     :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: why it did not go on, each with
@@ -118,15 +118,15 @@ class Verdict:
 
     @property
     def verdict(self) -> str:
-        """The worst of what was found; if nothing was, ``exactly once``, or ``refused, nothing lost``.
+        """The worst verdict of the findings; without findings ``exactly once``, or ``refused, nothing lost``.
 
-        With anything that was not seen, a verdict that promises something ends with ``, of what was seen``.
+        If something was not seen, a verdict that promises something ends with ``, of what was seen``.
         """
         return f"{self._found}{SUFFIX if self.not_seen and self.promises else ''}"
 
     @property
     def promises(self) -> bool:
-        """True if the verdict is no mistake: exactly once, at least once, or refused."""
+        """True if the verdict is acceptable: exactly once, at least once, or refused."""
         return all(finding.verdict in {AT_LEAST_ONCE, REFUSED} for finding in self.findings)
 
     @property
@@ -139,35 +139,35 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """True if every trial ended like the clean run, and nothing went unseen that was not accepted."""
+        """True if every trial ended like the clean run, and all effects were seen or accepted."""
         return not self.findings and not self.not_seen
 
     @property
     def wrong(self) -> int:
-        """Number of findings that are more than the price of a durability."""
+        """Number of findings that no durability permits."""
         return sum(finding.verdict not in {AT_LEAST_ONCE, REFUSED} for finding in self.findings)
 
     @property
     def repeated(self) -> int:
-        """The most items that one interruption made the job do again."""
+        """Maximum number of items that one interruption made the job repeat."""
         return max((finding.repeated for finding in self.findings), default=0)
 
     @property
     def worst(self) -> Finding | None:
-        """The finding that the verdict comes from: the smallest interruption that shows it."""
+        """Finding of the verdict: the smallest interruption that proves it."""
         rank = {verdict: index for index, verdict in enumerate(RANK)}
         return min(self.findings, key=lambda each: rank.get(each.verdict, -1), default=None)
 
     @property
     def record(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """The whole verdict, for JSON."""
         counters = {"trials": self.trials, "planned": self.planned, "refused": self.refused}
         counts = {name: dict(counter) for name, counter in counters.items()}  # asdict() knows no Counter
         return {**asdict(self), **counts, "verdict": self.verdict, "repeated": self.repeated}
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Its figures, as a comparison holds them."""
+        """Its figures in the form of a comparison."""
         return {
             "verdict": self.verdict, "points": self.points, "states": self.states, "tried": self.tried,
             "trials": sum(self.trials.values()), "lines": self.all_lines, "lines_tried": self.lines,
@@ -180,7 +180,7 @@ class Verdict:
         lines = [f"{job}: {self.verdict}", f"  {self.figures}"]
         lines += self._refusals()
         if self.unseen:
-            lines += [f"  not compared, as the versions differ there: {', '.join(self.unseen)}"]
+            lines += [f"  not compared, because the versions differ there: {', '.join(self.unseen)}"]
         alike = self._alike()
         for finding, *others in alike[:shown]:
             lines += [f"  {finding}"]
@@ -196,7 +196,7 @@ class Verdict:
 
     @property
     def figures(self) -> str:
-        """Description of how much was tried."""
+        """Description of the number of trials."""
         tried = ", ".join(
             f"{self.trials[action]} {action}"
             + (f" of {self.planned[action]}" if self.planned[action] > self.trials[action] else "")
@@ -209,7 +209,7 @@ class Verdict:
         )
 
     def _rests_on(self) -> list[str]:
-        """Return what was compared, and what was not seen, one line for each effect."""
+        """Return the compared resources and the unseen effects, one line each."""
         lines = []
         lines += [f"  not seen: {each}" for each in self.not_seen]
         lines += [f"  not seen, accepted: {each}" for each in self.accepted]
@@ -217,16 +217,16 @@ class Verdict:
             names = " ".join(
                 f"--accept {name}" for name in dict.fromkeys(each.name for each in self.not_seen)
             )
-            lines.append(f"    if that may stay unseen: {names}, or accept= in Python")
+            lines.append(f"    to accept that: {names}, or accept= in Python")
         if self.stopped is not None:
-            lines.append(f"  no trials were begun after {self.stopped:g} s; --time or time= allows more")
+            lines.append(f"  no trial started after {self.stopped:g} s; allow more with --time or time=")
         if self.compared:
             more = f" and {len(self.compared) - COMPARED} more" if len(self.compared) > COMPARED else ""
             lines.append(f"  compared: {', '.join(self.compared[:COMPARED])}{more}")
         return lines
 
     def _refusals(self) -> list[str]:
-        """Return why the new version did not go on, one line for each error."""
+        """Return the reasons why the new version refused, one line for each error."""
         reasons: dict[str, list[str]] = {}
         for why, times in self.refused.items():
             reasons.setdefault(why.partition(":")[0], []).extend([why] * times)
@@ -236,13 +236,14 @@ class Verdict:
             for whys in reasons.values()
         ]
         if lines and not self.findings:
-            lines.append("  the progress was kept: put back, the old version did the rest")
+            lines.append("  the progress was kept: the old version, deployed again, did the rest")
         return lines
 
     def _alike(self) -> list[list[Finding]]:
         """Return the findings by verdict and lines, the smallest interruption first.
 
-        The first of each verdict come before all others, from the worst to the mildest, so that none is left out.
+        The first finding of each verdict comes before all others, from the worst to the mildest, so that
+        every verdict is shown.
         """
         groups: dict[Any, list[Finding]] = {}
         for finding in self.findings:
@@ -257,6 +258,6 @@ class Verdict:
 
 
 def _short(lines: tuple[str, ...]) -> str:
-    """Leave out the file where it is the same."""
+    """Omit the file name if it is the same."""
     file, _, number = lines[1].rpartition(":")
     return f":{number}" if lines[0].rpartition(":")[0] == file else lines[1]

@@ -1,4 +1,4 @@
-"""Files that a module of the job has open for writing since before the job: no opening tells of what goes there."""
+"""Files that a module opened for writing before the job: no event of opening reports what is written there."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class HandleResource(FileResource):
         self._handle = handle
 
     def restore(self, kept: Kept) -> None:
-        """Write the content back, and let the handle go on at its end.
+        """Restore the content, and move the handle to its end.
 
-        A crash loses what a process has not flushed. So the buffer is emptied first, into what is overwritten then.
+        A crash loses unflushed data. So the buffer is flushed first, into content that is then overwritten.
         """
         with suppress(ValueError):  # the job has closed it
             self._handle.flush()

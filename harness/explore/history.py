@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 Change = tuple[int, dict[Row, int], dict[Row, int]]
-"""State, and the rows with their numbers that are no longer as they were, before and after."""
+"""State, and the rows that it changed with their numbers, before and after."""
 
 
 class History:
-    """Index of the changes between the states of a recording, made when it is first asked.
+    """Index of the changes between the states of a recording, built at the first query.
 
     :param contents: returns the contents of a state. :param states: number of states.
     """
@@ -47,7 +47,7 @@ class History:
         return self._indexes[name, mask].get(row.cells if pattern else row, [])
 
     def _index(self, name: str, mask: Mask | None) -> dict[Any, list[int]]:
-        """Return the states by the key of a row, or by what is compared of it under a mask."""
+        """Return the states by the key of a row, or by its compared part under a mask."""
         found: dict[Any, list[int]] = {}
         for state, removed, added in self._changes.get(name, ()):
             before = self._reference.identified(name, mask, self._contents(state - 1), removed)

@@ -1,8 +1,8 @@
-"""Fingerprint of a process at a point: all that its future depends on and that can be seen from within.
+"""Fingerprint of a process at a point: everything visible that its future depends on.
 
-It covers, of the functions of the job's own code that are at work: where each is, and the variables that it may still
-read (:mod:`.liveness`); of a job class: its attributes, its steps and its cursor; the generators that its enumerator
-consists of; and the variables of its modules that have changed (:mod:`.memory`).
+It covers, for each running function of the job's own code: its position, and the variables that it may still
+read (:mod:`.liveness`); of a job class: its attributes, its steps and its cursor; the generators that its
+enumerator consists of; and the variables of its modules that have changed (:mod:`.memory`).
 
 None stands for a process with anything in it that cannot be compared: an open file, a session with changes that are not
 flushed, an open transaction, a thread, or an object of an unknown kind.
@@ -52,7 +52,7 @@ _SHOWN = (
 )  # fmt: skip
 _OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, logging.Logger, Engine, Connection)
 _OURS = ("harness.", "fakeredis.", "redis.", "sqlalchemy.")
-"""Packages whose objects are known by their type: what is in them follows from the job's values, or is external."""
+"""Packages whose objects are compared by type only: their content follows from the job's values, or is external."""
 _ITERATORS: tuple[type, ...] = (
     type(iter([])), type(iter(())), type(iter(range(0))), type(iter({})), type(iter({}.items())),
     type(iter({}.values())), type(iter("")), enumerate, zip, map, filter, reversed, type(reversed([])),
@@ -61,11 +61,11 @@ _ITERATE = IterationJob._iterate.__code__  # noqa: SLF001 - the frame that holds
 
 
 class Incomparable(Exception):
-    """Something is in the process that cannot be compared."""
+    """The process contains something that cannot be compared."""
 
 
 def fingerprint(life: SimulatedProcess, boundary: CodeType, memory: Memory) -> bytes | None:
-    """Return the fingerprint of the process that this thread works in; None if it cannot be compared."""
+    """Return the fingerprint of this thread's process; None if it cannot be compared."""
     if any(_in_transaction(each) for each in life.connections.values()):
         return None
     if any(thread.is_alive() for thread in life.threads):
@@ -96,7 +96,7 @@ def _in_transaction(connection: Any) -> bool:
 
 
 class _Shapes:
-    """Turns values into plain data that is equal where they are."""
+    """Converts values to plain data that is equal if the values are."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
@@ -104,7 +104,7 @@ class _Shapes:
         self._values = 0
 
     def frame(self, frame: FrameType) -> Any:
-        """Return what a function at work may still use; of code that is not the job's, the job itself."""
+        """Return the values that a running function may still use; for code that is not the job's, the job itself."""
         code, values = frame.f_code, frame.f_locals
         if is_own(code):
             names = sorted(live(code, frame.f_lasti) & values.keys())
@@ -207,7 +207,7 @@ class _Shapes:
             names = sorted(live(value.gi_code, frame.f_lasti) & values.keys())
             inner = [(name, self.of(values[name], depth)) for name in names]
             return (id(value.gi_code), frame.f_lasti, inner, self.of(value.gi_yieldfrom, depth))
-        # One of a library, or of this package: what it goes through counts, if that is the job's.
+        # A generator of a library or of this package: its source counts, if it is the job's.
         return [
             self.of(each, depth)
             for each in values.values()
@@ -215,7 +215,7 @@ class _Shapes:
         ]
 
     def _iterator(self, value: Any, depth: int) -> Any:
-        """Return what an iterator still has to yield, or what it consists of."""
+        """Return the remaining items of an iterator, or its parts."""
         reduced = value.__reduce__()
         position = reduced[2] if len(reduced) > 2 else None
         inner = reduced[1]
@@ -226,7 +226,7 @@ class _Shapes:
 
 @cache
 def _names_of_ours(kind: Any) -> frozenset[str]:
-    """Return the names of what this package keeps on a job."""
+    """Return the names of the attributes that this package keeps on a job."""
     ours = [each for each in kind.__mro__ if each.__module__.startswith("harness.")]
     return frozenset(name for each in ours for name in (*vars(each), *vars(each).get("__annotations__", ())))
 

@@ -1,4 +1,4 @@
-"""Judge a trial's outcome: no finding, or a finding with the lines of the job's own code."""
+"""Judge the outcome of a trial: no finding, or a finding with the lines of the job's own code."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 CURSORS = {"lost", "wrong total", "duplicated", "error on resume"}
 """Verdicts that a wrong cursor can lead to."""
 TWICE = {"freeze", "twice"}
-"""Actions with two executions at once."""
+"""Actions with two concurrent executions."""
 SHOWN = 3
-"""Number of rows a finding shows."""
+"""Number of rows that a finding shows."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Makes findings of results.
+    """Makes findings from results.
 
-    :ivar rows: whether rows are compared, and not what a function of the user's returns.
-    :ivar strict: whether it is a finding that a new version refuses to go on.
-    :ivar command: repeats a trial, with ``{trial}`` for its name.
+    :ivar rows: whether rows are compared, not the result of a user's function. :ivar strict: whether a
+        refusal by a new version is a finding. :ivar command: repeats a trial, with ``{trial}`` for its name.
     """
 
     target: Target
@@ -38,7 +37,7 @@ class Judge:
     command: str
 
     def finding(self, result: Result) -> Finding | None:
-        """Return what is wrong, or None."""
+        """Return the finding of a result, or None."""
         trial, ending, recording = result.trial, result.ending, self.recording
         good = ending.kind == "completed" and not result.differences
         if good and not (self.strict and result.refused):
@@ -80,7 +79,7 @@ class Judge:
         )
 
     def _of_the_job(self, ways: tuple[tuple[Line, ...], tuple[Line, ...]]) -> list[Line]:
-        """Return the line in the job itself that both ways lead through, where they differ only in what it calls."""
+        """Return the job's own line on both call paths, if they differ only in what it calls."""
         if any(map(self._is_the_job, between(*ways, self.target.files))):
             return []
         return [line for way in ways for line in way if self._is_the_job(line)][-1:]
@@ -91,7 +90,7 @@ class Judge:
         return any(name == owner or name.startswith(f"{owner}.") for owner in self.target.owners)
 
     def _resumed(self, result: Result, point: Point) -> tuple[str, Line | None]:
-        """Return where the next execution began, in words, and the line of the job that had set the cursor."""
+        """Return a description of where the next execution started, and the line of the job that set the cursor."""
         trial, points = result.trial, self.recording.points
         if not self.target.documented or trial.action != "crash" or len(trial.points) > 1:
             return "", None
@@ -108,7 +107,7 @@ class Judge:
         return f"resumed from step {words}{at}", line
 
     def _written(self, result: Result, state: int) -> list[tuple[int, Point]]:
-        """Return where the clean run had last written each row that is wrong now, with the state that this made."""
+        """Return the line where the clean run last wrote each wrong row, with the resulting state."""
         found = []
         for difference in result.differences if self.rows else ():
             made = self.recording.written(difference, state)
@@ -121,18 +120,18 @@ class Judge:
         if result.ending.kind != "completed":
             kinds = {"endless": "never finishes", "failed": "error on resume"}
             return kinds.get(result.ending.kind, result.ending.why)
-        # The clean run does not show what was written between two interruptions, or by two workers at a time.
+        # The clean run does not show writes between two interruptions, or of two concurrent workers.
         shown = len(result.trial.points) == 1 and result.trial.action not in TWICE
         fresh = not shown or all(state > saved for state, _ in written)
         if fresh and self._is_the_price(result):
             return AT_LEAST_ONCE
         if result.trial.action in TWICE:
-            # A job of ours has its epoch to guard it; a function has what is in its statements.
+            # An epoch guards a job of this package; only its own statements guard a function.
             return "superseded worker wrote" if self.target.documented else TWO_AT_ONCE
         return min((each.kind for each in result.differences), key=RANK.index)
 
     def _is_the_price(self, result: Result) -> bool:
-        """Return whether nothing but what durability allows was repeated: what came after progress was saved."""
+        """Return whether only work after the last save was repeated, which the durability permits."""
         more = all(each.kind == "duplicated" or each.more for each in result.differences)
         if not more or not self.target.documented or result.trial.action == "stop":
             return False
@@ -142,7 +141,7 @@ class Judge:
         return repeated <= result.price or result.trial.action in TWICE
 
     def _in_transactions(self, result: Result) -> bool:
-        """Return whether rows are wrong that with_transaction() would have committed together with the progress."""
+        """Return whether wrong rows are among those that with_transaction() would commit with the progress."""
         durability = getattr(self.target, "durability", None)
         return bool(durability is not None and durability.transactional) and any(
             self.recording.reference.in_transactions(each.table) for each in result.differences
@@ -156,5 +155,5 @@ class Judge:
         ]
         return (
             "; with_transaction() covers only the session of step.transaction(); look for writes to "
-            f"{', '.join(dict.fromkeys(tables))} in another session, or outside the block"
+            f"{', '.join(dict.fromkeys(tables))} in another session or outside the block"
         )

@@ -1,8 +1,8 @@
-"""Run the same trial in a process that is really killed, to check the simulated crash against.
+"""Run the same trial in a process that is really killed, to check the simulated crash.
 
-A child process runs the job from the start and sends itself SIGKILL at the crash point. What it changed in files is
-then in the files; it has reported changes of places that live in this process, such as the mails it sent, through a
-pipe before it went on.
+A child process runs the job from the start and sends itself SIGKILL at the crash point. Its changes of files
+are then in the files. It reports changes of resources in this process, such as sent mails, through a pipe
+before it continues.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class KillAtPoint(Watch):
-    """Kills its process at the point of its trial, and tells what changed in places that die with it.
+    """Kills its process at the point of its trial, and reports changes of resources that are lost with it.
 
-    :ivar pipe: file descriptor that states are written to, one a line.
+    :ivar pipe: file descriptor that states are written to, one per line.
     """
 
     pipe: int = -1
     _told: str = ""
 
     def look(self, kind: str, label: str) -> object:
-        """Tell what is new."""
+        """Report changes."""
         del kind, label
         self.tell()
         return None
 
     def tell(self) -> None:
-        """Write the state, if it is another."""
+        """Write the state if it has changed."""
         state = repr(self.world.mortal())
         if state != self._told:
             self._told = state
@@ -56,9 +56,9 @@ class KillAtPoint(Watch):
 
 
 def run_and_kill(target: Target, world: ExternalState, watch: KillAtPoint, seconds: float) -> None:
-    """Run the job in a child process until it kills itself, and take over what it left.
+    """Run the job in a child process until it kills itself, and take its external state.
 
-    :raises UsageError: if it ended otherwise, or not within the time.
+    :raises UsageError: if it ended differently, or not in time.
     """
     with world.let_go():
         reading, watch.pipe = os.pipe()
@@ -75,7 +75,7 @@ def run_and_kill(target: Target, world: ExternalState, watch: KillAtPoint, secon
             os.kill(pid, signal.SIGKILL)  # harmless if it has ended: it has not been waited for yet
             _, status = os.waitpid(pid, 0)
     if told is None or not os.WIFSIGNALED(status):
-        raise UsageError(f"{watch.trial}: the process was not killed there: it did not come to that point")
+        raise UsageError(f"{watch.trial}: the process was not killed there: it did not reach that point")
     world.take_over(told)
 
 

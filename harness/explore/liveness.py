@@ -1,7 +1,7 @@
 """Liveness of local variables: names that a function may still read after a position in its bytecode.
 
-A list of rows that a loop goes through may be a local variable, but nothing reads its name again. Two processes that
-differ in such a variable have the same future.
+For example, a loop iterates over a list of rows in a local variable, but nothing reads its name again. Two
+processes that differ only in such a variable have the same future.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def live(code: CodeType, last: int) -> Names:
 
     Names that closures share, and names that an exception handler reads, always count.
 
-    :param last: offset of the instruction at work, such as ``frame.f_lasti``.
+    :param last: offset of the current instruction, such as ``frame.f_lasti``.
     """
     offsets, after, always = _analysed(code)
     index = max((i for i, offset in enumerate(offsets) if offset <= last), default=None)
@@ -34,7 +34,7 @@ def live(code: CodeType, last: int) -> Names:
 
 @lru_cache(maxsize=1_000)
 def _analysed(code: CodeType) -> tuple[list[int], list[Names], Names]:
-    """Return the offsets of all instructions, the names live after each, and those that always are."""
+    """Return the offsets of all instructions, the names live after each, and the names that are always live."""
     found = list(dis.get_instructions(code))
     at = {each.offset: index for index, each in enumerate(found)}
     uses, kills = zip(*(_names(each) for each in found), strict=True)

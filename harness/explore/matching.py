@@ -1,7 +1,7 @@
 """Matching of the rows of one table: by key, or as a multiset of the cells in which clean runs do not differ.
 
-Noise is known by cell. A row with a key has a mask of its own; a row without one is a pattern, whose masked cells fit
-any value. So a time in one row hides nothing of the next.
+Noise is recorded by cell. A row with a key has its own mask; a row without one is a pattern, whose masked
+cells match any value. So a time in one row does not hide a cell of another row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.explore.pairing import MOST, paired
 from harness.explore.tables import Table
 
 Mask = tuple[tuple[int, How], ...]
-"""Columns of which not all is compared, with the part that is."""
+"""Columns that are compared only in part, with that part."""
 Links = Callable[[str, int, Any], Any]
 """Returns, for a table, a column and a number, the content of the row that the number refers to."""
 
@@ -25,31 +25,31 @@ DROPPED = "nothing"
 
 
 class Pattern(NamedTuple):
-    """A row, as far as it is compared."""
+    """Compared part of a row."""
 
     mask: Mask
     cells: tuple[Any, ...]
 
 
 class Split(NamedTuple):
-    """Rows by their key, and those that have none which is the same in each run."""
+    """Rows by their key, and rows without a key that is the same in each run."""
 
     known: dict[Any, tuple[Any, ...]]
     pool: list[tuple[Any, ...]]
 
 
 class Rest(NamedTuple):
-    """Rows without a key that two runs do not have in common."""
+    """Rows without a key that only one of two runs has."""
 
     missing: Counter[Pattern]
     extra: Counter[tuple[Any, ...]]
 
 
 class Sheet:
-    """One table of the clean run, and how much of it is compared.
+    """Table of the clean run, and its compared parts.
 
     :param first: the table before the job. :param clean: the table after it.
-    :ivar masks: of the rows that are known by their key.
+    :ivar masks: masks of the rows with a key.
     """
 
     def __init__(self, name: str, first: Table | None, clean: Table, clock: Clock) -> None:
@@ -81,7 +81,7 @@ class Sheet:
         return tuple(row[index] for index in self.table.key)
 
     def split(self, table: Table | None) -> Split:
-        """Return the rows by key, and those without a key that means something; a key's second row is one of these."""
+        """Return the rows by key, and the rows without a usable key, such as a second row with the same key."""
         known: dict[Any, tuple[Any, ...]] = {}
         pool = []
         for row in self.plain(table):
@@ -93,13 +93,13 @@ class Sheet:
         return Split(known, pool)
 
     def same(self, table: Table) -> bool:
-        """Return whether all rows are equal, in their order too: then nothing else needs to be looked at."""
+        """Return whether all rows are equal and in the same order: then no further comparison is needed."""
         return table.rows == self._raw
 
     # Comparing.
 
     def changed(self, key: Any, row: tuple[Any, ...]) -> list[int]:
-        """Return the columns in which a row with this key is not as in the clean run."""
+        """Return the columns in which a row with this key differs from the clean run."""
         clean, masks = self.rows.known[key], dict(self.masks.get(key, ()))
         return [
             index
@@ -108,7 +108,7 @@ class Sheet:
         ]
 
     def rest(self, pool: Iterable[tuple[Any, ...]], links: Links, clean_links: Links) -> Rest:
-        """Return which rows without a key are missing, and which there are too many."""
+        """Return the missing and the extra rows without a key."""
         wanted, found = Counter(map(self._bare, self.rows.pool)), Counter(map(self._bare, pool))
         extra = found - wanted
         missing = Counter[Pattern]()
@@ -191,7 +191,7 @@ class Sheet:
         return found
 
     def all_masks(self) -> list[Mask]:
-        """Return the masks of all rows, those that hide least first."""
+        """Return the masks of all rows, the least hiding one first."""
         if not self._all_masks:
             masks = {self.mask(self._bare(row)) for row in self.rows.pool} or {self._base}
             self._all_masks = sorted(masks, key=lambda mask: (len(mask), repr(mask)))
@@ -203,14 +203,14 @@ class Sheet:
         return {index for mask in masks for index, _ in mask}
 
     def hows(self, index: int) -> set[How]:
-        """Return what is compared of a column where it is not all."""
+        """Return the compared parts of a column that is not compared completely."""
         masks = [*self.masks.values(), *self._pool_masks.values()]
         return {how for mask in masks for each, how in mask if each == index}
 
     # Learning what is noise.
 
     def hide(self, key: Any, row: tuple[Any, ...]) -> set[int]:
-        """Take the cells for noise that are other ones in a row with this key; return their columns."""
+        """Mark the cells that differ in a row with this key as noise; return their columns."""
         columns = set(self.changed(key, row))
         for index in columns:
             how = difference(self.rows.known[key][index], row[index])
@@ -218,7 +218,7 @@ class Sheet:
         return columns
 
     def hide_pool(self, pool: list[tuple[Any, ...]], links: Links, clean_links: Links) -> list[int]:
-        """Take the cells for noise in which rows without a key differ; return the column of each."""
+        """Mark the cells in which rows without a key differ as noise; return the column of each."""
         columns = []
         self._all_masks = []
         for clean, row in self._pairs(pool, links, clean_links):
@@ -232,7 +232,7 @@ class Sheet:
         return columns
 
     def learn(self, other: Table, links: Links, clean_links: Links) -> dict[int, list[Any]]:
-        """Take each cell for noise that is not the same in another clean run.
+        """Mark each cell that differs in another clean run as noise.
 
         :return: the rows of these cells by column: a key, or None for a row without one.
         :raises UsageError: if the two runs differ in more than values.
@@ -270,7 +270,7 @@ class Sheet:
     def _pairs(
         self, pool: list[tuple[Any, ...]], links: Links, clean_links: Links
     ) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-        """Return rows of the two runs that belong together and are not the same."""
+        """Return pairs of corresponding rows of the two runs that are not equal."""
         rest = self.rest(pool, links, clean_links)
         counts = Counter(map(self._bare, self.rows.pool)) - Counter(map(self._bare, pool))
         missing = []
@@ -285,7 +285,7 @@ class Sheet:
         return paired(missing, extra, len(self.table.columns))
 
     def common(self, other: Table, links: Links, clean_links: Links) -> bool:
-        """Return whether a cell that is compared is the same in both."""
+        """Return whether any compared cell is the same in both."""
         known, pool = self.split(other)
         width = len(self.table.columns)
         for key, row in known.items():
@@ -302,8 +302,8 @@ class Unlike(UsageError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"two clean runs leave different outcomes (other rows in {name}); the job must do the same whenever it "
-            "runs on the same data: give outcome= a function that leaves out what may differ"
+            f"two clean runs leave different outcomes (other rows in {name}); the job must do the same each "
+            "time on the same data: give outcome= a function that leaves out what may differ"
         )
 
 
@@ -312,8 +312,8 @@ class NotAsMany(UsageError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"two clean runs leave different numbers of rows in {name}; the job must do the same whenever it runs on "
-            "the same data"
+            f"two clean runs leave different numbers of rows in {name}; the job must do the same each time "
+            "on the same data"
         )
 
 
@@ -334,7 +334,7 @@ def _added(mask: Mask, index: int, how: How) -> Mask:
 def _are_given(old: set[Any], keys: list[Any], table: Table) -> bool:
     """Return whether the numbers of new rows can be the database's: they follow one another after the last one.
 
-    Numbers that the job chose mean something, and a table of nothing but a number means nothing without it.
+    Numbers that the job chose are significant, and so is the number of a table without other columns.
     """
     new = [key[0] for key in keys if key not in old]
     if len(table.columns) == 1:

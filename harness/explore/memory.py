@@ -14,11 +14,11 @@ from typing import Any
 _ATOMS = (str, bytes, int, float, complex, bool, type(None))
 _CONTAINERS = (list, dict, set)
 MAX_MEMBERS = 10_000
-"""Larger containers are left as they are."""
+"""Larger containers are not restored."""
 
 
 class Memory:
-    """Values that the modules of a package hold.
+    """Values of the variables in a package's modules.
 
     :param modules: names of the modules of the job's versions; all loaded modules of their top-level packages count.
     :param witnesses: objects that stand for external state, which a crash does not change.
@@ -36,11 +36,11 @@ class Memory:
                         self._keep(value, skipped)
 
     def now(self) -> list[Any]:
-        """Return what the variables hold at the moment."""
+        """Return the current values of the variables."""
         return [_copy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
 
     def changed(self) -> list[Any]:
-        """Return what the variables hold that do not hold their initial values, each after its index."""
+        """Return the values of changed variables, each after its index."""
         found = []
         for index, (owner, name, value, first) in enumerate(self._kept):
             held = vars(owner).get(name)
@@ -51,7 +51,7 @@ class Memory:
     def restore(self, values: list[Any] | None = None) -> None:
         """Restore the initial values, or those that :meth:`now` returned.
 
-        Containers are changed in place, because others may have imported them.
+        Containers are changed in place, because other modules may have imported them.
         """
         for index, (owner, name, value, first) in enumerate(self._kept):
             kept = first if values is None else values[index]

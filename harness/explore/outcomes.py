@@ -1,7 +1,8 @@
-"""Outcomes: external state that a job left, compared with what its clean run left.
+"""Outcomes: the external state after a job, compared with that after its clean run.
 
-All tables, mails and keys are compared, cell by cell. Left out are cells that differ between two clean runs, numbers
-that the database gave to new rows, and the time of the run: :attr:`Reference.ignored` lists them.
+All tables, mails and keys are compared, cell by cell. Exceptions are cells that differ between two clean
+runs, numbers that the database gave to new rows, and the time of the run: :attr:`Reference.ignored` lists
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from harness.explore.tables import BODIES, Contents, Table, from_value
 __all__ = ["Contents", "Difference", "Reference", "Table", "reading"]
 
 MAX_NAMED = 3
-"""Number of rows that are named for a column that is not compared in them."""
+"""Number of rows named for a column that is not compared in them."""
 
 
 class Reference:
@@ -64,8 +65,9 @@ class Reference:
         if set(again) != set(clean):
             names = ", ".join(sorted(set(again) ^ set(clean)))
             raise UsageError(
-                f"two clean runs leave different outcomes ({names} only after one of them); the job must do the same "
-                "whenever it runs on the same data: give outcome= a function that leaves out what may differ"
+                f"two clean runs leave different outcomes ({names} only after one of them); the job must do "
+                "the same each time on the same data: give outcome= a function that leaves out what may "
+                "differ"
             )
         for name, sheet in self._sheets.items():
             noise = (
@@ -80,7 +82,7 @@ class Reference:
             self._leave_out(new)
 
     def differences(self, contents: Contents) -> list[Difference]:
-        """Return how the contents differ from the clean run's, the worst first."""
+        """Return the differences from the clean run's contents, the worst first."""
         found: list[Difference] = []
         for name in sorted(self._clean.keys() | contents.keys()):
             table, clean = contents.get(name), self._clean.get(name)
@@ -93,13 +95,13 @@ class Reference:
         return sorted(found, key=lambda each: (RANK.index(each.kind), str(each)))
 
     def knows(self, name: str) -> bool:
-        """Return whether the clean run left a table of that name."""
+        """Return whether a table of that name exists after the clean run."""
         return name in self._sheets
 
     def identified(
         self, name: str, mask: Mask | None, contents: Contents, rows: Mapping[Any, int]
     ) -> dict[Any, Any]:
-        """Return what identifies rows, with what must be the same if they are not changed.
+        """Return the identities of rows, with the values that stay the same if a row is unchanged.
 
         :param mask: None for the rows that are known by their key; it identifies them, and their cells must be the
             same. Otherwise what is compared under the mask identifies the others, and their number must be the same.
@@ -156,7 +158,7 @@ class Reference:
         return found + rows_differ(sheet, wanted, Rest(missing, extra), project, rest.extra)
 
     def _of_missing(self, name: str, clean: Table | None, table: Table | None) -> list[Difference]:
-        """Compare a table that is in one of the two only."""
+        """Compare a table that is only in one of the two."""
         optional, keys = self._optional.get(name), self._optional_keys.get(name, {})
         rows = clean or table
         assert rows is not None  # noqa: S101 - it is in one of the two
@@ -208,9 +210,9 @@ class Reference:
     # What two versions of the code have in common.
 
     def _leave_out(self, new: Contents) -> None:
-        """Exclude each cell and row that the two versions leave in different ways.
+        """Exclude each cell and row in which the two versions differ.
 
-        :raises UsageError: if that leaves nothing to compare, or if it is unknown which rows belong together.
+        :raises UsageError: if nothing to compare remains, or if rows cannot be matched.
         """
         compared = False
         for name in sorted(self._clean.keys() | new.keys()):
@@ -225,8 +227,8 @@ class Reference:
                 compared = compared or sheet.common(other, self._links(new), self._links(self._clean))
         if not compared:
             raise UsageError(
-                "the two versions leave nothing alike, so that nothing can be compared; give outcome= a function that "
-                "returns what both must leave"
+                "the two versions leave no equal results to compare; give outcome= a function that returns "
+                "what both must leave"
             )
 
     def _leave_out_cells(self, sheet: Sheet, other: Table, new: Contents) -> None:
@@ -245,8 +247,8 @@ class Reference:
         elif missing and extra:
             counts = len(self._clean[name].rows), len(other.rows)
             raise UsageError(
-                f"the two versions leave different rows in {name}, {counts[0]} and {counts[1]} of them, so that nobody "
-                "can tell which belong together; give outcome= a function that returns what both must leave"
+                f"the two versions leave different rows in {name}, {counts[0]} and {counts[1]} of them, "
+                "which cannot be matched; give outcome= a function that returns what both must leave"
             )
         elif missing or extra:
             self._optional_keys[name] = {**one_sided, **one_sided_new}
@@ -274,7 +276,7 @@ class Reference:
     def _without_optional(
         self, sheet: Sheet, missing: Counter[Pattern], extra: Counter[Any], links: Links
     ) -> tuple[Counter[Pattern], Counter[Any]]:
-        """Leave out rows that only one of the versions writes: they may be there or not."""
+        """Make rows optional that only one of the versions writes."""
         optional = self._optional.get(sheet.name)
         if not optional:
             return missing, extra
@@ -290,7 +292,7 @@ class Reference:
 
 
 def _cells(sheet: Sheet, column: str, rows: list[Any]) -> str:
-    """Return the name of a column, with the rows that are meant where these are not all."""
+    """Return the name of a column, with the affected rows if not all are."""
     keys = [row for row in rows if row is not None]
     name = sheet.name
     if len(rows) == len(keys) <= MAX_NAMED:
@@ -303,9 +305,9 @@ def _none(_table: str, _index: int, value: Any) -> Any:
 
 
 def reading(outcome: Callable[..., Any] | None, contents: Callable[[], Contents]) -> Callable[[], Contents]:
-    """Return what reads the outcome: the contents of all places, or what a function of the user's own returns.
+    """Return the function that reads the outcome: the contents of all resources, or the result of a user's function.
 
-    What it returns is compared cell by cell: a mapping by its keys, rows by their columns.
+    The result is compared cell by cell: a mapping by its keys, rows by their columns.
     """
     if outcome is None:
         return contents

@@ -1,16 +1,16 @@
-"""Database files kept page by page, so that a page that many states share is in memory once."""
+"""Database files stored page by page, so that a page shared by many states is in memory once."""
 
 from __future__ import annotations
 
 SIZE = 4096
-"""Bytes of a page, whatever the database's own are."""
+"""Size of a page in bytes, independent of the database's page size."""
 
 Pages = tuple[bytes, ...]
-"""A file, in order."""
+"""Pages of a file, in order."""
 
 
 class Pool:
-    """Pages of all states of a database, each of them once."""
+    """Pages of all states of a database, without duplicates."""
 
     def __init__(self) -> None:
         self._pages: dict[bytes, bytes] = {}

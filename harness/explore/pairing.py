@@ -1,4 +1,4 @@
-"""Pairing: which rows of two runs belong together, though they are not the same."""
+"""Pairing: find corresponding rows of two runs that are not equal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from harness.explore.cells import is_number
 
 _FIRST, _WORDS = 0.5, 0.2
 MOST = 300
-"""Number of rows up to which each is compared with each."""
+"""Maximum number of rows for which all pairs are compared."""
 
 
 def paired(missing: list[Any], extra: list[Any], width: int) -> list[tuple[Any, Any]]:
-    """Return pairs of rows, those that have most in common first.
+    """Return pairs of rows, the most similar first.
 
-    Columns that hold other values in the one list than in the other are set aside at first, so that rows which are the
-    same otherwise come together, in their order.
+    Columns whose values differ between the two lists are ignored first, so that rows with otherwise equal
+    cells are paired in their order.
     """
     pairs: list[tuple[Any, Any]] = []
     _by_columns(missing, extra, width, pairs)
@@ -44,7 +44,7 @@ def _by_columns(missing: list[Any], extra: list[Any], width: int, pairs: list[tu
 
 
 def closest(missing: list[Any], extra: list[Any]) -> list[tuple[Any, Any]]:
-    """Return pairs of the rows that have most cells in common, each row once; many rows by their order."""
+    """Return pairs of the most similar rows, each row once; many rows are paired by their order."""
     if len(missing) * len(extra) > MOST**2:
         return list(zip(missing, extra, strict=False))
     ranked = sorted(
@@ -60,9 +60,9 @@ def closest(missing: list[Any], extra: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _likeness(one: Any, other: Any) -> float:
-    """Return how much two rows have in common: equal cells, and of two texts the part of their words that is the same.
+    """Return the similarity of two rows: equal cells, and for texts the share of equal words.
 
-    The first columns weigh a little more: what a row is about comes before what is said of it.
+    The first columns count a little more, because they usually identify the row.
     """
     found = 0.0
     for index, (a, b) in enumerate(zip(one, other, strict=True)):

@@ -1,4 +1,4 @@
-"""Choose the trials: all that could show a difference, or a seeded sample if there are too many."""
+"""Choose the trials: all that can show a difference, or a seeded sample if there are too many."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from harness.explore.recording import Recording
 
 ALIKE = 25
-"""Number of trials in a row with something wrong, more than a price, after which not all of the others are run."""
+"""Number of consecutive trials with a mistake after which only some of the others are run."""
 ALL_TWICE, SOME_TWICE = 100, 40
-"""Number of pairs of points, for two at once, up to which all are tried; and how many are if there are more."""
+"""Maximum number of pairs of points for two executions that are all tried, and the number tried if there are more."""
 LEAST = 12
 """Number of freezes that are tried in a job of any length."""
 ENOUGH = 1_000
-"""Number of points of a job up to which the whole sample is tried."""
+"""Maximum number of points of a job for which the whole sample is tried."""
 
 
 def crashes(recording: Recording) -> list[PlannedTrial]:
-    """Return one crash for each state of the outside: between points where it stayed the same, dying is the same."""
+    """Return one crash for each external state: crashes in the same state have the same effect."""
     firsts: dict[int, Point] = {}
     for point in recording.points:
         firsts.setdefault(point.state, point)
@@ -31,12 +31,12 @@ def crashes(recording: Recording) -> list[PlannedTrial]:
 
 
 def stops(recording: Recording) -> list[PlannedTrial]:
-    """Return a polite stop at every checkpoint."""
+    """Return a stop at every checkpoint."""
     return [PlannedTrial("stop", (("checkpoint", n + 1),)) for n in range(recording.count("checkpoint"))]
 
 
 def lost_replies(recording: Recording) -> list[PlannedTrial]:
-    """Return a lost answer for everything that changed the outside; a file gives none."""
+    """Return a lost answer for every change of external state, except in files, which give no answer."""
     found, state = [], 0
     for point in recording.points:
         if point.state != state and point.kind in CHANGING and point.kind != "write":
@@ -46,18 +46,18 @@ def lost_replies(recording: Recording) -> list[PlannedTrial]:
 
 
 def freezes(recording: Recording) -> list[PlannedTrial]:
-    """Return a freeze before each external effect, except where others would wait for a lock during it."""
+    """Return a freeze before each external effect, except where others would wait for a lock."""
     return [
         PlannedTrial("freeze", ((point.kind, point.number),)) for point in recording.points if _waits(point)
     ]
 
 
 def twice(recording: Recording, most: int | None, seed: int) -> list[PlannedTrial]:
-    """Return pairs of points at which two executions at once stand still: all of a small job, and some of others.
+    """Return pairs of points at which two concurrent executions pause: all for a small job, and some for others.
 
-    Each execution stands still only where the other does not have to wait for it.
+    Each execution pauses only where the other does not have to wait for it.
 
-    :param most: how many pairs at most; None for as many as :data:`ALL_TWICE` and :data:`SOME_TWICE` say.
+    :param most: maximum number of pairs; None for :data:`ALL_TWICE` and :data:`SOME_TWICE` say.
     """
     points = [(point.kind, point.number) for point in recording.points if _waits(point)]
     every = range(number_of_twice(recording))
@@ -70,7 +70,7 @@ def twice(recording: Recording, most: int | None, seed: int) -> list[PlannedTria
 
 
 def number_of_twice(recording: Recording) -> int:
-    """Return how many pairs of points there are at which two executions can stand still."""
+    """Return the number of pairs of points at which two executions can pause."""
     return sum(map(_waits, recording.points)) ** 2
 
 
@@ -120,9 +120,9 @@ class Thinned:
 
 
 def pairs(recovered: Mapping[PlannedTrial, Mapping[str, int]]) -> list[PlannedTrial]:
-    """Return, for each crash, a second one after everything that may have changed the outside during the recovery.
+    """Return, for each crash, a second one after each possible change of external state during the recovery.
 
-    :param recovered: how many points of each kind the recovery from each crash passed.
+    :param recovered: number of points of each kind that the recovery from each crash passed.
     """
     return [
         PlannedTrial("crash", (*first.points, (kind, n + 1)))
@@ -133,12 +133,12 @@ def pairs(recovered: Mapping[PlannedTrial, Mapping[str, int]]) -> list[PlannedTr
 
 
 def some(most: int, points: int) -> int:
-    """Return how many of the trials to run that go through the whole job twice: fewer in a job of many points."""
+    """Return the number of trials to run that do the whole job twice: fewer in a job of many points."""
     return max(min(most, LEAST), min(most, most * ENOUGH // max(1, points)))
 
 
 def sampled(trials: list[PlannedTrial], most: int | None, seed: int) -> list[PlannedTrial]:
-    """Return at most *most* trials, in their order; the same for the same seed."""
+    """Return at most *most* trials, in their order; equal seeds give equal samples."""
     if most is None or len(trials) <= most:
         return trials
     chosen = sorted(Random(f"{seed} {most}").sample(range(len(trials)), most))  # noqa: S311 - to be repeatable

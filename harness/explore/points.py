@@ -1,4 +1,4 @@
-"""Crash points: where they are in the job's own code, and what they are called."""
+"""Crash points: their lines in the job's own code, and their names."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ class Line:
 class Point:
     """A crash point that the clean run passed.
 
-    :ivar kind: ``commit``, ``before-statement``, …; :ivar number: its place among those of its kind, from 1.
-    :ivar lines: the job's own code that led there, from the outside in.
-    :ivar state: the index of the state of the outside there.
-    :ivar marks: how many items had begun. :ivar unsaved: how many items had begun since the progress was saved.
-    :ivar held: whether a write was open that others would have to wait for.
+    :ivar kind: ``commit``, ``before-statement``, …; :ivar number: its number among the points of its kind,
+        from 1. :ivar lines: lines of the job's own code on the call stack, outermost first. :ivar state:
+        index of the external state there. :ivar marks: number of items started. :ivar unsaved: number of
+        items started since the last save. :ivar held: whether a write was open for which others would wait.
     """
 
     kind: str
@@ -69,9 +68,9 @@ class Point:
 
 
 def lines_here(boundary: CodeType) -> tuple[Line, ...]:
-    """Return the lines of the job's own code that led here, from the outside in.
+    """Return the lines of the job's own code on the call stack, outermost first.
 
-    Own is what belongs neither to this package, nor to the standard library, nor to what was installed.
+    Code is the job's own if it is not in this package, the standard library or an installed package.
 
     :param boundary: the function that called the job; its callers are left out.
     """
@@ -94,7 +93,7 @@ def is_own(code: CodeType) -> bool:
 
 
 def lines_of(error: BaseException) -> tuple[Line, ...]:
-    """Return the lines of the job's own code that an error came through."""
+    """Return the lines of the job's own code in the traceback of an error."""
     found = []
     traceback = error.__traceback__
     while traceback is not None:
@@ -106,14 +105,14 @@ def lines_of(error: BaseException) -> tuple[Line, ...]:
 
 
 def innermost(way: tuple[Line, ...], files: frozenset[str]) -> Line | None:
-    """Return the line that a way is best known by: the last in the job's files, or the last of all."""
+    """Return the most informative line of a call stack: the last in the job's files, or the last of all."""
     own = [line for line in way if line.code.co_filename in files]
     found = own or way
     return found[-1] if found else None
 
 
 def between(before: tuple[Line, ...], after: tuple[Line, ...], files: frozenset[str]) -> list[Line]:
-    """Return the lines around an interruption: those in which the two ways differ first, or the best known."""
+    """Return the lines around an interruption: the first where the call stacks differ, or the best ones."""
     for one, other in zip(before, after, strict=False):
         if one != other:
             return [one, other]

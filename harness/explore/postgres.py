@@ -1,8 +1,8 @@
-"""PostgreSQL database as a place: read and restored table by table, row by row, through a connection of its own.
+"""PostgreSQL database as a resource: read and restored table by table, row by row, through its own connection.
 
-Rows are kept as text, as PostgreSQL writes them. A table is read again only if a transaction has changed it. Restoring
-removes the rows that are too many and writes those that are missing or different, in one transaction, and sets the
-sequences: a trial that changed three rows costs three rows.
+Rows are kept as text, as PostgreSQL writes them. A table is read again only if a transaction has changed it.
+Restoring removes extra rows, writes missing and different rows in one transaction, and sets the sequences. So
+after a trial that changed three rows, it writes three rows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SELECT count(*) FROM pg_locks l WHERE l.pid = ANY (:pids) AND l.granted AND (
 
 @dataclass(frozen=True)
 class Kept:
-    """Rows by table, as text; and each sequence with its last value and whether that was given out."""
+    """Rows by table, as text; and each sequence with its last value and whether it was used."""
 
     tables: dict[str, tuple[str, ...]]
     sequences: dict[str, tuple[int, bool]] = field(compare=False)
@@ -57,7 +57,7 @@ class Kept:
 class PostgresResource:
     """A PostgreSQL database.
 
-    :param url: of the database; its user owns the tables.
+    :param url: URL of the database; its user owns the tables.
     """
 
     def __init__(self, url: str | sa.URL) -> None:
@@ -98,13 +98,13 @@ class PostgresResource:
             return changed
 
     def holds(self, connections: Iterable[Any]) -> bool:
-        """Return whether one of these connections has a lock that others would have to wait for."""
+        """Return whether one of these connections has a lock for which others would wait."""
         pids = [pid for each in connections if (pid := pid_of(getattr(each, "dbapi_connection", None)))]
         with living(None):
             return bool(pids) and bool(self._all(_HELD, pids=pids)[0][0])
 
     def keep(self) -> Kept:
-        """Return what is committed."""
+        """Return the committed content."""
         with living(None):
             snapshot = self._current()
             if snapshot != self._snapshot:
@@ -113,7 +113,7 @@ class PostgresResource:
             return Kept(dict(self._rows), self._sequences())
 
     def restore(self, kept: Kept) -> None:
-        """Make the tables hold what they held, in one transaction; readers are not locked out."""
+        """Restore the content of the tables in one transaction; readers are not locked out."""
         with living(None):
             now = self.keep()
             for name in now.tables.keys() - kept.tables.keys():
@@ -131,7 +131,7 @@ class PostgresResource:
             self._seen = self.keep()
 
     def contents(self, kept: Kept | None = None) -> dict[str, Table]:
-        """Return all tables but ours."""
+        """Return all tables except those of this package."""
         with living(None):
             held = self.keep() if kept is None else kept
             return {
@@ -161,7 +161,7 @@ class PostgresResource:
         return list(result) if result.returns_rows else []
 
     def _current(self) -> str:
-        """Return what changes whenever a transaction ends that has written anything."""
+        """Return a value that changes at the end of each transaction that has written."""
         return str(self._all("SELECT pg_current_snapshot()::text")[0][0])
 
     def _read(self) -> None:
@@ -197,7 +197,7 @@ class PostgresResource:
         return {names[index]: (last, called) for index, last, called in found}
 
     def _typed(self, table: Described, rows: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        """Return rows that were kept as text, by column."""
+        """Return rows, which are kept as text, by column."""
         found = self._all(
             f"SELECT (x.r::{table.quoted}).* FROM unnest(CAST(:rows AS text[])) WITH ORDINALITY AS x(r, n) "  # noqa: S608
             "ORDER BY x.n",
@@ -247,7 +247,7 @@ class PostgresResource:
 
     @contextmanager
     def _transaction(self) -> Iterator[bool]:
-        """Begin a transaction, without triggers and checks of references if the user may do that; yield if so."""
+        """Begin a transaction, without triggers and reference checks if the user may; yield whether so."""
         self._all("BEGIN")
         try:
             self._all("SAVEPOINT role")
@@ -264,7 +264,7 @@ class PostgresResource:
         self._all("COMMIT")
 
     def _ordered(self, names: list[str]) -> list[str]:
-        """Return tables so that each comes after those that it refers to."""
+        """Return tables ordered so that each comes after those that it refers to."""
         waiting, ordered = [self._tables[name] for name in names], []
         while waiting:
             oids = {each.oid for each in waiting}
@@ -274,9 +274,9 @@ class PostgresResource:
         return ordered
 
     def _remove(self, name: str, wanted: tuple[str, ...], *, free: bool) -> list[str]:
-        """Remove rows that are not wanted, and return those that are to be written.
+        """Remove unwanted rows, and return the rows to write.
 
-        :param free: whether references to a row are not checked, so that a row that is to be changed can go too.
+        :param free: whether references are not checked; then rows to be changed are removed too.
         """
         table = self._tables[name]
         missing, extra = Counter(wanted), []

@@ -1,4 +1,4 @@
-"""The clean run: which crash points a job passes, and what the outside was at each."""
+"""Clean run: the crash points that a job passes, and the external state at each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 LONG = 200
-"""Number of states whose contents are in memory at a time."""
+"""Number of states whose contents are kept in memory."""
 
 
 @dataclass
 class Recorder(Watch):
-    """Numbers the crash points, and keeps the outside whenever it has changed."""
+    """Numbers the crash points, and stores the external state after each change."""
 
     points: list[Point] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
@@ -39,13 +39,13 @@ class Recorder(Watch):
     tallies: list[tuple[int, int, float]] = field(default_factory=list)
 
     def _lines(self, kind: str) -> tuple[Line, ...]:
-        """Return the lines that led here; to the end, those of the last point."""
+        """Return the lines of the call stack; at the end, those of the last point."""
         assert self.boundary is not None  # noqa: S101 - record() sets it
         here = lines_here(self.boundary)
         return self.points[-1].lines if kind == "end" and not here and self.points else here
 
     def look(self, kind: str, label: str) -> object:
-        """Take the point down."""
+        """Record the point."""
         life = current()
         assert life is not None and self.boundary is not None  # noqa: S101, PT018 - only a life reaches points
         state = self.world.look()
@@ -65,7 +65,7 @@ class Recorder(Watch):
         self.insides.append(fingerprint(life, self.boundary, self.world.memory) if compared else None)
         self.tallies.append((self.unsaved, self.checkpoints, self.now))
         if state is not None:
-            # A file changes some time after it was opened, when it is flushed or closed: nothing tells when.
+            # A file changes some time after it was opened, when it is flushed or closed; no event reports when.
             written = [point for point in self.points if point.kind == "write"] if files_only else []
             self.makers.append(written[-1] if written else self.points[-1])
         return None
@@ -75,7 +75,7 @@ class Recorder(Watch):
 class Recording:
     """Record of the clean run.
 
-    :ivar states: external state after each change; the first is from before the job.
+    :ivar states: external state after each change; the first is the initial state.
     :ivar makers: for each state but the first, the point that made it.
     :ivar marks: the items begun, in order. :ivar read: reads a state.
     :ivar insides: for each point, the fingerprint of the process there, if it has one.
@@ -98,11 +98,11 @@ class Recording:
     _indices: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def maker(self, state: int) -> Point | None:
-        """Return the point that made a state; None for what there was before the job."""
+        """Return the point that made a state; None for the initial state."""
         return self.makers[state - 1] if state else None
 
     def after(self, point: Point) -> Point | None:
-        """Return the point at which the outside changes next."""
+        """Return the next point at which the external state changes."""
         return self.makers[point.state] if point.state < len(self.makers) else None
 
     def point(self, kind: str, number: int) -> Point:
@@ -118,13 +118,13 @@ class Recording:
         raise UsageError(f"there is no crash point {kind}#{number}; the job passes {', '.join(kinds)}")
 
     def written(self, difference: Difference, before: int) -> int:
-        """Return the latest state, up to one, whose point wrote the row that a difference is about; 0 for none."""
+        """Return the latest state, up to one, whose point wrote the row of a difference; 0 for none."""
         if not self._history:
             self._history.append(History(self.reference, self.contents, len(self.states)))
         return self._history[0].written(difference, before)
 
     def contents(self, state: int) -> Contents:
-        """Return what there was in a state."""
+        """Return the content of a state."""
         if state not in self._contents:
             if len(self._contents) > LONG:
                 self._contents.pop(next(iter(self._contents)))
@@ -132,21 +132,21 @@ class Recording:
         return self._contents[state]
 
     def index(self, point: Point) -> int:
-        """Return the place of a point among all."""
+        """Return the index of a point."""
         if not self._indices:
             self._indices.update({(each.kind, each.number): index for index, each in enumerate(self.points)})
         return self._indices[point.kind, point.number]
 
     def counts(self, index: int) -> Counter[str]:
-        """Return how many points of each kind there are up to one."""
+        """Return the number of points of each kind up to one."""
         return Counter(point.kind for point in self.points[: index + 1])
 
     def saved(self, state: int) -> int:
-        """Return the state in which progress had been saved last, as of a state."""
+        """Return the latest state with a save of progress, up to a state."""
         return max((p.state for p in self.points if p.kind in SAVES and p.state <= state), default=0)
 
     def count(self, kind: str) -> int:
-        """Return how many points of a kind there are."""
+        """Return the number of points of a kind."""
         return sum(point.kind == kind for point in self.points)
 
 
@@ -161,22 +161,22 @@ def record(
     """Run the job twice, cleanly, and its new version once.
 
     :param read: reads the outcome. :param deploys: whether there is a new version.
-    :raises UsageError: if the job does not end well when nothing interrupts it, or if it leaves nothing outside.
+    :raises UsageError: if the job fails without an interruption, or if it changes no external state.
     """
     boundary, began = type(target).attempt.__code__, time.time()
     recorder = Recorder(world, boundary=boundary)
     recorder.states.append(world.first)
     _clean(target, world, recorder, seconds)
     clean, left, final = read(), world.contents(), world.now()
-    # Places are met on the way: what they held at first is part of every state.
+    # Resources are found during the run: their initial content is part of every state.
     first = world.first
     states = [{**first, **state} for state in recorder.states]
     world.restore(first)
     before = read()
-    # What is taken away again, such as a lock, may be left behind by a death: then there is something to explore.
+    # A crash may leave something that the job would remove, such as a lock: that can be explored.
     if before == clean and all(world.contents(state) == left for state in states):
         raise UsageError(
-            f"{target.name} changes nothing outside but its progress, so that nothing could get lost or be done twice; "
+            f"{target.name} changes no external state except its progress, so nothing can be lost or done twice; "
             f"give it something to do: rows to work on, or witnesses= for what it changes elsewhere{_not_seen(world)}"
         )
     _clean(target, world, Watch(world), seconds)
@@ -207,7 +207,7 @@ def _clean(target: Target, world: ExternalState, watch: Watch, seconds: float) -
         raise CleanRunFailed(name, ending.why, lines) from ending.error
     if not watch.passed:
         raise UsageError(
-            f"{target.name} does nothing outside that a crash could come between: no SQL, no Redis, no mail, no "
+            f"{target.name} accesses no external state, so there is no crash point: no SQL, no Redis, no mail, no "
             f"request, no file, no checkpoint{_not_seen(world)}"
         )
 
@@ -217,9 +217,9 @@ def _not_seen(world: ExternalState) -> str:
 
 
 class CleanRunFailed(UsageError):
-    """The job does not end well when nothing interrupts it, so that nothing can be compared with it."""
+    """The job fails without an interruption, so there is nothing to compare with."""
 
     def __init__(self, name: str, why: str, lines: tuple[str, ...]) -> None:
         where = f", at {lines[0]}" if lines else ""
-        super().__init__(f"{name} does not end well even when nothing interrupts it: {why}{where}")
+        super().__init__(f"{name} fails even without an interruption: {why}{where}")
         self.why, self.lines = why, lines

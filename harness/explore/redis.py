@@ -1,4 +1,4 @@
-"""Redis as a place: read and restored key by key, through a connection of its own."""
+"""Redis as a resource: read and restored key by key, through its own connection."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _RQ_KEYS = (
 def not_the_jobs(rq_prefix: str) -> tuple[bytes, ...]:
     """Return prefixes of keys that are not an outcome of the job: those of its queue, and those of this package.
 
-    All keys below ``rq:`` are RQ's. A prefix that the application has chosen may be that of its own keys as well, so
-    there only the names RQ gives count.
+    All keys below ``rq:`` are RQ's. The application may use its own prefix for other keys too, so there only
+    RQ's names count.
     """
     rq_keys = ("",) if rq_prefix == "rq" else (*_RQ_KEYS, "harness:")
     return (b"harness:", *(f"{rq_prefix}:{name}".encode() for name in rq_keys))
@@ -35,7 +35,7 @@ def not_the_jobs(rq_prefix: str) -> tuple[bytes, ...]:
 NOT_THE_JOBS = not_the_jobs(RQ_KEY_PREFIX)
 """Prefixes of keys that are not an outcome of the job."""
 _GONE = -2
-"""TTL of a key that is not there."""
+"""TTL of a missing key."""
 LOCAL = {None, "localhost", "127.0.0.1", "::1"}
 """Hosts whose Redis the explorer agrees to empty and fill again."""
 
@@ -44,7 +44,7 @@ Kept = dict[bytes, tuple[bytes, Any, int | None]]
 
 
 def identity(client: Any) -> str:
-    """Return what two clients of the same database have in common."""
+    """Return the identity of a client's database."""
     given = client.connection_pool.connection_kwargs
     server = given.get("server")
     where = (
@@ -56,7 +56,7 @@ def identity(client: Any) -> str:
 
 
 class RedisResource:
-    """A Redis database; it is compared after every command, since Redis has no version to look at.
+    """Redis database; it is compared after every command, because Redis has no version number of its data.
 
     :raises UsageError: for a Redis on another machine, because it is emptied for every trial.
     """
@@ -66,8 +66,8 @@ class RedisResource:
         given = pool.connection_kwargs
         if given.get("server") is None and not given.get("path") and given.get("host") not in LOCAL:
             raise UsageError(
-                f"the job uses Redis on {given.get('host')}, and the explorer would empty it for every trial; "
-                "allowed are fakeredis and a Redis on this machine"
+                f"the job uses Redis on {given.get('host')}, and the explorer would empty it for every "
+                "trial; use fakeredis or a Redis on this machine"
             )
         self._client: Any = Redis(
             connection_pool=ConnectionPool(
@@ -79,7 +79,7 @@ class RedisResource:
         self._seen = self.keep()
 
     def changed(self) -> bool:
-        """Return whether a command changed anything; that a TTL runs down is no change."""
+        """Return whether a command changed anything; a decreasing TTL is no change."""
         if not self.touched:
             return False
         self.touched = False
@@ -88,7 +88,7 @@ class RedisResource:
         return _without_ttl(kept) != _without_ttl(seen)
 
     def keep(self, without: tuple[bytes, ...] = ()) -> Kept:
-        """Return all keys, but those that begin so."""
+        """Return all keys, except those with these prefixes."""
         with living(None):
             found: list[bytes] = self._client.keys()
             keys = sorted(key for key in found if not key.startswith(without))
@@ -102,9 +102,10 @@ class RedisResource:
             }
 
     def restore(self, kept: Kept) -> None:
-        """Write all keys, in one transaction, each with the TTL that it had."""
+        """Write all keys in one transaction, each with its old TTL."""
         with living(None), suppress(RedisError):  # a server without scripts has none to forget
-            # As before the job, which loads them at its first call: else it would pass other crash points now.
+            # The job loads scripts at its first call, so remove them: otherwise it would pass other crash
+            # points.
             self._client.script_flush()
         with living(None), self._client.pipeline() as pipeline:
             pipeline.flushdb()

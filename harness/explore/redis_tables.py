@@ -1,4 +1,4 @@
-"""Contents of Redis as tables: keys and values, elements one by one, and jobs in RQ's queues; and how to write them."""
+"""Contents of Redis as tables: keys and values, elements, and jobs in RQ's queues; and commands to write them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _KINDS = {
     b"hash": "hash", b"list": "list", b"set": "set", b"zset": "sorted set", b"stream": "stream", b"string": "string",
 }  # fmt: skip
 _REGISTRIES = ("scheduled", "deferred")
-"""Registries of RQ whose jobs are still to run."""
+"""Registries of RQ with jobs that will run."""
 EXPLORED = b"explored-"
-"""Prefix of the ids of explored jobs, which are no outcome of themselves."""
+"""Prefix of the ids of explored jobs, which are not part of their own outcome."""
 
 
 def tables(kept: dict[bytes, Any]) -> dict[str, Table]:
-    """Return keys as tables: one row a key, one a field, element, member or entry, one a key that expires."""
+    """Return keys as tables: a row for each key, each field, element, member or entry, and each key that expires."""
     found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _TABLES}
     for raw, (kind, value, left) in kept.items():
         key = _text(raw)
@@ -68,9 +68,9 @@ def _add_stream(
 
 
 def enqueued(kept: dict[bytes, Any]) -> Table:
-    """Return the jobs that wait in RQ's queues, or are to, but for the explored one.
+    """Return the jobs in RQ's queues, now or later, except the explored one.
 
-    Nothing is unpickled: a job is known by its description and by a hash of its data.
+    Nothing is unpickled: the description and a hash of the data identify a job.
     """
     prefix = RQ_KEY_PREFIX.encode() + b":"
     where: list[tuple[bytes, str, str]] = []
@@ -141,7 +141,7 @@ def _order(number: bytes) -> tuple[int, int]:
 
 
 def _read(value: Any) -> Any:
-    """Return a value as a number if it is one, so that more and less can be compared; bytes that are no text stay."""
+    """Return a value as a number if it is one, so that it can be compared; bytes that are not text stay bytes."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Places outside a process where a job can leave something, and how to snapshot and restore each.
+"""Resources outside a process that a job can change, with their snapshots.
 
-A place is read after every crash point, and a snapshot is kept whenever it has changed. So a trial does not repeat the
-work before its crash.
+A resource is read after every crash point, and each change is kept as a snapshot. So a trial does not repeat
+the work before its crash.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ __all__ = [
 OURS = ("harness", "job_progress", "sqlite_", "alembic_version")
 """Name prefixes of tables that are not an outcome of the job, such as those of progress."""
 MOMENTS = ("DATE", "TIME")
-"""Parts of the declared types of date and time columns: their values differ between runs."""
+"""Parts of the declared types of date and time columns, whose values differ between runs."""
 
 WAIT_SECONDS = 0.25
 MAX_WAITS = 240
-"""Timeout of a lock, and number of attempts: a minute, in which any process ends its transaction that does end it."""
+"""Timeout of a lock, and number of attempts: a minute in all, enough for any transaction that ends."""
 
 _SCHEMA = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
 _WAL_BYTES = slice(18, 20)
 
 
 class SqliteResource:
-    """A SQLite database; a file is seen through a connection of its own, so that only what is committed counts.
+    """SQLite database; a file is read through its own connection, so that only committed data counts.
 
-    :param path: of the file; empty for a database in memory, which is seen through the job's connection.
+    :param path: path of the file; empty for a database in memory, which is read through the job's connection.
     """
 
     def __init__(self, path: str, raw: sqlite3.Connection) -> None:
@@ -58,12 +58,12 @@ class SqliteResource:
         self._seen = self._version()
 
     def open(self) -> None:
-        """Look at a file through a connection of its own."""
+        """Open a connection to the file."""
         if not self.in_memory:
             self._connection = sqlite3.connect(
                 self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # A process that dies leaves its writes to the operating system; only a power cut needs more.
+            # The operating system keeps the writes of a crashed process; only a power failure needs more.
             self._connection.execute("PRAGMA synchronous=OFF")
 
     @property
@@ -85,7 +85,7 @@ class SqliteResource:
         return True
 
     def keep(self) -> Pages:
-        """Return the database file; one in which nothing was ever written has no bytes."""
+        """Return the database file; a new one has no bytes."""
         pages: int = self._connection.execute("PRAGMA page_count").fetchone()[0]
         return self._pages.of(self._connection.serialize() if pages else b"")
 
@@ -100,7 +100,7 @@ class SqliteResource:
             return found
 
     def restore(self, kept: Pages) -> None:
-        """Write all pages in one transaction, which connections that are open elsewhere notice."""
+        """Write all pages in one transaction, so that other open connections notice."""
         if self.in_memory:
             self._connection.rollback()
         with closing(_opened(kept)) as source:
@@ -110,7 +110,7 @@ class SqliteResource:
         self._seen = self._version()
 
     def contents(self, kept: Pages | None = None) -> dict[str, Table]:
-        """Return all tables but ours."""
+        """Return all tables except those of this package."""
         if kept is not None:
             with closing(_opened(kept)) as connection:
                 return _tables(connection, _described(connection))
@@ -120,7 +120,7 @@ class SqliteResource:
         return _tables(self._connection, self._tables)
 
     def close(self) -> None:
-        """Close the connection, if it is ours."""
+        """Close the connection, if this object opened it."""
         if not self.in_memory:
             self._connection.close()
 
@@ -134,7 +134,7 @@ class SqliteResource:
 
 
 class _Patience:
-    """Ends a backup that waits for a lock: sqlite3 would wait for ever."""
+    """Ends a backup that waits for a lock: sqlite3 would wait forever."""
 
     def __init__(self, path: str) -> None:
         self._path, self._waited = path, 0
@@ -143,17 +143,17 @@ class _Patience:
         self._waited += 1
         if self._waited > MAX_WAITS:
             raise UsageError(
-                f"the database {Path(self._path).name} is locked by somebody else, so that it cannot be put back; end "
-                "the transactions of the test before it explores"
+                f"the database {Path(self._path).name} is locked by another connection and cannot be "
+                "restored; end the transactions of the test before it explores"
             )
 
 
 def _opened(pages: Pages) -> sqlite3.Connection:
-    """Open a database file that was kept, in memory."""
+    """Open a stored database file in memory."""
     connection = sqlite3.connect(":memory:")
     kept = b"".join(pages)
     if kept:
-        # There can be no write-ahead log in memory; what is restored from here keeps the mode that its file has.
+        # A database in memory cannot have a write-ahead log; a restore does not change the mode of the file.
         connection.deserialize(kept[: _WAL_BYTES.start] + b"\1\1" + kept[_WAL_BYTES.stop :])
     return connection
 
@@ -200,13 +200,13 @@ def _declared(columns: list[Any], types: tuple[str, ...]) -> frozenset[int]:
 
 
 def _refers(columns: list[Any], key: tuple[int, ...], sql: str) -> bool:
-    """Return whether the key is also a foreign key, whose numbers do mean something."""
+    """Return whether the key is also a foreign key, whose numbers are significant."""
     name = columns[key[0]][1].lower()
     return any(f"foreign key({quoted})" in sql.lower() for quoted in (name, f'"{name}"'))
 
 
 class ProgressResource(MemoryStore):
-    """The store of an explored job, where the job has none of its own: a server, as far as the job can tell.
+    """Store of an explored job without its own store; it behaves like a server.
 
     Crash points: ``before-save`` and ``save``, for claims too.
     """
@@ -225,7 +225,7 @@ class ProgressResource(MemoryStore):
         return size
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Share something."""
+        """Store a shared record."""
         replaced: bool = self._reached(
             "share", lambda: super(ProgressResource, self).replace(key, before, after)
         )
@@ -241,16 +241,16 @@ class ProgressResource(MemoryStore):
         return dict(self._texts), dict(self._shared)
 
     def restore(self, kept: Any) -> None:
-        """Put them back."""
+        """Restore the records."""
         self._texts, self._shared = dict(kept[0]), dict(kept[1])
 
     def contents(self, kept: Any = None) -> dict[str, Table]:
-        """Return nothing: progress is not what a job is for."""
+        """Return nothing: progress is not part of the outcome."""
         del kept
         return {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def _reached(self, verb: str, write: Any) -> Any:
         life = current()

@@ -1,4 +1,4 @@
-"""Runs an explored job on RQ: fakeredis for a broker, and RQ's own worker in this process."""
+"""Explored jobs on RQ: with fakeredis as the broker, and RQ's own worker in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class NoPenalty(BaseDeathPenalty):
-    """Sets no alarm: the explorer has its own limit, and a frozen worker is no main thread."""
+    """Timeout without an alarm: the explorer has its own limit, and a frozen worker is not in the main thread."""
 
     def setup_death_penalty(self) -> None:
         """Set none."""
@@ -34,7 +34,7 @@ class NoPenalty(BaseDeathPenalty):
 
 
 class Worker(SimpleWorker):
-    """RQ's worker without what belongs to a process of its own: signals, and a thread for commands."""
+    """RQ's worker without signals and without a thread for commands, which need a separate process."""
 
     death_penalty_class = NoPenalty
 
@@ -70,7 +70,7 @@ class RQTarget(QueuedTarget):
             )
 
     def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
-        """Let a worker take the job, once."""
+        """Let a worker run the job once."""
         del world
         life = current()
         with living(None):
@@ -87,9 +87,9 @@ class RQTarget(QueuedTarget):
             return status in {JobStatus.FINISHED, JobStatus.CANCELED}
 
     def _put_back(self) -> None:
-        """Have the job at the front of its queue, wherever a dead worker or a delay has left it.
+        """Move the job to the front of its queue, from wherever a crashed worker or a delay left it.
 
-        Jobs that it has enqueued there itself come after it: the next execution must be its own.
+        Jobs that it enqueued there come after it, because the next execution must be its own.
         """
         waiting = self._queue.get_job_ids()
         if waiting and waiting[0] == self._job.id:
@@ -102,7 +102,7 @@ class RQTarget(QueuedTarget):
 
 
 def _error(line: str) -> Exception:
-    """Return the error in the last line of a traceback: one of this package's, or else any."""
+    """Return the error in the last line of a traceback."""
     name, _, message = line.partition(": ")
     kind = getattr(errors, name.rpartition(".")[2], None) if name.startswith(errors.__name__) else None
     if isinstance(kind, type) and issubclass(kind, errors.HarnessError):

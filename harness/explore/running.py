@@ -1,4 +1,4 @@
-"""Run one trial: put external state back, interrupt an execution, recover, and compare what is left."""
+"""Run one trial: restore external state, interrupt an execution, recover, and compare the outcome."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ BUDGET = 20
 class Runner:
     """Runs trials of a recorded job.
 
-    :param read: reads the outcome. :param limit: seconds that an execution may last.
+    :param read: reads the outcome. :param limit: time limit of an execution, in seconds.
     :param deploys: whether executions after the interruption run a new version.
-    :ivar recovered: for each crash, how many points of each kind its recovery passed.
-    :ivar shortcuts: known futures; None to run every trial to its end.
+    :ivar recovered: for each crash, the number of points of each kind that its recovery passed. :ivar
+        shortcuts: known results; None to run every trial to its end.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Runner:
         self._confirmed: set[tuple[str, ...]] = set()
 
     def shorten(self, window: int) -> bool:
-        """Use shortcuts from now on, if they save anything and can be trusted; return whether they do.
+        """Use shortcuts from now on if they save time and are correct; return whether they are used.
 
-        Some crashes are tried both ways.
+        To check them, some crashes are tried both ways.
         """
         if self._deploys or self._target.counts_executions:
             return False
@@ -73,7 +73,7 @@ class Runner:
         return short
 
     def confirmed(self, trial: PlannedTrial) -> Result:
-        """Run one trial, by a shortcut if there is one; to its end if something of a new kind is wrong."""
+        """Run one trial with a shortcut if there is one; run it to its end if a new kind of mistake is found."""
         result = self.result(trial)
         kind = (trial.action, result.ending.kind, *(each.kind for each in result.differences[:1]))
         if not result.short or result.good or kind in self._confirmed:
@@ -92,7 +92,7 @@ class Runner:
         """Run one trial.
 
         :param death: see :meth:`harness.explore.explorer.Explorer.result`.
-        :raises UsageError: if the job does not come to the point.
+        :raises UsageError: if the job does not reach the point.
         """
         recording, price = self._recording, 0
         point = recording.point(*trial.points[0])
@@ -103,10 +103,10 @@ class Runner:
         else:
             watch, ending, begun = self._interrupt(trial, point if death == "restored" else None)
         if watch.trial is not None and not watch.fired and ending.kind != "endless":
-            raise Unreached(f"{trial}: the job did not come to that point")
+            raise Unreached(f"{trial}: the job did not reach that point")
         refused = None
         if self._deploys and ending.kind == "failed" and isinstance(ending.error, HarnessError):
-            # Kept progress has a value only if the old version, deployed again, can resume with it.
+            # Kept progress is useful only if the old version, deployed again, can resume with it.
             refused, begun = ending.why, [*begun, *watch.marks]
             back = self._watching(None)
             ending = run_to_end(self._target, self._world, back, self._limit)
@@ -131,10 +131,10 @@ class Runner:
         return self._recording.reference.differences(self._read())
 
     def _interrupt(self, trial: PlannedTrial, point: Point | None) -> tuple[Watch, Ending, list[str]]:
-        """Run a trial that is no crash, from a state shortly before its point if that will do, else from the beginning.
+        """Run a trial other than a crash, from a state shortly before its point if possible, else from the beginning.
 
-        :param point: its point; None for a trial without shortcuts.
-        :return: the watch over it, how it ended, and the items that a second execution began.
+        :param point: its point; None for a trial without shortcuts. :return: its observer, its end, and the
+            items that a second execution began.
         """
         shortcuts = None if point is None else self.shortcuts
         lead = (
@@ -159,10 +159,10 @@ class Runner:
         return watch, ending, begun
 
     def _crash(self, trial: PlannedTrial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
-        """Recover from a crash, or from two; nothing but external state outlives one.
+        """Recover from one or two crashes, from external state only.
 
-        :return: the watch over the last recovery, how it ended, the items begun before it, and what of these durability
-            lets it repeat.
+        :return: the observer of the last recovery, its end, the items begun before it, and those of them that
+            the durability lets it repeat.
         """
         recording, run = self._recording, (self._target, self._world)
         if death == "killed":
@@ -175,12 +175,12 @@ class Runner:
         if watch.following is not None:
             watch.following.whole = second is None
         ending = run_to_end(*run, watch, self._limit)
-        # Where its time ended a recovery is by chance: no second crash is counted from it.
+        # A recovery that ran out of time ended at a random point: no second crash is counted from it.
         if ending.kind != "endless":
             self.recovered[trial] = watch.counts
         if watch.left is None:
             return watch, ending, begun, price
-        # What the first recovery did after the second crash is undone: that it went on there was for convenience.
+        # Undo the first recovery's work after the second crash: it continued only for convenience.
         self._world.restore(watch.left)
         last = self._watching(None, deployed=True, follow=death == "restored")
         ending = run_to_end(*run, last, self._limit)
@@ -196,9 +196,9 @@ class Runner:
         )  # fmt: skip
 
     def _freeze(self, watch: Watch, begun: list[str], until: PlannedTrial | None = None) -> Ending:
-        """Let an execution stand still, a second one complete the job, and the first one go on.
+        """Pause an execution, let a second one complete the job, and continue the first one.
 
-        :param until: where the second one stands still until the first is done; None to complete the job.
+        :param until: point where the second one pauses until the first is done; None to complete the job.
         """
         paused, go_on = Event(), Event()
 
@@ -222,7 +222,7 @@ class Runner:
         if not watch.fired:
             thread.join(self._limit)
             return Ending("left", "did not come to that point")
-        # Two are at work: what the first does after the second is no part of the clean run.
+        # Two executions run: the first one's work after the second is not part of the clean run.
         following, watch.following = watch.following, None
         standing_still = memory.now()  # two processes, two memories
         memory.restore()
@@ -241,10 +241,10 @@ class Runner:
         memory.restore(standing_still)
         go_on.set()
         thread.join(self._limit)
-        return Ending("endless", "goes on after it was superseded") if thread.is_alive() else ending
+        return Ending("endless", "continues after it was superseded") if thread.is_alive() else ending
 
     def _interleave(self, second: Watch, first: Thread, go_on: Event, standing_still: list[object]) -> Ending:
-        """Let a second execution stand still at its point, the first one go on to its end, and then the second one."""
+        """Pause a second execution at its point, continue the first one to its end, and then the second one."""
         met, on, endings, memory = Event(), Event(), [], self._world.memory
 
         def handover() -> None:
@@ -269,8 +269,8 @@ class Runner:
         memory.restore(waiting)
         on.set()
         worker.join(self._limit)
-        return endings[0] if endings else Ending("endless", "goes on after another execution is done")
+        return endings[0] if endings else Ending("endless", "continues after another execution is done")
 
 
 class Unreached(UsageError):
-    """A trial whose crash point the job does not come to again."""
+    """Trial whose crash point the job does not reach again."""

@@ -1,7 +1,7 @@
-"""Digest of external state: equal where a job that starts there can see no difference.
+"""Digest of external state: equal if a job that starts there sees no difference.
 
-Of a database every row counts, and of stored progress what a job goes on from. The number of its executions, when they
-were and how they ended are left out.
+It covers every row of a database, and the fields of stored progress from which a job resumes. It ignores the
+number, times and ends of executions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESUMED_FROM = (
     "id", "job", "begun", "completed", "current", "proof", "attributes", "done", "total", "all_done", "failures",
     "quarantined", "digest",
 )  # fmt: skip
-"""Fields of stored progress that an execution goes on from."""
+"""Fields of stored progress from which an execution resumes."""
 ENDS = {"completed", "cancelled"}
 """States of stored progress after which no execution follows."""
 
@@ -32,7 +32,7 @@ ENDS = {"completed", "cancelled"}
 def digest(places: Iterable[tuple[str, Resource, Any]]) -> bytes:
     """Return the digest of a state.
 
-    :param places: each with its key, and what was kept of it; ``...`` for what it holds now.
+    :param places: each resource with its key and its snapshot; ``...`` for its current content.
     """
     found = []
     for key, place, kept in places:
@@ -58,7 +58,7 @@ def _hashed(found: Any) -> bytes:
 
 
 _digests: WeakKeyDictionary[SqliteResource, dict[bytes, bytes]] = WeakKeyDictionary()
-"""Digests of the rows of database files, by the digest of the file: most files come again byte by byte."""
+"""Digests of the rows of database files, by the digest of the file: most files recur byte for byte."""
 
 
 def _of_database(place: SqliteResource, kept: Any) -> bytes:
@@ -87,6 +87,6 @@ def _rows(tables: dict[str, tuple[list[str], list[tuple[Any, ...]]]]) -> Any:
 
 
 def _resumed_from(text: str) -> Any:
-    """Return what an execution goes on from, of progress as it is stored."""
+    """Return the fields of stored progress from which an execution resumes."""
     data = json.loads(text)
     return [*(data.get(name) for name in RESUMED_FROM), data.get("state") in ENDS]

@@ -1,4 +1,4 @@
-"""Explores the demonstration jobs, each with data of its own."""
+"""Exploration of the demonstration jobs, each with its own data."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 PRIVATE = "postgresql"
-"""Name of a database that stands for a private PostgreSQL server."""
+"""Name that means a private PostgreSQL server."""
 
 
 @contextmanager
 def seeded(scenario: Scenario, size: str, database: str | None = None) -> Iterator[str]:
-    """Set up a database with the scenario's data of that size, and remove that afterwards; yield its URL.
+    """Create a database with the scenario's data of a size, yield its URL, and remove the data afterwards.
 
     :param database: see :func:`prepared`.
     """
@@ -111,7 +111,7 @@ def prepared(
 
 @contextmanager
 def _progress_beside_the_work() -> Iterator[SqlStore]:
-    """Have a store in the database that was :func:`seeded`, as ``with_transaction()`` needs it."""
+    """Use a store in the :func:`seeded` database, which ``with_transaction()`` needs."""
     engine = create_engine(os.environ["HARNESS_DATABASE_URL"], poolclass=NullPool)
     store = SqlStore(engine)
     store.create()

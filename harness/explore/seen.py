@@ -1,4 +1,4 @@
-"""External effects that no probe watches: a verdict lists them, and says no more than what was seen."""
+"""External effects that no probe watches; a verdict lists them and covers only what was seen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class NotSeen:
     """An external effect that no probe watches.
 
     :ivar name: the name under which a user accepts it: ``process``, ``socket`` or that of a library.
-    :ivar what: the effect in words. :ivar line: the line of the job, ``file:line``; empty if it is not known.
+    :ivar what: description of the effect. :ivar line: the line of the job, ``file:line``; empty if it is not
+        known.
     """
 
     name: str
@@ -29,7 +30,7 @@ class NotSeen:
 
 
 class Unseen:
-    """Collection of the effects that were not seen: one of each name and line.
+    """Collection of unseen effects, one for each name and line.
 
     :param leave: called in place of adding one.
     """
@@ -45,7 +46,7 @@ class Unseen:
         self._found.setdefault((name, line), NotSeen(name, what, line))
 
     def split(self, accepted: Iterable[str]) -> tuple[list[NotSeen], list[NotSeen]]:
-        """Return the effects that were not accepted, and those that were, by name."""
+        """Return the effects that were not accepted, and the accepted ones, by name."""
         names = set(accepted)
         found = sorted(self._found.values(), key=lambda each: (each.name, each.line))
         return [each for each in found if each.name not in names], [

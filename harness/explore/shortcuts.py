@@ -1,4 +1,4 @@
-"""Shortcuts: futures that are known, so that a trial needs no more.
+"""Shortcuts: known results with which a trial can end early.
 
 Two are the same wherever the job repeats itself:
 
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
     from harness.explore.recording import Recording
 
 WINDOW = 3
-"""Number of external states in a row in which an execution must be like the clean run to be believed to stay so."""
+"""Number of consecutive external states in which an execution must equal the clean run to count as joined."""
 CHECKS = 5
 """Number of crashes that are tried both ways."""
 LEAD = 4
 """Number of external states before an interruption at which its trial begins."""
 PATIENCE = 400
-"""Number of crash points within which such a trial has come to where the clean run was, or begins at the beginning."""
+"""Number of crash points within which such a trial must join the clean run; otherwise it starts at the beginning."""
 MOST_MISSES = 8
-"""Number of trials in a row that did not, after which no more are begun there."""
+"""Number of consecutive trials that did not join, after which no more trials start there."""
 
 
 @dataclass(frozen=True)
 class Future:
-    """Future of an execution that begins in a state.
+    """Result of an execution that starts in a state.
 
-    :ivar marks: the items that it began, and after it others; those from ``at`` on are the clean run's.
-    :ivar at: index of the point of the clean run that it came to; None if it ran to its end.
+    :ivar marks: the items that it and later executions began; those from ``at`` on are the clean run's. :ivar
+        at: index of the point where it joined the clean run; None if it ran to its end.
     """
 
     ending: Ending
@@ -73,9 +73,9 @@ class Future:
 
 @dataclass
 class Shortcuts:
-    """Known futures of a job.
+    """Known results of a job.
 
-    :ivar misses: number of trials in a row that did not come to where the clean run was.
+    :ivar misses: number of consecutive trials that did not join the clean run.
     """
 
     world: ExternalState
@@ -101,18 +101,18 @@ class Shortcuts:
         return self._digests[state]
 
     def now(self) -> bytes:
-        """Return the digest of the present state."""
+        """Return the digest of the current state."""
         return digest(self.world.each())
 
     def find(self, kind: str, life: SimulatedProcess, boundary: CodeType) -> int | None:
-        """Return the index of the point of the clean run at which all is as it is here; None for nowhere."""
+        """Return the index of the clean run's point that equals the current one; None for none."""
         inside = fingerprint(life, boundary, self.world.memory)
         if inside is None or inside not in self._insides:
             return None
         return self._points.get((kind, inside, self.now()))
 
     def lead(self, point: Point) -> int | None:
-        """Return the state in which a trial begins that interrupts at a point; None for the beginning."""
+        """Return the start state of a trial that interrupts at a point; None for the beginning."""
         if self.misses >= MOST_MISSES or point.state <= LEAD:
             return None
         return point.state - LEAD
@@ -138,26 +138,26 @@ class Following:
     _states: list[int] = field(default_factory=list)
 
     def learn(self, state: int, ending: Ending, differences: list[Difference], marks: list[str]) -> None:
-        """Remember the future of an execution that began in a state of the clean run and was not interrupted."""
+        """Remember the result of an execution that started in a state of the clean run and was not interrupted."""
         if self.ended is None and ending.kind in {"completed", "failed"}:
             future = Future(ending, differences, marks, self.at)
             self.shortcuts.futures.setdefault(self.shortcuts.of_state(state), future)
 
     @property
     def short(self) -> bool:
-        """True if anything was left out."""
+        """True if anything was skipped."""
         return self.at is not None or self.ended is not None
 
     @property
     def rest(self) -> list[str]:
-        """The items that would have been begun after what was left out."""
+        """Items that the skipped part would have begun."""
         found = [] if self.ended is None else self.ended.marks
         at = self.at if self.ended is None else self.ended.at
         recording = self.shortcuts.recording
         return found if at is None else [*found, *recording.marks[recording.points[at].marks :]]
 
     def meet(self, kind: str, life: SimulatedProcess, boundary: CodeType) -> int | None:
-        """Compare an execution with the clean run; return the point that it has come to, once that is believed."""
+        """Compare an execution with the clean run; return the point where it joined, if it did."""
         if kind not in COMPARED:
             return None
         index = self.shortcuts.find(kind, life, boundary)
@@ -172,7 +172,7 @@ class Following:
         return index if len(self._states) >= self.shortcuts.window else None
 
     def begin(self) -> Ending | None:
-        """Return how an execution that would begin here ends, if that is known."""
+        """Return the known end of an execution that would start here, or None."""
         self._states.clear()
         if self.joins or self.whole or not self.shortcuts.futures:
             return None

@@ -1,4 +1,4 @@
-"""Tables: external state as rows that can be compared, and the protocol of the places that hold them."""
+"""Tables: external state as comparable rows, and the protocol of the resources that hold them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 class Table:
     """Rows under one name, as tuples.
 
-    :ivar key: the indexes of the columns by which a row is known.
-    :ivar numbered: whether the key can be a number that the database gives, which says nothing of a new row.
+    :ivar key: indexes of the columns that identify a row. :ivar numbered: whether the key can be a number
+        that the database gives, which does not identify a new row.
     :ivar moments: the indexes of columns that hold a date or a time.
     :ivar json: the indexes of columns that hold JSON as text.
     :ivar references: pairs of a column's index and the table whose key it holds.
@@ -32,7 +32,7 @@ class Table:
 
 
 BODIES = "bodies of "
-"""Prefix of tables that say more of the rows of another one: they count where that one is as it should be."""
+"""Prefix of tables with details of another table's rows; they count only if that table is correct."""
 
 Contents = dict[str, Table]
 
@@ -53,7 +53,7 @@ class Resource(Protocol):
         ...
 
     def contents(self, kept: Any = None) -> dict[str, Table]:
-        """Return what can be compared, of the present or of a snapshot."""
+        """Return the comparable content, now or in a snapshot."""
         ...
 
     def close(self) -> None:

@@ -25,8 +25,8 @@ class Target(Protocol):
 
     :ivar name: its dotted name, ``module:name``. :ivar files: those of its source.
     :ivar owners: qualified names of its functions and classes.
-    :ivar documented: whether it says by its durability how much it may repeat.
-    :ivar counts_executions: whether its outcome may depend on how many executions there were, and how they ended.
+    :ivar documented: whether its durability declares how much it may repeat. :ivar counts_executions: whether
+        its outcome may depend on the number and ends of its executions.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Target(Protocol):
     counts_executions: bool
 
     def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
-        """Run one execution in this thread, the first or a later one; return whether that was the last.
+        """Run one execution in this thread; return whether it was the last.
 
         :param deployed: whether to run the new version, if there is one.
         :raises Exception: what the job raised; the queue would then try again, a number of times.
@@ -80,7 +80,7 @@ class JobTarget:
 
 
 class FunctionTarget:
-    """Any function: after a death it is called again with the same arguments, as RQ does."""
+    """Any function: after a crash it is called again with the same arguments, as RQ does."""
 
     documented = False
     counts_executions = False
@@ -103,14 +103,14 @@ class FunctionTarget:
 
 
 def ended() -> None:
-    """Reach the last crash point: the job is done, and the queue does not know it yet."""
+    """Reach the last crash point: the job is done, but the queue does not know it."""
     life = current()
     if life is not None:
         life.reach("end", "end")
 
 
 def files_of(versions: Versions) -> frozenset[str]:
-    """Return the files of a job's source, as far as there are any."""
+    """Return the files of a job's source, if any."""
     return frozenset(filter(None, map(_file_of, versions.all)))
 
 
@@ -136,7 +136,7 @@ def target_of(
     durability: Durability | None,
     store: Store | None,
 ) -> Target:
-    """Return what to explore.
+    """Return the target of an exploration.
 
     :raises UsageError: if it is neither a job nor a function.
     """

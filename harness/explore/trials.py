@@ -1,4 +1,4 @@
-"""Trials by name, and one run of a job from a state of the outside to its end.
+"""Trials by name, and one run of a job from an external state to its end.
 
 ==============================  ===================================================================================
 ``crash:commit#12``             die there; recover; run to the end
@@ -46,11 +46,11 @@ WITH_TWO_POINTS = {"crash", "twice"}
 RETRIES = 3
 """Number of errors in a row after which the job counts as failed."""
 MAX_EXECUTIONS = 500
-"""More than any explored job should need."""
+"""Limit of executions, more than any explored job should need."""
 SECOND_LOOK = 0.05
 """Seconds after which a job that did not end at its time limit is interrupted again."""
 LOOKS = 100
-"""Number of times that code of others is left alone before the job ends in the middle of it."""
+"""Number of times that foreign code may continue before the job is ended inside it."""
 
 _NAME = re.compile(
     r"(crash|stop|lost-reply|freeze|twice):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?"
@@ -95,7 +95,7 @@ def parse_trial(name: str) -> PlannedTrial:
 class Ending:
     """End of a run.
 
-    :ivar kind: ``completed``, ``failed`` (it went on failing), ``endless``, or ``left`` (its process).
+    :ivar kind: ``completed``, ``failed`` (it failed repeatedly), ``endless``, or ``left`` (its process).
     :ivar why: the reason as text. :ivar lines: position of the job at its time limit, or where it left its process.
     """
 
@@ -109,9 +109,10 @@ class Ending:
 class Result:
     """Result of a trial.
 
-    :ivar repeated: items begun before the interruption and again after it. :ivar price: as many as durability allows.
+    :ivar repeated: items begun before the interruption and again after it. :ivar price: number that the
+        durability allows.
     :ivar then: next external effect that the interrupted execution attempted.
-    :ivar refused: why the new version did not go on; the old one then did, and this is how it ended.
+    :ivar refused: reason why the new version refused; the old version then ran, and this is its end.
     :ivar short: whether a shortcut was taken, see :mod:`harness.explore.shortcuts`.
     """
 
@@ -131,7 +132,7 @@ class Result:
 
     @property
     def outcome(self) -> tuple[str, list[str], int]:
-        """How it ended, what is different, and how much was repeated."""
+        """Its end, its differences, and the number of repeated items."""
         return self.ending.kind, list(map(str, self.differences)), self.repeated
 
 
@@ -139,10 +140,11 @@ class Result:
 class Watch:
     """Observer of the executions of a run, which interrupts them at a given point.
 
-    :ivar trial: what to do; None for nothing. :ivar budget: the number of crash points after which it never ends.
-    :ivar fired: whether it was done. :ivar counts: how many points of each kind were passed.
-    :ivar marks: the items that were begun. :ivar unsaved: how many since progress was saved.
-    :ivar price: how many items durability lets the interruption repeat: those begun since progress was saved.
+    :ivar trial: the interruption; None for none. :ivar budget: number of crash points after which the run
+        counts as endless. :ivar fired: whether the interruption happened. :ivar counts: number of points of
+        each kind passed. :ivar marks: the items begun. :ivar unsaved: number of items since the last save.
+        :ivar price: number of items that the durability lets the interruption repeat: those begun since
+        progress was saved.
     :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
     :ivar deployed: whether executions run the new version, if there is one; those after the interruption do.
     :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
@@ -182,7 +184,7 @@ class Watch:
     _interrupted: SimulatedProcess | None = None
 
     def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
-        """Count, and interrupt if this is the place."""
+        """Count a point, and interrupt if it is the trial's."""
         self.passed += kind != "end"
         if self.passed > self.budget:
             life.die(self.endless)
@@ -204,17 +206,17 @@ class Watch:
 
     @property
     def pending(self) -> bool:
-        """True if an interruption is still to come."""
+        """True if an interruption is still pending."""
         return self.trial is not None and not self.fired
 
     @property
     def marked(self) -> list[str]:
-        """The items begun, with those after the end of an execution that ended because its future was known."""
+        """The items begun, including those of executions that were skipped because their result is known."""
         following = self.following
         return self.marks if following is None else [*self.marks, *following.rest]
 
     def look(self, kind: str, label: str) -> object:
-        """See the outside after a point; for those who record."""
+        """Receive the external state after a point; used for recording."""
         del kind, label
         return None
 
@@ -239,15 +241,15 @@ class Watch:
 
     @property
     def joined(self) -> bool:
-        """True if an execution ended because it had come to where the clean run was."""
+        """True if an execution ended because it joined the clean run."""
         return self.following is not None and self.following.at is not None
 
     def begin(self) -> Ending | None:
-        """Return how an execution that would begin now ends, if that is known."""
+        """Return the known end of an execution that would start now, or None."""
         return None if self.following is None or self.pending else self.following.begin()
 
     def _follow(self, following: Following, life: SimulatedProcess, kind: str) -> None:
-        """Compare the execution with the clean run: end it if it is the same, or count on from there."""
+        """Compare the execution with the clean run: end it if it is equal, or continue to count."""
         assert self.boundary is not None  # noqa: S101 - reach() has looked
         at = following.meet(kind, life, self.boundary)
         if self.aligned:
@@ -273,17 +275,17 @@ class Watch:
             self.left, self.begun = self.world.now(), len(self.marks)
         if self.trial.action == "lost-reply":
             if lost is None:
-                raise UsageError(f"{self.trial}: nothing is answered there, so that no answer can be lost")
+                raise UsageError(f"{self.trial}: nothing is answered there, so no answer can be lost")
             raise lost()
         if self.trial.action == "freeze" and self.handover is not None:
             self.handover()
         return str(self.trial) if self.trial.action == "stop" else None
 
 
-KNOWN = "its future is known"
-"""Cause of the end of a life that need not go on."""
+KNOWN = "its result is known"
+"""Cause of the end of a process that need not continue."""
 CHANGING = ("commit", "mail", "publish", "redis", "request", "save", "write")
-"""Kinds of points after which external state may be another."""
+"""Kinds of points after which external state may have changed."""
 COMPARED = {"checkpoint", *CHANGING}
 """Kinds of points at which an execution is compared with the clean run."""
 LATE = "is not done within the limit"
@@ -291,15 +293,15 @@ LATE = "is not done within the limit"
 SAVES = {"save", "saved"}
 """Kinds of points at which progress was saved."""
 TICK = 0.02
-"""Seconds that pass from checkpoint to checkpoint, as in the lab."""
+"""Simulated seconds between two checkpoints, as in the lab."""
 
 
 def run_to_end(
     target: Target, world: ExternalState, watch: Watch, seconds: float, *, retries: int = RETRIES
 ) -> Ending:
-    """Run execution after execution until the job is done, or never will be.
+    """Run executions until the job is done or has failed.
 
-    :param seconds: how long an execution may last. :param retries: how many may fail.
+    :param seconds: time limit of an execution. :param retries: number of executions that may fail.
     """
     failures = 0
     for _ in range(MAX_EXECUTIONS):
@@ -323,7 +325,7 @@ def run_to_end(
 
 
 def execute(target: Target, world: ExternalState, watch: Watch, seconds: float) -> Ending | bool:
-    """Run one execution in a life of its own; return whether the job is done, or how it ended otherwise."""
+    """Run one execution in its own simulated process; return whether the job is done, or its other end."""
     life = SimulatedProcess(watch)
     deployed = watch.deployed or watch.fired
     if watch.alone:
@@ -351,10 +353,10 @@ def execute(target: Target, world: ExternalState, watch: Watch, seconds: float) 
 
 @contextmanager
 def limited(life: SimulatedProcess, watch: Watch, seconds: float) -> Iterator[None]:
-    """End a life that lasts longer; in the main thread only, where Python runs signal handlers.
+    """End a process that exceeds the limit; only in the main thread, where Python runs signal handlers.
 
-    It ends at its next crash point, or where the job's own code is at work. An error in the middle of a library would
-    leave half of something behind, or be swallowed; only a library that does not come back gets one.
+    It ends at its next crash point, or when the job's own code runs. An error inside a library could leave
+    partial work, or be swallowed; so it is raised there only if the library does not return.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""A new version of the code under the name of the old one, as a deploy puts it there."""
+"""New version of the code under the name of the old one, as after a deploy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from harness.job import Job, find
 
 
 def new_version(job: Any, name: str) -> Any:
-    """Return what a deploy puts in the place of a job.
+    """Return the new version of a job.
 
-    :param name: ``module:Name``, or a module in which it has the name of *job*.
-    :raises UsageError: if there is no such thing.
+    :param name: ``module:Name``, or a module in which it has the name of *job*. :raises UsageError: if it
+        does not exist.
     """
     return find(name if ":" in name else f"{name}:{job.__qualname__}")
 
 
 class Versions:
-    """The code that a job is interrupted in, and the code that resumes it.
+    """Two versions of the code: one is interrupted, the other resumes.
 
-    A new job class runs under the path of the old one: progress that was saved by the one belongs to the other, and
-    is refused for the reasons for which a worker would refuse it after a deploy.
+    The new job class runs under the path of the old one. So progress of one belongs to the other, and is
+    refused for the same reasons as by a worker after a deploy.
 
     :param old: a job class or a function. :param new: another of the same kind; None for no deploy.
     :ivar new: the new version, named as the old one.
@@ -54,7 +54,7 @@ class Versions:
 
     @property
     def all(self) -> list[Any]:
-        """The old version, and the new one as it was given, if there is one."""
+        """The old version, and the new one if given."""
         return [self.old, self._given] if self.deploys else [self.old]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Places in this process: mails, requests and messages that arrived, and objects that stand for external state."""
+"""Resources in this process: received mails, requests and messages, and objects that represent external state."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from harness.explore.tables import BODIES, Table, from_value
 
 
 class SentResource:
-    """Mails, requests and messages that arrived, in order: each with its kind, its label and a hash of its body."""
+    """Received mails, requests and messages in order: each with its kind, its label and a hash of its body."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, str]] = []
         self._seen = 0
 
     def add(self, kind: str, label: str, body: bytes) -> None:
-        """Record one. A hash of the body is kept, without times and random ids: it may hold what nobody should read."""
+        """Record one.
+
+        Only a hash of the body is kept, without times and random ids, because the body may be confidential.
+        """
         self.sent.append((kind, label, _digest(body) if body else ""))
 
     def changed(self) -> bool:
-        """Return whether one more arrived."""
+        """Return whether another one arrived."""
         seen, self._seen = self._seen, len(self.sent)
         return seen != self._seen
 
@@ -32,7 +35,7 @@ class SentResource:
         return tuple(self.sent)
 
     def restore(self, kept: tuple[tuple[str, str, str], ...]) -> None:
-        """Put them back."""
+        """Restore them."""
         self.sent = list(kept)
         self._seen = len(self.sent)
 
@@ -58,14 +61,14 @@ def _digest(body: bytes) -> str:
 
 
 class ObjectResource:
-    """List, dict or set that stands for external state, such as the calls of a test's double."""
+    """List, dict or set that represents external state, such as the calls of a test double."""
 
     def __init__(self, name: str, thing: Any) -> None:
         self._name, self._thing = name, thing
         self._seen = self.keep()
 
     def changed(self) -> bool:
-        """Return whether it is no longer equal."""
+        """Return whether it has changed."""
         if self._seen == self._thing:
             return False
         self._seen = self.keep()
@@ -76,7 +79,7 @@ class ObjectResource:
         return copy.deepcopy(self._thing)
 
     def restore(self, kept: Any) -> None:
-        """Change it back, in place."""
+        """Restore it in place."""
         self._thing.clear()
         add = self._thing.extend if isinstance(self._thing, list) else self._thing.update
         add(copy.deepcopy(kept))

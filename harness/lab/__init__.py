@@ -1,4 +1,4 @@
-"""Trials: a job, its data and an interruption, run to the end and judged.
+"""Trials: a job with its data and an interruption, run to the end and judged.
 
 * :mod:`harness.lab.lab`: a trial's database, broker and mailbox, set up before it and removed after it.
 * :mod:`harness.lab.embedded`: trials in this process; no process is killed, so the effect of SIGKILL is not shown.

@@ -1,7 +1,7 @@
-"""Trials in this process: fakeredis and a real RQ worker class, stopped politely and by real signals.
+"""Trials in this process: fakeredis and a real RQ worker class, with stop requests and real signals.
 
-A job with checkpoints is stopped politely. The plain form has none: where a stop is asked of it, the lab cuts it off
-as the end of a grace period would, and RQ's ``Retry`` starts it again from its first item.
+A job with checkpoints stops at one. The plain form has none: the lab ends it like SIGKILL at the end of a
+grace period, and RQ's ``Retry`` starts it again from its first item.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
     from harness.progress import Position, StopSource, Store
 
 MAX_EXECUTIONS = 2_000
-"""More than any trial should need; a job that is still not done then never will be."""
+"""Limit of executions, more than any trial should need; a job that is not done by then never will be."""
 NOMINAL_SECONDS = 0.02
-"""Length of an item where no pace is given.
+"""Duration of an item without a given pace.
 
-The time of a trial is counted, not measured: an item lasts as long as the pace says, however fast the machine is."""
+The time of a trial is counted, not measured: an item lasts as long as the pace, independent of the machine.
+"""
 
 
 class CutOff(BaseException):
-    """Ends a plain job where it is, as SIGKILL does at the end of a grace period."""
+    """Ends a plain job at its current point, as SIGKILL does at the end of a grace period."""
 
 
 class EmbeddedTrial(Trial):
@@ -56,7 +57,7 @@ class EmbeddedTrial(Trial):
     def _run(self, interruption: Interruption) -> bool:
         if interruption.kills:
             raise UsageError(
-                f"{interruption.name} kills processes, and here there is but one; run it with --broker redis"
+                f"{interruption.name} kills processes, which needs workers; run it with --broker redis"
             )
         trigger = interruption.where(self.items, self._clock) if interruption.where else None
         sources: list[StopSource] = []
@@ -108,7 +109,7 @@ class EmbeddedTrial(Trial):
             time.sleep(self.settings.pace)
 
     def _armed(self, trigger: Any, interruption: Interruption) -> Callable[[Position], str | None]:
-        """Return a stop source that does at the trigger's place what the interruption is."""
+        """Return a stop source that interrupts when the trigger fires."""
 
         def source(at: Position) -> str | None:
             reason: str | None = trigger(at)
@@ -140,7 +141,7 @@ class EmbeddedTrial(Trial):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep RQ's log, which shows every cut-off as a traceback, out of the terminal."""
+    """Keep RQ's log, which shows each ended plain job as a traceback, out of the terminal."""
     loggers = [logging.getLogger(name) for name in ("rq.worker", "rq.job")]
     before = [(logger.level, logger.propagate) for logger in loggers]
     handler = logging.NullHandler()  # also keeps RQ from adding one that writes to the terminal

@@ -1,8 +1,8 @@
 """Start many Python processes without importing the same modules in each of them.
 
-A :class:`ForkServer` is a process with one thread that has imported what its children need. Each child is a fork of it:
-with a session, an environment, a folder and standard streams of its own, as if it had been started by
-:class:`subprocess.Popen`. A child costs some 10 ms; a new interpreter that imports the lab costs a second.
+A :class:`ForkServer` is a process with one thread that has imported what its children need. Each child is a
+fork of it, with its own session, environment, folder and standard streams, as if :class:`subprocess.Popen`
+had started it. A child costs some 10 ms; a new interpreter that imports the lab costs a second.
 
 Differences from a new interpreter: modules that the server has imported keep the state from their import, the command
 line that ``ps`` shows is the server's, and the parent is the server. Use a new interpreter where one of those matters.
@@ -40,7 +40,7 @@ _STREAMS = 3
 
 
 class Child:
-    """A process that a server forked; it answers like :class:`subprocess.Popen`.
+    """Process that a server forked; it has the methods of :class:`subprocess.Popen`.
 
     :ivar returncode: None until :meth:`poll` or :meth:`wait` saw the end; -N for signal N.
     """
@@ -84,7 +84,7 @@ class Child:
                 text = self._status.recv(32)
             if not text:
                 raise HarnessError(
-                    f"the server that forked process {self.pid} has ended; its exit code is lost"
+                    f"the server that forked process {self.pid} has ended; the exit code is unknown"
                 )
             self.returncode = int(text)
         return self.returncode
@@ -98,7 +98,7 @@ class Child:
 class ForkServer:
     """Starts children; a context manager. Threads may share it.
 
-    :param modules: to import in the server; children find them imported.
+    :param modules: modules that the server imports, so that children have them.
     """
 
     def __init__(self, *modules: str) -> None:
@@ -128,11 +128,11 @@ class ForkServer:
         environment: Mapping[str, str] | None = None,
         streams: tuple[int | IO[bytes], int | IO[bytes], int | IO[bytes]],
     ) -> Child:
-        """Call a function in a child, as the main program of a session of its own.
+        """Call a function in a child, as the main program of a new session.
 
         :param function: ``module:function``; it is called without arguments.
         :param arguments: ``sys.argv[1:]`` of the child.
-        :param environment: in place of this process's.
+        :param environment: replaces this process's.
         :param streams: files or descriptors for standard input, output and error.
         """
         variables = dict(os.environ if environment is None else environment)
@@ -168,7 +168,7 @@ class ForkServer:
 
 
 class _Server:
-    """Serves requests until they end; in a child, :meth:`serve` returns what to call."""
+    """Serves requests until they end; in a child, :meth:`serve` returns the function to call."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -208,13 +208,13 @@ class _Server:
     def _reap(self) -> None:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                # Its starter may have ended, and with it the other end.
+                # Its starter, which has the other end, may have exited.
                 with self._children.pop(ended[0]) as status, suppress(OSError):
                     status.sendall(str(os.waitstatus_to_exitcode(ended[1])).encode())
 
 
 def _become(request: list[Any], descriptors: Sequence[int]) -> Callable[[], Any]:
-    """Make this fork look like a process that was just started, and return what it has to call."""
+    """Make this fork look like a new process, and return the function that it has to call."""
     function, arguments, variables, folder = request
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -239,13 +239,13 @@ def _exactly(source: socket.socket, size: int) -> bytes:
     while len(parts) < size:
         part = source.recv(size - len(parts))
         if not part:
-            raise HarnessError("the fork server has ended; it said why on standard error")
+            raise HarnessError("the fork server has ended; see its standard error")
         parts.frombytes(part)
     return parts.tobytes()
 
 
 def main() -> None:
-    """Import, serve, and in each child do what it was forked for; it ends as every program does."""
+    """Import and serve; in each child, call its function and exit like any program."""
     if os.fork():
         os._exit(0)  # the starter waits for this process alone
     for name in sys.argv[1:]:

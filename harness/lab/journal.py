@@ -1,7 +1,8 @@
 """Journal of the processes of a trial: one JSON object per line in one file.
 
-Each line is one write to a file that is open for appending, so lines of several processes do not mix, and what was
-written stays when its process is killed. Times are those of ``time.monotonic``, which all processes of a machine share.
+Each line is one write to a file that is open for appending. So lines of several processes do not mix, and
+written lines survive a kill of the process. Times are those of ``time.monotonic``, which all processes of a
+machine share.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from harness.lab.trial import Attempt
 
 
 class Journal:
-    """The writing end."""
+    """Writer of a journal."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, what: str, **more: Any) -> None:
-        """Add a line about this process, now."""
+        """Add a line about this process with the current time."""
         line = json.dumps({"what": what, "pid": os.getpid(), "at": time.monotonic(), **more}) + "\n"
         os.write(self._file, line.encode())
 
@@ -33,10 +34,9 @@ class Journal:
 class JournalContent:
     """Content of a journal.
 
-    :ivar attempts: every execution, in the order in which they began. :ivar marked: the items begun.
-    :ivar working: processes that have not said that they ended.
-    :ivar fired: whether the interruption came.
-    :ivar largest: bytes of the largest progress saved, if one was.
+    :ivar attempts: all executions in order of their start. :ivar marked: the items begun. :ivar working:
+        processes that have not reported their end. :ivar fired: whether the interruption happened. :ivar
+        largest: size in bytes of the largest saved progress, if any.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class JournalContent:
                 getattr(self, f"_{entry['what']}")(entry)
             except KeyError:
                 raise UsageError(
-                    f"the journal has {entry['what']!r} of a process that has not begun"
+                    f"the journal has {entry['what']!r} of a process that has not started"
                 ) from None
         self.working += self._open
         for attempt in self._open.values():  # never said that they ended
@@ -118,7 +118,7 @@ _KINDS = {"start": _Start, "mark": _Mark, "fire": _Fire, "saved": _Saved, "outco
 def _entry(line: bytes, where: str) -> dict[str, Any]:
     """Read a line.
 
-    :raises UsageError: if it is not what :class:`Journal` writes.
+    :raises UsageError: if :class:`Journal` does not write such lines.
     """
     data = parse_json(line, where, error=UsageError)
     what = data.get("what") if isinstance(data, dict) else None

@@ -1,4 +1,4 @@
-"""A broker, a database and a mailbox of its own, and trials that interrupt jobs in it."""
+"""Lab: a private broker, database and mailbox, and trials that interrupt jobs in it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 class Lab:
-    """Runner of trials, one at a time; a context manager that leaves nothing behind.
+    """Runner of trials, one at a time; a context manager that removes everything at the end.
 
     Jobs find the database and the mail server in the environment variables ``HARNESS_DATABASE_URL`` and
     ``HARNESS_SMTP``.
 
     :param directory: an existing folder for database files, journals and logs.
     :param size: the size of the data.
-    :param pace: seconds that the work on an item lasts. Embedded, triggers by time count just these, and 20 ms an item
-        with a pace of 0, which waits for nothing.
+    :param pace: duration of the work on an item, in seconds. Embedded, triggers by time count only these, and
+        20 ms an item with a pace of 0, which waits for nothing.
     :param queue: ``rq``, ``celery`` or ``dramatiq``.
     :param broker: ``fakeredis``, the default of RQ: the worker is in this process. ``redis``, the default of the
         others, or the URL of an empty Redis database: workers are processes, and can be killed. ``rabbitmq``, for
@@ -115,8 +115,8 @@ class Lab:
     ) -> dict[str, Any]:
         """Run one trial to its end and return its record.
 
-        :param durability: in place of the job's own. With ``with_transaction()`` progress lives in the database.
-        :raises NothingInterrupted: if the interruption never came; the trial has then shown nothing.
+        :param durability: replaces the job's own. With ``with_transaction()`` progress lives in the database.
+        :raises NothingInterrupted: if the interruption never happened; the trial then shows nothing.
         """
         with self.prepared(scenario, form, durability) as trial:
             return trial.run(interruption)
@@ -147,7 +147,7 @@ class Lab:
 
 
 def environment(size: str, pace: float, packages: Sequence[str]) -> dict[str, Any]:
-    """Return what a comparison says about where its figures were taken; neither host nor path."""
+    """Return the description of the environment for a comparison, without host and path."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -161,7 +161,7 @@ def environment(size: str, pace: float, packages: Sequence[str]) -> dict[str, An
 
 @contextmanager
 def _progress_in(url: str) -> Iterator[SqlStore]:
-    """Have the tables for progress in the database of the work."""
+    """Create the tables for progress in the database of the work."""
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     store = SqlStore(engine)
     store.create()

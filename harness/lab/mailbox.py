@@ -1,4 +1,4 @@
-"""A real SMTP server on loopback that keeps what it accepts."""
+"""Real SMTP server on loopback that keeps the accepted mails."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HEADERS = BytesHeaderParser()
 
 
 class Mailbox(Controller):
-    """Accepts mail on a port of its own, from construction until :meth:`stop`.
+    """Accepts mail on a private port, from construction until :meth:`stop`.
 
-    :ivar accepted: the recipient and the Message-ID of each mail, once for every time that it was accepted.
+    :ivar accepted: recipient and Message-ID of each accepted mail, including copies.
     """
 
     def __init__(self) -> None:
-        # Bound here and handed over, so that no other process can take the port in between.
+        # Bound here and passed on, so that no other process can take the port in between.
         self._socket = socket.create_server(("127.0.0.1", 0))
         hostname, port = self._socket.getsockname()
         super().__init__(self, hostname, port)
@@ -50,13 +50,13 @@ class Mailbox(Controller):
         return Counter(recipient for recipient, _ in set(self.accepted))
 
     def empty(self) -> None:
-        """Throw all mail away."""
+        """Delete all mail."""
         self.accepted.clear()
 
     async def handle_DATA(  # noqa: N802 - the name that aiosmtpd looks for
         self, _server: SMTP, _session: SMTPSession, envelope: Envelope
     ) -> str:
-        """Keep a mail."""
+        """Store a mail."""
         content = envelope.content if isinstance(envelope.content, bytes) else b""
         message_id = HEADERS.parsebytes(content)["Message-ID"]
         self.accepted += [(recipient, message_id) for recipient in envelope.rcpt_tos]

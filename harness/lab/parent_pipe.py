@@ -1,6 +1,6 @@
 """Ends a trial's processes when the lab exits: they watch an inherited socket pair.
 
-The system closes the lab's end however the lab ends, also by SIGKILL or by Ctrl-C in the middle of a start. Each
+The system closes the lab's end at any exit of the lab, also by SIGKILL or by Ctrl-C during a start. Each
 process that holds the other end then kills itself. The lab reads end-of-file from its own end when the last holder has
 exited: a worker, its work horse, or an orphan whose worker was killed.
 """
@@ -41,7 +41,7 @@ class ParentPipe:
                 ours.recv(1)  # nothing is ever written
             except TimeoutError:
                 raise HarnessError(
-                    f"a process of the trial is still there {END_SECONDS:g} s after its end"
+                    f"a process of the trial still runs {END_SECONDS:g} s after the end of the trial"
                 ) from None
 
 

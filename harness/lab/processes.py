@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from harness.lab.mailbox import Mailbox
 
 LIMIT_SECONDS = 300.0
-"""Limit of a trial; a job that is not done by then never will be, however busy the machine is."""
+"""Time limit of a trial; a job that is not done by then never will be, even on a busy machine."""
 PLAIN_SECONDS = 5.0
 """Wait for a plain form that its queue takes up only after a long timeout."""
 RECOVER_SECONDS = 0.6
-"""``HARNESS_RECOVER_SECONDS`` of trials that need a lease to run out; the others keep the default of 15 s.
+"""``HARNESS_RECOVER_SECONDS`` of trials that need an expired lease; the others keep the default of 15 s.
 
-A lease as short as that can run out while a busy machine does not let its holder run."""
+Such a short lease can expire while a busy machine does not run its holder.
+"""
 LEAVE_SECONDS = 600.0
-"""Limit for a worker that was asked to leave; it has no job then."""
+"""Time limit for a worker without a job to exit."""
 MAX_FAILURES = 10
-"""Number of failures in a row after which a worker is not started again."""
+"""Number of consecutive failures after which a worker is not started again."""
 LOOK_SECONDS = 0.01
 
 
@@ -71,7 +72,7 @@ class ProcessTrial(Trial):
         self._exits: list[float] = []
         self.limit_seconds = LIMIT_SECONDS
         self.disturb: Callable[[Child, Path], object] | None = None
-        """Called again and again while the job is at work, with the worker's process and the journal."""
+        """Called repeatedly while the job runs, with the worker's process and the journal."""
         self._journal, self._log = directory / "journal", directory / "worker.log"
         for each in (self._journal, self._log):
             each.unlink(missing_ok=True)
@@ -111,7 +112,7 @@ class ProcessTrial(Trial):
 
     def _supervise(self, config: Config, leash: ParentPipe) -> None:
         by = parse_interruption(config.interruption).by
-        # A worker takes note of the death of its horse, and an orphan puts its job back: no lease runs out there.
+        # A worker notices the crash of its horse, and an orphan requeues its job: both need no expired lease.
         waits = by == "kill:both" and not self._backend.detects
         seconds = self._recover_seconds if waits or self.disturb is not None else DEFAULT_SECONDS
         left_alone = self.plain and self._backend.leaves_alone(by)

@@ -72,15 +72,15 @@ class InSteps(ContinuableJob):
 
 
 class Yields(Count):
-    """Gives way after every item."""
+    """Stops after every item."""
 
     def should_stop(self) -> bool:
-        """Stop as soon as something was done."""
+        """Stop after the first item."""
         return self.execution.items > 0
 
 
 class Awaits(Yields):
-    """Gives way after every item, which it awaits."""
+    """Awaits each item, and stops after it."""
 
     async def each_iteration(  # type: ignore[override]  # an execution awaits it
         self, item: int, path: str, numbers: int, pace: float = 0.0

@@ -1,13 +1,13 @@
-"""Behaviour suite for queues. Inherit :class:`QueueSuite` in a test module, and give it a fixture ``backend``.
+"""Behaviour suite for queues.
 
-::
+Inherit :class:`QueueSuite` in a test module, and add a fixture ``backend``::
 
     class TestMyQueue(QueueSuite):
         @pytest.fixture
         def backend(self): ...
 
-``backend`` is a :class:`Backend`. Each test enqueues a job of :mod:`harness.lab.queue_jobs`, has workers run it, and
-checks the progress and the file that the job wrote. The page *Add a queue* says what each rule is for.
+``backend`` is a :class:`Backend`. Each test enqueues a job of :mod:`harness.lab.queue_jobs`, runs workers,
+and checks the progress and the file that the job wrote. The page *Add a queue* explains the rules.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from harness.progress import Progress
 
 SECONDS = 60
-"""Longest time that a test waits, in seconds."""
+"""Time limit of a wait in a test, in seconds."""
 
 
 class Backend(Protocol):
     """A queue under test, with its workers."""
 
     def enqueue(self, job_class: type[Job], *args: Any, job_id: str, retries: int = 0) -> object:
-        """Enqueue a job under an id; after an error it is retried so often, without a delay."""
+        """Enqueue a job under an id, with a number of retries without a delay."""
         ...
 
     def work(self, until: Callable[[], bool]) -> None:
-        """Run a worker until the condition holds; it may go on for a moment after that."""
+        """Run a worker until the condition holds; it may continue for a moment."""
         ...
 
     def progress(self, job_id: str) -> Progress | None:
@@ -52,11 +52,11 @@ class Backend(Protocol):
         ...
 
     def resume(self, job_id: str) -> object:
-        """Take a pause back, and enqueue the job."""
+        """End a pause, and enqueue the job."""
         ...
 
     def cancel(self, job_id: str) -> object:
-        """Ask a job to stop for good."""
+        """Ask a job to stop permanently."""
         ...
 
 
@@ -83,14 +83,14 @@ class QueueSuite:
         assert _lines(path) == ["0", "1", "2", "3", "4"]
 
     def test_steps_run_in_order(self, backend: Backend, tmp_path: Path) -> None:
-        """A job in steps does one step after the other."""
+        """A job in steps does its steps in order."""
         path = _file(tmp_path)
         backend.enqueue(jobs.InSteps, path, 2, job_id="steps")
         self._finish(backend, "steps")
         assert _lines(path) == ["first 0", "first 1", "second 0", "second 1"]
 
     def test_an_interrupted_job_goes_on_at_its_cursor(self, backend: Backend, tmp_path: Path) -> None:
-        """A job that stops goes on by itself, under the same id, after the last item that was done."""
+        """A job that stops continues automatically, under the same id, after the last item that was done."""
         path = _file(tmp_path)
         backend.enqueue(jobs.Yields, path, 3, job_id="yields")
         progress = self._finish(backend, "yields")
@@ -122,7 +122,7 @@ class QueueSuite:
         assert _lines(path) == ["0", "complete after 1"]
 
     def test_a_retried_job_goes_on_at_its_cursor(self, backend: Backend, tmp_path: Path) -> None:
-        """A retry after an error begins at the item that failed."""
+        """A retry after an error starts at the item that failed."""
         path = _file(tmp_path)
         backend.enqueue(jobs.Fails, path, 4, job_id="retried", retries=1)
         progress = self._finish(backend, "retried")
@@ -130,7 +130,7 @@ class QueueSuite:
         assert progress.errors == 1
 
     def test_a_failed_job_that_is_enqueued_again_goes_on(self, backend: Backend, tmp_path: Path) -> None:
-        """A job without retries fails, keeps its progress, and goes on there when it is enqueued again."""
+        """A job without retries fails, keeps its progress, and continues from it when it is enqueued again."""
         path = _file(tmp_path)
         backend.enqueue(jobs.Fails, path, 4, job_id="failed")
         backend.work(lambda: self._state(backend, "failed") == "failed")
@@ -150,7 +150,7 @@ class QueueSuite:
         assert sorted(_lines(path)) == ["0", "0", "1", "2"]
 
     def test_an_enqueue_after_the_end_begins_again(self, backend: Backend, tmp_path: Path) -> None:
-        """Under the id of a job that is completed, an enqueue begins a new round."""
+        """An enqueue under the id of a completed job starts a new round."""
         path = _file(tmp_path)
         backend.enqueue(jobs.Count, path, 2, job_id="rounds")
         self._finish(backend, "rounds")
@@ -160,7 +160,7 @@ class QueueSuite:
         assert _lines(path) == ["0", "1", "0", "1"]
 
     def test_a_stop_that_was_requested_happens_once(self, backend: Backend, tmp_path: Path) -> None:
-        """A job that was asked to stop stops at a checkpoint, and goes on."""
+        """A job that was asked to stop stops at a checkpoint, and continues later."""
         path = _file(tmp_path)
         backend.enqueue(jobs.Count, path, 3, 0.2, job_id="stopped")
         backend.request_stop("stopped")
@@ -188,7 +188,7 @@ class QueueSuite:
         assert _lines(path) == ["cancelled"]
 
     def test_a_parallel_run_does_each_item_once(self, backend: Backend, tmp_path: Path) -> None:
-        """The instances of a parallel run do each item once between them."""
+        """The instances of a parallel run together do each item once."""
         path = _file(tmp_path)
         backend.enqueue(jobs.Shared, path, 8, job_id="shared")
         backend.work(

@@ -1,7 +1,7 @@
 """A private RabbitMQ for tests and trials, in a temporary folder, on free ports of the loopback interface.
 
-RabbitMQ's node needs Erlang's port mapper, ``epmd``, which would stay behind and be shared. So it has one of its own,
-which ends with it.
+RabbitMQ's node needs Erlang's port mapper, ``epmd``, which would keep running and be shared. So each node has
+its own, which ends with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.errors import UsageError
 from harness.lab.servers import Server
 
 FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin")
-"""Folders of ``rabbitmq-server`` in distributions; the one on Debian's path insists on another user."""
+"""Folders of ``rabbitmq-server`` in distributions; the script on Debian's path requires another user."""
 
 # The shell ends both when it gets a signal. `wait` returns when the signal comes, and again when the node has ended.
 _SCRIPT = """
@@ -33,7 +33,7 @@ wait $node; wait $node; kill $mapper; wait
 
 
 def find_rabbitmq() -> Path | None:
-    """Return the program of RabbitMQ, where a distribution or the path has one."""
+    """Return the program of RabbitMQ from a distribution's folder or the path."""
     found = [Path(folder) / "rabbitmq-server" for folder in FOLDERS]
     if on_path := shutil.which("rabbitmq-server"):
         found.append(Path(on_path))

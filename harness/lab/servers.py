@@ -1,8 +1,8 @@
 """Private servers for tests and trials: a Redis and a PostgreSQL, each in a temporary folder.
 
-They listen on Unix sockets in that folder and on no port, so that neither a number nor another user's server can be in
-the way. They end with the process that started them, however it ends: :mod:`harness.lab.supervisor` says how. A process
-that forked from it and lives on keeps them.
+They listen on Unix sockets in that folder and on no port, so they cannot conflict with another server. They
+end with the process that started them, after any kind of exit: see :mod:`harness.lab.supervisor`. A forked
+process that still runs keeps them alive.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from harness.lab import supervisor
 
 REDIS_PROGRAMS = ("redis-server", "valkey-server")
 POSTGRESQL_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
-"""Folders of ``initdb`` and ``postgres`` in distributions that leave them off the path."""
+"""Folders of ``initdb`` and ``postgres`` in distributions that do not put them on the path."""
 
 
 class Server:
     """A server of this process, running from construction until :meth:`close`.
 
-    :ivar url: where clients find it; the same after :meth:`restart`.
+    :ivar url: URL for clients; the same after :meth:`restart`.
     :ivar folder: the server's folder; its log is the file ``log`` in it.
     """
 
@@ -54,7 +54,7 @@ class Server:
             "end": end,
         }  # fmt: skip
         launcher = subprocess.Popen(  # noqa: S603 - our own program
-            # -I: neither the environment nor the folder has a say in what it imports.
+            # -I: neither the environment nor the folder affects its imports.
             [sys.executable, "-I", supervisor.__file__, json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True,
         )  # fmt: skip
@@ -72,21 +72,21 @@ class Server:
     def start(self) -> None:
         """Start it again after :meth:`stop`; return when it takes connections.
 
-        :raises HarnessError: if it does not start, with what it said.
+        :raises HarnessError: if it does not start, with its output.
         """
         self._order("start")
 
     def stop(self) -> None:
-        """End it in an orderly way and keep its folder; return when it is gone."""
+        """Shut it down and keep its folder; return when it has exited."""
         self._order("stop")
 
     def restart(self) -> None:
-        """Stop and start it; what it had made durable is there again."""
+        """Stop and start it; its durable data is kept."""
         self.stop()
         self.start()
 
     def close(self) -> None:
-        """End it for good and remove its folder; return when both are gone."""
+        """End it permanently and remove its folder; return when both are gone."""
         self._orders.close()
         self._answers.read()  # ends when the supervisor does
         self._answers.close()
@@ -96,7 +96,7 @@ class Server:
         self._orders.flush()
         answer = self._answers.readline()
         if answer != "ok\n":
-            said = json.loads(answer).strip() if answer else "nothing, its supervisor has ended"
+            said = json.loads(answer).strip() if answer else "nothing, because its supervisor has ended"
             raise HarnessError(f"the server for {self.url} did not {order}; it said: {said}")
 
 
@@ -106,7 +106,7 @@ def find_redis() -> Path | None:
 
 
 def find_postgresql() -> Path | None:
-    """Return the folder of PostgreSQL's programs, where a distribution or the path has one; the newest."""
+    """Return the folder of the newest PostgreSQL programs from a distribution's folder or the path."""
     folders = [folder for pattern in POSTGRESQL_FOLDERS for folder in Path("/").glob(pattern[1:])]
     folders.sort(key=lambda folder: float(re.findall(r"\d+(?:\.\d+)?", str(folder))[-1]))
     if on_path := shutil.which("initdb"):
@@ -157,8 +157,8 @@ def redis_server(*, appendonly: bool = False, more: Sequence[str] = ()) -> Itera
 def postgresql_server() -> Iterator[Server]:
     """Run a PostgreSQL, and end it with the block.
 
-    It does not wait for the disk: it keeps what it committed when its processes are killed, not in a power cut.
-    PostgreSQL refuses to run as root; there it runs as the user ``postgres``, which its package makes.
+    It does not wait for the disk: committed data survives a kill of its processes, but not a power failure.
+    PostgreSQL refuses to run as root; then it runs as the user ``postgres``, which its package creates.
 
     :raises UsageError: if none is installed.
     """
@@ -171,7 +171,7 @@ def postgresql_server() -> Iterator[Server]:
     if user is not None:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
     data = str(folder / "data")
-    # A client has so long to log in; a busy machine takes its time.
+    # Time limit for a client to log in; a busy machine is slow.
     settings = {
         "authentication_timeout": "120s",
         "listen_addresses": "",

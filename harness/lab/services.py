@@ -1,4 +1,4 @@
-"""The broker and the database of a lab: found, started where they are private, and checked to be empty."""
+"""Broker and database of a lab: found, started if private, and checked to be empty."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MissingService(UsageError):
 
 
 class Services:
-    """Starts what a lab asks for, once, and ends it with :meth:`close`.
+    """Starts the services of a lab once, and ends them with :meth:`close`.
 
     :param broker: ``fakeredis`` for none, ``redis`` or ``rabbitmq`` for a private server, or the URL of an empty Redis
         database; None for the default of the queue.
@@ -36,7 +36,7 @@ class Services:
     :ivar broker: URL of the server with the messages; None if there is none. :ivar redis: URL of the Redis with
         tickets and requests, the same for all but RabbitMQ.
     :raises UsageError: for a URL that cannot be used, or a broker that the queue does not have.
-    :raises MissingService: if a private server is asked for and not installed.
+    :raises MissingService: if a private server is needed but not installed.
     """
 
     def __init__(self, broker: str | None, database: str | None, queue: str = "rq") -> None:
@@ -62,7 +62,7 @@ class Services:
         return sqlalchemy.make_url(self.database).get_backend_name()
 
     def empty_broker(self) -> None:
-        """Throw away what a trial left in Redis."""
+        """Delete the data of a trial in Redis."""
         if self.redis is not None:
             with redis.Redis.from_url(self.redis) as connection:
                 connection.flushdb()
@@ -96,7 +96,7 @@ class Services:
 
 
 def required() -> bool:
-    """Return whether a service that is missing fails a test, and does not skip it."""
+    """Return whether a missing service fails a test instead of skipping it."""
     return os.environ.get("HARNESS_REQUIRE_SERVICES") == "1"
 
 
@@ -133,12 +133,12 @@ def _check_redis(url: str) -> None:
     if keys:
         raise UsageError(
             f"the Redis database at {shown(url)} has {keys} keys already; use an empty one, because trials "
-            "remove all that is in it"
+            "remove everything in it"
         )
 
 
 def _check_database(database: str) -> None:
-    """Refuse a URL without a server, or a database with tables that the lab would have to share."""
+    """Refuse a URL without a server, or a database that already has tables."""
     where = shown(database)
     try:
         engine = sqlalchemy.create_engine(database)
@@ -156,5 +156,5 @@ def _check_database(database: str) -> None:
     if tables:
         raise UsageError(
             f"the database {where} has tables already ({', '.join(tables[:3])}, …); use an empty one, "
-            "because trials drop what they make"
+            "because trials drop their tables"
         )

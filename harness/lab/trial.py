@@ -1,4 +1,4 @@
-"""Base of trials: a job in a queue, its attempts, and the record of them."""
+"""Base of trials: a job in a queue, its attempts, and their record."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ POINTS = 40
 
 @dataclass
 class Attempt:
-    """An execution as the lab sees it; times are seconds of one clock that only moves forward.
+    """Execution in a trial; times are seconds of one monotonic clock.
 
-    :ivar requested: when it was asked to stop, or killed. :ivar stopped: when its worker had left, if it was asked to.
-    :ivar marks: when it began to work on each item.
+    :ivar requested: time of the stop request or kill. :ivar stopped: time of the worker's exit, if it was
+        asked to stop. :ivar marks: start times of its items.
     """
 
     start: float
@@ -41,10 +41,10 @@ class Attempt:
 class Settings:
     """Subject of a trial, without its interruption.
 
-    :ivar form: one of the scenario's. :ivar durability: in place of the job's own.
-    :ivar queue: ``rq``, ``celery`` or ``dramatiq``. :ivar broker: ``fakeredis``, ``redis`` or ``rabbitmq``.
-    :ivar database: the name of the database's dialect, for the record.
-    :ivar pace: seconds that the work on an item lasts.
+    :ivar form: form of the scenario. :ivar durability: replaces the job's own. :ivar queue: ``rq``,
+        ``celery`` or ``dramatiq``. :ivar broker: ``fakeredis``, ``redis`` or ``rabbitmq``. :ivar database:
+        name of the database's dialect, for the record. :ivar pace: duration of the work on an item, in
+        seconds.
     """
 
     scenario: Scenario
@@ -57,7 +57,7 @@ class Settings:
 
 
 class Trial:
-    """One run of a job with its interruptions and resumes; the embedded and the real one derive from it.
+    """One run of a job with its interruptions and resumes; base of embedded and real trials.
 
     :param backend: the queue with the job.
     """
@@ -84,7 +84,7 @@ class Trial:
     def run(self, interruption: Interruption) -> dict[str, Any]:
         """Run the job to its end, with the interruption, and return the record.
 
-        :raises NothingInterrupted: if the interruption never came; the trial has then shown nothing.
+        :raises NothingInterrupted: if the interruption never happened; the trial then shows nothing.
         """
         fired = self._run(interruption)
         # A plain job does not notice that its worker was killed, nor do processes of other queues: they go on.
@@ -92,21 +92,21 @@ class Trial:
         alone = (goes_on and interruption.by == "kill:worker") or self._backend.status() != "completed"
         if interruption.where is not None and not (fired and (alone or len(self._attempts) > 1)):
             last = self._attempts[-1] if self._attempts else Attempt(0.0)
-            why = f"it failed: {last.reason}" if last.ended == "failed" else "choose an earlier place"
+            why = f"it failed: {last.reason}" if last.ended == "failed" else "choose an earlier point"
             if fired and self.plain and interruption.by in {"stop", "flag"}:
-                why = "a plain job in a process of its own cannot be asked to stop: choose a kill or a signal"
+                why = "a plain job in its own process cannot be asked to stop: use a kill or a signal"
             raise NothingInterrupted(
-                f"{self.settings.scenario.name} as {self.settings.form} was not interrupted by {interruption.name}: "
-                f"it went through {len(self._marked)} items without meeting it; {why}"
+                f"{self.settings.scenario.name} as {self.settings.form} was not interrupted by "
+                f"{interruption.name}: it did {len(self._marked)} items and did not reach that point; {why}"
             )
         return self._record(interruption)
 
     def so_far(self) -> list[Attempt]:
-        """Return the executions that have begun, as far as is known now; also for other threads while it runs."""
+        """Return the known executions; other threads may call it while the trial runs."""
         return list(self._attempts)
 
     def _run(self, interruption: Interruption) -> bool:
-        """Run the job to its end and record the attempts; return whether the interruption came."""
+        """Run the job to its end and record the attempts; return whether the interruption happened."""
         raise NotImplementedError
 
     def _record(self, interruption: Interruption) -> dict[str, Any]:
@@ -190,5 +190,5 @@ def _timeline(attempt: Attempt, start: float) -> dict[str, Any]:
 
 
 def _largest(values: list[float]) -> float | None:
-    # An orphan may still be at work when its successor begins: then the job never stood still.
+    # An orphan may still run when its successor starts: then the job never stopped.
     return round(max(0.0, *values), 6) if values else None

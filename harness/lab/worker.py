@@ -1,4 +1,4 @@
-"""Program of a trial's worker process, which the lab's fork server starts, on the lab's leash.
+"""Program of a trial's worker process; the lab's fork server starts it, and it ends with the lab.
 
 It is this package's RQ worker, which forks a work horse for each job. The horse asks the trial's trigger at the start
 of each item, and the interruption happens there: the horse is killed, its worker, or both, or the worker gets the
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from harness.progress import Position, StopSource, Store
 
 CONFIG = "HARNESS_TRIAL"
-"""Environment variable with the :class:`Config`: the command line, which everybody can read, would show its URLs."""
+"""Environment variable with the :class:`Config`: all users can read the command line, which would show its URLs."""
 
 PRELOAD = "HARNESS_LAB_PRELOAD"
-"""Environment variable with a module that workers import before they fork, as an application that is loaded once."""
+"""Environment variable with a module that workers import before they fork, like an application."""
 
 FIRED = f"{PREFIX}lab:fired"
-"""Key that records that the interruption came; it outlives the killed processes."""
+"""Key that records that the interruption happened; it outlives the killed processes."""
 
 LOOK_SECONDS = 0.001
 """Interval between two looks whether a killed worker has ended."""
@@ -75,17 +75,17 @@ class Config:
     store: str | None
 
     def to_json(self) -> str:
-        """Return the form in which the environment carries it."""
+        """Return its form in the environment."""
         return json.dumps(asdict(self))
 
 
 class TrialWorker(rq.Worker):
-    """Notes when an execution begins and when it ends."""
+    """Records the start and the end of executions."""
 
     journal: Journal
 
     def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
-        """Perform it, in the work horse."""
+        """Run the job, in the work horse."""
         obey()
         self.journal.write("start")
         try:
@@ -95,7 +95,7 @@ class TrialWorker(rq.Worker):
 
 
 class Interrupter:
-    """The interruption of a trial, in the process where it happens.
+    """Interruption of a trial, in the process where it happens.
 
     :ivar heard: called after a job's worker got a signal; returns once the job can know of it. The item in progress
         lasts so long.
@@ -118,7 +118,7 @@ class Interrupter:
         return [self._ask] if polite and not self._config.plain else []
 
     def mark(self, item: str) -> None:
-        """Note that the work on an item begins, or do what interrupts it."""
+        """Record the start of an item, or interrupt it."""
         if self._trigger is not None and not self.sources and self._first(self._trigger(self._position)):
             self._strike()
         self._journal.write("mark", item=item)
@@ -136,7 +136,7 @@ class Interrupter:
         return reason
 
     def _first(self, reason: str | None) -> bool:
-        """Return whether it is time; where once is enough, whether it is the first time of all processes."""
+        """Return whether to interrupt now; if once is enough, only for the first of all processes."""
         if not reason:
             return False
         if not self._interruption.repeats and not self._connection.set(FIRED, "1", nx=True):

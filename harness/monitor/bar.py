@@ -1,4 +1,4 @@
-"""A progress bar over many short trials; without a terminal, an occasional line."""
+"""Progress bar for many short trials; without a terminal, it prints lines at intervals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAME_COLUMNS = 30
 
 
 class _Line(Progress):
-    """One line, with room for the ``^C`` of a terminal: that would go to the next line, and a stale bar would stay."""
+    """One line, with room for the ``^C`` of a terminal: otherwise it would wrap, and an old bar would stay."""
 
     def __init__(self, console: Console, *, thread: bool = True) -> None:
         self._where = console  # the base draws before it has a console
@@ -52,24 +52,23 @@ class _Line(Progress):
             MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
             TextColumn("{task.fields[name]}", markup=False,
                        table_column=Column(max_width=NAME_COLUMNS, no_wrap=True, overflow="ellipsis")),
-            # What is written to standard output may go into a file: it is not ours to redirect.
+            # Standard output may go into a file, so do not redirect it.
             console=console, transient=True, auto_refresh=thread, redirect_stdout=False,
         )  # fmt: skip
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
-        """Draw it: the bar itself gets the columns that the figures and the name leave."""
+        """Draw it: the bar gets the columns that the figures and the name do not need."""
         table = super().make_tasks_table(tasks)
         table.width = max(1, self._where.width - len("^C"))
         return table
 
 
 class TrialBar:
-    """A progress bar over trials; without a terminal, a line now and then.
+    """Progress bar for trials; without a terminal, it prints lines at intervals.
 
-    :param total: how many trials there are.
-    :param lines: how many lines without a terminal; 0 where each trial has one of its own.
-    :param thread: True to draw it from a separate thread, so that the time goes on during a trial. Use False for
-        trials that fork.
+    :param total: number of trials. :param lines: number of lines without a terminal; 0 if each trial prints
+        its own. :param thread: True to draw it from a separate thread, so that its time advances during a
+        trial. Use False for trials that fork.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class TrialBar:
             self._progress.start()
 
     def begin(self, name: str) -> None:
-        """Say which trial runs now."""
+        """Show the name of the current trial."""
         self._progress.update(self._task, name=name)
 
     def advance(self, name: str | None = None) -> None:
@@ -106,7 +105,7 @@ class TrialBar:
             self._say()
 
     def reach(self, done: int, total: int) -> None:
-        """Show how many are done, and of how many, if more are found on the way; lines then go by time."""
+        """Show the number of trials done and the total, if it has changed; lines then come at intervals."""
         self._show(done, total)
         if self._clock() >= self._next_line:
             self._next_line = self._clock() + LINE_SECONDS
@@ -122,7 +121,7 @@ class TrialBar:
             sys.stdout.flush()
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._console.is_terminal:  # otherwise it would print an empty line
             self._progress.stop()
 
@@ -139,9 +138,9 @@ class TrialBar:
 
 
 class ItemBar:
-    """A progress bar over the items of one job in this process; a context manager, and a stop source that never stops.
+    """Progress bar for the items of one job in this process; a context manager, and a stop source that never stops.
 
-    Without a terminal it prints a line now and then.
+    Without a terminal it prints lines at intervals.
     """
 
     interval = 0.25
@@ -158,7 +157,7 @@ class ItemBar:
         return self
 
     def __call__(self, at: Position) -> None:
-        """Show where the job is."""
+        """Show the job's position."""
         self._progress.update(self._task, completed=at.done, total=at.total)
         if not self._console.is_terminal and self._clock() >= self._next_line:
             self._next_line = self._clock() + LINE_SECONDS
@@ -168,15 +167,15 @@ class ItemBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._console.is_terminal:
             self._progress.stop()
 
 
 class LiveLine:
-    """A line that says what there is while something goes on, on a terminal only; a context manager.
+    """Status line on a terminal while something runs; a context manager.
 
-    :param read: returns the line, or some with their styles; called four times a second, in a thread of its own.
+    :param read: returns the line, or some with their styles; called four times a second, in a separate thread.
     """
 
     def __init__(self, console: Console, read: Callable[[], str | Text]) -> None:

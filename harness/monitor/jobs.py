@@ -1,4 +1,4 @@
-"""The lines of the monitor about one job: the whole id, how far it is, its executions, and what a kill would cost."""
+"""Lines of the monitor about one job: its id, its progress, its executions, and the cost of a kill."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 BARS = (14, 10, 6)
 """Columns of a bar: the first that fits."""
 ID, NAME = 36, 30
-"""Columns of an id of the usual length, and those that the name of a job gets at least."""
+"""Columns of an id of the usual length, and the minimum for the name of a job."""
 STATES = {
     "running": "green", "finished": "cyan", "failed": "bold red", "paused": "yellow", "interrupted": "yellow",
     "delayed": "yellow", "cancelled": "red", "canceled": "red",
 }  # fmt: skip
 OVER = {"finished", "canceled", "cancelled"}
 ITERATION = "each_iteration"
-"""Name of the only step of an iteration job, which says nothing to people."""
+"""Name of the only step of an iteration job, which is not shown."""
 
 
 def job_lines(row: JobRow, width: int) -> list[Text]:
-    """Return a job as lines of at most *width* columns; the id is folded, never cut: other commands need all of it."""
+    """Return a job as lines of at most *width* columns; a long id is wrapped, because other commands need it."""
     drawn = _id_and_bar(row, width)
     story = _story(row)
     if row.state != "running" and not _place(row) and len(row.name) + len(story) + 6 <= width:
@@ -41,10 +41,10 @@ def job_lines(row: JobRow, width: int) -> list[Text]:
 
 
 def risk(row: JobRow) -> str:
-    """Return what the job would repeat if it were killed now, as of its last sign of life.
+    """Return the work that a kill would repeat now, according to its last sign of life.
 
-    The item in progress always belongs to it: some of its effects may have happened. With ``with_transaction()`` its
-    changes of the database are rolled back, and effects elsewhere are repeated.
+    It always includes the item in progress: some of its effects may have happened. With
+    ``with_transaction()`` its changes of the database are rolled back, and effects elsewhere are repeated.
     """
     verb = (
         "roll back and redo" if row.durability and row.durability.startswith("with_transaction") else "repeat"
@@ -81,7 +81,7 @@ def _id_and_bar(row: JobRow, width: int) -> list[Text]:
         figures = Text(f"{row.state:<11} ", style=STATES.get(row.state, ""))
         figures.append(_bar(row, bar), style="default")
         figures.rstrip()
-        # Behind an id of the usual length, so that the bars stand in one column.
+        # After an id of the usual length, so that the bars are aligned.
         for column in (ID, len(last)):
             if len(last) <= column and column + 3 + figures.cell_len <= width:
                 return [*above, Text(f" {last:<{column}}  ").append(figures)]
@@ -92,7 +92,7 @@ def _id_and_bar(row: JobRow, width: int) -> list[Text]:
 def _bar(row: JobRow, columns: int) -> str:
     if row.done is None:
         return ""
-    # Of what is finished nothing is missing, though a crash may have kept some items from being counted.
+    # A finished job is complete, even if a crash prevented the count of some items.
     finished = row.state == "finished"
     total = None if finished else row.total
     share = 1.0 if finished else min(row.done / total, 1.0) if total else None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LEFT_OUT = 5
-"""Number of records left out that are named."""
+"""Number of omitted records that are named."""
 
 ROOMY = 30
 """Lines of a screen that has room for empty ones."""
@@ -34,7 +34,8 @@ def draw(
 ) -> Group:
     """Return the lines to print.
 
-    :param where: the watched servers, in words. :param height: number of lines available; None for no limit.
+    :param where: description of the watched servers. :param height: number of lines available; None for no
+        limit.
     :param note: more text for the last line.
     """
     notes = [Text(f" {printable(note)}", style="bold yellow")] if note else []
@@ -43,9 +44,9 @@ def draw(
 
 
 def lines(snapshot: Snapshot, where: str, *, width: int = WIDTH, height: int | None = None) -> list[Text]:
-    """Return a snapshot line by line, none longer than *width*.
+    """Return the lines of a snapshot, none longer than *width*.
 
-    With a *height*, jobs give way first, the last of them first; workers and events always keep some lines.
+    With a *height*, jobs are dropped first, from the end; workers and events always keep some lines.
     """
     title = Text(f" harness  {where}", style="bold")
     clock = f"{_clock(snapshot.at)} "
@@ -83,7 +84,7 @@ def lines(snapshot: Snapshot, where: str, *, width: int = WIDTH, height: int | N
 
 
 def _limits(sections: list[list[Text]], left: int) -> list[int]:
-    """Return how many lines each section gets: all it wants, or else the longest give way first."""
+    """Return the number of lines of each section: all lines, or the longest sections are shortened first."""
     wanted = [len(section) for section in sections]
     while sum(wanted) > left and max(wanted) > SECTION_LINES:
         wanted[max(range(len(wanted)), key=wanted.__getitem__)] -= 1
@@ -100,7 +101,7 @@ def _shortened(section: list[Text], limit: int) -> list[Text]:
 
 
 class LiveScreen:
-    """A screen that is drawn over and over, and taken away at the end; a context manager."""
+    """Screen that is redrawn, and removed at the end; a context manager."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -122,7 +123,7 @@ class LiveScreen:
 
 
 def _jobs(snapshot: Snapshot, width: int, room: int | None, *, gap: bool) -> list[Text]:
-    """Return the jobs that fit into *room* lines, those at work first, each as a whole."""
+    """Return the jobs that fit into *room* lines, running jobs first, each with all its lines."""
     drawn, end = [_head("jobs")], [Text()] if gap else []
     blocks = [job_lines(row, width) for row in snapshot.jobs]
     if not blocks:
@@ -134,7 +135,7 @@ def _jobs(snapshot: Snapshot, width: int, room: int | None, *, gap: bool) -> lis
             states = ", ".join(f"{number:,} {state}" for state, number in hidden.items())
             if index == 0:  # the id and the bar at least
                 drawn += block[: max(0, room - len(drawn) - 1)]
-            drawn.append(Text(f" more jobs: {states}; enlarge, or use --queue", style="dim"))
+            drawn.append(Text(f" more jobs: {states}; enlarge the window or use --queue", style="dim"))
             break
         drawn += block
     return [*drawn, *_more(snapshot, "jobs"), *end]

@@ -21,10 +21,10 @@ SILENT_SECONDS = 4.0
 """Seconds without a pulse after which a running job counts as silent."""
 
 HEARTBEAT_SECONDS = 45.0
-"""The same for a worker at work on a job that gives no pulse: RQ's workers give a sign every 30 s then."""
+"""The same for a worker whose job has no pulse: RQ's workers then send a heartbeat every 30 s."""
 
 BUSY = "busy"
-"""RQ's word for a worker at work."""
+"""RQ's state of a busy worker."""
 
 ACTIVE = {"started", "queued", "scheduled", "deferred"}
 UNDER_WAY = {"running", "interrupted", "delayed", "queued", "scheduled", "deferred"}
@@ -44,17 +44,17 @@ ORDER = {
     )
     for state in states
 }
-"""Jobs at work first, then those that wait, then those that failed; what is over for good comes last."""
+"""Order of states: running, waiting, failed, and finished last."""
 
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job, as it is shown.
+    """Job in a snapshot.
 
     :ivar state: RQ's status, or what the job's own progress knows better: ``paused``, ``interrupted``.
     :ivar done: items, those included that are not saved yet. :ivar saved: those that are safe.
     :ivar rate: items a second in this execution. :ivar left_s: seconds to the end at that rate.
-    :ivar executions: how many have begun. :ivar crashes: how many of them crashed.
+    :ivar executions: number of executions started. :ivar crashes: number of crashed ones.
     :ivar last_end: how the latest execution ended that did not complete the job. :ivar reason: why.
     :ivar at_risk: items that would be repeated if it were killed now; None if it is not at work, or does not tell.
         The item in progress comes on top: how many of its effects have happened cannot be known.
@@ -93,7 +93,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened to a job.
+    """Event of a job.
 
     :ivar at: seconds of the Redis server's clock.
     """
@@ -105,12 +105,12 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that is shown at one moment.
+    """Snapshot of everything shown.
 
-    :ivar at: seconds of the Redis server's clock. :ivar queues: how many jobs of which queue are where.
-    :ivar tables: how many rows of the database stand where. :ivar events: the latest, the newest first.
-    :ivar silent: workers at work that have given no sign for too long, with the seconds; they may have crashed.
-    :ivar more: number of queues, workers and jobs that are not shown. :ivar left_out: why records were left out.
+    :ivar at: seconds of the Redis server's clock. :ivar queues: numbers of jobs by queue and place. :ivar
+        tables: numbers of database rows by status. :ivar events: the latest, the newest first. :ivar silent:
+        busy workers without a heartbeat for too long, with the seconds; they may have crashed. :ivar more:
+        number of queues, workers and jobs that are not shown. :ivar left_out: why records were left out.
     """
 
     at: float
@@ -125,21 +125,21 @@ class Snapshot:
 
     @property
     def active(self) -> bool:
-        """True if any job is at work or waits."""
+        """True if any job runs or waits."""
         return any(
             number for counts in self.queues.values() for name, number in counts.items() if name in ACTIVE
         )
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as what JSON can hold."""
+        """Return it as JSON data."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Detail:
-    """All that is known of one job.
+    """All data of one job.
 
-    :ivar view: as it is in Redis. :ivar progress: as it is stored, in Redis or in a database.
+    :ivar view: its data in Redis. :ivar progress: its stored progress, from Redis or a database.
     """
 
     row: JobRow
@@ -157,17 +157,17 @@ class Monitor:
         self._watcher, self._tables = watcher, tables
 
     def refresh(self) -> Snapshot:
-        """Look once.
+        """Take one snapshot.
 
         :raises RedisError: if Redis does not answer.
         """
         return self.look()[0]
 
     def look(self, whole: Collection[str] = ()) -> tuple[Snapshot, dict[str, Detail]]:
-        """Look once, and return some jobs with all that is known of them.
+        """Take one snapshot, and return it with all data of some jobs.
 
-        :param whole: their ids; those that RQ does not have are absent from the result.
-        :raises RedisError: if Redis does not answer.
+        :param whole: their ids; jobs that RQ does not have are absent from the result. :raises RedisError: if
+            Redis does not answer.
         """
         overview = self._watcher.look(whole)
         tables, kept = self._count(overview)
@@ -187,13 +187,13 @@ class Monitor:
     def _count(self, overview: Overview) -> tuple[dict[str, dict[str, int]], dict[str, Progress]]:
         if self._tables is None:
             return {}, {}
-        # Those that have begun and keep no progress in Redis.
+        # Jobs that have started and keep no progress in Redis.
         elsewhere = [job.id for job in overview.jobs if job.progress is None and job.entries]
         return self._tables.count(elsewhere)
 
 
 def _silent(overview: Overview) -> dict[str, float]:
-    """Return the silent workers and for how long: Redis keeps a killed worker as busy."""
+    """Return the silent workers with their silent time: Redis keeps a killed worker as busy."""
     pulses = {job.id: job.pulse for job in overview.jobs}
     silent = {}
     for worker in overview.workers:
@@ -211,7 +211,7 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
     entries = [each for each in job.entries if each.what != ASKED]
     latest = entries[-1] if entries else None
     epoch = max([progress.epoch if progress else 0, *(each.epoch for each in entries)])
-    # A pulse of an execution that has been replaced, or has ended since, says nothing of the job now.
+    # A pulse of a replaced or ended execution does not describe the job now.
     pulse = job.pulse if job.status == "started" and job.pulse and job.pulse.epoch >= epoch else None
     done = pulse.done if pulse else progress.done if progress else latest.done if latest else None
     total = next((each.total for each in (pulse, progress, latest) if each and each.total is not None), None)
@@ -227,7 +227,7 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
         id=job.id, name=_name(job, progress), queue=job.queue, state=state, done=done,
         saved=pulse.saved if pulse else progress.done if progress else None, total=total, rate=rate,
         left_s=left, executions=max(epoch, pulse.epoch if pulse else 0),
-        # The same wherever progress is kept: the history and the pulse count crashes too.
+        # Independent of the progress store: the history and the pulse count crashes too.
         crashes=max([progress.crashes if progress else 0, pulse.crashes if pulse else 0,
                      *(each.crashes or 0 for each in entries)]),
         last_end=end.outcome if end else None, reason=end.reason if end else None,
@@ -273,7 +273,7 @@ def _name(job: JobView, progress: Progress | None) -> str:
 
 
 def _state(job: JobView, progress: Progress | None) -> str:
-    """Say in one word where the job stands: RQ parks what is paused among the scheduled."""
+    """Return the state of the job in one word: RQ keeps paused jobs among the scheduled ones."""
     if job.status == "started":
         return "running"
     if progress is not None and job.status in {"scheduled", "queued"}:

@@ -1,4 +1,4 @@
-"""Story of a job from its history: one part for each execution, and where the time went."""
+"""Story of a job from its history: one part for each execution, and the use of its time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """One execution. Times are seconds since the story began.
+    """One execution.
 
-    :ivar start_s: when it began. :ivar end_s: when it ended; of one that crashed, its last sign of life; else now.
-    :ivar outcome: as in the history, or ``died``, or ``running``. :ivar reason: why it ended so.
-    :ivar began_at: items that were safe when it began.
-    :ivar came_to: items when it ended, or at its last sign of life; None if it is not known.
-    :ivar repeated: items of the one before that it had to do again; after a crash, those that are known of.
-    :ivar after_crash: True if the one before crashed, so that more may have been repeated: the item that was in
-        progress, and items done since the last sign of life.
-    :ivar repeated_at_most: the limit of that in items, the one in progress included; None if there is none.
-    :ivar waited_s: seconds in the queue before it.
-    :ivar unnoticed_s: seconds before that, in which the crash of the one before was not yet detected.
+    Times are seconds since the start of the story.
+
+    :ivar start_s: its start. :ivar end_s: its end; for a crashed one, its last sign of life; for a running
+        one, now. :ivar outcome: as in the history, or ``died``, or ``running``. :ivar reason: reason of its
+        end. :ivar began_at: items saved at its start. :ivar came_to: items at its end or last sign of life;
+        None if unknown. :ivar repeated: items of the one before that it had to do again; after a crash, those
+        that are known of. :ivar after_crash: True if the one before crashed, so that more may have been
+        repeated: the item that was in progress, and items done since the last sign of life. :ivar
+        repeated_at_most: the limit of that in items, the one in progress included; None if there is none.
+        :ivar waited_s: seconds in the queue before it. :ivar unnoticed_s: seconds before that, in which the
+        crash of the one before was not yet detected.
     """
 
     epoch: int
@@ -53,21 +54,20 @@ class Part:
 
     @property
     def lasted_s(self) -> float:
-        """Time it was at work."""
+        """Time it ran."""
         return self.end_s - self.start_s
 
 
 @dataclass(frozen=True)
 class Story:
-    """All that is known of a job.
+    """History of a job.
 
-    :ivar state: how it stands now. :ivar failure: why its queue has failed it, where no execution says so.
-    :ivar began_at: seconds of the Redis server's clock at the beginning of the story.
-    :ivar forgotten: executions before the first that is remembered.
-    :ivar total_s: from its first place in the queue to its end, or to now.
-    :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar unnoticed_s: until a crash was detected.
-    :ivar repeated: items that are known to have been done again.
-    :ivar repeated_s: seconds of the work that went into items that were done before; about.
+    :ivar state: its current state. :ivar failure: reason why its queue failed it, if no execution records
+        one. :ivar began_at: seconds of the Redis server's clock at the start of the story. :ivar forgotten:
+        number of executions before the first recorded one. :ivar total_s: from its first place in the queue
+        to its end, or to now. :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar
+        unnoticed_s: until a crash was detected. :ivar repeated: items that are known to have been done again.
+        :ivar repeated_s: seconds of the work that went into items that were done before; about.
     """
 
     job_id: str
@@ -101,12 +101,11 @@ def story(
     progress: Progress | None = None,
     failure: str | None = None,
 ) -> Story:
-    """Put the entries together.
+    """Build the story from the entries.
 
-    :param entries: of one job, the oldest first; at least one start among them.
-    :param now: seconds of the Redis server's clock.
-    :param progress: as it is stored, if that is known.
-    :param failure: why the queue has failed the job, if it has.
+    :param entries: entries of one job, the oldest first, with at least one start. :param now: seconds of the
+        Redis server's clock. :param progress: the stored progress, if known. :param failure: reason why the
+        queue failed the job, if it did.
     """
     starts = sorted((each for each in entries if each.what == "start"), key=lambda each: each.epoch)
     ends = {each.epoch: each for each in entries if each.what == "end"}
@@ -160,7 +159,7 @@ def _part(
             came_to = pulse.done
     last = before[-1] if before else None
     free_at = began_at + last.end_s if last else began_at
-    # The clocks of two machines: nothing waits before it was free, or after it has begun.
+    # The clocks of two machines may differ: waiting starts after the previous end and ends at the start.
     queued_at = min(max(start.enqueued_at or free_at, free_at), start.at)
     died_before = last is not None and last.outcome == "died"
     waited_from = queued_at if died_before else free_at
@@ -177,9 +176,9 @@ def _part(
 def _unwritten_end(
     start: Entry, pulse: Heartbeat | None, progress: Progress | None, failure: str | None
 ) -> Entry | None:
-    """Return the end of the latest execution, where it is not in the history but what is stored elsewhere tells it.
+    """Return the end of the latest execution from other stored data, if the history does not have it.
 
-    Redis may not have answered when it was to be written; and who fails a job whose process is gone writes none.
+    Redis may not have answered the write; and a worker that fails a job of a lost process writes none.
     """
     sign = pulse if pulse is not None and pulse.epoch == start.epoch else None
     end = replace(start, what="end", at=max(start.at, sign.at) if sign else start.at)
@@ -189,7 +188,7 @@ def _unwritten_end(
 
 
 def _most(durability: str) -> int | None:
-    """Return how many items a crash repeats at most: those between two saves, the one in progress included."""
+    """Return the maximum number of items that a crash repeats: those between two saves, with the current one."""
     try:
         return parse_durability(durability).items
     except UsageError:  # of another release, or not known

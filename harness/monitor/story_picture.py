@@ -1,4 +1,4 @@
-"""A story as a picture: one SVG file that needs nothing else, light and dark."""
+"""Story as one standalone SVG file, light and dark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A story as lines of a terminal, 80 columns wide."""
+"""Story as text for a terminal, 80 columns wide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 80
 BAR = 44
 """Columns of the time axis."""
 SHOWN = 12
-"""Executions that are drawn; of more, the first and the last."""
+"""Maximum number of drawn executions; of more, the first and the last are drawn."""
 DARK, LIGHT = "█", "·"
 
 
@@ -25,7 +25,7 @@ def text(story: Story) -> str:
 
 
 def counted(number: int, word: str) -> str:
-    """Return a number with its word, in the plural where it must be."""
+    """Return a number with its word, in the singular or plural."""
     return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 
@@ -42,7 +42,7 @@ def seconds(value: float) -> str:
 
 def headline(story: Story) -> str:
     """Return the story in one sentence."""
-    # A completed job misses nothing: items that a crash kept from being counted were not selected again.
+    # A completed job is complete: items that a crash left uncounted were not selected again.
     whole = story.total is None or story.total == story.done or story.state == "completed"
     of = "" if whole else f" of {story.total:,}"
     executions = counted(story.parts[-1].epoch, "execution")
@@ -50,19 +50,19 @@ def headline(story: Story) -> str:
 
 
 def failed_by_queue(failure: str) -> str:
-    """Return why a job has failed, where no execution says so."""
+    """Return the reason why a job failed, if no execution records one."""
     return f"failed by its queue: {failure}"
 
 
 def how(part: Part) -> str:
-    """Return how an execution ended, and why."""
+    """Return the end of an execution and its reason."""
     return f"{part.outcome}: {part.reason}" if part.reason and part.reason != part.outcome else part.outcome
 
 
 def detail(part: Part) -> str:
-    """Return what an execution did, in words."""
+    """Return the text about the work of an execution."""
     did = (
-        "how far it came is not known"
+        "its progress is unknown"
         if part.items is None
         else f"{counted(part.items, 'item')} in {seconds(part.lasted_s)}"
     )
@@ -77,9 +77,9 @@ def detail(part: Part) -> str:
 
 
 def again(part: Part) -> str:
-    """Return what an execution repeated, in words that claim no more than is known.
+    """Return the text about the repeated items of an execution, without claiming more than is known.
 
-    A crash leaves the last sign of life, up to a second old. What came after it is bounded by the durability alone.
+    The last sign of life before a crash is up to a second old. Only the durability bounds the work after it.
     """
     if not part.after_crash:
         return f"{part.repeated:,} of them again"
@@ -92,18 +92,19 @@ def again(part: Part) -> str:
 
 
 def limits(story: Story) -> str:
-    """Return what the numbers of a story cannot show; empty where they show all."""
+    """Return the explanation of what the numbers of a story cannot show; empty if they show everything."""
     if not any(part.after_crash or part.outcome == "died" for part in story.parts):
         return ""
     return (
-        "After a crash whole items are counted, as of the last sign of life, which is up to a second old. The item "
-        "in progress (a batch, or a step without a cursor) is done again from its beginning: each of its effects may "
-        "have happened already, and no number here says how many. with_transaction() rolls back those in its database."
+        "After a crash, this page counts whole items up to the last sign of life, which is up to a second "
+        "old. The item in progress (a batch, or a step without a cursor) is done again from its start. Its "
+        "effects may already have happened; they are not counted here. with_transaction() rolls back those "
+        "in its database."
     )
 
 
 def where_time_went(story: Story) -> list[tuple[str, float]]:
-    """Return what the time was spent on, as (words, seconds); together they are all of it."""
+    """Return the use of the whole time as pairs of text and seconds."""
     shares = [
         ("at work", story.working_s - story.repeated_s),
         ("repeating items", story.repeated_s),
@@ -120,14 +121,14 @@ def _lines(story: Story) -> Iterator[str]:
         yield from wrap(failed_by_queue(story.failure), WIDTH, subsequent_indent="  ")
     yield ""
     if story.forgotten:
-        yield f"   {counted(story.forgotten, 'earlier execution')}: not remembered any more"
+        yield f"   {counted(story.forgotten, 'earlier execution')}: no longer recorded"
     yield _axis(story.total_s)
     parts = story.parts
     if len(parts) > SHOWN:
         half = SHOWN // 2
         for part in parts[:half]:
             yield from _told(part, story)
-        yield f"     … {len(parts) - 2 * half:,} executions more, all of them in --json …"
+        yield f"     … {len(parts) - 2 * half:,} more executions; --json shows all of them …"
         parts = parts[-half:]
     for part in parts:
         yield from _told(part, story)

@@ -17,10 +17,10 @@ PROGRESS = ":progress:"
 
 
 class StatusTables:
-    """Asks one database, in one statement a time.
+    """Reader of one database, with one statement for each refresh.
 
-    :param engine: of the database.
-    :param statuses: selects of (what, status, how many); those whose tables are not there are left out.
+    :param engine: engine of the database. :param statuses: selects of (what, status, number); selects of
+        missing tables are ignored.
     """
 
     def __init__(self, engine: sa.Engine, statuses: Sequence[sa.Select[str, str, int]]) -> None:
@@ -28,9 +28,9 @@ class StatusTables:
         self._there: set[str] | None = None
 
     def count(self, job_ids: Sequence[str] = ()) -> tuple[dict[str, dict[str, int]], dict[str, Progress]]:
-        """Return how many rows stand where, and the progress of those of the jobs that keep it there.
+        """Return the numbers of rows by status, and the progress of the jobs that keep it there.
 
-        A database that cannot be asked now is asked again the next time; until then there is nothing.
+        If the database is unreachable, return nothing and try again the next time.
         """
         counts: dict[str, dict[str, int]] = {}
         progress: dict[str, Progress] = {}
@@ -69,7 +69,7 @@ class StatusTables:
 
 
 class _NothingToAsk(Exception):
-    """Error if none of the tables is there."""
+    """Error if none of the tables exists."""
 
 
 def _tables(select: sa.Select[str, str, int]) -> set[str]:

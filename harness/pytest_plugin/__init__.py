@@ -35,14 +35,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--harness-interrupt": {
         "action": "append",
         "metavar": "NAME",
-        "help": "interrupt like this instead of as the tests say; may be repeated: count:20, every:7, time:0.5s, "
+        "help": "interruption to use instead of the tests' own; may be repeated: count:20, every:7, time:0.5s, "
         "progress:40%%, flag, signal:TERM, …",
     },
     "--harness-pace": {
         "type": float,
         "default": 0.0,
         "metavar": "SECONDS",
-        "help": "let the work on each item last this long (default: no wait)",
+        "help": "duration of each item (default: no wait)",
     },
     "--harness-size": {"default": "quick", "metavar": "NAME", "help": "size of the data: quick or full"},
     "--harness-queue": {
@@ -65,11 +65,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--harness-records": {
         "metavar": "FILE",
-        "help": "write the records of all trials, of all processes, to FILE as JSON",
+        "help": "write the records of all trials in all processes to FILE as JSON",
     },
     "--harness-sample": {
         "metavar": "N",
-        "help": "explore at most N trials of each sort, or all, instead of as the tests say",
+        "help": "explore at most N trials of each kind, or all, instead of the tests' own number",
     },
     "--harness-seed": {"type": int, "default": 0, "metavar": "S", "help": "seed of the samples (default: 0)"},
     "--harness-trial": {"metavar": "NAME", "help": "explore only this trial, such as crash:commit#12"},
@@ -106,9 +106,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "crash_points(job, *args, within=…, shards=1): run the test's body once for each crash point that the job "
-        "passes; within is a function that returns a context manager in which the data that the job needs exists; "
-        "shards divides the crash points among that many tests",
+        "crash_points(job, *args, within=…, shards=1): run the test's body once for each crash point of "
+        "the job; within is a function that returns a context manager, and the job's data exists inside "
+        "it; shards divides the crash points among that number of tests",
     )
     if any(config.getoption(name) != settings.get("default", False) for name, settings in _given(config)):
         _load("options").check(config)
@@ -120,7 +120,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one test of each interruption and of each shard of the crash points; no job runs here."""
+    """Create one test for each interruption and for each shard of the crash points; no job runs here."""
     if _is_ours(metafunc.definition, "interruption"):
         _load("options").parametrize_interruptions(metafunc)
     if _is_ours(metafunc.definition, "crash_point"):
@@ -136,7 +136,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 def pytest_exception_interact(
     call: pytest.CallInfo[Any], report: pytest.CollectReport | pytest.TestReport
 ) -> None:
-    """Show errors that explain themselves as one line, without a traceback."""
+    """Show usage errors as one line, without a traceback."""
     errors = sys.modules.get("harness.errors")
     known: tuple[type[BaseException], ...] = (errors.HarnessError,) if errors else ()
     if call.excinfo and isinstance(call.excinfo.value, known):
@@ -153,13 +153,13 @@ def _harness_labs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, _harness_labs: Labs) -> Lab:
-    """A broker, a database and a mailbox for the tests of this process."""
+    """Broker, database and mailbox for the tests of this process."""
     return _harness_labs.asked_for(getattr(request, "param", {}))
 
 
 @pytest.fixture
 def interruption(request: pytest.FixtureRequest) -> Interruption:
-    """The interruption of this test; each one asked for is a test of its own."""
+    """Interruption of this test; each requested interruption is a separate test."""
     asked: Interruption = request.param
     return asked
 
@@ -180,12 +180,12 @@ def trial(
 
 @pytest.fixture
 def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
-    """Crash a job everywhere; fail the test unless everything was done as *expect* says; return the verdict.
+    """Crash a job at every point; fail the test unless the verdict is *expect*; return the verdict.
 
-    Takes what :class:`harness.explore.Explorer` takes, and ``expect="exactly once"``: how the verdict must begin, None
-    for any. With ``deploy=``, a new version of the job, that one resumes it; one that refuses by name to go on passes,
-    unless ``strict=True``. With ``about=(scenario, pattern, durability)``, three names, ``--harness-records`` collects
-    the verdict.
+    It takes the arguments of :class:`harness.explore.Explorer`, and ``expect="exactly once"``: the beginning
+    of the verdict, None for any. With ``deploy=``, a new version of the job resumes it; a version that
+    refuses with a named error passes, unless ``strict=True``. With ``about=(scenario, pattern, durability)``,
+    three names, ``--harness-records`` collects the verdict.
     """
     explorer: Callable[..., Verdict] = _load("exploring").explorer_for(request)
     return explorer
@@ -193,7 +193,7 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
 
 @pytest.fixture
 def crash_point(request: pytest.FixtureRequest, subtests: pytest.Subtests) -> Iterator[Any]:
-    """The verdict on one crash point; the test's body runs once for each, as a subtest of its name."""
+    """Verdict on one crash point; the test's body runs once for each, as a subtest with its name."""
     with _load("crash_points").recorded(request, subtests) as points:
         yield points
 
@@ -217,7 +217,7 @@ def _given(config: pytest.Config) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _is_ours(node: Any, name: str) -> bool:
-    """Return whether a test uses this plugin's fixture of that name, and not an own fixture or argument."""
+    """Return whether a test uses this plugin's fixture of that name, not the project's own fixture or argument."""
     definitions = node._fixtureinfo.name2fixturedefs.get(name)  # noqa: SLF001 - pytest has no public way to ask
     if not definitions or definitions[-1].func.__module__ != __name__:
         return False
@@ -234,7 +234,7 @@ def _arguments(node: Any) -> set[str]:
 
 
 def _load(module: str) -> Any:
-    """Return a module of :mod:`harness.pytest_plugin`; fail by name where the extra is missing that it needs."""
+    """Return a module of :mod:`harness.pytest_plugin`; fail with the name of a missing package."""
     try:
         return import_module(f"harness.pytest_plugin.{module}")
     except ModuleNotFoundError as error:

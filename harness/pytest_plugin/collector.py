@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.monitor import TrialBar
 
 RECORD, EXPLORATION = "harness-record", "harness-exploration"
-"""Names of the user properties that carry a result from a test, through xdist, into the records."""
+"""Names of the user properties that transport a result from a test through xdist into the records."""
 
 PACKAGES = ("rq", "redis", "sqlalchemy", "fakeredis", "pytest")
 
@@ -30,13 +30,13 @@ class Collector:
         self._bar: TrialBar | None = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Start the bar where the tests are counted in this process."""
+        """Start the bar if this process counts the tests."""
         if session.items:
             self._start_bar(len(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
-        """Start the bar where other processes count the tests."""
+        """Start the bar if other processes count the tests."""
         del node
         self._start_bar(len(ids))
 
@@ -46,7 +46,7 @@ class Collector:
         return ("passed" if report.when == "call" else "", "", "") if self._bar and report.passed else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the records that a test's last report carries."""
+        """Keep the records in a test's last report."""
         if report.when != "teardown":
             return
         for name, value in report.user_properties:
@@ -78,5 +78,5 @@ class Collector:
 
     def _start_bar(self, total: int) -> None:
         if self._config.getoption("--harness-bar") and self._bar is None:
-            # Rich, which that module needs, is loaded only where a bar is asked for.
+            # That module needs Rich, which is loaded only if a bar is requested.
             self._bar = import_module("harness.monitor").TrialBar(total)

@@ -22,7 +22,7 @@ from harness.pytest_plugin.exploring import options_of
 
 @dataclass(frozen=True)
 class CrashPoints:
-    """The crash points of one test: their names, and what runs one of them."""
+    """Crash points of one test: their names, and the function that runs one of them."""
 
     explorer: Explorer
     names: list[str]
@@ -30,7 +30,7 @@ class CrashPoints:
 
 
 def parametrize_shards(metafunc: pytest.Metafunc) -> None:
-    """Make one test of each shard; without shards there is one test, without a parameter."""
+    """Create one test for each shard; without shards, one test without a parameter."""
     shards = _marker(metafunc.definition).kwargs.get("shards", 1)
     if type(shards) is not int or shards < 1:
         raise pytest.UsageError(
@@ -51,7 +51,7 @@ def recorded(request: pytest.FixtureRequest, subtests: pytest.Subtests) -> Itera
     within = _within(nodeid, options.pop("within", nullcontext))
     with within, Explorer(*marker.args, **options_of(config, nodeid, options)) as explorer:
         shard = getattr(request, "param", 0)
-        # By name and not by position: should two processes record different points, the others keep their shards.
+        # By name, not by position: if two processes record different points, the others keep their shards.
         names = (
             [only] if only else [each for each in explorer.names() if crc32(each.encode()) % shards == shard]
         )
@@ -59,7 +59,7 @@ def recorded(request: pytest.FixtureRequest, subtests: pytest.Subtests) -> Itera
 
 
 def run(item: pytest.Function) -> bool:
-    """Run the body of a test once for each crash point; return True, for pytest has nothing left to do."""
+    """Run the body of a test once for each crash point; return True, because pytest has nothing left to do."""
     points = cast("CrashPoints", item.funcargs["crash_point"])
     arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}  # noqa: SLF001 - as pytest does
     for name in points.names:
@@ -79,12 +79,12 @@ def _marker(node: Any) -> pytest.Mark:
 
 
 def _within(nodeid: str, within: Any) -> AbstractContextManager[object]:
-    # A generator's context manager can be called too, but it is no function that returns a new one each time.
+    # A generator's context manager can be called too, but it does not return a new one each time.
     found = within if isinstance(within, AbstractContextManager) or not callable(within) else within()
     if found is within or not isinstance(found, AbstractContextManager):
         what = "is" if found is within else "returned"
         raise UsageError(
-            f"{nodeid}: within {what} {type(found).__name__}; use a function without arguments that returns a "
-            "context manager: put @contextlib.contextmanager above it, and yield where the data exists"
+            f"{nodeid}: within {what} {type(found).__name__}; use a function without arguments that returns "
+            "a context manager: put @contextlib.contextmanager above it, and yield when the data exists"
         )
     return found

@@ -32,7 +32,7 @@ def explorer_for(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
             names = dict(zip(("scenario", "pattern", "durability"), about, strict=True))
             request.node.user_properties.append((EXPLORATION, json.dumps({**names, **verdict.summary})))
         refused = verdict.good and bool(verdict.refused)
-        # With effects that were not seen, a promise holds only for who expects, or accepts, just that.
+        # A verdict with unseen effects passes only if the test expects or accepts exactly that.
         short = bool(verdict.not_seen) and verdict.promises and not (expect or "").endswith(SUFFIX)
         if expect is not None and not refused and (short or not verdict.verdict.startswith(expect)):
             pytest.fail(verdict.text(), pytrace=False)
@@ -42,7 +42,7 @@ def explorer_for(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
 
 
 def options_of(config: pytest.Config, nodeid: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of an explorer; the command line's win over the test's."""
+    """Return the options of an explorer; the command line overrides the test."""
     processes = config.getoption("--harness-processes")
     return {
         "seed": config.getoption("--harness-seed"),

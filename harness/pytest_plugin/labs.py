@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Labs:
-    """The labs of this process, each made when it is first asked for."""
+    """Labs of this process, each created at its first use."""
 
     def __init__(self, config: pytest.Config, new_directory: Callable[[str], Path]) -> None:
         self._config, self._new_directory = config, new_directory
@@ -30,9 +30,9 @@ class Labs:
         self._stack = ExitStack()
 
     def asked_for(self, asked: dict[str, Any]) -> Lab:
-        """Return the lab that the options name, or that a test's parameter does.
+        """Return the lab of the options or of a test's parameter.
 
-        Without an installed server that it needs, the test is skipped, or fails where services are required.
+        If a needed server is not installed, the test is skipped, or fails if services are required.
         """
         option = self._config.getoption
         queue, broker, database = (
@@ -63,7 +63,7 @@ class Labs:
         return self._labs[key]
 
     def has(self, lab: object) -> bool:
-        """Return whether this is one of them."""
+        """Return whether an object is one of these labs."""
         return lab in self._labs.values()
 
     def close(self) -> None:

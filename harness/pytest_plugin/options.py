@@ -33,7 +33,7 @@ def check(config: pytest.Config) -> None:
 
 
 def sample(config: pytest.Config, default: int | None) -> int | None:
-    """Return how many trials of each sort to explore; None for all."""
+    """Return the number of trials of each kind to explore; None for all."""
     text = config.getoption("--harness-sample")
     if text is None:
         return default

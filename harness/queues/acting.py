@@ -1,4 +1,4 @@
-"""Actions of people on jobs, from the web page or a terminal, with their entries in the history of the job."""
+"""Actions of users on jobs, from the web page or a terminal, with their entries in the history of the job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def acting(connection: Redis, job_id: str, action: str, by: str, reason: str | None = None) -> Iterator[None]:
-    """Write an action into the history of a job, carry it out with the block, and write why it was refused.
+    """Write an action to the history of a job, run it in the block, and record why it was refused, if it was.
 
     Crash between the entry and the action: the history has an action that did not happen. Lost answer to the entry: the
     action is not carried out, and may be listed twice when it is repeated.

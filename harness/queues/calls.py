@@ -47,5 +47,5 @@ def more_of(arguments: Any) -> dict[str, Any]:
     if more is None:
         return {}
     read(_More, more, "the arguments of the job", error=CorruptProgress)
-    # A null where a value belongs is as good as none; what a newer release added stays.
+    # A null counts as a missing value; fields of a newer release are kept.
     return {name: value for name, value in more.items() if value is not None}

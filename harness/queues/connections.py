@@ -1,4 +1,4 @@
-"""Checks of a Redis connection, where it is passed in.
+"""Checks of Redis connections that a caller passes.
 
 A connection with ``decode_responses=True`` cannot read RQ's jobs, which are bytes. A job that cannot be read looks
 like a plain job, so a sweep would not restore it.

@@ -1,4 +1,4 @@
-"""Delivery of a job by a queue: run one execution, and map its end to what the queue does next.
+"""Delivery of a job by a queue: run one execution, and map its end to the queue's next action.
 
 A queue calls :func:`deliver` with the job's :class:`Order` and an adapter, which implements :class:`Delivery`. The same
 code then serves every queue: it finds the class, records the history, runs the execution and reports the end. The page
@@ -49,7 +49,7 @@ UNAVAILABLE_SECONDS = 1.0
 """Seconds for which an execution that cannot reach its progress store holds the worker, before it goes back."""
 
 TRIES, DEFAULT_TRIES = "HARNESS_UNKNOWN_TRIES", 60
-"""Setting for how many workers in a row may not know a job's class or steps before the job fails."""
+"""Setting: number of workers in a row that may not know a job's class or steps before the job fails."""
 
 TRY_SECONDS = 10
 """Seconds between two such tries."""
@@ -66,8 +66,8 @@ class Order:
 
     :ivar job: the class, or its stored path such as ``shop.jobs:Import``.
     :ivar encoded: whether *args* and *kwargs* are in the form that :func:`harness.cursor.encode` returns.
-    :ivar portion: the part of an iteration job to do.
-    :ivar instance: of a parallel run: id of the job that started it, and number of this instance.
+    :ivar portion: the part of an iteration job to do. :ivar instance: for a parallel run, the id of the job
+        that started it and the number of this instance.
     """
 
     job: type[Job] | str
@@ -102,11 +102,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Begun:
-    """Facts about a job at the moment when its code is reached.
+    """Facts about a job when its code starts.
 
     :ivar enqueued: identity of the enqueue, the same for all retries; empty if the queue has none.
-    :ivar first: whether nothing was executed since that enqueue.
-    :ivar unknown: how many workers in a row did not know its class or its steps.
+    :ivar first: whether this is the first execution since that enqueue. :ivar unknown: number of workers in a
+        row that did not know its class or its steps.
     """
 
     enqueued: str = ""
@@ -120,7 +120,7 @@ class Again:
 
     :ivar delay: seconds to wait before. :ivar queue: name of the queue; None for the same one.
     :ivar at_front: whether it goes before all others there. :ivar after_error: whether an error ended the execution.
-    :ivar error: what kept this worker from running it: an unreachable store, or code that it does not know.
+    :ivar error: reason why this worker could not run it: an unreachable store, or unknown code.
     """
 
     reason: str
@@ -158,7 +158,7 @@ class Recorder(Protocol):
         ...
 
     def began(self, execution: Any, /) -> None:
-        """Note that the execution begins: its progress is known, and no work was done yet."""
+        """Record the start of the execution: its progress is known, and no work was done yet."""
         ...
 
 
@@ -172,7 +172,7 @@ class Delivery(Protocol[Report_co]):
 
     @property
     def store(self) -> Store:
-        """The progress store of jobs without one of their own."""
+        """Progress store of jobs without their own."""
         ...
 
     @property
@@ -182,29 +182,29 @@ class Delivery(Protocol[Report_co]):
 
     @property
     def requests(self) -> StopSource | None:
-        """A stop source that looks for requests from outside, asked every :data:`POLL_SECONDS`; None for none."""
+        """Stop source that checks for users' requests, asked every :data:`POLL_SECONDS`; None for none."""
         ...
 
     def begin(self) -> Begun:
-        """Record that the code of the job is reached, and return what is known of it.
+        """Record that the code of the job starts, and return the facts about it.
 
-        :raises ProgressUnavailable: if the queue cannot be asked now; no work was done.
+        :raises ProgressUnavailable: if the queue is unreachable; no work was done.
         """
         ...
 
     def stop_sources(self) -> AbstractContextManager[Sequence[StopSource]]:
-        """Return the stop sources of this delivery, in a block that lasts as long as the execution."""
+        """Yield the stop sources of this delivery for the duration of the execution."""
         ...
 
     def owns(self) -> bool:
-        """Return whether the job is still this delivery's, and was not given to another.
+        """Return whether this delivery still owns the job.
 
-        :raises ProgressUnavailable: if the queue cannot be asked now.
+        :raises ProgressUnavailable: if the queue is unreachable.
         """
         ...
 
     def enqueue(self, number: int, round_id: str) -> object:
-        """Enqueue an instance of a parallel run, unless it is there already."""
+        """Enqueue an instance of a parallel run, unless it exists."""
         ...
 
     def requeue(self, again: Again) -> Report_co:
@@ -215,7 +215,7 @@ class Delivery(Protocol[Report_co]):
         ...
 
     def park(self, reason: str, *, cancelled: bool) -> Report_co:
-        """Keep the job without running it: until it is resumed, or for good if it was cancelled."""
+        """Keep the job without running it: until it is resumed, or permanently if it was cancelled."""
         ...
 
 
@@ -227,12 +227,12 @@ def deliver(
     durability: Durability | None = None,
     clock: Clock | None = None,
 ) -> Report_co | None:
-    """Run one execution of a job, and return what its queue reports; None if the job is completed.
+    """Run one execution of a job, and return the adapter's report; None if the job is completed.
 
-    :param store: in place of the job's own. :param durability: in place of the job's own.
-    :param clock: seconds that only move forward.
-    :raises Superseded: if another execution has taken the job over; the queue must do nothing more with it.
-    :raises Exception: what the job raised, if it is not resumed; the queue then retries or fails the job.
+    :param store: replaces the job's own. :param durability: replaces the job's own. :param clock: monotonic
+        seconds. :raises Superseded: if another execution owns the job; the queue must do nothing more with
+        it. :raises Exception: what the job raised, if it is not resumed; the queue then retries or fails the
+        job.
     """
     try:
         job_class = order.job_class()
@@ -244,7 +244,7 @@ def deliver(
         kept = store or job_class.progress_store() or delivery.store
         ended = _execute(order, job_class, delivery, kept, durability=durability, clock=clock)
     except ProgressUnavailable as error:
-        # Put it back and do not fail it: a claim does no harm, and no work begins before.
+        # Requeue it instead of failing it: a claim does no harm, and no work starts before it.
         return delivery.requeue(Again(str(error), error=error))
     except Exception as error:
         if not _may_own(delivery):
@@ -253,7 +253,7 @@ def deliver(
             return _put_off(delivery, error)
         raise
     if ended.outcome == "superseded" or not _may_own(delivery):
-        # Not a success: that would start dependents while the execution that has taken over is still at work.
+        # Not a success: that would start dependents while the execution that owns the job still runs.
         raise _superseded(delivery)
     if ended.outcome == "completed":
         return None
@@ -264,9 +264,9 @@ def deliver(
 
 
 def unknown_tries() -> int:
-    """Return how many workers in a row may not know a job before it fails.
+    """Return the number of workers in a row that may not know a job before it fails.
 
-    :raises UsageError: if ``HARNESS_UNKNOWN_TRIES`` is no number of 0 or more.
+    :raises UsageError: if ``HARNESS_UNKNOWN_TRIES`` is not a number of 0 or more.
     """
     text = os.environ.get(TRIES, str(DEFAULT_TRIES))
     if not text.isdecimal():
@@ -322,13 +322,13 @@ def _execute(
 
 
 def _put_off(delivery: Delivery[Report_co], error: HarnessError) -> Report_co:
-    """Leave a job that this worker does not know to another: in a deploy there is one."""
+    """Leave a job that this worker does not know to another worker: during a deploy there is one."""
     log.warning("job %s is not known here: %s; another worker may know it", delivery.job_id, error)
     return delivery.requeue(Again(str(error), TRY_SECONDS, error=error))
 
 
 def _may_own(delivery: Delivery[Any]) -> bool:
-    """Return whether the job may still be this delivery's; its report asks once more, within its transaction."""
+    """Return whether this delivery may still own the job; its report checks again, within its transaction."""
     try:
         return delivery.owns()
     except ProgressUnavailable:
@@ -336,6 +336,4 @@ def _may_own(delivery: Delivery[Any]) -> bool:
 
 
 def _superseded(delivery: Delivery[Any]) -> Superseded:
-    return Superseded(
-        f"another execution of job {delivery.job_id} has taken over; this one has left it alone"
-    )
+    return Superseded(f"another execution owns job {delivery.job_id}; this execution changed nothing")

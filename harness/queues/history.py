@@ -2,8 +2,8 @@
 
 The progress does not grow with interruptions. So a job has two more keys:
 
-* ``harness:history:<job id>``, a stream: an entry when an execution begins, one when it ends, and one for each action
-  of a person. Redis gives them their times, so that the clocks of machines need not agree. The last
+* ``harness:history:<job id>``, a stream: an entry for each start and end of an execution, and for each action
+of a user. Redis gives them their times, so that the clocks of machines need not agree. The last
   :data:`EXECUTIONS` are kept; for how long, the queue decides.
 * ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
   not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
@@ -11,7 +11,7 @@ The progress does not grow with interruptions. So a job has two more keys:
 
 Nothing depends on either. Crash before the entry of a start: that execution is missing. Crash before the entry of an
 end: its pulse stays, and the next start records from it how far the execution came. Lost answer: the entry may be there
-twice, and a reader takes the first. An error of Redis is logged, and the job goes on.
+twice, and a reader takes the first. An error of Redis is logged, and the job continues.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ if TYPE_CHECKING:
     from harness.execution import Execution
 
 TTL = 30 * 24 * 3600
-"""Seconds that history is kept after the last entry while a job is under way, and at most after its end."""
+"""TTL of the history after the last entry of an unfinished job, and its maximum after the end of a job."""
 
 EXECUTIONS = 100
-"""Number of executions of a job that are kept."""
+"""Number of executions kept for each job."""
 
 SHORTEST = 1e-6
-"""Seconds of an execution from which a rate is a number that can be shown."""
+"""Minimum duration of an execution, in seconds, for its rate to be shown."""
 
 ENTRY_BYTES = 16 * 1024
-"""Size limit of an entry or a pulse that is read, in bytes."""
+"""Size limit of an entry or a pulse, in bytes."""
 
 MILLIS_DIGITS = 15
-"""Digits of the milliseconds in the number of an entry, at most."""
+"""Maximum digits of the milliseconds in the number of an entry."""
 
 REASON_BYTES, NAME_BYTES = 300, 200
-"""Sizes that a reason, and the names in an entry, are cut to: a hundred entries are kept of each job."""
+"""Size limits of a reason, and of the names in an entry: each job keeps a hundred entries."""
 
 CURSOR_BYTES = 200
-"""Size that the text of a cursor in a pulse is cut to."""
+"""Size limit of the text of a cursor in a pulse."""
 
 PULSE_SECONDS = 1.0
-"""Interval of the pulses of a job at work, in seconds."""
+"""Interval of the pulses of a running job, in seconds."""
 
 ASKED = "asked"
-"""Kind of entry that records an action of a person."""
+"""Kind of the entries of users' actions."""
 
 log = logging.getLogger("harness.rq")
 
@@ -79,9 +79,8 @@ class Heartbeat:
     """Position of an execution at its latest pulse.
 
     :ivar at: seconds of the Redis server's clock. :ivar epoch: of the execution.
-    :ivar done: items done in all executions. :ivar saved: how many of them are safe.
-    :ivar unsaved_s: seconds since progress was last saved.
-    :ivar elapsed_s: seconds since the execution began. :ivar items: done in it.
+    :ivar done: items done in all executions. :ivar saved: number of saved items. :ivar unsaved_s: seconds
+        since the last save. :ivar elapsed_s: seconds since the execution started. :ivar items: done in it.
     :ivar pid: of the process that does the work, on *host*. :ivar parent: of the worker that waits for it.
     :ivar crashes: executions of the job that died. :ivar step: the step in progress; None between steps.
     :ivar cursor: its position as text, cut to :data:`CURSOR_BYTES`; None at the beginning of the step.
@@ -109,12 +108,12 @@ class Heartbeat:
 
     @property
     def rate(self) -> float | None:
-        """Items a second in this execution; None before the first."""
+        """Items per second in this execution; None before the first."""
         return self.items / self.elapsed_s if self.items and self.elapsed_s > SHORTEST else None
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Heartbeat | None:
-        """Read the stored form; None if there is none, or one that cannot be read."""
+        """Read the stored form; None if it is missing or unreadable."""
         try:
             return None if text is None else cls.from_data(parse_json(text, "the pulse", limit=ENTRY_BYTES))
         except CorruptProgress:
@@ -124,7 +123,7 @@ class Heartbeat:
     def from_data(cls, data: Any) -> Heartbeat:
         """Read JSON data.
 
-        :raises CorruptProgress: naming the field that it lacks, or that has another type.
+        :raises CorruptProgress: naming the missing field, or the field with a wrong type.
         """
         pulse: Heartbeat = read(cls, data, "the pulse", error=CorruptProgress)
         return pulse
@@ -132,7 +131,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Entry:
-    """An execution began or ended, or a person steered the job.
+    """Start or end of an execution, or action of a user.
 
     :ivar at: seconds of the Redis server's clock. :ivar what: ``"start"``, ``"end"`` or ``"asked"``.
     :ivar done: items by then.
@@ -164,7 +163,7 @@ class Entry:
     def from_stream(cls, number: Any, fields: Any) -> Entry:
         """Read an entry of the stream.
 
-        :raises CorruptProgress: if it is not what this package writes.
+        :raises CorruptProgress: if this package does not write such entries.
         """
         millis = (plain_text(number, "the number of an entry") or "").partition("-")[0]
         named = {
@@ -172,7 +171,7 @@ class Entry:
         }
         data = parse_json(named.get(b"entry"), "an entry of the history", limit=ENTRY_BYTES)
         if not isinstance(data, dict) or not millis.isdecimal() or len(millis) > MILLIS_DIGITS:
-            raise CorruptProgress(f"an entry of the history is {shown(data)}; it was left as it is")
+            raise CorruptProgress(f"an entry of the history is {shown(data)}; it was not changed")
         entry: Entry = read(cls, {**data, "at": int(millis) / 1000}, "the entry", error=CorruptProgress)
         return entry
 
@@ -204,7 +203,7 @@ class HistoryRecorder:
         return self
 
     def began(self, execution: Execution) -> None:
-        """Write that the execution begins, and start its pulse."""
+        """Write the start of the execution, and start its pulse."""
         self._execution, self._epoch = execution, execution.progress.epoch
         self._started = execution.clock()
         try:
@@ -264,7 +263,7 @@ class HistoryRecorder:
             with self._connection.pipeline() as pipeline:
                 self._add(pipeline, entry, self._ttl_after(outcome))
                 if outcome in {"completed", "cancelled"}:
-                    # A request to pause has no TTL; for a job that is over it would stay for ever.
+                    # A request to pause has no TTL; for a job that is over it would stay forever.
                     pipeline.expire(keys.control(self._job_id), TTL)
                 if outcome != "superseded":  # else the pulse is another execution's
                     pipeline.delete(keys.pulse(self._job_id))
@@ -274,7 +273,7 @@ class HistoryRecorder:
 
     def _add(self, pipeline: Pipeline, entry: dict[str, Any], ttl: int = TTL) -> None:
         key = keys.history(self._job_id)
-        # What is missing has its default on reading.
+        # Missing fields get their defaults when they are read.
         known = {name: value for name, value in entry.items() if value is not None and value != ""}
         text = json.dumps(known, separators=(",", ":"))
         pipeline.xadd(key, {"entry": text}, maxlen=2 * EXECUTIONS, approximate=False)
@@ -301,14 +300,15 @@ class HistoryRecorder:
         return json.dumps(_rounded(pulse), separators=(",", ":"))
 
     def _excuse(self, error: RedisError) -> None:
-        log.warning("job %s: its history was not written (%s); it goes on", self._job_id, error)
+        log.warning("job %s: its history was not written (%s); the job continues", self._job_id, error)
 
 
 def note_action(connection: Redis, job_id: str, action: str, by: str, reason: str | None = None) -> None:
-    """Write into the history of a job that a person steered it.
+    """Write a user's action to the history of a job.
 
-    The caller writes it before the action. Crash between the two: the history has an action that did not happen, and
-    no action is missing. Lost answer: the action is not carried out, and may be listed twice when it is repeated.
+    The caller writes it before the action. Crash between the two: the history has an action that did not
+    happen, and no action is missing. Lost answer: the action is not carried out, and may be listed twice when
+    it is repeated.
 
     :param by: user. :param reason: more about the action, such as why it was refused.
     """
@@ -330,15 +330,15 @@ def note_action(connection: Redis, job_id: str, action: str, by: str, reason: st
 
 
 def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
-    """Queue the commands whose two answers :func:`read_history` and :meth:`Heartbeat.from_json` take."""
+    """Queue the commands for the input of :func:`read_history` and :meth:`Heartbeat.from_json`."""
     pipeline.xrevrange(keys.history(job_id), count=entries)
     pipeline.get(keys.pulse(job_id))
 
 
 def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None = None) -> list[Entry]:
-    """Return what a stream holds, the oldest first; what cannot be read is left out.
+    """Return the entries of a stream, the oldest first, without unreadable ones.
 
-    :param bad: takes why entries were left out.
+    :param bad: receives the reasons for omitted entries.
     """
     entries: dict[tuple[Any, str], Entry] = {}
     for number, fields in reversed(answer):
@@ -348,7 +348,7 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
             if bad is not None:
                 bad.append(str(error))
             continue
-        # Each action is one of its own; an execution begins once and ends once.
+        # Actions are separate entries; an execution starts once and ends once.
         entries.setdefault((number if entry.what == ASKED else entry.epoch, entry.what), entry)
     return list(entries.values())
 
@@ -356,9 +356,9 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
 def history(
     connection: Redis, job_id: str, bad: list[str] | None = None
 ) -> tuple[list[Entry], Heartbeat | None]:
-    """Return the history of a job, the oldest entry first, and its pulse if it is at work.
+    """Return the history of a job, the oldest entry first, and its pulse if it runs.
 
-    :param bad: takes why entries were left out.
+    :param bad: receives the reasons for omitted entries.
     """
     check_connection(connection)
     with connection.pipeline(transaction=False) as pipeline:

@@ -1,7 +1,7 @@
-"""Leases that a process holds on tickets, and the sweep for those that other processes no longer hold.
+"""Leases of a process on tickets, and the sweep for expired leases of other processes.
 
-Each process has one thread that renews its leases, and each worker one that sweeps. Both end with their process,
-however it ends: that is how a crash is noticed.
+Each process has one thread that renews its leases, and each worker one that sweeps. Both end with their
+process after any kind of exit, so a crash is noticed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ log = logging.getLogger("harness.queues")
 
 
 CHECK_SECONDS = 1.0
-"""Interval at which a worker looks for processes of its machine that are gone, in seconds."""
+"""Interval at which a worker checks for lost processes of its machine, in seconds."""
 
 
 def new_owner() -> str:
     """Return a mark for one claim of this process: ``<machine> <pid>:<start> <random text>``.
 
-    See :mod:`harness.queues.owners`; where the kernel does not give the facts, the first part is ``-``.
+    See :mod:`harness.queues.owners`; if the kernel does not provide these facts, the first part is ``-``.
     """
     process = owners.owner(None) or f"- {os.getpid()}:0"
     return f"{process} {secrets.token_hex(4)}"
@@ -46,10 +46,7 @@ def pid_of(owner: str) -> int | None:
 
 
 class Held:
-    """Leases of this process, renewed by a thread while there are any.
-
-    A child that is forked has none of its parent's.
-    """
+    """Leases of this process, renewed by a thread. A forked child has none of its parent's leases."""
 
     def __init__(self, tickets: Tickets) -> None:
         self._tickets = tickets
@@ -61,7 +58,7 @@ class Held:
     def add(self, job_id: str, owner: str, lost: Flag | None = None) -> None:
         """Renew a lease from now on.
 
-        :param lost: set if the lease turns out to be lost.
+        :param lost: set if the lease is lost.
         """
         if self._pid != os.getpid():
             self._reset()
@@ -74,13 +71,13 @@ class Held:
                 self._beat.start()
 
     def remove(self, job_id: str, owner: str) -> None:
-        """Renew a lease no more."""
+        """Stop renewing a lease."""
         if self._pid == os.getpid():
             with self._lock:
                 self._held.pop((job_id, owner), None)
 
     def forget(self, job_id: str, owner: str) -> None:
-        """Renew a lease no more, from the next renewal on; the garbage collector may call this at any moment."""
+        """Stop renewing a lease from the next renewal on; the garbage collector may call this at any moment."""
         if self._pid == os.getpid():
             self._forgotten.append((job_id, owner))
 
@@ -121,9 +118,9 @@ class Sweep:
         self._beat: PeriodicThread | None = None
 
     def start(self) -> None:
-        """Sweep now and then three times within the recovery time; look for processes that are gone more often.
+        """Sweep now and three times within the recovery time; check for lost processes more often.
 
-        A worker that has lost its broker and found it again calls this once more; its thread has gone on.
+        A worker calls this again after it lost and found its broker; its thread continues.
         """
         if self._beat is not None and self._beat.is_alive():
             return
@@ -137,7 +134,7 @@ class Sweep:
             self._beat.close()
 
     def turn(self) -> list[str]:
-        """Send the jobs that are due, and those whose process on this machine is gone; return their ids.
+        """Send the jobs that are due, and the jobs of lost processes on this machine; return their ids.
 
         Crash between the ticket and the message: the ticket is due again after a lease.
         """

@@ -1,4 +1,4 @@
-"""Runs a job here and now, in this thread, one execution after the other."""
+"""Runs a job immediately in this thread, one execution after the other."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 
 class InlineRun:
-    """A job that is run by hand: :meth:`execute` is one execution, :meth:`drain` all that are left.
+    """Job run by its caller: :meth:`execute` runs one execution, :meth:`drain` all remaining ones.
 
-    :param store: where progress is kept; by default in memory.
-    :param stops: stop sources, asked in every execution; more may be added to the list of that name.
-    :param portion: the part of an iteration job to do.
-    :ivar instances: those that a parallel run has started, by number; each is an InlineRun.
+    :param store: progress store; by default in memory. :param stops: stop sources, asked in every execution;
+        more may be added to the list of that name. :param portion: the part of an iteration job to do. :ivar
+        instances: instances of a parallel run, by number; each is an InlineRun.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class InlineRun:
         return ended or Ended("completed")
 
     def scale(self, instances: int) -> None:
-        """Have a parallel run go on with more or fewer instances; those new are in :attr:`instances`."""
+        """Change the number of instances of a parallel run; new ones are in :attr:`instances`."""
         check_instances(instances)
         for number in SliceTable.change(self.store, self.job_id, lambda division: division.resize(instances)):
             self._spawn(number)
@@ -87,12 +86,12 @@ class InlineRun:
             ),
         )  # fmt: skip
 
-    # What it provides for a delivery; see harness.queues.delivery.
+    # The adapter of a delivery; see harness.queues.delivery.
 
     history = requests = None
 
     def begin(self) -> Begun:
-        """Return that no other worker will know the job if this one does not."""
+        """Return facts that mean that no other worker will know the job if this one does not."""
         return Begun(unknown=sys.maxsize)
 
     @contextmanager
@@ -101,28 +100,29 @@ class InlineRun:
         yield self.stops
 
     def owns(self) -> bool:
-        """Return True: there is no queue that could give the job away."""
+        """Return True: there is no queue that could reassign the job."""
         return True
 
     def enqueue(self, number: int, round_id: str) -> None:  # noqa: ARG002 - a run has one round
-        """Start an instance of a parallel run, unless it is there."""
+        """Start an instance of a parallel run, unless it exists."""
         self._spawn(number)
 
     def requeue(self, again: Again) -> Ended:
-        """Return the end of an execution that another follows.
+        """Return the end of an execution that is followed by another.
 
-        :raises HarnessError: if the store is unreachable, or the job is of another release: nobody would try again.
+        :raises HarnessError: if the store is unreachable, or the job belongs to another release, because
+            there is no later attempt.
         """
         if again.error is not None:
             raise again.error
         return Ended("interrupted", again.reason, again.delay, again.queue, again.at_front, again.after_error)
 
     def park(self, reason: str, *, cancelled: bool) -> Ended:
-        """Return the end of an execution that no other follows by itself."""
+        """Return the end of an execution that is not followed automatically by another."""
         return Ended("cancelled" if cancelled else "paused", reason)
 
     def executions(self) -> Iterable[Ended]:
-        """Run executions until one does not ask for another; delays are not waited for."""
+        """Run executions until one needs no other; skip delays."""
         while True:
             ended = self.execute()
             yield ended
@@ -130,7 +130,7 @@ class InlineRun:
                 return
 
     def drain(self) -> list[Ended]:
-        """Run the job to its end, then the instances it started, and return how each execution ended."""
+        """Run the job to its end, then the instances it started, and return the ends of all executions."""
         ended = list(self.executions())
         for instance in list(self.instances.values()):
             ended += instance.drain()
@@ -140,7 +140,7 @@ class InlineRun:
 def run(job_class: type[Job], *args: Any, **kwargs: Any) -> Progress:
     """Run a job to its end, in this thread, and return its final progress.
 
-    Takes what :class:`InlineRun` takes.
+    It takes the arguments of :class:`InlineRun`.
     """
     inline = InlineRun(job_class, *args, **kwargs)
     inline.drain()

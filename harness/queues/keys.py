@@ -1,7 +1,7 @@
 """Redis keys of this package's records about jobs, whatever their queue.
 
 They start with ``harness:``, or with ``<prefix>:harness:`` if ``RQ_KEY_PREFIX`` changes RQ's own prefix: two
-applications that share a Redis under two prefixes then never touch each other's records.
+applications with different prefixes on one Redis then never touch each other's records.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PREFIX = shared.PREFIX
 """Prefix of all keys."""
 
 PROBE = PREFIX + "probe"
-"""Key that is read to learn which commands a server knows; it never exists."""
+"""Key that never exists; it is read to check which commands a server knows."""
 
 
 def history(job_id: str) -> str:
@@ -21,7 +21,7 @@ def history(job_id: str) -> str:
 
 
 def pulse(job_id: str) -> str:
-    """Return the key of the latest state a running job has published."""
+    """Return the key of the latest pulse of a running job."""
     return f"{PREFIX}pulse:{job_id}"
 
 

@@ -1,7 +1,8 @@
-"""Processes at work on an execution, so that another process of the same machine sees at once that they crashed.
+"""Processes of an execution, so that another process on the same machine sees immediately that they crashed.
 
-A lease shows a crash when it expires. If the work horse and its worker die together, as at the end of a grace period,
-a new worker on the same machine does not have to wait for that: the processes are gone, and the kernel says so.
+A lease shows a crash when it expires. If the work horse and its worker die together, as at the end of a grace
+period, a new worker on the same machine does not have to wait for the expiry: the kernel reports that the
+processes are gone.
 
 The hash ``harness:owners`` holds one text for each execution, ``<boot id>/<namespaces> <pid>:<start time> …``, with
 the horse and its worker. Processes are gone if they were on this machine since its last boot, in this process's
@@ -20,7 +21,7 @@ _PROC = Path("/proc")
 
 
 def owner(worker_pid: int | None) -> str | None:
-    """Return the text for an execution of this process; None where the kernel does not give the facts.
+    """Return the text for an execution of this process; None if the kernel does not provide the facts.
 
     :param worker_pid: pid of the worker that waits for this process, None if it is this one.
     """
@@ -32,7 +33,7 @@ def owner(worker_pid: int | None) -> str | None:
 
 
 def here() -> str | None:
-    """Return the boot id and the namespaces of this process; None where there are none, as on macOS."""
+    """Return the boot id and the namespaces of this process; None if there are none, as on macOS."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{_namespace('pid')}/{_namespace('time')}"
@@ -48,7 +49,8 @@ def _namespace(kind: str) -> str:
 def are_gone(text: str, machine: str) -> bool:
     """Return whether all processes in the text of an execution are certainly gone.
 
-    :param machine: :func:`here` of this process. Processes of another machine, and a text that cannot be read, are not.
+    :param machine: :func:`here` of this process. Processes of another machine, or of an unreadable text, are
+        not.
     """
     where, *processes = text.split(" ")
     if where != machine or not processes:

@@ -24,7 +24,7 @@ log = logging.getLogger("harness.queues")
 
 
 def shown(value: bytes | str | BaseException) -> str:
-    """Return a name or an error as it may be logged: one line, without control characters, of limited length."""
+    """Return a name or an error for the log: one line, without control characters, of limited length."""
     if isinstance(value, BaseException):
         value = told(value)
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
@@ -33,12 +33,12 @@ def shown(value: bytes | str | BaseException) -> str:
 
 
 def recover_seconds() -> float:
-    """Return within how many seconds a job whose worker died is back in its queue.
+    """Return the seconds within which the job of a crashed worker is requeued.
 
-    The environment says it, so that it reaches ``rq worker``, its pools and its work horses alike: it must be
-    the same for all workers on one Redis.
+    The setting is in the environment, so that it reaches ``rq worker``, its pools and its work horses. It
+    must be the same for all workers on one Redis.
 
-    :raises UsageError: if ``HARNESS_RECOVER_SECONDS`` is no number of seconds.
+    :raises UsageError: if ``HARNESS_RECOVER_SECONDS`` is not a number of seconds.
     """
     text = os.environ.get(SETTING)
     if text is None:
@@ -53,17 +53,18 @@ def recover_seconds() -> float:
 
 
 def lease_seconds() -> float:
-    """Return how long a lease lasts: so that the sweep after its end is in time."""
+    """Return the duration of a lease, short enough that the sweep after its expiry is in time."""
     return recover_seconds() * 2 / 3
 
 
 class PeriodicThread(threading.Thread):
     """Periodic thread, until it is closed; it logs an error once while the error lasts.
 
-    Signals never go to it: a handler runs in the main thread, and only what interrupts that one is quick.
+    Signals never go to it: a handler runs in the main thread, and only a signal to that thread interrupts it
+    quickly.
 
     :param action: called each time; if it returns True, it is called again immediately.
-    :param at_once: whether the first call comes before the first interval.
+    :param at_once: whether to call the action before the first interval.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class PeriodicThread(threading.Thread):
 
     @property
     def closing(self) -> bool:
-        """True if it is being closed, so that a long action should return."""
+        """True if it is being closed; a long action should then return."""
         return self._end.is_set()
 
     def run(self) -> None:
@@ -103,6 +104,6 @@ class PeriodicThread(threading.Thread):
             return
         self._failing = kind
         if isinstance(error, RedisError):
-            log.warning("%s: %s; it is tried again", self.name, shown(error))
+            log.warning("%s: %s; it will be tried again", self.name, shown(error))
         else:
-            log.error("%s failed; it is tried again", self.name, exc_info=error)
+            log.error("%s failed; it will be tried again", self.name, exc_info=error)

@@ -1,4 +1,4 @@
-"""Requests to a job from outside, through Redis: stop, pause, cancel. Each queue resumes a job in its own way."""
+"""Requests to a job through Redis: stop, pause, cancel. Each queue resumes a job in its own way."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from harness.progress import Position
 
 shutdown = Flag()
-"""Set when the worker in this process is asked to stop; every job asks it at its checkpoints."""
+"""Flag that is set when the worker in this process is asked to stop; every job checks it at its checkpoints."""
 
 REQUEST_TTL = 24 * 3600
-"""Seconds after which a request is forgotten whose job never came."""
+"""TTL of requests whose job never started, in seconds."""
 
 
 def request_stop(connection: Redis, job_id: str, reason: str = "requested") -> None:
-    """Ask a job, wherever it runs, to stop at its next checkpoint once; it goes on when its turn comes again."""
+    """Ask a job on any machine to stop once at its next checkpoint; it is requeued and continues later."""
     check_connection(connection)
     connection.set(keys.stop(job_id), reason, ex=REQUEST_TTL)
 
 
 def pause(connection: Redis, job_id: str) -> None:
-    """Have a job stop at its next checkpoint, or before it starts, and not go on before the queue's ``resume``.
+    """Stop a job at its next checkpoint, or before it starts, until the queue's ``resume``.
 
     On RQ it then waits in the scheduled registry, under a date that is never reached.
     """
@@ -39,24 +39,24 @@ def pause(connection: Redis, job_id: str) -> None:
 
 
 def cancel(connection: Redis, job_id: str) -> None:
-    """Have a job stop for good at its next checkpoint, or before it starts; its ``on_cancel`` runs.
+    """Stop a job permanently at its next checkpoint, or before it starts; its ``on_cancel`` runs.
 
-    Its progress is kept. RQ then shows it as canceled under our workers, and Celery as revoked.
+    Its progress is kept. RQ then shows it as canceled (with workers of this package), and Celery as revoked.
     """
     check_connection(connection)
     connection.set(keys.control(job_id), CANCEL, ex=REQUEST_TTL)
 
 
 def forget(pipeline: Pipeline, job_id: str) -> None:
-    """Forget what was asked of an earlier round of a job, in the transaction that enqueues it again."""
+    """Delete requests to an earlier round of a job, in the transaction that enqueues it again."""
     pipeline.delete(keys.stop(job_id), keys.control(job_id))
 
 
 class Requests:
-    """The stop source for what was asked of a job from outside, through Redis.
+    """Stop source for requests to a job through Redis.
 
-    :param worker_key: hash of an RQ worker whose shutdown stops the job too: RQ's own worker notes that it was asked to
-        stop (``shutdown_requested_date``), but does not pass it on to its work horse.
+    :param worker_key: hash of an RQ worker whose shutdown stops the job too: RQ's own worker records that it
+        was asked to stop (``shutdown_requested_date``), but does not tell its work horse.
     """
 
     def __init__(self, connection: Redis, worker_key: str | None = None) -> None:
@@ -64,16 +64,17 @@ class Requests:
         self._connection, self._worker_key = connection, worker_key
 
     def at_start(self, at: Position) -> Control | None:
-        """Return what holds before any work; a mere stop does not."""
+        """Return a pause or cancellation that applies before any work; a stop does not."""
         try:
             return _control(self._connection.mget(_controls(at)))
         except RedisError:
             return None  # it is asked again at a checkpoint
 
     def __call__(self, at: Position) -> str | None:
-        """Look for a pause, a cancellation, the worker's shutdown, or a stop, which is taken so that it stops once.
+        """Check for a pause, a cancellation, the worker's shutdown, or a stop.
 
-        If the process dies after taking it, the request is gone, but so is the execution that it was meant for.
+        A stop request is removed, so that it stops the job once. If the process crashes after that, the
+        request is gone, but so is the execution that it was for.
         """
         try:
             with self._connection.pipeline(transaction=False) as pipeline:

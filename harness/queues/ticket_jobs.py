@@ -1,4 +1,4 @@
-"""Jobs of Celery and Dramatiq as their tickets describe them: for commands, the monitor and the page."""
+"""Jobs of Celery and Dramatiq described by their tickets, for commands, the monitor and the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = {"celery": "Celery", "dramatiq": "Dramatiq"}
 
 
 class TicketJob:
-    """A job of Celery or Dramatiq, found by its ticket.
+    """Job of Celery or Dramatiq, found by its ticket.
 
     :ivar state: of the ticket. :ivar description: class and arguments. :ivar queue: name of its queue.
     """
@@ -31,7 +31,7 @@ class TicketJob:
         self._owner = fields.get("owner", "")
 
     def ask(self, request: str) -> str:
-        """Ask the job to ``pause``, ``resume`` or ``cancel``, and return what will happen.
+        """Ask the job to ``pause``, ``resume`` or ``cancel``, and return a message.
 
         :raises UsageError: if the job is over.
         """
@@ -41,7 +41,7 @@ class TicketJob:
         if request == "resume":
             if self.tickets.resume(self.id, at_once=True) is None:
                 return f"job {self.id} was not paused; a pending pause request was cancelled"
-            return f"job {self.id} goes on as soon as a worker of {self.kind} has seen it"
+            return f"job {self.id} resumes when a worker of {self.kind} has read it"
         if request == "pause":
             requests.pause(connection, self.id)
             return f"job {self.id} will pause at its next checkpoint, or before it starts"
@@ -49,16 +49,16 @@ class TicketJob:
         return f"job {self.id} will be cancelled at its next checkpoint, or before it starts"
 
     def interrupt(self, reason: str) -> str:
-        """Ask the job to stop once, and return what will happen.
+        """Ask the job to stop once, and return a message.
 
-        :raises UsageError: if it is not at work.
+        :raises UsageError: if it is not running.
         """
         self._at_work()
         requests.request_stop(self.tickets.connection, self.id, reason)
         return f"asked job {self.id} to stop at its next checkpoint ({reason})"
 
     def pid(self) -> int:
-        """Return the process that works on the job, on this machine.
+        """Return the process of the job on this machine.
 
         :raises UsageError: if there is none here.
         """
@@ -66,13 +66,13 @@ class TicketJob:
         pid = pid_of(self._owner)
         if pid is None or self._owner.split(" ")[0] != (owners.here() or "-"):
             raise UsageError(
-                f"job {self.id} is at work on another machine; signals reach processes of this one only"
+                f"job {self.id} is running on another machine; signals reach only processes of this machine"
             )
         return pid
 
     def _at_work(self) -> None:
         if self.state != "running":
-            raise UsageError(f"job {self.id} is not at work now: {self.outcome or self.state}")
+            raise UsageError(f"job {self.id} is not running: {self.outcome or self.state}")
 
 
 def ticket_of(connection: Redis, job_id: str) -> TicketJob | None:
@@ -83,7 +83,7 @@ def ticket_of(connection: Redis, job_id: str) -> TicketJob | None:
 
 
 def described(fields: dict[str, str]) -> tuple[str, str]:
-    """Return class and arguments of the job in a ticket, and its queue; empty texts for what cannot be read."""
+    """Return class and arguments of the job in a ticket, and its queue; empty texts for unreadable parts."""
     try:
         stored: Any = json.loads(fields.get("message", ""))
         path, args, kwargs = (stored["body"][0] if "body" in stored else stored["args"])[:3]

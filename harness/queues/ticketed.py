@@ -1,4 +1,4 @@
-"""Delivery of jobs whose queue keeps tickets: the part that Celery and Dramatiq share."""
+"""Delivery of jobs by queues with tickets: the part that Celery and Dramatiq share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Report = TypeVar("Report")
 
 
 class Queue(ABC):
-    """A queue with tickets: its Redis, its progress store, and how it sends a message.
+    """Queue with tickets: its Redis, its progress store, and its way to send messages.
 
     :param redis: connection or URL of the Redis with the tickets, the history and the requests.
     :param store: progress store of jobs without one of their own, or a function that returns it, which is called once
@@ -79,14 +79,14 @@ class Queue(ABC):
 
     @abstractmethod
     def send_instance(self, job_id: str, call: list[Any], model: Claimed) -> None:
-        """Enqueue an instance of a parallel run like the job that starts it, unless it is there."""
+        """Enqueue an instance of a parallel run like the job that starts it, unless it exists."""
 
     def stop_sources(self) -> Sequence[StopSource]:
         """Return the sources that stop every job of this process."""
         return [self.shutdown]
 
     def close(self) -> None:
-        """End the threads of this process, when its worker leaves."""
+        """End the threads of this process when its worker exits."""
         self.sweep.close()
         self.held.close()
 
@@ -94,22 +94,22 @@ class Queue(ABC):
         """Send one message, and confirm it in its ticket."""
         self.sweep.resend(sending)
 
-    # What people ask of a job.
+    # Requests of users.
 
     def request_stop(self, job_id: str, reason: str = "requested") -> None:
-        """Ask a job to stop at its next checkpoint once; it goes on when its turn comes again."""
+        """Ask a job to stop once at its next checkpoint; it is requeued and continues later."""
         requests.request_stop(self.connection, job_id, reason)
 
     def pause(self, job_id: str) -> None:
-        """Have a job stop at its next checkpoint, or before it starts, and not go on before :meth:`resume`."""
+        """Stop a job at its next checkpoint, or before it starts, until :meth:`resume`."""
         requests.pause(self.connection, job_id)
 
     def cancel(self, job_id: str) -> None:
-        """Have a job stop for good at its next checkpoint, or before it starts; its ``on_cancel`` runs."""
+        """Stop a job permanently at its next checkpoint, or before it starts; its ``on_cancel`` runs."""
         requests.cancel(self.connection, job_id)
 
     def resume(self, job_id: str) -> bool:
-        """Take a pause back, and enqueue a job that has paused; return whether it had.
+        """End a pause, and enqueue a paused job; return whether it was paused.
 
         Crash after the ticket has changed: the sweep sends the message.
         """
@@ -119,14 +119,15 @@ class Queue(ABC):
         self.resend(sending)
         return True
 
-    # What an adapter calls.
+    # Calls of an adapter.
 
     def claim(self, job_id: str, n: int, call: list[Any], **more: str) -> Claimed | str:
-        """Claim a job that was delivered, or return why it may not run.
+        """Claim a delivered job, or return why it may not run.
 
-        While Redis cannot be reached this waits, unless the worker leaves: the broker has forgotten the message.
+        While Redis is unreachable this waits, unless the worker exits, because the broker no longer has the
+        message.
 
-        :raises redis.exceptions.ResponseError: if the ticket is not what this package writes.
+        :raises redis.exceptions.ResponseError: if this package does not write such tickets.
         """
         owner = new_owner()
         while True:
@@ -146,7 +147,7 @@ class Queue(ABC):
 def encoded_call(
     job_class: type[Job], args: Sequence[Any], kwargs: dict[str, Any], portion: Portion | None = None
 ) -> list[Any]:
-    """Return the arguments of a message: path, args, kwargs, and what else there is, as JSON data.
+    """Return the arguments of a message: path, args, kwargs and options, as JSON data.
 
     :raises UsageError: if the job cannot take this, or no worker could find the class.
     :raises CursorError: if an argument would not come back equal.
@@ -155,8 +156,8 @@ def encoded_call(
         raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob; got {job_class!r}")
     if job_class.__module__ == "__main__" or "<locals>" in job_class.__qualname__:
         raise UsageError(
-            f"{job_class.__qualname__} is defined in __main__ or in a function, where no worker finds it; move it into "
-            "a module that both can import"
+            f"{job_class.__qualname__} is defined in __main__ or in a function, where no worker finds it; "
+            "move it into a module that both can import"
         )
     job_class.check_arguments(kwargs, portion)
     encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
@@ -177,7 +178,7 @@ def digest_of_call(call: Sequence[Any]) -> str:
 def order_of(call: Sequence[Any]) -> Order:
     """Return the order in the arguments of a message.
 
-    :raises CorruptProgress: if they are not what this package writes.
+    :raises CorruptProgress: if this package does not write such arguments.
     """
     arguments = list(call)
     check_call(*arguments)
@@ -213,9 +214,9 @@ class TicketDelivery(ABC, Generic[Report]):
         try:
             if claimed.starts > Job.max_crashes + 1:
                 raise CrashLimit(
-                    f"the worker of job {self.job_id} died {claimed.starts - 1} times before it reached the job's "
-                    f"code; the limit is {Job.max_crashes}; its progress was kept: enqueue it again once the cause is "
-                    "removed"
+                    f"the worker of job {self.job_id} crashed {claimed.starts - 1} times before it reached "
+                    f"the job's code; the limit is {Job.max_crashes}; its progress is kept: enqueue it "
+                    "again when the cause is fixed"
                 )
             return deliver(order_of(self.call), self)
         except BaseException:
@@ -223,7 +224,7 @@ class TicketDelivery(ABC, Generic[Report]):
             raise
 
     def release(self) -> None:
-        """Renew the lease no more. An adapter calls this when its queue has stored the result."""
+        """Stop renewing the lease. An adapter calls this when its queue has stored the result."""
         self.queue.held.remove(self.claimed.job_id, self.claimed.owner)
 
     @property
@@ -260,7 +261,7 @@ class TicketDelivery(ABC, Generic[Report]):
             return self.queue.tickets.owned(self.claimed)
         except RedisError as error:
             raise ProgressUnavailable(
-                f"Redis cannot be asked whose job {self.job_id} is ({type(error).__name__})"
+                f"Redis does not answer who owns job {self.job_id} ({type(error).__name__})"
             ) from error
 
     def enqueue(self, number: int, round_id: str) -> None:
@@ -270,10 +271,10 @@ class TicketDelivery(ABC, Generic[Report]):
         self.queue.send_instance(f"{family}-{number}", [*self.call[:3], more], self.claimed)
 
     def requeue(self, again: Again) -> Report:
-        """Put the job back under the same id.
+        """Requeue the job under the same id.
 
-        The ticket is changed first. Crash before the message: the sweep sends it. If Redis cannot be reached, the lease
-        runs out, and the sweep sends the job again.
+        The ticket is changed first. Crash before the message: the sweep sends it. If Redis is unreachable,
+        the lease expires, and the sweep sends the job again.
         """
         if isinstance(again.error, ProgressUnavailable):
             time.sleep(UNAVAILABLE_SECONDS)
@@ -310,7 +311,7 @@ class TicketDelivery(ABC, Generic[Report]):
             log.warning("job %s: the broker cannot be used now (%r); a sweep sends it", self.job_id, problem)
 
     def park(self, reason: str, *, cancelled: bool) -> Report:
-        """Keep the job without a message: until it is resumed, or for good."""
+        """Keep the job without a message: until it is resumed, or permanently."""
         if cancelled:
             self.queue.tickets.close(self.job_id, "cancelled", self.claimed.owner)
         else:
@@ -319,7 +320,7 @@ class TicketDelivery(ABC, Generic[Report]):
 
     @abstractmethod
     def report(self, reason: str, outcome: str) -> Report:
-        """Return what the queue expects from an execution that did not complete the job, or raise it."""
+        """Return or raise the queue's value for an execution that did not complete the job."""
 
 
 def result_of(queue: Queue, job_id: str, job_class: type[Job]) -> dict[str, Any]:

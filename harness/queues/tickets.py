@@ -1,8 +1,9 @@
 """Tickets: one record in Redis for each job of a queue that has no registries of its own, such as Celery or Dramatiq.
 
-The broker's message is only a wake-up call; the ticket says whether the job waits, runs, is parked or is over. Each
-time the job is sent, the ticket's number rises, and the message carries it. A message with another number is out of
-date and is dropped. So it does no harm if a broker delivers a message again after a crash, however late.
+The broker's message only wakes a worker; the ticket says whether the job waits, runs, is parked or is over.
+Each time the job is sent, the ticket's number increases, and the message has this number. A message with
+another number is out of date and is dropped. So it does no harm if a broker delivers a message again after a
+crash, however late.
 
 A ticket has a time when it is *due*, in the sorted set ``harness:due:<kind>``. A sweep sends the job of a due ticket
 again:
@@ -37,28 +38,28 @@ if TYPE_CHECKING:
     from redis import Redis
 
 OVER_TTL = 7 * 24 * 3600
-"""Seconds that a ticket is kept after the end of its job, so that a late message is recognized."""
+"""TTL of a ticket after the end of its job, in seconds, so that a late message is recognized."""
 
 LONGEST_STRAY_SECONDS = 3600
-"""Longest time between two copies of a message that waits."""
+"""Maximum time between two copies of a waiting message."""
 
 OUTCOMES = ("completed", "failed", "cancelled")
 """Outcomes of a job that is over."""
 
 BAD_SECONDS = 60
-"""Seconds until a sweep looks again at a ticket that cannot be used."""
+"""Seconds until a sweep checks an unusable ticket again."""
 
 BATCH = 100
-"""Number of due tickets that a sweep reads at once."""
+"""Number of due tickets that a sweep reads in one batch."""
 
 
 @dataclass(frozen=True)
 class Sending:
-    """A message that has to be sent.
+    """Message to send.
 
-    :ivar message: text that the adapter stored for it. :ivar n: number that it carries.
-    :ivar delay: seconds until the job may start. :ivar queue: name of the queue; None for the one in the message.
-    :ivar retries: how often the job was retried after an error.
+    :ivar message: text that the adapter stored for it. :ivar n: its number. :ivar delay: seconds until the
+        job may start. :ivar queue: name of the queue; None for the one in the message. :ivar retries: number
+        of retries after an error.
     """
 
     job_id: str
@@ -71,7 +72,7 @@ class Sending:
 
 @dataclass(frozen=True)
 class Opened:
-    """Result of :meth:`Tickets.open`: the message's number, 0 if it joins a job that is not over."""
+    """Result of :meth:`Tickets.open`: the message's number, 0 if it joins an unfinished job."""
 
     n: int
     round: str
@@ -81,10 +82,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A ticket whose job this process may run now.
+    """Ticket of a job that this process may run now.
 
-    :ivar owner: mark of this claim. :ivar executions: of this job since it was enqueued. :ivar unknown: how many
-        workers in a row did not know it. :ivar starts: claims since the job's code was last reached.
+    :ivar owner: mark of this claim. :ivar executions: number of executions since the enqueue. :ivar unknown:
+        number of workers in a row that did not know it. :ivar starts: claims since the job's code was last
+        reached.
     """
 
     job_id: str
@@ -98,7 +100,7 @@ class Claimed:
 class Tickets:
     """The tickets of one kind of queue.
 
-    :param kind: such as ``celery``. :param stray_seconds: time after which a message that waits is sent once more.
+    :param kind: such as ``celery``. :param stray_seconds: time after which a waiting message is sent again.
     """
 
     def __init__(self, connection: Redis, kind: str, *, stray_seconds: float = 300.0) -> None:
@@ -108,7 +110,7 @@ class Tickets:
         self._scripts = {name: connection.register_script(text) for name, text in SCRIPTS.items()}
 
     def open(self, job_id: str, round_id: str, digest: str, message: str, delay: float = 0.0) -> Opened:
-        """Make the ticket of a job that is about to be sent for the first time, or join the one that is not over."""
+        """Create the ticket of a job that is about to be sent for the first time, or join an unfinished one."""
         made, n, round_id, digest, state = self._run(
             "open", job_id, round_id, digest, message, lease_seconds(), delay, self.kind,
             more=(keys.stop(job_id), keys.control(job_id), *(keys.over(self.kind, each) for each in OUTCOMES)),
@@ -128,7 +130,7 @@ class Tickets:
     ) -> Claimed | str:
         """Claim the job for this process, or return why it may not run: ``stale``, ``busy`` or ``over``.
 
-        :param n: number in the message; 0 if a program that does not know this package has sent it.
+        :param n: number in the message; 0 if it was sent by a program without this package.
         """
         answer = self._run(
             "claim", job_id, n, owner, lease_seconds(), round_id, digest, message, self.kind,
@@ -160,7 +162,7 @@ class Tickets:
     def requeue(
         self, claimed: Claimed, *, delay: float = 0.0, queue: str | None = None, known: bool = True
     ) -> tuple[Sending, int] | None:
-        """Give the job back, and return the message to send and how many workers in a row did not know the job.
+        """Return the job, with the message to send and the number of workers in a row that did not know the job.
 
         None if the claim no longer holds.
         """
@@ -174,14 +176,14 @@ class Tickets:
         return bool(self._run("park", claimed.job_id, claimed.owner))
 
     def close(self, job_id: str, outcome: str, owner: str = "") -> bool:
-        """Record that the job is over; return whether it was not before, and was *owner*'s if one is given."""
+        """Record that the job is over; return whether it was unfinished, and owned by *owner* if one is given."""
         more = (keys.over(self.kind, outcome),)
         return bool(self._run("close", job_id, owner, outcome, OVER_TTL, OVER_KEPT, more=more))
 
     def resume(self, job_id: str, *, at_once: bool = False) -> Sending | None:
         """Return the message of a parked job, which must be sent now; None if it is not parked.
 
-        :param at_once: leave the sending to the next sweep of a worker, for a caller that does not have the broker.
+        :param at_once: let the next sweep of a worker send it, for a caller without the broker.
         """
         self.connection.delete(keys.control(job_id))
         answer = self._run("resume", job_id, 0 if at_once else lease_seconds())
@@ -193,7 +195,7 @@ class Tickets:
         return self._sending(job_id, int(answer[0])) if answer else None
 
     def put_off(self, job_id: str) -> None:
-        """Let a later sweep look at a job whose ticket cannot be used, so that it is in the way of no other."""
+        """Let a later sweep check a job with an unusable ticket, so that it does not block others."""
         now = server_time(self.connection)
         self.connection.zadd(self._due, {job_id: now + BAD_SECONDS}, xx=True)
 
@@ -204,7 +206,7 @@ class Tickets:
         return [_text(each) for each in found]
 
     def held_now(self) -> list[tuple[str, str]]:
-        """Return the ids and owners of jobs with a lease that is not over, at most :data:`BATCH`."""
+        """Return the ids and owners of jobs with a valid lease, at most :data:`BATCH`."""
         now = server_time(self.connection)
         found: list[Any] = self.connection.zrangebyscore(self._due, now, now + lease_seconds() + 1, 0, BATCH)
         if not found:
@@ -224,7 +226,7 @@ class Tickets:
     def read(self, job_id: str) -> dict[str, str]:
         """Return the fields of a ticket; an empty dict if there is none.
 
-        :raises CorruptProgress: if it is not what this package writes.
+        :raises CorruptProgress: if this package does not write such tickets.
         """
         what = f"the ticket of job {job_id}"
         try:

@@ -1,9 +1,9 @@
 """Turns of a worker's threads, none of which runs while the worker forks.
 
-A fork copies the locks of a process, but only the thread that forks. A lock that another thread holds at that moment
-stays locked in the child for ever. The connection pool of redis-py has such a lock, and takes it in the child at the
-first command. A work horse would hang there, while its worker renews the lease on its job. ``datetime.strptime`` and
-the import of modules have such locks too.
+A fork copies the locks of a process, but only the thread that forks. A lock that another thread holds at that
+moment stays locked in the child forever. The connection pool of redis-py has such a lock, and the child takes
+it at its first command. A work horse would hang there, while its worker renews the lease on its job.
+``datetime.strptime`` and the import of modules have such locks too.
 
 So a thread of this package works in turns (:func:`turn`), and a fork waits until no other thread has one. The wait
 ends after :data:`FORK_WAIT_SECONDS`: a turn that long waits for a Redis that does not answer, and holds no lock then.
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 FORK_WAIT_SECONDS = 5.0
-"""Limit of the time that a fork waits for the turns of other threads."""
+"""Time limit of a fork's wait for the turns of other threads."""
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM}
 """Signals whose handlers may raise; Python ignores an error in a function that it calls before a fork."""
@@ -45,7 +45,7 @@ class _Turns:
             self.changed.notify_all()
 
     def wait(self) -> None:
-        """Wait for the others, and keep the lock: a turn that is asked for now begins after the fork."""
+        """Wait for the others, and keep the lock: a turn requested now starts after the fork."""
         give_up = time.monotonic() + FORK_WAIT_SECONDS
         self.changed.acquire()
         self.forks += 1
@@ -59,7 +59,7 @@ _forking = threading.local()
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Keep other threads from forking while the block runs; wait for a fork that has begun."""
+    """Prevent forks of other threads while the block runs; wait for a fork that has started."""
     _turns.begin()
     try:
         yield
@@ -68,7 +68,7 @@ def turn() -> Iterator[None]:
 
 
 def give_way() -> None:
-    """Let a fork go first that waits for this thread's turn; call it between two parts of a long turn."""
+    """Let a waiting fork run first; call it between two parts of a long turn."""
     if _turns.forks and threading.get_ident() in _turns.threads:
         _turns.end()
         _turns.begin()

@@ -1,7 +1,8 @@
-"""State of all queues at one moment: RQ's, as :mod:`harness.queues.rq.overview` describes it, and those with tickets.
+"""State of all queues at one moment: RQ's (see :mod:`harness.queues.rq.overview`), and queues with tickets.
 
-The jobs of a kind of queue are counted together, under its name: a ticket says which queue its job is in, but no set is
-kept for each. A look describes the jobs whose time is due first, so those at work come before those that wait.
+The jobs of a kind of queue are counted together under its name: a ticket names its queue, but there is no set
+for each queue. A read describes jobs in the order of their due time, so running jobs come before waiting
+ones.
 """
 
 from __future__ import annotations
@@ -25,29 +26,29 @@ if TYPE_CHECKING:
     from redis import Redis
 
 OPEN, OVER = 60, 4
-"""Number of jobs of a kind that a look describes: those that are not over, and the latest of each outcome."""
+"""Number of jobs of a kind that a read describes: unfinished ones, and the latest of each outcome."""
 
 FIELDS = ("state", "outcome", "message", "queue", "eta")
-"""Fields of a ticket that a look reads."""
+"""Fields of a ticket that are read."""
 
 PLACES = {
     "running": "started", "waiting": "queued", "sending": "queued", "reserved": "queued", "parked": "paused",
 }  # fmt: skip
 ENDS = dict(zip(OUTCOMES, ("finished", "failed", "canceled"), strict=True))
-"""RQ's words for the states and outcomes of tickets."""
+"""RQ's statuses for the states and outcomes of tickets."""
 
 
 class Watcher(rq_overview.Watcher):
-    """Looks into RQ and at the tickets, again and again; the parameters are those of RQ's."""
+    """Reads the states of RQ and of the tickets repeatedly; the parameters are those of RQ's watcher."""
 
     def __init__(self, connection: Redis, queues: Iterable[str] = (), jobs: Iterable[str] = ()) -> None:
         super().__init__(connection, queues, jobs)
         self._tickets = _TicketWatcher(connection, queues, jobs)
 
     def look(self, whole: Iterable[str] = ()) -> Overview:
-        """Return what is there now: RQ's in one round trip, the tickets in one, or two if there are any.
+        """Return the current state: RQ's in one round trip, the tickets in one, or two if there are any.
 
-        :param whole: ids of jobs to describe wherever they are, with their whole history.
+        :param whole: ids of jobs to describe in any place, with their whole history.
         """
         asked = list(whole)
         return self._tickets.add_to(super().look(asked), asked)
@@ -88,7 +89,7 @@ class _TicketWatcher:
         )  # fmt: skip
 
     def _ids(self, left_out: dict[str, str]) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
-        """Return how many tickets of each kind are where, and the ids of those that are shown."""
+        """Return the numbers of tickets of each kind by place, and the ids of the shown ones."""
         with self._connection.pipeline(transaction=False) as pipeline:
             for kind in KINDS:
                 due = keys.due(kind)
@@ -142,9 +143,9 @@ class _TicketWatcher:
 
 
 def _view(job_id: str, answers: list[Any], now: float, left_out: dict[str, str]) -> JobView | None:
-    """Return a job; None if it has no ticket any more.
+    """Return a job; None if it no longer has a ticket.
 
-    :raises CorruptProgress: if its ticket cannot be read.
+    :raises CorruptProgress: if its ticket is unreadable.
     """
     what = f"the ticket of job {job_id}"
     texts = [plain_text(each, what) for each in answered(answers[0], what)]
@@ -165,7 +166,7 @@ def _view(job_id: str, answers: list[Any], now: float, left_out: dict[str, str])
 
 
 def _status(fields: dict[str, str], now: float) -> str:
-    """Return RQ's word for where the job stands."""
+    """Return RQ's status for the state of the job."""
     state = fields["state"]
     if state == "over":
         return ENDS.get(fields.get("outcome", ""), "finished")

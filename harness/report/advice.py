@@ -20,9 +20,9 @@ GRACE_S = 30
 
 @dataclass(frozen=True)
 class Advice:
-    """One rule, applied.
+    """Result of one rule.
 
-    :ivar short: answer in a few words. :ivar answer: answer in sentences. :ivar figures: data of the answer.
+    :ivar short: short answer. :ivar answer: answer in sentences. :ivar figures: data of the answer.
     """
 
     question: str
@@ -33,7 +33,7 @@ class Advice:
 
 
 def advice(comparison: Comparison) -> list[Advice]:
-    """Return the answers of all rules for which there are figures."""
+    """Return the answers of all rules with figures."""
     rules = (_plain, _pattern, _durability, _grace, _keys)
     return [given for rule in rules for given in rule(comparison)]
 
@@ -52,7 +52,8 @@ def _plain(comparison: Comparison) -> Iterator[Advice]:
     yield Advice(
         "Is a plain loop enough?",
         "No" if harmed or broken else "These runs show no harm",
-        "Only if repeating every item does no harm, or if the job always fits into the grace period of a deploy."
+        "Only if repeating every item does no harm, or if the job always ends within the grace period of a "
+        "deploy."
         if harmed or broken
         else "More interruptions may still find some.",
         "; ".join(figures),
@@ -97,8 +98,8 @@ def _pattern(comparison: Comparison) -> Iterator[Advice]:
         {2: "Choose by the work", 1: good[0].capitalize() if good else "", 0: "Neither"}[len(good)],
         " ".join(answer),
         f"Cost on real work, times plain: {told}",
-        "A pattern that lost work is out. The cheaper one wins where the ranges of the costs do not overlap. "
-        f"Costs are too noisy to compare where plain varies by more than {NOISE:.0%}.",
+        "A pattern that lost work is excluded. The cheaper one wins if the ranges of the costs do not "
+        f"overlap. Costs are too noisy to compare where plain varies by more than {NOISE:.0%}.",
     )
 
 
@@ -118,7 +119,7 @@ def _durability(comparison: Comparison) -> Iterator[Advice]:
     answer = [f"{what} after a crash: {_by_scenario(least)}."]
     if any(least.values()) and any(name.startswith("with_transaction") for name in best):
         answer.append("A transaction does not cover mails and requests; give them an idempotency key.")
-    answer.append("A stop that was asked for repeats nothing under any durability.")
+    answer.append("A requested stop repeats nothing under any durability.")
     yield Advice(
         "Which durability?",
         "No difference here" if alike else " or ".join(best),
@@ -126,8 +127,8 @@ def _durability(comparison: Comparison) -> Iterator[Advice]:
         "Most items that one kill or crash repeated: "
         + ", ".join(f"{name} {_spread(each, explored, name)}" for name, each in found.items())
         + _costs(comparison, best),
-        "The one that repeats least: no other one repeats less where both were killed or explored in the same "
-        "scenarios.",
+        "The durability that repeats least: no other one repeats less in scenarios where both were killed "
+        "or explored.",
     )
 
 
@@ -144,7 +145,7 @@ def _grace(comparison: Comparison) -> Iterator[Advice]:
         if enough
         else "Or place the checkpoints closer together.",
         f"The slowest of {counted(len(runs), 'run')} stopped in {slowest:.3g} s",
-        f"Longer than the slowest stop; Kubernetes gives {GRACE_S} s by default.",
+        f"Longer than the slowest stop; Kubernetes waits {GRACE_S} s by default.",
     )
 
 
@@ -166,7 +167,7 @@ def _keys(comparison: Comparison) -> Iterator[Advice]:
         else "The copies had different keys.",
         f"{counted(duplicated, 'effect')} done twice in {counted(len(runs), 'run')}, "
         f"{left:,} after copies with the same key are removed",
-        "Where an effect that no transaction covers was done twice, and its copies share a key.",
+        "Needed if an effect outside a transaction was done twice and its copies share a key.",
     )
 
 
@@ -198,14 +199,14 @@ def _by_scenario(most: Mapping[str, int]) -> str:
 
 
 def _spread(tried: Mapping[Tried, int], explored: Collection[str], name: str) -> str:
-    """Return the range over the scenarios, and whether only others were explored."""
+    """Return the range over the scenarios, and whether other scenarios only were explored."""
     most = _scenarios([tried]).values()
     note = " (not explored)" if explored and name not in explored else ""
     return f"{max(most):,}{note}" if min(most) == max(most) else f"{min(most):,} to {max(most):,}{note}"
 
 
 def _costs(comparison: Comparison, names: list[str]) -> str:
-    """Return what these durabilities cost on real work."""
+    """Return the cost of these durabilities on real work."""
     found = [each for each in durables(comparison) if each.durability in names and each.cost]
     if not found:
         return ""

@@ -50,7 +50,7 @@ class _File:
 def benchmarks_from(found: object) -> list[Benchmark]:
     """Read the benchmarks of jobs: those whose ``extra_info`` names a scenario.
 
-    :raises UsageError: naming the field, what was found and what is allowed.
+    :raises UsageError: naming the field, its value and the allowed values.
     """
     measured: dict[tuple[str, Pattern, str | None], tuple[_ExtraInfo, _Stats]] = {}
     for index, entry in enumerate(read(_File, found, "").benchmarks):

@@ -24,10 +24,10 @@ LATENCIES = {"stop_s": "stop latency", "resume_latency_s": "resume latency"}
 
 @dataclass(frozen=True)
 class Change:
-    """Something that moved.
+    """Changed figure.
 
-    :ivar where: the run or the form, in words. :ivar what: the figure that moved.
-    :ivar before: and :ivar after: its values, in words. :ivar direction: ``better``, ``worse``, ``new`` or ``gone``.
+    :ivar where: text for the run or the form. :ivar what: the figure. :ivar before: and :ivar after: texts of
+        its values. :ivar direction: ``better``, ``worse``, ``new`` or ``gone``.
     """
 
     where: str
@@ -41,7 +41,7 @@ class Change:
 
 
 def changes(old: Comparison, new: Comparison) -> list[Change]:
-    """Return what moved beyond noise: worse first."""
+    """Return the changes beyond noise, the worse ones first."""
     found = [*_of_runs(old, new), *_of_latencies(old, new), *_of_costs(old, new)]
     return sorted(found, key=lambda each: ("worse", "gone", "new", "better").index(each.direction))
 

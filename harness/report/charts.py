@@ -1,4 +1,4 @@
-"""Drawings that sum up runs: damage as bars, latencies as dots, ratios as ranges, shares of a whole.
+"""Summary drawings: damage as bars, latencies as dots, ratios as ranges, shares of a whole.
 
 Horizontal positions are per cent of the width, so that a drawing fills its place and its text keeps its size.
 """
@@ -27,7 +27,7 @@ STRIP, AXIS = 46, 22
 
 
 def most_harm(comparison: Comparison) -> float:
-    """Return the scale of all damage drawings: the most items an interrupted run harmed, on average."""
+    """Return the scale of all damage drawings: the maximum average of harmed items in an interrupted run."""
     parts = comparison.scenarios.values()
     return max((mean for part in parts for _, means, _ in _means(part) for mean in means), default=0.0)
 

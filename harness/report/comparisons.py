@@ -1,4 +1,4 @@
-"""A :class:`Comparison`: made from records, added up, saved and loaded."""
+""":class:`Comparison`: built from records, summarized, saved and loaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Group:
-    """The runs that can be set side by side: same work, same interruption, same services."""
+    """Runs that can be compared: same work, same interruption, same services."""
 
     scenario: str
     interruption: str
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything a report is made from, in a fixed order: scenario, pattern, interruption."""
+    """Data of a report, in a fixed order: scenario, pattern, interruption."""
 
     environment: Environment
     runs: tuple[Run, ...]
@@ -50,9 +50,9 @@ class Comparison:
 
     @classmethod
     def from_json(cls, found: object) -> Comparison:
-        """Read what :meth:`to_json` gives.
+        """Read the output of :meth:`to_json`.
 
-        :raises UsageError: naming the field, what was found and what is allowed.
+        :raises UsageError: naming the field, its value and the allowed values.
         """
         if isinstance(found, Mapping):
             _check_schema(found.get("schema"))
@@ -62,18 +62,18 @@ class Comparison:
         return _sorted(unsorted.environment, unsorted.runs, unsorted.benchmarks, unsorted.explorations)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the comparison as JSON values."""
+        """Return the comparison as JSON values."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the comparison to a file, one run or benchmark a line; the file is never half written."""
+        """Write the comparison to a file, one run or benchmark per line; the file is never half written."""
         write_whole(Path(path), _in_lines({"schema": SCHEMA, **_fields(self)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Comparison:
         """Read the file that :meth:`save` wrote.
 
-        :raises UsageError: if there is none, or if it holds something else.
+        :raises UsageError: if it does not exist, or has other content.
         """
         try:
             text = Path(path).read_bytes()
@@ -104,7 +104,7 @@ class Comparison:
 
     @cached_property
     def scenarios(self) -> dict[str, Comparison]:
-        """The runs of each scenario as a comparison of their own, in order."""
+        """One comparison for each scenario, in order."""
         found: dict[str, list[Run]] = {}
         for run in self.runs:
             found.setdefault(run.scenario, []).append(run)
@@ -115,7 +115,7 @@ class Comparison:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """The runs, set side by side."""
+        """Groups of comparable runs."""
         grouped: dict[tuple[str, str, str, str, str], list[Run]] = {}
         for run in self.runs:
             key = run.scenario, run.interruption, run.queue, run.broker, run.database
@@ -125,7 +125,7 @@ class Comparison:
 
     @property
     def finding(self) -> str:
-        """Finding of all sections, in sentences made from their figures only."""
+        """Finding of all sections, in sentences built only from their figures."""
         return " ".join(sentences(self))
 
     def totals(self, pattern: Pattern) -> Totals:
@@ -139,14 +139,13 @@ def comparison(
     pytest_benchmark_json: Mapping[str, Any] | None = None,
     explorations: Sequence[Mapping[str, object]] = (),
 ) -> Comparison:
-    """Bring together what trials recorded and what pytest-benchmark measured.
+    """Combine the records of trials and the measurements of pytest-benchmark.
 
-    :param environment: the fields of :class:`Environment`.
-    :param runs: one record a trial, with the fields of :class:`Run`.
-    :param pytest_benchmark_json: what ``--benchmark-json`` wrote. A benchmark counts if its ``extra_info``
-        names a ``scenario``; then ``pattern`` and ``items`` must be there too, and ``durability`` may be.
-    :param explorations: with the fields of :class:`Exploration`.
-    :raises UsageError: naming the field, what was found and what is allowed.
+    :param environment: the fields of :class:`Environment`. :param runs: one record per trial, with the fields
+        of :class:`Run`. :param pytest_benchmark_json: data of ``--benchmark-json``. A benchmark counts if its
+        ``extra_info`` names a ``scenario``; then ``pattern`` and ``items`` must be there too, and
+        ``durability`` may be. :param explorations: with the fields of :class:`Exploration`. :raises
+        UsageError: naming the field, what was found and what is allowed.
     """
     benchmarks = benchmarks_from(pytest_benchmark_json) if pytest_benchmark_json is not None else []
     return Comparison.from_json(
@@ -163,7 +162,7 @@ def comparison(
 def read_run(found: object, where: str) -> Run:
     """Return the run in a record.
 
-    :raises UsageError: naming the field, the value and what is allowed.
+    :raises UsageError: naming the field, its value and the allowed values.
     """
     run: Run = read(Run, found, where)
     _check_verdict(run, where)
@@ -175,7 +174,7 @@ def made_from(records: Path, benchmarks: Path | None = None, left_out: list[str]
 
     :param benchmarks: file of ``pytest --benchmark-json``.
     :param left_out: list to which one error for each unreadable record is appended; without it the first is raised.
-    :raises UsageError: if there is no such file, or if it holds something else.
+    :raises UsageError: if the file does not exist, or has other content.
     """
     data = _read(records)
     if isinstance(data, dict) and "schema" in data:
@@ -206,7 +205,7 @@ def made_from(records: Path, benchmarks: Path | None = None, left_out: list[str]
 def _good(
     found: Any, name: str, read_one: Callable[[Any, str], Any], left_out: list[str] | None
 ) -> list[Any]:
-    """Return the members of a list that can be read."""
+    """Return the readable members of a list."""
     if not isinstance(found, list):
         malformed(name, found, "a list")
     good = []
@@ -303,7 +302,7 @@ def _natural(name: str) -> tuple[bool, list[str | float]]:
 
 
 def _fields(found: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass, without copying what is in them."""
+    """Return the fields of a dataclass, without copying their values."""
     return {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}
 
 

@@ -77,7 +77,7 @@ def size(value: int | None) -> str:
 
 
 def harm(run: Run) -> tuple[bool, bool, int, int, int]:
-    """Return how bad a run ended, for comparisons."""
+    """Return the severity of a run's end, for comparisons."""
     outcome = run.outcome
     return (
         outcome in SEVERE,
@@ -128,14 +128,15 @@ def overhead(found: Benchmark) -> tuple[str, str]:
 def noise(comparison: Comparison) -> str:
     """Return the scenarios whose costs are too noisy to compare; an empty text without any."""
     told = "; ".join(
-        f"{scenario}, whose plain form ranges from {plain.ratio_low:.2f} to {plain.ratio_high:.2f} times itself"
+        f"{scenario}, whose plain form ranges from {plain.ratio_low:.2f} to {plain.ratio_high:.2f} times "
+        "itself"
         for scenario, plain in noisy(comparison).items()
     )
     return f"Too noisy to compare: {told}. Measure again on a quiet machine." if told else ""
 
 
 def worker(broker: str) -> str:
-    """Return where the jobs of a broker run."""
+    """Return the description of where the jobs of a broker run."""
     return "one process" if broker == "fakeredis" else "real workers"
 
 

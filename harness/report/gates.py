@@ -53,7 +53,7 @@ ALLOWED = "[SCENARIO.]FORM.FIGURE OPERATOR NUMBER, such as 'steps.ratio > 1.2' o
 
 
 def figure(comparison: Comparison, scenario: str | None, pattern: Pattern, name: str) -> float | None:
-    """Return a figure of a pattern, the worst of all scenarios if none is given; None if there is none.
+    """Return a figure of a pattern, by default the worst of all scenarios; None if it is missing.
 
     :param name: one of :data:`NAMES`.
     """
@@ -94,7 +94,7 @@ class Gate:
     limit: float
 
     def met_by(self, comparison: Comparison) -> str | None:
-        """Return in words what meets the condition, or None.
+        """Return the text of the figure that meets the condition, or None.
 
         :raises UsageError: if the comparison has no such figure.
         """
@@ -113,7 +113,7 @@ class Gate:
 def parse_gate(text: str) -> Gate:
     """Read a condition.
 
-    :raises UsageError: saying what was found and what is allowed.
+    :raises UsageError: with the allowed form.
     """
     match = _FORM.fullmatch(text)
     if match is None:

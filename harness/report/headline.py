@@ -1,4 +1,4 @@
-"""The finding of a comparison, in sentences made from its figures only."""
+"""Finding of a comparison, in sentences built only from its figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GOOD = ("exactly once", "at least once")
 def sentences(comparison: Comparison) -> list[str]:
     """Return the finding: runs asked to stop, the plain loop, killed runs, explorations, runs not hit.
 
-    Everything that went wrong in any of them is named.
+    All mistakes in them are named.
     """
     runs = [run for run in comparison.runs if run.outcome != "not hit"]
     patterns = [run for run in runs if run.pattern != "plain"]
@@ -31,7 +31,7 @@ def sentences(comparison: Comparison) -> list[str]:
         *_explored([each for each in comparison.explorations if each.pattern != "plain"]),
         *_missed(len(comparison.runs) - len(runs)),
     ]
-    return found or ["There are no runs, so nothing is shown."]
+    return found or ["There are no runs, so the report is empty."]
 
 
 def counted(number: int, noun: str) -> str:
@@ -92,7 +92,7 @@ def _explored(found: Sequence[Exploration]) -> Iterator[str]:
 
 
 def _committed(found: Sequence[Exploration]) -> str:
-    """Return what transactions do not cover."""
+    """Return the durabilities that repeated effects outside their transactions."""
     most: dict[str, int] = {}
     for each in found:
         most[each.scenario] = max(most.get(each.scenario, 0), each.repeated_most)
@@ -110,7 +110,7 @@ def _plain(runs: Sequence[Run]) -> Iterator[str]:
 
 def _missed(number: int) -> Iterator[str]:
     if number:
-        yield f"In {counted(number, 'run')} the interruption did not hit the job; they are not counted."
+        yield f"In {counted(number, 'run')} the interruption did not reach the job; they are not counted."
 
 
 def _told(totals: Totals, repeated: str = "") -> str:

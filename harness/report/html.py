@@ -1,4 +1,4 @@
-"""A comparison as one HTML page: it opens from disk, makes no request, and its one small script filters and sorts."""
+"""Comparison as one HTML page: it opens from disk, makes no request, and one small script filters and sorts it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CARDS = 4
 """Number of answers on the first screen."""
 DRAWN = 240
-"""Limit of the timelines of a page; those with most harm are drawn."""
+"""Maximum number of timelines of a page; those with the most harm are drawn."""
 
 
 def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str:

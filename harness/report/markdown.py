@@ -1,4 +1,4 @@
-"""A comparison as Markdown, for the summary of a CI job."""
+"""Comparison as Markdown, for the summary of a CI job."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 _SIMULATED = (
     "One process: an RQ worker runs the job in the process of the test. No process is killed. A signal is "
-    "real and is sent to that process.\n"
-    "The plain form has no checkpoint. When it is asked to stop, the lab cuts it off at that item, as the end of a "
-    "grace period would, and RQ's Retry starts it again from item 1, a few times at most.\n"
-    "The lab does not wait for grace periods and retry delays, so stops and resumes are quicker than in production."
+    "real and is sent to that process.\nThe plain form has no checkpoint. When it is asked to stop, the "
+    "lab stops it at that item, like SIGKILL at the end of a grace period. RQ's Retry starts it again from "
+    "item 1, a few times at most.\nThe lab does not wait for grace periods and retry delays, so stops and "
+    "resumes are quicker than in production."
 ).splitlines()
 _SERVICES = {
     "rq": "Real workers: the broker is a Redis server. Workers are processes that fork a work horse for each "
@@ -60,7 +60,7 @@ def interruptions(comparison: Comparison) -> Iterable[tuple[str, str]]:
 
 
 def caveats(comparison: Comparison) -> Iterable[str]:
-    """Return what the figures do not show."""
+    """Return the limits of the figures."""
     brokers = {run.broker for run in comparison.runs}
     if "fakeredis" in brokers:
         yield (
@@ -75,8 +75,8 @@ def caveats(comparison: Comparison) -> Iterable[str]:
             "of the same measurement."
         )
     if not comparison.explorations:
-        yield "Nothing was explored: the interruptions came at the named places only."
-    yield "Good runs do not prove that all runs will be good; one that went wrong proves that it can."
+        yield "Nothing was explored: the interruptions came only at the named points."
+    yield "Good runs do not prove that all runs are good. One wrong run proves that the job can fail."
 
 
 def environment(comparison: Comparison) -> Iterable[tuple[str, str]]:

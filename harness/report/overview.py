@@ -1,4 +1,4 @@
-"""The picture on the first screen: one interruption, the forms on one time axis, and the work done again."""
+"""Picture on the first screen: one interruption, the forms on one time axis, and the repeated work."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def overview(comparison: Comparison) -> tuple[str, Drawing] | None:
 
 
 def chosen(comparison: Comparison) -> Group | None:
-    """Return the group of the picture: of those in which all forms were hit, kills before others."""
+    """Return the group of the picture: a group in which all forms were hit, kills before others."""
     whole = [
         group
         for part in comparison.scenarios.values()
@@ -68,7 +68,7 @@ def _share(group: Group) -> float:
 
 
 def _preference(run: Run) -> tuple[Any, ...]:
-    """Choose the durability that repeats least; of equal ones, the one that promises most."""
+    """Choose the durability that repeats the least; of equal ones, the strictest."""
     drawable = run.hit and bool(run.timeline.executions)
     return not drawable, formatting.harm(run), not run.durability.startswith("with_transaction")
 
@@ -117,7 +117,7 @@ def _outcome(run: Run) -> str:
 
 
 def _segments(run: Run) -> Iterator[tuple[str, float, float]]:
-    """Split each execution into the part that repeats earlier work and the part that goes on."""
+    """Split each execution into the part that repeats earlier work and the part that continues."""
     reached, left = 0, run.repeated
     for each in run.timeline.executions:
         count = each.items[-1][1] if each.items else 0
@@ -134,7 +134,7 @@ def _segments(run: Run) -> Iterator[tuple[str, float, float]]:
 
 
 def _moment(execution: Execution, items: int) -> float:
-    """Return the time when an execution had worked on so many items, in seconds."""
+    """Return the time when an execution had started a number of items, in seconds."""
     points = [(execution.start_s, 0), *execution.items]
     for (start, before), (stop, after) in pairwise(points):
         if after >= items:

@@ -1,4 +1,4 @@
-"""The drawings of the page as SVG files, for a README or slides, in light and dark."""
+"""Drawings of the page as SVG files, for a README or slides, in light and dark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WIDTH, EDGE, TITLE, GAP = 760, 20, 22, 18
 """Pixels: width of a file, its margin, from a title to its drawing, and between two drawings."""
 SHOWN = 12
-"""Limit of the scenarios in a file."""
+"""Maximum number of scenarios in a file."""
 
 
 def pictures(comparison: Comparison) -> dict[str, str]:
@@ -48,7 +48,7 @@ def pictures(comparison: Comparison) -> dict[str, str]:
 
 
 def _chosen(parts: dict[str, Comparison]) -> Iterable[tuple[str, Group]]:
-    """Choose one interruption of each scenario: of those in which all forms ran, where plain repeated most."""
+    """Choose one interruption of each scenario: among those with all forms, the one where plain repeated most."""
     for name, part in parts.items():
         whole = [group for group in part.groups if all(group.of(pattern) for pattern in part.patterns)]
         if whole:
@@ -75,7 +75,7 @@ def _file(figures: Sequence[tuple[str, Drawing]]) -> str:
 
 
 def _style() -> object:
-    """Take the colours, and the rules for drawings, from the style of the page."""
+    """Return the colours and the rules for drawings from the style of the page."""
     style = source("report.css")
     colours = style[: style.index("* { box-sizing")]
     return type(style)(colours + "".join(re.findall(r"^svg [^{}]*\{[^{}]*\}\n", style, re.MULTILINE)))

@@ -1,7 +1,7 @@
 """Fields of ``reports/comparison.json``.
 
-Reports are rendered from this file alone. All numbers are finite and 0 or more. Unknown fields are left out on reading.
-A field with a default may be missing, as in older files.
+Reports are rendered from this file alone. All numbers are finite and 0 or more. Unknown fields are ignored
+when reading. A field with a default may be missing, as in older files.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 
 @dataclass(frozen=True)
 class Environment:
-    """Machine and packages the figures were measured with.
+    """Machine and packages of the measurements.
 
-    :ivar packages: name and version of what mattered.
-    :ivar pace_s: seconds that the work on one item is made to last.
-    :ivar generated: when, in ISO 8601.
+    :ivar packages: names and versions of relevant packages. :ivar pace_s: duration of the work on one item,
+        in seconds. :ivar generated: time in ISO 8601.
     """
 
     python: str
@@ -38,10 +37,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class Execution:
-    """One attempt at a job; its times are seconds since the first one began.
+    """One attempt at a job; its times are seconds since the start of the first one.
 
-    :ivar reason: what interrupted it, as the stop source said.
-    :ivar items: pairs ``(time, items started in this execution so far)``.
+    :ivar reason: reason of its interruption from the stop source. :ivar items: pairs ``(time, items started
+        in this execution so far)``.
     """
 
     start_s: float
@@ -60,13 +59,12 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Run:
-    """One trial of a job in one of its forms: interrupted as named, and resumed until it was over.
+    """One trial of a job in one of its forms: interrupted, and resumed until it was over.
 
     :ivar lost: items whose effect never happened.
     :ivar duplicated: items whose effect happened more than once.
-    :ivar duplicated_by_key: those of them that are left when copies are removed by idempotency key; None where effects
-        carry none.
-    :ivar repeated: items run again, whether or not that showed.
+    :ivar duplicated_by_key: duplicated items that remain when copies are removed by idempotency key; None if
+        effects have no key. :ivar repeated: items run again, with or without a visible effect.
     :ivar stop_latency_s: the longest time from a request to stop until the execution had ended.
     :ivar resume_latency_s: the longest time from the end of an execution until the next worked on an item.
     :ivar progress_bytes: size of the largest progress saved.
@@ -111,7 +109,7 @@ class Run:
 
     @property
     def outcome(self) -> Outcome:
-        """The verdict, or ``not hit`` for a good run that was not interrupted after all, which shows nothing."""
+        """The verdict, or ``not hit`` for a good run that was not interrupted and so shows nothing."""
         missed = self.interrupted and not self.hit and self.verdict == "exactly once"
         return "not hit" if missed else self.verdict
 
@@ -122,7 +120,7 @@ class Run:
 
     @property
     def interruptions(self) -> int:
-        """Number of executions that were interrupted, cut off or killed."""
+        """Number of executions that were interrupted or killed."""
         return sum(each.ended in {"interrupted", "cut off", "killed"} for each in self.timeline.executions)
 
     @property
@@ -166,13 +164,14 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Exploration:
-    """A job that was crashed everywhere, and what came of it.
+    """Exploration of a job, and its result.
 
-    :ivar verdict: the explorer's, in words: ``exactly once``, ``at least once, repeated ≤ 5``, ``lost``, …
-    :ivar points: crash points that an undisturbed run passes. :ivar states: between which the outside changed so often.
-    :ivar tried: in how many of these states a crash was tried. :ivar trials: runs in all.
-    :ivar lines: of the job's own code. :ivar lines_tried: those of them that a crash was tried behind.
-    :ivar repeated_most: the most items that one interruption had done again.
+    :ivar verdict: text of the explorer's verdict: ``exactly once``, ``at least once, repeated ≤ 5``,
+        ``lost``, … :ivar points: number of crash points of a clean run. :ivar states: number of distinct
+        external states between them. :ivar tried: number of these states in which a crash was tried. :ivar
+        trials: total number of runs. :ivar lines: of the job's own code. :ivar lines_tried: those of them
+        that a crash was tried behind. :ivar repeated_most: the most items that one interruption had done
+        again.
     """
 
     scenario: str

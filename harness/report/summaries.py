@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from harness.report.comparisons import Comparison
 
 NOISE = 0.15
-"""Limit of the range of the plain form, relative to itself; beyond it, a difference says nothing."""
+"""Maximum range of the plain form relative to itself; beyond it, a difference means nothing."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Runs of one pattern, added up; latencies and bytes are the largest seen.
+    """Totals of the runs of one pattern; latencies and bytes are maxima.
 
-    :ivar repeated_most: most items that one run repeated. :ivar outcomes: number of runs with each outcome.
-    :ivar not_hit: runs that the interruption did not reach.
+    :ivar repeated_most: maximum number of items that one run repeated. :ivar outcomes: number of runs with
+        each outcome. :ivar not_hit: runs that the interruption did not reach.
     """
 
     pattern: Pattern
@@ -40,7 +40,7 @@ class Totals:
 
     @property
     def harmed(self) -> int:
-        """Runs that ended otherwise than exactly once."""
+        """Runs whose verdict is not exactly once."""
         return self.runs - self.exactly_once - self.not_hit
 
 
@@ -71,11 +71,12 @@ def add_up(pattern: Pattern, runs: Sequence[Run]) -> Totals:
 class Durable:
     """One form under one durability.
 
-    :ivar cost: in the scenario where most durabilities were measured; None if that was not.
-    :ivar killed: runs in which a SIGKILL hit the job. :ivar repeated_most: most items that one of them repeated.
-    :ivar duplicated_most: most items that one of them did twice. :ivar by_key: duplicated items of all these runs that
-        remain when copies with the same idempotency key are removed; None without such effects.
-    :ivar explored_most: most items that a crash repeated in an exploration; None if not explored.
+    :ivar cost: cost in the scenario with the most measured durabilities; None if not measured. :ivar killed:
+        number of runs in which SIGKILL hit the job. :ivar repeated_most: maximum number of items that one of
+        them repeated. :ivar duplicated_most: maximum number of items that one of them did twice. :ivar
+        by_key: duplicated items of all these runs that remain when copies with the same idempotency key are
+        removed; None without such effects. :ivar explored_most: most items that a crash repeated in an
+        exploration; None if not explored.
     """
 
     durability: str
@@ -111,7 +112,7 @@ Tried = tuple[str, str]
 
 
 def most_repeated(comparison: Comparison) -> dict[str, dict[Tried, int]]:
-    """Return the most items that a SIGKILL or an explored crash repeated, by durability; without the plain form."""
+    """Return the most items that a SIGKILL or an explored crash repeated, by durability, without the plain form."""
     found: dict[str, dict[Tried, int]] = {}
     killed = [run for run in comparison.runs if run.killed and run.hit]
     both: list[Run | Exploration] = [*killed, *comparison.explorations]
@@ -128,10 +129,10 @@ def most_repeated(comparison: Comparison) -> dict[str, dict[Tried, int]]:
 
 
 def safest(found: Mapping[str, Mapping[Tried, int]]) -> list[str]:
-    """Return the durabilities that repeat least: no other one repeats less where both were tried in the same way.
+    """Return the durabilities that repeat the least: no other one repeats less where both were tried in the same way.
 
-    Of several, those count that were explored, and then killed, in most scenarios: where less was tried, a small figure
-    says less.
+    Of several, prefer those that were explored, and then killed, in most scenarios, because a small figure
+    means less if less was tried.
     """
 
     def beaten(name: str) -> bool:
@@ -146,7 +147,7 @@ def safest(found: Mapping[str, Mapping[Tried, int]]) -> list[str]:
 
 
 def _less(one: Mapping[Tried, int], other: Mapping[Tried, int]) -> bool:
-    """Return whether the first repeats less than the second, over what both were tried in."""
+    """Return whether the first repeats less than the second in the scenarios where both were tried."""
     common = one.keys() & other.keys()
     return sum(one[key] for key in common) < sum(other[key] for key in common)
 

@@ -1,4 +1,4 @@
-"""Tables of a comparison, as data: HTML, Markdown and the terminal show the same cells."""
+"""Tables of a comparison as data: HTML, Markdown and the terminal show the same cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.report.summaries import Durable, Totals
 
 ROWS = 150
-"""Limit of the rows of a matrix; rows with harm come before others."""
+"""Maximum number of rows of a matrix; rows with harm come before others."""
 
 
 class Entry(NamedTuple):
@@ -222,7 +222,7 @@ def explorations(comparison: Comparison) -> Table | None:
 
 
 def changes(found: Sequence[Change]) -> Table | None:
-    """Return what changed since another comparison."""
+    """Return the changes since another comparison."""
     if not found:
         return None
     rows = [
@@ -242,7 +242,7 @@ def runs(comparison: Comparison) -> Table:
 
 
 def _worst(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups that fit into a matrix: those with most harm, if there are too many."""
+    """Return the groups that fit into a matrix: those with the most harm, if there are too many."""
     if len(groups) <= ROWS:
         return [*groups]
     return sorted(groups, key=lambda group: max(map(formatting.harm, group.runs)), reverse=True)[:ROWS]

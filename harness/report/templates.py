@@ -16,8 +16,8 @@ from harness.boundary.texts import printable
 class Drawing:
     """Picture with a text alternative.
 
-    :ivar kind: CSS class. :ivar height: pixels; the width is that of the place the picture is put into.
-    :ivar told: everything the picture shows, in words.
+    :ivar kind: CSS class. :ivar height: pixels; the width is that of its container. :ivar told: text of
+        everything that the picture shows.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Drawing:
 
 
 def drawing(kind: str, height: int, title: str, told: str, /, **values: Any) -> Drawing:
-    """Return the drawing that the macro *kind* makes of *values*."""
+    """Return the drawing of *values* by the macro *kind*."""
     return Drawing(kind, height, title, told, part(kind, values))
 
 
@@ -44,13 +44,13 @@ def render(name: str, /, **values: Any) -> str:
 
 
 def part(macro: str, value: object) -> Markup:
-    """Return what a macro of the drawings makes of a value."""
+    """Return the output of a drawing macro for a value."""
     made: Markup = getattr(_drawings(), macro)(value)
     return made
 
 
 def source(name: str) -> Markup:
-    """Return a file of the templates as it is: a style sheet or a script of this package."""
+    """Return a file of the templates unchanged: a style sheet or a script of this package."""
     environment = _environment()
     assert environment.loader is not None  # noqa: S101 - set below
     return Markup(environment.loader.get_source(environment, name)[0])  # noqa: S704 - a file of this package
@@ -74,5 +74,5 @@ def _environment() -> jinja2.Environment:
 
 
 def _shown(value: object) -> object:
-    """Replace control characters in texts of others; markup of templates has passed here before."""
+    """Replace control characters in foreign texts; markup of templates was already checked here."""
     return printable(value) if type(value) is str else value

@@ -1,4 +1,4 @@
-"""A comparison as tables for a terminal; 80 columns suffice for scenarios with short names."""
+"""Comparison as tables for a terminal; 80 columns are enough for scenarios with short names."""
 
 from __future__ import annotations
 

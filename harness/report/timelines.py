@@ -32,7 +32,8 @@ AXIS = 22
 def timeline(group: Group) -> Drawing:
     """Draw the runs of a group below one another on one time axis: the worst of each form and durability.
 
-    A bar is an execution; the area in it rises with the items worked on; a stroke at its end interrupts it.
+    A bar is an execution; the area in it rises with the items started; a stroke at its end marks an
+    interruption.
     """
     runs = _shown(group)
     end = max((run.timeline.executions[-1].end_s for run in runs), default=0.0) or 1.0
@@ -101,7 +102,7 @@ def _curves(run: Run, end: float) -> list[tuple[str, str]]:
     def across(time: float) -> int:
         return round(min(time / end, 1) * WIDTH)
 
-    # The keys are ordered sets: what falls on the same unit is drawn once.
+    # The keys are ordered sets: points on the same unit are drawn once.
     bars, polite, harsh = (dict[str, None]() for _ in range(3))
     areas, lines = [], []
     executions = run.timeline.executions
@@ -128,7 +129,7 @@ def _curves(run: Run, end: float) -> list[tuple[str, str]]:
 
 
 def _straightened(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Leave out points that lie on the line between others, to within a unit and a half of height (Douglas-Peucker)."""
+    """Remove points within a unit and a half of height from the line between others (Douglas-Peucker)."""
     if len(points) < 3:
         return points
     (left, start), (right, end) = points[0], points[-1]

@@ -1,4 +1,4 @@
-"""Items from CSV files: rows read one after the other.
+"""Items from CSV files, read row by row.
 
 ::
 
@@ -6,9 +6,9 @@
     csv_rows(file, cursor=cursor, header=False)                # lists
     csv_batches("prices.csv", cursor=cursor, batch_size=500)   # lists of dicts
 
-**A source** is a path, or a text file that is open. A path is opened when the first row is asked for and closed when
-iterating ends, in whatever way. An open file is the caller's to close; it is read from its beginning, and if it cannot
-seek, from where it stands. Open it with ``newline=""``, as for :mod:`csv`.
+**A source** is a path, or a text file that is open. A path is opened when the first row is read, and closed
+at any end of the iteration. An open file is the caller's to close; it is read from its beginning, and if it
+cannot seek, from where it stands. Open it with ``newline=""``, as for :mod:`csv`.
 
 **A cursor** is the index of a row, or of a path ``(index, byte, check)``, with the byte at which the row ends: a
 resumed job goes on there, and does not read again what was done. In encodings that count otherwise than UTF-8 and the
@@ -69,8 +69,8 @@ def csv_rows(
 
     :param source: a path or an open text file.
     :param header: True if the first row names the fields; False for rows that are lists; or the names.
-    :param ragged: whether rows of other lengths than the header are read: what is missing is None, what is too much
-        a list under the key None.
+    :param ragged: whether rows of other lengths than the header are read: missing fields are None, extra
+        fields are a list under the key None.
     :param encoding: of the file at a path.
     :param guard: check that the file is the same in all executions, by a digest of all of it: it is read once more
         at the beginning of each and at the end.
@@ -132,7 +132,7 @@ def csv_batches(
 
 
 def _noted(table: _Table, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Yield the pairs; where a cursor is an index alone, note the row that each one ends with."""
+    """Yield the pairs; if a cursor is only an index, record the row that each one ends with."""
     if table.source.counts_bytes:
         return pairs
     return _noting(table.seen, pairs)
@@ -169,10 +169,10 @@ def _index(cursor: Any) -> int:
 
 
 class _Seen:
-    """The witness of cursors that are an index: the checks of the rows that such cursors stand on.
+    """Proof of cursors that are an index: checks of the rows at such cursors.
 
-    :ivar latest: the index of the last row that was read, its last line, and what its check begins with.
-    :ivar expected: the check of the row at which the reading begins, if that is known.
+    :ivar latest: index of the last row read, its last line, and the beginning of its check. :ivar expected:
+        check of the row at which reading starts, if known.
     """
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ class _Seen:
         self._passed: list[tuple[int, str, int]] = []
 
     def note(self) -> None:
-        """Keep the row that was read last, which an item ends with, and that of the item before."""
+        """Keep the last row read, with which an item ends, and that of the previous item."""
         self._passed = [*self._passed[-1:], self.latest]
 
     def proof(self, cursor: Any) -> int | None:
@@ -196,7 +196,7 @@ class _Seen:
 
 
 class _Table:
-    """A source and how its rows are read."""
+    """Source, and the way to read its rows."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class _Table:
         self.seen = _Seen()
 
     def count(self) -> int | None:
-        """Return the number of rows, or None if that would need what cannot be had."""
+        """Return the number of rows, or None if it cannot be counted."""
         if self.source.path is None and (self.begun or not self.source.seekable):
             return None
         try:
@@ -231,7 +231,7 @@ class _Table:
         return max(rows - 1, 0) if self.header is True else rows
 
     def rows(self, cursor: Any) -> Iterator[tuple[Any, Any]]:
-        """Return what yields the rows after *cursor*, each with its own."""
+        """Return an iterator of the rows after *cursor*, each with its own cursor."""
         position, proof = guards.split(self.name, cursor, guard=self.guard)
         numbers = position if type(position) is tuple and len(position) in {2, 3} else (position,)
         if position is not None and not all(type(each) is int and each >= 0 for each in numbers):
@@ -277,7 +277,7 @@ class _Table:
                         row = _ragged(names, fields, allowed=ragged)
                     position: Any = index
                     if by_byte:
-                        # As _check(), without the cost of a call; what was decoded strictly has no surrogates.
+                        # Same as _check(), without the cost of a call; strictly decoded text has no surrogates.
                         position = index, lines.offset, crc32(lines.line.encode(), seed)
                     else:
                         self.seen.latest = index, lines.line, seed
@@ -307,20 +307,20 @@ class _Table:
         dropped = sum(1 for _ in islice(filter(None, reader), rows))
         if dropped < rows:
             raise CollectionChanged(
-                f"{self.source.label} has changed since the job began: {rows} rows of it were done, "
-                f"now it has {dropped}; restore the file, or start the job again"
+                f"{self.source.label} has changed since the job started: {rows} of its rows were done, now "
+                f"it has only {dropped}; restore the file, or start the job again"
             )
 
 
 def _changed(label: str, index: int) -> CollectionChanged:
     return CollectionChanged(
-        f"{label} has changed since the job stopped: its header or its row {index} is another one; "
-        "restore the file, or start the job again"
+        f"{label} has changed since the job stopped: its header or its row {index} is different; restore "
+        "the file, or start the job again"
     )
 
 
 def _check(line: str, seed: int) -> int:
-    """Return what tells the row that ends with a line, under a header, from others."""
+    """Return the check of the row that ends with a line, under a header."""
     return crc32(line.encode("utf-8", "surrogatepass"), seed)
 
 
@@ -328,7 +328,7 @@ def _ragged(names: list[str], fields: list[str], *, allowed: bool) -> dict[str |
     width, found = len(names), len(fields)
     if not allowed:
         raise csv.Error(
-            f"found {found} fields, the header has {width}; correct the row, or read it with ragged=True"
+            f"got {found} fields, but the header has {width}; correct the row, or read it with ragged=True"
         )
     row: dict[str | None, Any] = {**dict.fromkeys(names), **dict(zip(names, fields, strict=False))}
     return {**row, None: fields[width:]} if found > width else row
@@ -339,5 +339,5 @@ def _distinct(name: str, header: Sequence[str]) -> list[str]:
     if isinstance(header, str) or not all(isinstance(each, str) for each in names):
         raise TypeError(f"{name} takes True, False or a list of names as header; got {header!r}")
     if len(set(names)) < len(names):
-        raise TypeError(f"{name} has a name twice, which a dict cannot hold: {names!r}")
+        raise TypeError(f"{name} has duplicate names, which a dict cannot hold: {names!r}")
     return names

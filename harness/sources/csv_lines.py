@@ -1,4 +1,4 @@
-"""Files that CSV rows are read from: by path or open, line by line, with the byte at which a line ends."""
+"""Files of CSV rows: by path or open, read line by line, with the byte at which a line ends."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 Given: TypeAlias = str | PathLike[str] | TextIO
 
 MARK = "\ufeff"
-"""A byte order mark, as text."""
+"""Byte order mark, as text."""
 
 _CHUNK, _WINDOW = 1 << 16, 1 << 10
 
 
 class Lines:
-    """The lines of a file, without a byte order mark.
+    """Lines of a file, without a byte order mark.
 
-    :ivar line: the last one that was read. :ivar offset: the byte at which it ends.
+    :ivar line: last line read. :ivar offset: byte at which it ends.
     """
 
     def __init__(self, file: Iterable[str], encoding: str, offset: int) -> None:
@@ -39,14 +39,14 @@ class Lines:
         encoding = self._encoding
         for line in self._file:
             first = self.offset == 0
-            # As many bytes as characters, if it is ASCII: of that a string knows without being looked through.
+            # ASCII has one byte per character, and a string knows without a search whether it is ASCII.
             self.offset += len(line) if line.isascii() else len(line.encode(encoding))
             self.line = line.removeprefix(MARK) if first else line
             yield self.line
 
 
 class Source:
-    """A path or an open file, and what can be done with it."""
+    """Path or open file."""
 
     def __init__(self, name: str, source: Given, encoding: str, *, guard: bool) -> None:
         kind = codecs.lookup(encoding).name
@@ -54,7 +54,7 @@ class Source:
         self.file = None if isinstance(source, str | PathLike) else source
         name_of_file: object = getattr(source, "name", "the file")
         self.label = str(name_of_file if self.path is None else self.path)
-        # The mark is dropped by us, who count its bytes.
+        # This class removes the mark, because it counts its bytes.
         self.encoding = "utf-8" if kind == "utf-8-sig" else kind
         self.counts_bytes = self.path is not None and _counts_bytes(self.encoding)
         if self.path is None:
@@ -73,9 +73,9 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[TextIO]:
-        """Give the file at its beginning; close it if it was opened here."""
+        """Yield the file at its beginning; close it if it was opened here."""
         if self.path is not None:
-            # No newline is translated, so that each counts as the bytes that it has.
+            # No newline is translated, so that each counts with its real bytes.
             with self.path.open(encoding=self.encoding, newline="") as opened:
                 yield opened
             return
@@ -85,7 +85,7 @@ class Source:
         yield file
 
     def digest(self, file: TextIO) -> str:
-        """Return a digest of all of the file, and go to its beginning."""
+        """Return a digest of the whole file, and go to its beginning."""
         file.seek(0)
         if self.path is not None:
             found = file_digest(cast("BufferedReader", file.buffer), guards.hasher).hexdigest()
@@ -105,11 +105,11 @@ class Source:
         end = file.buffer.seek(0, os.SEEK_END)
         file.buffer.seek(max(offset - 1, 0))
         around = file.buffer.read(2)
-        # Of a last row without a newline, that may have come later.
+        # A last row may have got its newline later.
         if offset > end or (offset < end and not {*around} & {*b"\r\n"}):
             raise CollectionChanged(
-                f"{self.label} has changed since the job began: the last row done ended at byte {offset}, where none "
-                f"ends in the {end} bytes found; restore the file, or start the job again"
+                f"{self.label} has changed since the job started: the last row done ended at byte {offset}, "
+                f"but now no row of the {end} bytes ends there; restore the file, or start the job again"
             )
         file.seek(offset)
 
@@ -123,11 +123,11 @@ class Source:
         body = text.rstrip(b"\r\n")
         begin = max(body.rfind(b"\n"), body.rfind(b"\r")) + 1
         file.seek(offset)
-        # What is before the first newline of the window is part of a longer line only where the file begins.
+        # Text before the window's first newline is a whole line only at the beginning of the file.
         return text[begin:].decode(self.encoding, "replace").removeprefix(MARK)
 
     def lines_before(self, offset: int) -> int:
-        """Return how many lines end before a byte; only errors need it."""
+        """Return the number of lines that end before a byte; only errors need it."""
         if offset == 0:
             return 0
         with self.opened() as file:
@@ -141,6 +141,6 @@ def _counts_bytes(encoding: str) -> bool:
         return True
     low, high = bytes(range(128)), bytes(range(128, 256))
     text = high.decode(encoding, "replace")
-    # One that has no high bytes at all is one with escape sequences.
+    # An encoding without high bytes uses escape sequences.
     single = len(text) == 128 and set(text) != {"\ufffd"}
     return single and low.decode(encoding, "replace") == low.decode("ascii")

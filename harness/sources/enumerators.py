@@ -1,7 +1,7 @@
 """Sources of items for an :class:`~harness.iteration.IterationJob`.
 
-An enumerator yields pairs ``(item, cursor)``. The cursor means "done up to and including here": given
-back to the same function it yields exactly the items that come after. ``None`` is the beginning.
+An enumerator yields pairs ``(item, cursor)``. The cursor means "done up to and including here": passed to the
+same function, it yields exactly the following items. ``None`` is the beginning.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Pairs: TypeAlias = Iterable[tuple[T, Any]] | AsyncIterable[tuple[T, Any]]
 
 
 class Enumerator(Generic[T]):
-    """Pairs ``(item, cursor)`` together with what is known about them.
+    """Pairs ``(item, cursor)`` with facts about them.
 
-    Any iterable of pairs may be returned from ``build_enumerator``; this class adds a size, for progress
-    bars, and says when an item is a batch, so that its members are counted and not the batch.
+    ``build_enumerator`` may return any iterable of pairs; this class adds a size, for progress bars, and
+    marks items that are batches, so that their members are counted.
 
     :param pairs: the pairs that come after the cursor, or a function that returns them; also an async iterable, or
         an async generator function. Of a function, every iteration begins at the cursor again; an iterator can be
@@ -95,8 +95,8 @@ class Enumerator(Generic[T]):
                     "each_iteration is async def"
                 )
             raise JobDefinitionError(
-                "this enumerator was made of a function that returns an async iterable; give Enumerator() the async "
-                "generator function itself, or the async iterable"
+                "this enumerator was created from a function that returns an async iterable; pass the "
+                "async generator function itself or the async iterable to Enumerator()"
             )
         iterator = iter(pairs)
         if iterator is self._pairs:
@@ -125,27 +125,27 @@ class Enumerator(Generic[T]):
     def _refuse_second_reading(self) -> None:
         if self._read:
             raise JobDefinitionError(
-                "this enumerator has been read before, and a second reading would leave out items; "
-                "return it unread, or build it from a function: Enumerator(lambda: pairs())"
+                "this enumerator was already read, and a second reading would omit items; return it "
+                "unread, or build it from a function: Enumerator(lambda: pairs())"
             )
         self._read = True
 
     def within(self, execution: Context) -> Enumerator[T] | None:
-        """Return what to iterate in an execution; None for nothing."""
+        """Return the pairs of an execution; None for nothing."""
         del execution
         return self
 
     def ended_early(self, execution: Context) -> None:
-        """Note that the job raised ``CompleteEarly``: what is left need not be done."""
+        """Record that the job raised ``CompleteEarly``: the remaining items need not be done."""
 
     @property
     def free_size(self) -> int | None:
-        """The size if it is known without asking anybody, else None."""
+        """The size if it is known without a query, else None."""
         return None if callable(self._size) else self._size
 
     @property
     def size(self) -> int | None:
-        """Number of items in all, or None if unknown.
+        """Total number of items, or None if unknown.
 
         :raises JobDefinitionError: if it has to be awaited: see :meth:`find_size`.
         """
@@ -172,17 +172,16 @@ _UNORDERED = (str, bytes, set, frozenset, Mapping)
 
 
 def enumerator_of(found: Any, name: str) -> Enumerator[Any]:
-    """Return what ``build_enumerator`` has returned as an enumerator.
+    """Return the result of ``build_enumerator`` as an enumerator.
 
-    :param name: of the job, for errors.
-    :raises JobDefinitionError: if it is none.
+    :param name: name of the job, for errors. :raises JobDefinitionError: if it is not one.
     """
     if isinstance(found, Enumerator):
         return found
     if isinstance(found, Iterable | AsyncIterable) and not isinstance(found, _UNORDERED):
         if isinstance(found, Generator) and inspect.getgeneratorstate(found) != inspect.GEN_CREATED:
             raise JobDefinitionError(
-                f"{name}.build_enumerator returned a generator that has been read before, so that items are missing; "
+                f"{name}.build_enumerator returned a generator that was already read, so items are missing; "
                 "return it unread"
             )
         return Enumerator(found)
@@ -243,9 +242,9 @@ async def _each(pairs: Iterator[Any]) -> AsyncGenerator[Any, None]:
 
 
 def as_pair(found: Any) -> tuple[Any, Any]:
-    """Return what an enumerator has yielded as an item and its cursor.
+    """Return a yielded value as an item and its cursor.
 
-    :raises JobDefinitionError: if it is no pair; a text of two letters, a set and a dict are none.
+    :raises JobDefinitionError: if it is not a pair; a text of two letters, a set and a dict are not pairs.
     """
     if type(found) is tuple and len(found) == 2:
         return found
@@ -255,18 +254,19 @@ def as_pair(found: Any) -> tuple[Any, Any]:
         if len(pair) == 2:
             return pair
     raise JobDefinitionError(
-        f"build_enumerator yielded {reprlib.repr(found)}, which is no pair; yield (item, cursor), with the cursor that "
-        "means: done up to and including this item"
+        f"build_enumerator yielded {reprlib.repr(found)}, which is not a pair; yield (item, cursor), where "
+        "the cursor means: done up to and including this item"
     )
 
 
 def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumerator[T]:
     """Yield the items of a sequence; the cursor is the index.
 
-    The part of the sequence that was done must be the same in every execution: an index says nothing about what lies
-    there. For items that cannot change in place, such as numbers and strings, a job compares a digest of the items up
-    to the cursor when it resumes. For other items use *guard*: a digest of all items, in each cursor, compared at the
-    beginning and at the end of every execution; the items must then be such as a cursor may be.
+    The part of the sequence that was done must be the same in every execution, because an index does not
+    identify an item. For immutable items, such as numbers and strings, a job compares a digest of the items
+    up to the cursor when it resumes. For other items use *guard*: a digest of all items, in each cursor,
+    compared at the beginning and at the end of every execution; the items must then be such as a cursor may
+    be.
 
     :raises CursorError: if the cursor is none of this enumerator, or with *guard* an item has no JSON form.
     :raises CollectionChanged: while iterating, if the sequence is another one.
@@ -292,9 +292,9 @@ def items(sequence: Sequence[T], *, cursor: Any, guard: bool = False) -> Enumera
 
 
 class _Passed:
-    """The witness of a sequence: a digest of the items up to the cursor, continued at each save.
+    """Proof of a sequence: a digest of the items up to the cursor, continued at each save.
 
-    Items that can change in place have none: the job may change them while it works.
+    Mutable items have none, because the job may change them while it works.
     """
 
     def __init__(self, sequence: Sequence[Any]) -> None:
@@ -320,13 +320,13 @@ class _Passed:
     def check(self, cursor: Any, proof: Any) -> None:
         if proof is not None and self.proof(cursor) != proof:
             raise CollectionChanged(
-                f"the sequence of items() has changed since the job stopped: the items up to index {cursor} are "
-                "others than those that were done; restore what was there, or start the job again"
+                f"the sequence of items() has changed since the job stopped: the items up to index {cursor} "
+                "are not those that were done; restore the data, or start the job again"
             )
 
 
 def proof_of(sequence: Sequence[Any]) -> str | None:
-    """Return a digest of a sequence of items that cannot change in place; None if some can."""
+    """Return a digest of a sequence of immutable items; None if some are mutable."""
     return _Passed(sequence).proof(len(sequence) - 1) if sequence else None
 
 
@@ -353,7 +353,7 @@ def times(number: int, *, cursor: int | None) -> Enumerator[int]:
 
 
 def once(*, cursor: bool | None) -> Enumerator[None]:
-    """Yield a single None; the cursor is True once that is done."""
+    """Yield a single None; its cursor is True."""
     return Enumerator([] if cursor else [(None, True)], size=1)
 
 

@@ -1,7 +1,8 @@
-"""Values of key columns: as the database keeps them, as a cursor holds them, and as a statement compares with them.
+"""Values of key columns: in the database, in a cursor, and as a parameter of a comparison.
 
-A value makes the whole way before a row is yielded: what the driver gave, the cursor, JSON, the cursor of the next
-execution, and what is bound then. Where the end is not equal to the beginning, rows would be skipped or come again.
+Before a row is yielded, its value goes through the whole chain: the driver's value, the cursor, JSON, the
+cursor of the next execution, and the bound parameter. If the end is not equal to the beginning, rows would be
+skipped or repeated.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from harness.errors import CursorError, HarnessError
 from harness.sources.selects import Column
 
 _NATURAL = frozenset({int, str, bool, bytes, date, datetime, Decimal, UUID})
-"""Types that come back equal from JSON whatever their value, a NaN or a strange time zone aside."""
+"""Types whose values JSON restores equal, except a NaN or an unusual time zone."""
 
 _READ_AS_TEXT = frozenset({"INET", "CIDR"})
-"""Types of which a driver may lose a part: pg8000 takes the host out of 10.0.0.1/24."""
+"""Types that a driver may shorten: pg8000 removes the host from 10.0.0.1/24."""
 
 _INFINITE = {date.min, date.max, datetime.min, datetime.max}  # noqa: DTZ901 - compared without a zone
 """Values that asyncpg gives and takes for infinity as well."""
@@ -41,15 +42,15 @@ _ADDRESSES = (
 
 
 class Stored(UserDefinedType[Any]):
-    """The type of a value as the driver gives and takes it: bound without a change and without a cast.
+    """Type of a driver's value: bound without a change and without a cast.
 
-    So the database takes it for a value of the column that it is compared with. It can be rendered as a literal.
+    So the database treats it as a value of the compared column. It can be rendered as a literal.
     """
 
     cache_ok = True
 
     def literal_processor(self, dialect: sa.Dialect) -> Callable[[Any], str]:
-        """Return what renders a value for ``literal_binds``."""
+        """Return the function that renders a value for ``literal_binds``."""
         percent = "%%" if dialect.paramstyle in {"format", "pyformat"} else "%"
 
         def render(value: Any) -> str:
@@ -70,12 +71,12 @@ STORED = Stored()
 
 
 class KeyColumn:
-    """A column of the key, and how its values become cursors and parameters.
+    """Column of the key, with the conversion of its values to cursors and parameters.
 
-    :ivar stored: the column as the driver gives it. It is compared with, for that is exact.
-    :ivar read: what a page selects of it, likewise.
-    :ivar plain: whether cursors hold what the driver gives, without a look at each value.
-    :ivar exact: whether values are equal in the database only if they are in Python: no collation has a say.
+    :ivar stored: column in the driver's form, which is used in comparisons because it is exact. :ivar read:
+        form that a page selects. :ivar plain: whether cursors have the driver's values, without a check of
+        each value. :ivar exact: whether values are equal in the database only if they are equal in Python,
+        independent of collations.
     """
 
     def __init__(self, column: Column, descending: bool, dialect: sa.Dialect) -> None:
@@ -113,13 +114,13 @@ class KeyColumn:
         return f"{self.column} ({self.python_type.__name__ if known else repr(self.column.type)})"
 
     def objection(self) -> str | None:
-        """Say why no cursor can hold the values of this column, as far as its type tells."""
+        """Return why no cursor can have the values of this column, judged by its type."""
         if self._orderless:
             return f"a cursor cannot hold a {type(self.column.type).__name__}; take another column"
         return "a cursor cannot hold it; take another column" if self._unheld else None
 
     def cursors(self, stored: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-        """Return what cursors hold of the values of a page, each as the driver gives it and as the type makes it."""
+        """Return the cursor values of a page, each from the driver's value and the converted one."""
         if self._as_text:
             return list(stored)
         if not self.plain:
@@ -152,8 +153,8 @@ class KeyColumn:
             return None
         if not self._held(stored):
             raise CursorError(
-                f"a cursor cannot hold {stored!r} of {self.column}, which would not come back equal; take another "
-                "column, or leave such rows out of the select"
+                f"a cursor cannot hold {stored!r} of {self.column}, because its value would change; use "
+                "another column, or exclude such rows from the select"
             )
         return {"stored": stored}
 
@@ -167,7 +168,7 @@ class KeyColumn:
     def parse(self, cursor: Any) -> Any:
         """Return the parameter of a value in a cursor.
 
-        :raises TypeError: or another error of the type, if it is no value of this column.
+        :raises TypeError: or another error of the type, if it is not a value of this column.
         """
         if type(cursor) is dict and list(cursor) == ["stored"]:
             return cursor["stored"]
@@ -185,11 +186,11 @@ class KeyColumn:
         return bind(value)
 
     def bound(self, value: Any) -> Any:
-        """Return what a statement is given for a value of the column's type."""
+        """Return the parameter of a statement for a value of the column's type."""
         return self._unwrapped(self._bind(value))
 
     def _unwrapped(self, value: Any) -> Any:
-        """Return a value without what a driver puts around it."""
+        """Return a value without the driver's wrapper."""
         if isinstance(value, memoryview | bytearray):
             return bytes(value)
         if isinstance(value, UUID) and type(value) is not UUID:
@@ -200,7 +201,7 @@ class KeyColumn:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Say whether two cursors of one key are the same position: an hour that comes twice is equal to Python."""
+    """Return whether two cursors of one key are the same position; Python treats a repeated hour as equal."""
     return bool(one == other) and _folds(one) == _folds(other)
 
 

@@ -1,7 +1,7 @@
 """Find columns that identify each row of a select and sort all rows without losing any.
 
-This finds the key that :mod:`harness.sources.keyset` reads pages by, from what :mod:`harness.sources.selects` knows of
-the tables, and from what a mapper or the caller vouches for.
+This finds the key of the pages of :mod:`harness.sources.keyset`, from the facts of
+:mod:`harness.sources.selects` about the tables, and from the declarations of a mapper or the caller.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _AGGREGATES = frozenset({
     "aggregate_strings", "avg", "count", "group_concat", "json_group_array", "json_group_object", "max", "min",
     "string_agg", "sum", "total",
 })  # fmt: skip
-"""Aggregates that SQLite computes of a page without a complaint; PostgreSQL refuses them next to a key."""
+"""Aggregates that SQLite computes for a page without an error; PostgreSQL refuses them next to a key."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """The columns to sort by.
+    """Columns to sort by.
 
-    :ivar columns: each with whether it descends.
-    :ivar vouched: whether only a mapper or the caller says that they tell all rows apart, so that reading checks it.
-    :ivar nullable: those of which nothing but that word says that they are not NULL.
+    :ivar columns: each with whether it descends. :ivar vouched: whether only a mapper or the caller declares
+        that they identify each row, so that reading checks it. :ivar nullable: columns that are not NULL only
+        according to that declaration.
     """
 
     columns: list[tuple[Column, bool]]
@@ -47,27 +47,26 @@ _known: dict[Any, Key] = {}
 
 
 def key_of(name: str, select: sa.Select[Any], given: Any, *, vouched: bool = False) -> Key:
-    """Return the columns of the key: those given, and what tells all rows apart.
+    """Return the columns of the key: the given ones, and those needed to identify each row.
 
-    :param name: of the function that is called, for errors.
-    :param given: the columns that its caller named, or None for the primary key.
-    :param vouched: whether the caller says that the columns given tell all rows apart and are never NULL.
-    :raises JobDefinitionError: if there is no such key.
+    :param name: name of the called function, for errors. :param given: columns from the caller, or None for
+        the primary key. :param vouched: whether the caller declares that the given columns identify each row
+        and are never NULL. :raises JobDefinitionError: if there is no such key.
     """
     if given is not None:
         return _found(name, select, given, vouched=vouched)
     if vouched:
         raise JobDefinitionError(
-            f"{name} got unique=True without columns=; name the columns that tell all rows apart in columns="
+            f"{name} got unique=True without columns=; name columns that identify each row in columns="
         )
-    # Selects of one shape have one key, whatever they compare with. A job within whose items another select is read
-    # asks once an item, and to find the key takes as long as to read some hundred rows.
+    # Selects of one shape have one key, independent of their parameters. A job that reads another select for
+    # each item asks once per item, and finding the key takes as long as reading some hundred rows.
     shape = select._generate_cache_key()  # noqa: SLF001 - what SQLAlchemy's own cache of statements goes by
     known = _known.get(shape.key) if shape else None
     if known is not None:
         return known
     key = _found(name, select, given, vouched=False)
-    # Aliases of one table have one shape, but the columns of one are none of the other's.
+    # Aliases of one table have one shape, but different columns.
     if shape and all(isinstance(column.table, sa.Table) for column, _ in key.columns):
         while len(_known) >= MOST_KNOWN:
             del _known[next(iter(_known))]
@@ -78,7 +77,7 @@ def key_of(name: str, select: sa.Select[Any], given: Any, *, vouched: bool = Fal
 def unordered(name: str, select: sa.Select[Any], key: Key) -> sa.Select[Any]:
     """Return a select without its ORDER BY, if that is the order of the key.
 
-    :raises JobDefinitionError: if it is another.
+    :raises JobDefinitionError: if it is another order.
     """
     clauses = select._order_by_clauses  # noqa: SLF001 - no public way to ask
     order = [(name_of(column), descending) for column, descending in key.columns]
@@ -89,8 +88,8 @@ def unordered(name: str, select: sa.Select[Any], key: Key) -> sa.Select[Any]:
     if not given or [(name_of(column), descending) for column, descending in given] != order[: len(given)]:
         wanted = ", ".join(f"{column}{' DESC' if descending else ''}" for column, descending in key.columns)
         raise JobDefinitionError(
-            f"{name} cannot read a select with ORDER BY in pages: pages come in the order of the key, here {wanted}; "
-            "leave ORDER BY out, and name the columns in columns="
+            f"{name} cannot read a select with ORDER BY in pages: pages come in the order of the key, here "
+            f"{wanted}; remove ORDER BY, and name the columns in columns="
         )
     return select.order_by(None)
 
@@ -99,8 +98,8 @@ def _found(name: str, select: sa.Select[Any], given: Any, *, vouched: bool) -> K
     for column in select.selected_columns:
         if (found := next(filter(None, map(_computed, _parts(column))), None)) is not None:
             raise JobDefinitionError(
-                f"{name} cannot read a select with {found} in pages: each page would compute it of its own rows "
-                "only; compute it in a subquery or in the job"
+                f"{name} cannot read a select with {found} in pages: each page would compute it with its own "
+                "rows only; compute it in a subquery or in the job"
             )
     sources = Sources(select)
     if given is None:
@@ -134,11 +133,11 @@ def _found(name: str, select: sa.Select[Any], given: Any, *, vouched: bool) -> K
 
 
 def _missing(name: str, sources: Sources, table: sa.FromClause, key: dict[Name, Any]) -> list[Column]:
-    """Return the columns that the key still needs to tell the rows of *table* apart; none if a mapper vouches."""
+    """Return the columns that the key still needs to identify the rows of *table*; none if a mapper declares it."""
     if table in sources.fleeting and any(unique(table)):
         raise JobDefinitionError(
-            f"{name} cannot tell the rows of {table.description} apart, which a relationship joins under a name "
-            "that is not known; join it by itself, in place of the relationship"
+            f"{name} cannot identify the rows of {table.description}, which a relationship joins under an "
+            "unknown name; join the table explicitly instead of the relationship"
         )
     missing: list[Column] = [column for column in table.primary_key if name_of(column) not in key]
     if missing:
@@ -146,29 +145,29 @@ def _missing(name: str, sources: Sources, table: sa.FromClause, key: dict[Name, 
     if believed := sources.believe(table):
         return [column for column in believed if name_of(column) not in key]
     raise JobDefinitionError(
-        f"{name} cannot tell the rows of {table.description} apart, for it has no primary key that is known; name "
-        "columns that do in columns=[…] with unique=True, or give primary_key= to the mapper of its class, or if it "
-        "is only there to choose rows, use it in where() with exists()"
+        f"{name} cannot identify the rows of {table.description}: no primary key is known; name columns that "
+        "identify each row in columns=[…] with unique=True, or set primary_key= of the mapper of its class, or if it "
+        "only filters rows, use it in where() with exists()"
     )
 
 
 def _objection(sources: Sources, column: Column, *, believed: bool) -> str | None:
-    """Say why sorting by *column* would lose rows, if it would."""
+    """Return why sorting by *column* would lose rows, or None."""
     if column.table not in sources.tables:
         read = ", ".join(table.description for table in sources.tables)
-        return f"the select does not read its table or alias; take a column of {read}"
+        return f"the select does not read its table or alias; use a column of {read}"
     if not believed and column.table in sources.optional:
         return (
-            "an outer join may leave it NULL, which compares with nothing; use an inner join or none, or leave such "
-            f"rows out with .where({column}.is_not(None))"
+            "an outer join may leave it NULL, and no comparison with NULL is true; use an inner join or "
+            f"none, or exclude such rows with .where({column}.is_not(None))"
         )
     if not believed and sources.may_be_null(column):
         return (
-            "it is nullable, and NULL compares with nothing; leave such rows out with "
-            f".where({column}.is_not(None)), or take another column, or declare it NOT NULL"
+            "it is nullable, and no comparison with NULL is true; exclude such rows with "
+            f".where({column}.is_not(None)), use another column, or declare it NOT NULL"
         )
     if isinstance(column.type, sa.Float):
-        return "a float may differ from what was read of it; take another column, such as the primary key"
+        return "a float may differ from the value that was read; use another column, such as the primary key"
     return None
 
 
@@ -190,7 +189,7 @@ def _ordered(name: str, given: Any) -> tuple[Column, bool]:
 
 
 def _bare(clause: Any) -> Any:
-    """Return a part of ORDER BY without what :func:`harness.sources.keyset.ranges` and labels put around it."""
+    """Return a part of ORDER BY without labels and the wrapper of :func:`harness.sources.keyset.ranges`."""
     if isinstance(clause, sa.UnaryExpression) and clause.modifier in {operators.desc_op, operators.asc_op}:
         return (sa.desc if clause.modifier is operators.desc_op else sa.asc)(_bare(clause.element))
     while isinstance(clause, sa.TypeCoerce | _label_reference):
@@ -199,13 +198,14 @@ def _bare(clause: Any) -> Any:
 
 
 def _plain(column: Any) -> Column:
-    # Without what the ORM notes on it: of a class that is read with its subclasses, that would join all of them again.
+    # Without the ORM's annotations: for a class that is read with its subclasses, they would join all of them
+    # again.
     found: Column = column.table.c[column.key]
     return found
 
 
 def _parts(element: Any) -> Iterator[Any]:
-    """Yield what an expression of a select is made of, subqueries aside."""
+    """Yield the parts of an expression of a select, except subqueries."""
     if not isinstance(element, sa.ColumnClause | sa.SelectBase):
         yield element
         for child in element.get_children():
@@ -213,12 +213,12 @@ def _parts(element: Any) -> Iterator[Any]:
 
 
 def _computed(part: Any) -> str | None:
-    """Return what a part of an expression is, if it depends on other rows."""
+    """Return the kind of a part of an expression that depends on other rows, or None."""
     if isinstance(part, sa.Over):
         return "a window function"
     if isinstance(part, sa.WithinGroup | sa.FunctionFilter):
         return "an aggregate"
     name = part.name.lower() if isinstance(part, FunctionElement) and hasattr(part, "name") else ""
-    # Of several arguments, SQLite's max and min are of one row.
+    # With several arguments, SQLite's max and min use one row.
     of_one_row = name in {"max", "min"} and len(part.clauses) > 1
     return f"the aggregate {name}()" if name in _AGGREGATES and not of_one_row else None

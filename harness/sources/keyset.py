@@ -152,10 +152,10 @@ def ranges(
     guard: bool = False,
     unique: bool = False,
 ) -> Enumerator[sa.Select[Any]]:
-    """Yield the select of each page, not yet run: the given one, restricted to a range of keys, in their order.
+    """Yield the unexecuted select of each page: the given one, restricted to a range of keys, in their order.
 
-    Finding where a page ends is one query, of the key alone. The size counts pages. For bulk changes, which know
-    nothing of the options of the select, such as ``with_loader_criteria()``::
+    Finding the end of a page is one query of the key alone. The size counts pages. Use it for bulk changes,
+    which ignore options of the select such as ``with_loader_criteria()``::
 
         session.execute(update(Order).where(page.whereclause).values(…))
         session.execute(delete(Order).where(Order.id.in_(page.with_only_columns(Order.id))))    # of a join
@@ -209,7 +209,7 @@ def within(
 ) -> sa.Select[Any]:
     """Return a select restricted to the rows after one cursor, up to and including another; None is no limit.
 
-    :raises CursorError: for what is no cursor of :func:`records` with these columns.
+    :raises CursorError: for anything but a cursor of :func:`records` with these columns.
     """
     keyset = Keyset("within()", session, select, columns, 1, unique=unique)
     return keyset.between(keyset.parse(after), keyset.parse(until))

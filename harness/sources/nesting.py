@@ -1,7 +1,7 @@
 """Items of enumerators within enumerators.
 
-**The cursor** is a tuple with one element a level. The innermost element is a cursor of the innermost enumerator. An
-outer element says which item is in progress there::
+**The cursor** is a tuple with one element per level. The innermost element is a cursor of the innermost
+enumerator. An outer element names the item in progress there::
 
     ("at", 17, "after", 16, "proofs", (None, None))
 
@@ -51,9 +51,9 @@ def nested(levels: Sequence[Level], *, cursor: Cursor | None) -> Enumerator[Any]
         nested([lambda cursor: records(session, Customer, cursor=cursor),
                 lambda customer, cursor: records(session, Order.of(customer), cursor=cursor)], cursor=cursor)
 
-    In an async job each level may be async, such as ``records()`` with an ``AsyncSession``. A level may have a guard;
-    what an outer one compares with is in the cursor once its first item is finished. The module says what happens
-    when outer items come or go while the job is stopped.
+    In an async job each level may be async, such as ``records()`` with an ``AsyncSession``. A level may have
+    a guard; the data for the comparison of an outer one is in the cursor after its first item is finished.
+    The module describes the effect when outer items come or go while the job is stopped.
 
     :param levels: functions that take the items of the levels above and ``cursor``, outermost first.
     :raises TypeError: for levels that are no functions.
@@ -67,16 +67,16 @@ def nested(levels: Sequence[Level], *, cursor: Cursor | None) -> Enumerator[Any]
     if cursor is not None:
         _check(cursor, len(levels))
     nesting = _Nesting(list(levels), cursor)
-    # A cursor says where the levels stand, and where they stand depends on what was read before.
+    # A cursor has the positions of the levels, and these depend on the items read before.
     return Enumerator(nesting.pairs, witness=nesting, serial="nested()", awaited=nesting.pairs_async)
 
 
 @dataclass
 class _Held:
-    """An item that was in progress when the job stopped.
+    """Item that was in progress when the job stopped.
 
-    :ivar at: its cursor. :ivar inner: the elements of the levels below it.
-    :ivar proof: of the level's position there. :ivar innermost: of the innermost level's position.
+    :ivar at: its cursor. :ivar inner: elements of the levels below it. :ivar proof: proof of the level's
+        position there. :ivar innermost: proof of the innermost level's position.
     """
 
     at: Any
@@ -90,10 +90,11 @@ class _Held:
 
 @dataclass
 class _Element:
-    """The element of an outer level in a cursor.
+    """Element of an outer level in a cursor.
 
-    :ivar at: cursor of the item in progress. :ivar after: of the last item finished; None for none.
-    :ivar finished: proof of ``after``. :ivar current: proof of ``at``. :ivar held: other items in progress.
+    :ivar at: cursor of the item in progress. :ivar after: cursor of the last item finished; None for none.
+        :ivar finished: proof of ``after``. :ivar current: proof of ``at``. :ivar held: other items in
+        progress.
     """
 
     at: Any
@@ -108,9 +109,9 @@ class _Element:
 
     @classmethod
     def read(cls, element: Any) -> _Element | None:
-        """Read the form in a cursor; None if nothing of the level was begun.
+        """Read the form in a cursor; None if the level has not started.
 
-        :raises CursorError: if it is none.
+        :raises CursorError: for another form.
         """
         if element is None:
             return None
@@ -120,18 +121,19 @@ class _Element:
             return cls(parts["at"], parts["after"], finished, current, [_Held(*each) for each in held])
         except (KeyError, TypeError, ValueError):
             raise CursorError(
-                f"nested() got {element!r} for an outer level, as in the cursors of earlier releases: it does not "
-                "say which item was in progress; finish the job with the release that began it, or start it again"
+                f"nested() got {element!r} for an outer level, as in the cursors of earlier releases: it "
+                "does not say which item was in progress; finish the job with the release that started it, "
+                "or start it again"
             ) from None
 
 
 class _Nesting:
-    """Reads the levels; the witness of their positions."""
+    """Reads the levels; also the proof of their positions."""
 
     def __init__(self, levels: list[Level], cursor: Cursor | None) -> None:
         self._levels, self._cursor = levels, cursor
-        # The innermost level that the latest item came from, and the one before: while an item is at work, the
-        # position is still that of the item before it. Each with the outer elements of its cursors.
+        # The innermost level of the latest item, and the previous one: while an item is in progress, the
+        # position is still that of the previous item. Each with the outer elements of its cursors.
         self._latest: list[tuple[Cursor, Enumerator[Any]]] = []
         self._stored: Any = None
 
@@ -143,7 +145,7 @@ class _Nesting:
         return None
 
     def check(self, cursor: Any, proof: Any) -> None:
-        """Keep the proof for the time when the innermost level is opened at its position."""
+        """Keep the proof until the innermost level is opened at its position."""
         del cursor
         self._stored = proof
 
@@ -243,9 +245,8 @@ class _Outer:
         resumed = _taken(held, cursor, level)
         if level.positional and held:
             raise CollectionChanged(
-                f"level {depth + 1} of nested() has changed since the job stopped: the item in progress "
-                f"was at {held[0].at!r}, now it is at {cursor!r}; "
-                "restore what was there, or start the job again"
+                f"level {depth + 1} of nested() has changed since the job stopped: the item in progress was "
+                f"at {held[0].at!r}, now it is at {cursor!r}; restore the data, or start the job again"
             )
         self._current, self._at = _proof(level, cursor), freeze(cursor)
         progress = _Element(self._at, self._after, self._finished, self._current, held).to_cursor()
@@ -267,7 +268,7 @@ def _opened(level: Level, above: tuple[Any, ...], after: Any) -> Enumerator[Any]
 def _unpacked(
     level: Enumerator[Any], element: _Element | None, below: Cursor, innermost: Any
 ) -> tuple[Any, list[_Held]]:
-    """Return the proof of the last item finished, and the items in progress, of the element of a level."""
+    """Return the proof of the last item finished, and the items in progress, from the element of a level."""
     if element is None:
         return None, []
     if element.after is not None and level.witness is not None:
@@ -276,9 +277,9 @@ def _unpacked(
 
 
 def _taken(held: list[_Held], cursor: Any, level: Enumerator[Any]) -> _Held | None:
-    """Take the item at a cursor out of those in progress, and return it; None if it is none of them."""
+    """Remove the item at a cursor from those in progress, and return it; None if it is not among them."""
     for index, each in enumerate(held):
-        # A place is the same only in the same collection, so that there the proof of a guard counts.
+        # A position is the same only in the same collection, so the proof of a guard counts there.
         if each.at == cursor if level.positional else _place(each.at) == _place(cursor):
             if level.witness is not None:
                 level.witness.check(cursor, each.proof)
@@ -287,7 +288,7 @@ def _taken(held: list[_Held], cursor: Any, level: Enumerator[Any]) -> _Held | No
 
 
 def _place(cursor: Any) -> Any:
-    # The proof of a guarded cursor counts items, which says nothing about which item it is.
+    # The proof of a guarded cursor counts items, but does not identify an item.
     return cursor["at"] if type(cursor) is dict and list(cursor) == ["at", "guard"] else cursor
 
 

@@ -1,8 +1,9 @@
-"""Columns of which a condition leaves out NULL.
+"""Columns whose NULLs a condition excludes.
 
 A comparison with NULL is unknown, and WHERE keeps the rows for which its condition is true. So ``col > 3``,
-``col.in_(…)`` and ``col.is_not(None)`` exclude NULL, ``not_in()`` does not: an empty list is true of everything. Of an
-OR, each branch must exclude it. What is not known here, such as text() or a custom operator, excludes nothing.
+``col.in_(…)`` and ``col.is_not(None)`` exclude NULL, ``not_in()`` does not: an empty list is true of
+everything. Of an OR, each branch must exclude it. Unknown expressions, such as text() or a custom operator,
+exclude nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LIKE = frozenset({
     for negated in ("", "not_")
 })  # fmt: skip
 _COMPARISONS = _ORDERED | _LIKE | {operators.eq, operators.ne}
-"""Operators that answer NULL wherever one side is NULL."""
+"""Operators that return NULL if one side is NULL."""
 
 _COMPARISON_TEXTS = frozenset({"=", "==", "<>", "!=", "<", "<=", ">", ">="})
 _ARITHMETIC = frozenset({
@@ -35,7 +36,7 @@ _ARITHMETIC = frozenset({
     operators.collate,
 })  # fmt: skip
 _FUNCTIONS = frozenset({"abs", "char_length", "length", "lower", "ltrim", "round", "rtrim", "trim", "upper"})
-"""Functions that answer NULL, on every database, if an argument is NULL."""
+"""Functions that return NULL, on every database, if an argument is NULL."""
 
 
 def name_of(column: Any) -> Name:
@@ -58,7 +59,7 @@ def strict(expression: Any) -> set[Name]:
 
 
 def _operands(expression: Any) -> Iterable[Any]:
-    """Return the parts of an expression that is NULL wherever one of them is."""
+    """Return the parts of an expression that is NULL if one of them is."""
     found: Iterable[Any] = ()
     match expression:
         case Grouping() | sa.Label() | AsBoolean():
@@ -122,7 +123,7 @@ _NEGATED: dict[Any, Any] = {
 
 
 def _is(left: Any, right: Any, *, true: bool) -> set[Name]:
-    """Return what follows where *left* is, or is not, NULL, true or false."""
+    """Return the non-NULL columns that follow if *left* is, or is not, NULL, true or false."""
     wanted = isinstance(right, sa.True_ | sa.False_) if true else isinstance(right, Null)
     return strict(left) if wanted else set()
 
@@ -138,7 +139,7 @@ def _compared(condition: sa.BinaryExpression[Any], *, true: bool) -> set[Name]:
     sides = [condition.left, condition.right]
     whole = [each.element if isinstance(each, Grouping) else each for each in sides]
     if any(isinstance(each, CollectionAggregate) for each in whole):
-        # Of an empty array, ANY is false and ALL is true, whatever is compared.
+        # For an empty array, ANY is false and ALL is true.
         some = all(
             each.operator is operators.any_op for each in whole if isinstance(each, CollectionAggregate)
         )

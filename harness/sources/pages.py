@@ -1,4 +1,4 @@
-"""A select, its key and its pages: the statements of :mod:`harness.sources.keyset`, and checks of the rows read."""
+"""Select with its key and its pages: the statements of :mod:`harness.sources.keyset`, and checks of the rows read."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from harness.sources.selects import Column, only
 from harness.sources.sessions import opened, reading
 
 _Values: TypeAlias = tuple[Any, ...] | None
-"""Values the database compares with, one for each key column; None is the beginning."""
+"""Values for the database's comparison, one for each key column; None is the beginning."""
 
 _EACH_PAGE = "it would apply to each page; restrict the select with where(), or start from a cursor"
 _ONE_ROW = (
-    "the key would change what it leaves out; use exists() or any() in place of a join, or select from it as a "
-    "subquery, by the columns that are distinct"
+    "the key would change its result; use exists() or any() instead of a join, or select from it as a "
+    "subquery, by the distinct columns"
 )
-_GROUPS = "groups have no key; select from it as a subquery, by the columns that are grouped by"
+_GROUPS = "groups have no key; select from it as a subquery, by the grouped columns"
 # Keyed by: strictly, upwards.
 _COMPARE = {(True, True): gt, (True, False): lt, (False, True): ge, (False, False): le}
 
-# By attribute, for SQLAlchemy has no public way to ask.
+# By attribute, because SQLAlchemy has no public way to ask.
 _REFUSED = {
     "_limit_clause": ("LIMIT", _EACH_PAGE),
     "_fetch_clause": ("FETCH", _EACH_PAGE),
@@ -44,12 +44,12 @@ _REFUSED = {
     "_pre_columns_clause": ("DISTINCT ON", _ONE_ROW),
     "_group_by_clauses": ("GROUP BY", _GROUPS),
     "_having_criteria": ("HAVING", _GROUPS),
-    "_for_update_arg": ("FOR UPDATE", "its locks end with the page; lock items when they are worked on"),
+    "_for_update_arg": ("FOR UPDATE", "its locks end with the page; lock each item when you work on it"),
 }
 
 
 class Keyset:
-    """A select, the key to read it by, its first page, and the session to read it with.
+    """Select with its key, its first page, and its session.
 
     :ivar session: a plain session. :ivar awaiting: the AsyncSession that it belongs to; None without one. Then the
         methods that read are called in its greenlet: see :mod:`harness.sources.sessions`.
@@ -86,13 +86,13 @@ class Keyset:
         if not self.plain:
             selected += [each.column for each in self.keys]
         self.selected = [column.label(None) for column in selected]
-        # Of a subquery the ORM takes them only from the select around it.
+        # For a subquery the ORM takes them only from the outer select.
         self.criteria = [each for each in select._with_options if isinstance(each, LoaderCriteriaOption)]  # noqa: SLF001
         self.order = [each.stored.desc() if each.descending else each.stored for each in self.keys]
-        # With a row more than a page has, if rows may be equal: the one after its end is looked at as well.
+        # With one row more than a page, if rows may be equal: the row after its end is checked too.
         self.limit = batch_size + self.vouched
         self.first_page = select.add_columns(*self.selected).order_by(*self.order).limit(self.limit)
-        # Not one of its own for each page: SQLAlchemy takes the time of 20 rows to prepare a new select.
+        # One select for all pages: SQLAlchemy needs the time of 20 rows to prepare a new one.
         bounds = [sa.bindparam(f"keyset_{index}", type_=STORED) for index in range(len(self.keys))]
         self.next_page = self.first_page.where(self._side(bounds, after=True))
 
@@ -107,7 +107,7 @@ class Keyset:
                     )
 
     def parse(self, cursor: Any) -> _Values:
-        """Return what the database compares with; raise CursorError for what is no cursor of this key."""
+        """Return the values for the database's comparison; raise CursorError for a cursor of another key."""
         if cursor is None:
             return None
         values = cursor if len(self.keys) > 1 and type(cursor) is tuple else (cursor,)
@@ -120,14 +120,14 @@ class Keyset:
             raise CursorError(found) from error
 
     def count(self, after: _Values = None) -> int:
-        """Return how many rows come after a position."""
+        """Return the number of rows after a position."""
         with reading(self.session):
             selected = self._restrict(only(self.select, sa.literal(1)), after, after=True).subquery()
             rows = sa.select(sa.func.count()).select_from(selected).options(*self.criteria)
             return int(self.session.execute(rows).scalar_one())
 
     def tally(self, cursor: Any, *, guard: bool) -> guards.Tally:
-        """Return what knows the size and the position, and what was there when the job began."""
+        """Return the tally of the size and the position, which guards against changes since the job started."""
 
         def last(position: Any) -> Any:
             with reading(self.session):
@@ -199,7 +199,7 @@ class Keyset:
 
     @cached_property
     def _keys_only(self) -> sa.Select[Any]:
-        # Sorted by the last of them: what is read as text would be sorted as text.
+        # Sorted by the last of them: a value read as text would be sorted as text.
         return only(self.select, *self.selected, *(key.stored.label(None) for key in self.keys))
 
     @cached_property
@@ -211,7 +211,7 @@ class Keyset:
         result = self.session.execute(self.next_page if values else self.first_page, values)
         width = self._width
         try:
-            # Frozen, it gives rows without the key that have their names; a slice would be a bare tuple.
+            # Frozen, it returns named rows without the key; a slice would be a bare tuple.
             frozen = result.freeze() if width > 1 else None
             rows = frozen().all() if frozen else result.all()
         except InvalidRequestError as error:
@@ -224,7 +224,7 @@ class Keyset:
         return list(items), self._cursors(columns[width:])
 
     def _last(self, page: sa.Select[Any]) -> tuple[Any, int] | None:
-        """Return the cursor of the last row of a page, and how many rows the page has; None if it has none."""
+        """Return the cursor of the last row of a page, and the number of its rows; None if it has none."""
         columns = list(page.subquery().c)
         pairs = zip(self.keys, columns[-len(self.keys) :], strict=True)
         order = (column if key.descending else column.desc() for key, column in pairs)
@@ -234,7 +234,7 @@ class Keyset:
         return None if row is None else (self._cursors([[value] for value in row[:-1]])[0], row[-1])
 
     def _cursors(self, columns: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return one cursor a row, from the key columns of the page."""
+        """Return one cursor per row, from the key columns of the page."""
         count = len(self.keys)
         typed = columns[:count] if self.plain else columns[count:]
         found = [key.cursors(*pair) for key, *pair in zip(self.keys, columns[:count], typed, strict=True)]
@@ -244,18 +244,18 @@ class Keyset:
         return found[0] if count == 1 else list(zip(*found, strict=True))
 
     def _proven(self, cursor: Any) -> _Values:
-        """Return what the next page is compared with, as an execution does that gets the cursor out of JSON."""
+        """Return the values for the comparison of the next page, as in an execution that reads the cursor from JSON."""
         after = self.parse(cursor)
         if not self.plain and self.parse(decode(json.loads(json.dumps(encode(cursor))))) != after:
             raise CursorError(
-                f"{self.name} made the cursor {cursor!r}, which JSON does not give back equal; take another column"
+                f"{self.name} made the cursor {cursor!r}, which JSON would change; use another column"
             )
         return after
 
     def _refuse_repeat(self, cursor: Any) -> None:
         raise CursorError(
-            f"{self.name} found the row at its cursor {cursor!r} again after it: the driver gives another value than "
-            "the database keeps, or two rows have this key; take another column"
+            f"{self.name} found the row at its cursor {cursor!r} again after it: the driver returns a value "
+            "that differs from the database's, or two rows have this key; use another column"
         )
 
     def _refuse_twins(self, cursors: Sequence[Any], after: _Values) -> None:
@@ -265,7 +265,7 @@ class Keyset:
             pairs = zip(cursors, islice(cursors, 1, None), strict=False)
             twin = next((one for one, other in pairs if same(one, other)), None)
         if twin is None and self.vouched and not (cursors and all(key.exact for key in self.keys)):
-            # The database may find equal what Python does not, by a collation.
+            # Because of a collation, values may be equal in the database but not in Python.
             page = only(self.select, *(key.stored.label(None) for key in self.keys)).order_by(*self.order)
             page = self._restrict(page.limit(self.limit), after, after=True)
             keys = page.subquery().c
@@ -275,12 +275,12 @@ class Keyset:
         if twin is not None:
             names = ", ".join(str(key.column) for key in self.keys)
             raise JobDefinitionError(
-                f"{self.name} found two rows with {names} = {twin!r}, though these columns were said to tell all rows "
-                "apart; one of them could be skipped: name more columns in columns="
+                f"{self.name} found two rows with {names} = {twin!r}, but these columns must identify each "
+                "row; one of the rows could be skipped: name more columns in columns="
             )
 
     def _refuse_nulls(self) -> None:
-        """Raise if a column that only the caller's word or a mapper says is never NULL, is: pages skip such rows."""
+        """Raise if a column is NULL that only the caller or a mapper declares never NULL: pages skip such rows."""
         for column in self.nullable:
             rows = only(self.select, sa.literal(1)).where(sa.type_coerce(column, STORED).is_(None)).limit(1)
             with reading(self.session):
@@ -289,10 +289,11 @@ class Keyset:
 
     def _null(self, column: Column) -> CursorError:
         vouched = any(column is each for each in self.nullable)
-        said = "said to be unique and never NULL" if vouched else "declared NOT NULL"
+        said = "declared unique and never NULL" if vouched else "declared NOT NULL"
         return CursorError(
-            f"{self.name} found a row whose {column} is NULL, though {said}; NULL compares with nothing, so rows would "
-            f"be lost: take another column, or leave such rows out with .where({column}.is_not(None))"
+            f"{self.name} found a row whose {column} is NULL, though {said}; no comparison with NULL is "
+            "true, so rows would be lost: use another column, or exclude such rows with "
+            f".where({column}.is_not(None))"
         )
 
     def between(self, after: _Values, until: _Values) -> sa.Select[Any]:
@@ -305,7 +306,7 @@ class Keyset:
         return select.where(self._side([sa.literal(value, STORED) for value in values], after=after))
 
     def _side(self, bounds: list[Any], *, after: bool) -> sa.ColumnElement[bool]:
-        """Say that a row comes after *bounds* in the order of the key, or else that it does not."""
+        """Return the condition that a row comes after *bounds* in the order of the key, or that it does not."""
         columns: list[Any] = [key.stored for key in self.keys]
         ups = [key.descending is not after for key in self.keys]
         if len(set(ups)) == 1:
@@ -313,14 +314,14 @@ class Keyset:
         *outer, (column, bound, up) = zip(columns, bounds, ups, strict=True)
         condition: sa.ColumnElement[bool] = _COMPARE[after, up](column, bound)
         for column, bound, up in reversed(outer):
-            # Begins with what an index can be searched for.
+            # Starts with a condition that can use an index.
             reached, passed = _COMPARE[False, up](column, bound), _COMPARE[True, up](column, bound)
             condition = sa.and_(reached, sa.or_(passed, condition))
         return condition
 
 
 def _in_words(key: KeyColumn) -> str:
-    """Return the name of a key column, the same in every process: not that of an alias, which may have a number."""
+    """Return the name of a key column, the same in every process: an alias may have a number."""
     table: Any = getattr(key.column, "table", None)
     while isinstance(table, sa.Alias):
         table = table.element

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLICES_PER_INSTANCE = 4
-"""Into how many slices the work is cut by default."""
+"""Default number of slices."""
 
 
 DIVISION_BYTES = 16 * 1024 * 1024
@@ -76,10 +76,10 @@ class SliceTable:
 
     @classmethod
     def read(cls, store: Store, family: str, round_id: str = "") -> SliceTable | None:
-        """Return the record of a parallel run, or None if it has not begun.
+        """Return the record of a parallel run, or None if it has not started.
 
-        :param round_id: tells the rounds of a job apart that is enqueued again under its id.
-        :raises CorruptProgress: if it is not one.
+        :param round_id: identifies the round of a job that is enqueued again under its id. :raises
+            CorruptProgress: if it is not such a record.
         """
         text = store.read(_key(family, round_id))
         return None if text is None else cls._parsed(family, text)
@@ -90,19 +90,21 @@ class SliceTable:
         data = parse_json(text, what, limit=DIVISION_BYTES)
         more = set(data) - {each.name for each in fields(cls)} if isinstance(data, dict) else ()
         if more:  # a newer release wrote it; what this one writes would lose them
-            raise UnsupportedProgress(f"{what} has fields of a newer release; run that; it was left as it is")
+            raise UnsupportedProgress(
+                f"{what} has fields of a newer release; run that release; it was not changed"
+            )
         division: SliceTable = read(cls, data, what, error=CorruptProgress)
         count = len(division.slices)
         if len(division.owners) != count or len(division.done) != count:
             raise CorruptProgress(
                 f"{what} has {count} slices, {len(division.owners)} owners and {len(division.done)} marks of what is "
-                "done; it was left as it is"
+                "done; it was not changed"
             )
         return division
 
     @classmethod
     def change(cls, store: Store, family: str, change: Callable[[SliceTable], T], *, round_id: str = "") -> T:
-        """Change the record in one go, and return what *change* does; it is called again if others were faster.
+        """Change the record in one step, and return the result of *change*, which is repeated after a conflict.
 
         :raises UsageError: if there is no such parallel run.
         """
@@ -110,7 +112,7 @@ class SliceTable:
         while True:
             before = store.read(key)
             if before is None:
-                raise UsageError(f"job {family} is no parallel run, or one that ended over a month ago")
+                raise UsageError(f"job {family} is not a parallel run, or ended over a month ago")
             division = cls._parsed(family, before)
             result = change(division)
             after = division.to_json()
@@ -124,7 +126,7 @@ class SliceTable:
     # Changes.
 
     def take(self, instance: int) -> int | None:
-        """Return the slice for the instance: the one it has, or the next free one; None if it has to end."""
+        """Return the slice of the instance: its current one, or the next free one; None if it has to end."""
         for index, owner in enumerate(self.owners):
             if owner == instance and not self.done[index]:
                 return index
@@ -142,9 +144,10 @@ class SliceTable:
             self.last = instance
 
     def leave(self, instance: int) -> None:
-        """Note that the instance does no more, and that what it leaves need not be done.
+        """Record that the instance ends, and that its remaining items need not be done.
 
-        The others go on with what is free; if there are none, that need not be done either.
+        The others continue with the free slices; if there are no others, the free slices need not be done
+        either.
         """
         self.active = [each for each in self.active if each != instance]
         for index, owner in enumerate(self.owners):
@@ -162,10 +165,10 @@ class SliceTable:
 
 
 class Parallel(Enumerator[Any]):
-    """Outermost enumerator of a parallel job, as :func:`parallel` and its siblings return it.
+    """Outermost enumerator of a parallel job, returned by :func:`parallel` and its siblings.
 
-    :param plan: returns a description of each slice, such as a cursor may be; asked once.
-    :param open_slice: returns the items of a slice; takes its description, a cursor and the number of slices.
+    :param plan: returns a description of each slice, a cursor value; called once. :param open_slice: returns
+        the items of a slice; takes its description, a cursor and the number of slices.
     """
 
     def __init__(
@@ -197,7 +200,7 @@ class Parallel(Enumerator[Any]):
         """Start the instances, or return the items of this one."""
         family, portion = execution.family, execution.portion
         if family is None:
-            raise UsageError("this queue cannot start instances; run the job by harness.run() or on RQ")
+            raise UsageError("this queue cannot start instances; run the job with harness.run() or on RQ")
         if portion.limit is not None or portion.after is not None:
             raise UsageError(
                 "a portion of a parallel run is not defined; try the job with instances=1 or without"
@@ -209,24 +212,24 @@ class Parallel(Enumerator[Any]):
         shared = self._shared(execution, family.id, family.instance)
         return Enumerator(shared, batched=self.batched, witness=self)
 
-    # It is the witness of its positions: each is one in a slice.
+    # It proves its own positions: each is in a slice.
 
     def proof(self, cursor: Any) -> Any:
-        """Return the proof of the position in the slice at work."""
+        """Return the proof of the position in the current slice."""
         index, witness = self._at or (None, None)
         if witness is None or type(cursor) is not dict or cursor["slice"] != index:
             return None
         return witness.proof(cursor["cursor"])
 
     def check(self, cursor: Any, proof: Any) -> None:
-        """Keep the proof for the time when the slice is opened."""
+        """Keep the proof until the slice is opened."""
         del cursor
         self._stored = proof
 
     def ended_early(self, execution: Context) -> None:
         """Leave the run; ``on_complete`` runs in this instance if it was the last.
 
-        Death after it: the instance takes what is free by then, if it is not the last.
+        Crash after it: the instance takes the slices that are free by then, if it is not the last.
         """
         family = execution.family
         if family is None or family.instance is None:
@@ -247,9 +250,9 @@ class Parallel(Enumerator[Any]):
             events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
 
     def _start(self, execution: Context, family: ParallelRun) -> None:
-        """Make the record, then start the instances.
+        """Create the record, then start the instances.
 
-        Death in between: the next execution finds the record, and starts those that have taken nothing yet.
+        Crash in between: the next execution finds the record, and starts the instances without a slice.
         """
         store, round_id = execution.store, execution.progress.round_id
         if SliceTable.read(store, family.id, round_id) is None:
@@ -276,12 +279,12 @@ class Parallel(Enumerator[Any]):
 
     @staticmethod
     def _check_run(store: Store, family: str, round_id: str, position: dict[str, Any]) -> None:
-        """Refuse a position in the slices of another run, which cut the work in another way."""
+        """Refuse a position in the slices of another run, which divided the work differently."""
         run, division = position.get("run"), SliceTable.read(store, family, round_id)
         if run and division is not None and division.run != run:
             raise CollectionChanged(
-                f"job {family} began a new parallel run since this instance stopped; its position belongs to the run "
-                f"{run}, not to {division.run}; delete the instance, or start the job again"
+                f"job {family} started a new parallel run after this instance stopped; its position belongs "
+                f"to the run {run}, not to {division.run}; delete the instance, or start the job again"
             )
 
     def _shared(self, execution: Context, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
@@ -302,7 +305,7 @@ class Parallel(Enumerator[Any]):
                 witness.check(inner, self._stored)
             self._at = index, witness
             if inner is None:
-                # The total of the slices taken by now. Where a slice is resumed, it is counted already.
+                # Total of the slices taken until now. A resumed slice is already counted.
                 size = opened.size if isinstance(opened, Enumerator) else None
                 execution.total = None if size is None else execution.done + size
             with iterating(opened) as pairs:
@@ -328,9 +331,9 @@ def parallel(
         parallel(lambda part, parts, cursor: records(session, Order.where_id_modulo(parts, part), cursor=cursor),
                  instances=4, cursor=cursor)
 
-    :param function: returns the items of one slice: takes its number, how many there are, and a cursor.
-    :param instances: how many work on them at a time.
-    :param slices: how many there are, at least *instances*; by default four for each instance.
+    :param function: returns the items of one slice: takes its number, the number of slices, and a cursor.
+        :param instances: number of concurrent instances. :param slices: number of slices, at least
+        *instances*; by default four for each instance.
     """
     check_instances(instances)
     number = SLICES_PER_INSTANCE * instances if slices is None else slices
@@ -338,7 +341,7 @@ def parallel(
         raise UsageError(f"parallel() takes slices of {instances} or more, one an instance; got {slices!r}")
     return Parallel(
         lambda: range(number),
-        # The number of slices is that of the run, which began perhaps with other code.
+        # The number of slices is that of the run, which may have started with other code.
         lambda index, inner, slices: function(index, slices, inner),
         instances=instances,
         cursor=cursor,
@@ -346,7 +349,7 @@ def parallel(
 
 
 def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Parallel:
-    """Share the items of a sequence, in runs of nearly the same length; see :func:`~harness.items`."""
+    """Share the items of a sequence, in slices of nearly the same length; see :func:`~harness.items`."""
     check_instances(instances)
     items(sequence, cursor=None)  # refuses what is no sequence
 
@@ -361,8 +364,8 @@ def parallel_items(sequence: Sequence[T], *, instances: int, cursor: Any) -> Par
         start, stop, *proof = described
         if len(sequence) < stop or (any(proof) and proof_of(sequence[start:stop]) != proof[0]):
             raise CollectionChanged(
-                f"the sequence of parallel_items() has changed since the run began: the items {start} to {stop - 1} "
-                "are others; restore what was there, or start the job again"
+                f"the sequence of parallel_items() has changed since the run started: the items {start} to "
+                f"{stop - 1} are different; restore the data, or start the job again"
             )
         left = range(start if inner is None else inner + 1, stop)
         return Enumerator(lambda: ((sequence[index], index) for index in left), size=stop - start)

@@ -5,9 +5,9 @@
     def build_enumerator(self, *, cursor):
         return parallel_records(self.session, Order.pending(), instances=4, cursor=cursor)
 
-The slices are ranges of the key, of nearly the same number of rows when the job begins: any key that
-:func:`~harness.sources.keyset.records` can read by will do, and each slice reads a part of the index of its own.
-Rows that come later fall into the slice where their key lies.
+The slices are ranges of the key, with nearly the same number of rows when the job starts. Every key of
+:func:`~harness.sources.keyset.records` is possible, and each slice reads its own part of the index. Rows that
+come later fall into the slice where their key lies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parallel_records(
 ) -> Parallel:
     """Share the rows of a select among several instances, one row at a time.
 
-    :param instances: how many work on them at a time.
+    :param instances: number of concurrent instances.
 
     The other parameters and the errors are those of :func:`~harness.sources.keyset.records`.
     """
@@ -73,7 +73,7 @@ def _parallel(
         size = records(session, select, cursor=None, **key).size or 0
         rows = -(-size // (SLICES_PER_INSTANCE * instances)) or 1
         edges = [edge for _, edge in ranges(session, select, cursor=None, batch_size=rows, **key)]
-        # The last slice has no end, and the first no beginning: so no row that comes later is in none.
+        # The last slice has no end, and the first no beginning, so every later row is in a slice.
         return list(zip([None, *edges[:-1]], [*edges[:-1], None], strict=True))
 
     def open_slice(edges: tuple[Any, Any], inner: Any, _slices: int) -> Enumerator[Any]:

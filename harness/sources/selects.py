@@ -1,7 +1,7 @@
-"""Analyse what a select reads: its tables, and which facts its keys, joins and WHERE give about a row.
+"""Analysis of a select: its tables, and the facts about a row from its keys, joins and WHERE.
 
-Two questions are answered: do some columns identify each row, and may a column be NULL? Subqueries are analysed in the
-same way. If the answer cannot be known, the worse one is assumed.
+It answers two questions: do some columns identify each row, and may a column be NULL? Subqueries are analysed
+in the same way. If the answer is unknown, the worse one is assumed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NEVER_NULL = frozenset({"count", "now", "current_timestamp"})
 
 
 class Sources:
-    """The tables that a select reads, those that an outer join may leave out, and what columns it sets equal."""
+    """Tables that a select reads, tables that an outer join may leave NULL, and columns that it sets equal."""
 
     def __init__(self, select: sa.Select[Any]) -> None:
         self.optional: set[sa.FromClause] = set()
         self.equals = list(_equalities(select.whereclause))
-        # Without its columns, for options such as joinedload() add joins that are not the caller's.
+        # Without its columns, because options such as joinedload() add joins that are not the caller's.
         bare = only(select, sa.literal(1))
         self.tables: list[sa.FromClause] = []
         self._parts: list[sa.FromClause] = []
@@ -48,7 +48,7 @@ class Sources:
         self._believed: list[tuple[list[Name], set[sa.FromClause]]] = []
 
     def _add(self, source: sa.FromClause) -> tuple[list[sa.FromClause], set[Name]]:
-        """Note what a part of FROM reads; return its tables, and the columns that it leaves no NULL in."""
+        """Record the tables of a part of FROM; return them, and the columns in which it excludes NULL."""
         source = _ungrouped(source)
         self._parts.append(source)
         if not isinstance(source, sa.Join):
@@ -70,7 +70,7 @@ class Sources:
         return {table for table in self.tables if table not in again}
 
     def believe(self, table: sa.FromClause) -> list[Column]:
-        """Count from now on what the mapper of *table* says is its primary key; return that, or nothing."""
+        """Trust the primary key that the mapper of *table* declares from now on; return it, or nothing."""
         for source in self._parts:
             tables = set(_tables(source))
             if table in tables and (columns := mapped_key(source)):
@@ -84,7 +84,7 @@ class Sources:
         return {name for names, _ in self._believed for name in names}
 
     def ambiguous(self, key: Collection[Name]) -> sa.FromClause | None:
-        """Return a table of which one value of the key may stand for several rows, if there is one."""
+        """Return a table in which several rows may have one value of the key, if there is one."""
         known: set[sa.FromClause] = set()
 
         def fixed(column: Name) -> bool:
@@ -93,7 +93,7 @@ class Sources:
 
         while found := set(self._told_apart(fixed)) - known:
             known |= found
-        # One whose columns cannot be had comes last: the others may tell its rows apart as well.
+        # A table with unknown columns comes last, because the others may also identify its rows.
         left = set(self.tables) - known
         if not left:
             return None
@@ -108,7 +108,7 @@ class Sources:
                 yield table
 
     def may_be_null(self, expression: Any) -> bool:
-        """Say whether *expression* may be NULL in a row of the select, as far as can be known."""
+        """Return whether *expression* may be NULL in a row of the select, as far as is known."""
         expression = _unlabelled(expression)
         if isinstance(expression, sa.ColumnClause) and expression.table in self.tables:
             if expression.table in self.optional:
@@ -125,7 +125,7 @@ class Sources:
 
 def read_from(select: sa.Select[Any]) -> list[sa.FromClause]:
     """Return the tables and aliases that the columns of a select are read from, each with its mapped class."""
-    # What SQLAlchemy finds for a label is without the class, and so without the criteria that the class adds.
+    # SQLAlchemy's column of a label has no class, and so lacks the criteria that the class adds.
     entities = (entity for each in select.column_descriptions if (entity := each.get("entity")) is not None)
     mapped = {source: source for each in entities for source in sa.select(each).columns_clause_froms}
     return [mapped.get(source, source) for source in select.columns_clause_froms]
@@ -137,7 +137,7 @@ def only(select: sa.Select[Any], *columns: Any) -> sa.Select[Any]:
 
 
 def mapped_key(source: sa.FromClause) -> list[Column]:
-    """Return the primary key that a mapper declares for what it reads, or nothing."""
+    """Return the primary key that a mapper declares, or nothing."""
     entity = source._annotations.get("parententity")  # noqa: SLF001 - as the ORM finds the class of a table
     # A join has the class of its left side.
     if not isinstance(entity, Mapper | AliasedInsp) or not (
@@ -152,9 +152,9 @@ def mapped_key(source: sa.FromClause) -> list[Column]:
 
 
 def unique(table: sa.FromClause) -> Iterator[list[Name]]:
-    """Yield the sets of columns in which no two rows of a table agree; nothing for a subquery."""
+    """Yield the sets of columns that are unique in a table; nothing for a subquery."""
     base = _base(table)
-    # A sample is another each time that it is read.
+    # A sample differs each time that it is read.
     known = isinstance(base, sa.Table) and not isinstance(table, sa.TableSample)
     declared: list[Any] = [*base.constraints, *base.indexes] if known else []
     for each in declared:
@@ -167,7 +167,7 @@ def unique(table: sa.FromClause) -> Iterator[list[Name]]:
 
 
 def _inside(table: sa.FromClause, fixed: Callable[[Name], bool]) -> bool:
-    """Say whether the columns of a subquery that are *fixed* tell its rows apart."""
+    """Return whether the *fixed* columns of a subquery identify its rows."""
     inner = _base(table)
     if not isinstance(inner, sa.Select) or _is_cut(inner):
         return False
@@ -187,7 +187,7 @@ def _inside(table: sa.FromClause, fixed: Callable[[Name], bool]) -> bool:
 
 
 def _is_cut(select: sa.Select[Any]) -> bool:
-    """Say whether a select leaves out rows by their order: read again, it may give others."""
+    """Return whether a select omits rows by their order: read again, it may return others."""
     clauses = [getattr(select, each, None) for each in _CUT]
     return any(bool(each) if isinstance(each, tuple) else each is not None for each in clauses)
 
@@ -199,7 +199,7 @@ def _unlabelled(expression: Any) -> Any:
 
 
 def _nullable(column: Any) -> bool:
-    """Say whether a column may be NULL in its table, or in the subquery that it belongs to."""
+    """Return whether a column may be NULL in its table, or in its subquery."""
     if isinstance(_base(column.table), sa.Table):
         return bool(column.nullable)
     found = _expressions(column)
@@ -207,7 +207,7 @@ def _nullable(column: Any) -> bool:
 
 
 def _expressions(column: Any) -> list[tuple[sa.Select[Any], Any]]:
-    """Return what a column of a subquery is inside, each with its select: several of a UNION, none if not known."""
+    """Return the inner columns of a subquery's column, each with its select: several for a UNION, none if unknown."""
     while isinstance(column.table, AliasedReturnsRows) and isinstance(
         column.table.element, AliasedReturnsRows
     ):
@@ -226,7 +226,7 @@ def _expressions(column: Any) -> list[tuple[sa.Select[Any], Any]]:
 
 
 def _base(table: Any) -> Any:
-    """Return what an alias, a subquery or a CTE is a name for."""
+    """Return the element that an alias, a subquery or a CTE names."""
     while isinstance(table, AliasedReturnsRows):
         table = table.element
     return table
@@ -247,7 +247,7 @@ def _tables(source: sa.FromClause) -> Iterator[sa.FromClause]:
 
 
 def _equalities(clause: Any) -> Iterator[tuple[Name, Name | None]]:
-    """Yield each column that *clause* sets equal to a column, and that, or to a parameter, and None."""
+    """Yield each column that *clause* sets equal, with the other column, or with None for a parameter."""
     if isinstance(clause, sa.BooleanClauseList) and clause.operator is operators.and_:
         for part in clause.clauses:
             yield from _equalities(part)

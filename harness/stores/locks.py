@@ -1,4 +1,4 @@
-"""Limit for how long a statement of a store waits for another transaction's row lock on PostgreSQL."""
+"""Time limit of a store's statement that waits for another transaction's row lock on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.durations import in_seconds
 from harness.errors import ProgressLocked, UsageError
 
 LOCK_TIMEOUT = 10.0
-"""Default for how long a statement waits for the lock on a job's row, in seconds.
+"""Default time limit of a wait for the lock on a job's row, in seconds.
 
-Longer than a commit takes, and shorter than the 30 s that platforms give a worker between SIGTERM and SIGKILL: a worker
-that waits in a claim still leaves in time.
+It is longer than a commit, and shorter than the usual 30 s between SIGTERM and SIGKILL: a worker that waits
+in a claim still exits in time.
 """
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -28,14 +28,14 @@ LONGEST_LOCK_TIMEOUT = (2**31 - 1) / 1000
 def locked(key: str) -> ProgressLocked:
     """Return the error for a row that another transaction has locked for too long."""
     return ProgressLocked(
-        f"the progress of job {key} is locked by another transaction for longer than lock_timeout; run the job again "
-        "later (our queues do), and if that repeats, end the frozen worker that holds the lock, or let PostgreSQL's "
-        "idle_in_transaction_session_timeout end its connection"
+        f"the progress of job {key} is locked by another transaction for longer than lock_timeout; run the "
+        "job again later (the queues of this package do); if that repeats, end the frozen worker that "
+        "holds the lock, or let PostgreSQL's idle_in_transaction_session_timeout end its connection"
     )
 
 
 def is_locked(error: DBAPIError) -> bool:
-    """Return whether PostgreSQL ended a statement because it waited for a lock too long, by any driver's account."""
+    """Return whether PostgreSQL ended a statement because it waited too long for a lock, with any driver."""
     original: Any = error.orig
     fields = original.args[0] if original is not None and original.args else None  # pg8000 has nothing else
     state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
@@ -43,10 +43,10 @@ def is_locked(error: DBAPIError) -> bool:
 
 
 def bound(lock_timeout: float | timedelta) -> sa.ColumnElement[bool]:
-    """Return a condition that is always true, and bounds the statement's lock waits as it is evaluated.
+    """Return a condition that is always true, and limits the statement's lock waits when it is evaluated.
 
-    It costs no round trip of its own: PostgreSQL evaluates it for the row before it locks the row. An engine's own
-    ``lock_timeout`` stays.
+    It needs no extra round trip: PostgreSQL evaluates it for the row before it locks the row. An engine's own
+    ``lock_timeout`` is kept.
 
     :raises UsageError: if PostgreSQL does not accept the time.
     """

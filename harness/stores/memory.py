@@ -10,7 +10,7 @@ from harness.progress import Progress
 
 
 class MemoryStore:
-    """Keeps the JSON text, not the object, so that what it accepts every store accepts."""
+    """Keeps the JSON text, not the object, so that every store accepts what it accepts."""
 
     unavailable: ClassVar[tuple[type[Exception], ...]] = ()
 
@@ -20,7 +20,7 @@ class MemoryStore:
         self._lock = Lock()
 
     def claim(self, job_id: str) -> Progress:
-        """Take the job over with a raised epoch."""
+        """Claim the job with a raised epoch."""
         with self._lock:
             progress = self.load(job_id) or Progress(job_id)
             progress.epoch += 1
@@ -55,11 +55,11 @@ class MemoryStore:
         return None if text is None else Progress.from_json(job_id, text)
 
     def delete(self, job_id: str) -> None:
-        """Forget the progress."""
+        """Delete the progress."""
         self._texts.pop(job_id, None)
 
     def read(self, key: str) -> str | None:
-        """Return what is shared under the key."""
+        """Return the shared record under the key."""
         return self._shared.get(key)
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
@@ -75,9 +75,9 @@ class MemoryStore:
 
 
 def superseded(progress: Progress, owner: int | None) -> Superseded:
-    """Return the error for a save that came too late.
+    """Return the error for a late save.
 
-    :param owner: the epoch of the execution that has the job now; None if its progress was deleted.
+    :param owner: epoch of the execution that owns the job now; None if its progress was deleted.
     """
     refused = f"execution {progress.epoch} of job {progress.job_id} must not save"
     if owner is None:

@@ -1,8 +1,8 @@
-"""Statements that are compiled once for a dialect, and then sent as they are.
+"""Statements that are compiled once for a dialect, and then sent unchanged.
 
-SQLAlchemy looks a statement up in its cache at each execution, for which it walks through all of it. A save is the same
-statement for each item, so that this is most of what it costs. Where nothing listens to the statements of an engine,
-a save goes to the driver's cursor; an error takes SQLAlchemy's own way from there.
+SQLAlchemy looks up each statement in its cache at each execution, and walks through the whole statement for
+that. A save is the same statement for each item, so this look-up is most of its cost. If nothing listens to
+the statements of an engine, a save uses the driver's cursor; SQLAlchemy handles an error from there.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Prepared:
-    """A statement without results.
+    """Statement without results.
 
-    :param statement: of SQLAlchemy's core; all its parameters are named.
+    :param statement: statement of SQLAlchemy's core with named parameters.
     """
 
     def __init__(self, statement: sa.Update) -> None:
@@ -26,7 +26,7 @@ class Prepared:
         self._ready: tuple[sa.Dialect, str, Callable[[Mapping[str, Any]], Any]] | None = None
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> int:
-        """Execute it, and return the number of rows that it has changed."""
+        """Execute it, and return the number of changed rows."""
         if connection.get_execution_options().get("schema_translate_map"):
             return connection.execute(self.statement, dict(values)).rowcount
         ready = self._ready
@@ -46,7 +46,7 @@ class Prepared:
 
 
 def is_watched(connection: Any) -> bool:
-    """Return whether somebody listens to statements of the connection or logs them; SQLAlchemy has no public name."""
+    """Return whether the connection's statements have listeners or are logged; SQLAlchemy has no public name."""
     return bool(
         connection._has_events  # noqa: SLF001
         or connection.engine._has_events  # noqa: SLF001
@@ -56,9 +56,9 @@ def is_watched(connection: Any) -> bool:
 
 
 def _send(connection: Any, text: str, parameters: Any) -> int:
-    """Execute a statement of an open transaction by the driver's cursor.
+    """Execute a statement of an open transaction with the driver's cursor.
 
-    Nothing is decided here: what a death or a lost answer means is said where the statement belongs to.
+    The owner of the statement describes what a crash or a lost answer means.
     """
     cursor = None
     try:

@@ -1,8 +1,8 @@
-"""Progress in keys of its own in Redis: it outlives the RQ job, and may live in another Redis than the queue.
+"""Progress in separate keys in Redis: it outlives the RQ job, and may be in another Redis than the queue.
 
-One key a job, its value the JSON text, so that ``GET harness:progress:17`` shows where job 17 stands. What a death
-means for each write is said in :mod:`harness.stores.watched`. What Redis itself loses when it dies is its
-configuration's business: with ``appendonly yes`` at most the last second.
+Each job has one key with the JSON text, so ``GET harness:progress:17`` shows the position of job 17.
+:mod:`harness.stores.watched` says what a crash means for each write. Redis's configuration determines what a
+crash of Redis loses: with ``appendonly yes`` at most the last second.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ PREFIX = f"{shared.PREFIX}progress:"
 
 
 class RedisStore(WatchedStore):
-    """Keeps progress in Redis, written through.
+    """Keeps progress in Redis, written immediately.
 
-    :param connection: to the Redis that keeps it.
-    :param ttl: seconds that progress is kept after it was last written; None keeps it until it is deleted.
-    :param prefix: of the key, before the id of the job.
+    :param connection: connection to the Redis that keeps it. :param ttl: TTL of progress after its last
+        write, in seconds; None keeps it until it is deleted. :param prefix: key prefix.
     """
 
     def __init__(self, connection: Redis, *, ttl: int | None = 30 * DAY, prefix: str = PREFIX) -> None:

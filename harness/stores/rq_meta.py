@@ -87,8 +87,8 @@ class RQMetaStore(WatchedStore):
     def renew(self, progress: Progress) -> int:
         """Store the progress of an execution whose record is gone.
 
-        If all of the RQ job is gone, as after an eviction, it is saved again by the worker that runs it: the caller
-        knows that the job was not deleted, because a deletion takes it away from its execution. One ``MULTI`` …
+        If the whole RQ job is gone, as after an eviction, the worker that runs it saves it again: the caller
+        knows that the job was not deleted, because a deletion removes it from its execution. One ``MULTI`` …
         ``EXEC``.
         """
         job = get_current_job()
@@ -106,19 +106,16 @@ class RQMetaStore(WatchedStore):
 
 
 def text_in_meta(job_id: str, meta: Any) -> str | None:
-    """Return the progress that an older release has stored in the ``meta`` of an RQ job.
+    """Return the progress that an older release stored in the ``meta`` of an RQ job.
 
-    :param meta: as it is in Redis.
-    :raises CorruptProgress: if it may be there and cannot be read.
+    :param meta: bytes in Redis. :raises CorruptProgress: if it may be there but is unreadable.
     """
     if not _mentions(meta):
         return None  # whatever it is, a pickle of the application's included
-    found = parse_json(meta, f"the meta of RQ job {job_id}, which has progress in it,")
+    found = parse_json(meta, f"the meta of RQ job {job_id}, which contains progress,")
     text = found.get(FIELD) if isinstance(found, dict) else None
     if text is not None and not isinstance(text, str):
-        raise CorruptProgress(
-            f"the progress of job {job_id} is {shown(text)}, not a str; it was left as it is"
-        )
+        raise CorruptProgress(f"the progress of job {job_id} is {shown(text)}, not a str; it was not changed")
     return text
 
 

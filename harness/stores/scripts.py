@@ -1,4 +1,4 @@
-"""Scripts by which a store in Redis saves in one round trip: replace a text if it is the one that is expected.
+"""Scripts with which a store in Redis saves in one round trip: replace a text if it is the expected one.
 
 The server runs a script as a whole. Crash before it arrives: nothing is stored. Crash after it: the new text is. If
 only the answer is lost, the caller reads what is stored. If redis-py sends the script again, it changes nothing: the
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Script:
-    """A script with one key; it answers 1 if it has replaced the text, else 0."""
+    """Script with one key; it returns 1 if it replaced the text, else 0."""
 
     source: str
 
@@ -56,9 +56,9 @@ _refused: weakref.WeakSet[Any] = weakref.WeakSet()
 def replaced(connection: Redis, script: Script, key: str, *, expected: str, text: str, last: Any) -> bool:
     """Replace the text under a key, and return whether that was done.
 
-    False means only that it is unknown: read what is stored.
+    False means that it is unknown: read the stored text.
 
-    :param expected: text that has to be there. :param last: third argument of the script.
+    :param expected: text that must be stored now. :param last: third argument of the script.
     """
     pool = connection.connection_pool
     if pool in _refused or _is_fake(pool.connection_class):
@@ -80,5 +80,5 @@ def replaced(connection: Redis, script: Script, key: str, *, expected: str, text
 
 @cache
 def _is_fake(connection_class: type) -> bool:
-    """Return whether it is fakeredis, which runs no scripts without another package."""
+    """Return whether it is fakeredis, which needs another package to run scripts."""
     return any(cls.__module__.startswith("fakeredis") for cls in connection_class.__mro__)

@@ -1,4 +1,4 @@
-"""Values that several jobs share, kept in Redis, for the stores that use Redis."""
+"""Records that several jobs share, for the stores in Redis."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 TTL = 30 * 24 * 3600
-"""Seconds that it is kept after the last change."""
+"""TTL of a record after its last change, in seconds."""
 
 _RQ = os.environ.get("RQ_KEY_PREFIX", "rq")
 
 PREFIX = "harness:" if _RQ == "rq" else f"{_RQ}:harness:"
-"""Prefix of all keys of this package, which follows RQ's own: applications with two RQ prefixes keep apart."""
+"""Prefix of all keys of this package, derived from RQ's: applications with different RQ prefixes are separate."""
 
 
 def read(connection: Redis, key: str, *, prefix: str = PREFIX) -> str | None:
-    """Return what is shared under the key, or None."""
+    """Return the shared record under the key, or None."""
     return _text(connection, f"{prefix}shared:{key}", key)
 
 
 def replace(connection: Redis, key: str, before: str | None, after: str, *, prefix: str = PREFIX) -> bool:
-    """Share *after* if *before* is what is shared now; one transaction under ``WATCH``.
+    """Store *after* if the record is *before* now; one transaction under ``WATCH``.
 
-    If only the answer is lost, this raises; a caller that tries again reads the shared value first.
+    If only the answer is lost, this raises; a caller that tries again reads the record first.
 
-    :raises RedisError: if the connection fails; it may be shared or not.
+    :raises RedisError: if the connection fails; the record may be stored or not.
     """
     name = f"{prefix}shared:{key}"
     with connection.pipeline() as pipeline:
@@ -53,7 +53,7 @@ def replace(connection: Redis, key: str, before: str | None, after: str, *, pref
 
 
 def _text(connection: Redis | Pipeline, name: str, key: str) -> str | None:
-    """Return what a Redis key holds as text.
+    """Return the value of a Redis key as text.
 
     :raises CorruptProgress: if it has another type, or is not UTF-8.
     """
@@ -63,4 +63,4 @@ def _text(connection: Redis | Pipeline, name: str, key: str) -> str | None:
     except ResponseError as error:
         if not str(error).startswith("WRONGTYPE"):
             raise
-        raise CorruptProgress(f"{what} has another type than text; it was left as it is") from error
+        raise CorruptProgress(f"{what} has another type than text; it was not changed") from error

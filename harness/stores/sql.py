@@ -1,14 +1,16 @@
-"""Progress in two small tables of a database; where the work is in the same one, both can be committed together.
+"""Progress in two small tables of a database; if the work is in the same database, both can be committed together.
 
-Make the tables with :meth:`SqlStore.create`, with ``harness init-db``, or with a migration: Alembic finds them once
+Create the tables with :meth:`SqlStore.create`, with ``harness init-db``, or with a migration: Alembic finds
+them once
 :func:`progress_tables` has added them to your metadata.
 
-**What a death means.** ``claim``, ``save``, ``delete`` and ``replace`` are one transaction each, of their own. If the
-process dies before its commit nothing is stored, after it everything is. If only the answer is lost, SQLAlchemy's
-OperationalError is raised, and the execution fails with its progress stored or not, both of them true; a claim
-whose answer was lost leaves an epoch that is never used. ``save_within`` is part of the caller's transaction. If the
-process dies before the commit, neither the work nor the progress is stored, after it both are. If only the answer to
-that commit is lost, the next claim reads whichever it was, and the work agrees with it.
+**What a crash means.** ``claim``, ``save``, ``delete`` and ``replace`` are one transaction each, of their
+own. If the process dies before its commit nothing is stored, after it everything is. If only the answer is
+lost, SQLAlchemy's OperationalError is raised, and the execution fails with its progress stored or not, both
+of them true; a claim whose answer was lost leaves an epoch that is never used. ``save_within`` is part of the
+caller's transaction. If the process dies before the commit, neither the work nor the progress is stored,
+after it both are. If only the answer to that commit is lost, the next claim reads whichever it was, and the
+work agrees with it.
 
 **Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for it, and
 then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the claim wait:
@@ -56,10 +58,10 @@ forks.watch()
 
 
 class ProgressTables(NamedTuple):
-    """The tables that a :class:`SqlStore` needs.
+    """Tables of a :class:`SqlStore`.
 
-    :ivar progress: one row a job. :ivar shared: what several jobs share, one row a key. Rows stay until they are
-        deleted; ``updated_at`` (UTC) tells which are old.
+    :ivar progress: one row per job. :ivar shared: records that several jobs share, one row per key. Rows stay
+        until they are deleted; ``updated_at`` (UTC) shows which are old.
     """
 
     progress: sa.Table
@@ -71,7 +73,7 @@ def progress_tables(
 ) -> ProgressTables:
     """Add the tables of a :class:`SqlStore` to *metadata*, for Alembic or ``metadata.create_all()``.
 
-    :param name: of the first table; the second is called that with ``_shared`` after it.
+    :param name: name of the first table; the second has the suffix ``_shared``.
     """
     return ProgressTables(
         sa.Table(
@@ -96,7 +98,7 @@ def progress_tables(
 
 
 TABLES = progress_tables(sa.MetaData())
-"""With the names that ``harness init-db`` gives them."""
+"""Tables with the names of ``harness init-db``."""
 
 NOW = sa.func.current_timestamp()
 
@@ -104,9 +106,9 @@ NOW = sa.func.current_timestamp()
 class SqlStore:
     """Keeps progress in a database: a :class:`harness.progress.TransactionalStore`.
 
-    :param engine: of the database, SQLite or PostgreSQL. It may be older than the process; its connections are not
-        shared with the process that made it.
-    :param tables: what :func:`progress_tables` returned, where the names are not the default ones.
+    :param engine: of the database, SQLite or PostgreSQL. It may be older than the process; its connections
+        are not shared with the process that created it. :param tables: result of :func:`progress_tables`, if
+        the names are not the default ones.
     :param lock_timeout: time in seconds, or a ``timedelta``, that a statement waits for another transaction's lock on
         PostgreSQL. A ``lock_timeout`` that the engine's connections have already, other than 0, is left as it is.
     :raises UsageError: if *lock_timeout* is not a time that PostgreSQL accepts.
@@ -126,7 +128,7 @@ class SqlStore:
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
         self._progress, self._shared = tables
         columns = self._progress.c
-        # The text has the epoch too; the column is what counts, for it is what is locked and compared.
+        # The text has the epoch too; the column counts, because it is locked and compared.
         self._of_job = columns.job_id == sa.bindparam("job")
         always = bound(lock_timeout)
         self._bound = always if engine.dialect.name == "postgresql" else sa.true()
@@ -141,25 +143,25 @@ class SqlStore:
         self._select = sa.select(columns.epoch, columns.progress).where(self._of_job)
 
     def create(self) -> None:
-        """Make the tables that are not there yet."""
+        """Create the missing tables."""
         for table in (self._progress, self._shared):
             table.create(self._engine, checkfirst=True)
 
     def drop(self) -> None:
-        """Drop the tables, and with them all progress."""
+        """Drop the tables with all progress."""
         for table in (self._progress, self._shared):
             table.drop(self._engine, checkfirst=True)
 
     def claim(self, job_id: str) -> Progress:
-        """Take the job over with a raised epoch.
+        """Claim the job with a raised epoch.
 
-        :raises UsageError: if the tables are missing.
-        :raises ProgressLocked: if another transaction holds the job's row for longer than the lock timeout.
+        :raises UsageError: if the tables are missing. :raises ProgressLocked: if another transaction holds
+            the job's row for longer than the lock timeout.
         """
         try:
             return self._claim(job_id)
         except IntegrityError:
-            # Another execution was the first one in the same moment: now there is a row to raise.
+            # Another execution was first at the same moment: now there is a row to raise.
             return self._claim(job_id)
 
     def save(self, progress: Progress) -> int:
@@ -173,7 +175,7 @@ class SqlStore:
     def save_within(self, session: Session, progress: Progress) -> int:
         """Store the progress in the open transaction of *session*, which locks it until the caller commits.
 
-        On PostgreSQL the rest of that transaction has the store's lock timeout, if it had none.
+        On PostgreSQL the rest of that transaction gets the store's lock timeout, if it had none.
 
         :raises Superseded: if the job was claimed since; roll the transaction back.
         :raises ProgressLocked: if another transaction holds the job's row for too long; roll the transaction back.
@@ -186,7 +188,7 @@ class SqlStore:
             stored = self._save.run(connection, values)
         except DBAPIError as error:
             self._check_same_database(session)
-            # The session's transaction cannot be asked any more whether it was refused because of a claim.
+            # The session's transaction can no longer be asked whether it was refused because of a claim.
             with self._transaction(progress.job_id, reading=True) as own:
                 owner = self._owner(own, progress)
             if owner != progress.epoch:
@@ -202,7 +204,7 @@ class SqlStore:
         return len(values["text"])
 
     def renew(self, progress: Progress) -> int:
-        """Store the progress of an execution whose row is gone; one transaction, as a save."""
+        """Store the progress of an execution whose row is gone; one transaction, like a save."""
         try:
             with self._transaction(progress.job_id) as connection:
                 return self._insert(connection, progress)
@@ -236,9 +238,9 @@ class SqlStore:
             connection.execute(sa.delete(self._progress).where(self._of_job, self._bound), {"job": job_id})
 
     def older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[tuple[str, str]]:
-        """Return ids and states of jobs whose progress was not written for so long, in the order of their ids.
+        """Return ids and states of jobs with progress older than an age, in the order of their ids.
 
-        :param after: id that the one before the first has. :param limit: number of ids at most.
+        :param after: id before the first one. :param limit: maximum number of ids.
         """
         columns = self._progress.c
         rows = (
@@ -251,7 +253,7 @@ class SqlStore:
             return [(str(job_id), str(state)) for job_id, state in connection.execute(rows)]
 
     def shared_older_than(self, seconds: float, after: str = "", limit: int = 1_000) -> list[str]:
-        """Return keys of shared records that were not written for so long, in their order."""
+        """Return keys of shared records older than an age, in their order."""
         columns = self._shared.c
         rows = (
             sa.select(columns.key)
@@ -263,9 +265,9 @@ class SqlStore:
             return [str(key) for key in connection.scalars(rows)]
 
     def prune(self, job_ids: Sequence[str], keys: Sequence[str], seconds: float) -> int:
-        """Delete the progress of jobs, and shared records, unless they were written since; return how many.
+        """Delete the progress of jobs, and shared records, unless they were written since; return their number.
 
-        One transaction. A row that an execution has written since it was listed is not old, and stays.
+        One transaction. A row that an execution has written since it was listed is not old, and is kept.
         """
         deleted = 0
         with self._transaction(", ".join([*job_ids, *keys][:3])) as connection:
@@ -278,7 +280,7 @@ class SqlStore:
         return deleted
 
     def _before(self, seconds: float) -> Any:
-        """Return the time so long ago, by this process's clock; SQLite keeps UTC without a zone."""
+        """Return the time before an age, by this process's clock; SQLite keeps UTC without a zone."""
         at = datetime.now(UTC) - timedelta(seconds=seconds)
         return at.replace(tzinfo=None) if self._sqlite else at
 
@@ -291,9 +293,9 @@ class SqlStore:
         return value
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Replace the shared value unless it was changed since it was read.
+        """Replace the shared record unless it was changed since it was read.
 
-        If only the answer is lost, this raises; a caller that tries again reads the shared value first.
+        If only the answer is lost, this raises; a caller that tries again reads the record first.
         """
         columns = self._shared.c
         if before is None:
@@ -316,7 +318,7 @@ class SqlStore:
                 progress = Progress(job_id, epoch=1)
                 self._insert(connection, progress)
                 return progress
-            # What cannot be read raises, and the epoch is rolled back with it: the row stays as it was.
+            # Unreadable progress raises an error, which rolls the epoch back: the row does not change.
             progress = _progress(job_id, *connection.execute(self._select, {"job": job_id}).one())
             self._save.run(connection, _values(progress))
             return progress
@@ -333,7 +335,7 @@ class SqlStore:
         return None if row is None else row[0]
 
     def _bound_inserts(self, at: sa.Connection | Session) -> None:
-        """Bound the wait of an insert for another transaction's row with the same key; it has no WHERE to do it in."""
+        """Limit the wait of an insert for another transaction's row with the same key; it has no WHERE for that."""
         if not self._sqlite:
             at.execute(sa.select(self._bound))
 
@@ -353,9 +355,10 @@ class SqlStore:
                 if error.connection_invalidated or self._exist(connection):
                     raise
                 raise UsageError(
-                    f"the {named(self._engine)} has no table {self._progress.fullname!r} for the progress of jobs, or "
-                    f"no {self._shared.fullname!r}; make them once with SqlStore.create(), with `harness init-db` or "
-                    "by a migration (progress_tables() adds them to your metadata)"
+                    f"the {named(self._engine)} has no table {self._progress.fullname!r} for the progress "
+                    f"of jobs, or no {self._shared.fullname!r}; create them once with SqlStore.create(), "
+                    "with `harness init-db` or by a migration (progress_tables() adds them to your "
+                    "metadata)"
                 ) from error
 
     def _exist(self, connection: sa.Connection) -> bool:
@@ -376,7 +379,7 @@ class SqlStore:
 
 
 def _lock_sqlite(connection: sa.Connection) -> None:
-    """Take the lock of the file, unless the engine is made so that a transaction has begun already."""
+    """Take the lock of the file, unless the engine has already begun a transaction."""
     driver: Any = connection.connection.dbapi_connection
     if not driver.in_transaction:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -390,8 +393,6 @@ def _values(progress: Progress) -> dict[str, Any]:
 def _progress(job_id: str, epoch: Any, text: Any) -> Progress:
     progress = Progress.from_json(job_id, text)
     if type(epoch) is not int or epoch < 0:  # SQLite stores any type in any column
-        raise CorruptProgress(
-            f"the progress of job {job_id} has epoch = {shown(epoch)}; it was left as it is"
-        )
+        raise CorruptProgress(f"the progress of job {job_id} has epoch = {shown(epoch)}; it was not changed")
     progress.epoch = epoch
     return progress

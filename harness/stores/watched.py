@@ -1,8 +1,8 @@
 """Base of the two stores in Redis: one key per job, changed under ``WATCH`` or by a script.
 
-A save is a script that replaces the text if it is the one that this execution stored before: one round trip, and
-nothing is decoded. A claim changes the text, so that a script of an execution that was superseded changes nothing.
-Where it does not replace, or cannot run, the save is made under ``WATCH``; see :mod:`harness.stores.scripts`.
+A save is a script that replaces the text if this execution stored it: one round trip, without decoding. A
+claim changes the text, so a script of a superseded execution changes nothing. If the script does not replace
+the text, or cannot run, the save is made under ``WATCH``; see :mod:`harness.stores.scripts`.
 
 What a crash means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. If the process
 dies before ``EXEC`` arrives nothing is stored, after it everything is. If only the answer is lost, redis-py says
@@ -43,28 +43,30 @@ Change: TypeAlias = Callable[[Progress | None], Progress | None]
 """New record to store instead of the stored one; None deletes it."""
 
 Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
-"""Function that writes a change: pipeline, key, what the key held, the new text."""
+"""Function that writes a change: pipeline, key, old value of the key, new text."""
 
 
 class Refused(ResponseError):
-    """An answer of Redis that refuses the command for now, and of which redis-py has no class."""
+    """Error of Redis that refuses the command for now, without a class in redis-py."""
 
 
 UNAVAILABLE: tuple[type[Exception], ...] = (
     RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError, Refused,
 )  # fmt: skip
-"""Errors of Redis that pass: it is away, loads its data, has no memory left, or has become a replica."""
+"""Temporary errors of Redis: it is unreachable, loads its data, has no memory left, or has become a replica."""
 
 REFUSALS = re.compile(
     r"(?:Command # .* caused error: )?(?:NOREPLICAS|MISCONF|BUSY|CLUSTERDOWN|TRYAGAIN)\b", re.DOTALL
 )
-"""Answers that become :class:`Refused`: too few replicas, a failed snapshot, a script at work, a cluster in repair."""
+"""Errors that become :class:`Refused`: too few replicas, a failed snapshot, a running script, a cluster in repair."""
 
 
 class WatchedStore(ABC):
-    """A store in Redis. A subclass says which key a job has, and how progress is read from it and written to it.
+    """Store in Redis.
 
-    :param connection: a connection to Redis.
+    A subclass defines the key of a job, and how progress is read and written.
+
+    :param connection: connection to Redis.
     """
 
     unavailable: ClassVar[tuple[type[Exception], ...]] = UNAVAILABLE
@@ -74,7 +76,7 @@ class WatchedStore(ABC):
         self._connection = connection
 
     def claim(self, job_id: str) -> Progress:
-        """Take the job over with a raised epoch."""
+        """Claim the job with a raised epoch."""
 
         def claimed(stored: Progress | None) -> Progress:
             progress = stored or Progress(job_id)
@@ -109,11 +111,11 @@ class WatchedStore(ABC):
         return self._progress(job_id, self._held(self._connection, job_id))
 
     def delete(self, job_id: str) -> None:
-        """Forget the progress."""
+        """Delete the progress."""
         self._change(job_id, lambda _: None)
 
     def read(self, key: str) -> str | None:
-        """Return what is shared under the key."""
+        """Return the shared record under the key."""
         return shared.read(self._connection, key, prefix=self._shared_prefix)
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
@@ -126,25 +128,25 @@ class WatchedStore(ABC):
 
     @abstractmethod
     def _get(self, connection: Redis, key: str) -> Any:
-        """Return what the key holds; None if nothing."""
+        """Return the value of the key; None if it is missing."""
 
     @abstractmethod
     def _text(self, job_id: str, held: Any) -> str | bytes | None:
-        """Return the progress in what the key holds, as JSON."""
+        """Return the progress in the value of the key, as JSON."""
 
     @abstractmethod
     def _put(self, pipeline: Pipeline, key: str, held: Any, text: str | None) -> None:
-        """Queue the command that puts *text* in the place of the progress, or nothing."""
+        """Queue the command that replaces the progress by *text*, or deletes it."""
 
     @abstractmethod
     def _replace(self, job_id: str, expected: str, text: str) -> bool:
-        """Store *text* in one round trip if *expected* is what is stored, and return whether it was.
+        """Store *text* in one round trip if *expected* is stored, and return whether it was.
 
-        False means only that it is unknown: the change is then made under ``WATCH``.
+        False means that it is unknown: the change is then made under ``WATCH``.
         """
 
     def _held(self, connection: Redis, job_id: str) -> Any:
-        """Return what the key of a job holds.
+        """Return the value of a job's key.
 
         :raises CorruptProgress: if another program stored another type there.
         """
@@ -154,7 +156,7 @@ class WatchedStore(ABC):
             if not str(error).startswith("WRONGTYPE"):
                 raise
             raise CorruptProgress(
-                f"the Redis key {self._key(job_id)} has another type than the progress of a job; it was left as it is"
+                f"the Redis key {self._key(job_id)} has another type than the progress of a job; it was not changed"
             ) from error
 
     def _progress(self, job_id: str, held: Any) -> Progress | None:
@@ -194,9 +196,9 @@ class WatchedStore(ABC):
 
 
 def _owned(progress: Progress, stored: Progress) -> Progress:
-    """Return the progress to save, if what is stored is of the same claim.
+    """Return the progress to save, if the stored one has the same claim.
 
-    Epochs start at 1 again where a record was deleted; the mark of the claim does not.
+    Epochs restart at 1 after a record was deleted; the mark of the claim does not.
     """
     if (stored.epoch, stored.claimed) != (progress.epoch, progress.claimed):
         raise superseded(progress, stored.epoch)

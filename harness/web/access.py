@@ -1,4 +1,4 @@
-"""Access to the page: allowed hosts, users, and protection against requests that another site makes."""
+"""Access to the page: allowed hosts, users, and protection against requests of other sites."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Names in the Host header under which a browser on this machine finds the page."""
+"""Host names of the page for a browser on this machine."""
 
 LOOK = "look"
-"""Name of the action of a user who only looks."""
+"""Name of the action of a user who only views."""
 
 SHORTEST_TOKEN = 16
-"""Number of characters of a token, at least."""
+"""Minimum number of characters of a token."""
 
 COOKIE, FIELD = "harness-csrf", "token"
-"""Names of the cookie and of the form field that must belong together."""
+"""Names of the cookie and of the form field that must match."""
 
 FORM_BYTES, FORM_FIELDS = 64 * 1024, 60
 """Size limits of a form."""
 
 HEALTH = "/healthz"
-"""Address that any host may ask for: it says that the process lives, and nothing else."""
+"""Address for any host: it only reports that the process runs."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -64,7 +64,7 @@ response of its own, such as a redirection to a login, and may be a coroutine fu
 
 
 class Refused(Exception):
-    """A request is refused.
+    """Refusal of a request.
 
     :ivar status: status code. :ivar text: reason, for the user.
     """
@@ -77,10 +77,8 @@ class Refused(Exception):
 class Guard:
     """ASGI middleware that checks the Host header and sets the headers of every response.
 
-    A page of another site can have its name resolve to 127.0.0.1 (DNS rebinding) and would then share our origin. Its
-    requests carry its own name in the Host header.
-
-    :param hosts: names that are allowed; None allows all.
+    The name of another site can resolve to 127.0.0.1 (DNS rebinding); it would then share this page's origin.
+    Its requests have its own name in the Host header. :param hosts: allowed names; None allows all.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
@@ -105,7 +103,7 @@ class Guard:
         name = host_name(request.headers.get("host", ""))
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if self._hosts is not None and name not in self._hosts and path != HEALTH:
-            text = f"the page is not served under the name {printable(name)!r}; allow it with --allow-host\n"
+            text = f"the page does not accept the host name {printable(name)!r}; allow it with --allow-host\n"
             await PlainTextResponse(text, 400)(scope, receive, sending)
             return
         await self._app(scope, receive, sending)
@@ -136,9 +134,9 @@ def is_loopback(host: str) -> bool:
 
 
 def token_access(token: str) -> Access:
-    """Return a hook that asks for a token: as the password of a browser's login window, or as a bearer token.
+    """Return a hook that requires a token: as the password of a browser's login window, or as a bearer token.
 
-    The name that the user types in the login window goes into the history.
+    The user name of the login window is written to the history.
 
     :raises UsageError: if the token is too short.
     """
@@ -154,7 +152,7 @@ def token_access(token: str) -> Access:
         if given is not None and hmac.compare_digest(given.encode(), token.encode()):
             return user or "token"
         return PlainTextResponse(
-            "the page asks for a token: type it as the password, with your name as the user\n", 401,
+            "the page needs a token: enter it as the password, and your name as the user\n", 401,
             {"WWW-Authenticate": 'Basic realm="harness", charset="UTF-8"'},
         )  # fmt: skip
 
@@ -176,7 +174,7 @@ def _credentials(header: str) -> tuple[str, str | None]:
 
 
 async def user_of(access: Access, request: Request, action: str) -> str | Response:
-    """Return the name of the user who makes a request, or the response that refuses it."""
+    """Return the name of a request's user, or the response that refuses it."""
     answer = access(request, action)
     if inspect.isawaitable(answer):
         answer = await answer
@@ -186,10 +184,11 @@ async def user_of(access: Access, request: Request, action: str) -> str | Respon
 
 
 class Tokens:
-    """Tokens that tie a form to the browser that it was shown in.
+    """Tokens that tie a form to its browser.
 
-    The browser keeps a random cookie, and the form carries a keyed hash of it. Another site can neither read nor make
-    one. After a restart of the server the key is another one, and the open page gets its token with the next event.
+    The browser keeps a random cookie, and the form contains a keyed hash of it. Another site can neither read
+    nor create one. A restart of the server changes the key, and the open page gets its new token with the
+    next event.
     """
 
     def __init__(self) -> None:
@@ -204,7 +203,7 @@ class Tokens:
         return hmac.new(self._key, cookie.encode(), hashlib.sha256).hexdigest()
 
     def keep(self, response: Response, request: Request, cookie: str) -> None:
-        """Have the browser keep the cookie."""
+        """Set the cookie in the browser."""
         path = request.scope.get("root_path") or "/"
         secure = request.url.scheme == "https"
         response.set_cookie(COOKIE, cookie, path=path, httponly=True, samesite="strict", secure=secure)
@@ -212,9 +211,8 @@ class Tokens:
     def check(self, request: Request, form: dict[str, str]) -> None:
         """Refuse a form that was not sent by a page of this server.
 
-        A bearer token needs no further check: no browser adds one by itself.
-
-        :raises Refused: saying why.
+        A bearer token needs no further check, because browsers do not add one automatically. :raises Refused:
+        with the reason.
         """
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
@@ -225,9 +223,7 @@ class Tokens:
             return
         cookie = request.cookies.get(COOKIE)
         if cookie is None:
-            raise Refused(
-                403, "the browser sent no cookie, which an action needs; allow cookies and reload the page"
-            )
+            raise Refused(403, "the browser sent no cookie; allow cookies and reload the page")
         if not hmac.compare_digest(form.get(FIELD, "").encode(), self.token(cookie).encode()):
             raise Refused(403, "the page is older than the server; reload it and try again")
 

@@ -1,7 +1,7 @@
 """Actions of a user on a job. Each is written to the history of the job, with the user, before it is carried out.
 
-Crash between the two: the history has an action that did not happen. Lost answer: the page shows an error, and the user
-repeats the action; all of them bear repetition.
+Crash between the two: the history has an action that did not happen. Lost answer: the page shows an error,
+and the user repeats the action; all actions are repeatable.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ log = logging.getLogger("harness.web")
 
 @dataclass(frozen=True)
 class Action:
-    """An action.
+    """Action of a user.
 
-    :ivar label: text of its button. :ivar hint: the longer text about it. :ivar sure: question that is asked before;
-        empty for none. :ivar carry_out: function that does it and returns what happened, in words.
+    :ivar label: text of its button. :ivar hint: longer text. :ivar sure: question for a confirmation; empty
+        for none. :ivar carry_out: function that does it and returns a message.
     """
 
     label: str
@@ -45,9 +45,9 @@ class Action:
 
 def _interrupt(connection: Redis, job: RQJob, value: str) -> str:
     if job.get_status(refresh=False) != "started":
-        raise UsageError(f"job {job.id} is not at work now; pause holds one that waits")
+        raise UsageError(f"job {job.id} is not running; use pause to stop a waiting job")
     rq.request_stop(connection, job.id, value or "requested on the web page")
-    return f"asked job {job.id} to stop at its next checkpoint; it goes on when its turn comes"
+    return f"asked job {job.id} to stop at its next checkpoint; it is then requeued"
 
 
 def _pause(connection: Redis, job: RQJob, value: str) -> str:
@@ -74,7 +74,7 @@ def _cancel(connection: Redis, job: RQJob, value: str) -> str:
 def _requeue(connection: Redis, job: RQJob, value: str) -> str:
     del value
     back = rq.requeue(connection, job.id)
-    return f"job {back.id} is back in queue {back.origin}, and goes on at its cursor"
+    return f"job {back.id} is back in queue {back.origin}, and resumes at its cursor"
 
 
 def _scale(connection: Redis, job: RQJob, value: str) -> str:
@@ -86,7 +86,9 @@ def _scale(connection: Redis, job: RQJob, value: str) -> str:
 
 def _rewind(connection: Redis, job: RQJob, value: str) -> str:
     if not value:
-        raise UsageError("got no place; use STEP, STEP:CURSOR, :CURSOR for iteration, or : for its beginning")
+        raise UsageError(
+            "got no position; use STEP, STEP:CURSOR, :CURSOR for iteration, or : for its beginning"
+        )
     step, _, text = value.partition(":")
     try:
         cursor = json.loads(text) if text else None
@@ -98,18 +100,18 @@ def _rewind(connection: Redis, job: RQJob, value: str) -> str:
 
 ACTIONS: Mapping[str, Action] = {
     "interrupt": Action(
-        "Interrupt", "Ask it to stop at its next checkpoint; it goes on when its turn comes again", _interrupt
+        "Interrupt", "Ask it to stop at its next checkpoint; it is then requeued again", _interrupt
     ),
-    "pause": Action("Pause", "Stop it at its next checkpoint, until it is resumed", _pause),
-    "resume": Action("Resume", "Let it go on where it stopped", _resume),
-    "requeue": Action("Requeue", "Put it back into its queue; it goes on at its cursor", _requeue),
+    "pause": Action("Pause", "Stop it at its next checkpoint until it is resumed", _pause),
+    "resume": Action("Resume", "Resume it where it stopped", _resume),
+    "requeue": Action("Requeue", "Put it back into its queue; it resumes at its cursor", _requeue),
     "cancel": Action(
-        "Cancel", "End it for good at its next checkpoint; its progress is kept", _cancel,
-        "End this job for good? Its progress is kept, and Requeue lets it go on.",
+        "Cancel", "End it permanently at its next checkpoint; its progress is kept", _cancel,
+        "End this job permanently? Its progress is kept, and Requeue resumes it.",
     ),
     "rewind": Action(
-        "Rewind", "Do a part of it again: STEP, STEP:CURSOR, or :CURSOR for iteration", _rewind,
-        "Do this part again? Its effects happen a second time.",
+        "Rewind", "Repeat a part of it: STEP, STEP:CURSOR, or :CURSOR for iteration", _rewind,
+        "Repeat this part? Its effects happen a second time.",
     ),
     "scale": Action("Scale", "Give a parallel job more or fewer instances", _scale),
 }  # fmt: skip
@@ -136,10 +138,10 @@ def offered(row: JobRow) -> tuple[str, ...]:
 
 
 def act(connection: Redis, name: str, job_id: str, by: str, value: str = "") -> str:
-    """Carry out an action on a job, and return what happened, in words.
+    """Carry out an action on a job, and return a message.
 
-    :param by: user. :param value: more about it: the reason of an interruption, the number of instances.
-    :raises UsageError: if it cannot be done; the history says so where there is such a job.
+    :param by: user. :param value: its parameter: the reason of an interruption, the number of instances.
+        :raises UsageError: if it cannot be done; the history of an existing job records that.
     """
     action = ACTIONS.get(name)
     if action is None:
@@ -150,7 +152,7 @@ def act(connection: Redis, name: str, job_id: str, by: str, value: str = "") -> 
             log.info("%s of job %s by %s", name, printable(job_id), printable(by))
             with acting(connection, job_id, name, by, value or None):
                 return _on_ticket(ticket, name, value)
-        raise UsageError(f"there is no job {job_id!r}; RQ may have forgotten it")
+        raise UsageError(f"there is no job {job_id!r}; RQ may have deleted it")
     steering.ours(job)
     log.info("%s of job %s by %s", name, printable(job.id), printable(by))
     with acting(connection, job.id, name, by, value or None):
@@ -164,6 +166,6 @@ def _on_ticket(ticket: TicketJob, name: str, value: str) -> str:
     if name not in {"pause", "resume", "cancel"}:
         raise UsageError(
             f"job {ticket.id} is on {KINDS.get(ticket.kind, ticket.kind)}, where {name} is not available; enqueue it "
-            "again under its id, and it goes on at its cursor"
+            "again under its id, and it resumes at its cursor"
         )
     return ticket.ask(name)

@@ -61,16 +61,16 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 ID_CHARACTERS = 500
-"""Characters of an id of a job in an address, at most."""
+"""Maximum length of a job id in an address."""
 
 log = logging.getLogger("harness.web")
 Endpoint = Callable[["Web", Request, str], Awaitable[Response]]
 
 
 class Web:
-    """State of one application, and what its addresses answer.
+    """State of one application, and its endpoints.
 
-    :ivar feed: looks and streams. :ivar jobs: classes that may be enqueued, by their dotted names.
+    :ivar feed: reads and streams. :ivar jobs: classes that may be enqueued, by their dotted names.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Web:
         self._tokens, self._metrics = Tokens(), Metrics()
 
     def route(self, path: str, endpoint: Endpoint, *methods: str, action: str | None = LOOK) -> Route:
-        """Return the route of an endpoint, which gets the user.
+        """Return the route of an endpoint, which receives the user.
 
         :param action: name for the access hook; None if the endpoint asks the hook itself.
         """
@@ -108,7 +108,7 @@ class Web:
                 return self._answer(request, str(error), 409)
             except (RedisError, HarnessError) as error:
                 log.warning("%s: %s", path, printable(str(error)))
-                text = f"Redis does not answer ({type(error).__name__}); nothing is known of the action, try again"
+                text = f"no answer from Redis ({type(error).__name__}); the result of the action is unknown; try again"
                 return self._answer(request, text if isinstance(error, RedisError) else str(error), 503)
 
         return Route(path, answer, methods=[*methods] or ["GET"])
@@ -150,7 +150,7 @@ class Web:
         del by
         job_id = _id(request, "id")
         if not job_id:
-            raise Refused(400, "no job is named; use /job?id=ID")
+            raise Refused(400, "the job id is missing; use /job?id=ID")
         parts = await self.feed.parts(job_id)
         return self._page(request, "job.html", topic=job_id, parts=parts.parts)
 
@@ -183,7 +183,7 @@ class Web:
         del by
         form, stage = await form_of(request), self._stage
         if stage is None:
-            raise Refused(404, "this is no demo")
+            raise Refused(404, "this page is not the demo")
 
         def carry_out(user: str) -> str:
             return stage.act(form.get("action", ""), form.get("lane", ""), user)
@@ -195,7 +195,7 @@ class Web:
         del by
         name = request.query_params.get("job", "") or next(iter(self.jobs), "")
         if name not in self.jobs:
-            raise Refused(404, "no job can be enqueued here under that name; name its class with --job")
+            raise Refused(404, "this job class cannot be enqueued here; allow it with --job")
         fields = forms.fields_of(self.jobs[name])
         look = await self.feed.look()
         found = set(look.snapshot.queues) - set(KINDS.values()) if look.snapshot else set()
@@ -211,7 +211,7 @@ class Web:
         form = await form_of(request)
         name = form.get("class", "")
         if name not in self.jobs:
-            raise UsageError(f"{name!r} cannot be enqueued here; name its class with --job")
+            raise UsageError(f"{name!r} cannot be enqueued here; allow it with --job")
         try:
             return await self._acting(
                 request, "enqueue", form, lambda user: enqueue(self._connection, self.jobs[name], form, user)
@@ -223,7 +223,7 @@ class Web:
     async def _acting(
         self, request: Request, name: str, form: dict[str, str], carry_out: Callable[[str], str]
     ) -> Response:
-        """Check who asks, do it in a thread, and count it."""
+        """Check the user, run the action in a thread, and count it."""
         by = await accesses.user_of(self._access, request, name)
         if isinstance(by, Response):
             return by
@@ -243,7 +243,7 @@ class Web:
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, request: Request, by: str) -> Response:
-        """Say that the process lives."""
+        """Report that the process runs."""
         del request, by
         return PlainTextResponse("ok\n")
 
@@ -262,10 +262,9 @@ def create_app(
     """Return the page as an ASGI application, to be run or mounted into another one.
 
     :param connection: the Redis of the queues, without ``decode_responses``.
-    :param access: hook that decides who may look and steer, see :data:`Access`; by default only requests from this
-        machine.
-    :param hosts: names under which the page is served, as they stand in the Host header; None if the application
-        around it checks them.
+    :param access: hook that decides who may view and steer, see :data:`Access`; by default only requests from
+        this machine. :param hosts: allowed names in the Host header; None if the application around it checks
+        them.
     :param jobs: classes that may be enqueued from the page. :param queues: names of the queues to show; all if empty.
     :param tables: source for progress that is kept in a database. :param where: the watched server, in words.
     :param stage: the demo.

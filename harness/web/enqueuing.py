@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from harness.job import Job
 
 NO_LIMIT = -1
-"""RQ's word for an execution that may last for ever: the job stops at checkpoints."""
+"""RQ's value for an execution without a time limit: the job stops at checkpoints."""
 
 log = logging.getLogger("harness.web")
 
 
 def enqueue(connection: Redis, job_class: type[Job], form: dict[str, str], by: str) -> str:
-    """Enqueue a job with the arguments in a form, and return what happened, in words.
+    """Enqueue a job with the arguments in a form, and return a message.
 
-    The history is written after it, because only the enqueue gives the job its id. Crash between the two: the job is
-    enqueued, and the log of this process has the user. Lost answer: the job is there; under an id of its own a second
-    enqueue joins it.
+    The history is written after it, because only the enqueue gives the job its id. Crash between the two: the
+    job is enqueued, and the log of this process has the user. Lost answer: the job exists; if it has a given
+    id, a second enqueue joins it.
 
     :param by: user.
     :raises BadForm: if an argument is missing, or of another type.

@@ -1,7 +1,8 @@
-"""One look at Redis for all viewers, at most twice a second, and the stream of changes that each viewer reads.
+"""One read of Redis for all viewers, at most twice a second, and the stream of changes for each viewer.
 
-Nobody looks while nobody views. A look is rendered once, in parts; a viewer gets all parts when it connects, and
-afterwards those that changed. A viewer that is too slow for a change gets all parts again, so that no queue grows.
+Without viewers there are no reads. A read is rendered once, in parts; a viewer gets all parts when it
+connects, and then the changed ones. A viewer that is too slow for a change gets all parts again, so that no
+queue grows.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from harness.monitor.snapshot import Detail, Monitor, Snapshot
 
 LOOK_SECONDS = 0.5
-"""Seconds between two looks, at least."""
+"""Minimum seconds between two reads."""
 
 QUIET_SECONDS = 15.0
-"""Seconds after which a stream that has nothing to say sends a comment, so that a closed connection is noticed."""
+"""Seconds after which an idle stream sends a comment, so that a closed connection is noticed."""
 
 VIEWERS, WATCHED = 200, 50
-"""Limits of streams that are open, and of jobs that are watched in detail."""
+"""Maximum numbers of open streams, and of jobs watched in detail."""
 
 LIST = ""
 """Topic of the list of jobs; all others are ids of jobs."""
@@ -40,11 +41,11 @@ log = logging.getLogger("harness.web")
 
 @dataclass(frozen=True)
 class Look:
-    """Result of the latest look.
+    """Result of the latest read.
 
-    :ivar at: its end, in seconds of this process's monotonic clock. :ivar took_s: seconds that it took.
-    :ivar snapshot: of the latest look that succeeded; None before the first. :ivar details: jobs by id.
-    :ivar asked: ids of the jobs that were asked for in detail. :ivar error: why the latest look failed.
+    :ivar at: its end, in seconds of this process's monotonic clock. :ivar took_s: its duration in seconds.
+        :ivar snapshot: snapshot of the latest successful read; None before the first. :ivar details: jobs by
+        id. :ivar asked: ids of the jobs requested in detail. :ivar error: reason why the latest read failed.
     """
 
     at: float
@@ -67,12 +68,12 @@ class Parts:
 
 
 Render = Callable[[Look, str], Parts]
-"""Renders a topic of a look: the list of jobs, or the job with that id."""
+"""Renders a topic of a read: the list of jobs, or the job with that id."""
 
 
 @dataclass
 class Topic:
-    """Page that viewers have open.
+    """Page with its viewers.
 
     :ivar version: number of changes. :ivar change: the latest change, as an event. :ivar viewers: number of streams.
     """
@@ -84,7 +85,7 @@ class Topic:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def publish(self, parts: Parts) -> None:
-        """Tell the viewers what is different from the parts before."""
+        """Send the viewers the parts that have changed."""
         before, self.parts = self.parts, parts
         fresh = {key: html for key, html in parts.parts.items() if before.parts.get(key) != html}
         data: dict[str, Any] = {"parts": fresh}
@@ -95,7 +96,7 @@ class Topic:
             self.wake()
 
     def wake(self) -> None:
-        """Have the streams look at the version."""
+        """Wake the streams, which check the version."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -105,10 +106,10 @@ class Topic:
 
 
 class Feed:
-    """Looks while there are viewers.
+    """Reads Redis while there are viewers.
 
-    :param monitor: source of the looks. :param render: makes the parts of a page.
-    :param clock: seconds, for the time between two looks.
+    :param monitor: source of the reads. :param render: renders the parts of a page. :param clock: seconds,
+        for the time between two reads.
     """
 
     def __init__(
@@ -124,13 +125,13 @@ class Feed:
 
     @property
     def viewers(self) -> int:
-        """Number of streams that are open."""
+        """Number of open streams."""
         return sum(topic.viewers for topic in self._topics.values())
 
     async def look(self, job_id: str = LIST) -> Look:
-        """Return a look that is at most half a second old.
+        """Return a read that is at most half a second old.
 
-        :param job_id: a job to describe in detail.
+        :param job_id: job to describe in detail.
         """
         if job_id != LIST:
             if len(self._asking) >= WATCHED and job_id not in self._asking:
@@ -149,7 +150,7 @@ class Feed:
             return latest
 
     async def parts(self, topic: str) -> Parts:
-        """Return the parts of a page, as of now."""
+        """Return the current parts of a page."""
         look = await self.look(topic)
         return await asyncio.to_thread(self._render, look, topic)
 
@@ -180,7 +181,7 @@ class Feed:
     def check_room(self, topic_name: str) -> None:
         """Refuse a further viewer if there are too many.
 
-        :raises Refused: saying so.
+        :raises Refused: in that case.
         """
         if self.viewers >= VIEWERS:
             raise Refused(503, f"{VIEWERS} pages are open already; close some")
@@ -188,7 +189,7 @@ class Feed:
             raise Refused(503, f"more than {WATCHED} jobs are watched at once; close some pages")
 
     def close(self) -> None:
-        """End all streams; none begins afterwards."""
+        """End all streams; none starts afterwards."""
         self._closed = True
         for topic in self._topics.values():
             topic.wake()
@@ -204,7 +205,7 @@ class Feed:
 
     @staticmethod
     async def _wait(changed: asyncio.Event) -> bool:
-        """Return whether something changed before it was time for a comment."""
+        """Return whether something changed before a comment was due."""
         try:
             await asyncio.wait_for(changed.wait(), QUIET_SECONDS)
         except TimeoutError:
@@ -230,22 +231,22 @@ class Feed:
         return self._latest.asked | {LIST} if self._latest else frozenset({LIST})
 
     def _render_all(self, look: Look, names: Collection[str]) -> dict[str, Parts]:
-        # A job that was opened during the look is in the next one.
+        # A job that was opened during the read is in the next one.
         return {name: self._render(look, name) for name in names if name == LIST or name in look.asked}
 
     def _take(self, asked: frozenset[str]) -> Look:
-        """Look; keep what was seen before if Redis does not answer."""
+        """Read Redis; keep the previous result if Redis does not answer."""
         begun = self._clock()
         before = self._latest
         try:
             snapshot, details = self._monitor.look(asked)
         except (RedisError, HarnessError, OSError) as error:
             if before is None or before.error is None:
-                log.warning("the look at Redis failed: %s", told(error))
+                log.warning("reading Redis failed: %s", told(error))
             snapshot = before.snapshot if before else None  # type: ignore[assignment]
             kept = before.details if before else {}
             return Look(self._clock(), self._clock() - begun, snapshot, kept, asked, type(error).__name__)
-        # The pause until the next look begins at the end of this one: a slow Redis is asked less often.
+        # The pause until the next read starts at the end of this one, so a slow Redis is read less often.
         return Look(self._clock(), self._clock() - begun, snapshot, details, asked)
 
 

@@ -1,4 +1,4 @@
-"""Form that enqueues a job: made from the signature of the job, and read back with its types."""
+"""Form that enqueues a job: built from the signature of the job, and read with its types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.iteration import IterationJob
 from harness.job import Job
 
 ID = re.compile("[A-Za-z0-9_-]*")
-"""Ids that RQ allows, and the empty one, which lets RQ choose."""
+"""Ids that RQ allows, and the empty one, with which RQ chooses."""
 
 PREFIX = "arg-"
 """Prefix of the names of fields that are arguments."""
@@ -29,8 +29,9 @@ PREFIX = "arg-"
 class Field:
     """Field of the form.
 
-    :ivar label: name of the argument. :ivar kind: type that is expected, in words. :ivar input: type of the input.
-    :ivar choices: texts of which one is chosen; empty if it is typed. :ivar default: shown where it is left empty.
+    :ivar label: name of the argument. :ivar kind: text for the expected type. :ivar input: type of the input.
+        :ivar choices: texts to choose from; empty if it is typed. :ivar default: default, shown if it is
+        empty.
     :ivar required: whether it must be filled in. :ivar value: as typed before. :ivar error: what is wrong with it.
     """
 
@@ -46,9 +47,9 @@ class Field:
 
 
 class BadForm(UsageError):
-    """A form cannot be read.
+    """Invalid form.
 
-    :ivar fields: the fields, with what was typed and what is wrong.
+    :ivar fields: its fields, with the typed values and their errors.
     """
 
     def __init__(self, text: str, fields: Sequence[Field] = ()) -> None:
@@ -69,7 +70,7 @@ def _int(text: str) -> int:
 
 
 def _json(text: str) -> Any:
-    """Return JSON data, or else the text, so that a text needs no quotes."""
+    """Return JSON data, or the text if it is not JSON, so that a text needs no quotes."""
     try:
         return json.loads(text)
     except ValueError:
@@ -112,17 +113,17 @@ _ANY = _Kind("JSON, or else text", _json)
 def fields_of(job_class: type[Job], typed: Mapping[str, str] | None = None) -> list[Field]:
     """Return the fields for the arguments of a job.
 
-    :param typed: texts by the names of fields, of a form that is shown again.
+    :param typed: typed texts by field name, for a form that is shown again.
     """
     return [_field(parameter, hint, typed or {}) for parameter, hint in _parameters(job_class)]
 
 
 def arguments_of(job_class: type[Job], typed: Mapping[str, str]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments that were typed.
+    """Return the typed arguments.
 
-    What is left empty has its default. An argument after one that was left out goes by its name.
+    An empty field has its default. An argument after an empty one is passed by name.
 
-    :raises BadForm: with the fields, each with what is wrong with it.
+    :raises BadForm: with the fields and their errors.
     """
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
@@ -161,7 +162,7 @@ def arguments_of(job_class: type[Job], typed: Mapping[str, str]) -> tuple[list[A
 
 
 def _parameters(job_class: type[Job]) -> list[tuple[inspect.Parameter, Any]]:
-    """Return the parameters that the enqueue gives, with their annotations."""
+    """Return the parameters of the enqueue, with their annotations."""
     iterates = issubclass(job_class, IterationJob)
     function = getattr(job_class, "build_enumerator" if iterates else "perform", None)
     if function is None:
@@ -180,7 +181,7 @@ def _parameters(job_class: type[Job]) -> list[tuple[inspect.Parameter, Any]]:
 
 
 def _kind(hint: Any) -> tuple[_Kind, bool]:
-    """Return how an argument is read, and whether it may be None."""
+    """Return the reader of an argument, and whether it may be None."""
     origin = get_origin(hint)
     if origin in {Union, types.UnionType}:
         others = [each for each in get_args(hint) if each is not type(None)]

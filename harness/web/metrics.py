@@ -1,4 +1,6 @@
-"""A look as Prometheus reads it. Labels are names of queues and job classes, never ids: no series piles up.
+"""State of a read for Prometheus.
+
+Labels are names of queues and job classes, never ids, so the number of series is limited.
 
 No label is ``job`` or ``instance``: Prometheus keeps these for the target that it scrapes, and renames ours.
 """
@@ -27,18 +29,18 @@ NAMED = 100
 """Number of pairs of job class and queue that are exported, at most; the rest are summed as ``other``."""
 
 PER_JOB = {
-    "harness_jobs_running": "Jobs at work, by class and queue.",
-    "harness_items_per_second": "Items done a second by the jobs at work.",
-    "harness_items_at_risk": "Items that a kill of all jobs at work would repeat now.",
-    "harness_unsaved_seconds": "Longest time since a job at work saved its progress.",
-    "harness_jobs_silent": "Jobs at work that have given no sign of life for more than 4 seconds.",
-    "harness_jobs_crashes": "Crashed executions of the jobs that are shown.",
+    "harness_jobs_running": "Running jobs, by class and queue.",
+    "harness_items_per_second": "Items done per second by the running jobs.",
+    "harness_items_at_risk": "Items that a kill of all running jobs would repeat now.",
+    "harness_unsaved_seconds": "Longest time since a running job saved its progress.",
+    "harness_jobs_silent": "Running jobs without a sign of life for more than 4 seconds.",
+    "harness_jobs_crashes": "Crashed executions of the jobs on the page.",
 }
 """Metrics of jobs, and their help."""
 
 
 class _Look(Collector):
-    """Metrics of one look."""
+    """Metrics of one read."""
 
     def __init__(self, look: Look, viewers: int) -> None:
         self._look, self._viewers = look, viewers
@@ -47,10 +49,10 @@ class _Look(Collector):
         """Yield them."""
         look, snapshot = self._look, self._look.snapshot
         yield _gauge(
-            "harness_redis_up", "1 if Redis answered the latest look, else 0.", 0.0 if look.error else 1.0
+            "harness_redis_up", "1 if Redis answered the latest read, else 0.", 0.0 if look.error else 1.0
         )
-        yield _gauge("harness_look_seconds", "Time that the latest look at Redis took.", look.took_s)
-        yield _gauge("harness_web_viewers", "Pages that are open.", self._viewers)
+        yield _gauge("harness_look_seconds", "Duration of the latest read of Redis.", look.took_s)
+        yield _gauge("harness_web_viewers", "Open pages.", self._viewers)
         if snapshot is None or look.error:
             return  # what was seen before is no measurement of now
         jobs = GaugeMetricFamily("harness_queue_jobs", "Jobs of a queue by place.", labels=("queue", "place"))
@@ -99,7 +101,7 @@ def _of_jobs(rows: Iterable[JobRow]) -> Iterable[Metric]:
 
 
 class Metrics:
-    """Metrics of the page: looks, and the actions since the start of the process."""
+    """Metrics of the page: reads, and the actions since the start of the process."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -112,7 +114,7 @@ class Metrics:
         self._actions.labels(action, "refused" if refused else "done").inc()
 
     def text(self, look: Look, viewers: int) -> bytes:
-        """Return the text that Prometheus reads."""
+        """Return the text for Prometheus."""
         registry = CollectorRegistry()
         registry.register(_Look(look, viewers))
         return bytes(generate_latest(registry) + generate_latest(self._registry))

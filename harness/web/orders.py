@@ -24,7 +24,7 @@ class Base(DeclarativeBase):
 
 
 class Order(Base):
-    """An order; it is paid or pending."""
+    """Order; it is paid or pending."""
 
     __tablename__ = "orders"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -32,7 +32,7 @@ class Order(Base):
 
 
 class Payment(Base):
-    """A charge for an order. Nothing refuses a second one: the job must not make it."""
+    """Charge for an order. Nothing refuses a second one, so the job has to avoid it."""
 
     __tablename__ = "payments"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -40,12 +40,12 @@ class Payment(Base):
 
 
 def pending() -> Select[Order]:
-    """Return the query of the orders that are to be paid."""
+    """Return the query of the unpaid orders."""
     return select(Order).where(Order.paid.is_(False))
 
 
 def open_session() -> Session:
-    """Open a session on the database that the environment names."""
+    """Open a session on the database of the environment."""
     url = os.environ["HARNESS_DATABASE_URL"]
     if url not in _engines:
         _engines[url] = engine = create_engine(url, connect_args={"timeout": 30})
@@ -54,7 +54,7 @@ def open_session() -> Session:
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    # The page counts while the job writes. A killed process loses no commit; only a power cut could.
+    # The page counts while the job writes. A killed process loses no commit; only a power failure could.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -68,7 +68,7 @@ def pay(session: Session, order: Order) -> None:
 
 
 def plain(order_ids: list[int]) -> None:
-    """Pay the orders that were pending when the job was enqueued: the loop that people write today."""
+    """Pay the orders that were pending when the job was enqueued: an ordinary loop."""
     with open_session() as session:
         for order_id in order_ids:
             pay(session, session.get_one(Order, order_id))

@@ -1,4 +1,4 @@
-"""A look as HTML, in parts that are sent when they change. Jinja escapes every value: all of them are hostile input."""
+"""HTML of a read, in parts that are sent when they change. Jinja escapes every value, because all may be hostile."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from harness.web.stage import Stage
 
 VALUE_BYTES = 300
-"""Size that the text of a value, such as an attribute, is cut to."""
+"""Size limit of the text of a value, such as an attribute."""
 
 PLACES = ("queued", "started", "scheduled", "deferred", "finished", "failed", "canceled")
 MAIN_PLACES = ("queued", "started", "finished", "failed")
-"""Columns of the table of queues; the others are shown if a job is there."""
+"""Columns of the table of queues; others are shown if they contain a job."""
 
 LATEST = 30
-"""Number of executions that the timeline draws, of actions and of quarantined items that are listed: the latest."""
+"""Numbers of the latest executions, actions and quarantined items that are shown."""
 
 KINDS = {
     "completed": "good", "running": "good", "interrupted": "polite", "paused": "polite", "cancelled": "polite",
@@ -42,7 +42,7 @@ KINDS = {
 
 
 def _text(value: Any) -> Any:
-    """Return a value without what steers or reorders text; HTML that is escaped already stays."""
+    """Return a value without characters that control or reorder text; escaped HTML is not changed."""
     return printable(value) if type(value) is str else value
 
 
@@ -60,7 +60,7 @@ def _moment(at: float) -> str:
 
 
 def key_of(job_id: str) -> str:
-    """Return the id of an element about a job: ids of jobs may hold any character."""
+    """Return the id of an element about a job, because job ids may contain any character."""
     return f"j-{blake2s(job_id.encode('utf-8', 'surrogatepass'), digest_size=9).hexdigest()}"
 
 
@@ -76,18 +76,18 @@ environment.globals.update(ACTIONS=ACTIONS, offered=offered, OVER=OVER)
 
 
 class Pages:
-    """Renders looks.
+    """Renders reads.
 
-    :param where: the watched servers, in words. :param stage: the demo, if it runs.
+    :param where: description of the watched servers. :param stage: the demo, if it runs.
     """
 
     def __init__(self, where: str, stage: Stage | None = None) -> None:
         self._where, self._stage = where, stage
-        # A row costs a tenth of a millisecond; of a thousand jobs few change between two looks.
+        # A row costs a tenth of a millisecond, and few of a thousand jobs change between two reads.
         self._row = lru_cache(maxsize=2000)(self._render_row)
 
     def render(self, look: Look, topic: str) -> Parts:
-        """Render a topic of a look; the base of the addresses is left to the page."""
+        """Render a topic of a read; the page adds the base of the addresses."""
         return self._list(look) if topic == LIST else self._job(look, topic)
 
     def _list(self, look: Look) -> Parts:
@@ -149,7 +149,7 @@ def _render(name: str, **values: Any) -> str:
 
 
 def bar_of(row: JobRow) -> dict[str, Any] | None:
-    """Return what the bar of a job shows, in per cent of the total; None if it has nothing to show."""
+    """Return the lengths of a job's bar, in per cent of the total; None without a bar."""
     if row.done is None:
         return None
     total = None if row.state == "finished" else row.total
@@ -168,18 +168,18 @@ def _risk(row: JobRow) -> str:
 
 
 def _plain(row: JobRow) -> bool:
-    """Return whether a job at work is none of this package: one of ours writes its history when it begins."""
+    """Return whether a running job does not belong to this package, whose jobs write their history when they start."""
     return row.state == "running" and not row.executions
 
 
 def _places(snapshot: Snapshot) -> list[str]:
-    """Return the columns of the table of queues: the main ones, and those that some job is in."""
+    """Return the columns of the table of queues: the main ones, and others with a job."""
     taken = {place for places in snapshot.queues.values() for place, number in places.items() if number}
     return [place for place in PLACES if place in taken.union(MAIN_PLACES)]
 
 
 def _facts_of_all(snapshot: Snapshot) -> list[tuple[str, str, str]]:
-    """Return the figures at the top: number, words, kind."""
+    """Return the figures at the top: number, text, kind."""
     counts = dict.fromkeys(PLACES, 0)
     for places in snapshot.queues.values():
         for place, number in places.items():
@@ -241,11 +241,11 @@ def _quarantine(progress: Progress | None) -> list[tuple[str, int, str]]:
 
 
 def _failure(detail: Detail) -> str | None:
-    """Return why the queue has failed a job that says nothing of it itself: the look does not read RQ's results."""
+    """Return why the queue failed a job without a recorded reason; a read does not include RQ's results."""
     progress = detail.progress
     if detail.view.status != "failed" or (progress is not None and progress.state == "failed"):
         return None
-    return "its worker or its queue gave it up; the log of the worker says why"
+    return "its worker or its queue stopped it; see the log of the worker"
 
 
 def _parallel(detail: Detail) -> str:
@@ -268,7 +268,7 @@ def _timeline(told: Story | None) -> dict[str, Any]:
 
 
 def _lane(part: Part, whole: float) -> dict[str, Any]:
-    """Return an execution as the timeline draws it, its lengths in per cent of the story."""
+    """Return an execution for the timeline, its lengths in per cent of the story."""
     left, waited = 100 * part.start_s / whole, 100 * (part.waited_s + part.unnoticed_s) / whole
     width = max(0.4, 100 * part.lasted_s / whole)
     again = min(1.0, part.repeated / part.items) * width if part.repeated and part.items else 0.0

@@ -1,4 +1,4 @@
-"""Program of a worker of the demo, which the fork server starts, on the leash of its lane."""
+"""Program of a worker of the demo; the fork server starts it, and it ends with its lane."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CONFIG = "HARNESS_STAGE"
 class Config:
     """Arguments of a worker.
 
-    :ivar broker: URL of Redis. :ivar queue: the only queue that it works on. :ivar name: of the worker.
-    :ivar pace: seconds that an item lasts.
+    :ivar broker: URL of Redis. :ivar queue: its only queue. :ivar name: name of the worker. :ivar pace:
+        duration of an item, in seconds.
     """
 
     broker: str
@@ -40,20 +40,20 @@ class Config:
     pace: float
 
     def to_json(self) -> str:
-        """Return the form in which the environment carries it."""
+        """Return its form in the environment."""
         return json.dumps(asdict(self))
 
 
 def horse_key(job_id: str) -> str:
-    """Return the key that holds the pid of the process that works on a job of the demo."""
+    """Return the key with the pid of the process of a job of the demo."""
     return f"{PREFIX}stage:horse:{job_id}"
 
 
 class Performer(rq.Worker):
-    """Worker that notes the process of each job: the plain loop says nothing of itself."""
+    """Worker that records the process of each job, because the plain loop does not."""
 
     def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
-        """Perform a job, in the work horse."""
+        """Run a job in the work horse."""
         obey()
         self.connection.set(horse_key(job.id), os.getpid())
         return super().perform_job(job, queue, execution)

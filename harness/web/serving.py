@@ -1,4 +1,4 @@
-"""The server of ``harness web``: uvicorn on a socket that is opened first, so that a port in use is one line."""
+"""Server of ``harness web``: uvicorn on a socket that is opened first, so that a port in use is a one-line error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 GRACE_SECONDS = 5
-"""Seconds that open requests get at the end; streams end immediately."""
+"""Time limit of open requests at the end, in seconds; streams end immediately."""
 
 BACKLOG = 128
 
@@ -28,16 +28,16 @@ class _Server(uvicorn.Server):
         self._end_streams = end_streams
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then all else."""
+        """End the streams, then everything else."""
         self._end_streams()
         await super().shutdown(sockets)
 
 
 def listen(host: str, port: int, *, protected: bool) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
-    :param port: 0 for any that is free. :param protected: whether the page asks who it is.
-    :raises UsageError: if others could reach a page that asks nobody, or the port cannot be used.
+    :param port: 0 for any free port. :param protected: whether the page requires a login. :raises UsageError:
+        if others could reach a page without a login, or the port cannot be used.
     """
     if not protected and not is_loopback(host):
         raise UsageError(
@@ -51,7 +51,7 @@ def listen(host: str, port: int, *, protected: bool) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         raise UsageError(
-            f"port {port} of {host} cannot be used: {error}; name another with --port, or 0 for a free one"
+            f"port {port} of {host} cannot be used: {error}; use another --port, or 0 for a free one"
         ) from None
     listening.listen(BACKLOG)
     return listening

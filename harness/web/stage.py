@@ -1,4 +1,4 @@
-"""Demo on the page: one job in its three forms, each with its own database and worker, killed by mouse."""
+"""Demo on the page: one job in its three forms, each with its own database and worker, to kill with the mouse."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.scenario import Scenario
 
 ITEMS, PACE = 150, 0.4
-"""Number of orders, and seconds that each takes."""
+"""Number of orders, and duration of each in seconds."""
 
 RECOVER_SECONDS = 3.0
 """``HARNESS_RECOVER_SECONDS`` of the demo's workers where no worker can see that a process is gone; 15 by default."""
@@ -48,20 +48,20 @@ RETRIES = 3
 """Number of times that RQ starts the plain loop again."""
 
 TITLES = {
-    "plain": ("The plain loop", "The loop that everybody writes. RQ starts it again: at order 1."),
-    "steps": ("In steps", "A named step with a cursor. It goes on after the last order."),
-    "iteration": ("By iteration", "An enumerator with a cursor. It goes on after the last order."),
+    "plain": ("The plain loop", "The ordinary loop. RQ starts it again at order 1."),
+    "steps": ("In steps", "A named step with a cursor. It continues after the last order."),
+    "iteration": ("By iteration", "An enumerator with a cursor. It continues after the last order."),
 }
 DONE = {
     "start": "started", "horse": "killed the work horse", "worker": "killed the worker",
     "both": "killed the worker and its work horse", "term": "deploy: sent SIGTERM to the worker",
 }  # fmt: skip
-"""Actions, and how they are told."""
+"""Actions with their messages."""
 
 
 @dataclass(frozen=True)
 class LaneView:
-    """A form of the job as the page shows it.
+    """State of a form of the job on the page.
 
     :ivar kind: ``good``, ``polite``, ``harsh`` or empty. :ivar alive: whether a process works on it.
     :ivar share: per cent of the items that are paid. :ivar twice_share: of those that are paid twice.
@@ -120,10 +120,10 @@ class Stage:
         self._template = folder / "orders.db"
 
     hint = (
-        f"{ITEMS} orders, {PACE:g} s each. Blue: orders paid. Orange: orders paid twice. The horse is the process that "
-        "works; its worker starts one for each job. If both are killed, the next worker takes the job at once: it sees "
-        "that their processes are gone. On another machine that takes 15 s. "
-        f"Deploy: SIGTERM, and SIGKILL {GRACE_SECONDS:g} s later."
+        f"{ITEMS} orders, {PACE:g} s each. Blue: orders paid. Orange: orders paid twice. The horse is the "
+        "process of the job; its worker starts one for each job. If both are killed, the next worker "
+        "resumes the job immediately, because it sees that their processes are gone. On another machine "
+        f"that takes 15 s. Deploy: SIGTERM, and SIGKILL {GRACE_SECONDS:g} s later."
     )
 
     def __enter__(self) -> Stage:
@@ -144,10 +144,10 @@ class Stage:
             self._connection.close()
 
     def act(self, action: str, form: str, by: str) -> str:
-        """Start a form, or end its processes; return what happened, in words.
+        """Start a form, or end its processes; return a message.
 
         :param action: ``start``, ``horse``, ``worker``, ``both`` or ``term``. :param by: user.
-        :raises UsageError: if there is nothing to do it to.
+        :raises UsageError: if there is no such process.
         """
         lane = self._lanes.get(form)
         if lane is None or action not in DONE:
@@ -161,9 +161,9 @@ class Stage:
         return f"{TITLES[form][0]}: {DONE[action]}"
 
     def view(self, rows: Mapping[str, JobRow]) -> list[LaneView]:
-        """Return the forms as they are now.
+        """Return the current states of the forms.
 
-        :param rows: jobs by id, as the latest look has seen them.
+        :param rows: jobs by id from the latest read.
         """
         with self._lock:
             return [self._view(lane, rows.get(lane.job_id)) for lane in self._lanes.values()]
@@ -198,7 +198,7 @@ class Stage:
             yield
 
     def _start(self, lane: Lane) -> None:
-        """Begin a run with fresh data; the run before is thrown away."""
+        """Begin a run with fresh data; the previous run is deleted."""
         self._clear(lane)
         lane.runs += 1
         path = self._folder / f"{lane.form}-{lane.runs}.db"
@@ -254,7 +254,7 @@ class Stage:
             )
 
     def _horse(self, lane: Lane) -> int | None:
-        """Return the pid of the process that works on the job of a lane, if it still runs."""
+        """Return the pid of the process of a lane's job, if it still runs."""
         text = self._connection.get(horse_key(lane.job_id))
         if text is None:
             return None
@@ -307,7 +307,7 @@ class Stage:
 
 
 def _runs(pid: int) -> bool:
-    """Return whether a process works: it exists, and is no zombie where the system says so.
+    """Return whether a process runs: it exists, and is not a zombie as far as the system reports it.
 
     :raises OSError: if there is none.
     """
@@ -326,7 +326,7 @@ def _verdict(form: str, state: str, effects: Effects, items: int, back: Sequence
     if state == "finished":
         if twice or unpaid:
             missed = f", {unpaid:,} not charged" if unpaid else ""
-            return "harsh", f"{charged}{missed}. The job is green, and no alarm goes off."
+            return "harsh", f"{charged}{missed}. The job counts as successful, and nothing warns."
         return "good", f"All {items:,} orders were paid exactly once."
     if state in {"failed", "stopped"}:
         return "harsh", f"Given up: {unpaid:,} orders were never paid, {charged}."
@@ -343,9 +343,9 @@ def _verdict(form: str, state: str, effects: Effects, items: int, back: Sequence
 
 
 def _under_way(form: str, state: str, back: Sequence[str]) -> tuple[str, str]:
-    """Return the colour and the sentence about a form that has done nothing wrong yet."""
+    """Return the colour and the sentence about a form without a mistake."""
     if not back:
-        told = {"ready": "Press Start, then kill it.", "running": "At work. Kill it."}
+        told = {"ready": "Press Start, then kill it.", "running": "Running. Kill it."}
         return "", told.get(state, "It waits for its worker.")
     if form == "plain":
         return "harsh", "Back at order 1. It does not know who has paid."
@@ -353,13 +353,13 @@ def _under_way(form: str, state: str, back: Sequence[str]) -> tuple[str, str]:
 
 
 def _counts(strikes: Sequence[str]) -> str:
-    """Return how many kills and deploys there were, in words."""
+    """Return the text about the number of kills and deploys."""
     counted = ((each, strikes.count(each)) for each in ("kill", "deploy"))
     return " and ".join(f"{number} {each}{'s' * (number > 1)}" for each, number in counted if number)
 
 
 class _NoMailbox:
-    """Mailbox of a job that sends no mail."""
+    """Mailbox of a job without mail."""
 
 
 _NO_MAILBOX: Mailbox = _NoMailbox()  # type: ignore[assignment]  # orders are judged by their tables alone

@@ -283,7 +283,7 @@ def test_a_division_of_a_newer_release_is_refused_and_kept() -> None:
 def test_a_journal_line_of_no_process_is_refused(tmp_path: Path) -> None:
     """An end without a start names the line's kind."""
     (tmp_path / "journal").write_text(json.dumps(JOURNAL[-1]))
-    with pytest.raises(UsageError, match="has not begun"):
+    with pytest.raises(UsageError, match="has not started"):
         JournalContent(tmp_path / "journal")
 
 

@@ -80,22 +80,22 @@ def test_the_package_can_be_run() -> None:
         (["enqueue"], "Missing argument 'NAME'"),
         (["demo", "nothing"], "'nothing' is not one of"),
         (["monitor", "--every", "0.01"], "0.01 is not in the range"),
-        (["init-db"], "no database is named"),
+        (["init-db"], "no database is given"),
         (["init-db", "--database", "nonsense"], "cannot be used: it cannot be parsed"),
         (["seed", "--database", "sqlite:////nowhere/x.db"], "cannot be reached"),
         (["seed", "huge", "--database", "sqlite://"], "there is no size 'huge'"),
         (
             ["seed", "--scenario", "scenarios.models", "--database", "sqlite://"],
-            "'scenarios.models' is no scenario",
+            "'scenarios.models' is not a scenario",
         ),
         (["status", "--redis", "nonsense"], "is not a Redis URL"),
         (
             ["status", "--redis", "redis://me:secret@127.0.0.1:1"],
             "no Redis answers at redis://me:***@127.0.0.1:1",
         ),
-        (["worker", "--log", "LOUD"], "allowed are DEBUG"),
+        (["worker", "--log", "LOUD"], "use DEBUG"),
         (["interrupt", "7", "--flag", "--kill", "horse"], "choose one of"),
-        (["bench", "scenarios.models"], "'scenarios.models' is no scenario"),
+        (["bench", "scenarios.models"], "'scenarios.models' is not a scenario"),
         (["enqueue", "tests.jobs:plain"], "is neither a scenario nor a job"),
     ],
 )
@@ -115,7 +115,9 @@ def test_tables_are_made_filled_and_dropped(url: str) -> None:
     assert (made.exit_code, "30 pending" in made.output, "mails of spring-2024: 4 pending" in made.output) == (
         0, True, True,
     )  # fmt: skip
-    assert "rows already; run `harness reset` first" in one_line(harness("seed", "--database", url))
+    assert "the tables already have rows; run `harness reset` first" in one_line(
+        harness("seed", "--database", url)
+    )
     assert harness("reset", "--database", url, text="n\n").exit_code == 130
     assert "orders" in tables(url)
     assert harness("reset", "--database", url, "--yes").exit_code == 0

@@ -269,5 +269,5 @@ def test_a_plain_job_in_a_worker_cannot_be_asked_to_stop(redis_url: str) -> None
         "tiny",
         "--interrupt",
     ]
-    assert "choose an earlier place" in one_line(harness(*asked, "count:20"))
-    assert "cannot be asked to stop: choose a kill or a signal" in one_line(harness(*asked, "count:5"))
+    assert "choose an earlier point" in one_line(harness(*asked, "count:20"))
+    assert "cannot be asked to stop: use a kill or a signal" in one_line(harness(*asked, "count:5"))

@@ -49,7 +49,7 @@ def test_enqueue_and_work(broker: Redis, redis_url: str, run: Any) -> None:
     job = Queue("q", connection=broker, serializer="json").fetch_job("nine")
     assert job is not None
     assert (job.timeout, job.retries_left) == (-1, 2)
-    assert "there is a job 'nine' already" in one_line(
+    assert "a job 'nine' already exists" in one_line(
         run("enqueue", "tests.jobs:CountByIteration", "9", "--id", "nine")
     )
     assert run("worker", "q", "--burst", "--kind", "simple", "--log", "ERROR").exit_code == 0
@@ -94,7 +94,7 @@ def test_a_worker_needs_a_name_of_its_own(
 
 
 def test_interrupt_asks_politely(rq_workers: Workers, jobs_queue: Queue, broker: Redis, run: Any) -> None:
-    """By default the request goes through Redis; the beginning of an id is enough, and the job goes on later."""
+    """By default the request goes through Redis; the beginning of an id is enough, and the job continues later."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(OURS, "--burst")
     pid_of(broker, job.id)
@@ -184,11 +184,11 @@ def test_signals_stay_on_this_machine(
 def test_interrupt_needs_a_job_at_work(jobs_queue: Queue, broker: Redis, run: Any) -> None:
     """One that waits is held by pause; one that is not there is not found."""
     job = enqueue(jobs_queue, Numbers, 3)
-    assert "is not at work now: queued; `harness pause` holds" in one_line(run("interrupt", job.id))
+    assert "is not running: queued; use `harness pause`" in one_line(run("interrupt", job.id))
     assert "there is no job 'nothing'" in one_line(run("interrupt", "nothing"))
     enqueue(jobs_queue, Numbers, 3, options={"job_id": "twin-1"})
     enqueue(jobs_queue, Numbers, 3, options={"job_id": "twin-2"})
-    assert "'twin' is the beginning of several jobs: twin-1, twin-2" in one_line(run("pause", "twin"))
+    assert "'twin' matches several jobs: twin-1, twin-2" in one_line(run("pause", "twin"))
 
 
 def test_pause_resume_and_cancel(jobs_queue: Queue, broker: Redis, run: Any) -> None:
@@ -208,8 +208,8 @@ def test_pause_resume_and_cancel(jobs_queue: Queue, broker: Redis, run: Any) -> 
 def test_a_job_without_checkpoints_cannot_be_paused(jobs_queue: Queue, run: Any) -> None:
     """A job without checkpoints cannot be paused, because it would not notice."""
     job = jobs_queue.enqueue_call(plain, args=(3,))
-    assert "has no checkpoint where it could stop" in one_line(run("pause", job.id))
-    assert "has no checkpoint where it could stop" in one_line(run("cancel", job.id))
+    assert "has no checkpoint where it can stop" in one_line(run("pause", job.id))
+    assert "has no checkpoint where it can stop" in one_line(run("cancel", job.id))
 
 
 def test_recover_puts_back_the_jobs_of_the_dead(

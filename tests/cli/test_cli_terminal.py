@@ -157,7 +157,9 @@ def test_the_line_below_an_act_tells_its_story(
         terminal.ctrl_c()
         assert terminal.end() == 130
     before = [(int(paid), twice) for paid, twice, told in seen if not told]
-    after = [(int(paid), int(twice or 0)) for paid, twice, told in seen if told == f"{happened}, begun anew"]
+    after = [
+        (int(paid), int(twice or 0)) for paid, twice, told in seen if told == f"{happened}, started again"
+    ]
     assert before
     assert all(paid <= 20 and not twice for paid, twice in before)
     assert {paid for paid, twice in after if twice < 20} == {20}
@@ -195,8 +197,8 @@ def test_the_comparison_sets_queues_side_by_side(tmp_path: Path, redis_url: str)
 @pytest.mark.parametrize(
     ("arguments", "kept"),
     [
-        (["demo", "emails", "--embedded"], "nothing was kept, all of it was the demo's own"),
-        (["demo", "emails"], "nothing was kept, all of it was the demo's own"),
+        (["demo", "emails", "--embedded"], "nothing was kept: the demo used private services"),
+        (["demo", "emails"], "nothing was kept: the demo used private services"),
         (["run", "scenarios.emails", "--pace", "0.05"], "nothing was kept"),
         (["bench", "scenarios.emails", "--size", "full"], "nothing was kept"),
     ],
@@ -219,7 +221,7 @@ def test_ctrl_c_says_that_records_are_complete_where_there_are_some(tmp_path: Pa
         terminal.read_until(lambda text: "exactly once" in text)
         terminal.ctrl_c()
         assert terminal.end() == 130
-        assert "harness: stopped; the records above are complete, nothing else was kept" in terminal.text
+        assert "harness: stopped; the records above are complete; nothing else was kept" in terminal.text
 
 
 def test_ctrl_c_does_not_wait_for_a_plain_job(tmp_path: Path, redis_url: str) -> None:
@@ -272,7 +274,7 @@ def test_ctrl_c_ends_a_worker_after_its_job(redis_url: str, broker: Redis, tmp_p
         assert broker.blpop(["done:long"], PATIENCE) is not None
         terminal.ctrl_c()
         assert terminal.end() == 0
-        assert "a job that it was at is back in its queue" in " ".join(terminal.text.split())
+        assert "an unfinished job is back in its queue" in " ".join(terminal.text.split())
     assert broker.lrange("rq:queue:default", 0, -1) == [b"long"]
 
 

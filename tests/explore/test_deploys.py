@@ -70,12 +70,12 @@ def test_what_the_versions_do_differently_is_named_and_not_compared() -> None:
     """A price that is another now, and a step that is new, are what the deploy is for."""
     found = explored(Pay, deploy=versions_2.Pay, sample=2, pairs=False, actions=["stop"])
     assert found.unseen == ["payments.cents", "1 row of totals"]
-    assert "not compared, as the versions differ there: payments.cents, 1 row of totals" in found.text()
+    assert "not compared, because the versions differ there: payments.cents, 1 row of totals" in found.text()
 
 
 def test_versions_that_have_nothing_in_common_are_refused() -> None:
     """Such versions are refused because any outcome would pass; the user can give an outcome of their own."""
-    message = "two versions leave nothing alike.* give outcome="
+    message = "two versions leave no equal results.* give outcome="
     with pytest.raises(UsageError, match=message):
         explored(Pay, deploy=versions_2.Pay, outcome=total_of_cents, sample=1)
     with pytest.raises(UsageError, match=r"leave different rows in payments, 8 and 16 of them"):

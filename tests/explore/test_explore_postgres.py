@@ -182,7 +182,7 @@ def test_the_verdict_is_that_of_sqlite(
 def test_postgresql_is_restored_only_where_that_is_asked_for(on_postgresql: str, url: str) -> None:
     """Without database=, or with the URL of another one, nothing is changed."""
     del url
-    with pytest.raises(UsageError, match="name a database for tests by database="):
+    with pytest.raises(UsageError, match="give the URL of a test database with database="):
         explore(effects.effect_with_commit)
     other = sa.make_url(on_postgresql).set(database="postgres").render_as_string(hide_password=False)
     with pytest.raises(UsageError, match="another PostgreSQL database"):

@@ -245,7 +245,7 @@ def test_on_rq_with_a_real_redis_the_verdicts_are_the_same(broker: Redis, redis_
     ) == (0, 1)
     assert broker.dbsize() == 0
     broker.set("of", "somebody")
-    assert "redis= names a Redis that is not empty" in one_line(harness("explore", right, *on_redis))
+    assert "the Redis of redis= is not empty" in one_line(harness("explore", right, *on_redis))
     assert broker.keys() == [b"of"]
 
 
@@ -253,7 +253,7 @@ def test_a_job_that_fails_by_itself_is_refused() -> None:
     """Its error is the cause."""
     with pytest.raises(
         UsageError,
-        match=r"even when nothing interrupts it: LookupError: no such shop, at tests/explore/test_explorer.py:\d+",
+        match=r"fails even without an interruption: LookupError: no such shop, at tests/explore/test_explorer.py:\d+",
     ) as failed:
         explore(fails)
     assert isinstance(failed.value.__cause__, LookupError)
@@ -261,13 +261,13 @@ def test_a_job_that_fails_by_itself_is_refused() -> None:
 
 def test_a_job_that_does_nothing_outside_is_refused() -> None:
     """There is nothing to find."""
-    with pytest.raises(UsageError, match="does nothing outside that a crash could come between"):
+    with pytest.raises(UsageError, match="accesses no external state, so there is no crash point"):
         explore(idle)
 
 
 def test_a_job_that_leaves_nothing_outside_is_refused() -> None:
     """Else an empty table would pass for exactly once."""
-    with pytest.raises(UsageError, match="changes nothing outside but its progress"):
+    with pytest.raises(UsageError, match="changes no external state except its progress"):
         explore(reads)
 
 
@@ -292,8 +292,8 @@ def test_findings_of_the_same_lines_are_told_once() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"actions": ["burn"]}, "allowed are crash, stop, lost-reply, freeze, twice"),
-        ({"queue": "sqs"}, "allowed are inline, rq"),
+        ({"actions": ["burn"]}, "use crash, stop, lost-reply, freeze, twice"),
+        ({"queue": "sqs"}, "use inline, rq"),
         ({"only": "crash:commit"}, "unknown trial 'crash:commit'; use crash:KIND#N"),
         ({"only": "crash:commit#99"}, "there is no crash point commit#99; the job passes .*commit#1 to #8"),
         ({"only": "stop:commit#1+commit#2"}, "unknown trial"),

@@ -77,7 +77,7 @@ def test_a_job_that_goes_back_may_die_around_its_message(queue: str) -> None:
 @both
 def test_a_function_that_fails_is_refused(queue: str) -> None:
     """What fails by itself cannot be explored, whichever queue runs it."""
-    with pytest.raises(UsageError, match="even when nothing interrupts it: LookupError: no such shop"):
+    with pytest.raises(UsageError, match="fails even without an interruption: LookupError: no such shop"):
         explore(fails, queue=queue)
 
 

@@ -117,7 +117,7 @@ def test_a_database_that_is_locked_is_not_waited_for_for_ever(
     kept = place.keep()
     job.execute("BEGIN IMMEDIATE")
     with pytest.raises(
-        UsageError, match=r"jobs\.db is locked by somebody else.* end the transactions of the test"
+        UsageError, match=r"jobs\.db is locked by another connection.* end the transactions of the test"
     ):
         place.restore(kept)
     job.close()

@@ -174,7 +174,7 @@ def test_an_exploration_ends_when_its_time_is_over() -> None:
     """After the time no more trials begin, and the verdict says so."""
     verdict = explore(effects.effect_with_commit, time=1e-6)
     assert sum(verdict.trials.values()) == 1
-    assert "no trials were begun after 1e-06 s; --time or time= allows more" in verdict.text()
+    assert "no trial started after 1e-06 s; allow more with --time or time=" in verdict.text()
 
 
 def test_the_number_of_trials_and_the_seconds_are_announced() -> None:
@@ -202,7 +202,7 @@ def fewer_commits_later() -> None:
 def test_a_point_that_is_not_reached_again_is_reported_and_the_rest_goes_on() -> None:
     """A job that does not pass the same points each time gets a verdict, which names a trial that was left out."""
     verdict = explore(fewer_commits_later, pairs=False)
-    assert re.search(r"trials? did not come to the crash point again, such as \S+#[23]", verdict.text())
+    assert re.search(r"trials? did not reach the crash point again, such as \S+#[23]", verdict.text())
     assert verdict.verdict == "exactly once, of what was seen"
     assert sum(verdict.trials.values()) > 0
 

@@ -92,8 +92,8 @@ def test_signals_have_their_numbers() -> None:
         ("time:0s", "got '0s'"),
         ("time:1m", "got '1m'; use a number over 0 before 's'"),
         ("signal:KILL", "got the signal 'KILL'; use TERM, INT"),
-        ("signal:TERM@flag", "behind @ comes count"),
-        ("signal:TERM@none", "behind @ comes count"),
+        ("signal:TERM@flag", "after @ use count"),
+        ("signal:TERM@none", "after @ use count"),
     ],
 )
 def test_a_wrong_name_gets_one_line(name: str, found: str) -> None:

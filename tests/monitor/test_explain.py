@@ -117,7 +117,7 @@ def test_a_job_at_work_is_told_until_now() -> None:
     assert (told.state, told.done, told.parts[0].end_s) == ("running", 30, 4.0)
     lost = story("7", "Import(17)", ENTRIES[:1], None, now=START + 4, progress=Progress("7", done=10))
     assert (lost.state, lost.done, lost.parts[0].items) == ("running", 10, None)
-    assert "how far it came is not known" in text(lost)
+    assert "its progress is unknown" in text(lost)
 
 
 def test_what_is_no_longer_remembered_is_said() -> None:
@@ -126,8 +126,8 @@ def test_what_is_no_longer_remembered_is_said() -> None:
     for epoch in range(41, 81):
         many += [started(epoch, epoch, epoch), ended(epoch + 0.5, epoch, epoch + 1, "interrupted", "every:1")]
     told = text(story("7", "Import(17)", many, None, now=START + 99))
-    assert "40 earlier executions: not remembered any more" in told
-    assert "28 executions more" in told
+    assert "40 earlier executions: no longer recorded" in told
+    assert "28 more executions" in told
 
 
 def test_the_picture_says_the_same() -> None:

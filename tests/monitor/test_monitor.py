@@ -297,7 +297,7 @@ def test_status_and_monitor_once(jobs_queue: Queue, redis_url: str) -> None:
 def test_the_monitor_on_a_terminal(
     rq_workers: Workers, jobs_queue: Queue, broker: Redis, redis_url: str, tmp_path: Path
 ) -> None:
-    """The monitor is live at 80 columns and without colour; Ctrl-C removes it and says that the jobs go on."""
+    """The monitor is live at 80 columns and without colour; Ctrl-C removes it and says that the jobs continue."""
     job = enqueue(jobs_queue, UntilReleased)
     rq_workers.start()
     wait_for(broker, job.id, 1)
@@ -314,4 +314,4 @@ def test_the_monitor_on_a_terminal(
         assert all(cell.fg == "default" for row in terminal.screen.buffer.values() for cell in row.values())
         terminal.ctrl_c()
         assert terminal.end() == 130
-        assert "harness: stopped; the jobs go on" in terminal.text.splitlines()
+        assert "harness: stopped; the jobs continue" in terminal.text.splitlines()

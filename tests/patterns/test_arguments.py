@@ -68,15 +68,15 @@ class Loose(ContinuableJob):
 
 
 WRONG: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
-    (Import, (), {}, r"perform cannot be called so: missing a required argument: 'import_id'; it takes \("),
+    (Import, (), {}, r"perform cannot be called with these arguments: .* 'import_id'; it takes \("),
     (Import, (1, "a", 3), {}, "too many positional arguments"),
     (Import, (1,), {"nmae": "a"}, "got an unexpected keyword argument 'nmae'"),
     (Import, ("1",), {}, "got '1' of type str for 'import_id'; use int"),
     (Import, (1, 2), {}, "got 2 of type int for 'name'; use str"),
     (Import, (1,), {"share": "half"}, "got 'half' of type str for 'share'; use float or int"),
-    (Rows, (), {}, r"Rows.build_enumerator cannot be called so: missing a required argument: 'rows'"),
+    (Rows, (), {}, r"Rows.build_enumerator cannot be called with these arguments: missing a required argument: 'rows'"),
     (Rows, ({"a": 1},), {}, "of type dict for 'rows'; use list"),
-    (Uneven, (1,), {}, r"Uneven.each_iteration cannot be called so: too many positional arguments; it takes"),
+    (Uneven, (1,), {}, r"Uneven.each_iteration cannot be called with these arguments: too many .*; it takes"),
     (Loose, (), {}, "missing a required argument: 'known'"),
     (Loose, ("a", 1, "b"), {}, "got 'b' of type str for 'rest'; use int"),
     (Loose, ("a",), {"b": 1}, "got 1 of type int for 'more'; use str"),

@@ -144,7 +144,7 @@ def test_a_method_of_a_job_of_steps_is_refused_when_the_class_is_defined(name: s
 
 def test_the_error_says_what_to_write_instead() -> None:
     """The error names the replacement for each kind."""
-    with pytest.raises(JobDefinitionError, match=r"write def instead of async def: its answer is needed"):
+    with pytest.raises(JobDefinitionError, match=r"write def instead of async def: its result is needed"):
         iteration(should_stop=coroutine)
     with pytest.raises(JobDefinitionError, match="write it without yield"):
         iteration(each_iteration=generator)

@@ -184,9 +184,9 @@ def test_outside_of_jobs_a_held_connection_is_left_to_the_application(database: 
         assert in_a_child(backend, session) == mine
         message = in_a_child(refused, save_in, session, store)
         assert message is not None
-        assert "was not opened by this process" in message
+        assert "was opened by a parent process" in message
         with forks.guarding():
-            assert "not opened by this process" in (in_a_child(refused, backend, session) or "")
+            assert "opened by a parent process" in (in_a_child(refused, backend, session) or "")
         assert backend(session) == mine
 
 

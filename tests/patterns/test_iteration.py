@@ -113,7 +113,7 @@ def test_what_is_no_pair_is_refused_before_it_is_done(done: list[object], found:
             return [(0, 0), found]
 
     inline = InlineRun(Odd, 3)
-    with pytest.raises(JobDefinitionError, match=r"yielded .*, which is no pair; yield \(item, cursor\)"):
+    with pytest.raises(JobDefinitionError, match=r"yielded .*, which is not a pair; yield \(item, cursor\)"):
         inline.execute()
     assert done == [0]
     progress = inline.progress
@@ -134,7 +134,7 @@ def test_what_is_no_pair_is_refused_within_others() -> None:
             return parallel(lambda part, parts, cursor: bad, instances=1, cursor=cursor)
 
     for job in (Outer, Slices):
-        with pytest.raises(JobDefinitionError, match="yielded 'ab', which is no pair"):
+        with pytest.raises(JobDefinitionError, match="yielded 'ab', which is not a pair"):
             run(job, 3)
 
 
@@ -333,7 +333,7 @@ class Growing(IterationJob):
 
 
 def test_a_collection_of_another_size_is_warned_of() -> None:
-    """A collection of a known size that changed gives an event, and the job goes on."""
+    """A collection of a known size that changed gives an event, and the job continues."""
     seen = list[Any]()
     with subscribe(seen.append):
         InlineRun(Growing, stops=[Count(2)]).drain()

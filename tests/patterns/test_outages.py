@@ -1,4 +1,4 @@
-"""A store that cannot be reached for a while: the job goes on, or waits, and nothing is lost."""
+"""A store that cannot be reached for a while: the job continues, or waits, and nothing is lost."""
 
 from __future__ import annotations
 

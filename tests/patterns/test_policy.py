@@ -268,7 +268,7 @@ def test_a_constructor_that_requires_arguments_is_refused() -> None:
     def init(self: Any, import_id: int, *args: Any, flag: bool = False) -> None: ...
 
     with pytest.raises(
-        JobDefinitionError, match=r"Job\.__init__ requires import_id, .* arguments of its methods"
+        JobDefinitionError, match=r"Job\.__init__ requires import_id, .* arguments in its methods"
     ):
         define(__init__=init)
     with pytest.raises(JobDefinitionError, match=r"Job\.__init__ requires import_id"):
@@ -313,7 +313,7 @@ def test_an_attribute_set_in_the_constructor_is_a_default() -> None:
     assert inline.progress.attributes == {"number": 6, "names": ["init", "load"]}
 
 
-# When and where the job goes on.
+# When and where the job continues.
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_retry_later_says_its_own_delay_and_the_class_where() -> None:
 
 
 def test_the_default_job_goes_on_where_it_was() -> None:
-    """By default the job goes on in its own queue, behind the others."""
+    """By default the job continues in its own queue, behind the others."""
 
     class Job(IterationJob):
         def build_enumerator(self, *, cursor: Any) -> Any:

@@ -302,11 +302,11 @@ def test_what_can_be_read_once_is_refused_the_second_time(done: list[Any]) -> No
     """An enumerator over an iterator, and a generator that was begun, are refused by name and not half empty."""
     found = Enumerator((n, n) for n in range(3))
     assert any(found)
-    with pytest.raises(JobDefinitionError, match="has been read before"):
+    with pytest.raises(JobDefinitionError, match="was already read"):
         iter(found)
     wrapped = throttle(((n, n) for n in range(3)), on=lambda: False, backoff=0)
     assert any(wrapped)
-    with pytest.raises(JobDefinitionError, match="has been read before"):
+    with pytest.raises(JobDefinitionError, match="was already read"):
         list(wrapped)
 
     def begun(cursor: Any) -> Any:
@@ -314,7 +314,7 @@ def test_what_can_be_read_once_is_refused_the_second_time(done: list[Any]) -> No
         next(pairs)
         return pairs
 
-    with pytest.raises(JobDefinitionError, match="has been read before"):
+    with pytest.raises(JobDefinitionError, match="was already read"):
         InlineRun(job_over(begun, done)).drain()
     assert done == []
 

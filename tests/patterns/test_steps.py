@@ -92,8 +92,12 @@ class Invalid(ContinuableJob):
         (["nested"], InvalidStep, "Step 'a' is nested inside step 'outer'"),
         (["three"], JobDefinitionError, "Step method 'three' must accept 0 or 1 arguments"),
         (["keyword"], JobDefinitionError, "Step method 'keyword' must not accept keyword-only arguments"),
-        (["missing"], InvalidStep, "Step 'missing' is no method of Invalid and no function follows it"),
-        (["missing", "a"], InvalidStep, "Step 'missing' is no method of Invalid and no function follows it"),
+        (["missing"], InvalidStep, "Step 'missing' is not a method of Invalid, and no function follows it"),
+        (
+            ["missing", "a"],
+            InvalidStep,
+            "Step 'missing' is not a method of Invalid, and no function follows it",
+        ),
     ],
 )
 def test_steps_that_cannot_be_right_are_refused(
@@ -209,7 +213,7 @@ def test_a_method_and_a_function_of_one_name_are_refused() -> None:
 
         def load(self) -> None: ...
 
-    with pytest.raises(InvalidStep, match="rename the method or the function 'load'"):
+    with pytest.raises(InvalidStep, match="rename the method or the decorated function 'load'"):
         run(Both)
 
 

@@ -79,7 +79,7 @@ def test_another_job_under_the_same_id_is_refused(fleets: Callable[..., Fleet], 
     """An enqueue of another job under the id of one that is not over is refused."""
     fleet = fleets("celery", "redis")
     fleet.enqueue(Count, str(tmp_path), 2, job_id="job")
-    with pytest.raises(UsageError, match="job 'job' is another one, and is waiting"):
+    with pytest.raises(UsageError, match="job 'job' has another class or other arguments, and is waiting"):
         fleet.enqueue(Count, str(tmp_path), 3, job_id="job")
 
 

@@ -27,7 +27,7 @@ def test_a_job_is_steered_and_explained(kind: str, fleets: Callable[..., Fleet],
     assert "will pause" in harness("pause", "job", "--redis", url).output
     wait_until(lambda: fleet.state("job") == "parked", PATIENCE)
     done = len(lines(path))
-    assert "goes on as soon as" in harness("resume", "job", "--redis", url).output
+    assert "resumes when" in harness("resume", "job", "--redis", url).output
     wait_for_lines(path, done + 2)
     assert "asked job job to stop" in harness("interrupt", "job", "--redis", url).output
     wait_until(lambda: fleet.queue.store.load("job").interruptions == 2, PATIENCE)

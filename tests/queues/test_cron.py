@@ -171,7 +171,7 @@ def test_a_job_in_the_way_does_not_end_rq_cron(
         ("shop.jobs.f", {}, UsageError, "register a ContinuableJob, an IterationJob or a function"),
         (Numbers, {"args": (object(),)}, CursorError, "argument 0"),
         (Numbers, {"kwargs": {"numbers": {1}}}, CursorError, "argument 'numbers'"),
-        (Numbers, {"args": (1, 2)}, UsageError, "cannot be called so"),
+        (Numbers, {"args": (1, 2)}, UsageError, "cannot be called with these arguments"),
         (lambda: None, {}, UsageError, "no worker finds it"),
     ],
 )

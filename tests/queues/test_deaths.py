@@ -99,7 +99,7 @@ class Quarantining(Told):
 
 
 def test_an_item_that_keeps_failing_is_set_aside(done: list[object]) -> None:
-    """The item is set aside and reported with its error; the job goes on, and does everything else once (M7)."""
+    """The item is set aside and reported with its error; the job continues, and does everything else once (M7)."""
 
     class Job(Quarantining):
         at: ClassVar[Any] = {

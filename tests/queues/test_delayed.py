@@ -168,7 +168,7 @@ def test_a_job_that_is_elsewhere_by_then_is_not_enqueued(queue: Queue, redis: Re
 @pytest.mark.parametrize(
     ("delay", "told_of"),
     [
-        (60, "interrupted (retried later), it goes on in 60 s"),
+        (60, "interrupted (retried later), it resumes in 60 s"),
         (0, "interrupted (retried later), back in queue"),
     ],
 )
@@ -203,7 +203,7 @@ def test_rqs_own_worker_warns_where_nobody_would_enqueue_a_job(
     job = enqueue(queue, Later, 60)
     with caplog.at_level(logging.WARNING, "harness.rq"):
         work(queue, Stock)
-    warned = f"job {job.id} is to go on in 60 s, and no process will enqueue it then" in caplog.text
+    warned = f"job {job.id} resumes in 60 s, but no process will enqueue it then" in caplog.text
     assert warned == (somebody is None)
     due(queue, job.id)
     recover(redis)
@@ -229,7 +229,7 @@ def test_looks_go_on_when_redis_does(redis: Redis, caplog: pytest.LogCaptureFixt
     looks = DueLooks(redis)
     with caplog.at_level(logging.WARNING, "harness.rq"):
         looks.start()
-        while "it is tried again" not in caplog.text:
+        while "it will be tried again" not in caplog.text:
             looks.soon()
         looks.close()
     assert not looks.is_alive()

@@ -261,7 +261,7 @@ def test_prune_says_what_it_removed(store: SqlStore, broker: Redis, redis_url: s
     ]
     dry = harness(*arguments, "--dry-run")
     assert dry.output.splitlines() == [
-        "would remove from database: 3 progress; 2 kept, for the queue still has their jobs",
+        "would remove from database: 3 progress; 2 kept, because the queue still has their jobs",
         "would remove from redis: 1 history",
     ]
     data = json.loads(harness(*arguments, "--json").output)

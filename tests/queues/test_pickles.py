@@ -146,7 +146,7 @@ def test_who_asks_for_pickle_is_answered(rq_workers: Workers, pickling: Queue, t
     rq_workers.finish(OURS, "-S", "pickle")
     rq_workers.finish(OURS)
     asked, silent = ((tmp_path / f"worker-{number}.log").read_text() for number in range(2))
-    assert "--serializer pickle is not followed" in asked
+    assert "--serializer pickle is ignored" in asked
     assert f"set {ALLOW}=1" in asked
     assert "pickle" not in silent
 

@@ -91,7 +91,7 @@ def test_what_cannot_be_requeued_is_refused_by_name(queue: Queue, redis: Redis, 
         requeue(redis, "nothing")
     function = queue.enqueue_call(plain, args=("x",))
     work(queue)
-    with pytest.raises(UsageError, match=r"is no ContinuableJob or IterationJob; use `rq requeue"):
+    with pytest.raises(UsageError, match=r"is not a ContinuableJob or IterationJob; use `rq requeue"):
         requeue(redis, function.id)
     cancelled = enqueue(queue, CountByIteration, 3, options={"job_id": "again"})
     cancel(redis, cancelled.id)

@@ -217,7 +217,7 @@ def meddled(request: pytest.FixtureRequest, redis: Redis, monkeypatch: pytest.Mo
 def test_progress_that_is_gone_is_stored_again(
     queue: Queue, redis: Redis, done: list[Any], meddled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An execution that still has the job goes on, whatever of it was evicted; nothing is done twice."""
+    """An execution that still has the job continues, whatever of it was evicted; nothing is done twice."""
     job = enqueue(queue, meddled, 5)
 
     def evict() -> None:
@@ -274,7 +274,7 @@ def test_a_job_that_is_taken_over_again_and_again_fails_by_name(
     result = job.latest_result()
     assert result is not None
     assert job.get_status() == JobStatus.FAILED
-    assert "was taken over 11 times in a row by executions that its queue knows nothing of" in str(
+    assert "was taken over 11 times in a row by executions that its queue does not know" in str(
         result.exc_string
     )
 

@@ -67,7 +67,7 @@ def test_a_completed_job_is_over(tickets: Tickets) -> None:
 
 
 def test_a_failed_job_that_is_delivered_again_runs(tickets: Tickets) -> None:
-    """A dead letter that was sent again by hand runs: the job goes on at its cursor."""
+    """A dead letter that was sent again by hand runs: the job continues at its cursor."""
     first = claimed(tickets)
     tickets.close("job", "failed", first.owner)
     assert claimed(tickets, owner="other").owner == "other"

@@ -46,7 +46,7 @@ def assert_told_by_signal(connection: Redis, job: RQJob) -> None:
 
 
 def assert_goes_on(queue: Queue, job: RQJob) -> None:
-    """Check that the job goes on where it was, to its end."""
+    """Check that the job continues where it was, to its end."""
     release(queue.connection, job.id)
     finish_here(queue)
     assert job.get_status() == JobStatus.FINISHED

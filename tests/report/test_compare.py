@@ -208,7 +208,7 @@ class TestNotHit:
         totals = made.totals("steps")
         assert (totals.runs, totals.exactly_once, totals.not_hit, totals.harmed) == (2, 1, 1, 0)
         assert "Killed in 1 run, steps lost nothing" in made.finding
-        assert "In 1 run the interruption did not hit the job" in made.finding
+        assert "In 1 run the interruption did not reach the job" in made.finding
         assert [each.killed for each in durables(made)] == [1]
 
     def test_damage_is_never_hidden(self) -> None:
@@ -290,7 +290,7 @@ class TestFinding:
     @pytest.mark.parametrize(
         ("records", "sentence"),
         [
-            ([], "There are no runs, so nothing is shown."),
+            ([], "There are no runs, so the report is empty."),
             (
                 [run("orders", pattern) for pattern in PATTERNS],
                 (

@@ -215,7 +215,7 @@ class TestHtml:
             "lost items whose effect never happened",
             "duplicated items whose effect happened more than once",
             "repeated items run again, with or without a visible effect",
-            "the lab cuts it off at that item, as the end of a grace period would",
+            "the lab stops it at that item, like SIGKILL at the end of a grace period",
             "the broker is fakeredis",
             "the database is a file of SQLite",
             "Linux x86_64, 2 CPUs",
@@ -332,7 +332,7 @@ class TestAll:
     def test_nothing_measured_is_told_as_such(self) -> None:
         """A comparison without runs and benchmarks is put without an error, with its finding."""
         for put in (report.text, report.markdown, report.html):
-            assert "There are no runs, so nothing is shown." in put(compared())
+            assert "There are no runs, so the report is empty." in put(compared())
 
     def test_terminals_are_not_steered(self) -> None:
         """Control characters in names do not reach the terminal."""

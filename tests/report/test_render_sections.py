@@ -47,7 +47,7 @@ def page() -> Page:
         "at least once, repeated ≤ 5 210 48 of 64 8 of 9 120 5 2.50 s",
         "25 of 25 interrupted runs lost or repeated work",
         "the broker is a Redis server",
-        "one that went wrong proves that it can",
+        "One wrong run proves that the job can fail",
     ],
 )
 def test_says_plainly(page: Page, words: str) -> None:

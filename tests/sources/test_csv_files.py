@@ -152,7 +152,7 @@ def test_a_ragged_row_is_an_error_unless_asked_for(path: Path, line: str, fields
     """Its values would stand under wrong names; the error names the line, also of a job that was resumed."""
     with path.open("a", newline="") as file:
         file.write(f'"4\n",40\n{line}\n')
-    message = rf"prices\.csv, line 6: found {fields} fields, the header has 2; .* ragged=True"
+    message = rf"prices\.csv, line 6: got {fields} fields, but the header has 2; .* ragged=True"
     for cursor in (None, 1, (1, 22)):
         with pytest.raises(csv.Error, match=message):
             rows(path, cursor)
@@ -167,7 +167,11 @@ def test_a_ragged_row_is_an_error_unless_asked_for(path: Path, line: str, fields
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (b"a,b,a\n1,2,3\n", {}, r"line 1: the header has a name twice, .* header=False, or give the names"),
+        (
+            b"a,b,a\n1,2,3\n",
+            {},
+            r"line 1: the header has duplicate names, .* header=False, or give the names",
+        ),
         (b'a,b\n1,2\n"1"x,2\n', {"strict": True}, "line 3: ',' expected after '\"'"),
         (b"a,b\n\xe4,2\n", {}, r"after line 0: 'utf-8' codec can't decode byte 0xe4 .*; give its encoding="),
         (b'a,b\n1,2\n3,"4\n', {"strict": True}, "line 3: unexpected end of data"),
@@ -191,7 +195,7 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(
         (["a"], {}, TypeError, "got list"),
         ("x", {"header": "abc"}, TypeError, "takes True, False or a list of names as header; got 'abc'"),
         ("x", {"header": ["a", 1]}, TypeError, "got"),
-        ("x", {"header": ["a", "a"]}, TypeError, "has a name twice"),
+        ("x", {"header": ["a", "a"]}, TypeError, "has duplicate names"),
         ("x", {"dialect": "excess"}, csv.Error, "unknown dialect"),
         ("x", {"delimeter": ";"}, TypeError, "delimeter"),
         ("x", {"encoding": "utf-9"}, LookupError, "utf-9"),
@@ -235,7 +239,7 @@ def test_a_file_that_no_longer_fits_the_cursor_is_refused(path: Path) -> None:
     """Even without a guard, a cursor in the middle of a row or after the end of the file is refused."""
     for cursor in ((0, 12), (9, 99), 2):
         with pytest.raises(
-            CollectionChanged, match=r"prices\.csv has changed since the job began: .* start the job"
+            CollectionChanged, match=r"prices\.csv has changed since the job started: .* start the job"
         ):
             rows(path, cursor)
 

@@ -216,11 +216,11 @@ REFUSED = {
         Vehicle.wheels,
         "an outer join may leave it NULL",
     ),
-    "many-to-many-without-key": (sa.select(Asset).join(Asset.loosely), None, "has no primary key"),
+    "many-to-many-without-key": (sa.select(Asset).join(Asset.loosely), None, "no primary key is known"),
     "many-to-many-with-a-key-of-its-own": (
         sa.select(Asset.id).join(Asset.notes),
         None,
-        "the rows of Anonymous alias of noted apart, which a relationship joins .* join it by itself",
+        "the rows of Anonymous alias of noted, which a relationship joins .* join the table explicitly",
     ),
     "many-to-many-by-outer-join": (
         sa.select(Asset.id).outerjoin(Asset.tags),

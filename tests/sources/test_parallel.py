@@ -193,7 +193,7 @@ def test_on_rq_the_instances_are_jobs_of_their_own(queue: Queue, done: list[obje
 def test_on_rq_their_number_can_be_changed(queue: Queue, redis: Redis, done: list[object]) -> None:
     """While they run, from outside."""
     enqueue(queue, Shared, 50, 2, options={"job_id": "7"})
-    with pytest.raises(UsageError, match="is no parallel run"):
+    with pytest.raises(UsageError, match="is not a parallel run"):
         scale(redis, "7", 3)
     work(queue, max_jobs=1)
     scale(redis, "7", 5)

@@ -200,7 +200,7 @@ def test_the_page_outlives_a_restart_of_its_server(
     eventually(browser, "document.querySelector('.live.on')")
     live.stop()
     eventually(browser, "document.querySelector('.live.off')")
-    assert "nothing is known" in act(browser, job.id, "pause")
+    assert "the result of the action is unknown" in act(browser, job.id, "pause")
     live.start()
     eventually(browser, "document.querySelector('.live.on')")
     assert "will pause" in act(browser, job.id, "pause")

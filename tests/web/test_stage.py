@@ -95,7 +95,7 @@ def finished(lane: str) -> Callable[[dict[str, str]], bool]:
 def test_a_resumable_job_comes_back_and_pays_each_order_once(
     stage_site: Site, lane: str, victim: str
 ) -> None:
-    """Whatever is killed, the job goes on and all orders are paid exactly once; the history names who did it."""
+    """Whatever is killed, the job continues and all orders are paid exactly once; the history names who did it."""
     client = stage_site.client()
     act(client, lane, "start")
     with client.events() as events:
@@ -114,7 +114,7 @@ def test_the_plain_loop_begins_again_and_charges_twice(stage_site: Site) -> None
         until(events, at_work("plain"))
         act(client, "plain", "horse")
         html = lane_of(until(events, finished("plain")), "plain")
-    assert "charged twice. The job is green" in html
+    assert "charged twice. The job counts as successful" in html
     assert int(html.partition(" orders paid, ")[2].partition(" twice")[0]) >= 5
 
 
@@ -158,7 +158,7 @@ def test_by_mouse_alone(stage_site: Site, browser: Browser) -> None:
     )
     eventually(
         browser,
-        "document.querySelector('.lane-card.plain .verdict').textContent.includes('The job is green')",
+        "document.querySelector('.lane-card.plain .verdict').textContent.includes('The job counts as successful')",
     )
     assert browser.complaints == []
 
@@ -232,6 +232,6 @@ def test_the_command_serves_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(PATIENCE) == 130
-    assert said == "harness: stopped; nothing was kept, all of it was the demo's own\n"
+    assert said == "harness: stopped; nothing was kept: the demo used private services\n"
     assert list(tmp_path.iterdir()) == []
     assert processes_of_session(process.pid) == []

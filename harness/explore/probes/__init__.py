@@ -1,6 +1,6 @@
-"""Probes that find crash points: while :func:`installed`, they report each external effect of a life to its observer.
+"""Probes that find crash points: while :func:`installed`, they report each external effect to an observer.
 
-Outside of that block nothing is hooked. Inside, threads that belong to no life pay for one look-up.
+Outside of that block nothing is hooked. Inside, other threads pay for one look-up.
 
 ==========================================  ===========================================================================
 ``before-statement``, ``statement``         an SQL statement; ``before-commit``, ``commit``: a commit (:mod:`.sql`)
@@ -47,7 +47,7 @@ _PROBES = (
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Hook everything that crash points are known of, until the block ends."""
+    """Hook all known kinds of crash points, until the block ends."""
     with ExitStack() as stack:
         for probes in _PROBES:
             stack.enter_context(probes())

@@ -67,7 +67,7 @@ async def _reached(life: SimulatedProcess, client: Any, commands: list[Any], lab
 
 
 def _blocking(client: Any) -> Any:
-    """Return what a place needs of a client of the same database that does not use asyncio."""
+    """Return a client of the same database without asyncio, for its resource."""
     pool = client.connection_pool
     kinds: dict[Any, Any] = {
         aio.Connection: redis.Connection,
@@ -80,7 +80,7 @@ def _blocking(client: Any) -> Any:
         fakeredis: Any = sys.modules["fakeredis"]  # a client of it has loaded it
         kind = getattr(fakeredis, "FakeRedisConnection", None) or fakeredis.FakeConnection
     kind = kind or redis.Connection
-    # Objects of asyncio's own, which the other client makes for itself.
+    # Objects of asyncio, which the other client creates itself.
     for name in ("parser_class", "retry", "redis_connect_func", "credential_provider", "event_dispatcher"):
         given.pop(name, None)
     return SimpleNamespace(connection_pool=SimpleNamespace(connection_class=kind, connection_kwargs=given))

@@ -1,8 +1,7 @@
 """One audit hook of the interpreter: it feeds the probes of files, and reports effects that no probe watches.
 
-Python cannot remove an audit hook. So there is one, added by the first exploration, and it does nothing outside of
-one. What the hook itself does raises events, too; it ignores them. What is read is never reported, nor is what an
-import does.
+Python cannot remove an audit hook. So there is one hook, added by the first exploration, and it does nothing
+outside of one. It ignores the events that it causes itself. Reads and imports are never reported.
 """
 
 from __future__ import annotations
@@ -152,7 +151,7 @@ TOLD_BY_OTHERS = {
     "telnetlib.Telnet.open": "socket.connect", "telnetlib.Telnet.write": "socket.send",
     "urllib.Request": "the probe of http.client", "webbrowser.open": "subprocess.Popen",
 }  # fmt: skip
-"""Events of effects that need no handler, and what sees the same effect."""
+"""Events of effects that need no handler, with the probe that sees the same effect."""
 
 HARMLESS = {
     "code of this process": (
@@ -193,4 +192,4 @@ HARMLESS = {
         "ctypes.set_exception", "ctypes.set_last_error", "ctypes.string_at", "ctypes.wstring_at",
     ),
 }  # fmt: skip
-"""Events that are no external effects, or none that a crash could do twice."""
+"""Events that are no external effects, or whose effect a crash cannot repeat."""

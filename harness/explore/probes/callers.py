@@ -1,4 +1,4 @@
-"""Find who caused an audit event: the job's code, a library it uses, the interpreter, or this package."""
+"""Find the cause of an audit event: the job's code, a library that it uses, the interpreter, or this package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLUMBING = {
     "_pyio", "asyncio", "codecs", "concurrent", "contextlib", "functools", "io", "os", "pathlib", "posixpath",
     "selectors", "socket", "ssl", "subprocess", "tempfile", "threading", "urllib",
 }  # fmt: skip
-"""Modules of the standard library that name no client: what uses them does."""
+"""Modules of the standard library that do not identify a client; their caller does."""
 READERS = {"_aix_support", "_osx_support", "ctypes.util", "locale", "platform", "sysconfig", "uuid"}
 """Modules of the standard library that start a process only to read a fact about this machine."""
 
@@ -40,7 +40,7 @@ READERS = {"_aix_support", "_osx_support", "ctypes.util", "locale", "platform", 
 class Caller:
     """Cause of an event.
 
-    :ivar line: the innermost line of the job's code, or of the library that is the job.
+    :ivar line: innermost line of the job's code, or of the library if it is the job.
     :ivar library: the library that the job called, by its top-level name; empty if it called none.
     :ivar direct: whether the job's code caused the event itself.
     """
@@ -51,9 +51,9 @@ class Caller:
 
 
 def caller(depth: int = 1) -> Caller | None:
-    """Return who caused what happens now; None for this package, the interpreter and its imports.
+    """Return the cause of the current event; None for this package, the interpreter and its imports.
 
-    :param depth: number of frames to leave out.
+    :param depth: number of frames to skip.
     """
     frame: FrameType | None = sys._getframe(depth)  # noqa: SLF001 - there is no public way that is as cheap
     innermost: FrameType | None = None

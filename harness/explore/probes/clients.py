@@ -1,7 +1,7 @@
 """Crash points of HTTP clients that do not use ``http.client``: httpx and aiohttp.
 
-They are optional, and hooked only if they are loaded when an exploration begins. What a job loads later is reported by
-its sockets (:mod:`.sockets`).
+They are optional, and hooked only if they are loaded when an exploration begins. Clients that a job loads
+later are reported by their sockets (:mod:`.sockets`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _aiohttp(request: Any) -> Any:
 
 
 def _given(options: dict[str, Any]) -> bytes:
-    """Return the body of a request as far as it is plain data."""
+    """Return the part of a request's body that is plain data."""
     if options.get("json") is not None:
         return json.dumps(options["json"], default=repr).encode()
     data = options.get("data")

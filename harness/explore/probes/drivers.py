@@ -1,7 +1,7 @@
 """Clients in C, which raise no audit events: their use is reported, unless a watched client uses them.
 
-Hooked are those that are loaded when an exploration begins. For others in C, a module of the job that has them, or an
-open connection of theirs, in one of its variables is enough for a report: see :func:`held`.
+Clients that are loaded when an exploration begins are hooked. Other clients in C are reported if a module of
+the job has them, or one of their connections, in a variable: see :func:`held`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HOOKED = (
     ("multiprocessing.util", "", ("spawnv_passfds",)), ("multiprocessing.process", "BaseProcess", ("start",)),
     ("multiprocessing.connection", "Connection", ("_send_bytes",)),
 )  # fmt: skip
-"""Module, class and functions of what raises no audit event."""
+"""Module, class and functions that raise no audit event."""
 
 
 def probes() -> AbstractContextManager[None]:
@@ -49,7 +49,7 @@ def probes() -> AbstractContextManager[None]:
 
 
 def _small(module: str) -> ModuleType | None:
-    """Import a part of the standard library that the job may only import when it runs."""
+    """Import a part of the standard library that the job may import only when it runs."""
     with suppress(ImportError):
         return import_module(module)
     return None

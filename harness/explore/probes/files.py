@@ -1,6 +1,6 @@
 """Crash points before a file is opened for writing, renamed or removed: ``write``.
 
-Fed by the audit hook (:mod:`.audit`). Changes that no place compares are reported as not seen.
+The audit hook (:mod:`.audit`) calls it. Changes that no resource compares are reported as not seen.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from harness.explore.probes.patching import patched
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _temporary: set[str] = set()
-"""Files and folders that the job made under random names."""
+"""Files and folders that the job created under random names."""
 
 ATTRIBUTES = ("os.chmod", "os.chown", "os.setxattr", "os.removexattr", "os.chflags")
-"""Events of changes of a file's attributes, which are not compared; its times do not count, as in a table."""
+"""Events of changes of a file's attributes, which are not compared; changes of its times are ignored."""
 TEMPORARY = ("tempfile.mkstemp", "tempfile.mkdtemp")
 """Events of new names that are random."""
 PATHS = (
     "open", "os.rename", "os.remove", "os.truncate", "os.link", "os.mkdir", "os.rmdir", "os.symlink",
 )  # fmt: skip
-"""Events of changes of what is in files and folders."""
+"""Events of changes of the content of files and folders."""
 _TERMINALS = (
     "/dev/null",
     "/dev/zero",
@@ -43,7 +43,7 @@ _TERMINALS = (
 
 
 def probes() -> AbstractContextManager[None]:
-    """Hook what raises no audit event of its own, until the block ends."""
+    """Hook functions that raise no audit event, until the block ends."""
     return patched(
         (shutil, "copystat", _with_the_content),
         (shutil, "copymode", _with_the_content),
@@ -52,9 +52,9 @@ def probes() -> AbstractContextManager[None]:
 
 
 def prepare() -> None:
-    """Forget temporary files, and have the name of their folder found out.
+    """Forget temporary files, and call gettempdir().
 
-    The first call of gettempdir() writes a file while it holds a lock, and the hook would wait for that lock for ever.
+    Its first call writes a file while it holds a lock, and the hook would wait for that lock forever.
     """
     tempfile.gettempdir()
     _temporary.clear()
@@ -77,7 +77,7 @@ def changed(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Reach the point before a file changes."""
     paths = [path for path in _paths(event, args) if not _is_no_outcome(path, event)]
     if event == "os.mkdir":
-        # A directory that is there stays as it is, with all that it may hold: nothing to compare, or to put back.
+        # An existing directory does not change, so there is nothing to compare or restore.
         paths = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112
     if not paths:
         return
@@ -104,7 +104,7 @@ def attributes(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> Non
 
 
 def temporary(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
-    """Remember a name that is random."""
+    """Remember a random name."""
     del life, event
     _temporary.add(os.path.abspath(text(args[0])))  # noqa: PTH100
 
@@ -131,9 +131,9 @@ def _absolute(path: Any, folder: Any) -> str:
 
 
 def _is_no_outcome(path: str, event: str) -> bool:
-    """Return whether a file is no outcome: a terminal, what Python compiled, or a file under a random name.
+    """Return whether a file is not part of the outcome: a terminal, compiled code, or a file under a random name.
 
-    What opens a folder itself for writing makes a file without a name, which is gone when it is closed.
+    Opening a folder for writing creates a file without a name, which is removed when it is closed.
     """
     if event == "open" and os.path.isdir(path):  # noqa: PTH112
         return True
@@ -143,7 +143,7 @@ def _is_no_outcome(path: str, event: str) -> bool:
 
 
 def _not_compared(path: str) -> tuple[str, str] | None:
-    """Return the name and the words under which a path is reported that no place can compare."""
+    """Return the name and the text for a path that no resource can compare."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
@@ -154,7 +154,7 @@ def _not_compared(path: str) -> tuple[str, str] | None:
 
 
 def _with_the_content(copy: Any) -> Any:
-    """Copying a file's attributes along with its content is no effect of its own."""
+    """Copying a file's attributes along with its content is not a separate effect."""
 
     @wraps(copy)
     def hooked(*args: Any, **kwargs: Any) -> Any:

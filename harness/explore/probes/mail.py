@@ -1,7 +1,7 @@
-"""Crash points before and after each mail, and a mail server that is no more than an object.
+"""Crash points before and after each mail, and a simulated mail server.
 
-``before-mail`` and ``mail`` stand around SMTP's DATA: before it no mail is sent, after it one is. A job that runs in a
-trial talks to :class:`_Peer`, whatever host it asks for: mail that trials send many times stays in the process.
+``before-mail`` and ``mail`` are before and after SMTP's DATA, which sends the mail. In a trial, a job talks
+to :class:`_Peer` for every host, so that the mails of trials stay in the process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def probes() -> AbstractContextManager[None]:
 
 
 class _Peer:
-    """The server's end of a connection, as far as ``smtplib`` looks at it."""
+    """Server side of a connection, in the parts that ``smtplib`` uses."""
 
     def __init__(self, life: SimulatedProcess) -> None:
         self._life, self._replies, self._buffer = life, [b"220 trial\r\n"], b""

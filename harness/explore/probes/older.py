@@ -1,7 +1,7 @@
-"""Connections, processes and files that are older than the exploration: what a job does with them raises no event.
+"""Connections, processes and files that are older than the exploration: their use raises no event.
 
-What can be traced is reported when it is used: connections to SQLite, and descriptors of files. Objects of drivers in C
-are reported if a module of the job has one in a variable.
+Connections to SQLite and descriptors of files can be traced, and are reported when they are used. Objects of
+drivers in C are reported if a module of the job has one in a variable.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from harness.explore.probes.callers import caller
 from harness.explore.probes.drivers import IN_C
 
 MEMBERS = 1_000
-"""Number of members of a container that are looked at."""
+"""Maximum number of members of a container that are checked."""
 _SQLITE = b"SQLite format 3"
 _READING = {"SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "EXPLAIN"}
 
 
 def older() -> list[sqlite3.Connection]:
-    """Return the connections to SQLite that are open, by whatever module."""
-    # By type: isinstance() asks an object for its class, and a lazy one would be made by that.
+    """Return all open connections to SQLite."""
+    # By type: isinstance() asks an object for its class, which would create a lazy object.
     return [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]
 
 
 def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield name and words of what a job's modules hold that no probe can watch, and where it is.
+    """Yield name, text and place of objects in a job's modules that no probe can watch.
 
     :param modules: names of the job's modules; those of the same packages that they use count, too.
     """

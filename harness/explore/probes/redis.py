@@ -62,7 +62,7 @@ def describe_pipeline(commands: list[Any]) -> str:
 
 
 def published(life: SimulatedProcess, commands: list[Any]) -> None:
-    """Record the messages that these commands have published, but for those of RQ and this package."""
+    """Record the messages that these commands have published, except those of RQ and this package."""
     for command in commands:
         if len(command) > 2 and _text(command[0]).upper() in {"PUBLISH", "SPUBLISH"}:
             channel = _text(command[1])

@@ -1,4 +1,4 @@
-"""Sockets that carry something no probe watches: reported, with the library that uses them.
+"""Sockets that no probe watches: their use is reported, with the library that uses them.
 
 A socket that a watched client has connected, or sent through, belongs to that client from then on.
 """
@@ -22,7 +22,7 @@ _known: WeakSet[Any] = WeakSet()
 
 
 def probes() -> AbstractContextManager[None]:
-    """Hook what sends through a socket that may have been connected before, until the block ends."""
+    """Hook functions that send through an already connected socket, until the block ends."""
     return patched(
         *((socket.socket, name, _sends) for name in SENDING),
         *((ssl.SSLSocket, name, _sends) for name in (*SENDING, "write")),
@@ -37,7 +37,7 @@ def used(life: SimulatedProcess, event: str, used_socket: Any) -> None:
         found = caller(2)
         if found is not None:
             name = found.library or "socket"
-            life.unseen(name, f"{event} over a socket that no probe watches", found.line)
+            life.unseen(name, f"{event} through a socket that no probe watches", found.line)
 
 
 def _sends(send: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def _sends(send: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _stays_here(used_socket: Any, event: str) -> bool:
-    """Return whether nothing leaves the process: one end of a pair, or a datagram socket that only got an address."""
+    """Return whether nothing leaves the process: a socket pair, or a datagram socket that only got an address."""
     if event == "socket.connect":
         return bool(used_socket.type == socket.SOCK_DGRAM)
     try:

@@ -1,7 +1,8 @@
 """Crash points before and after each SQL statement, commit and rollback of SQLAlchemy.
 
-``before-statement``, ``statement``, ``before-commit`` and ``commit``; a lost answer is a lost connection, as the
-database driver reports it. Hooked are the methods of the dialect: the last that SQLAlchemy does before the driver.
+``before-statement``, ``statement``, ``before-commit`` and ``commit``; a lost answer is a lost connection, as
+the database driver reports it. The hooked methods are those of the dialect, the last ones that SQLAlchemy
+calls before the driver.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def probes() -> AbstractContextManager[None]:
         *with_overrides(DefaultDialect, "do_ping", _quietly),
         *with_overrides(DefaultDialect, "do_close", _quietly),
         *with_overrides(DefaultDialect, "do_terminate", _quietly),
-        # Wherever the connection comes from: a dialect, or a creator of the application.
+        # For every origin of a connection: a dialect, or a creator of the application.
         (_ConnectionRecord, "_ConnectionRecord__connect", _quietly),
         (prepared, "is_watched", _watched),
     )
@@ -84,7 +85,7 @@ def _rollback(rollback: Any) -> Any:
 
 
 def _watched(is_watched: Any) -> Any:
-    """Have saves of a life take SQLAlchemy's way: the driver's cursor alone does not say whose connection it is."""
+    """Make saves use SQLAlchemy's methods: the driver's cursor alone does not identify the connection."""
 
     @wraps(is_watched)
     def hooked(connection: Any) -> bool:
@@ -94,7 +95,7 @@ def _watched(is_watched: Any) -> Any:
 
 
 def _quietly(call: Any) -> Any:
-    """Mark what changes nothing as watched: connecting, and what belongs to it."""
+    """Mark connecting, which changes nothing, as watched."""
 
     @wraps(call)
     def hooked(*args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 """Crash points of connections by ``sqlite3.connect()``, without SQLAlchemy: those of SQL, as in :mod:`.sql`.
 
-A job gets connections of a subclass. A connection that was opened before the exploration, or by a name that the job
-had imported from ``sqlite3``, is not one of these; it is reported as not seen.
+A job gets connections of a subclass. Other connections are reported as not seen: those opened before the
+exploration, or by a name that the job had imported from ``sqlite3``.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _copies: dict[str, str] = {}
 
 
 class Direct:
-    """A connection of the driver, as the life and the places of an exploration look at connections."""
+    """Connection of the driver, in the form that the exploration uses."""
 
     def __init__(self, raw: sqlite3.Connection) -> None:
         self.dbapi_connection = self.driver_connection = raw
 
     def crash(self) -> None:
-        """Close it as a crash would: the database rolls back what is not committed."""
+        """Close it as a crash would: the database rolls back uncommitted work."""
         with suppress(sqlite3.Error):
             sqlite3.Connection.rollback(self.dbapi_connection)
         with suppress(sqlite3.Error):
@@ -131,7 +131,7 @@ def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
         if life is None or is_accounted():
             return connect(database, *args, **kwargs)
         options = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
-        # A worker that stands still is ended from another thread.
+        # Another thread ends a frozen worker.
         options |= {"check_same_thread": False, "factory": _both(_Connection, options.get("factory"))}
         connection = _quietly(connect, database, *args[len(_ARGUMENTS) :], **options)
         if _in_memory(connection):
@@ -152,7 +152,7 @@ def _in_memory(connection: Any) -> bool:
 
 
 def _both(ours: type, theirs: Any) -> type:
-    """Return a class with the crash points of ours and the methods of theirs."""
+    """Return a class with this module's crash points and the driver's methods."""
     if theirs is None or theirs is ours or not isinstance(theirs, type) or issubclass(theirs, ours):
         return theirs if isinstance(theirs, type) and issubclass(theirs, ours) else ours
     base = theirs if issubclass(theirs, ours.__mro__[1]) else ours.__mro__[1]

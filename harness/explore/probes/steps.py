@@ -1,6 +1,6 @@
-"""Crash points at the edges of steps, at checkpoints, and when progress is safe: ``step``, ``checkpoint``, ``saved``.
+"""Crash points at the start and end of steps, at checkpoints, and after saves: ``step``, ``checkpoint``, ``saved``.
 
-A checkpoint is also where an observer may stop a job politely: it returns the reason.
+At a checkpoint an observer may also stop the job: it returns the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def probes() -> Iterator[None]:
 
 
 def at_checkpoint(at: Position) -> str | None:
-    """Reach a crash point at every checkpoint; a stop source, which the explorer puts before all others."""
+    """Pass a crash point at every checkpoint; this is the explorer's stop source, before all others."""
     life = current()
     if life is None:
         return None

@@ -1,7 +1,7 @@
-"""Threads that a job starts belong to its life, and so does the work that it gives to a pool of threads.
+"""Threads that a job starts belong to its simulated process, and so does the work in its thread pools.
 
-A pool that outlives an execution would not exist in another process. So each life has one of its own in its place.
-Threads that are started apart from ``threading`` are reported as not seen.
+A pool that outlives an execution would not exist in another process. So each process gets its own pool
+instead. Threads that are started apart from ``threading`` are reported as not seen.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OURS = "harness-"
 
 @contextmanager
 def probes() -> Iterator[None]:
-    """Let threads belong to the life of the thread that started them; but ours, which keep time and not the job's."""
+    """Attribute threads to the process of their starter, except the timekeeping threads of this package."""
     apart = [(_thread, name, _apart) for name in ("start_new_thread", "start_new", "start_joinable_thread")]
     with patched(
         (threading.Thread, "start", _start),
@@ -44,7 +44,7 @@ def _start(start: Any) -> Any:
     @wraps(start)
     def start_within(thread: Thread) -> None:
         life = current()
-        # A thread of a pool belongs to no life: what it is given to do does.
+        # A thread of a pool belongs to no process; each task in it does.
         of_pool = getattr(thread, "_target", None) is _worker
         if life is not None and not thread.name.startswith(OURS) and not of_pool:
             life.threads.append(thread)
@@ -75,7 +75,7 @@ def _submit(submit: Any) -> Any:
 
 
 def _pool_of(life: SimulatedProcess, pool: Any) -> Any:
-    """Return the pool that a life uses in the place of one that is older."""
+    """Return the pool that a process uses instead of an older one."""
     if getattr(pool, "harness_life", None) is life:
         return pool
     if id(pool) not in life.pools:
@@ -84,11 +84,12 @@ def _pool_of(life: SimulatedProcess, pool: Any) -> Any:
 
 
 def _within(life: SimulatedProcess, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
-    """Return a function that runs in a life; with *died* the caller hears of its end."""
+    """Return a function that runs in a process; *died* is called when the process ends."""
     watched = is_accounted()
 
     def run_within(*args: Any, **kwargs: Any) -> Any:
-        # A thread's error is nothing that the job would see, and a dead process has no threads that could complain.
+        # The job would not see an error of a thread, and a crashed process has no threads that could report
+        # one.
         quiet = nullcontext() if died else suppress(Exception, Died)
         with living(life), quiet, accounted() if watched else nullcontext():
             return run(*args, **kwargs)

@@ -1,7 +1,7 @@
 """Crash points around HTTP requests: ``before-request`` and ``request``.
 
-Hooked is ``http.client``, which urllib, requests and urllib3 use. A request goes where it is sent: what answers there
-must be a test's own server. Requests that change nothing, by the protocol's own words, are points, but no effects.
+It hooks ``http.client``, which urllib, requests and urllib3 use. Requests are really sent, so the server must
+belong to the test. Requests with safe methods, such as GET, are points, but not effects.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _watched(call: Any) -> Any:
 
 
 def _collected(send: Any) -> Any:
-    """Keep the bytes that are sent. A subclass calls its base: only the outer call counts."""
+    """Record the sent bytes. A subclass calls its base: only the outer call counts."""
 
     @wraps(send)
     def hooked(connection: Any, data: Any) -> Any:
@@ -88,7 +88,7 @@ def _answer(receive: Any) -> Any:
             return receive(connection)
         method, label = connection.harness_request
         if method not in SAFE:
-            # All of it has left by now: the head up to the first empty line, and the body.
+            # Everything was sent: the head up to the first empty line, and the body.
             body = b"".join(connection.harness_sent).partition(b"\r\n\r\n")[2]
             life.observer.sent("request", label, body)
         response = receive(connection)

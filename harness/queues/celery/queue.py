@@ -221,8 +221,8 @@ def enqueue(
         if ticket.get("state", "over") != "over":
             if ticket.get("digest") != digest_of_call(call):
                 raise UsageError(
-                    f"job {job_id!r} is another one, and is {ticket['state']}; wait until it is over, or choose "
-                    "another id"
+                    f"job {job_id!r} has another class or other arguments, and is {ticket['state']}; wait "
+                    "until it is over, or choose another id"
                 )
             return app.AsyncResult(job_id)
     result: AsyncResult[Any] = queue.task.apply_async(call, **settings)

@@ -1,4 +1,4 @@
-"""How jobs in a Celery worker's pool learn that the worker leaves.
+"""Shutdown of a Celery worker, reported to the jobs in its pool.
 
 Celery's ``worker_shutting_down`` fires in the main process only, and the processes of the pool reset SIGTERM. So the
 main process sets a byte of memory that it shares with its pool, and a stop source reads it. In a cold shutdown Celery
@@ -40,11 +40,11 @@ class SharedFlag:
         self._memory[0] = 1
 
     def clear(self) -> None:
-        """Take the request back."""
+        """Withdraw the request."""
         self._memory[0] = 0
 
     def __call__(self, _: Position | None = None) -> str | None:
-        """Return why to stop, once the flag is set."""
+        """Return the reason to stop if the flag is set."""
         return "worker leaves" if self._memory[0] else None
 
 

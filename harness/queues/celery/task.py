@@ -74,7 +74,7 @@ class CeleryDelivery(TicketDelivery[NoReturn]):
 
 
 class JobRequest(Request):  # type: ignore[misc]  # Celery has no types
-    """What the main process of a worker does with a delivery: no crash of a pool process is a failure of the job."""
+    """Handling of a delivery in a worker's main process: a crash of a pool process is not a failure of the job."""
 
     reservation: str | None = None
     """Mark of the lease on this message, while it waits for a process."""
@@ -104,7 +104,7 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery has no types
 
 
 class _Ended:
-    """Stands for Celery's ``ExceptionInfo`` of an execution that ended without a failure."""
+    """Replacement of Celery's ``ExceptionInfo`` for an execution that ended without a failure."""
 
     traceback, internal = "", True
 
@@ -118,8 +118,10 @@ class Perform(Task):  # type: ignore[misc]  # Celery has no types
     name = TASK
     Request = "harness.queues.celery.task:JobRequest"
     acks_late = False
-    """A long job would outlast the visibility timeout of Redis and the consumer timeout of RabbitMQ. Its ticket brings
-    it back after a crash."""
+    """A long job would outlast the visibility timeout of Redis and the consumer timeout of RabbitMQ.
+
+    Its ticket brings it back after a crash.
+    """
     serializer = "json"
     track_started = False
     ignore_result = False
@@ -186,7 +188,7 @@ class Perform(Task):  # type: ignore[misc]  # Celery has no types
         self._close(task_id, "failed")
 
     def finish(self, task_id: str) -> None:
-        """Release the lease at the end of a task, whatever it was; a SIGTERM that came takes effect now."""
+        """Release the lease at every end of a task; a SIGTERM that came takes effect now."""
         delivery = self._deliveries.pop(task_id, None)
         if delivery is not None:
             delivery.release()

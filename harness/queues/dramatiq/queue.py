@@ -250,7 +250,7 @@ class JobMiddleware(Middleware):
         self.queue.sweep.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Have all jobs of this process stop at their next checkpoint."""
+        """Stop all jobs of this process at their next checkpoint."""
         self.queue.shutdown.set("worker leaves")
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
@@ -273,7 +273,7 @@ def skip(message: Any, reason: str) -> NoReturn:
 
 
 def stored_form(message: Any) -> str:
-    """Return a message as JSON, without what holds for one sending of it."""
+    """Return a message as JSON, without data that belongs to one sending."""
     options = {
         name: value
         for name, value in message.options.items()
@@ -371,8 +371,8 @@ def enqueue(
         if ticket.get("state", "over") != "over":
             if ticket.get("digest") != digest_of_call(list(made.args)):
                 raise UsageError(
-                    f"job {made.message_id!r} is another one, and is {ticket['state']}; wait until it is over, or "
-                    "choose another id"
+                    f"job {made.message_id!r} has another class or other arguments, and is "
+                    f"{ticket['state']}; wait until it is over, or choose another id"
                 )
             return made
     sent: Message[Any] = broker.enqueue(made, delay=(options or {}).get("delay"))

@@ -6,7 +6,7 @@
     enqueue(queue, Import, 17)
     # rq worker --worker-class harness.queues.rq.Worker
 
-What RQ calls is :func:`perform`. It ends an interrupted execution by returning an :class:`InterruptedResult`, which
+RQ calls :func:`perform`. It ends an interrupted execution by returning an :class:`InterruptedResult`, which
 is an ``rq.Retry``: so even RQ's stock worker puts the job back into its queue, under the same id. Our workers do
 the same without counting a failure or writing a result for it.
 """

@@ -1,8 +1,8 @@
-"""Clocks that differ: RQ goes by the clock of each worker, this package by that of the Redis server.
+"""Clocks that differ: RQ uses the clock of each worker, this package uses the Redis server's clock.
 
-RQ's maintenance fails a job as abandoned when the time in the started registry is past. The worker at the job writes
-that time by its own clock, and the worker that cleans compares by its own. If one of the two clocks is wrong, jobs that
-are at work fail.
+RQ's maintenance fails a job as abandoned when the time in the started registry is past. The worker of the job
+writes that time with its own clock, and the worker that cleans compares it with its own clock. If one of the
+clocks is wrong, running jobs fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rq import Queue
 
 SPARED_SECONDS = 120
-"""Seconds for which an execution is kept from RQ's maintenance, by the clock that the latter goes by."""
+"""Seconds for which an execution is protected from RQ's maintenance, by the clock of the latter."""
 
 
 def redis_now(connection: Redis) -> datetime:
@@ -33,11 +33,11 @@ def redis_now(connection: Redis) -> datetime:
 
 
 def spare(connection: Redis, queues: Iterable[Queue]) -> int:
-    """Keep executions of this package from being failed by the clock of this worker; return their number.
+    """Protect executions of this package from the clock of this worker; return their number.
 
-    They have leases, and a sweep restores those whose lease has ended. Call it right before RQ's maintenance. Crash
-    after it, or a lost answer: RQ's maintenance deals with such an execution that much later, if nothing else has done
-    so. An entry that has gone is not made again.
+    They have leases, and a sweep restores those whose lease has ended. Call it right before RQ's maintenance.
+    Crash after it, or a lost answer: RQ's maintenance handles such an execution later, if nothing else has.
+    An entry that was removed is not created again.
     """
     here = current_timestamp()
     spared = 0
@@ -48,7 +48,7 @@ def spare(connection: Redis, queues: Iterable[Queue]) -> int:
             continue
         ends: list[Any] = connection.zmscore(LEASES, expired)
         held = [entry for entry, end in zip(expired, ends, strict=True) if end is not None and end < math.inf]
-        # Other jobs get a lease as well, until it is known that they do not belong to this package.
+        # Other jobs get a lease too, until it is known that they do not belong to this package.
         ours = [entry for entry in held if _is_ours(connection, as_text(entry))]
         if ours:
             connection.zadd(key, dict.fromkeys(ours, here + SPARED_SECONDS), xx=True, gt=True)

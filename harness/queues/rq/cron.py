@@ -1,4 +1,4 @@
-"""Cron entries for ``rq cron`` whose jobs are JSON, as our workers need them.
+"""Cron entries for ``rq cron`` whose jobs are JSON, which the workers of this package need.
 
 ::
 
@@ -10,10 +10,10 @@
 
 RQ's ``rq.cron.register`` pickles, and takes functions only. RQ offers no place to choose the serializer of an entry, so
 the first call here replaces ``rq.cron.CronJob.enqueue`` in the process that reads the configuration, which is that of
-``rq cron`` alone. Entries made with RQ's own ``register`` stay as they are.
+``rq cron`` alone. Entries of RQ's own ``register`` do not change.
 
-Without a ``job_id``, each time makes another job. With one, a time that comes while the job is unfinished joins that
-job, and the next one begins a new round; so two ``rq cron`` processes do not double the work either.
+Without a ``job_id``, each run enqueues a new job. With one, a run joins the job while it is unfinished, and starts a
+new round after that. So two ``rq cron`` processes do not double the work either.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger("harness.rq")
 
 
 class _Entry:
-    """Stands where RQ's entries have their function."""
+    """Replacement of the function in RQ's entries."""
 
     def __init__(self, target: type[Job] | Callable[..., Any], job_id: str | None) -> None:
         self.target, self.job_id = target, job_id
@@ -52,10 +52,10 @@ class _Entry:
         raise UsageError(f"the cron entry for {self.__name__} is enqueued by rq cron, not called")
 
     def enqueue(self, cron_job: rq.cron.CronJob, connection: Redis) -> RQJob | None:
-        """Enqueue the job, and note it in the history of RQ's entry.
+        """Enqueue the job, and record it in the history of RQ's entry.
 
-        Death between the two: the job is enqueued, and missing in the history. If only the answer is lost, ``rq cron``
-        ends as with its own entries; started again, an entry with a *job_id* joins the job.
+        Crash between the two: the job is enqueued, but missing in the history. If only the answer is lost,
+        ``rq cron`` ends as with its own entries; started again, an entry with a *job_id* joins the job.
         """
         queue = Queue(cron_job.queue_name, connection=connection, serializer="json")
         options = dict(cron_job.job_options)
@@ -101,8 +101,8 @@ def register(
     """Register a job class, or a plain function, in the configuration of ``rq cron``; its jobs are JSON.
 
     :param args: and *kwargs*: of the job.
-    :param interval: seconds between two times. :param cron: expression; give one of the two.
-    :param job_id: of the job, the same each time; with it, a job that is unfinished is not enqueued once more.
+    :param interval: seconds between two runs. :param cron: cron expression; give one of the two. :param
+        job_id: id of the job, the same each time; with it, an unfinished job is not enqueued again.
     :param options: of ``rq.cron.register``: ``job_timeout``, ``result_ttl``, ``failure_ttl``, ``meta``, ``name``, …
     :raises UsageError: if no worker could find the target, or the job cannot take the arguments.
     """

@@ -1,8 +1,9 @@
 """Enqueue delayed jobs when they are due, with or without a scheduler of RQ.
 
-They wait in RQ's scheduled registry, where RQ's dashboards show them and its scheduler finds them. That registry may
-hold many other jobs. So the jobs of this package are in a sorted set as well, by the time when to look. The set is a
-hint: the registry decides, and the process that removes a job from it enqueues the job.
+They wait in RQ's scheduled registry, where RQ's dashboards show them and its scheduler finds them. That
+registry may hold many other jobs. So the jobs of this package are also in a sorted set, by the time of the
+next check. The set is a hint: the registry decides, and the process that removes a job from it enqueues the
+job.
 
 If the process crashes between two looks, the next look of any worker does the same. :mod:`harness.queues.rq.strays`
 restores a lost hint.
@@ -32,30 +33,31 @@ if TYPE_CHECKING:
     from rq import Queue
 
 IDLE_SECONDS, LOOK_SECONDS, SOON_SECONDS = 5.0, 2.5, 1.0
-"""Seconds between two looks: where no job waits, where one does, and where one is due within a minute."""
+"""Seconds between two checks: if no job waits, if one waits, and if one is due within a minute."""
 
 BATCH = 100
-"""Limit of jobs that a look enqueues; the next look follows immediately."""
+"""Maximum number of jobs that a check enqueues; the next check follows immediately."""
 
 SCHEDULER_SECONDS = 2.0
-"""Head start of RQ's scheduler, where one runs: it does not notice that another was faster."""
+"""Head start for RQ's scheduler, if one runs: it does not notice that another process was faster."""
 
 log = logging.getLogger("harness.rq")
 
 
 def note(pipeline: Pipeline | Redis, job_id: str, due: float = 0) -> None:
-    """Note that a job was put into RQ's scheduled registry, in the transaction that does it.
+    """Record that a job was put into RQ's scheduled registry, in the same transaction.
 
-    :param due: seconds of the clock that the registry goes by; 0 lets the next look read it there.
+    :param due: seconds of the registry's clock; with 0 the next check reads it there.
     """
     pipeline.zadd(DELAYED, {job_id: due})
 
 
 def enqueue_scheduled(queue: Queue, job_id: str) -> bool:
-    """Put a job of the scheduled registry into its queue, and return whether it was this call that did.
+    """Put a job of the scheduled registry into its queue, and return whether this call did.
 
-    One transaction, made only if the job is still in the registry: death before it changes nothing, after it the job
-    is in the queue. If the answer is lost, the next look finds it gone from the registry.
+    One transaction, made only if the job is still in the registry: a crash before it changes nothing; after
+    it the job is in the queue. If the answer is lost, the next check finds that the job has left the
+    registry.
     """
     registry = queue.scheduled_job_registry.key
     done = False
@@ -78,7 +80,7 @@ def enqueue_scheduled(queue: Queue, job_id: str) -> bool:
 
 
 def enqueue_due(connection: Redis) -> float:
-    """Enqueue the jobs whose time has come, and return the number of seconds until the next look."""
+    """Enqueue the jobs that are due, and return the number of seconds until the next check."""
     noted: list[Any] = connection.zrange(DELAYED, 0, BATCH - 1, withscores=True)
     if not noted:
         return IDLE_SECONDS
@@ -119,7 +121,7 @@ def _enqueue(connection: Redis, job_ids: list[str], now: float) -> None:
 
 
 def _go_on(queue: Queue, job_id: str, score: Any, *, head_start: float, now: float) -> None:
-    """Enqueue one job whose time may have come, or forget it if it waits no more or is not this package's."""
+    """Enqueue one job that may be due, or remove it from the set if it no longer waits or is not this package's."""
     connection = queue.connection
     if isinstance(score, Exception):
         raise score
@@ -135,7 +137,7 @@ def _go_on(queue: Queue, job_id: str, score: Any, *, head_start: float, now: flo
 
 
 def _readable(connection: Redis, job_id: str) -> bool:
-    """Return whether the job is gone or one of this package's; RQ's scheduler looks after others."""
+    """Return whether the job is gone or belongs to this package; RQ's scheduler handles others."""
     job = fetch(connection, job_id)
     return job is None or is_ours(job)
 
@@ -148,7 +150,7 @@ class DueLooks(threading.Thread):
         self._connection, self._closed, self._soon = connection, False, threading.Event()
 
     def run(self) -> None:
-        """Look, and wait until a job is due."""
+        """Check, and wait until a job is due."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
         wait, failing = 0.0, ""
         while True:
@@ -162,11 +164,11 @@ class DueLooks(threading.Thread):
                 failing = ""
             except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
                 if failing != type(error).__name__:
-                    log.warning("%s: %s; it is tried again", self.name, shown(error))
+                    log.warning("%s: %s; it will be tried again", self.name, shown(error))
                 failing, wait = type(error).__name__, LOOK_SECONDS
 
     def soon(self) -> None:
-        """Look now: a job may have been delayed a moment ago."""
+        """Check now: a job may have been delayed a moment ago."""
         self._soon.set()
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ ExcInfo = tuple[type[BaseException] | None, BaseException | None, "TracebackType
 
 
 class Endings(BaseWorker):
-    """The part of our workers that has to do with the ends of executions."""
+    """Part of the workers that handles the ends of executions."""
 
     _cold = False
     _killed = False
@@ -62,7 +62,7 @@ class Endings(BaseWorker):
 
     _due: delayed.DueLooks | None = None
     _died: str | None = None
-    """The id of the job whose horse was found dead."""
+    """Id of the job whose horse crashed."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work; threads restore the jobs of crashed workers and enqueue jobs whose delay is over."""
@@ -76,10 +76,10 @@ class Endings(BaseWorker):
             sweeper.close()
 
     def clean_registries(self) -> None:
-        """Put some jobs of the dead back first, and keep the others from RQ's maintenance, which would fail them.
+        """Requeue some jobs of crashed workers, and protect the others from RQ's maintenance.
 
-        The thread that sweeps puts those back, so that the worker takes its first job soon. What cannot be read stops
-        neither the rest of the maintenance nor the worker.
+        The sweeping thread requeues those, so that the worker starts its first job soon. Unreadable data
+        stops neither the rest of the maintenance nor the worker.
         """
         Sweeper(self.connection).sweep(limit=START_JOBS)
         for queue in self.queues:
@@ -112,7 +112,7 @@ class Endings(BaseWorker):
     def prepare_execution(self, job: RQJob) -> RQExecution:
         """Register the execution, with a lease until it can renew it itself.
 
-        Death in between: the next sweep gives it one.
+        Crash in between: the next sweep gives it one.
         """
         execution = super().prepare_execution(job)
         if is_ours(job):
@@ -150,9 +150,9 @@ class Endings(BaseWorker):
         started_job_registry: StartedJobRegistry,
         execution: RQExecution,
     ) -> None:
-        """Report the success of a job, if it is still this execution's when that is committed.
+        """Report the success of a job, if this execution still owns it at the commit.
 
-        :raises Superseded: if another execution has the job by then, or another job its id.
+        :raises Superseded: if another execution owns the job by then, or another job has its id.
         """
         if is_ours(job):
             queue = _watched(queue, job, execution)
@@ -168,7 +168,7 @@ class Endings(BaseWorker):
         started_job_registry: StartedJobRegistry,
         execution: RQExecution,
     ) -> None:
-        """Put an interrupted job back into its queue; what else returns a Retry is RQ's business."""
+        """Requeue an interrupted job; RQ handles other returned Retry objects."""
         if not isinstance(retry, InterruptedResult):
             super().handle_job_retry(job, queue, retry, started_job_registry, execution)
             return
@@ -204,7 +204,7 @@ class Endings(BaseWorker):
     # Superseded, or asked to leave immediately.
 
     def _finalize_failure(self, job: RQJob, queue: Queue, execution: RQExecution, exc_info: ExcInfo) -> None:
-        """Take neither a superseded execution nor a hurried shutdown for a failure of the job."""
+        """Do not treat a superseded execution or an immediate shutdown as a failure of the job."""
         kind = exc_info[0] or BaseException
         if issubclass(kind, Superseded):
             self._leave_alone(job, execution)
@@ -214,10 +214,10 @@ class Endings(BaseWorker):
             super()._finalize_failure(job, queue, execution, exc_info)
 
     def _leave_alone(self, job: RQJob, execution: RQExecution) -> None:
-        """Remove the execution, and say nothing of the job, which is another one's; put it back if it is no one's."""
+        """Remove the execution without a report on the job, which another one owns; requeue it if none does."""
         if put_back(self.connection, queue_of(job), execution.composite_key, died=False, superseded=True):
             self.log.warning(
-                "Worker %s: job %s was taken over and then abandoned; it is back in its queue",
+                "Worker %s: job %s was claimed by another execution, which was abandoned; it is back in its queue",
                 self.name, job.id,
             )  # fmt: skip
         with self.connection.pipeline() as pipeline:
@@ -225,17 +225,18 @@ class Endings(BaseWorker):
             pipeline.execute()
         self.log.info("Worker %s: this execution no longer owns job %s", self.name, job.id)
 
-    # Dead.
+    # Crashed.
 
     def kill_horse(self, sig: signal.Signals = SHUTDOWN_SIGNAL) -> None:
-        """Kill the horse; RQ's commands, which come in a thread of their own, mean its job."""
+        """Kill the horse; RQ's commands, which come in a separate thread, refer to its job."""
         self._killed = self._killed or threading.current_thread() is not threading.main_thread()
         super().kill_horse(sig)
 
     def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
-        """Note that the horse died; RQ is about to fail its job.
+        """Record that the horse crashed; RQ is about to fail its job.
 
-        Also when this worker killed it, a minute after a timeout that the job did not notice; but not on a command.
+        This includes a kill by this worker, a minute after a timeout that the job did not notice, but not a
+        kill on a command.
         """
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
         if is_ours(job) and not self._killed:
@@ -249,7 +250,7 @@ class Endings(BaseWorker):
         exc_string: str = "",
         execution: RQExecution | None = None,
     ) -> None:
-        """Put the job of a dead horse back, and one that RQ found stuck before its start; else it is RQ's business."""
+        """Requeue the job of a crashed horse, and one that RQ found stuck before its start; leave other cases to RQ."""
         if execution is not None and self._died == job.id:
             if put_back(self.connection, queue, execution.composite_key, died=True):
                 self.log.warning(
@@ -258,7 +259,7 @@ class Endings(BaseWorker):
         elif execution is None and is_ours(job):
             put_back_dequeued(self.connection, queue, job.id)
         else:
-            # RQ could not encode a message with lone surrogates, and would leave the job started for ever.
+            # RQ could not encode a message with lone surrogates, and would leave the job started forever.
             super().handle_job_failure(job, queue, started_job_registry, storable(exc_string), execution)
             if job.get_status(refresh=False) == JobStatus.SCHEDULED and is_ours(job):  # by RQ's Retry
                 delayed.note(self.connection, job.id)
@@ -267,7 +268,7 @@ class Endings(BaseWorker):
 def _watched(queue: Queue, job: RQJob, execution: RQExecution) -> Queue:
     """Return a queue with which RQ's transaction for a success is made only if the job is still the execution's.
 
-    RQ asks it for the job's dependents when it has begun to watch them, and again if the transaction is refused.
+    RQ asks it for the job's dependents when it starts to watch them, and again if the transaction is refused.
     """
 
     def move_dependents_to_ready(parent: RQJob, pipeline: Pipeline, **more: Any) -> dict[str, list[str]]:
@@ -275,7 +276,9 @@ def _watched(queue: Queue, job: RQJob, execution: RQExecution) -> Queue:
         created_at: Any = pipeline.hget(job.key, "created_at")
         registered_now = pipeline.zscore(queue.started_job_registry.key, execution.composite_key) is not None
         if not registered_now or (created_at and as_text(created_at) != utcformat(job.created_at)):
-            raise Superseded(f"job {job.id} was taken over while its success was reported; it was left alone")
+            raise Superseded(
+                f"job {job.id} was claimed by another execution while its success was reported; nothing was changed"
+            )
         return queue.move_dependents_to_ready(parent, pipeline=pipeline, **more)
 
     watched = copy.copy(queue)
@@ -284,7 +287,7 @@ def _watched(queue: Queue, job: RQJob, execution: RQExecution) -> Queue:
 
 
 def _put(job: RQJob, queue: Queue, interruption: InterruptedResult, pipeline: Pipeline) -> str:
-    """Put an interrupted job where it goes on from, or nowhere if it was cancelled; return where, in words."""
+    """Put an interrupted job where it resumes from, or nowhere if cancelled; return a description of the place."""
     job.origin = queue.name  # saved with the job below, by the same transaction
     if interruption.enqueue_at_front:
         job.enqueue_at_front_on_retry = True  # for the process that enqueues it when it is due, as RQ does
@@ -293,7 +296,7 @@ def _put(job: RQJob, queue: Queue, interruption: InterruptedResult, pipeline: Pi
     if interruption.cancelled:
         job.set_status(JobStatus.CANCELED, pipeline=pipeline)
         queue.canceled_job_registry.add(job, ttl=-1, pipeline=pipeline)
-        return "it has ended for good"
+        return "it has ended permanently"
     strays.add(pipeline, job.id)
     delay = interruption.intervals[0]
     if not delay:
@@ -302,4 +305,4 @@ def _put(job: RQJob, queue: Queue, interruption: InterruptedResult, pipeline: Pi
     due = redis_now(job.connection) + timedelta(seconds=delay)  # the clock by which it is enqueued
     queue.schedule_job(job, due, pipeline=pipeline)
     delayed.note(pipeline, job.id, due.timestamp())
-    return "it waits until it is resumed" if delay == PARKED else f"it goes on in {delay} s"
+    return "it waits until it is resumed" if delay == PARKED else f"it resumes in {delay} s"

@@ -1,7 +1,7 @@
-"""Names read from Redis, which may be any bytes: decode, split and log them, and separate wrong data from outages.
+"""Names read from Redis, which may be any bytes: decode, split and log them, and distinguish wrong data from outages.
 
-One bad entry must not stop the work on the others. Each reader of RQ's sets and lists uses this module. An entry
-that RQ cannot have written is logged once, skipped, and left as it is.
+One bad entry must not stop the work on the others. Each reader of RQ's sets and lists uses this module. An
+entry that RQ cannot have written is logged once, skipped, and not changed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 REMEMBERED = 10_000
-"""Limit of names that a process remembers it has logged."""
+"""Maximum number of logged names that a process remembers."""
 
 WRONG_DATA = ("WRONGTYPE", "is not an integer", "is not a float", "is not a valid float", "would overflow")
-"""Parts of the answers of Redis that mean wrong data; any other error of Redis is an outage."""
+"""Parts of Redis's error messages that mean wrong data; any other error of Redis is an outage."""
 
 log = logging.getLogger("harness.rq")
 
@@ -38,7 +38,7 @@ def text_of(value: bytes | str) -> str | None:
 
 
 def split(entry: bytes | str) -> tuple[str, str] | None:
-    """Return the job id and the execution id of an entry of RQ's started registry; None if it has no such form."""
+    """Return the job id and the execution id of an entry of RQ's started registry; None for another form."""
     job_id, colon, execution_id = (text_of(entry) or "").partition(":")
     return (job_id, execution_id) if job_id and colon and ":" not in execution_id else None
 
@@ -46,7 +46,7 @@ def split(entry: bytes | str) -> tuple[str, str] | None:
 def job_id_of(entry: bytes | str) -> str | None:
     """Return the job id of an entry of the started registry, as RQ reads it; None if RQ cannot read it.
 
-    Releases of RQ before 2 wrote the job id alone, and RQ's maintenance still deals with such entries.
+    Releases of RQ before 2 wrote only the job id, and RQ's maintenance still handles such entries.
     """
     text = text_of(entry) or ""
     job_id, *others = text.split(":")
@@ -54,7 +54,7 @@ def job_id_of(entry: bytes | str) -> str | None:
 
 
 def number(value: Any) -> int:
-    """Return a counter in a job's hash; 0 for one that is missing or no number."""
+    """Return a counter in a job's hash; 0 if it is missing or not a number."""
     try:
         return int(value or 0)
     except ValueError:
@@ -62,17 +62,17 @@ def number(value: Any) -> int:
 
 
 def is_wrong_data(error: BaseException) -> bool:
-    """Return whether an error of Redis says that a key holds other data than RQ or this package writes."""
+    """Return whether an error of Redis means that a key has data that RQ or this package does not write."""
     return isinstance(error, ResponseError) and any(part in str(error) for part in WRONG_DATA)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether an error says that Redis cannot be used at the moment, whatever is stored in it."""
+    """Return whether an error means that Redis cannot be used now, independent of its data."""
     return isinstance(error, RedisError) and not is_wrong_data(error)
 
 
 class Complaints:
-    """Log lines on bad entries, one for each name."""
+    """Log lines about bad entries, one for each name."""
 
     def __init__(self) -> None:
         self._said: set[tuple[str, str]] = set()
@@ -85,15 +85,15 @@ class Complaints:
         if len(self._said) >= REMEMBERED:
             self._said.clear()
         self._said.add(said)
-        log.error("%s %s cannot be used (%s); it was skipped and left as it is", what, said[1], shown(why))
+        log.error("%s %s cannot be used (%s); it was skipped and not changed", what, said[1], shown(why))
 
 
 complaints = Complaints()
-"""Complaints of this process."""
+"""Logged bad entries of this process."""
 
 
 def ask(pipeline: Pipeline) -> list[Any]:
-    """Execute the commands, and return their answers; wrong data is an answer, as the error that it is.
+    """Execute the commands, and return their answers; an error about wrong data is returned as an answer.
 
     :raises RedisError: if Redis cannot be used.
     """
@@ -105,7 +105,7 @@ def ask(pipeline: Pipeline) -> list[Any]:
 
 
 def usable(what: str, name: bytes | str, answer: Any) -> bool:
-    """Return whether an answer of :func:`ask` is no error; else log it."""
+    """Return whether an answer of :func:`ask` is not an error; log an error."""
     if not isinstance(answer, Exception):
         return True
     complaints.say(what, name, answer)
@@ -113,7 +113,7 @@ def usable(what: str, name: bytes | str, answer: Any) -> bool:
 
 
 def queues_of(connection: Redis) -> tuple[list[Queue], bool]:
-    """Return RQ's queues, and whether the set of them can be read; names that RQ cannot read are logged and skipped."""
+    """Return RQ's queues, and whether their set is readable; names that RQ cannot read are logged and skipped."""
     try:
         keys: Any = connection.smembers(Queue.redis_queues_keys)
     except ResponseError as error:
@@ -140,7 +140,7 @@ _KINDS = {"zset": "sorted set", "hash": "hash"}
 
 
 def set_aside(connection: Redis) -> None:
-    """Rename keys of this package that hold data of another type, so that work goes on; log it.
+    """Rename keys of this package that have data of another type, so that work continues; log it.
 
     Crash in between: the next sweep renames the others. The data is kept under the new name.
     """

@@ -1,7 +1,7 @@
 """RQ's groups, with jobs of this package in them.
 
-RQ adds jobs to a group only as it enqueues them itself. A job is in a group if its id is in the group's set; its hash
-names one group, from which ``job.delete()`` removes it.
+RQ adds jobs to a group only when it enqueues them itself. A job is in a group if its id is in the group's
+set; its hash names one group, from which ``job.delete()`` removes it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Worker's care for its work horse: renew the lease of the job, and end child processes the horse leaves behind.
+"""Care of a worker for its work horse: renew the lease of the job, and end leftover child processes of the horse.
 
-The horse renews its own lease in a thread. An item that holds the interpreter's lock for longer than a lease stops that
-thread. The job would then count as crashed and start elsewhere. So the worker renews the lease too, as long as the
-horse runs. It does not if the horse has ended or is stopped (SIGSTOP), because a stopped process may never go on. If
-the worker is killed, the horse's own thread renews. A SimpleWorker has no second process: there
-``HARNESS_RECOVER_SECONDS`` must be longer than any such item.
+The horse renews its own lease in a thread. An item that holds the interpreter's lock for longer than a lease
+stops that thread. The job would then count as crashed and start elsewhere. So the worker renews the lease
+too, while the horse runs. It does not if the horse has ended or is stopped (SIGSTOP), because a stopped
+process may never go on. If the worker is killed, the horse's own thread renews. A SimpleWorker has no second
+process: there ``HARNESS_RECOVER_SECONDS`` must be longer than any such item.
 
 A horse that died may leave child processes that still work on the item. They are in its process group, and
 the worker kills them before it requeues the job. Children that made a session or group of their own are out of reach,
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class Horses(BaseWorker):
-    """The part of our workers that waits for a work horse."""
+    """Part of the workers that waits for a work horse."""
 
     _ours = False
     _renewed: tuple[str, str] | None = None
-    """Registry and entry of the execution in the horse, while there is one."""
+    """Registry and entry of the execution in the horse, if there is one."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, with a thread that renews the lease of the job at work."""
+        """Work, with a thread that renews the lease of the running job."""
         beat = PeriodicThread("harness-horse-lease", lease_seconds() / 4, self._renew)
         beat.start()
         try:
@@ -55,9 +55,9 @@ class Horses(BaseWorker):
             self._renewed = None
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
-        """Wait until the horse ends; if it died, kill its children before anyone learns that it is gone.
+        """Wait until the horse ends; if it crashed, kill its children before its end is reported.
 
-        Its group has its number until it is reaped, so no other group can be hit.
+        Its process group keeps its number until the horse is reaped, so no other group can be hit.
         """
         horse = self.horse_pid
         with suppress(ChildProcessError):

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def enqueue_of(job: RQJob) -> str:
-    """Return the identity of a job's enqueue: another one for each enqueue, the same for its retries.
+    """Return the identity of a job's enqueue: different for each enqueue, the same for its retries.
 
-    RQ keeps the time when a job was made through retries, requeues and repeats. The number of repeats left identifies
-    a repeat. An instance belongs to the enqueue of the job that started it; empty for one that an older release
-    started.
+    RQ keeps the creation time of a job in retries, requeues and repeats. The number of remaining repeats
+    identifies a repeat. An instance belongs to the enqueue of the job that started it; empty if an older
+    release started it.
     """
     more = _more(job)
     if "instance" in more:
@@ -39,24 +39,25 @@ def enqueue_of(job: RQJob) -> str:
 
 
 def scale(connection: Redis, job_id: str, instances: int) -> None:
-    """Have a parallel run go on with more or fewer instances.
+    """Change the number of instances of a parallel run.
 
-    Those that are too many end with the slice that they are at. New ones go into the queue of the first.
+    Surplus instances end after their current slice. New ones go into the queue of the first.
 
-    :param job_id: of the job that was enqueued.
-    :raises UsageError: if it is no parallel run.
+    :param job_id: id of the job that was enqueued. :raises UsageError: if it is not a parallel run.
     """
     check_connection(connection)
     check_instances(instances)
     model = fetch(connection, job_id) or fetch(connection, f"{job_id}-0")
     if model is None:
-        raise UsageError(f"job {job_id} is not in RQ, nor its first instance to make others like")
+        raise UsageError(
+            f"job {job_id} is not in RQ, and neither is its first instance, which is copied for others"
+        )
     if not is_ours(model):
-        raise UsageError(f"job {model.id} is no ContinuableJob or IterationJob")
+        raise UsageError(f"job {model.id} is not a ContinuableJob or IterationJob")
     check_call(*model.args[:4])
     store = find_stored(model.args[0]).progress_store() or RQMetaStore(connection)
-    # Crash between the two: the numbers are given and unused. Their slices are free for all others, and who
-    # scales again starts further ones.
+    # Crash between the two: the numbers are assigned but unused. Their slices are free for all others, and
+    # the next call starts further instances.
     progress = store.load(job_id)
     round_id = enqueue_of(model) if progress is None or "instance" in _more(model) else progress.round_id
     new = SliceTable.change(store, job_id, lambda division: division.resize(instances), round_id=round_id)
@@ -69,11 +70,11 @@ def _more(job: RQJob) -> dict[str, Any]:
 
 
 def spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: str) -> None:
-    """Enqueue an instance like *model*, unless it is there.
+    """Enqueue an instance like *model*, unless it exists.
 
-    Crash before it: the job that starts it runs again. Lost answer: the instance is there the next time.
+    Crash before it: the job that starts it runs again. Lost answer: the instance exists the next time.
 
-    :raises UsageError: if an earlier round of the job has an instance of this number that is not over.
+    :raises UsageError: if an earlier round of the job has an unfinished instance of this number.
     """
     connection = model.connection
     found = fetch(connection, f"{family}-{number}")

@@ -1,4 +1,4 @@
-"""Function that RQ calls for a job from its queue, and what RQ provides for one delivery of it."""
+"""Function that RQ calls for a job from its queue, and RQ's adapter for one delivery."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["PARKED", "TRIES", "UNAVAILABLE_SECONDS", "InterruptedResult", "RQDelivery", "perform"]
 
 PARKED = 100 * 365 * 24 * 3600
-"""Seconds until a paused job would run by itself."""
+"""Seconds until a paused job would run without a resume."""
 
 
 ROUND = "continuation_round"
@@ -62,12 +62,11 @@ log = logging.getLogger("harness.rq")
 
 
 class InterruptedResult(Retry):
-    """The return value of an execution that was interrupted: run the job again.
+    """Return value of an interrupted execution: run the job again.
 
-    :ivar reason: why it stopped.
-    :ivar queue: name of the queue to run it in; None for its own. The stock worker leaves it in its own.
-    :ivar cancelled: whether it stopped for good; the stock worker, which cannot know, parks the job then.
-    :ivar unknown: whether this worker did not know the job.
+    :ivar reason: reason of the stop. :ivar queue: name of the queue to run it in; None for its own. RQ's own
+        worker ignores it. :ivar cancelled: whether it stopped permanently; RQ's own worker, which does not
+        know, parks the job then. :ivar unknown: whether this worker did not know the job.
     """
 
     def __init__(
@@ -80,7 +79,8 @@ class InterruptedResult(Retry):
         cancelled: bool = False,
         unknown: bool = False,
     ) -> None:
-        # RQ compares with number_of_retries, which our worker leaves alone; the stock worker counts there.
+        # RQ compares it with number_of_retries, which the workers of this package do not change; RQ's own
+        # worker counts there.
         super().__init__(max=sys.maxsize, interval=math.ceil(delay), enqueue_at_front=at_front)
         self.reason, self.queue = bounded(reason), queue
         self.cancelled, self.unknown = cancelled, unknown
@@ -89,10 +89,11 @@ class InterruptedResult(Retry):
 def perform(
     path: str, args: list[Any], kwargs: dict[str, Any], more: dict[str, Any] | None = None
 ) -> InterruptedResult | None:
-    """Run one execution of the job that RQ is working on; called by RQ, not by people.
+    """Run one execution of RQ's current job; called by RQ, not by users.
 
-    :raises Superseded: if another execution has taken the job over; only under our workers, and RQ's SimpleWorker.
-    :raises Exception: what the job raised, if it is not resumed; RQ's ``Retry`` then goes on at the cursor.
+    :raises Superseded: if another execution owns the job; only with workers of this package, and RQ's
+        SimpleWorker. :raises Exception: the job's error, if it is not resumed; RQ's ``Retry`` then continues
+        at the cursor.
     """
     current = get_current_job()
     if current is None or current.connection is None:
@@ -129,7 +130,7 @@ def _deliver(
 class RQDelivery:
     """One delivery of a job by RQ; see :class:`harness.queues.delivery.Delivery`.
 
-    :param lease: None if RQ's own worker has called and takes none.
+    :param lease: None if RQ's own worker calls, which takes none.
     """
 
     def __init__(self, current: RQJob, call: list[Any], more: dict[str, Any], lease: Lease | None) -> None:
@@ -147,7 +148,7 @@ class RQDelivery:
         self.requests = Requests(current.connection, current.worker_name)
 
     def begin(self) -> Begun:
-        """Record that the code of the job is reached.
+        """Record that the code of the job starts.
 
         :raises ProgressUnavailable: if Redis cannot be used now; nothing was done.
         """
@@ -172,19 +173,19 @@ class RQDelivery:
             yield sources
 
     def owns(self) -> bool:
-        """Return whether the job is still this execution's.
+        """Return whether this execution still owns the job.
 
-        :raises ProgressUnavailable: if RQ cannot be asked now.
+        :raises ProgressUnavailable: if RQ's Redis is unreachable.
         """
         try:
             return self._lease is None or self._lease.owned()
         except RedisError as error:
             raise ProgressUnavailable(
-                f"the progress of the job is gone, and RQ cannot be asked whose it is ({type(error).__name__})"
+                f"the progress of the job is gone, and RQ does not answer who owns the job ({type(error).__name__})"
             ) from error
 
     def enqueue(self, number: int, round_id: str) -> None:
-        """Enqueue an instance of a parallel run, unless it is there."""
+        """Enqueue an instance of a parallel run, unless it exists."""
         family, _ = self._more.get("instance", (self.job_id, None))
         spawn(self._current, family, number, self._call, round_id=round_id)
 
@@ -205,16 +206,16 @@ class RQDelivery:
         return InterruptedResult(reason, PARKED, cancelled=cancelled)
 
     def _delay(self, again: Again) -> float:
-        """Return the time until the next execution: none after an error, if nothing would ever end the delay.
+        """Return the time until the next execution: none after an error, if no process would end the delay.
 
-        An author who asks for a delay knows that RQ's own worker needs a scheduler for it. The delay after an error is
-        a default, which cannot strand a job.
+        Authors who set a delay know that RQ's own worker needs a scheduler for it. The delay after an error
+        is a default, so it must not strand a job.
         """
         if not again.delay or self._note_delay(again.delay) or not again.after_error:
             return again.delay
         log.warning(
-            "job %s: resumed without its error_delay, for no scheduler runs; use rq worker --with-scheduler, or "
-            "harness.queues.rq.Worker",
+            "job %s: resumed without its error_delay, for no scheduler runs; use rq worker "
+            "--with-scheduler, or harness.queues.rq.Worker",
             self.job_id,
         )
         return 0.0
@@ -222,8 +223,8 @@ class RQDelivery:
     def _put_off(self, again: Again) -> InterruptedResult:
         """Count a worker that does not know the job.
 
-        Death before it is counted: it is one try more. The count is forgotten with the next interruption of a worker
-        that knows the job.
+        Crash before it is counted: one more try. The count is reset at the next interruption in a worker that
+        knows the job.
         """
         current = self._current
         assert again.error is not None  # noqa: S101 - that is what unknown means
@@ -242,7 +243,7 @@ class RQDelivery:
     def _note_delay(self, seconds: float) -> bool:
         """Return whether a process will enqueue the job after a delay; warn if not.
 
-        Our workers do it, also for RQ's own, which need a scheduler where none of ours runs.
+        Workers of this package do it, also for jobs of RQ's own workers, which otherwise need a scheduler.
         """
         current = self._current
         if leases.current is not None and leases.current.ours:
@@ -254,7 +255,7 @@ class RQDelivery:
             somebody = any(pipeline.execute())
         if not somebody:
             log.warning(
-                "job %s is to go on in %d s, and no process will enqueue it then: start a worker of "
+                "job %s resumes in %d s, but no process will enqueue it then: start a worker of "
                 "harness.queues.rq, or one with a scheduler (rq worker --with-scheduler)",
                 current.id, math.ceil(seconds),
             )  # fmt: skip
@@ -270,9 +271,9 @@ def _repeats(current: RQJob) -> bool:
 def _leave(current: RQJob, lease: Lease) -> None:
     """End a work horse of RQ's own worker without a report on the job, or requeue it if no other execution has it.
 
-    RQ's worker takes an error for a failure, and a Retry for a reason to write the whole job again. It ignores a work
-    horse that ends with code 0 and without a report. Its SimpleWorker has none: there the job shows as
-    failed until the other execution has ended.
+    RQ's worker treats an error as a failure, and writes the whole job again for a Retry. It ignores a work
+    horse that exits with code 0 and without a report. Its SimpleWorker has no work horse: there the job shows
+    as failed until the other execution has ended.
     """
     if not lease.in_horse:
         return

@@ -1,7 +1,7 @@
 """Redis keys of this package's records about RQ jobs.
 
 They start with ``harness:``, or with ``<prefix>:harness:`` if ``RQ_KEY_PREFIX`` changes RQ's own prefix: two
-applications that share a Redis under two prefixes then never touch each other's leases.
+applications with different prefixes on one Redis then never touch each other's leases.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ __all__ = [
 ]  # fmt: skip
 
 LEASES = PREFIX + "leases"
-"""Sorted set of executions; the score is the time the lease ends, in seconds of the Redis server's clock."""
+"""Sorted set of executions; the score is the expiry of the lease, in seconds of the Redis server's clock."""
 
 OWNERS = PREFIX + "owners"
-"""Hash of the processes at work on each execution (:mod:`harness.queues.owners`)."""
+"""Hash of the processes of each execution (:mod:`harness.queues.owners`)."""
 
 OPEN = PREFIX + "open"
-"""Sorted set of jobs that are not over; the score is the time when :mod:`harness.queues.rq.strays` looks next."""
+"""Sorted set of unfinished jobs; the score is the time of the next check by :mod:`harness.queues.rq.strays`."""
 
 ENDED = PREFIX + "ended"
-"""Sorted set of jobs that ended a short while ago; the score is the time of the end, in seconds."""
+"""Sorted set of jobs that ended recently; the score is the time of the end, in seconds."""
 
 STRAYS = PREFIX + "strays"
-"""Sorted set of jobs found in no queue and no registry; the score is the time, in seconds, of the first look."""
+"""Sorted set of jobs found in no queue and no registry; the score is the time of the first check, in seconds."""
 
 DELAYED = PREFIX + "delayed"
 """Sorted set of jobs that wait for a delay to pass; the score is the time when they are due."""
@@ -35,4 +35,4 @@ SWEEP_LOCK = PREFIX + "sweep"
 """Lock of the worker that sweeps."""
 
 SWEEPING = PREFIX + "sweeping"
-"""Key that exists while a worker of this package, or ``harness recover``, looks for crashed executions."""
+"""Key that exists while a worker of this package, or ``harness recover``, checks for crashed executions."""

@@ -1,7 +1,8 @@
 """Leases on jobs: short, in Redis, renewed by the process that does the work and by its worker.
 
-RQ's own heartbeats are no use here: the working process sends none, and they count in minutes. An *execution* has the
-name it has in RQ's started registry, ``<job id>:<execution id>``. A takeover of a job removes that entry. So:
+RQ's own heartbeats cannot be used: the working process sends none, and they are minutes apart. An *execution*
+has the name it has in RQ's started registry, ``<job id>:<execution id>``. A takeover of a job removes that
+entry. So:
 
 * an execution owns its job as long as its entry is in the started registry;
 * it counts as crashed when its lease, a score in the sorted set ``harness:leases``, has expired (by the clock of
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
 DEAD_STARTS = "dead_starts"
-"""The field of an RQ job that counts the processes which died before they reached the job's code."""
+"""Field of an RQ job that counts the processes that crashed before they reached the job's code."""
 
 RQ_SECONDS = 60
-"""For how much longer than the lease the entry in RQ's started registry is to last."""
+"""Additional duration of the entry in RQ's started registry, beyond the lease."""
 
 log = logging.getLogger("harness.rq")
 
@@ -59,7 +60,7 @@ def grant(connection: Redis, entry: str) -> None:
 def renew(connection: Redis, registry_key: str, entry: str) -> None:
     """Renew the lease of an execution that has one, by the server's clock, and its entry in RQ's registry.
 
-    Process death between the two, or a lost answer: the lease lasts, and RQ's entry is renewed the next time.
+    Crash between the two, or a lost answer: the lease lasts, and RQ's entry is renewed the next time.
     """
     seconds, micros = connection.time()
     deadline = seconds + micros / 1e6 + lease_seconds()
@@ -71,15 +72,16 @@ def renew(connection: Redis, registry_key: str, entry: str) -> None:
 def queue_renewal(pipeline: Pipeline, registry_key: str, entry: str, deadline: float) -> None:
     """Queue the two commands that renew a lease; the first answers 0 if the lease is gone or unchanged."""
     pipeline.zadd(LEASES, {entry: deadline}, xx=True, ch=True)
-    # Keeps RQ's maintenance from failing a live job: if the worker was killed, only its horse can renew this.
+    # This prevents RQ's maintenance from failing a live job: if the worker was killed, only its horse can
+    # renew it.
     pipeline.zadd(registry_key, {entry: deadline + RQ_SECONDS}, xx=True, gt=True)
 
 
 class Begun(NamedTuple):
-    """Record of a job at the moment its code is reached.
+    """Record of a job at the start of its code.
 
-    :ivar first: whether that is the first time since it was enqueued.
-    :ivar unknown: how many workers in a row did not know its class or its steps.
+    :ivar first: whether this is the first time since it was enqueued. :ivar unknown: number of workers in a
+        row that did not know its class or its steps.
     """
 
     first: bool
@@ -89,9 +91,9 @@ class Begun(NamedTuple):
 class Lease:
     """Lease on a job, renewed while the context is open.
 
-    :param execution_id: RQ's. :param worker_pid: the process that waits for this one, None if it is this one.
-    :param ours: whether its worker is one of this package's, and not RQ's own.
-    :ivar lost: a stop source, set when the execution was considered crashed.
+    :param execution_id: RQ's id. :param worker_pid: process that waits for this one, None if it is this one.
+        :param ours: whether the worker belongs to this package, not to RQ. :ivar lost: stop source, set when
+        the execution was considered crashed.
     """
 
     def __init__(self, job: RQJob, execution_id: str, *, worker_pid: int | None, ours: bool = True) -> None:
@@ -107,11 +109,12 @@ class Lease:
         self._beat = PeriodicThread(f"harness-lease-{job.id}", self._seconds / 4, self._renew)
 
     def __enter__(self) -> Lease:
-        """Take the lease, unless another execution owns the job by now."""
+        """Take the lease, unless another execution owns the job."""
         global current  # noqa: PLW0603 - RQ hands nothing to what it calls
         seconds, micros = self._connection.time()
         self._offset = seconds + micros / 1e6 - time.monotonic()
-        # The owner first: an execution that is taken over meanwhile is not owned below, and works on nothing.
+        # The owner first: if another execution claims the job now, the check below notices it, and no work is
+        # done.
         text = owners.owner(self.orphaned.parent)
         if text is not None:
             self._connection.hset(OWNERS, self.entry, text)
@@ -125,7 +128,7 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Renew it no more; it is removed with the execution's other records."""
+        """Stop renewing it; it is removed with the execution's other records."""
         global current  # noqa: PLW0603
         current = None
         self.orphaned.close()
@@ -140,7 +143,7 @@ class Lease:
         return registered_at is not None and (not created_at or as_text(created_at) == self._created_at)
 
     def begun(self) -> Begun:
-        """Note that the job's code was reached: a death from now on is not counted with those before it."""
+        """Record that the job's code was reached: a crash from now on is not counted with earlier ones."""
         with self._connection.pipeline() as pipeline:
             pipeline.hset(self._job_key, DEAD_STARTS, -1)
             pipeline.hget(self._job_key, UNKNOWN)
@@ -164,11 +167,11 @@ class Lease:
 
 
 current: Lease | None = None
-"""The lease of the job that this process works on; None if its worker, RQ's own, takes none."""
+"""Lease of this process's job; None with RQ's own worker, which takes none."""
 
 
 def find(job: RQJob) -> Lease | None:
-    """Return a lease for the job that RQ's own worker has called, or None if no worker did."""
+    """Return a lease for the job of RQ's own worker, or None outside of one."""
     if job.worker_name is None or job.connection is None:
         return None
     with job.connection.pipeline(transaction=False) as pipeline:
@@ -188,9 +191,9 @@ def while_owned(
 ) -> bool:
     """Do the writes in one transaction if the caller still owns the job, and return whether it did.
 
-    A takeover changes the job's hash, which is watched. *write* may be called again after a change, and may read
-    what it needs. Crash before EXEC: nothing is written. Crash after it: everything is. Lost answer: redis-py
-    raises, and the next attempt finds that the caller no longer owns the job.
+    A claim by another execution changes the job's hash, which is watched. *write* may be called again after a
+    change, and may read data. Crash before EXEC: nothing is written. Crash after it: everything is. Lost
+    answer: redis-py raises, and the next attempt finds that the caller no longer owns the job.
     """
     with connection.pipeline() as pipeline:
         while True:
@@ -207,5 +210,5 @@ def while_owned(
 
 
 def registered(registry_key: str, entry: str) -> Callable[[Pipeline], bool]:
-    """Return the question whether an execution owns its job, for :func:`while_owned`."""
+    """Return the check whether an execution owns its job, for :func:`while_owned`."""
     return lambda pipeline: pipeline.zscore(registry_key, entry) is not None

@@ -1,8 +1,8 @@
-"""Worker behaviour while Redis cannot be used: the worker logs it once, waits, and goes on when Redis does.
+"""Worker behaviour while Redis cannot be used: the worker logs it once, waits, and continues when Redis is back.
 
-An outage is a refused or lost connection, a timeout, ``LOADING``, ``OOM`` (``maxmemory`` with ``noeviction``),
-``READONLY`` (a failover), ``UNBLOCKED``, ``MISCONF`` and the like: any error of Redis, except one that says that a key
-holds wrong data. RQ's worker exits on most of them, idle or busy.
+An outage is a refused or lost connection, a timeout, ``LOADING``, ``OOM`` (``maxmemory`` with
+``noeviction``), ``READONLY`` (a failover), ``UNBLOCKED``, ``MISCONF`` and the like: any error of Redis,
+except one about wrong data in a key. RQ's worker exits on most of them, idle or busy.
 
 * Idle, the worker tries again every few seconds. It checks for a stop signal between the attempts.
 * Busy, its heartbeats are skipped. The job decides at its checkpoints (:mod:`harness.checkpoints`).
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
 WAIT_SECONDS, LONGEST_WAIT = 0.5, 5.0
-"""Seconds between two tries to use Redis: at first, and at most."""
+"""Seconds between two attempts to use Redis: initial and maximum."""
 
 REPORT_SECONDS = 20.0
-"""Seconds for which a worker tries to report how an execution ended."""
+"""Seconds for which a worker tries to report the end of an execution."""
 
 _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 
 class Outages(BaseWorker):
-    """The part of our workers that survives outages of Redis; it comes first among their bases."""
+    """Part of the workers that survives outages of Redis; it is the first of their bases."""
 
     _away = ""
-    """The kind of error that Redis is away with; empty while it can be used."""
+    """Kind of the current error of Redis; empty while Redis can be used."""
 
     _wait_s = WAIT_SECONDS
     _unreported = False
-    """True if Redis, not the job, is the reason why the execution did not end normally."""
+    """True if Redis, not the job, caused the abnormal end of the execution."""
 
     # At the start and the end of the worker.
 
@@ -64,12 +64,12 @@ class Outages(BaseWorker):
             self.ip_address = "unknown"
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, once Redis can be used."""
+        """Work when Redis can be used."""
         self._patiently(lambda: check_server(self.connection))
         return super().work(*args, **kwargs)
 
     def register_birth(self) -> None:
-        """Register the worker, once Redis can be used."""
+        """Register the worker when Redis can be used."""
         tries = 0
 
         def register() -> None:
@@ -84,11 +84,11 @@ class Outages(BaseWorker):
         self._patiently(register)
 
     def subscribe(self) -> None:
-        """Open the command channel, once Redis can be used."""
+        """Open the command channel when Redis can be used."""
         self._patiently(super().subscribe)
 
     def teardown(self) -> None:
-        """Leave; without Redis the registration expires."""
+        """Unregister the worker; without Redis the registration expires."""
         try:
             super().teardown()  # type: ignore[no-untyped-call]
         except RedisError as error:
@@ -114,7 +114,7 @@ class Outages(BaseWorker):
         self._tolerant(super().check_for_suspension, burst)
 
     def run_maintenance_tasks(self) -> None:
-        """Clean RQ's registries; one that cannot be read does not keep the worker from its work."""
+        """Clean RQ's registries; an unreadable one does not stop the worker."""
         try:
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
         except StopRequested:
@@ -142,11 +142,11 @@ class Outages(BaseWorker):
             self._tolerant(super().set_state, state)
 
     def maintain_heartbeats(self, job: RQJob, execution: RQExecution) -> None:
-        """Renew RQ's records of the job at work."""
+        """Renew RQ's records of the running job."""
         self._tolerant(super().maintain_heartbeats, job, execution)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
-        """Execute the job; if Redis fails before it starts or when it has ended, a sweep puts it back."""
+        """Execute the job; if Redis fails before its start or after its end, a sweep requeues it."""
         self._unreported = False
         try:
             super().execute_job(job, queue)
@@ -165,7 +165,7 @@ class Outages(BaseWorker):
         self._tolerant(super()._refuse, found)  # type: ignore[misc]  # of Signals
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:  # noqa: ARG002
-        """Keep the thread of RQ's commands alive, whatever comes in there."""
+        """Keep the thread of RQ's commands alive after any input."""
         if isinstance(exc, RedisError | OSError):
             time.sleep(LONGEST_WAIT)
         else:
@@ -174,7 +174,7 @@ class Outages(BaseWorker):
     # Where the job runs.
 
     def prepare_job_execution(self, job: RQJob, remove_from_intermediate_queue: bool = False) -> None:
-        """Note in Redis that the job starts."""
+        """Record in Redis that the job starts."""
         try:
             super().prepare_job_execution(job, remove_from_intermediate_queue)
         except RedisError:
@@ -182,7 +182,7 @@ class Outages(BaseWorker):
             raise
 
     def _finalize_success(self, job: RQJob, queue: Queue, execution: RQExecution, return_value: Any) -> None:
-        """Report how the execution ended, and try again for some seconds while Redis is away."""
+        """Report the end of the execution, and try again for some seconds while Redis is away."""
         give_up = time.monotonic() + REPORT_SECONDS
         while True:
             try:
@@ -199,7 +199,7 @@ class Outages(BaseWorker):
                 return
 
     def _finalize_failure(self, job: RQJob, queue: Queue, execution: RQExecution, exc_info: Any) -> None:
-        """Report a failure of the job; an outage is none."""
+        """Report a failure of the job; an outage is not one."""
         if self._unreported and exc_info[1] is not None:
             raise exc_info[1]
         super()._finalize_failure(job, queue, execution, exc_info)
@@ -207,7 +207,7 @@ class Outages(BaseWorker):
     # Log lines.
 
     def _tolerant(self, action: Callable[..., object], *arguments: Any) -> bool:
-        """Do something that may fail while Redis is away, and return whether it did not."""
+        """Run an action that may fail while Redis is away, and return whether it succeeded."""
         try:
             action(*arguments)
         except RedisError as error:
@@ -233,7 +233,7 @@ class Outages(BaseWorker):
     def _note_outage(self, error: BaseException) -> None:
         if not self._away:
             self.log.warning(
-                "Worker %s: Redis cannot be used (%s); the worker goes on when Redis does",
+                "Worker %s: Redis cannot be used (%s); the worker continues when Redis is back",
                 self.name, shown(error),
             )  # fmt: skip
         self._away = type(error).__name__

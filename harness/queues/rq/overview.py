@@ -1,10 +1,9 @@
 """State of RQ at one moment: queues, workers and jobs, read in one round trip.
 
-The names of queues, workers and jobs are in Redis too. So a look asks for those that the previous look found, and for
-the names again: a new one is described one look later. The first look of a :class:`Watcher` repeats until nothing is
-new. All commands only read, and none blocks.
-
-A look is bounded: it counts the jobs of :data:`COUNTED` queues, and describes :data:`QUEUES` of them, the busiest, with
+The names of queues, workers and jobs are in Redis too. So a read describes those that the previous read
+found, and reads the names again: a new one is described one read later. The first read of a :class:`Watcher`
+repeats until nothing is new. No command writes or blocks. A read is bounded: it counts the jobs of
+:data:`COUNTED` queues, and describes :data:`QUEUES` of them, the busiest, with
 :data:`WORKERS` workers and :data:`JOBS` jobs. It says how many more there are. Queues beyond those are counted in turn,
 by later looks. What cannot be read is left out and named.
 """
@@ -50,22 +49,22 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 REGISTRIES = ("queued", "started", "scheduled", "deferred", "finished", "failed", "canceled")
-"""Places of a job of a queue, in RQ's words; the first is the queue itself."""
+"""Places of a job of a queue, with RQ's names; the first is the queue itself."""
 
 SHOWN = {"started": 50, "queued": 8, "scheduled": 5, "failed": 4, "finished": 4, "canceled": 2}
-"""Number of jobs of each that a look describes, the most important first."""
+"""Number of jobs of each place that a read describes, the most important first."""
 
 ENTRIES = 6
-"""Number of entries of a job's history that a look reads."""
+"""Number of entries of a job's history that are read."""
 
 LOOKS = 4
-"""Number of looks of the first look: names, then what is behind them."""
+"""Number of rounds of the first read: names, then their data."""
 
 COUNTED, COUNTED_AGAIN = 5_000, 200
-"""Number of queues whose jobs the first look counts, and of those that each later look counts again, in turn."""
+"""Number of queues whose jobs the first read counts, and number that each later read counts again, in turn."""
 
 QUEUES, WORKERS, JOBS = 40, 200, 300
-"""Number of queues, workers and jobs that a look describes."""
+"""Number of queues, workers and jobs that a read describes."""
 
 _KEYS = {
     "queued": Queue.redis_queue_namespace_prefix + "{0}",
@@ -77,11 +76,11 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Overview:
-    """Result of a look.
+    """Result of a read.
 
-    :ivar at: seconds of the Redis server's clock. :ivar queues: how many jobs are where, for each queue.
-    :ivar more: number of queues, workers and jobs that are not described, by these names; those that are 0 are absent.
-    :ivar left_out: why records that cannot be read were left out, one text each.
+    :ivar at: seconds of the Redis server's clock. :ivar queues: numbers of jobs by place, for each queue.
+        :ivar more: number of queues, workers and jobs that are not described, by these names; those that are
+        0 are absent. :ivar left_out: why records that cannot be read were left out, one text each.
     """
 
     at: float
@@ -93,10 +92,9 @@ class Overview:
 
 
 class Watcher:
-    """Looks into RQ, again and again.
+    """Reads the state of RQ repeatedly.
 
-    :param queues: the names of those to look at; all if empty.
-    :param jobs: ids of jobs to describe wherever they are.
+    :param queues: names of the queues; all if empty. :param jobs: ids of jobs to describe in any place.
     """
 
     def __init__(self, connection: Redis, queues: Iterable[str] = (), jobs: Iterable[str] = ()) -> None:
@@ -113,9 +111,9 @@ class Watcher:
         self._whole: dict[str, None] = {}
 
     def look(self, whole: Iterable[str] = ()) -> Overview:
-        """Return what is there now: one round trip, but for the first time.
+        """Return the current state in one round trip, except the first time.
 
-        :param whole: ids of jobs to describe wherever they are, with their whole history.
+        :param whole: ids of jobs to describe in any place, with their whole history.
         """
         self._whole = dict.fromkeys(whole)
         if not self._looked:
@@ -166,7 +164,7 @@ class Watcher:
     def _read_queues(
         self, queues: list[str], answers: Iterator[Any], left_out: dict[str, str]
     ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, None]]]:
-        """Return how many jobs are where, and the ids of those that are shown, by place."""
+        """Return the numbers of jobs, and the ids of the shown ones, by place."""
         counts: dict[str, dict[str, int]] = {}
         found: dict[str, dict[str, None]] = {place: {} for place in SHOWN}
         for queue in queues:
@@ -182,7 +180,7 @@ class Watcher:
                     try:
                         found[place][_job_id(place, member)] = None
                     except ValueError:  # not UTF-8, or not an id and an execution
-                        left_out[what] = f"{what} have an entry that is none: {member!r:.80}"
+                        left_out[what] = f"{what} have a wrong entry: {member!r:.80}"
             self._busy[queue] = counts[queue]["queued"] + counts[queue]["started"]
         return counts, found
 
@@ -194,14 +192,14 @@ class Watcher:
         seen: list[WorkerView],
         left_out: dict[str, str],
     ) -> None:
-        """Choose what the next look describes."""
+        """Choose the content of the next read."""
         names = names_in(found_queues, Queue.redis_queue_namespace_prefix, "RQ's set of queues", left_out)
         prefix = BaseWorker.redis_worker_namespace_prefix
         workers = names_in(found_workers, prefix, "RQ's set of workers", left_out)
         if not self._asked:
             known = set(names)
             self._busy = {name: number for name, number in self._busy.items() if name in known}
-            # The busiest first; those of which nothing is known come before those that are empty.
+            # The busiest first; unknown queues come before empty ones.
             order = sorted(names, key=lambda name: -self._busy.get(name, 0.5))
             self._to_count = self._next_to_count(names)
             names = order[:QUEUES]
@@ -223,7 +221,7 @@ class Watcher:
         limit = COUNTED_AGAIN if self._looked else max(0, COUNTED - len(self._busy))
         if not self._looked:
             return new[:limit]
-        # In turn: those that were counted the longest ago come first, for a count moves its queue to the end.
+        # In turn: the queue with the oldest count comes first, because a count moves its queue to the end.
         again = [*new, *self._busy][:limit]
         for name in again:
             self._busy[name] = self._busy.pop(name, 0)
@@ -245,7 +243,7 @@ class Watcher:
 
 @contextmanager
 def _leaving_out(left_out: dict[str, str], what: str) -> Iterator[str]:
-    """Leave out what cannot be read, and note why."""
+    """Omit unreadable data, and record the reason."""
     try:
         yield what
     except CorruptProgress as error:
@@ -277,7 +275,7 @@ def _ask_queue(pipeline: Pipeline, name: str) -> None:
 def _job_id(place: str, member: Any) -> str:
     """Return the id in a member of a registry.
 
-    :raises ValueError: if it is none.
+    :raises ValueError: if it has none.
     """
     text: str = as_text(member)
     job_id: str = parse_composite_key(text)[0] if place == "started" else text

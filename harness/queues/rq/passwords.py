@@ -1,9 +1,10 @@
 """Passwords of a Redis connection, kept out of process lists.
 
-RQ's ``SpawnWorker`` writes the arguments of its Redis connection into the source that the work horse runs, and that
-source is the horse's command line, which every user of the machine can read. While :func:`hidden_passwords` is
-active, the arguments that are secrets write themselves into that source as a look into the environment, which only
-the same user can read. The horse takes them out of its environment there, so that the job's own children inherit none.
+RQ's ``SpawnWorker`` writes the arguments of its Redis connection into the source that the work horse runs,
+and that source is the horse's command line, which every user of the machine can read. While
+:func:`hidden_passwords` is active, secret arguments appear in that source as an expression that reads the
+environment, which only the same user can read. The horse takes them out of its environment there, so that the
+job's own children inherit none.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _VARIABLE = "HARNESS_REDIS_{}"
 
 
 class _Hidden(str):
-    """A password that shows as the expression which finds it in the environment of the horse."""
+    """Password whose repr is an expression that reads it from the environment of the horse."""
 
     __slots__ = ("variable",)
     variable: str
@@ -32,7 +33,7 @@ class _Hidden(str):
 
 @contextmanager
 def hidden_passwords(connection: Redis) -> Iterator[None]:
-    """Let the passwords of a connection pass through the environment of processes that start in this block."""
+    """Pass the passwords of a connection through the environment of processes that start in this block."""
     arguments = connection.connection_pool.connection_kwargs
     hidden: dict[str, _Hidden] = {}
     for name in _SECRET:
@@ -41,7 +42,7 @@ def hidden_passwords(connection: Redis) -> Iterator[None]:
             hidden[name] = _Hidden(password)
             hidden[name].variable = _VARIABLE.format(name.upper())
     before = {name: arguments[name] for name in hidden}
-    # A str all the same: a connection that another thread opens now logs in with it.
+    # It is still a str: a connection that another thread opens now logs in with it.
     arguments.update(hidden)
     os.environ.update({each.variable: str.__str__(each) for each in hidden.values()})
     try:

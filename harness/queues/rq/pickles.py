@@ -1,8 +1,8 @@
 """Jobs with data that these workers cannot read, and plain jobs that an application has pickled, RQ's default.
 
-A pickle can run any code while it is loaded. So jobs of this package are JSON only, whatever is set. Plain jobs are
-JSON too, unless ``HARNESS_ALLOW_PICKLE=1`` says that those who can write to this Redis may run code here, as with RQ's
-own worker. Then each plain job is read, and its result written, in the format that it was enqueued in.
+Loading a pickle can run any code. So jobs of this package are always JSON. Plain jobs are JSON too, unless
+``HARNESS_ALLOW_PICKLE=1`` allows everyone who can write to this Redis to run code here, as with RQ's own
+worker. Then each plain job is read, and its result written, in the format that it was enqueued in.
 
 A job that cannot be read goes to the failed registry immediately, with cause and remedy. It has not run: its retries,
 callbacks and dependents wait until it is requeued. In its queue, these workers would take it again for ever.
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
 ALLOW = "HARNESS_ALLOW_PICKLE"
-"""Environment variable that lets our workers load plain jobs that were pickled."""
+"""Environment variable that allows the workers of this package to load pickled plain jobs."""
 
 _FIRST_OPCODES = 20
-"""Number of opcodes of a pickle among which the name of the function must be."""
+"""Number of a pickle's first opcodes that must include the name of the function."""
 
 _NAME_LIMIT = 200
 """Number of bytes of a function's name in a message."""
@@ -58,7 +58,7 @@ def is_pickled(job: RQJob) -> bool:
 
 
 def function_name(job: RQJob) -> str | None:
-    """Return the name of the function a pickled job calls, without loading the pickle; None if it has no such form."""
+    """Return the name of a pickled job's function, without loading the pickle; None for another form."""
     try:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(job.data)):
             if "UNICODE" in opcode.name:  # RQ's tuple begins with the name
@@ -71,7 +71,7 @@ def function_name(job: RQJob) -> str | None:
 
 
 class Reading(BaseWorker):
-    """The part of our workers that reads jobs: JSON, or a plain job's pickle where that is allowed."""
+    """Part of the workers that reads jobs: JSON, or a plain job's pickle if that is allowed."""
 
     def __init__(
         self, queues: Any, name: str | None = None, *, serializer: Any = None, **kwargs: Any
@@ -81,21 +81,22 @@ class Reading(BaseWorker):
         for queue in self.queues:  # rq's commands make them with the default, pickle, before they ask
             queue.serializer = _no_pickle(queue.serializer)
         self._pickles = allowed()
-        # RQ passes the path of its default if nothing was asked for, so only the short name is a wish.
+        # RQ passes the path of its default if the option was not given, so only the short name means that it
+        # was.
         self._asked_for_pickle = serializer == "pickle"
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, and say first what becomes of pickles if they were asked for."""
+        """Work, and first log the handling of pickles if they were requested."""
         if self._asked_for_pickle and not self._pickles:
             self.log.warning(
-                "Worker %s: --serializer pickle is not followed: this worker reads JSON, and fails jobs that were "
-                "pickled without running them; set %s=1 to run plain jobs that were pickled",
+                "Worker %s: --serializer pickle is ignored: this worker reads JSON, and fails pickled jobs "
+                "without running them; set %s=1 to run plain jobs that were pickled",
                 self.name, ALLOW,
             )  # fmt: skip
         if self._pickles:
             self.log.info(
-                "Worker %s: %s=1: plain jobs that were pickled are loaded; those who can write to this Redis can run "
-                "code here",
+                "Worker %s: %s=1: plain jobs that were pickled are loaded; everyone who can write to this "
+                "Redis can run code here",
                 self.name, ALLOW,
             )  # fmt: skip
         return super().work(*args, **kwargs)
@@ -109,7 +110,7 @@ class Reading(BaseWorker):
             self._refuse_unread(job, queue, refused)
 
     def perform_job(self, job: RQJob, queue: Queue, execution: RQExecution) -> bool:
-        """Perform the job; a spawned process has fetched it once more, and must choose the format again."""
+        """Perform the job; a spawned process has fetched it again, and must choose the format again."""
         self._unread(job)
         return super().perform_job(job, queue, execution)
 
@@ -136,10 +137,10 @@ class Reading(BaseWorker):
         return None
 
     def _refuse_unread(self, job: RQJob, queue: Queue, reason: str) -> None:
-        """Move a job that cannot be read to the failed registry, with nothing of it run or used up.
+        """Move an unreadable job to the failed registry, without running it or using a retry.
 
-        One transaction. Death before it: the job is in the intermediate queue, and RQ's maintenance fails it, for a
-        reason that says less. If only the answer is lost, it has failed with this reason.
+        One transaction. Crash before it: the job is in the intermediate queue, and RQ's maintenance fails it
+        with a less exact reason. If only the answer is lost, it has failed with this reason.
         """
         reason = bounded(reason)
         with self.connection.pipeline() as pipeline:
@@ -161,10 +162,10 @@ def _reason(job: RQJob, name: str | None) -> str:
             "harness.queues.rq.enqueue(), or from cron with harness.queues.rq.cron.register()"
         )
     if name is None:
-        return start + "it does not begin as RQ's jobs do; it was not run: enqueue it again"
+        return start + "it does not start like RQ's jobs; it was not run: enqueue it again"
     return start + (
         f"this worker reads JSON only; it was not run: enqueue it in Queue(…, serializer='json'), or set {ALLOW}=1 for "
-        "the worker if those who can write to this Redis may run code there; then requeue it"
+        "the worker if everyone who can write to this Redis may run code there; then requeue it"
     )
 
 

@@ -1,7 +1,7 @@
-"""Location of a job: in its queue, at work, in one of RQ's registries, or nowhere.
+"""Location of a job: in its queue, running, in one of RQ's registries, or nowhere.
 
-A job's status is not enough: an application that saves an old copy of a job writes the status of that copy too. So a
-status counts only together with the queue or registry that belongs to it.
+A job's status is not enough: an application that saves an old copy of a job writes the status of that copy
+too. So a status counts only together with its queue or registry.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PERFORM = "harness.queues.rq.perform"
 """Name of the function in the queue; it stays the same if the function moves."""
 
 UNKNOWN = "unknown_starts"
-"""Field of an RQ job: how many workers in a row did not know its class or its steps."""
+"""Field of an RQ job: number of workers in a row that did not know its class or its steps."""
 
 TAKEN_OVER = "taken_over"
-"""Field of an RQ job: how many executions in a row were superseded without another having the job."""
+"""Field of an RQ job: number of executions in a row that were superseded without another owner."""
 
 RATE_LIMITED, AT_WORK, SCHEDULED, QUEUED, DEQUEUED = (
     "rate limited",
@@ -47,7 +47,7 @@ _REGISTRIES = {
 
 
 def is_ours(job: RQJob) -> bool:
-    """Return whether the RQ job is one of this package's; one whose data cannot be read is not."""
+    """Return whether the RQ job belongs to this package; an unreadable one does not."""
     try:
         return job.func_name == PERFORM
     except Exception:  # noqa: BLE001 - depends on the serializer and on the stored bytes
@@ -68,10 +68,10 @@ def fetch(connection: Redis, job_id: str) -> RQJob | None:
 
 
 def places_of(job: RQJob, *, entry: str | None = None, running: Iterable[str] = ()) -> set[str]:
-    """Return where the job is; empty if it is nowhere.
+    """Return the places of the job; empty if it is nowhere.
 
-    :param entry: an execution that does not count, as in RQ's started registry: its job is about to be requeued.
-    :param running: entries of that registry the caller has seen; those of other jobs do not count.
+    :param entry: entry of RQ's started registry to ignore: its job is about to be requeued. :param running:
+        entries of that registry that the caller has read; those of other jobs are ignored.
     """
     executions: Any = job.connection.zrange(ExecutionRegistry(job.id, job.connection).key, 0, -1)
     entries = {f"{job.id}:{as_text(each)}" for each in executions}
@@ -83,11 +83,11 @@ def places_of(job: RQJob, *, entry: str | None = None, running: Iterable[str] = 
 
 
 class Where:
-    """The question where a job is, for a pipeline that may ask it of many jobs.
+    """Query for the places of a job, for a pipeline with many jobs.
 
-    :param entry: an execution that does not count, as in RQ's started registry. :param others: entries of the job's
-        other executions, some of which may be in that registry.
-    :ivar asked: number of commands that :meth:`ask` has queued.
+    :param entry: entry of RQ's started registry to ignore. :param others: entries of the job's other
+        executions, some of which may be in that registry. :ivar asked: number of commands that :meth:`ask`
+        queued.
     """
 
     def __init__(self, job: RQJob, entry: str | None, others: set[str]) -> None:
@@ -109,8 +109,8 @@ class Where:
         if registry is not None:
             pipeline.zscore(getattr(queue, registry).key, job_id)
             self._names.append(str(self._status.value))
-        # A job whose entry says that it is at work is not looked for in its queue, which may be long. Should it be
-        # there as well, it is there twice, and the second execution finds nothing to do.
+        # If its entry says that a job is running, the queue, which may be long, is not searched. If the job
+        # is there too, its second execution finds nothing to do.
         if self._entry is None or self._status != JobStatus.STARTED:
             pipeline.lpos(queue.key, job_id)
             self._names.append(QUEUED)
@@ -122,7 +122,7 @@ class Where:
             self._names.append(AT_WORK)
 
     def read(self, answers: list[Any]) -> set[str]:
-        """Return the places that the answers show."""
+        """Return the places in the answers."""
         places = {
             name
             for name, answer in zip(self._names, answers, strict=True)

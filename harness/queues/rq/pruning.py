@@ -1,7 +1,7 @@
 """Removal of old progress and history from Redis, and from a database whose jobs are in RQ.
 
 A record is old if it was not written for a given time. It is removed only if RQ no longer has the job, or has it as
-finished or canceled: a job that waits, runs, has paused or has failed may go on from its progress.
+finished or canceled: a job that waits, runs, has paused or has failed may continue from its progress.
 
 The age of a string in Redis is its idle time, which reading resets too, so it may look younger than it is and is
 removed later. The age of a history is that of its last entry. Each batch of deletions is one transaction under
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from redis import Redis
 
 BATCH = 500
-"""Number of records that are looked at, and deleted, at a time."""
+"""Number of records that are read, and deleted, at a time."""
 
 OVER = {"completed", "cancelled"}
-"""States of progress from which a job does not go on."""
+"""States of progress from which a job does not continue."""
 
 ENDED = {b"finished", "finished", b"canceled", "canceled"}
-"""RQ's statuses of jobs that do not go on, as Redis may answer them."""
+"""RQ's statuses of jobs that do not continue, as Redis returns them."""
 
 
 @dataclass
@@ -61,8 +61,8 @@ def prune_redis(
 ) -> Pruned:
     """Remove old progress, history and shared records from Redis.
 
-    :param seconds: age of what is removed, at least. :param dry_run: count only.
-    :param unfinished: also those of jobs that RQ still has.
+    :param seconds: minimum age. :param dry_run: count only. :param unfinished: also records of jobs that RQ
+        still has.
     """
     check_connection(connection)
     pruned = Pruned()
@@ -118,7 +118,7 @@ def prune_sql(
 
 
 def _remove(connection: Redis, owners: dict[str, str], *, dry_run: bool, unfinished: bool) -> tuple[int, int]:
-    """Remove the keys of jobs that do not go on; return how many were removed, and how many kept.
+    """Remove the keys of jobs that do not continue; return the numbers of removed and kept keys.
 
     :param owners: keys with the ids of their jobs.
     """
@@ -145,7 +145,7 @@ def _old(connection: Redis, prefix: str, batch: Sequence[str], seconds: float) -
 
 
 def _ages(connection: Redis, prefix: str, batch: Sequence[str]) -> list[float]:
-    """Return how long ago each record was written, in seconds; -1 if that is not known."""
+    """Return the age of each record in seconds; -1 if it is unknown."""
     streams = prefix == keys.history("")
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.time()
@@ -158,7 +158,7 @@ def _ages(connection: Redis, prefix: str, batch: Sequence[str]) -> list[float]:
     for answer in answers:
         if isinstance(answer, ResponseError) and "LFU" in str(answer):
             raise UsageError(
-                "this Redis evicts by LFU and does not know how old a key is; use a TTL for RedisStore instead"
+                "this Redis evicts by LFU and does not store the age of a key; use a TTL for RedisStore instead"
             )
     return [_age(answer, now) for answer in answers]
 
@@ -174,13 +174,13 @@ def _age(answer: Any, now: int) -> float:
 
 
 def _in_rq(connection: Redis | None, job_ids: Sequence[str]) -> set[str]:
-    """Return those of the jobs that RQ has and that may go on."""
+    """Return the jobs that RQ has and that may continue."""
     if connection is None or not job_ids:
         return set()
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.hget(RQJob.key_for(job_id), "status")
-        # A key of another type is not known, so it counts as a job that may go on.
+        # A key of another type is unknown, so it counts as a job that may continue.
         answers = pipeline.execute(raise_on_error=False)
     return {
         job_id
@@ -196,7 +196,7 @@ def _owner(prefix: str, key: str) -> str:
 
 
 def _batches(found: Iterator[Any]) -> Iterator[list[str]]:
-    """Return keys in batches; a key that is not UTF-8 is none of this package."""
+    """Return keys in batches; a key that is not UTF-8 does not belong to this package."""
     texts = (_text(each) for each in found)
     clean = (each for each in texts if each is not None)
     while batch := list(islice(clean, BATCH)):

@@ -63,19 +63,19 @@ if TYPE_CHECKING:
 __all__ = ["Sweeper", "forget", "keep_recovering", "put_back", "put_back_dequeued", "recover"]
 
 TURNS_TO_STRAYS = 6
-"""Number of sweeps of a worker, one of which also looks for jobs that are nowhere; each, where there are many."""
+"""Number of sweeps of which one also checks for jobs in no place; every sweep does if there are many."""
 
 LOOKS_TO_OPEN, LOOKS_TO_ENDED = 3, 12
-"""Number of quiet looks, one of which also asks for open jobs and new queues, and for jobs that have ended."""
+"""Number of quiet checks of which one also reads open jobs, new queues and ended jobs."""
 
 BATCH = 100
-"""Number of jobs that one transaction puts back."""
+"""Number of jobs that one transaction requeues."""
 
 TURN_JOBS, START_JOBS = 5_000, 100
-"""Limits of jobs that a sweep puts back: in a thread, and before a worker takes its first job."""
+"""Maximum numbers of jobs that a sweep requeues: in a thread, and before a worker's first job."""
 
 PROBED = 100
-"""Number of keys that one command asks for."""
+"""Number of keys that one command reads."""
 
 log = logging.getLogger("harness.rq")
 
@@ -103,11 +103,12 @@ def keep_recovering(connection: Redis, until: threading.Event) -> None:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Results of one look into Redis.
+    """Results of one read of Redis.
 
-    :ivar now: the server's time. :ivar leases: when each ends, by entry, which may be any bytes.
-    :ivar started: executions with their queue and when RQ gives them up. :ivar dequeued: jobs that wait for one.
-    :ivar owners: processes of each execution. :ivar complete: whether all registries could be read.
+    :ivar now: the server's time. :ivar leases: expiry of each lease, by entry, which may be any bytes. :ivar
+        started: executions with their queue and the time at which RQ abandons them. :ivar dequeued: jobs
+        without an execution. :ivar owners: processes of each execution. :ivar complete: whether all
+        registries were readable.
     """
 
     now: float
@@ -118,16 +119,15 @@ class _Seen:
     complete: bool
 
     def lease(self, entry: str) -> float | None:
-        """Return when the lease of an execution ends; None if it has none."""
+        """Return the expiry of an execution's lease; None if it has none."""
         return self.leases.get(entry.encode())
 
 
 class Sweeper:
     """Finds crashed executions and requeues their jobs.
 
-    :param connection: any database of RQ's; all its queues are looked at.
-    :param clock: seconds that only move forward.
-    :ivar interval: how many seconds may pass between two sweeps.
+    :param connection: connection to RQ's Redis; all its queues are checked. :param clock: monotonic seconds.
+        :ivar interval: maximum seconds between two sweeps.
     """
 
     def __init__(self, connection: Redis, *, clock: Clock = time.monotonic) -> None:
@@ -135,7 +135,7 @@ class Sweeper:
         self._connection, self._clock = connection, clock
         self.interval = recover_seconds() / 6
         self._lock_ms = max(1, int(self.interval * 1000) - 1)
-        # Quiet looks are two intervals apart, and so may be the first sight of an execution without a lease.
+        # Quiet checks are two intervals apart, and so may be the first check of an execution without a lease.
         self._first_lease = lease_seconds() - 2 * self.interval
         self._turned, self._skips = clock(), 0
         self._turns_to_strays = 0
@@ -144,7 +144,7 @@ class Sweeper:
         self._bad: set[str] = set()
         self._beat: PeriodicThread | None = None
         self.more = False
-        """True if the latest sweep has left jobs for the next one."""
+        """True if the latest sweep left jobs for the next one."""
 
     def beat(self, *, at_once: bool = False) -> PeriodicThread:
         """Return a thread that sweeps, not started."""
@@ -152,12 +152,12 @@ class Sweeper:
         return self._beat
 
     def turn(self) -> bool:
-        """Sweep, unless another has just done so or there is nothing to see; return whether to do it again immediately.
+        """Sweep if needed and if no other process just did; return whether to do it again immediately.
 
-        While no key exists that could hold an execution, one command in two intervals is all. An execution that
-        begins after such a look has a lease that outlasts two intervals, so the promise of the lease is kept.
-
-        While Redis was away, no lease could be renewed: live executions get two turns to do so.
+        While no key exists that could hold an execution, it sends one command in two intervals. An execution
+        that starts after such a check has a lease longer than two intervals, so its crash is still detected
+        in time. During an outage of Redis, no lease could be renewed: afterwards live executions get two
+        turns to do so.
         """
         if self._rests:
             self._rests -= 1
@@ -173,7 +173,7 @@ class Sweeper:
         first = not quiet and self._connection.set(SWEEP_LOCK, "1", nx=True, px=self._lock_ms)
         before, self._turned = self._turned, self._clock()
         late = self._turned - before > 3 * self.interval
-        # A late turn does not prolong the pause: on a machine where each turn is late no job would ever be recovered.
+        # A late turn does not extend the pause: otherwise a machine with late turns would never recover a job.
         self._skips = 2 if self._lost or (late and not self._skips) else max(0, self._skips - 1)
         self._lost = False
         self._rests = 1 if quiet and not self._skips else 0
@@ -186,12 +186,12 @@ class Sweeper:
         return self.more
 
     def _quiet(self) -> bool:
-        """Return whether no execution, no dequeued job, and no job that is due for a look can exist."""
+        """Return whether no execution, no dequeued job, and no job due for a check can exist."""
         look, self._looks = self._looks, self._looks + 1
         names, complete = [LEASES], True
         if look % LOOKS_TO_OPEN == 0 or self._queues is None:
             self._queues, complete = queues_of(self._connection)
-            # Our workers are there: who delays a job asks for this key.
+            # This key shows that workers of this package run; code that delays a job checks it.
             self._connection.set(keys.SWEEPING, "1", px=int(4 * LOOKS_TO_OPEN * self.interval * 1000) + 1)
             names += [keys.OPEN]
         if look % LOOKS_TO_ENDED == 0:
@@ -207,10 +207,10 @@ class Sweeper:
         return quiet
 
     def sweep(self, *, strays_too: bool = True, limit: int | None = None) -> list[str]:
-        """Put the jobs of the dead back, and return their ids; several may do so at the same time.
+        """Requeue the jobs of crashed executions, and return their ids; several processes may do so at the same time.
 
-        :param strays_too: whether to look for jobs that are nowhere, and for those that are due, as well.
-        :param limit: number of executions that this sweep deals with; :attr:`more` says whether there are others.
+        :param strays_too: whether to check also for jobs in no place and for due jobs. :param limit: number
+            of executions to handle; :attr:`more` says whether there are others.
         """
         self.more = False
         try:
@@ -245,7 +245,7 @@ class Sweeper:
     def _expire(self, seen: _Seen) -> None:
         """End the leases of executions whose processes were on this machine and are gone.
 
-        Crash after it, or a lost answer: the lease has expired, and the next sweep puts the job back.
+        Crash after it, or a lost answer: the lease has expired, and the next sweep requeues the job.
         """
         machine = owners.here()
         gone: dict[Any, float] = {
@@ -260,7 +260,7 @@ class Sweeper:
             seen.leases.update(gone)
 
     def _batches(self, seen: _Seen, limit: int | None) -> Iterator[list[Dead]]:
-        """Yield the crashed in batches, and renew the lock between them; those that were bad before come last."""
+        """Yield crashed executions in batches, and renew the lock between them; bad entries come last."""
         dead = [
             Dead(entry, entry.rpartition(":")[0], queue)
             for entry, (queue, given_up) in seen.started.items()
@@ -280,7 +280,8 @@ class Sweeper:
         queues, complete = queues_of(self._connection)
         self._queues = queues
         with self._connection.pipeline(transaction=False) as pipeline:
-            # Leases first: whose lease is seen was registered before, and is seen below unless it has ended since.
+            # Leases first: an execution with a lease was registered before, and is found below unless it has
+            # ended.
             pipeline.time()
             pipeline.zrange(LEASES, 0, -1, withscores=True)
             pipeline.hgetall(OWNERS)
@@ -307,7 +308,7 @@ class Sweeper:
         return _Seen(seconds + micros / 1e6, dict(leases), owners_of, started, found, complete)
 
     def _registries(self, queues: list[Queue]) -> Iterator[tuple[Queue, Any, Any]]:
-        """Yield the queues that have executions or dequeued jobs, with both; many that have none cost little."""
+        """Yield the queues that have executions or dequeued jobs, with both; empty queues cost little."""
         groups = [queues[start : start + PROBED // 2] for start in range(0, len(queues), PROBED // 2)]
         if len(queues) > 10:
             with self._connection.pipeline(transaction=False) as pipeline:
@@ -323,7 +324,7 @@ class Sweeper:
             yield from zip(group, answers[::2], answers[1::2], strict=True)
 
     def _put_back(self, batch: list[Dead], running: dict[str, list[str]], now: float) -> list[str]:
-        """Put a batch back, and whatever that leaves one by one."""
+        """Requeue a batch, and the rest of it one by one."""
         done = put_back_batch(self._connection, batch, running, now)
         for job_id in done.back:
             log.warning("job %s: its worker crashed; it is back in its queue", job_id)
@@ -333,7 +334,7 @@ class Sweeper:
         return [*done.back, *(job_id for each in done.single for job_id in self._guarded(each, running))]
 
     def _guarded(self, dead: Dead, running: dict[str, list[str]]) -> list[str]:
-        """Put one job back; one that cannot be read is logged and left as it is."""
+        """Requeue one job; log an unreadable one and do not change it."""
         connection, queue = self._connection, dead.queue
         try:
             ours = strays.ours_or_gone(connection, dead.job_id)
@@ -359,13 +360,13 @@ class Sweeper:
         return [dead.job_id] if back else []
 
     def _remember(self, entries: list[str]) -> None:
-        """Let entries that cannot be used come last from now on; a worker of another release may read them."""
+        """Sort unusable entries last from now on; a worker of another release may read them."""
         if len(self._bad) > 10 * TURN_JOBS:
             self._bad.clear()
         self._bad.update(entries)
 
     def _tidy(self, seen: _Seen) -> None:
-        """Give a lease to those who have none, and remove those of executions that have ended."""
+        """Give a lease to executions without one, and remove the leases of ended executions."""
         known = {entry.encode() for entry in (*seen.started, *seen.dequeued)}
         new: dict[Any, float] = {
             entry: seen.now + self._first_lease for entry in known if entry not in seen.leases
@@ -385,7 +386,7 @@ class Sweeper:
 
 
 def _is_dead(lease: float | None, given_up: float, now: float) -> bool:
-    """Return whether an execution has died; without a lease it is so before RQ's maintenance would fail its job."""
+    """Return whether an execution has crashed; without a lease, before RQ's maintenance would fail its job."""
     return 0 <= given_up < now if lease is None else lease < now
 
 

@@ -1,4 +1,4 @@
-"""Requests to a job on RQ from outside: stop, pause, resume, cancel."""
+"""Requests to a job on RQ: stop, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["PERFORM", "Requests", "cancel", "forget", "pause", "request_stop", "
 
 
 def resume(queue: Queue, job_id: str) -> bool:
-    """Take a pause back, and put a job that has paused into its queue; return whether it had.
+    """End a pause, and requeue a paused job; return whether it was paused.
 
-    Of a parallel run, these are all its instances that have paused. If the process dies in between, jobs still wait,
+    For a parallel run, this includes all paused instances. After a crash in between, some jobs still wait,
     and resuming again does the rest.
     """
     check_connection(queue.connection)
@@ -38,7 +38,7 @@ def resume(queue: Queue, job_id: str) -> bool:
 
 
 def _waiting(queue: Queue, job_id: str) -> list[str]:
-    """Return those of a job and its instances that are in the scheduled registry, which may hold many others."""
+    """Return the job and its instances that are in the scheduled registry, which may contain many others."""
     connection, key = queue.connection, queue.scheduled_job_registry.key
     found = [job_id] if connection.zscore(key, job_id) is not None else []
     pattern = re.sub(r"([*?\[\]\\^-])", r"\\\1", job_id) + "-[0-9]*"
@@ -59,9 +59,9 @@ def _family(job: Job) -> str | None:
 
 
 class Requests(requests.Requests):
-    """The stop source for what was asked of a job from outside, through Redis.
+    """Stop source for requests to a job through Redis.
 
-    :param worker_name: the RQ worker whose shutdown stops the job too.
+    :param worker_name: name of the RQ worker whose shutdown stops the job too.
     """
 
     def __init__(self, connection: Redis, worker_name: str | None = None) -> None:

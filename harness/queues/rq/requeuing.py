@@ -1,4 +1,4 @@
-"""Requeue a job that is over, with its progress: at its cursor, or rewound to an earlier place."""
+"""Requeue a job that is over, with its progress: at its cursor, or rewound to an earlier position."""
 
 from __future__ import annotations
 
@@ -43,12 +43,11 @@ _OVER = {str(status.value) for status in strays.OVER}
 def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
     """Requeue a job that failed, was stopped or was cancelled; it resumes at its cursor.
 
-    It is the same enqueue, so the same round of the job. A pending request to cancel, pause or stop it is forgotten.
-
-    Progress that says "cancelled" is saved as interrupted first, else the next execution would end at once. A crash
-    after that: the job is still cancelled in RQ, and a second call does the rest. Then one transaction requeues it,
-    only if the job is unchanged. A crash after it, or a lost answer: the job is in its queue, and a second call
-    says that it is not over.
+    It is the same enqueue, so the same round of the job. Pending requests to cancel, pause or stop it are
+    deleted. Cancelled progress is first saved as interrupted, because otherwise the next execution would end
+    immediately. A crash after that: the job is still cancelled in RQ, and a second call does the rest. Then
+    one transaction requeues it, only if the job is unchanged. A crash after it, or a lost answer: the job is
+    in its queue, and a second call says that it is not over.
 
     :raises UsageError: if there is no such job, it is not one of this package's, it is not over, it has finished, or
         another round of it is at work.
@@ -64,10 +63,10 @@ def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
 def rewind(
     connection: Redis, job_id: str, *, step: str | None = None, cursor: Any = None, at_front: bool = False
 ) -> RQJob:
-    """Requeue a job that is over, a finished one too, to be done again from an earlier place.
+    """Requeue a job that is over, even a finished one, to repeat it from an earlier position.
 
-    Attributes and counts are kept, and so is what was quarantined. Hooks of the end run once more. Effects that happen
-    a second time are for the caller to allow.
+    Attributes, counts and quarantined items are kept. Hooks of the end run again. Effects happen a second
+    time, which the caller must allow.
 
     The progress is saved first. A crash after that: the job is still over in RQ, and a second call does the rest.
     Then one transaction requeues it, as :func:`requeue` does.
@@ -90,7 +89,7 @@ def set_back(connection: Redis, job_id: str, step: str | None, cursor: Any) -> t
     check_connection(connection)
     job = fetch(connection, job_id)
     if job is None:
-        raise UsageError(f"there is no job {job_id!r}; RQ may have forgotten it, then enqueue it again")
+        raise UsageError(f"there is no job {job_id!r}; RQ may have deleted it: enqueue it again")
     _check(connection, job, ENDED)
     store, progress = _kept(connection, job)
     if progress is None:
@@ -98,7 +97,7 @@ def set_back(connection: Redis, job_id: str, step: str | None, cursor: Any) -> t
     more: dict[str, Any] = job.args[3] if len(job.args) > 3 else {}
     if "instance" in more or SliceTable.read(store, job.id, progress.round_id) is not None:
         raise UsageError(
-            f"job {job_id} belongs to a parallel run, whose slices are done together; enqueue it again"
+            f"job {job_id} belongs to a parallel run, which is rewound as a whole; enqueue it again"
         )
     _move_back(progress, step, cursor)
     return job, store, progress
@@ -117,7 +116,7 @@ def _move_back(progress: Progress, step: str | None, cursor: Any) -> None:
         )
     if name in progress.completed:
         del progress.completed[progress.completed.index(name) :]
-    # Without a cursor the step counts as not begun, so that it gets its own start.
+    # Without a cursor the step counts as not started, so it begins at its own start.
     progress.step, progress.cursor, progress.proof = None if cursor is None else name, cursor, None
     progress.failures, progress.failure, progress.all_done, progress.beyond = 0, None, False, []
     # A second call knows by the reason that the step was reached.
@@ -129,9 +128,7 @@ def _put_back(connection: Redis, job_id: str, allowed: set[JobStatus], *, at_fro
         with connection.pipeline() as pipeline:
             job = fetch(connection, job_id)
             if job is None:
-                raise UsageError(
-                    f"there is no job {job_id!r}; RQ may have forgotten it, then enqueue it again"
-                )
+                raise UsageError(f"there is no job {job_id!r}; RQ may have deleted it: enqueue it again")
             pipeline.watch(job.key)
             job.refresh()
             _check(connection, job, allowed)
@@ -156,7 +153,7 @@ def _put_back(connection: Redis, job_id: str, allowed: set[JobStatus], *, at_fro
 def _revive(connection: Redis, job: RQJob) -> None:
     """Save cancelled progress as interrupted.
 
-    :raises UsageError: if the progress is kept elsewhere, and the class of the job cannot be imported here.
+    :raises UsageError: if the progress is in another store, and the class of the job cannot be imported here.
     """
     if job.get_status(refresh=False) != JobStatus.CANCELED:
         return
@@ -183,15 +180,15 @@ def _kept(connection: Redis, job: RQJob) -> tuple[Store, Progress | None]:
 def _check(connection: Redis, job: RQJob, allowed: set[JobStatus]) -> None:
     """Refuse a job that would be done twice, or not at all.
 
-    :raises UsageError: saying why, and what to do.
+    :raises UsageError: with the reason and the remedy.
     """
     if not is_ours(job):
-        raise UsageError(f"job {job.id} is no ContinuableJob or IterationJob; use `rq requeue {job.id}`")
+        raise UsageError(f"job {job.id} is not a ContinuableJob or IterationJob; use `rq requeue {job.id}`")
     status = job.get_status(refresh=False)
     if status == JobStatus.FINISHED and status not in allowed:
         raise UsageError(
-            f"job {job.id} is finished; enqueue it again under its id for a new round, or do a part of it again with "
-            f"`harness rewind`"
+            f"job {job.id} is finished; enqueue it again under its id for a new round, or repeat a part of "
+            "it with `harness rewind`"
         )
     elsewhere = places_of(job) - _OVER
     if status not in allowed or elsewhere:

@@ -1,8 +1,8 @@
-"""Time that the history of a job is kept in Redis.
+"""TTL of the history of a job in Redis.
 
-While a job is under way its history is kept, for 30 days after the last entry. When it has ended, history and pulse
-expire with the RQ job: after its result TTL or its failure TTL, at most 30 days. ``HARNESS_HISTORY_TTL`` sets another
-time. A worker that finds a job deleted removes its history.
+The history of an unfinished job is kept for 30 days after the last entry. After the end, history and pulse
+expire with the RQ job: after its result TTL or its failure TTL, at most 30 days. ``HARNESS_HISTORY_TTL`` sets
+another time. A worker that finds a job deleted removes its history.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from rq.job import Job
 
 SETTING = "HARNESS_HISTORY_TTL"
-"""Environment variable: seconds that history is kept after the end of a job, in place of the job's own TTL."""
+"""Environment variable: TTL of the history after the end of a job, in seconds, instead of the job's own TTL."""
 
 
 log = logging.getLogger("harness.rq")
 
 
 def asked_ttl() -> int | None:
-    """Return the time in the setting in seconds; None if it is not set, or is no number of 0 or more.
+    """Return the setting in seconds; None if it is not set, or is not a number of 0 or more.
 
     A wrong setting is logged once and does not stop a job: nothing depends on the history.
     """
@@ -47,9 +47,10 @@ def _seconds(text: str) -> int | None:
 
 
 def ttl_after(job: Job, outcome: str) -> int:
-    """Return the time that history is kept after an execution ended so, in seconds.
+    """Return the TTL of the history after an end of an execution, in seconds.
 
-    :param outcome: as in the history. What does not end the job, and what RQ runs again, is kept as while under way.
+    :param outcome: outcome as in the history. If the job is not over, or RQ runs it again, the TTL is that of
+        an unfinished job.
     """
     if outcome == "completed":
         again, own, default = bool(job.repeats_left), job.result_ttl, DEFAULT_RESULT_TTL

@@ -48,14 +48,13 @@ def put_back(
     superseded: bool = False,
     running: Iterable[str] = (),
 ) -> bool:
-    """Put the job of an execution into its queue, if that execution still owns it, and return whether it did.
+    """Requeue the job of an execution, if that execution still owns it, and return whether it did.
 
-    A job that another execution, its queue or a registry has is left there.
+    A job that another execution, its queue or a registry has stays there.
 
-    :param entry: the execution, as in RQ's started registry.
-    :param died: whether its process died, and did not merely have to go.
-    :param superseded: whether it has found that another execution had taken over.
-    :param running: all entries of that registry, where the caller has read them.
+    :param entry: entry of the execution in RQ's started registry. :param died: whether its process crashed,
+        not just had to exit. :param superseded: whether it found that another execution owns the job. :param
+        running: all entries of that registry, where the caller has read them.
     """
     job_id, _ = parse_composite_key(entry)
     back, failed = False, None
@@ -63,7 +62,7 @@ def put_back(
     def write(pipeline: Pipeline) -> None:
         nonlocal back, failed
         back, failed = False, None
-        # Read again under the watch: RQ writes all of a job, and others may have written to it.
+        # Read again under the watch: RQ writes the whole job, and others may have changed it.
         job = fetch(connection, job_id)
         if job is None:  # deleted, expired or evicted; a late write may have left single fields of it
             pipeline.delete(key)
@@ -83,7 +82,7 @@ def put_back(
 
 
 def put_back_dequeued(connection: Redis, queue: Queue, job_id: str) -> bool:
-    """Put a job that was taken out of its queue, and never started, to the front of it; return whether it was."""
+    """Return a dequeued job that never started to the front of its queue; return whether it was."""
     back = False
 
     def waits(pipeline: Pipeline) -> bool:
@@ -95,7 +94,7 @@ def put_back_dequeued(connection: Redis, queue: Queue, job_id: str) -> bool:
         job = fetch(connection, job_id)
         back = job is not None and places_of(job) == {DEQUEUED}
         pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
-        # Otherwise RQ would consider the job stuck if it ever sees it here again.
+        # Otherwise RQ would consider the job stuck if it finds it here again.
         pipeline.delete(queue.intermediate_queue.get_first_seen_key(job_id))
         pipeline.zrem(LEASES, f"{job_id}:{DEQUEUED}")
         if job is not None and back:
@@ -121,18 +120,18 @@ def forget(connection: Redis, queue: Queue, pipeline: Pipeline, job: RQJob | Non
 
 _TOO_OFTEN = {
     DEAD_STARTS: "CrashLimit: the worker of job {} crashed {} times before it reached the job's code",
-    TAKEN_OVER: "Superseded: job {} was taken over {} times in a row by executions that its queue knows nothing of",
+    TAKEN_OVER: "Superseded: job {} was taken over {} times in a row by executions that its queue does not know",
 }
 """Reasons to fail a job, by the field that counts."""
 
 
 def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, counter: str | None) -> bool:
-    """Put the job into its queue, or fail it if that was done too often for the same reason."""
+    """Requeue the job, or fail it if it was requeued too often for the same reason."""
     times = number(connection.hget(job.key, counter)) if counter else 0
     if counter and times >= Job.max_crashes:
         reason = (
-            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}; the limit is {Job.max_crashes}; its progress was kept: "
-            "requeue it once the cause is fixed"
+            f"{_TOO_OFTEN[counter].format(job.id, times + 1)}; the limit is {Job.max_crashes}; its progress "
+            "is kept: requeue it when the cause is fixed"
         )
         record_job_failure(job, reason, pipeline)
         pipeline.hdel(job.key, counter)
@@ -147,7 +146,7 @@ def _enqueue(connection: Redis, queue: Queue, job: RQJob, pipeline: Pipeline, co
 
 @dataclass(frozen=True)
 class Dead:
-    """An execution whose lease has run out.
+    """Execution with an expired lease.
 
     :ivar entry: its name in RQ's started registry of *queue*.
     """
@@ -164,11 +163,11 @@ class Dead:
 
 @dataclass
 class Batch:
-    """Results for a batch of dead executions.
+    """Results for a batch of crashed executions.
 
-    :ivar back: ids of the jobs that are in their queue again.
-    :ivar single: executions that :func:`put_back` must look at one by one.
-    :ivar others: executions of jobs that are not this package's. :ivar bad: those whose records cannot be read.
+    :ivar back: ids of the requeued jobs. :ivar single: executions that :func:`put_back` must handle one by
+        one. :ivar others: executions of other jobs than this package's. :ivar bad: executions with unreadable
+        records.
     """
 
     back: list[str] = field(default_factory=list)
@@ -180,8 +179,8 @@ class Batch:
 def put_back_batch(connection: Redis, batch: list[Dead], running: dict[str, list[str]], now: float) -> Batch:
     """Requeue the jobs of many crashed executions in a few round trips; the module says what a crash means.
 
-    The keys of all jobs are watched. If one of them changes, nothing is written, and the caller looks at
-    each execution alone. So it is with a job that is to fail, and with the second execution of the same job.
+    The keys of all jobs are watched. If one of them changes, nothing is written, and the caller handles each
+    execution alone. The same applies to a job that must fail, and to the second execution of the same job.
 
     :param running: all entries of the started registries, by job id. :param now: seconds of the server's clock.
     """
@@ -210,7 +209,7 @@ def put_back_batch(connection: Redis, batch: list[Dead], running: dict[str, list
 
 @dataclass
 class _Found:
-    """A dead execution and what Redis holds of it; ``job`` is None if the job is gone."""
+    """Crashed execution and its data in Redis; ``job`` is None if the job is gone."""
 
     dead: Dead
     fields: dict[bytes, bytes]
@@ -226,7 +225,7 @@ class _Found:
 
 
 def _read(connection: Redis, batch: list[Dead], now: float, done: Batch) -> list[_Found]:
-    """Return what is stored of the executions that are still registered and whose lease was not renewed."""
+    """Return the stored data of executions that are still registered and whose lease was not renewed."""
     queues = {each.queue.name: each.queue for each in batch}
     with connection.pipeline(transaction=False) as pipeline:
         for queue in queues.values():
@@ -244,7 +243,7 @@ def _read(connection: Redis, batch: list[Dead], now: float, done: Batch) -> list
     for index, name in enumerate(queues):
         if {as_text(each) for each in lists[2 * index : 2 * index + 2]} - {"list", "none"}:
             wrong.add(name)
-            complaints.say("queue", name, "its key holds no list")
+            complaints.say("queue", name, "its key is not a list")
     found: list[_Found] = []
     for index, each in enumerate(batch):
         fields, executions, worker, registered_at, lease = answers[5 * index : 5 * index + 5]
@@ -261,7 +260,7 @@ def _read(connection: Redis, batch: list[Dead], now: float, done: Batch) -> list
 
 
 def belongs(connection: Redis, job_id: str, fields: Any) -> bool | None:
-    """Return whether a job is this package's, by its hash; None if it cannot be read."""
+    """Return whether a job belongs to this package, by its hash; None if it is unreadable."""
     try:
         job = RQJob(job_id, connection=connection, serializer=JSONSerializer)
         job.restore(fields)
@@ -275,7 +274,7 @@ def belongs(connection: Redis, job_id: str, fields: Any) -> bool | None:
 
 
 def _sort_in(each: _Found, connection: Redis, done: Batch, found: list[_Found]) -> None:
-    """Restore the RQ job, and put the execution where it belongs."""
+    """Load the RQ job, and sort the execution into the results."""
     job = RQJob(each.dead.job_id, connection=connection, serializer=JSONSerializer)
     try:
         job.restore(each.fields)
@@ -295,7 +294,7 @@ def _sort_in(each: _Found, connection: Redis, done: Batch, found: list[_Found]) 
 
 
 def _nowhere(connection: Redis, found: list[_Found], running: dict[str, list[str]]) -> list[_Found]:
-    """Note for each job whether it is in no other place, so that it goes back to its queue."""
+    """Record for each job whether it is in no other place and can be requeued."""
     asked = []
     with connection.pipeline(transaction=False) as pipeline:
         for each in found:
@@ -314,7 +313,7 @@ def _nowhere(connection: Redis, found: list[_Found], running: dict[str, list[str
 
 
 def _queue_writes(connection: Redis, each: _Found, pipeline: Pipeline, done: Batch) -> bool:
-    """Queue the writes for one execution, and return whether they put its job back."""
+    """Queue the writes for one execution, and return whether they requeue its job."""
     dead, job = each.dead, each.job
     if job is None:
         pipeline.delete(RQJob.key_for(dead.job_id))
@@ -324,7 +323,8 @@ def _queue_writes(connection: Redis, each: _Found, pipeline: Pipeline, done: Bat
             return False
         before = len(pipeline.command_stack)
         try:
-            # The key is watched, so this is the count that was read, raised by one; what is no number counts as 0.
+            # The key is watched, so this is the count that was read plus one; a value that is not a number
+            # counts as 0.
             pipeline.hset(job.key, DEAD_STARTS, each.starts + 1)
             dead.queue._enqueue_job(job, pipeline=pipeline)  # noqa: SLF001 - as Job.retry does; enqueue_job checks dependencies
             strays.add(pipeline, job.id)

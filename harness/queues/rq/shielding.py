@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from rq import Queue
 
 SHIELDED = 1_000
-"""Number of executions that one maintenance looks at."""
+"""Number of executions that one maintenance handles."""
 
 BATCH = 100
 """Entries that one round trip reads."""
 
 
 def shield(queue: Queue) -> None:
-    """Keep RQ's maintenance from failing jobs that a sweep will requeue, and from entries it cannot read.
+    """Protect jobs that a sweep will requeue, and unreadable entries, from RQ's maintenance.
 
-    It deals with scores that are over. So executions of this package get a later score. Entries that RQ cannot read
-    get an endless one: RQ's maintenance would end there. Crash, or a lost answer: the next maintenance does the rest.
+    It handles expired scores. So executions of this package get a later score. Entries that RQ cannot read
+    get an infinite one, because they would stop RQ's maintenance. Crash, or a lost answer: the next
+    maintenance does the rest.
     """
     connection, key = queue.connection, queue.started_job_registry.key
     seconds, _ = connection.time()

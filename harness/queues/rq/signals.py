@@ -1,8 +1,9 @@
-"""Shutdown signals of a worker, and how its job hears of them.
+"""Shutdown signals of a worker, passed on to its job.
 
-RQ's worker raises on SIGTERM and SIGINT between jobs, wherever it is. A job that it has just taken out of the queue is
-then in no list. At work it waits for the job, and the job does not hear of the signal. A SIGTERM that reaches the work
-horse too, as under systemd, kills it. Around ``fork()`` one of the two processes loses the signal.
+Between jobs, RQ's worker raises on SIGTERM and SIGINT at any point of its code. A job that it has just
+dequeued is then in no list. During a job it waits, and the job does not get the signal. A SIGTERM that
+reaches the work horse too, as under systemd, kills it. Around ``fork()`` one of the two processes loses the
+signal.
 
 Here a signal only sets a flag, and:
 
@@ -52,14 +53,14 @@ if TYPE_CHECKING:
     from rq.job import Job as RQJob
 
 ASKED = {signal.SIGTERM, signal.SIGINT}
-"""The signals that ask a worker to leave."""
+"""Signals that ask a worker to exit."""
 
 TURN_SECONDS = 60
 """Seconds an idle worker waits for a job before it sends a heartbeat and checks for maintenance."""
 
 
 class UnreadableJob(Exception):
-    """A job was taken out of the queue, and what is stored of it is nothing that RQ writes."""
+    """A job was dequeued whose stored data RQ does not write."""
 
     def __init__(self, job_id: str, queue: Queue) -> None:
         super().__init__(job_id)
@@ -67,7 +68,7 @@ class UnreadableJob(Exception):
 
 
 _given_to_children: dict[int, Any] = {}
-"""The signal handlers that this process had before it worked, while it works."""
+"""Signal handlers of this process from before it worked, while it works."""
 
 
 def _handlers() -> dict[int, Any]:
@@ -83,7 +84,7 @@ _forking = threading.local()
 
 
 def _before_fork() -> None:
-    # A signal that comes for the child before it has its handlers back waits for them.
+    # A signal for the child that comes before its handlers are restored waits for them.
     if _given_to_children:
         _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
 
@@ -95,7 +96,7 @@ def _after_fork() -> None:
 
 
 def _give_back() -> None:
-    """Give a forked child the handlers back that a worker has replaced; those that a job has set are its own."""
+    """Restore the handlers that a worker replaced in a forked child; keep those that a job has set."""
     for number, handler in _given_to_children.items():
         now = signal.getsignal(number)
         if now is _ask or isinstance(getattr(now, "__self__", None), Signals | Timeout | BaseDeathPenalty):
@@ -107,19 +108,19 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 
 
 class Signals(BaseWorker):
-    """The part of our workers that has to do with signals."""
+    """Part of the workers that handles signals."""
 
     _cold = False
-    """True if a second signal has come. (RQ takes two within a second for one: a pool's and the terminal's.)"""
+    """True if a second signal has come. (RQ counts two within a second as one: a pool's and the terminal's.)"""
 
     _pausing = False
-    """True if the worker only sleeps, so that it may leave immediately."""
+    """True if the worker only sleeps, so that it may exit immediately."""
 
     _ours = False
-    """True if the job at work is one of this package's."""
+    """True if the running job belongs to this package."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, and put the signal handlers back that were there before."""
+        """Work, and restore the previous signal handlers."""
         check_server(self.connection)
         before = _handlers()
         shutdown.clear()
@@ -137,16 +138,16 @@ class Signals(BaseWorker):
     # In the worker.
 
     def handle_warm_shutdown_request(self) -> None:
-        """Tell the job."""
+        """Pass the signal to the job."""
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         self._tell()
 
     def _tell(self) -> None:
-        """Tell the job of this process; workers with a horse tell that."""
+        """Pass the signal to the job of this process; workers with a horse pass it to the horse."""
         shutdown.set()
 
     def _shutdown(self) -> None:
-        """Note the wish; RQ raises here if no job is at work."""
+        """Record the request; RQ raises here if no job runs."""
         self._stop_requested = True
         if self._pausing:
             raise StopRequested
@@ -156,15 +157,15 @@ class Signals(BaseWorker):
             self.set_shutdown_requested_date()  # type: ignore[no-untyped-call]
         except RedisError as error:  # in a signal handler, so anything may be on its way to anywhere
             self.log.warning(
-                "Worker %s: its shutdown could not be noted (%s)", self.name, type(error).__name__
+                "Worker %s: its shutdown could not be recorded (%s)", self.name, type(error).__name__
             )
         if self.scheduler:
             self.stop_scheduler()  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Leave immediately, as RQ does, but requeue a job whose horse is killed for that.
+        """Exit immediately, as RQ does, but requeue a job whose horse is killed for that.
 
-        The code that catches the SystemExit requeues a job of this process.
+        The code that catches SystemExit requeues a job of this process.
         """
         horse = self.horse_pid
         try:
@@ -218,7 +219,7 @@ class Signals(BaseWorker):
         raise StopRequested
 
     def _dequeued(self, timeout: float | None) -> tuple[RQJob, Queue] | None:
-        """Take a job: wait for one at most *timeout* seconds; None looks once.
+        """Dequeue a job: wait at most *timeout* seconds; with None, check once.
 
         :raises DequeueTimeout: if none came in that time.
         """
@@ -242,7 +243,7 @@ class Signals(BaseWorker):
         return job, taken.queue
 
     def _fetched(self, taken: Taken) -> RQJob | None:
-        """Return the job that was taken; None if it was deleted: then nothing of it is left in a list."""
+        """Return the dequeued job; None if it was deleted: then no list contains it."""
         try:
             job_id = taken.job_id.decode()
             return self.job_class.fetch(job_id, connection=self.connection, serializer=self.serializer)
@@ -260,17 +261,17 @@ class Signals(BaseWorker):
         return None
 
     def _refuse(self, found: UnreadableJob) -> None:
-        """Remove a job from the list whose hash RQ cannot read, and leave the hash as it is.
+        """Remove a job whose hash RQ cannot read from the list, and do not change the hash.
 
-        RQ's worker exits because of it, and so does each reader of a registry with it: so it goes into none. Crash
-        before it: it stays in the intermediate queue, and the next worker to read it does the same.
+        Such a job ends RQ's worker, and each reader of a registry that contains it, so it is put into none.
+        Crash before it: it stays in the intermediate queue, and the next worker to read it does the same.
         """
         with self.connection.pipeline() as pipeline:
             pipeline.lrem(found.queue.intermediate_queue_key, 1, found.job_id)
             pipeline.hset(self.job_class.key_for(found.job_id), "status", JobStatus.FAILED)
             pipeline.execute()
         self.log.error(
-            "Worker %s: job %s cannot be read (%r), it was left as it is",
+            "Worker %s: job %s cannot be read (%r), it was not changed",
             self.name, found.job_id, found.__cause__,
         )  # fmt: skip
 
@@ -280,7 +281,7 @@ class Signals(BaseWorker):
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let a signal raise StopRequested in the block; it holds nothing that could be lost."""
+        """Let a signal raise StopRequested in the block, in which nothing can be lost."""
         self._pausing = True
         try:
             if self._stop_requested:
@@ -290,7 +291,7 @@ class Signals(BaseWorker):
             self._pausing = False
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
-        """Execute the job, unless the worker was asked to leave while it took it."""
+        """Execute the job, unless the worker was asked to exit while it dequeued it."""
         if self._stop_requested:
             Taker(self.connection).give_back(Taken(queue, job.id.encode()))
             return
@@ -298,20 +299,20 @@ class Signals(BaseWorker):
         super().execute_job(job, queue)
 
     def prepare_job_execution(self, job: RQJob, remove_from_intermediate_queue: bool = False) -> None:  # noqa: ARG002 - always
-        """Note that the job has started, and remove it from the intermediate queue in the same transaction.
+        """Record that the job has started, and remove it from the intermediate queue in the same transaction.
 
-        RQ does the second for workers of one queue only, because its others do not use that list.
+        RQ removes it only for workers of one queue, because its others do not use that list.
         """
         super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
 
 class HorseSignals(Signals):
-    """The same for workers whose jobs run in a process of their own."""
+    """The same for workers whose jobs run in a separate process."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work, with the objects of now hidden from the garbage collector.
+        """Work, with the current objects hidden from the garbage collector.
 
-        A horse's collector would write to the memory pages of all of them, and each page would be copied.
+        A horse's collector would write to their memory pages, and each page would be copied.
         """
         gc.collect()
         gc.freeze()
@@ -342,7 +343,7 @@ class HorseSignals(Signals):
         super().main_work_horse(job, queue)
 
     def setup_work_horse_signals(self) -> None:
-        """Let the job hear of signals; RQ's handlers for jobs that are not ours."""
+        """Pass signals to jobs of this package; other jobs get RQ's handlers."""
         if self._ours:
             shutdown.clear()
             if not _given_to_children:  # in a spawned one

@@ -1,4 +1,4 @@
-"""Checks before a person steers a job: it exists, is one of this package's, is at work, and its processes are here."""
+"""Checks before a user steers a job: it exists, belongs to this package, runs, and its processes are here."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def fetched(connection: Redis, job_id: str) -> RQJob | None:
         raise
     except Exception as error:
         raise UsageError(
-            f"RQ's record of job {job_id} cannot be read: {told(error)}; it was left as it is"
+            f"RQ's record of job {job_id} cannot be read: {told(error)}; it was not changed"
         ) from error
 
 
 def ours(job: RQJob) -> RQJob:
     """Return the job.
 
-    :raises UsageError: if it is not one of this package's.
+    :raises UsageError: if it does not belong to this package.
     """
     if not is_ours(job):
         raise UsageError(
-            f"job {job.id} is no ContinuableJob or IterationJob: it has no checkpoint where it could stop"
+            f"job {job.id} is not a ContinuableJob or IterationJob: it has no checkpoint where it can stop"
         )
     return job
 
@@ -57,7 +57,7 @@ def ours(job: RQJob) -> RQJob:
 def not_over(job: RQJob) -> None:
     """Refuse a job that has ended.
 
-    :raises UsageError: saying how.
+    :raises UsageError: with its status.
     """
     status = job.get_status(refresh=False)
     if status in {"finished", "canceled", "failed", "stopped"}:
@@ -65,29 +65,29 @@ def not_over(job: RQJob) -> None:
 
 
 def at_work(connection: Redis, job: RQJob) -> JobView:
-    """Return the view of a job that is at work.
+    """Return the view of a running job.
 
-    :raises UsageError: if it is not.
+    :raises UsageError: if it does not run.
     """
     for each in Watcher(connection, [job.origin], [job.id]).look().jobs:
         if each.id == job.id and each.status == "started":
             return each
     raise UsageError(
-        f"job {job.id} is not at work now: {job.get_status(refresh=False).value}; `harness pause` holds one that waits"
+        f"job {job.id} is not running: {job.get_status(refresh=False).value}; use `harness pause` for a waiting job"
     )
 
 
 def worker_here(connection: Redis, job: JobView) -> WorkerView:
     """Return the worker of a job, if it is on this machine.
 
-    :raises UsageError: if it is on another one, or not registered any more.
+    :raises UsageError: if it is on another one, or no longer registered.
     """
     for worker in Watcher(connection).look().workers:
         if worker.name == job.worker:
             if worker.host != socket.gethostname():
                 raise UsageError(
                     f"the worker of job {job.id} is on {worker.host}, this is {socket.gethostname()}; "
-                    "signals stay on a machine, --flag reaches it"
+                    "signals do not reach other machines; use --flag"
                 )
             if worker.pid is not None:
                 return worker
@@ -97,7 +97,7 @@ def worker_here(connection: Redis, job: JobView) -> WorkerView:
 
 
 def horse(connection: Redis, job_id: str, worker_pid: int) -> int:
-    """Return the pid of the process that works on a job.
+    """Return the pid of the process of a job.
 
     :raises UsageError: if the worker has no such process.
     """
@@ -116,7 +116,7 @@ def horse(connection: Redis, job_id: str, worker_pid: int) -> int:
 
 
 def failure_of(job: RQJob) -> str | None:
-    """Return why RQ has failed the job, in a line; None if it has not."""
+    """Return in one line why RQ failed the job; None if it did not."""
     if job.get_status(refresh=False) != JobStatus.FAILED:
         return None
     try:
@@ -126,4 +126,4 @@ def failure_of(job: RQJob) -> str | None:
     except Exception:  # noqa: BLE001 - RQ does not say what it raises for a result that it cannot read
         return "RQ's record of its result cannot be read"
     said = (result.exc_string or "").strip() if result is not None else ""
-    return said.splitlines()[-1] if said else "RQ does not say why"
+    return said.splitlines()[-1] if said else "RQ gives no reason"

@@ -1,10 +1,10 @@
-"""Requeue jobs that are queued or started by their status, and in fact nowhere.
+"""Requeue jobs whose status is queued or started, but that are in no place.
 
-RQ's worker of several queues loses the job that it takes when it is killed. A queue's list may be deleted. An
-application may write an old copy of a job. So the jobs that are not over are in a sorted set, :data:`~.keys.OPEN`,
-with the time when to look at them: each sweep looks at a bounded number, and no process scans all keys. A job that RQ
-has deleted and an application saved once more is not in it: it stays as it is. A job that has ended stays in another
-set for a while: if an application saves an old copy of it, it gets its status back.
+RQ's worker of several queues loses a job if it is killed while it dequeues it. A queue's list may be deleted.
+An application may write an old copy of a job. So unfinished jobs are in a sorted set, :data:`~.keys.OPEN`,
+with the time of their next check: each sweep checks a limited number, and no process scans all keys. A job
+that RQ has deleted and an application saved once more is not in it: it stays as it is. A job that has ended
+stays in another set for a while: if an application saves an old copy of it, it gets its status back.
 
 A job may be on its way, for a moment, from its queue to the started registry. So a job is requeued only if two
 looks found it nowhere. Crash between the looks: Redis has the first one. The requeue is one transaction, and happens
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 BATCH, SAMPLE = 500, 20
-"""Number of open jobs, and of jobs that have ended, a sweep looks at."""
+"""Number of open jobs, and of ended jobs, that a sweep checks."""
 
 ENDED_SECONDS = 600
-"""Seconds for which a job that has ended is looked at."""
+"""Seconds for which an ended job is checked."""
 
 CLOSE_LOOKS, ELEMENTS = 50, 1_000_000
-"""Number of jobs a sweep looks for everywhere, and of elements of queues that it goes through for that."""
+"""Number of jobs that a sweep searches everywhere, and of queue elements that it reads for that."""
 
 OVER = {JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED}
 REGISTRIES = {
     JobStatus.FINISHED: "finished_job_registry", JobStatus.CANCELED: "canceled_job_registry",
     JobStatus.FAILED: "failed_job_registry",
 }  # fmt: skip
-"""Registries of jobs that are over, and the status that goes with each."""
+"""Registries of jobs that are over, with the status of each."""
 
 log = logging.getLogger("harness.rq")
 
 
 @dataclass(frozen=True)
 class Open:
-    """Result of a first look at an open job."""
+    """Result of a first check of an open job."""
 
     id: str
     status: str
@@ -64,21 +64,21 @@ class Open:
 
 
 def add(pipeline: Pipeline | Redis, job_id: str) -> None:
-    """Note that a job is not over, in the transaction that enqueues it."""
+    """Record that a job is unfinished, in the transaction that enqueues it."""
     pipeline.zadd(OPEN, {job_id: 0}, nx=True)
     pipeline.zrem(ENDED, job_id)
 
 
 def remove(pipeline: Pipeline, *job_ids: str, now: float) -> None:
-    """Note that jobs are over."""
+    """Record that jobs are over."""
     pipeline.zrem(OPEN, *job_ids)
     pipeline.zadd(ENDED, dict.fromkeys(job_ids, now))
 
 
 def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool]:
-    """Look at some open jobs, and requeue those found nowhere twice; return their ids, and whether there are more.
+    """Check some open jobs, and requeue those found in no place twice; return their ids, and whether there are more.
 
-    :param now: seconds of the Redis server's clock. :param busy: ids of jobs that are at work or were just dequeued.
+    :param now: seconds of the Redis server's clock. :param busy: ids of jobs that run or were just dequeued.
     """
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.zrangebyscore(OPEN, "-inf", now, start=0, num=BATCH)
@@ -118,7 +118,7 @@ def find(connection: Redis, now: float, busy: set[str]) -> tuple[list[str], bool
 
 
 def _readable(connection: Redis, key: str, names: list[bytes]) -> list[str]:
-    """Return names of one of our sets as text, and remove those that are no id of a job."""
+    """Return the names in a set of this package as text, and remove those that are not job ids."""
     read = {each: text_of(each) for each in names}
     wrong = [each for each, text in read.items() if not text]
     for each in wrong:
@@ -129,7 +129,7 @@ def _readable(connection: Redis, key: str, names: list[bytes]) -> list[str]:
 
 
 def ours_or_gone(connection: Redis, job_id: str) -> bool | None:
-    """Return whether a job may be requeued or forgotten; None, and a log line, if it cannot be read.
+    """Return whether a job may be requeued or removed from the set; None, with a log line, if it is unreadable.
 
     :raises RedisError: if Redis cannot be used.
     """
@@ -145,7 +145,7 @@ def ours_or_gone(connection: Redis, job_id: str) -> bool | None:
 
 
 def _check_ended(connection: Redis, ids: list[str]) -> None:
-    """Give jobs that are over their status back, where an old copy was saved."""
+    """Restore the status of jobs that are over, if an old copy was saved."""
     gone = []
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.zmscore(OPEN, ids)
@@ -163,7 +163,7 @@ def _check_ended(connection: Redis, ids: list[str]) -> None:
 
 
 def _give_status(connection: Redis, job_id: str) -> None:
-    """Give a job the status of the registry that it is in, unless it is under way."""
+    """Give a job the status of its registry, unless it is unfinished."""
     try:
         job = fetch(connection, job_id)
         if job is not None and is_ours(job) and not places_of(job) and _ended(job) is not None:
@@ -181,7 +181,7 @@ def _look(connection: Redis, ids: list[str]) -> list[Open]:
         answers = ask(pipeline)
     found = []
     for job_id, values in zip(ids, answers, strict=True):
-        # One that cannot be read has no status here: it is taken for one that is over, and not looked at again.
+        # An unreadable one has no status here: it counts as over, and is not checked again.
         read = [None] * 4 if not usable("job", job_id, values) else [text_of(each or b"") for each in values]
         if None in read and not isinstance(values, Exception):
             complaints.say("job", job_id, "its status, origin or times are not UTF-8")
@@ -191,7 +191,7 @@ def _look(connection: Redis, ids: list[str]) -> list[Open]:
 
 
 def _suspects(connection: Redis, jobs: list[Open]) -> list[Open]:
-    """Return the jobs that may be nowhere, as far as a look at the ends of their queues shows."""
+    """Return the jobs that may be in no place, judged by the ends of their queues."""
     origins = sorted({each.origin for each in jobs})
     queues = {name: Queue(name, connection=connection, serializer=JSONSerializer) for name in origins}
     scheduled = [each for each in jobs if each.status == JobStatus.SCHEDULED]
@@ -200,7 +200,7 @@ def _suspects(connection: Redis, jobs: list[Open]) -> list[Open]:
             pipeline.lindex(queues[name].key, 0)
         for each in scheduled:
             pipeline.zscore(queues[each.origin].scheduled_job_registry.key, each.id)
-        # A key of another type is like none: the job is looked for closely, and logged there.
+        # A key of another type counts as missing: the job is searched everywhere, and logged there.
         answers = [None if isinstance(each, Exception) else each for each in ask(pipeline)]
     heads = dict(zip(origins, answers[: len(origins)], strict=True))
     due = dict(zip((each.id for each in scheduled), answers[len(origins) :], strict=True))
@@ -210,7 +210,8 @@ def _suspects(connection: Redis, jobs: list[Open]) -> list[Open]:
     first = _enqueued(connection, {name: head for name, head in heads.items() if head is not None})
     suspects = []
     for each in jobs:
-        # A job that waits was enqueued after the one at the front, unless that one was put there: then look closely.
+        # A waiting job was enqueued after the one at the front, unless that one was put there: then search
+        # everywhere.
         waits = each.origin in first and each.enqueued_at >= first[each.origin]
         lost = {
             JobStatus.STARTED: True, JobStatus.QUEUED: not waits, JobStatus.SCHEDULED: each.id not in noted,
@@ -221,7 +222,7 @@ def _suspects(connection: Redis, jobs: list[Open]) -> list[Open]:
 
 
 def _enqueued(connection: Redis, heads: dict[str, Any]) -> dict[str, str]:
-    """Return when the job at the front of each queue was enqueued."""
+    """Return the enqueue time of the job at the front of each queue."""
     with connection.pipeline(transaction=False) as pipeline:
         for head in heads.values():
             pipeline.hget(RQJob.key_for(text_of(head) or ""), "enqueued_at")
@@ -235,7 +236,7 @@ def _enqueued(connection: Redis, heads: dict[str, Any]) -> dict[str, str]:
 
 
 def _affordable(connection: Redis, suspects: list[Open]) -> list[Open]:
-    """Return as many as may be looked for in their queues now; the others come first in the next sweep."""
+    """Return the jobs to search in their queues now; the others come first in the next sweep."""
     if not suspects:
         return []
     with connection.pipeline(transaction=False) as pipeline:
@@ -253,7 +254,7 @@ def _affordable(connection: Redis, suspects: list[Open]) -> list[Open]:
 
 
 def _look_everywhere(connection: Redis, suspect: Open, now: float) -> str:
-    """Return ``back`` if the job was requeued, ``nowhere`` for the first time, ``over``, or nothing."""
+    """Return ``back`` for a requeued job, ``nowhere`` for one found in no place once, ``over``, or nothing."""
     try:
         job = fetch(connection, suspect.id)
         if job is None or not is_ours(job):
@@ -272,7 +273,7 @@ def _look_everywhere(connection: Redis, suspect: Open, now: float) -> str:
 
 
 def _put_back(connection: Redis, job_id: str) -> bool:
-    """Put a job that is nowhere into its queue, unless a registry says that it is over; return whether it was."""
+    """Requeue a job in no place, unless a registry says that it is over; return whether it was requeued."""
     found: RQJob | None = None
     ended: JobStatus | None = None
 
@@ -303,7 +304,7 @@ def _put_back(connection: Redis, job_id: str) -> bool:
 
 
 def _ended(job: RQJob) -> JobStatus | None:
-    """Return how the job has ended, by RQ's registries; one that repeats has ended before."""
+    """Return the end of the job according to RQ's registries; a repeating job has ended before."""
     if job.repeats_left is not None:
         return None
     queue = queue_of(job)

@@ -1,9 +1,9 @@
-"""Enqueue jobs on RQ, and decide what a job id that is used again means.
+"""Enqueue jobs on RQ, and decide the meaning of a reused job id.
 
-An enqueue under the id of a job that is over begins a new round. A job that is not over is joined by an enqueue of the
-same class, arguments and portion, and refuses any other: one would do the work of neither. The decision and the
-enqueue are one transaction. Crash before it: nothing is enqueued. Lost answer: the job is there, and an enqueue of the
-same joins it.
+An enqueue under the id of a job that is over begins a new round. An enqueue of the same class, arguments and
+portion joins an unfinished job. Any other enqueue under its id is refused, because one of the two would not
+be done. The decision and the enqueue are one transaction. Crash before it: nothing is enqueued. Lost answer:
+the job is there, and an enqueue of the same joins it.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ MAX_DESCRIPTION = 200
 """Number of characters of a job's description."""
 
 DONE = {JobStatus.FINISHED, JobStatus.CANCELED}
-"""Statuses of jobs that are over for good; a failed one may be requeued, and goes on."""
+"""Statuses of jobs that are permanently over; a failed one may be requeued, and continues."""
 
 FAILED = {str(JobStatus.FAILED.value), str(JobStatus.STOPPED.value)}
-"""Places from which a job does not go on by itself."""
+"""Places from which a job does not continue automatically."""
 
 INSTANCES = 16
-"""Number of instances of a parallel run that are looked for under a job id."""
+"""Maximum number of instances of a parallel run that are searched for a job id."""
 
 _NOT_LATER = ("depends_on", "unique")
-"""Options that RQ does not heed for a job of its scheduled registry, or that go against rounds."""
+"""Options that RQ ignores for a job of its scheduled registry, or that conflict with rounds."""
 
 _PLAIN_ONLY = ("depends_on", "rate_limit", "unique", "pipeline")
 """Options with which RQ enqueues in transactions of its own, or in the caller's."""
@@ -69,10 +69,9 @@ def enqueue(
 ) -> RQJob:
     """Put a job into an RQ queue and return RQ's job.
 
-    Arguments may be whatever a cursor may be, and arrive equal and of the same type.
-
-    Under the id of a job that is over, this begins a new round. Under the id of one that is not, with the same class,
-    arguments and portion, it returns that job; one that has failed, or is in no queue, goes on at its cursor.
+    Arguments may be any cursor values, and keep their value and type. Under the id of a job that is over,
+    this starts a new round. Under the id of an unfinished job with the same class, arguments and portion, it
+    returns that job; a failed one, or one in no queue, resumes at its cursor.
 
     :param options: for ``Queue.enqueue_call``: ``job_id``, ``timeout``, ``retry``, ``depends_on``, …, and ``group``, an
         ``rq.group.Group`` that the job joins.
@@ -95,8 +94,8 @@ def enqueue_at(
 ) -> RQJob:
     """Put a job into an RQ queue at a time, and return RQ's job; like :func:`enqueue` otherwise.
 
-    It waits in RQ's scheduled registry, and any worker of this package enqueues it; no scheduler is needed. A job that
-    this joins keeps its own time.
+    It waits in RQ's scheduled registry, and any worker of this package enqueues it; no scheduler is needed. A
+    joined job keeps its own time.
 
     :param when: a time without a zone is local time, as in ``Queue.enqueue_at``.
     :param options: as for :func:`enqueue`, but for ``depends_on`` and ``unique``.
@@ -149,8 +148,9 @@ def _enqueue(
         )
     if queue.key != Queue.redis_queue_namespace_prefix + queue.name:
         raise UsageError(
-            f"queue {queue.name!r} has the key {queue.key!r}, where no recovery finds its jobs; use a queue class "
-            "without a redis_queue_namespace_prefix of its own, and RQ_KEY_PREFIX to keep applications apart"
+            f"queue {queue.name!r} has the key {queue.key!r}, where recovery does not find its jobs; use a "
+            "queue class without its own redis_queue_namespace_prefix, and RQ_KEY_PREFIX to separate "
+            "applications"
         )
     check_class(job_class)
     job_class.check_arguments(kwargs, portion)
@@ -167,8 +167,8 @@ def _enqueue(
 class _Enqueue:
     """One call of :func:`enqueue`.
 
-    :param call: arguments of ``perform``. :param settings: of ``Queue.enqueue_call``, and the group.
-    :param when: time when to enqueue; None for now.
+    :param call: arguments of ``perform``. :param settings: options of ``Queue.enqueue_call``, and the group.
+        :param when: time of the enqueue; None for now.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class _Enqueue:
         self._digest = _digest(call)
 
     def run(self) -> RQJob:
-        """Enqueue the job, or return the one that is there."""
+        """Enqueue the job, or return the existing one."""
         if self._id is not None:
             self._check_store(self._id)
         own_transaction = any(self._settings.get(name) for name in _PLAIN_ONLY)
@@ -253,18 +253,18 @@ class _Enqueue:
         return job
 
     def _to_group(self, connection: Pipeline | Redis, job: RQJob, *, new: bool = False) -> None:
-        """Add the job to its group; one that is joined may be in another group as well.
+        """Add the job to its group; a joined job may be in another group too.
 
-        Death before it, where it is no part of the enqueue: the job is there and not in the group; enqueued again under
-        its id it gets there.
+        Crash before it, if it is not part of the enqueue: the job exists, but not in the group; another
+        enqueue under its id adds it.
         """
         if self._group is not None:
             add_to_group(connection, self._group.name, job, new=new)
 
     def _under_way(self) -> RQJob | None:
-        """Return the job under this id if it stays as it is, or None if the new one has to be enqueued.
+        """Return the job under this id if it is joined, or None if the new one has to be enqueued.
 
-        :raises UsageError: if it is another one that is not over.
+        :raises UsageError: if it is another, unfinished job.
         """
         if self._id is None:
             return None
@@ -285,7 +285,7 @@ class _Enqueue:
         return job if instances or places_of(job) - FAILED else None
 
     def _other(self, job: RQJob) -> str | None:
-        """Return in what the job is another one, in words."""
+        """Return a description of how the job differs."""
         path = job.args[0]
         try:
             same = rounds.is_named(self._job_class, path)
@@ -305,9 +305,9 @@ class _Enqueue:
         return [job.id for job in jobs if job.get_status(refresh=False) not in strays.OVER]
 
     def _check_store(self, job_id: str) -> None:
-        """Refuse an id that another, unfinished job has in a store of its own; RQ may have forgotten that job.
+        """Refuse the id of another, unfinished job with its own store; RQ may have deleted that job.
 
-        Where the store cannot be reached from here, a worker refuses it.
+        If the store is unreachable from here, a worker refuses it.
         """
         try:
             store = self._job_class.progress_store()
@@ -327,7 +327,7 @@ class _Enqueue:
 
 
 def check_class(job_class: Any) -> None:
-    """Refuse what is no job class, or one that no worker could import.
+    """Refuse anything but a job class that a worker can import.
 
     :raises UsageError: if it is.
     """
@@ -337,7 +337,7 @@ def check_class(job_class: Any) -> None:
 
 
 def check_importable(target: Any) -> None:
-    """Refuse a class or function that no worker could import.
+    """Refuse a class or function that no worker can import.
 
     :raises UsageError: if it is.
     """
@@ -358,7 +358,7 @@ def _digest(call: Sequence[Any]) -> str:
 
 
 class _Short(reprlib.Repr):
-    """Representations that stay short and cost little, whatever the value."""
+    """Short and cheap representations of any value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -366,14 +366,14 @@ class _Short(reprlib.Repr):
         self.maxlevel = 4
 
     def repr_instance(self, x: Any, level: int) -> str:
-        """Return the representation of a value that is no built-in container."""
+        """Return the representation of a value that is not a built-in container."""
         if isinstance(x, bytes | bytearray) and len(x) > self.maxother:
             return f"{bytes(x[: self.maxother // 2])!r}…"
         return super().repr_instance(x, level)
 
 
 def _description(job_class: type[Job], args: Sequence[Any], kwargs: dict[str, Any]) -> str:
-    """Return the call in words, as RQ and its dashboards show it, short enough for a line of a log."""
+    """Return the description of the call for RQ and its dashboards, short enough for a log line."""
     shown = _Short().repr
     call = ", ".join([*map(shown, args[:20]), *(f"{name}={shown(value)}" for name, value in kwargs.items())])
     text = f"{job_class.__qualname__}({call})"

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from rq import Queue
 
 ANSWER_SECONDS = 10
-"""Seconds after the end of a ``BLMOVE`` in which its answer must arrive; later the connection counts as broken."""
+"""Time limit for the answer after the end of a ``BLMOVE``, in seconds; later the connection counts as broken."""
 
 SHORT_SECONDS = 1.0
-"""Seconds of a wait that cannot watch all queues."""
+"""Duration of a wait that cannot watch all queues, in seconds."""
 
 KEPT_CONNECTIONS = 3
 """Connections of a bounded pool that a wait leaves for other threads of the worker."""
@@ -50,7 +50,7 @@ class Taken(NamedTuple):
 
 
 class _Wait(NamedTuple):
-    """A ``BLMOVE`` under way: its connection, the queue, and the client id for ``CLIENT UNBLOCK``."""
+    """Pending ``BLMOVE``: its connection, the queue, and the client id for ``CLIENT UNBLOCK``."""
 
     connection: Any
     queue: Queue
@@ -130,7 +130,7 @@ class Taker:
                 self.give_back(taken)
             except RedisError as error:
                 log.warning(
-                    "job %r was taken and not returned to queue %s (%s); a sweep returns it",
+                    "job %r was dequeued and not returned to queue %s (%s); a sweep will return it",
                     taken.job_id, taken.queue.name, type(error).__name__,
                 )  # fmt: skip
 
@@ -158,10 +158,10 @@ class Taker:
         return [] if job_id is None else [Taken(wait.queue, job_id)]
 
     def _end(self, waits: Iterable[_Wait]) -> list[Taken]:
-        """End waits, and return the jobs that they took until then.
+        """End waits, and return the jobs that they dequeued.
 
-        Where Redis or an access rule does not let it, the connection is closed: a job that moves before Redis notices
-        that is returned by a sweep.
+        If Redis or an access rule does not allow it, close the connection; if a job moves before Redis
+        notices that, a sweep returns it.
         """
         waits = list(waits)
         if not waits:
@@ -187,7 +187,7 @@ class Taker:
         self._pool.release(connection)
 
     def _wait_without_sockets(self, queue: Queue, seconds: float) -> Taken | None:
-        """Wait for the first queue only, for a short time: fakeredis has no socket to wait at."""
+        """Wait only for the first queue, for a short time: fakeredis has no socket to wait on."""
         job_id: Any = self._connection.blmove(
             queue.key,
             queue.intermediate_queue_key,

@@ -1,8 +1,9 @@
-"""RQ's timeout reaches the job boundary, past the job's own ``except Exception``.
+"""Delivery of RQ's timeout to the job boundary, past the job's own ``except Exception``.
 
-RQ raises JobTimeoutException wherever the job is when SIGALRM comes, once. It is an Exception: a job that logs errors
-and goes on swallows it, and is killed by its worker a minute later. So while our code runs, the signal raises the
-same error inside a BaseException. A bare ``except:`` still swallows that; then the next checkpoint raises it again.
+RQ raises JobTimeoutException once, at any point of the job, when SIGALRM comes. It is an Exception: a job
+that logs errors and continues swallows it, and its worker kills it a minute later. So while code of this
+package runs, the signal raises the same error inside a BaseException. A bare ``except:`` still swallows that;
+then the next checkpoint raises it again.
 
 RQ's timeouts without signals, for systems that have no SIGALRM and for threads, stay as they are.
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Timeout:
-    """RQ's timeout of the job at work, made loud while the context is open; also a stop source."""
+    """RQ's timeout of the running job, raised past the job's handlers while the context is open; also a stop source."""
 
     interval = math.inf
 
@@ -35,7 +36,7 @@ class Timeout:
         self._wakes: list[Wake] = []
 
     def __enter__(self) -> Timeout:
-        """Take over RQ's signal handler, where it has one."""
+        """Replace RQ's signal handler, if it has one."""
         if self._is_rqs():
             signal.signal(signal.SIGALRM, self.handle)
         return self
@@ -43,7 +44,7 @@ class Timeout:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give the signal back to RQ; what is still on its way to the boundary is RQ's error from here on."""
+        """Restore RQ's handler; a timeout that is still propagating is RQ's error from here on."""
         if self._is_rqs():
             signal.signal(signal.SIGALRM, self._penalty)
         if isinstance(error, Propagated):
@@ -60,7 +61,7 @@ class Timeout:
             raise Propagated(error) from None
 
     def attach(self, wake: Wake) -> None:
-        """Have *wake* called when the time is over."""
+        """Call *wake* when the time is over."""
         self._wakes.append(wake)
 
     def detach(self, wake: Wake) -> None:
@@ -68,7 +69,7 @@ class Timeout:
         self._wakes.remove(wake)
 
     def __call__(self, _: Position) -> None:
-        """Raise the error again if it came and the job went on.
+        """Raise the error again if it came and the job continued.
 
         :raises Propagated: then.
         """

@@ -1,4 +1,4 @@
-"""Workers and jobs as the monitor describes them, read from what Redis holds of them."""
+"""Views of workers and jobs for the monitor, read from Redis."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from harness.stores.rq_meta import FIELD, text_in_meta
 JOB_FIELDS = (
     "status", "description", "origin", "enqueued_at", "started_at", "ended_at", "worker_name", FIELD, "meta",
 )  # fmt: skip
-"""Fields of a job's hash that a look reads; the last two may hold progress."""
+"""Fields of a job's hash that are read; the last two may contain progress."""
 
 WORKER_FIELDS = (
     "state", "hostname", "pid", "current_job", "last_heartbeat", "queues", "shutdown_requested_date",
     "successful_job_count", "failed_job_count",
 )  # fmt: skip
-"""Fields of a worker's hash that a look reads."""
+"""Fields of a worker's hash that are read."""
 
 
 @dataclass(frozen=True)
 class WorkerView:
-    """A worker, as it says of itself.
+    """View of a worker from its own record.
 
-    :ivar heartbeat_s: seconds since its last heartbeat. :ivar leaving: whether it was asked to leave.
+    :ivar heartbeat_s: seconds since its last heartbeat. :ivar leaving: whether it was asked to exit.
     """
 
     name: str
@@ -49,9 +49,9 @@ class WorkerView:
 class JobView:
     """View of a job, from RQ's record and its own records.
 
-    :ivar status: RQ's word. :ivar progress: None if it is a plain job, has not begun, or keeps it elsewhere.
-    :ivar pulse: latest state that it has published, if it is at work. :ivar entries: the latest of its history.
-    :ivar enqueued_at: and the other times: seconds of its worker's clock.
+    :ivar status: RQ's status. :ivar progress: None if it is a plain job, has not started, or uses another
+        store. :ivar pulse: its latest pulse, if it runs. :ivar entries: latest entries of its history. :ivar
+        enqueued_at: and the other times: seconds of its worker's clock.
     """
 
     id: str
@@ -78,9 +78,9 @@ def answered(answer: Any, what: str) -> Any:
 
 
 def worker_view(name: str, answer: Any, now: float) -> WorkerView | None:
-    """Return a worker; None if it has left since its name was read.
+    """Return a worker; None if it has exited since its name was read.
 
-    :raises CorruptProgress: if its record cannot be read.
+    :raises CorruptProgress: if its record is unreadable.
     """
     what = f"the record of worker {name}"
     known = _texts(WORKER_FIELDS, answered(answer, what), what)
@@ -99,8 +99,8 @@ def worker_view(name: str, answer: Any, now: float) -> WorkerView | None:
 def job_view(job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobView | None:
     """Return a job; None if it has expired since its id was read.
 
-    :param answers: what Redis says of its hash, the key of its progress, its history and its pulse.
-    :param left_out: takes the reasons why progress or history of the job are left out.
+    :param answers: answers of Redis for its hash, the key of its progress, its history and its pulse. :param
+        left_out: receives the reasons for omitted progress or history.
     :raises CorruptProgress: if RQ's record of it cannot be read.
     """
     what = f"the record of job {job_id}"
@@ -119,7 +119,7 @@ def job_view(job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobVi
 
 
 def progress_view(job_id: str, held: Any, meta: Any, kept: Any, left_out: dict[str, str]) -> Progress | None:
-    """Return the progress from where RQ's jobs carry it, or from a key of its own; None if it cannot be read."""
+    """Return the progress from the RQ job or from its own key; None if it is unreadable."""
     what = f"the progress of job {job_id}"
     try:
         kept = answered(kept, what)
@@ -131,7 +131,7 @@ def progress_view(job_id: str, held: Any, meta: Any, kept: Any, left_out: dict[s
 
 
 def entries_view(job_id: str, answer: Any, left_out: dict[str, str]) -> tuple[Entry, ...]:
-    """Return the entries of a job's history that can be read."""
+    """Return the readable entries of a job's history."""
     what = f"the history of job {job_id}"
     try:
         stream = answered(answer, what)
@@ -166,7 +166,7 @@ def _time(text: str | None, what: str) -> float | None:
 
 
 def names_in(answer: Any, prefix: str, what: str, left_out: dict[str, str]) -> list[str]:
-    """Return the names in a set of keys, sorted; a key that is not UTF-8 or has another prefix is left out."""
+    """Return the names in a set of keys, sorted; a key that is not UTF-8 or has another prefix is omitted."""
     names = []
     try:
         keys = answered(answer, what)
