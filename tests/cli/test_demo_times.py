@@ -10,6 +10,8 @@ from harness.cli.demo import demo as command
 from harness.cli.script import COMPARED_TAKES_S, DEMOS
 from harness.cli.shows import READING_SECONDS
 from harness.cli.trials import line
+from harness.web.stage import ITEMS as ITEMS_ON_PAGE
+from harness.web.stage import PACE as PACE_ON_PAGE
 from tests.commands import harness
 from tests.documents import ROOT
 from tests.jobs import DONE, CountByIteration
@@ -56,6 +58,23 @@ def test_all_pages_state_the_same_times() -> None:
     assert f"`harness demo reports` ({times['reports']} s)" in guide
     assert f"`harness demo emails` ({times['emails']} s)" in guide
     assert f"puts all three into a report ({times['compare']} s)" in guide
+
+
+def test_the_script_of_the_page_fits_its_demo() -> None:
+    """Each button that the script names is there at that time, and the jobs end when it reads the cards."""
+    guide = (ROOT / "docs" / "presenting.md").read_text(encoding="utf-8")
+    script = guide.partition("## On the page")[2].partition("\n## ")[0]
+    spoken = {
+        text: 60 * int(minutes) + int(seconds)
+        for minutes, seconds, text in re.findall(r"\*\*(\d):(\d\d)\*\* ((?:.|\n(?!\n))+)", script)
+    }
+    lasts_s = ITEMS_ON_PAGE * PACE_ON_PAGE
+    assert sum("**Kill" in text or "**Deploy" in text for text in spoken) == 3
+    for text, at in spoken.items():
+        if "**" in text:
+            assert at < lasts_s - 10, text
+        if "all three finish" in text:
+            assert lasts_s + 10 <= at <= lasts_s + 30, text
 
 
 def test_a_demo_states_the_number_of_its_items() -> None:
