@@ -19,8 +19,12 @@ from harness.lab.servers import find_redis
 @click.option(
     "--web", "on_page", is_flag=True, help="On a web page, where you start and kill jobs with the mouse."
 )
+@click.option("--pace", type=click.Choice(["talk", "fast"]), default="talk", show_default=True,
+              help="Pace for an audience, or as fast as possible.")  # fmt: skip
+@click.option("--step", is_flag=True, help="Wait for a key before each act.")
+@click.option("--embedded", is_flag=True, help="Without real workers, even if a Redis server is installed.")
 @click.option("--queue", type=click.Choice([*QUEUES, "all"]), default="rq", show_default=True,
-              help="Of compare: the queue that runs the jobs, or all side by side.")  # fmt: skip
+              help="Queue that runs the jobs of compare, or all for a comparison.")  # fmt: skip
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"),
               show_default=True, help="Folder for the report of compare.")  # fmt: skip
 def demo(
