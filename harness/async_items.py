@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from harness import callables, events
 from harness.cursor import ATOMIC, freeze
 from harness.errors import CompleteEarly, Interrupt, UsageError
+from harness.item_sessions import session_of
 from harness.listeners import of_items
 from harness.loops import EitherWay, is_async_session, is_awaitable, unwrapped
 from harness.sources.enumerators import Enumerator, as_pair, iterating_either
-from harness.window import is_concurrent
+from harness.window import is_concurrent, number_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -29,7 +30,7 @@ def transaction_of(job: Any) -> EitherWay:
     Crash before the commit: nothing happened. Crash after it, or a lost answer: the work happened, and the
     item is done again.
     """
-    name, session, execution = type(job).__name__, job.session, job.execution
+    name, session, execution = type(job).__name__, session_of(job), job.execution
 
     @contextmanager
     def plain() -> Iterator[Any]:
@@ -94,12 +95,12 @@ async def _run_within(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         if isinstance(control, CompleteEarly) and isinstance(found, Enumerator):
             found.ended_early(execution)
         raise
-    if execution.transactional:
+    if execution.transactional and number_of(job) == 1:  # of several, each has committed itself
         await execution.commit_async()
 
 
 async def _keep_what_is_done(job: Any, control: Interrupt) -> None:
-    always = job._is_kept(control)
+    always = job._is_kept(control) if number_of(job) == 1 else None
     if always is not None:
         await job.execution.commit_async(always=always)
 

@@ -29,6 +29,8 @@ from harness.stops import interval_of, reason_of
 from harness.ticker import SHORTEST, Ticker
 
 if TYPE_CHECKING:
+    from harness.durability import Durability
+    from harness.progress import Progress
     from harness.saves import Setup
 
 LOOK_SECONDS = 1.0
@@ -170,6 +172,11 @@ class Checkpoints(Saves):
             self._emit_interrupted(self._reason)
         raise Interrupt(self._reason)
 
+    @property
+    def durability(self) -> Durability:
+        """Durability of this execution."""
+        return self._durability
+
     # Asked while several items are at work.
 
     @property
@@ -199,6 +206,14 @@ class Checkpoints(Saves):
         """
         if self._is_save_due(self.clock()):
             self._save_if_possible()
+
+    def current_record(self) -> Progress:
+        """Return the progress as a save would write it now."""
+        return self._bring_up_to_date()
+
+    def note_item_commit(self, size: int) -> None:
+        """Note that an item has committed its work with the record."""
+        self._note_commit(size, (self.progress.done, self.progress.cursor))
 
     def end_window(self) -> None:
         """Keep what is done beyond the cursor: no item is at work any more."""

@@ -19,12 +19,13 @@ import asyncio
 import contextvars
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness import callables, events
 from harness.cursor import freeze
-from harness.errors import HarnessError, Interrupt
+from harness.errors import HarnessError, Interrupt, Superseded
+from harness.item_sessions import Commits, begin, finished
 from harness.listeners import of_items
 from harness.loops import is_awaitable, unwrapped
 from harness.policy import read_seconds
@@ -65,6 +66,7 @@ class Concurrent:
         self._until: float | None = None
         """Time of the loop at which items in progress are cancelled."""
         self._pool: ThreadPoolExecutor | None = None
+        self._commits: Commits | None = None
 
     async def run(self) -> None:
         """Do the work on each item.
@@ -75,6 +77,8 @@ class Concurrent:
         before = execution.progress.done, execution.progress.cursor
         trusted = self._enumerator.keyed or self._enumerator.positional or self._enumerator.until is not None
         self._window = execution.window = Window(execution.progress, trusted=trusted)
+        if execution.transactional and self._most > 1:
+            self._commits = Commits(execution, self._window, self._checkpointing, self._in_thread)
         loop = asyncio.get_running_loop()
         wake = functools.partial(_wake, loop, self._changed)
         execution.loop.add_waiter(wake)
@@ -191,13 +195,21 @@ class Concurrent:
 
     async def _do(self, item: Any, entry: Entry) -> None:
         """Do one item, and note that it is done. Nothing that it raises leaves this task."""
+        session = begin(self._job) if self._most > 1 else None
         try:
             await self._call(item)
+            if self._commits is None:
+                self._window.finish(entry)
+            elif session is not None and not await finished(self._commits.commit(entry, session.get())):
+                return
         except BaseException as error:  # noqa: BLE001 - the coroutine that reads raises it
-            self._window.leave(entry)
-            self._failed(unwrapped(error), entry)
+            self._failed(self._given_way(unwrapped(error)), entry)
             return
-        self._window.finish(entry)
+        finally:
+            if not entry.done:
+                self._window.leave(entry)
+            if session is not None:
+                await finished(session.close(self._in_thread))
         if of_items:
             job, execution = self._job, self._execution
             events.emit(events.ItemDone(execution.job_id, type(job).__name__, entry.cursor, execution.items))
@@ -209,24 +221,34 @@ class Concurrent:
         if self._is_async or self._most == 1:
             result = self._each(item)
         else:
-            result = await self._in_thread(item)
+            result = await self._in_thread(self._each, item)
         if result is not None:
             if is_awaitable(result):
                 result = await result
             callables.refuse_result(result, self._job, "each_iteration")
 
-    async def _in_thread(self, item: Any) -> Any:
+    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         if self._pool is None:
             name = f"harness-item-of-{type(self._job).__name__}"
             self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=name)
         context = contextvars.copy_context()
         future = asyncio.get_running_loop().run_in_executor(
-            self._pool, context.run, _outcome, self._each, item
+            self._pool, context.run, _outcome, function, arguments
         )
-        result, error = await _uncancelled(future)
+        result, error = await finished(future)
         if error is not None:
             raise error
         return result
+
+    def _given_way(self, error: BaseException) -> BaseException:
+        """Return the interruption of an execution that finds at a commit that another has claimed the job."""
+        if not isinstance(error, Superseded):
+            return error
+        try:
+            self._execution.give_way()
+        except Interrupt as control:
+            return control
+        return error
 
     def _failed(self, error: BaseException, entry: Entry) -> None:
         if isinstance(error, asyncio.CancelledError):
@@ -298,6 +320,8 @@ class Concurrent:
     async def _checkpoint(self) -> None:
         async with self._checkpointing:
             try:
+                if self._commits is not None and (self._commits.unknown or self._ending is not None):
+                    return  # the database is asked at the end, or has it all
                 if self._ending is None:
                     await self._execution.run_checkpoint_async()
                 else:
@@ -332,20 +356,12 @@ def _call(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], item: Any) ->
     return job.each_iteration(item, *args, **kwargs)
 
 
-def _outcome(function: Any, item: Any) -> tuple[Any, BaseException | None]:
+def _outcome(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
     """Return what a call returns or raises: a future cannot hold every exception."""
     try:
-        return function(item), None
+        return function(*arguments), None
     except BaseException as error:  # noqa: BLE001 - raised by the task of the item
         return None, error
-
-
-async def _uncancelled(future: asyncio.Future[Any]) -> Any:
-    """Wait for a future however often this task is cancelled: a thread goes on all the same."""
-    while not future.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
-    return future.result()
 
 
 def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:

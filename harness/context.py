@@ -36,6 +36,10 @@ class Portion:
             raise UsageError(f"Portion(limit=…) takes an int of 0 or more; got {self.limit!r}")
         object.__setattr__(self, "after", freeze(self.after))
 
+    def size_of(self, size: int | None) -> int | None:
+        """Return how many of *size* items it has; None if that is unknown."""
+        return min((each for each in (size, self.limit) if each is not None), default=None)
+
 
 @dataclass(frozen=True)
 class ParallelRun:

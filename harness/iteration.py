@@ -74,6 +74,10 @@ class IterationJob(Job, abstract=True):
     each_iteration: Callable[..., object]
     """Define it as ``each_iteration(self, item, …)``, with the job's arguments: do the work on one item."""
 
+    new_session: Callable[..., Any]
+    """Define it as ``new_session(self)`` if ``concurrency`` is more than 1: return a SQLAlchemy session for one item.
+    ``self.transaction()`` then gives that session, which is closed when the item ends."""
+
     quarantine: ClassVar[bool] = False
     """Set aside an item that fails repeatedly or crashes its worker, so that the job continues."""
 
@@ -252,9 +256,9 @@ class IterationJob(Job, abstract=True):
         execution = self.execution
         if execution.total is None:
             # Asked once and stored: items that are done may have left the collection when the job resumes.
-            execution.total = _least(enumerator.size, execution.portion.limit)
+            execution.total = execution.portion.size_of(enumerator.size)
             return
-        now = _least(enumerator.free_size, execution.portion.limit)
+        now = execution.portion.size_of(enumerator.free_size)
         if now is not None and now != execution.total:
             name = type(self).__name__
             events.emit(events.CollectionDrifted(execution.job_id, name, execution.total, now))
@@ -365,10 +369,7 @@ class IterationJob(Job, abstract=True):
             self.execution.run_hook("on_quarantine", pair[0], aside.error, at_work=True)
 
     def _pass_over(self, pair: tuple[Any, Any], passed: Callable[[], None] | None = None) -> Quarantined:
-        """Save that an item was set aside, and report it.
-
-        :param passed: moves the cursor, if several items may be at work.
-        """
+        """Save that an item was set aside, and report it; *passed* moves the cursor of several at work."""
         execution, progress = self.execution, self.execution.progress
         _, cursor = pair
         if len(progress.quarantined) >= self.max_quarantined:
@@ -397,7 +398,3 @@ class IterationJob(Job, abstract=True):
         raise JobDefinitionError(
             f"{type(self).__name__}.around_iterate returned {type(found).__name__}; return a context manager: {_AROUND}"
         )
-
-
-def _least(*numbers: int | None) -> int | None:
-    return min((number for number in numbers if number is not None), default=None)

@@ -146,7 +146,6 @@ class Saves:
     @property
     def advanced(self) -> bool:
         """True if this execution has done anything that the previous one had not."""
-        # With items done beyond the cursor, it need not have moved.
         return self._left_item or bool(self.progress.beyond and self.items > 0)
 
     @property
@@ -162,11 +161,6 @@ class Saves:
     def transactional(self) -> bool:
         """True if work and cursor are committed together."""
         return self._durability.transactional
-
-    @property
-    def durability(self) -> Durability:
-        """Durability of this execution."""
-        return self._durability
 
     def enter(self, step: str, cursor: Any) -> None:
         """Begin a step at *cursor*; that alone does not count as progress."""
@@ -209,7 +203,7 @@ class Saves:
         try:
             self.save(why)
         except Superseded:
-            self._give_way()
+            self.give_way()
 
     def save_patiently(self, why: str) -> None:
         """Save an end; while the store is unreachable, try again for the grace period.
@@ -240,7 +234,7 @@ class Saves:
             try:
                 self.save_patiently(why)
             except Superseded:
-                self._give_way()
+                self.give_way()
 
     def commit(self, *, always: bool = False) -> None:
         """Commit the work since the latest commit together with the cursor, if the cursor has moved or *always*.
@@ -253,11 +247,11 @@ class Saves:
             self.loop.run(self.commit_async(always=always))
             return
         try:
-            size = self._write_within(session)
+            size = self.write_within(session)
         except (Superseded, ProgressUnavailable) as error:
             session.rollback()  # otherwise the transaction would hold its locks while the job waits to run again
             if isinstance(error, Superseded):
-                self._give_way()
+                self.give_way()
             raise
         session.commit()
         self._note_commit(size, (self.progress.done, self.progress.cursor))
@@ -273,11 +267,11 @@ class Saves:
             return
         position = self.progress.done, self.progress.cursor  # another task may move it during the commit
         try:
-            size = await session.run_sync(self._write_within)
+            size = await session.run_sync(self.write_within)
         except (Superseded, ProgressUnavailable) as error:
             await session.rollback()
             if isinstance(error, Superseded):
-                self._give_way()
+                self.give_way()
             raise
         await session.commit()
         self._note_commit(size, position)
@@ -302,7 +296,8 @@ class Saves:
 
     def _session_to_commit(self, *, always: bool) -> Any:
         """Return the session of the job; None if there is nothing to commit."""
-        if not always and (self.progress.done, self.progress.cursor) == self._committed:
+        by_items = self.window is not None and self.window.items_commit
+        if not always and (by_items or (self.progress.done, self.progress.cursor) == self._committed):
             return None
         session: Any = getattr(self.job, "session", None)
         if session is None or not hasattr(self.store, "save_within"):
@@ -312,9 +307,10 @@ class Saves:
             )
         return session
 
-    def _write_within(self, session: Any) -> int:
+    def write_within(self, session: Any, progress: Progress | None = None) -> int:
+        """Store the progress, or another record of it, in the transaction of a session; return its size."""
         store: Any = self.store
-        progress = self._bring_up_to_date()
+        progress = progress or self._bring_up_to_date()
         try:
             return store.save_within(session, progress)  # type: ignore[no-any-return]
         except ProgressGone:
@@ -387,8 +383,11 @@ class Saves:
         """Return whether this execution owns the job according to the queue, so that its record may be restored."""
         return self._owns is not None and self._owns()
 
-    def _give_way(self) -> None:
-        # The job's own ``except Exception`` is between here and the boundary: only Interrupt gets through.
+    def give_way(self) -> None:
+        """Stop, because another execution has claimed the job.
+
+        :raises Interrupt: always; the job's own ``except Exception`` is between here and the boundary.
+        """
         self._superseded, self._reason, self.progress.check_at = True, "superseded", NOW
         raise Interrupt("superseded") from None
 

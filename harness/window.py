@@ -59,10 +59,17 @@ def refuse_transaction(cls: Any, durability: Any) -> None:
 
     :raises JobDefinitionError: saying what to do.
     """
-    if durability.transactional and type(cls.concurrency) is int and cls.concurrency > 1:
+    if not (durability.transactional and type(cls.concurrency) is int and cls.concurrency > 1):
+        return
+    if not callable(getattr(cls, "new_session", None)):
         raise JobDefinitionError(
-            f"{cls.__name__} has concurrency = {cls.concurrency} and {durability}, whose items share self.session; use "
-            "every(items=1) with work that bears repetition, or remove concurrency"
+            f"{cls.__name__} has concurrency = {cls.concurrency} and {durability}, but its items would share "
+            "self.session; define new_session(self), which returns a session for one item, or remove concurrency"
+        )
+    if durability.items != 1:
+        raise JobDefinitionError(
+            f"{cls.__name__} has concurrency = {cls.concurrency} and {durability}, but each item has a transaction of "
+            "its own; use with_transaction()"
         )
 
 
@@ -115,6 +122,8 @@ class Window:
         self._latest: tuple[Any] | None = None
         self.in_progress = 0
         """Number of items at work, with their weights."""
+        self.items_commit = False
+        """True if each item commits its work with the record."""
         self.proof = progress.proof
         """The proof of the cursor."""
 
@@ -175,7 +184,7 @@ class Window:
 
     def order(self, entry: Entry) -> int:
         """Return how many items that are not done, or not yet passed by the cursor, come before one."""
-        return self._entries.index(entry)
+        return self._entries.index(entry) if entry in self._entries else 0
 
     def all_read(self) -> None:
         """Forget the entries of items that did not come again: they have left the collection."""

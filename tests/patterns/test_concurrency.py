@@ -546,7 +546,10 @@ def test_sources_of_one_item_at_a_time_are_refused(job: type[Counted], build: An
 
 def test_a_shared_transaction_is_refused(job: type[Counted]) -> None:
     """When the class is defined, and when a run overrides the durability."""
-    with pytest.raises(JobDefinitionError, match=r"with_transaction\(\), whose items share self\.session"):
+    with pytest.raises(JobDefinitionError, match=r"share self\.session; define new_session\(self\)"):
         type("Shared", (job,), {"durability": with_transaction()})
-    with pytest.raises(JobDefinitionError, match=r"with_transaction\(\), whose items share self\.session"):
+    with pytest.raises(JobDefinitionError, match=r"share self\.session; define new_session\(self\)"):
         run(job, 3, durability=with_transaction())
+    own = {"durability": with_transaction(items=3), "new_session": lambda self: None}
+    with pytest.raises(JobDefinitionError, match=r"each item has a transaction of its own"):
+        type("Shared", (job,), own)
