@@ -17,7 +17,8 @@ from harness.cli import completion
 from harness.cli.settings import arguments_of, refuse, refuse_arguments, refuse_durability_of_plain
 from harness.cli.stopping import saying
 from harness.durability import parse_durability
-from harness.explore.explorer import LIMIT_SECONDS, QUEUES
+from harness.explore.explorer import LIMIT_SECONDS
+from harness.explore.queued import QUEUES
 from harness.explore.scenarios import PRIVATE, prepared
 from harness.explore.versions import new_version
 from harness.monitor import TrialBar

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
@@ -22,14 +21,13 @@ from harness.explore.outcomes import reading
 from harness.explore.probes.older import descriptors, held, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.processes import Ahead, Crew, Found, check, crew
-from harness.explore.queued import QueuedTarget
+from harness.explore.queued import INLINE, QueuedTarget, check_queue, target_on
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.running import Death, Runner, Unreached
 from harness.explore.shortcuts import WINDOW
 from harness.explore.targets import Target, target_of
 from harness.explore.trials import ACTIONS, LATE, Action, PlannedTrial, Result, Watch, parse_trial
 from harness.explore.versions import Versions
-from harness.job import find
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
 from harness.stores.sql import SqlStore
@@ -48,13 +46,6 @@ SAMPLE = 60
 """Default maximum number of pairs, and of freezes."""
 LIMIT_SECONDS = 60.0
 """Default time limit of an execution in seconds: longer than any finishing job needs on a busy machine."""
-TARGETS = {
-    "rq": "harness.explore.rq:RQTarget",
-    "celery": "harness.explore.on_celery:CeleryTarget",
-    "dramatiq": "harness.explore.on_dramatiq:DramatiqTarget",
-}
-"""Classes of the targets of queues; those of Celery and Dramatiq are loaded where they are asked for."""
-QUEUES = ("inline", *TARGETS)
 COLLECTION = 8
 """Number of trials after which garbage is collected."""
 
@@ -84,14 +75,7 @@ def _check_options(actions: Sequence[Action], queue: str, redis: str | None) -> 
     wrong = [action for action in actions if action not in ACTIONS]
     if wrong:
         raise UsageError(f"actions={wrong!r}: use {', '.join(ACTIONS)}")
-    if queue not in QUEUES:
-        raise UsageError(f"queue={queue!r}: use {', '.join(QUEUES)}")
-    if redis is not None and queue == "inline":
-        raise UsageError(
-            "redis= is for queue='rq', 'celery' or 'dramatiq'; got none of them: leave redis= out"
-        )
-    if queue in TARGETS and find_spec(queue) is None:
-        raise UsageError(f"{queue} is not installed; run pip install 'job-continuation-harness[{queue}]'")
+    check_queue(queue, redis)
 
 
 class Explorer:
@@ -152,9 +136,9 @@ class Explorer:
         self._processes = 1 if alone else check(processes)
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
-            find(TARGETS[queue])(versions, args, kwargs or {}, redis)
-            if queue in TARGETS
-            else target_of(versions, args, kwargs or {}, durability, store)
+            target_of(versions, args, kwargs or {}, durability, store)
+            if queue == INLINE
+            else target_on(queue, versions, args, kwargs or {}, redis)
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
         self._world = ExternalState(witnesses or {}, modules, database)
@@ -166,7 +150,7 @@ class Explorer:
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
         asked += f" --deploy {versions.name}" if versions.deploys else ""
-        asked += f" --queue {queue}" if queue != "inline" else ""
+        asked += f" --queue {queue}" if queue != INLINE else ""
         self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
         self._strict, self._accepted, self._time, self._announce = strict, tuple(accept), time, announce
         self._clean_seconds = 0.0

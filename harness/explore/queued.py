@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from threading import Lock
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis import Redis
 
 from harness.boundary.environment import variables
 from harness.errors import UsageError
 from harness.explore.targets import files_of, owners_of
-from harness.job import Job
+from harness.job import Job, find
 from harness.queues.delivery import TRIES
 
 if TYPE_CHECKING:
     from harness.explore.external_state import ExternalState
     from harness.explore.resources import Resource
     from harness.explore.versions import Versions
+
+
+INLINE = "inline"
+"""No queue."""
+TARGETS = {
+    "rq": "harness.explore.rq:RQTarget",
+    "celery": "harness.explore.on_celery:CeleryTarget",
+    "dramatiq": "harness.explore.on_dramatiq:DramatiqTarget",
+}
+"""Classes of the targets of queues; each is loaded when it is asked for."""
+QUEUES = (INLINE, *TARGETS)
 
 
 class QueuedTarget(ABC):
@@ -73,6 +85,29 @@ class QueuedTarget(ABC):
                     self._variables.close()
 
 
+def check_queue(queue: str, redis: str | None) -> None:
+    """Refuse a queue that is unknown or not installed, or a Redis where none is used.
+
+    :raises UsageError: saying what is allowed.
+    """
+    if queue not in QUEUES:
+        raise UsageError(f"queue={queue!r}: use {', '.join(QUEUES)}")
+    if redis is not None and queue == INLINE:
+        raise UsageError(
+            "redis= is for queue='rq', 'celery' or 'dramatiq'; got none of them: leave redis= out"
+        )
+    if queue != INLINE and find_spec(queue) is None:
+        raise UsageError(f"{queue} is not installed; run pip install 'job-continuation-harness[{queue}]'")
+
+
+def target_on(
+    queue: str, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any], redis: str | None
+) -> QueuedTarget:
+    """Return the target of a job on a queue."""
+    target: Callable[..., QueuedTarget] = find(TARGETS[queue])
+    return target(versions, args, kwargs, redis)
+
+
 def _broker(url: str | None) -> Redis:
     """Connect to Redis: to fakeredis, or to an empty server.
 
@@ -85,6 +120,6 @@ def _broker(url: str | None) -> Redis:
     connection = Redis.from_url(url)
     if connection.dbsize():
         raise UsageError(
-            "redis= names a Redis that is not empty, and each trial would empty it; use another database"
+            "the Redis of redis= is not empty, and each trial would empty it; use another database"
         )
     return connection

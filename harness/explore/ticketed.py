@@ -91,11 +91,12 @@ class TicketTarget(QueuedTarget):
         with living(life), self._versions.deployed(deployed), self._set():
             error = self._deliver(message)
         with living(None):
-            ended = not self.documented if error is None else False
-            ticket = self.queue.tickets.read(self.job_id) if self.documented else {}
             if error is not None and not (life and life.dead):
                 raise error
-            return ended or (ticket.get("state") == "over" and ticket.get("outcome") != "failed")
+            if not self.documented:
+                return error is None
+            ticket = self.queue.tickets.read(self.job_id)
+            return ticket.get("state") == "over" and ticket.get("outcome") != "failed"
 
     def close(self) -> None:
         """Close the queue, and leave the Redis empty."""
@@ -120,20 +121,20 @@ class TicketTarget(QueuedTarget):
 
     def _next(self) -> Any:
         """Return the message to deliver next; None if the job is over."""
-        for message in self._own():
-            return message
-        if self.documented:
+        own = self._own()
+        if not own and self.documented:
             ticket = self.queue.tickets.read(self.job_id)
             if ticket.get("state") == "over":
                 if ticket.get("outcome") != "failed":
                     return None
                 self._enqueue()
-            else:
+            else:  # no lease lasts for ever: a sweep finds the job due
                 self._connection.zadd(keys.due(self.queue.kind), {self.job_id: 0}, xx=True)
                 sending = self.queue.tickets.take(self.job_id)
                 if sending is not None:
                     self.queue.resend(sending)
-        return next(iter(self._own()), None)
+            own = self._own()
+        return own[0] if own else None
 
     def _own(self) -> list[Any]:
         return [each for each in self.messages.waiting() if self._id_of(each) == self.job_id]
