@@ -60,7 +60,7 @@ class Checkpoints(Saves):
         super().__init__(setup)
         self.holding = False
         self._tells_later = False
-        """True if the interruption is told once the items in progress have ended."""
+        """True if the interruption is raised after the items in progress have ended."""
         self._sources = setup.sources
         self._interval = min([LOOK_SECONDS, *map(interval_of, setup.sources)])
         self._woken = True

@@ -1,16 +1,18 @@
 """Several items of an :class:`harness.iteration.IterationJob` at a time, with one cursor.
 
-One coroutine reads the items and starts a task for each. An ``async def each_iteration`` runs in the task, a plain one
-in a thread that the task awaits. All that changes the progress happens on the event loop, so that a save sees a whole
-state: the cursor of the last item before which everything is done, and the done ones beyond it (see
+One coroutine reads the items and starts a task for each. An ``async def each_iteration`` runs in the task, a
+plain one in a thread that the task awaits. All changes of the progress happen on the event loop, so a save
+sees a consistent state: the cursor of the last item up to which everything is done, and the done ones beyond
+it (see
 :mod:`harness.window`).
 
-**A stop** starts no more items. Those in progress are finished; a save that is due in that time is done. After 80 % of
-the grace period coroutines are cancelled, and the next execution repeats their items. Threads cannot be cancelled and
-are waited for. Crash in that time: the next execution repeats what was not saved, as at any other time.
+**A stop** starts no more items. Items in progress are finished; a save that is due in that time is made.
+After 80 % of the grace period coroutines are cancelled, and the next execution repeats their items. Threads
+cannot be cancelled and are waited for. Crash in that time: the next execution repeats unsaved work, as at any
+other time.
 
 **An error** of an item, or of the source, lets the others in progress finish. Then it is raised with its usual meaning.
-Of several the one whose item comes first counts: everything before it is done, so the quarantine counts for it.
+Of several errors, that of the first item counts: everything before it is done, so the quarantine counts it.
 """
 
 from __future__ import annotations
@@ -39,12 +41,15 @@ DRAIN = 0.8
 """Share of the grace period in which items in progress are finished."""
 
 STOP, CONTROL, ERROR, FATAL = range(1, 5)
-"""Ranks of what ends the work, the strongest last: a stop source, an item's control exception, an error, and what is
-no error of an item, such as SystemExit; nothing is waited for then."""
+"""Ranks of the causes of an end, the strongest last.
+
+They are a stop source, an item's control exception, an error, and other exceptions such as SystemExit, for which
+nothing waits.
+"""
 
 
 _NO_MORE: Any = object()
-"""Stands for the end of an iterator, which may yield any value."""
+"""Marker of the end of an iterator, which may yield any value."""
 
 
 class Concurrent:
@@ -58,7 +63,7 @@ class Concurrent:
         self._most = number_of(job)
         self._is_async = callables.kind_of(type(job).each_iteration) == callables.ASYNC
         self._alone = 0
-        """Number of items that are yet to be done one at a time."""
+        """Number of remaining items to do one at a time."""
         self._tasks: dict[asyncio.Task[None], Entry] = {}
         self._changed = asyncio.Event()
         self._checkpointing = asyncio.Lock()
@@ -71,7 +76,7 @@ class Concurrent:
     async def run(self) -> None:
         """Do the work on each item.
 
-        :raises BaseException: what ended it, once no item is in progress any more.
+        :raises BaseException: the cause of its end, after no item is in progress.
         """
         execution, job = self._execution, self._job
         before = execution.progress.done, execution.progress.cursor
@@ -112,9 +117,9 @@ class Concurrent:
             yield await stack.enter_async_context(aclosing(self._entered(first, pairs)))
 
     async def _expected(self, pairs: AsyncIterator[Any], ends: list[Any]) -> list[tuple[Any, Any]]:
-        """Read as many items as the record names, before any work; what is read is limited as the entries are.
+        """Read the items in the record before any work; their number is limited like the entries.
 
-        :raises CollectionChanged: if they are others.
+        :raises CollectionChanged: if they have changed.
         """
         found: list[tuple[Any, Any]] = []
         proofs = [each.proof for each in self._execution.progress.beyond]
@@ -128,7 +133,7 @@ class Concurrent:
     async def _entered(
         self, first: list[tuple[Any, Any]], pairs: AsyncIterator[Any]
     ) -> AsyncGenerator[tuple[Any, Entry], None]:
-        """Yield items with their entries; skip those that an execution before has done."""
+        """Yield items with their entries; skip those that an earlier execution has done."""
         execution, batched = self._execution, self._enumerator.batched
         limit = execution.portion.limit
         first.reverse()
@@ -145,9 +150,10 @@ class Concurrent:
                 yield item, entry
 
     def _compare_entries(self) -> Any:
-        """Compare what the record says of its entries with the source, and return the source's witness.
+        """Compare the entries of the record with the source, and return the source's proof.
 
-        :raises CollectionChanged: if they belong to another source; of places, each is compared when it is read.
+        :raises CollectionChanged: if they belong to another source; positions are compared when they are
+            read.
         """
         witness, beyond = self._enumerator.witness, self._execution.progress.beyond
         if beyond and beyond[0].proof is not None and witness is not None and not self._enumerator.positional:
@@ -194,7 +200,7 @@ class Concurrent:
         self._changed.set()
 
     async def _do(self, item: Any, entry: Entry) -> None:
-        """Do one item, and note that it is done. Nothing that it raises leaves this task."""
+        """Do one item, and record that it is done. Its errors do not leave this task."""
         session = begin(self._job) if self._most > 1 else None
         try:
             await self._call(item)
@@ -264,9 +270,9 @@ class Concurrent:
     # Its end.
 
     def _end_with(self, error: BaseException, order: int = 1 << 30) -> None:
-        """Start no more items, because of an exception; the strongest counts, then the one of the first item.
+        """Start no more items because of an exception; the strongest counts, then that of the first item.
 
-        :param order: the number of items before the one that raised it.
+        :param order: number of items before the one that raised it.
         """
         rank = (
             FATAL if not isinstance(error, Exception | Interrupt)
@@ -298,7 +304,7 @@ class Concurrent:
         return error
 
     async def _wait(self) -> None:
-        """Wait until an item ends or the job is woken, and look at the stop sources when that is due."""
+        """Wait until an item ends or the job is woken, and ask the stop sources when that is due."""
         loop, execution = asyncio.get_running_loop(), self._execution
         if self._is_over():
             self._cancel()
@@ -335,7 +341,7 @@ class Concurrent:
                 task.cancel()
 
     async def _abandon(self) -> None:
-        """Let no item go on: cancel coroutines, and wait for threads."""
+        """End all items: cancel coroutines, and wait for threads."""
         if self._tasks:  # this task is cancelled itself, or reading failed in a way that is no error of it
             self._limit_time(0.0)
             self._cancel()
@@ -357,7 +363,7 @@ def _call(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], item: Any) ->
 
 
 def _outcome(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-    """Return what a call returns or raises: a future cannot hold every exception."""
+    """Return the result or the exception of a call: a future cannot hold every exception."""
     try:
         return function(*arguments), None
     except BaseException as error:  # noqa: BLE001 - raised by the task of the item

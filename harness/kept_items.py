@@ -1,8 +1,8 @@
-"""Items that a progress record names: those that were set aside, and those at work beyond the cursor.
+"""Items in a progress record: quarantined ones, and those read beyond the cursor.
 
-Where several items are at work at a time, the saved cursor is that of the last item before which everything is done.
-The record lists the items that were read after it, up to the last one that is done. So a job that resumes does again
-what was not done, and nothing else.
+With several items at a time, the saved cursor belongs to the last item up to which everything is done. The
+record lists the items that were read after it, up to the last done one. So a resumed job repeats only
+unfinished items.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ They are less than half of a record's size, so that foreign texts never make a p
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An item that was set aside.
+    """Item that was set aside.
 
-    :ivar cursor: of the item. :ivar failures: how often it failed. :ivar error: with what, the last time.
+    :ivar cursor: cursor of the item. :ivar failures: number of its failures. :ivar error: its last error.
     """
 
     cursor: Any
@@ -50,10 +50,10 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Beyond:
-    """An item that was read beyond the cursor.
+    """Item that was read beyond the cursor.
 
-    :ivar cursor: of the item. :ivar done: whether it is done.
-    :ivar proof: that the cursor means this item, for enumerators whose cursor does not say; None for no proof.
+    :ivar cursor: cursor of the item. :ivar done: whether it is done. :ivar proof: proof that the cursor means
+        this item, for enumerators whose cursors are positions; None for no proof.
     """
 
     cursor: Any
@@ -77,5 +77,5 @@ class Beyond:
 
 
 def corrupt(job_id: str, name: str, value: Any) -> CorruptProgress:
-    """Return the error of a field that holds what no release writes."""
+    """Return the error for a field with a value that no release writes."""
     return CorruptProgress(f"the progress of job {job_id} has {name} = {shown(value)}; it was not changed")

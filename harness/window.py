@@ -1,11 +1,11 @@
-"""Items at work beyond the cursor: which of them are done, and how far everything is.
+"""Window of items beyond the cursor, with their states.
 
-The entries are in the order in which the items are read. The first one is never done: as soon as it is, the cursor of
-the progress moves to it and over all done ones that follow. So the cursor never passes work that was not done.
+The entries are in the order in which the items are read. The first one is never done: when it is done, the
+cursor of the progress moves past it and past all following done ones. So the cursor never passes unfinished
+work.
 
-**After an interruption** the entries of the record are there again, and reading begins at the cursor. An item that is
-met again takes the place of its entry, and a done one is skipped. Which entry an item belongs to depends on its
-source:
+**After an interruption** the entries of the record are there again, and reading begins at the cursor. An item
+that is read again replaces its entry, and a done one is skipped. The source determines the entry of an item:
 
 * A key says it, whatever came before it: ``keyed``.
 * A batch is what lies between two cursors. Its source cuts it at the cursors of the entries: ``until``.
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from harness.progress import Progress
 
 SPAN = 8
-"""Items that may be read beyond the cursor for each that may be at work: a slow one holds up the others only then."""
+"""Maximum items read beyond the cursor, for each concurrent item: a slow one delays the others only after that."""
 
 BYTES = 24 * 1024
-"""Limit of what the entries take in a record, about; half of it may come twice after an interruption."""
+"""Approximate size limit of the entries in a record; half of it may occur twice after an interruption."""
 
 
 def is_concurrent(job: Any) -> bool:
-    """Return whether an execution needs a window: for several items at a time, or for those that others left done."""
+    """Return whether an execution needs a window: for several items at a time, or for stored entries."""
     return number_of(job) > 1 or bool(job.execution.progress.beyond)
 
 
 def number_of(job: Any) -> int:
-    """Return how many items may be at work at a time.
+    """Return the maximum number of concurrent items.
 
-    :raises JobDefinitionError: if a property says something else than a number of 1 or more.
+    :raises JobDefinitionError: if a property returns anything but a number of 1 or more.
     """
     number = job.concurrency
     if type(number) is not int or number < 1:
@@ -74,7 +74,7 @@ def refuse_transaction(cls: Any, durability: Any) -> None:
 
 
 def refuse_serial(job: Any, enumerator: Any) -> None:
-    """Refuse a source whose items can be done one after the other only, and a transaction that they would share.
+    """Refuse a source whose items must be done one after the other, and a transaction that they would share.
 
     :raises JobDefinitionError: saying what to do.
     """
@@ -88,12 +88,12 @@ def refuse_serial(job: Any, enumerator: Any) -> None:
 
 
 class Entry:
-    """An item that was read beyond the cursor.
+    """Item that was read beyond the cursor.
 
-    :ivar cursor: of the item. :ivar done: whether it is done. :ivar proof: what its cursor is compared with later.
-    :ivar weight: number of items that it counts for.
-    :ivar before: the entry before it in the record that it comes from; None for the first. :ivar met: whether this
-        execution has read it.
+    :ivar cursor: cursor of the item. :ivar done: whether it is done. :ivar proof: proof for a later
+        comparison of its cursor. :ivar weight: number of items that it counts for. :ivar before: the entry
+        before it in the record that it comes from; None for the first. :ivar met: whether this execution has
+        read it.
     """
 
     __slots__ = ("before", "cursor", "done", "met", "proof", "weight")
@@ -104,10 +104,10 @@ class Entry:
 
 
 class Window:
-    """The entries of one execution, and the position that follows from them.
+    """Entries of one execution, and the resulting position.
 
-    :param progress: the position that it moves, and the entries of the execution before.
-    :param trusted: whether the cursor of an item alone says which item it is, or its source cuts it so.
+    :param progress: the position that it moves, and the entries of the previous execution. :param trusted:
+        whether the cursor of an item alone says which item it is, or its source cuts it so.
     """
 
     def __init__(self, progress: Progress, *, trusted: bool) -> None:
@@ -117,11 +117,11 @@ class Window:
             before = self._entries[-1] if self._entries else None
             self._entries.append(Entry(each.cursor, each.proof, done=each.done, before=before))
         self._read = 0
-        """Number of entries from the first on that this execution has read."""
+        """Number of entries, from the first on, that this execution has read."""
         self._largest = 1
         self._latest: tuple[Any] | None = None
         self.in_progress = 0
-        """Number of items at work, with their weights."""
+        """Number of items in progress, with their weights."""
         self.items_commit = False
         """True if each item commits its work with the record."""
         self.proof = progress.proof
@@ -129,15 +129,15 @@ class Window:
 
     @property
     def ends(self) -> list[Any]:
-        """Cursors of the entries that are not met yet."""
+        """Cursors of the entries that were not read again yet."""
         return [each.cursor for each in self._entries[self._read :]]
 
     def has_room(self, most: int) -> bool:
-        """Return whether another item may be read, if *most* may be at work at a time."""
+        """Return whether another item may be read, if *most* may be in progress."""
         return self._read < max(1, min(SPAN * most, BYTES // self._largest))
 
     def add(self, cursor: Any, proof: Any, weight: int) -> Entry:
-        """Return the entry of an item that was read just now; it is done if an execution before has done it.
+        """Return the entry of an item that was just read; it is done if an earlier execution has done it.
 
         :raises CursorError: if the item before it has the same cursor, which would say that both are done.
         """
@@ -164,7 +164,7 @@ class Window:
         return entry
 
     def finish(self, entry: Entry, *, counts: bool = True) -> None:
-        """Note that an item is done, and move the cursor as far as everything is done.
+        """Record that an item is done, and move the cursor as far as everything is done.
 
         :param counts: False for an item that was set aside.
         """
@@ -175,7 +175,7 @@ class Window:
         self._move()
 
     def leave(self, entry: Entry) -> None:
-        """Note that nobody works on an item any more, though it is not done."""
+        """Record that an unfinished item is no longer in progress."""
         self.in_progress -= entry.weight
 
     def is_first(self, entry: Entry) -> bool:
@@ -183,23 +183,23 @@ class Window:
         return bool(self._entries) and self._entries[0] is entry
 
     def order(self, entry: Entry) -> int:
-        """Return how many items that are not done, or not yet passed by the cursor, come before one."""
+        """Return the number of unfinished or unpassed items before one."""
         return self._entries.index(entry) if entry in self._entries else 0
 
     def all_read(self) -> None:
-        """Forget the entries of items that did not come again: they have left the collection."""
+        """Remove the entries of items that were not read again: they have left the collection."""
         del self._entries[self._read :]
         self._move()
 
     def beyond(self) -> list[Beyond]:
-        """Return what the record keeps: all entries up to the last that is done."""
+        """Return the entries for the record: all up to the last done one."""
         number = next(
             (index for index in range(len(self._entries), 0, -1) if self._entries[index - 1].done), 0
         )
         return [Beyond(each.cursor, each.done, each.proof) for each in self._entries[:number]]
 
     def _known(self, cursor: Any) -> Entry | None:
-        """Find the entry of an item in the record; those that were to come before it have left the collection."""
+        """Find the entry of an item in the record; skipped entries have left the collection."""
         place = _place(cursor)
         for index in range(self._read, len(self._entries)):
             entry = self._entries[index]

@@ -1,4 +1,4 @@
-"""External state that a forked process can have for itself: SQLite files are copied, memory is copied by the fork.
+"""Private external state of a forked process: SQLite files are copied, and the fork copies memory.
 
 Everything else exists once, and two processes that change it and restore it would disturb each other.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.explore.recording import Recording
 
 Leave = Callable[[], NoReturn]
-"""Ends a process that comes to external state it has no copy of."""
+"""Ends a process that reaches external state without a copy."""
 
 SHARED = {"before-request", "request", "write", "leave"}
 """Kinds of crash points at external state that exists once."""
@@ -38,7 +38,7 @@ _IN_MEMORY = (Messages, ObjectResource, ProgressResource, SentResource)
 
 
 def why_alone(world: ExternalState, recording: Recording) -> str:
-    """Return why the trials have to run in one process; an empty text if they do not."""
+    """Return why the trials have to run in one process; empty if they do not."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return "processes are forked on Linux, and from the main thread"
     if threading.active_count() > 1:
@@ -57,7 +57,7 @@ def why_alone(world: ExternalState, recording: Recording) -> str:
 
 
 def _held(databases: dict[str, SqliteResource]) -> str:
-    """Return what is open in this process, apart from the places, that two processes would share after a fork."""
+    """Return open things of this process, except resources, that two processes would share after a fork."""
     ours = {id(place.connection) for place in databases.values()}
     for each in all_objects():
         kind = type(each)
@@ -86,7 +86,7 @@ def is_shared(kind: str, label: str) -> bool:
 
 
 def own(world: ExternalState, folder: str, leave: Leave) -> None:
-    """Give this process copies of the databases; it ends where the job comes to anything else."""
+    """Give this process copies of the databases; it ends if the job reaches anything else."""
     paths = {}
     for number, (path, place) in enumerate(world.databases.items()):
         copy = os.path.join(folder, str(number), os.path.basename(path))  # noqa: PTH118, PTH119
@@ -98,7 +98,7 @@ def own(world: ExternalState, folder: str, leave: Leave) -> None:
         paths[path] = os.path.realpath(copy)
     sqlite.redirect(paths)
     world.stay({copy: path for path, copy in paths.items()}, leave)
-    # This process runs nothing but trials: the hook stays until its end.
+    # This process only runs trials: the hook stays until its end.
     ExitStack().enter_context(patched((SimulatedProcess, "reach", lambda reach: _checked(reach, leave))))
 
 

@@ -1,4 +1,4 @@
-"""Messages in a broker in memory: a place outside, and crash points around each one that is sent or acknowledged."""
+"""Messages in a broker in memory: a resource, and crash points around each sent or acknowledged message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOST = "the connection was lost before the broker's answer came"
 
 
 class Messages(queue.Queue[Any]):
-    """A queue of a broker in memory. A message stays until it is acknowledged, as in a real broker.
+    """Queue of a broker in memory. A message stays until it is acknowledged, as in a real broker.
 
     :param name: name in the labels of crash points.
     """
@@ -25,7 +25,7 @@ class Messages(queue.Queue[Any]):
         self._seen: tuple[Any, ...] = ()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Take a message. Crash before it: there is none. After it, or a lost answer: it is there."""
+        """Add a message. Crash before it: there is none. Crash after it, or a lost answer: it is there."""
         life = current()
         if life is not None:
             life.reach("before-publish", self._name)
@@ -45,14 +45,14 @@ class Messages(queue.Queue[Any]):
             life.reach("ack", self._name)
 
     def waiting(self) -> tuple[Any, ...]:
-        """Return the messages that are there, in order."""
+        """Return the messages in order."""
         with self.mutex:
             return tuple(self.queue)
 
     # A place outside, see harness.explore.tables.Resource.
 
     def changed(self) -> bool:
-        """Return whether there are other messages than before."""
+        """Return whether the messages have changed."""
         seen, self._seen = self._seen, self.waiting()
         return seen != self._seen
 
@@ -61,16 +61,16 @@ class Messages(queue.Queue[Any]):
         return self.waiting()
 
     def restore(self, kept: tuple[Any, ...]) -> None:
-        """Put the messages back."""
+        """Restore the messages."""
         with self.mutex:
             self.queue.clear()
             self.queue.extend(kept)
         self._seen = kept
 
     def contents(self, kept: Any = None) -> dict[str, Table]:
-        """Return nothing: the messages are the queue's, and no outcome of the job."""
+        """Return nothing: the messages belong to the queue, not to the outcome of the job."""
         del kept
         return {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""

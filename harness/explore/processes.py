@@ -1,11 +1,12 @@
-"""Trials in several processes, one for each core. The verdict is the one that a single process comes to.
+"""Trials in several processes, one for each core.
 
-The processes are forked after the clean run. Each has external state of its own (:mod:`.copies`), runs the trials that
-it is given, and returns plain data. The parent asks for the results in the order of the plan, so that which process ran
-a trial makes no difference. It gives out trials ahead of the plan, and drops results that turn out not to be needed.
+The verdict is the same as with a single process. The processes are forked after the clean run. Each has its
+own external state (:mod:`.copies`), runs its trials, and returns plain data. The parent asks for the results
+in the order of the plan, so the assignment of trials to processes makes no difference. It assigns trials
+ahead of the plan, and drops results that are not needed.
 
-A process that comes to external state it has no copy of stops before it touches that. The parent then runs this trial,
-and all that follow, by itself.
+A process that reaches external state without a copy stops before it touches it. The parent then runs this
+trial and all later ones itself.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ if TYPE_CHECKING:
     from harness.explore.recording import Recording
 
 DEPTH = 4
-"""Number of trials that a process has before it, so that it does not wait for the parent."""
+"""Number of trials that a process has in advance, so that it does not wait for the parent."""
 AHEAD = 64
-"""Number of trials that are given out ahead of the one the parent waits for."""
+"""Number of trials assigned ahead of the one the parent waits for."""
 FEW = 24
-"""Number of trials below which other processes are not worth their start."""
+"""Minimum number of trials for which other processes are worth their start."""
 XDIST = "PYTEST_XDIST_WORKER"
 """Environment variable of a pytest-xdist worker, which has a core to itself at most."""
 
 Ahead = Callable[[int], Sequence[PlannedTrial]]
-"""Returns the trials that come next, at most so many, if nothing changes."""
+"""Returns the next trials, up to a number, if nothing changes."""
 
 
 @dataclass(frozen=True)
 class Found:
     """Result of a trial as plain data.
 
-    :ivar finding: what is wrong, or None. :ivar refused: why a new version did not go on.
-    :ivar recovered: number of points of each kind that the recovery from a crash passed.
-    :ivar reached: whether the job came to the crash point.
+    :ivar finding: the finding, or None. :ivar refused: reason why a new version refused. :ivar recovered:
+        number of points of each kind that the recovery from a crash passed. :ivar reached: whether the job
+        reached the crash point.
     """
 
     finding: Finding | None = None
@@ -65,7 +66,7 @@ class Found:
 
 
 def found_in(data: dict[str, Any]) -> Found:
-    """Return the result that a line was made of."""
+    """Return the result in a line."""
     finding = data["finding"]
     if finding is not None:
         finding = {key: tuple(value) if isinstance(value, list) else value for key, value in finding.items()}
@@ -92,7 +93,7 @@ def check(number: int | None) -> int:
 
 @dataclass
 class _Child:
-    """A process that runs trials; ``given`` are the names of those it has not answered."""
+    """Process that runs trials; ``given`` are the names of those without an answer."""
 
     pid: int
     commands: int
@@ -105,7 +106,7 @@ class _Child:
 class Crew:
     """Processes that run trials.
 
-    :param run: runs a trial; called in the processes. :param number: of processes.
+    :param run: runs a trial; called in the processes. :param number: number of processes.
     """
 
     def __init__(self, world: ExternalState, run: Callable[[PlannedTrial], Found], number: int) -> None:
@@ -127,9 +128,9 @@ class Crew:
             raise
 
     def get(self, trial: PlannedTrial, ahead: Ahead) -> Found | None:
-        """Return the result of a trial; None if this process has to run it, and all that follow.
+        """Return the result of a trial; None if this process has to run it and all later ones.
 
-        Trials are asked for in the order of the plan.
+        Ask for trials in the order of the plan.
         """
         name = str(trial)
         while name not in self._answers:
@@ -157,7 +158,7 @@ class Crew:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _give(self, names: list[str]) -> None:
-        """Give each process some trials that no process has."""
+        """Assign some unassigned trials to each process."""
         waiting = iter([name for name in names if name not in self._given])
         for child in self._children:
             while not child.ended and len(child.given) < DEPTH:
@@ -166,7 +167,7 @@ class Crew:
                     return
                 self._given.add(name)
                 child.given.append(name)
-                # A process that has ended takes nothing any more: its answers say so.
+                # A process that has ended accepts nothing more: its answers say so.
                 with suppress(BrokenPipeError):
                     os.write(child.commands, name.encode() + b"\n")
 
@@ -201,7 +202,7 @@ class Crew:
         return _Child(pid, commands[1], answers[0])
 
     def _serve(self, commands: int, answers: int, folder: str) -> None:
-        """Run trials until there are no more; whatever goes wrong, the parent runs the trial and sees it."""
+        """Run trials until there are no more; after any error, the parent runs the trial and sees it."""
         own(self._world, folder, _leave)
         with os.fdopen(commands) as names:
             for name in names:
@@ -213,12 +214,12 @@ class Crew:
 
 
 def _leave() -> NoReturn:
-    """End this process before the job touches what it has no copy of."""
+    """End this process before the job touches external state without a copy."""
     os._exit(0)
 
 
 def _die_with(alive: tuple[int, int], folder: str, parent: int) -> None:
-    """Have this process end when its parent does, however that ends: nobody then holds the other end of the pipe."""
+    """End this process when its parent ends: the pipe from the parent is then closed."""
     os.close(alive[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -245,9 +246,9 @@ def crew(
     number: int,
     trials: int,
 ) -> Crew | None:
-    """Return processes for an exploration, or None if one process has to do.
+    """Return processes for an exploration, or None if one process is used.
 
-    :param number: of processes. :param trials: how many are planned.
+    :param number: number of processes. :param trials: number of planned trials.
     """
     if number < 2 or trials < FEW or why_alone(world, recording):
         return None

@@ -1,4 +1,4 @@
-"""Base of targets that a queue runs: what they have in common, whichever queue it is."""
+"""Base of targets that a queue runs, for all queues."""
 
 from __future__ import annotations
 
@@ -54,24 +54,24 @@ class QueuedTarget(ABC):
 
     @abstractmethod
     def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
-        """Let a worker take the job, once."""
+        """Let a worker run the job once."""
 
     @property
     def places(self) -> dict[str, Resource]:
-        """Places outside that no probe leads to, by name."""
+        """Resources that no probe finds, by name."""
         return {}
 
     def close(self) -> None:
-        """Leave the Redis empty, as it was found, and close the connection.
+        """Empty the Redis and close the connection.
 
-        Death before it: Redis keeps the records of the explored job, and the next exploration refuses it.
+        Crash before it: Redis keeps the records of the explored job, and the next exploration refuses it.
         """
         self._connection.flushdb()
         self._connection.close()
 
     @contextmanager
     def _set(self) -> Iterator[None]:
-        """Have the settings in the environment, as long as any of two executions at once is at work."""
+        """Set the environment variables while one of the concurrent executions runs."""
         with self._lock:
             self._at_work += 1
             if self._at_work == 1:
@@ -111,7 +111,7 @@ def target_on(
 def _broker(url: str | None) -> Redis:
     """Connect to Redis: to fakeredis, or to an empty server.
 
-    :raises UsageError: if there is anything in it already, since each trial empties it.
+    :raises UsageError: if it is not empty, because each trial empties it.
     """
     if url is None:
         from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none

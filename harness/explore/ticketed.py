@@ -1,7 +1,7 @@
 """Runs an explored job on a queue with tickets: a broker in memory, and one delivery at a time in this process.
 
-Between two deliveries the other processes do what they would. A message that was not acknowledged is delivered again.
-If there is none, the lease of the job has run out, and a sweep sends it.
+Between two deliveries it simulates the other processes. An unacknowledged message is delivered again. If
+there is none, the lease of the job expires, and a sweep sends it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUEUE = "explored"
 
 
 class NoLeases:
-    """Stands for the thread that renews leases: the explorer decides when one has run out."""
+    """Replacement of the thread that renews leases: the explorer decides when one has expired."""
 
     def add(self, job_id: str, owner: str, lost: Flag | None = None) -> None:
         """Renew none."""
@@ -56,7 +56,7 @@ class TicketTarget(QueuedTarget):
     """
 
     queue: Queue
-    # The explorer decides when a lease has run out, and not the time that a trial takes.
+    # The explorer decides when a lease has expired, independent of the duration of a trial.
     settings: ClassVar[dict[str, str]] = {**QueuedTarget.settings, SETTING: str(24 * 3600)}
 
     def __init__(
@@ -105,11 +105,11 @@ class TicketTarget(QueuedTarget):
 
     @abstractmethod
     def _install(self) -> None:
-        """Make the queue, with :attr:`messages` for its broker."""
+        """Create the queue with :attr:`messages` as its broker."""
 
     @abstractmethod
     def _enqueue(self) -> None:
-        """Enqueue the job under its id; one that has failed goes on."""
+        """Enqueue the job under its id; a failed one continues."""
 
     @abstractmethod
     def _id_of(self, message: Any) -> str:
@@ -117,7 +117,7 @@ class TicketTarget(QueuedTarget):
 
     @abstractmethod
     def _deliver(self, message: Any) -> Exception | None:
-        """Have a worker process a message, and acknowledge it; return why the job failed, if it did."""
+        """Let a worker process a message and acknowledge it; return why the job failed, if it did."""
 
     def _next(self) -> Any:
         """Return the message to deliver next; None if the job is over."""

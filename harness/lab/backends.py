@@ -1,7 +1,7 @@
-"""Queues of trials: put the job of a trial into one, and see how it stands there.
+"""Queues of trials: enqueue the job of a trial, and read its state.
 
-The job is in one of :data:`KINDS`. Celery and Dramatiq are optional, so they have modules of their own, which are
-loaded when a lab asks for them.
+The job is in one of :data:`KINDS`. Celery and Dramatiq are optional, so they have separate modules, which are
+loaded when a lab uses them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RETRIES = 3
 """Number of times that RQ and Dramatiq start a plain form that has failed again."""
 QUEUE = "trials"
-"""Name of the queue; on RabbitMQ, where messages of an earlier trial may be left, something follows it."""
+"""Name of the queue; on RabbitMQ, where messages of an earlier trial may remain, it gets a suffix."""
 PLAIN_END = f"{PREFIX}lab:plain"
 """Key with the end of a plain form on Celery or Dramatiq."""
 
@@ -76,22 +76,23 @@ KINDS = {
 
 
 class Backend(ABC):
-    """A queue with one job, as the lab sees it.
+    """Queue with one job for the lab.
 
-    :ivar job_id: id of the job. :ivar queue_name: name of its queue. :ivar connection: to the Redis of the trial.
+    :ivar job_id: id of the job. :ivar queue_name: name of its queue. :ivar connection: connection to the
+        Redis of the trial.
     """
 
     job_id: str
     queue_name = QUEUE
     connection: Redis
     detects: ClassVar[bool] = False
-    """True if workers see at once, on their own machine, that a process is gone: then no lease has to run out."""
+    """True if workers notice a lost process on their machine immediately, so that no lease has to expire."""
     slow: ClassVar[bool] = False
-    """True if a worker without a job takes seconds to leave: the lab then does not wait for it."""
+    """True if a worker without a job needs seconds to exit: the lab then does not wait for it."""
 
     @abstractmethod
     def status(self) -> Status | None:
-        """Return how the job has ended; None if it has not."""
+        """Return the end of the job; None if it is unfinished."""
 
     @abstractmethod
     def leaves_alone(self, by: str | signal.Signals) -> bool:
@@ -128,14 +129,14 @@ class RQBackend(Backend):
         return "failed" if status == JobStatus.FAILED else None
 
     def leaves_alone(self, by: str | signal.Signals) -> bool:
-        """RQ's worker retries a job whose work horse has crashed; nobody does if it has crashed as well."""
+        """RQ's worker retries a job whose work horse has crashed; if the worker has crashed too, nothing does."""
         return by == "kill:both" or isinstance(by, signal.Signals)
 
 
 class TicketBackend(Backend):
-    """A queue that keeps tickets.
+    """Queue with tickets.
 
-    :param queue: the queue, made for the trial.
+    :param queue: the queue of the trial.
     """
 
     detects = slow = True
@@ -158,7 +159,7 @@ class TicketBackend(Backend):
         """Enqueue a plain form as a task of the queue itself, and return its id."""
 
     def status(self) -> Status | None:
-        """Read the ticket; of a plain form, what its task has written."""
+        """Read the ticket, or the record of a plain form's task."""
         if self._plain:
             end = self.connection.get(PLAIN_END)
             return None if end is None else "completed" if end == b"completed" else "failed"
@@ -174,14 +175,14 @@ class TicketBackend(Backend):
 
 
 def new_queue_name() -> str:
-    """Return the name of a queue that no other trial has."""
+    """Return a unique name of a queue."""
     return f"{QUEUE}-{uuid.uuid4().hex[:12]}"
 
 
 def run_plain(path: str, arguments: list[int], journal: Journal, connection: Redis) -> None:
     """Run a plain form in a task of Celery or Dramatiq, and record its end.
 
-    Crash before the end is recorded: the queue has not acknowledged the message either, and decides.
+    Crash before the end is recorded: the queue has not acknowledged the message either, so the queue decides.
     """
     journal.write("start")
     try:

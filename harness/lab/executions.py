@@ -1,7 +1,7 @@
 """Executions of a job on Celery or Dramatiq, in the journal; and the wait until a signal has reached the job.
 
-A message that is out of date is dropped without an execution. So an execution begins with the event of the job, and
-ends when the queue is done with its message.
+A message that is out of date is dropped without an execution. So an execution starts with the event of the
+job, and ends when the queue has finished its message.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from harness.queues.ticketed import Queue
 
 HEARD_SECONDS = 120.0
-"""Limit of the wait for a signal, in seconds."""
+"""Time limit of the wait for a signal, in seconds."""
 LOOK_SECONDS = 0.005
 
 
 class Executions:
-    """Subscriber that writes when executions of this process begin; :meth:`end` writes their end."""
+    """Subscriber that writes the starts of executions of this process; :meth:`end` writes their end."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal, self._open = journal, False
 
     def __call__(self, event: events.Event) -> None:
-        """Hear of an event."""
+        """Receive an event."""
         if isinstance(event, events.JobStarted | events.JobResumed):
             self._open = True
             self._journal.write("start")
 
     def end(self) -> None:
-        """Write the end, if an execution has begun."""
+        """Write the end, if an execution has started."""
         if self._open:
             self._open = False
             self._journal.write("end")
 
 
 def wait_for_shutdown(queue: Queue, seconds: float = 0.0) -> None:
-    """Return once a process has heard that its worker leaves, and *seconds* later.
+    """Return *seconds* after a process has noticed that its worker exits.
 
-    :raises HarnessError: if it does not hear of it.
+    :raises HarnessError: if it does not notice it.
     """
     sources = queue.stop_sources()
     until = time.monotonic() + HEARD_SECONDS

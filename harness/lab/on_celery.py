@@ -1,8 +1,8 @@
-"""Trials on Celery: the app, the job in it, and the program of its workers.
+"""Trials on Celery: the app, its job, and the program of its workers.
 
-The plain form is a task with the settings for one that must not be lost: ``acks_late`` and ``reject_on_worker_lost``.
-It is delivered again if a process of the pool is lost, and starts at its first item. If the main process is lost as
-well, RabbitMQ delivers it again at once, and Redis after the visibility timeout, which is an hour by default.
+The plain form is a task with the settings against losses: ``acks_late`` and ``reject_on_worker_lost``. It is
+delivered again if a process of the pool is lost, and starts at its first item. If the main process is lost
+too, RabbitMQ delivers it again immediately, and Redis after the visibility timeout, an hour by default.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PLAIN = "harness.lab.plain"
 
 
 def made(broker: str, queue: str) -> Celery:
-    """Return an app without remote control: a worker would own a queue for it, which its successor must not meet.
+    """Return an app without remote control, whose queue would conflict with the next worker.
 
     :param broker: URL of a Redis or a RabbitMQ. :param queue: name of the queue.
     """
@@ -64,7 +64,7 @@ class CeleryBackend(TicketBackend):
         return str(self.app.send_task(PLAIN, (path, arguments)).id)
 
     def leaves_alone(self, by: str | signal.Signals) -> bool:
-        """Only Redis does, if the main process is lost."""
+        """Return True for Redis, if the main process is lost."""
         return self._on_redis and by != "kill:horse"
 
     def close(self) -> None:

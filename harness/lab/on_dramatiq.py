@@ -1,7 +1,8 @@
-"""Trials on Dramatiq: the broker, the job in it, and the program of its workers.
+"""Trials on Dramatiq: the broker, its job, and the program of its workers.
 
-The plain form is an actor with Dramatiq's defaults. Its message is acknowledged at its end, so it is delivered again
-after a crash, and starts at its first item: at once on RabbitMQ, on Redis when the worker's heartbeat is a minute old.
+The plain form is an actor with Dramatiq's defaults. Its message is acknowledged at its end, so it is
+delivered again after a crash, and starts at its first item: immediately on RabbitMQ, on Redis when the
+worker's heartbeat is a minute old.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class DramatiqBackend(TicketBackend):
         return str(actor.send(path, arguments).message_id)
 
     def leaves_alone(self, by: str | signal.Signals) -> bool:
-        """Only Redis does; if the main process alone is lost, the other one goes on."""
+        """Return True for Redis; if only the main process is lost, the other one continues."""
         return self._on_redis and by != "kill:worker"
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class TrialMiddleware(Middleware):
         self._leash, self._executions = leash, executions
 
     def after_process_boot(self, _broker: Any) -> None:
-        """Take the leash."""
+        """Tie this process to the lab."""
         obey(self._leash)
 
     def after_ack(self, _broker: Any, _message: Any) -> None:
@@ -113,7 +114,7 @@ def main() -> None:
 
         queue = queues.install(broker, redis=trial.config.redis, queue_name=trial.config.queue)
         declare_plain(broker, trial.config.queue, plain)
-        # Before the other one: what it does after a message comes last.
+        # Before the other one, so that its work after a message comes last.
         broker.add_middleware(TrialMiddleware(leash, executions), before=queues.JobMiddleware)
         trial.interrupter.heard = lambda: wait_for_shutdown(queue)
         command: Any = cli  # it has no types

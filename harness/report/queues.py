@@ -1,4 +1,4 @@
-"""Table of queues side by side: the same interruptions on each of them."""
+"""Comparison table of queues: the same interruptions on each of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def queues(comparison: Comparison) -> Table | None:
-    """Return a part for each interruption that runs of several queues have: their forms, and each form by queue."""
+    """Return a part for each interruption with runs on several queues: their forms, and each form by queue."""
     found: dict[str, dict[tuple[Pattern, str], dict[str, list[Run]]]] = {}
     for run in sorted(comparison.runs, key=_order):
         if run.interrupted:

@@ -1,7 +1,7 @@
 """Sessions that read pages: SQLAlchemy's plain ones and ``AsyncSession``.
 
-Pages are read by plain code. An ``AsyncSession`` runs that code in a greenlet, which gives way to the event loop where
-a statement waits for the database. So both read the same pages, with the same cursors and checks.
+Pages are read by plain code. An ``AsyncSession`` runs that code in a greenlet, which returns to the event
+loop while a statement waits for the database. So both read the same pages, with the same cursors and checks.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from harness.loops import is_async_session
 def opened(name: str, session: Any) -> tuple[Session, Any]:
     """Return the plain session to read with, and the AsyncSession that it belongs to; None without one.
 
-    :param name: of the function that is called, for errors.
-    :raises TypeError: for what is no session.
+    :param name: name of the called function, for errors. :raises TypeError: for anything but a session.
     """
-    # Whoever has an async session has imported this.
+    # If the caller has an async session, this is already imported.
     scoped: Any = getattr(sys.modules.get("sqlalchemy.ext.asyncio"), "async_scoped_session", scoped_session)
     found = session() if isinstance(session, (scoped_session, scoped)) else session
     if isinstance(found, Session):
@@ -49,7 +48,7 @@ async def read_pages(
 
 @contextmanager
 def reading(session: Session) -> Iterator[None]:
-    """End the transaction that the block begins, and leave alone one that was there before."""
+    """End the transaction that the block begins, but not one that was already open."""
     if session.in_transaction():
         yield
         return

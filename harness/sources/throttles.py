@@ -24,8 +24,8 @@ def throttle(
 
         throttle(records(session, Order, cursor=cursor), on=replica_lags, backoff=30)
 
-    They are asked before each item is produced, the first too: nothing is read for an item that has to wait. After the
-    last item they are asked once more, for only the enumerator can say that it was the last.
+    They are asked before each item is produced, including the first: nothing is read for an item that has to
+    wait. After the last item they are asked again, because only the enumerator knows that it was the last.
 
     :param on: one function or several; true means wait. They are asked in turn until one does.
     :param backoff: seconds to wait, or a function that returns them.

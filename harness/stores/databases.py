@@ -1,4 +1,4 @@
-"""Databases that engines lead to."""
+"""Databases of engines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def refuse_async(engine: sa.Engine) -> None:
-    """Refuse an engine of an async driver, which a store cannot use: it saves by plain calls.
+    """Refuse an engine of an async driver, which a store cannot use because it saves with plain calls.
 
     :raises UsageError: if it is one.
     """
@@ -23,14 +23,14 @@ def refuse_async(engine: sa.Engine) -> None:
 
 
 def is_same(one: sa.Engine, other: sa.Engine) -> bool:
-    """Return whether two engines lead to one database; two drivers name it with different options."""
+    """Return whether two engines use one database; two drivers name it with different options."""
     if one.dialect.driver == other.dialect.driver:
         return one.url == other.url
     return _place(one) == _place(other)
 
 
 def named(engine: sa.Engine) -> str:
-    """Name a database by nothing that could be a secret."""
+    """Return a name of a database without secrets."""
     return f"{engine.url.get_backend_name()} database {engine.url.database!r}"
 
 

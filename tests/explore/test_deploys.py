@@ -146,7 +146,9 @@ def test_on_rq_the_worker_finds_the_new_version_by_the_old_name(new: Any, verdic
 
 def test_a_version_that_fails_by_itself_is_refused() -> None:
     """A version that fails without an interruption is refused by name."""
-    with pytest.raises(UsageError, match=r"the new version of .*:Pay does not end well.* LookupError"):
+    with pytest.raises(
+        UsageError, match=r"the new version of .*:Pay fails even without an interruption.* LookupError"
+    ):
         explored(Pay, deploy=versions_2.Unfinished)
 
 

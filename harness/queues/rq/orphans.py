@@ -1,14 +1,14 @@
-"""Stop source of a work horse whose worker was killed: no worker is left to pass a signal on.
+"""Stop source of a work horse whose worker was killed and can no longer pass on a signal.
 
 On Linux a thread waits for the end of the worker and wakes the job, which stops at its next checkpoint. The thread
-holds a descriptor of the worker's process (``pidfd_open``). This way was chosen over two others:
+holds a descriptor of the worker's process (``pidfd_open``). Two alternatives have disadvantages:
 
 * ``PR_SET_PDEATHSIG`` sends a signal when the *thread* that forked ends, interrupts whatever the item waits for, and
   needs a signal that no job uses;
 * a pipe from the worker stays open as long as any process has inherited its end, such as RQ's scheduler, which outlives
   the worker.
 
-Where the kernel has no such descriptor, or a sandbox forbids it, the job looks once a second.
+If the kernel has no such descriptor, or a sandbox forbids it, the job checks once a second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REASON = "worker died"
 
 
 class Orphaned(Flag):
-    """Stops a job once the worker of its process has ended.
+    """Stops a job when the worker of its process has ended.
 
     :param parent: pid of the worker; None for a process without a worker to wait for.
     """
@@ -40,13 +40,13 @@ class Orphaned(Flag):
         self._closing: int | None = None
 
     def __call__(self, at: Position | None = None) -> bool | str:
-        """Return why to stop, once the parent is another process, and wake the job."""
+        """Return the reason to stop if the parent is another process, and wake the job."""
         if self.parent is not None and os.getppid() != self.parent and not super().__call__(at):
             self.set(REASON)
         return super().__call__(at)
 
     def watch(self) -> None:
-        """Wait for the end of the worker in a thread, where the system can do that."""
+        """Wait for the end of the worker in a thread, if the system supports it."""
         if self.parent is None:
             return
         try:
