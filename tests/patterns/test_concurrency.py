@@ -13,6 +13,7 @@ from harness import (
     CancelJob,
     CompleteEarly,
     ContinuableJob,
+    Enumerator,
     InlineRun,
     IterationJob,
     Portion,
@@ -553,3 +554,42 @@ def test_a_shared_transaction_is_refused(job: type[Counted]) -> None:
     own = {"durability": with_transaction(items=3), "new_session": lambda self: None}
     with pytest.raises(JobDefinitionError, match=r"each item has a transaction of its own"):
         type("Shared", (job,), own)
+
+
+def test_an_item_of_pairs_of_ones_own_is_skipped_if_the_one_before_it_came_again(done: list[Any]) -> None:
+    """A page may begin further ahead than before, so that a part of it is not done; a key says which item it is."""
+
+    def job_over(pages: list[int], *, keyed: bool) -> type[IterationJob]:
+        class Pages(IterationJob):
+            concurrency = 3
+            durability = on_stop()
+
+            def build_enumerator(self, *, cursor: Any) -> Any:
+                found = [(each, each) for each in pages if cursor is None or each > cursor]
+                return Enumerator(found, keyed=keyed)
+
+            async def each_iteration(self, page: int) -> None:
+                if page == 1 and "failed" not in done:
+                    done.append("failed")
+                    raise ValueError("no")
+                done.append(page)
+
+        return Pages
+
+    for change, keyed, again in (
+        ([1, 2, 3, 4], False, []),
+        ([0, 1, 2, 3, 4], False, []),
+        ([1, 3, 4], False, [3]),
+        ([2, 3, 4], False, [2]),
+        ([1, 3, 4], True, []),
+    ):
+        done.clear()
+        pages = [1, 2, 3, 4]
+        inline = InlineRun(job_over(pages, keyed=keyed))
+        inline.execute()
+        assert done == ["failed", 2, 3]
+        pages[:] = change
+        inline.drain()
+        assert sorted(done[3:]) == sorted([*again, *(set(change) - {2, 3})]), change
+        assert inline.progress is not None
+        assert inline.progress.done == len(set(change) | {2, 3})
