@@ -53,6 +53,7 @@ class Observer(Protocol):
 
 _local = threading.local()
 _accounted: ContextVar[bool] = ContextVar("harness accounted", default=False)
+_awaiting: ContextVar[bool] = ContextVar("harness awaiting", default=False)
 
 
 class SimulatedProcess:
@@ -151,6 +152,21 @@ def accounted() -> Iterator[None]:
 def is_accounted() -> bool:
     """Return whether a probe watches the current code."""
     return _accounted.get()
+
+
+@contextmanager
+def awaiting() -> Iterator[None]:
+    """Mark what happens inside the block as awaited: a task of the job waits for it, and may be cancelled there."""
+    token = _awaiting.set(True)
+    try:
+        yield
+    finally:
+        _awaiting.reset(token)
+
+
+def is_awaiting() -> bool:
+    """Return whether a task of the job waits for what happens here."""
+    return _awaiting.get()
 
 
 def close_raw(connection: Any) -> None:

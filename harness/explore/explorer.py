@@ -293,7 +293,8 @@ class Explorer:
     def _planned(self, verdict: Verdict) -> Iterator[plan.Thinned]:
         """Go through all trials, sort by sort; pairs come last, made of what the single crashes showed."""
         plans = self._plans()
-        verdict.planned.update({action: len(plans[action][0]) for action in self._actions})
+        sorts = [each for each in self._actions if each != "cancel" or plans[each][0]]  # of async jobs alone
+        verdict.planned.update({action: len(plans[action][0]) for action in sorts})
         chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
         self._expected = len(chosen)
         if self._announce:
@@ -321,6 +322,7 @@ class Explorer:
             "crash": (plan.crashes(recording), self._sample),
             "stop": (plan.stops(recording), self._sample),
             "lost-reply": (plan.lost_replies(recording), self._sample),
+            "cancel": (plan.cancellations(recording), self._sample),
             "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
             "twice": (
                 # Two versions at once: what the old one refuses, the new one may have done.

@@ -259,7 +259,8 @@ def leave(life: SimulatedProcess, *, alone: bool) -> None:
             close_all_sessions()
     for engine in engines:
         if not _keeps_memory(engine):
-            engine.dispose()
+            # Those of an async driver are closed, and could not be without its event loop.
+            engine.dispose(close=not engine.dialect.is_async)
 
 
 def _keeps_memory(engine: Any) -> bool:

@@ -63,6 +63,7 @@ class Finding:
             "crash": "died",
             "stop": "stopped",
             "lost-reply": "the answer was lost",
+            "cancel": "its task was cancelled",
             "freeze": "stood still",
             "twice": "two executions were stopped at the same time",
         }

@@ -10,6 +10,7 @@ flushed, an open transaction, a thread, or an object of an unknown kind.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import decimal
 import enum
@@ -68,23 +69,33 @@ def fingerprint(life: SimulatedProcess, boundary: CodeType, memory: Memory) -> b
     """Return the fingerprint of this thread's process; None if it cannot be compared."""
     if any(_in_transaction(each) for each in life.connections.values()):
         return None
-    if any(thread.is_alive() for thread in life.threads):
+    if any(thread.is_alive() for thread in life.threads) or _others_wait():
+        return None
+    frames = _frames(boundary)
+    if frames is None:
         return None
     shapes = _Shapes()
     try:
-        found = [shape for frame in _frames(boundary) if (shape := shapes.frame(frame)) is not None]
+        found = [shape for frame in frames if (shape := shapes.frame(frame)) is not None]
         found.append(shapes.of(memory.changed()))
     except Exception:  # noqa: BLE001 - also what objects of the job raise when they are looked at
         return None
     return hashlib.blake2b(repr(found).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _frames(boundary: CodeType) -> list[FrameType]:
+def _others_wait() -> bool:
+    """Return whether other tasks of the event loop wait: no frame here shows what they hold."""
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - the public function raises where there is none
+    return loop is not None and len(asyncio.all_tasks(loop)) > 1
+
+
+def _frames(boundary: CodeType) -> list[FrameType] | None:
+    """Return the frames from here to the boundary; None in a greenlet, which does not show who waits for it."""
     found, frame = [], sys._getframe(2)  # noqa: SLF001 - there is no public way that is as cheap
     while frame is not None and frame.f_code is not boundary:
         found.append(frame)
         frame = frame.f_back  # type: ignore[assignment]
-    return found
+    return None if frame is None else found
 
 
 def _in_transaction(connection: Any) -> bool:

@@ -45,6 +45,13 @@ def lost_replies(recording: Recording) -> list[PlannedTrial]:
     return found
 
 
+def cancellations(recording: Recording) -> list[PlannedTrial]:
+    """Return a cancellation at each await of a watched client."""
+    return [
+        PlannedTrial("cancel", ((point.kind, point.number),)) for point in recording.points if point.awaits
+    ]
+
+
 def freezes(recording: Recording) -> list[PlannedTrial]:
     """Return a freeze before each external effect, except where others would wait for a lock."""
     return [

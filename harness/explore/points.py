@@ -8,6 +8,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 import harness
 
@@ -45,6 +46,7 @@ class Point:
         from 1. :ivar lines: lines of the job's own code on the call stack, outermost first. :ivar state:
         index of the external state there. :ivar marks: number of items started. :ivar unsaved: number of
         items started since the last save. :ivar held: whether a write was open for which others would wait.
+    :ivar awaits: whether a task of the job waited there, so that it could be cancelled.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Point:
     marks: int
     unsaved: int
     held: bool
+    awaits: bool = False
 
     @property
     def name(self) -> str:
@@ -76,6 +79,7 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
     """
     found = []
     frame = sys._getframe(1)  # noqa: SLF001 - there is no public way that is as cheap
+    greenlet: Any = None
     while frame is not None and frame.f_code is not boundary:
         code = frame.f_code
         own = _known.get(code.co_filename)
@@ -84,6 +88,9 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
         if own:
             found.append(Line(code, frame.f_lineno))
         frame = frame.f_back  # type: ignore[assignment]
+        if frame is None and "greenlet" in sys.modules:
+            greenlet = (greenlet or sys.modules["greenlet"].getcurrent()).parent
+            frame = None if greenlet is None else greenlet.gr_frame  # what waits for an async session
     return tuple(reversed(found))
 
 

@@ -336,6 +336,8 @@ def is_postgresql(raw: Any) -> bool:
 
 def pid_of(raw: Any) -> int | None:
     """Return the number of the server process that serves a connection; None if the driver does not say."""
+    if hasattr(raw, "get_server_pid"):
+        return int(raw.get_server_pid())
     if hasattr(raw, "get_backend_pid"):
         return int(raw.get_backend_pid())
     found = getattr(getattr(raw, "info", None), "backend_pid", None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.explore.crash import current
+from harness.explore.crash import current, is_awaiting
 from harness.explore.external_state import FILE
 from harness.explore.history import History
 from harness.explore.insides import fingerprint
@@ -58,7 +58,7 @@ class Recorder(Watch):
         self.points.append(
             Point(
                 kind, self.counts[kind], label, self._lines(kind), len(self.states) - 1, len(self.marks),
-                max(self.unsaved, self.checkpoints + 1), held,
+                max(self.unsaved, self.checkpoints + 1), held, is_awaiting(),
             )
         )  # fmt: skip
         compared = kind in COMPARED

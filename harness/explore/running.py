@@ -96,6 +96,10 @@ class Runner:
         """
         recording, price = self._recording, 0
         point = recording.point(*trial.points[0])
+        if trial.action == "cancel" and not point.awaits:
+            raise UsageError(
+                f"{trial}: no task waits there that could be cancelled; use a point of an async client"
+            )
         if death == "killed":
             self._world.restore(self._world.first)
         if trial.action == "crash" and death != "simulated":

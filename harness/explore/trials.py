@@ -5,6 +5,7 @@
 ``crash:commit#12+commit#3``    and die again during the recovery, at its third commit
 ``stop:checkpoint#7``           stop politely there; go on
 ``lost-reply:commit#12``        the commit takes place, but the job gets an error for an answer
+``cancel:before-commit#12``     the task that awaits the commit is cancelled while it waits
 ``freeze:before-commit#12``     stand still there; a second execution takes over and completes; then go on
 ``twice:before-commit#12``      stand still there; a second execution comes to the point after the plus sign; the
 ``+before-statement#3``         first goes on to its end, then the second
@@ -13,6 +14,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import re
 import signal
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from harness.explore.shortcuts import Following
     from harness.explore.targets import Target
 
-Action = Literal["crash", "stop", "lost-reply", "freeze", "twice"]
-ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "freeze", "twice")
+Action = Literal["crash", "stop", "lost-reply", "cancel", "freeze", "twice"]
+ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "cancel", "freeze", "twice")
 WITH_TWO_POINTS = {"crash", "twice"}
 """Actions whose trials may have a second point."""
 
@@ -53,7 +55,7 @@ LOOKS = 100
 """Number of times that foreign code may continue before the job is ended inside it."""
 
 _NAME = re.compile(
-    r"(crash|stop|lost-reply|freeze|twice):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?"
+    r"(crash|stop|lost-reply|cancel|freeze|twice):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?"
 )
 
 
@@ -85,7 +87,7 @@ def parse_trial(name: str) -> PlannedTrial:
     if match is None or wrong:
         raise UsageError(
             f"unknown trial {name!r}; use crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
-            "lost-reply:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
+            "lost-reply:KIND#N, cancel:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
         )
     points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
     return PlannedTrial(match[1], points)  # type: ignore[arg-type]
@@ -277,9 +279,18 @@ class Watch:
             if lost is None:
                 raise UsageError(f"{self.trial}: nothing is answered there, so no answer can be lost")
             raise lost()
+        if self.trial.action == "cancel":
+            _cancel()
         if self.trial.action == "freeze" and self.handover is not None:
             self.handover()
         return str(self.trial) if self.trial.action == "stop" else None
+
+
+def _cancel() -> None:
+    """Cancel the task that is about to wait: it is cancelled while it does."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.cancel()
 
 
 KNOWN = "its result is known"

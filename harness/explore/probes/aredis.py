@@ -13,7 +13,7 @@ from redis import asyncio as aio
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from harness.explore.crash import SimulatedProcess, accounted, current
+from harness.explore.crash import SimulatedProcess, accounted, awaiting, current
 from harness.explore.probes.patching import patched
 from harness.explore.probes.redis import LOST, describe_command, describe_pipeline, published
 
@@ -57,7 +57,8 @@ def _pipeline(execute: Any) -> Any:
 async def _reached(life: SimulatedProcess, client: Any, commands: list[Any], label: str, execute: Any) -> Any:
     same = _blocking(client)
     life.observer.meet(same)
-    life.reach("before-redis", label)
+    with awaiting():
+        life.reach("before-redis", label)
     with accounted():
         answer = await execute()
     published(life, commands)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
-from harness.explore.crash import accounted, current
+from harness.explore.crash import accounted, awaiting, current
 from harness.explore.probes.patching import patched
 from harness.explore.probes.web import SAFE
 
@@ -54,7 +54,8 @@ def _httpx_async(handle: Any) -> Any:
         if current() is None:
             return await handle(transport, request)
         method, label = _of_httpx(request)
-        _before(method, label, getattr(request, "_content", b""))  # a stream has none before it is sent
+        with awaiting():
+            _before(method, label, getattr(request, "_content", b""))  # a stream has none before it is sent
         with accounted():
             response = await handle(transport, request)
         _after(label, _httpx_lost)
@@ -81,7 +82,8 @@ def _aiohttp(request: Any) -> Any:
         if current() is None:
             return await request(session, method, url, **kwargs)
         label = f"{method.upper()} {url}"
-        _before(method.upper(), label, _given(kwargs))
+        with awaiting():
+            _before(method.upper(), label, _given(kwargs))
         with accounted():
             response = await request(session, method, url, **kwargs)
         _after(label, _aiohttp_lost)

@@ -7,14 +7,15 @@ calls before the driver.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from harness.explore.crash import accounted, current
+from harness.explore.crash import accounted, awaiting, current
+from harness.explore.probes.awaited import seen
 from harness.explore.probes.patching import patched, with_overrides
 from harness.stores import prepared
 
@@ -31,8 +32,8 @@ def probes() -> AbstractContextManager[None]:
         *with_overrides(DefaultDialect, "do_rollback", _rollback),
         *with_overrides(DefaultDialect, "do_begin", _quietly),
         *with_overrides(DefaultDialect, "do_ping", _quietly),
-        *with_overrides(DefaultDialect, "do_close", _quietly),
-        *with_overrides(DefaultDialect, "do_terminate", _quietly),
+        *with_overrides(DefaultDialect, "do_close", _closing),
+        *with_overrides(DefaultDialect, "do_terminate", _closing),
         # For every origin of a connection: a dialect, or a creator of the application.
         (_ConnectionRecord, "_ConnectionRecord__connect", _quietly),
         (prepared, "is_watched", _watched),
@@ -48,8 +49,9 @@ def _statement(execute: Any) -> Any:
             return
         context = rest[-1]
         if context is not None:
-            life.use(context.root_connection.engine, context.root_connection.connection)
-        life.reach("before-statement", statement)
+            life.use(context.root_connection.engine, seen(context.root_connection.connection))
+        with _may_await(dialect):
+            life.reach("before-statement", statement)
         with accounted():
             execute(dialect, cursor, statement, *rest)
         life.reach("statement", statement, lambda: dialect.loaded_dbapi.OperationalError(LOST))
@@ -64,10 +66,31 @@ def _commit(commit: Any) -> Any:
         if life is None:
             commit(dialect, connection)
             return
-        life.reach("before-commit", "commit")
+        with _may_await(dialect):
+            life.reach("before-commit", "commit")
         with accounted():
             commit(dialect, connection)
         life.reach("commit", "commit", lambda: dialect.loaded_dbapi.OperationalError(LOST))
+
+    return hooked
+
+
+def _may_await(dialect: Any) -> AbstractContextManager[None]:
+    return awaiting() if dialect.is_async else nullcontext()
+
+
+def _closing(close: Any) -> Any:
+    """Mark it as watched. Of an async driver nothing is asked after that, and a crash has closed it already."""
+    quietly = _quietly(close)
+
+    @wraps(close)
+    def hooked(dialect: Any, connection: Any) -> None:
+        life = current()
+        if life is not None and dialect.is_async:
+            life.connections.pop(id(seen(connection).dbapi_connection), None)
+            if life.dead:
+                return
+        quietly(dialect, connection)
 
     return hooked
 
