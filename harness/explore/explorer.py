@@ -293,7 +293,7 @@ class Explorer:
     def _planned(self, verdict: Verdict) -> Iterator[plan.Thinned]:
         """Go through all trials, sort by sort; pairs come last, made of what the single crashes showed."""
         plans = self._plans()
-        sorts = [each for each in self._actions if each != "cancel" or plans[each][0]]  # of async jobs alone
+        sorts = [each for each in self._actions if plans[each][0] or each != "cancel"]
         verdict.planned.update({action: len(plans[action][0]) for action in sorts})
         chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
         self._expected = len(chosen)
