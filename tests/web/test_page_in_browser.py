@@ -219,7 +219,7 @@ def test_the_page_outlives_a_lost_redis(browser: Browser) -> None:
             alarm = eventually(browser, "document.querySelector('.alarm[role=alert]')?.textContent")
             assert "Redis does not answer" in alarm
             assert "The figures are those of" in alarm
-            assert "Redis does not answer" in act(browser, job.id, "pause")
+            assert "no answer from Redis" in act(browser, job.id, "pause")
             assert browser.evaluate(state_of(job.id, "queued"))
             server.start()
             eventually(browser, "!document.querySelector('.alarm[role=alert]')")

@@ -150,7 +150,7 @@
       }
       say(text, ok);
     } catch {
-      say("no answer from the server; nothing is known of the action, look at the job and try again", false);
+      say("no answer from the server; the result of the action is unknown; look at the job and try again", false);
     } finally {
       if (button) button.removeAttribute("aria-busy");
     }
