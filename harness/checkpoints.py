@@ -5,10 +5,10 @@ the save again until it succeeds or a stop source says stop. So a crash during a
 at most the work of ``max_unsaved`` and of one interval of the durability. :mod:`harness.saves` says what a
 crash at each write means.
 
-**When to look.** A look at the stop sources is due after their shortest interval, when a save is due, and at the
-deadline of ``max_runtime``. A :class:`~harness.ticker.Ticker` then wakes the job, which needs no clock until then. The
-job reads the clock at each checkpoint where a look is due within milliseconds, where the clock is not
-``time.monotonic``, and where no thread can be had.
+**When to check.** A check of the stop sources is due after their shortest interval, when a save is due, and
+at the deadline of ``max_runtime``. A :class:`~harness.ticker.Ticker` then wakes the job, which needs no clock
+until then. The job reads the clock itself at each checkpoint if a check is due within milliseconds, if the
+clock is not ``time.monotonic``, or if no thread can be started.
 """
 
 from __future__ import annotations

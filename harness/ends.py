@@ -2,16 +2,16 @@
 
 Where progress is written here, and what a crash there means:
 
-* The save of the end comes before every hook of the end, and before the report to the queue. Crash before it:
-the next execution counts a crash and continues from the previous save. Crash after it, also in a hook: the
-end stays valid, no crash is counted and no work is repeated. Hooks that were running, or had not run yet, do
-not run again. So these hooks run at most once. Answer lost: the next claim reads the store again; either end
-is true, and no hook runs. * A job with ``on_complete`` saves "all done" before it. Crash after it, before
-``on_complete`` has returned and ``completed`` is saved: a crash is counted, and the next execution does no
-work and runs ``on_complete`` again. So it runs at least once. With ``with_transaction()``, work it leaves
-open in the session is committed with ``completed``. * While the store cannot be reached, the save of the end
-is tried again for the grace period. SIGKILL in that time is a crash before the save. * Attributes that a hook
-of the end changes are saved after it. Crash before that: those changes are lost.
+* The save of the end comes before every hook of the end, and before the report to the queue. Crash before it: the next
+  execution counts a crash and continues from the previous save. Crash after it, also in a hook: the end stays valid, no
+  crash is counted and no work is repeated. Hooks that were running, or had not run yet, do not run again. So these
+  hooks run at most once. Lost answer: the next claim reads the store again; both ends are true, and no hook runs.
+* A job with ``on_complete`` saves "all done" before it. Crash after that save, before ``on_complete`` has returned and
+  ``completed`` is saved: a crash is counted, and the next execution does no work and runs ``on_complete`` again. So it
+  runs at least once. With ``with_transaction()``, its open work in the session is committed with ``completed``.
+* While the store is unreachable, the save of the end is tried again for the grace period. SIGKILL in that time is a
+  crash before the save.
+* Attributes that a hook of the end changes are saved after it. Crash before that: those changes are lost.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
 Where progress is written here, and what a crash there means:
 
-* A save has the cursor of work that is done. Crash before it: the work since the previous save is repeated.
-Crash after it: nothing is repeated. Lost answer: the save raises, the execution fails, and the next claim
-reads whichever of the two was stored; both are true. * With ``with_transaction()`` the save is part of the
-transaction of the work. Crash before the commit: neither happened. Crash after it: both did. Answer lost: the
-commit raises, the execution fails, and the next claim reads what the database has, which is also what became
-of the work.
+* A save has the cursor of work that is done. Crash before it: the work since the previous save is repeated. Crash after
+  it: nothing is repeated. Lost answer: the save raises, the execution fails, and the next claim reads the stored one of
+  the two; both are true.
+* With ``with_transaction()`` the save is part of the transaction of the work. Crash before the commit: neither
+  happened. Crash after it: both did. Lost answer: the commit raises, the execution fails, and the next claim reads the
+  database, which has both or neither.
 
-A cursor is only ever stored as it was at a checkpoint: an error in the middle of an item stores the cursor before
-the item. The save of an end is tried for the grace period while the store cannot be reached.
+A cursor is stored only as it was at a checkpoint: an error in the middle of an item stores the cursor before the
+item. The save of an end is tried for the grace period while the store is unreachable.
 """
 
 from __future__ import annotations

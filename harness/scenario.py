@@ -40,7 +40,7 @@ class Scenario:
     :ivar seed: fills the empty database with data of a named size. :ivar clear: drops the data of ``seed``.
         :ivar arguments: returns the arguments of the plain form: the ids of the items at that time. :ivar
         count: returns the number of items.
-    :ivar judge: looks at tables and mailbox after the job.
+    :ivar judge: checks tables and mailbox after the job.
     :ivar close: closes the connections that the job opened.
     :ivar items_per_checkpoint: how many items lie between two checkpoints.
     :ivar create: makes the empty tables, if missing.

@@ -4,8 +4,8 @@ It covers, for each running function of the job's own code: its position, and th
 read (:mod:`.liveness`); of a job class: its attributes, its steps and its cursor; the generators that its
 enumerator consists of; and the variables of its modules that have changed (:mod:`.memory`).
 
-None stands for a process with anything in it that cannot be compared: an open file, a session with changes that are not
-flushed, an open transaction, a thread, or an object of an unknown kind.
+None means that the process contains something that cannot be compared: an open file, a session with unflushed
+changes, an open transaction, a thread, or an object of an unknown kind.
 """
 
 from __future__ import annotations

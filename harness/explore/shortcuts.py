@@ -1,30 +1,30 @@
 """Shortcuts: known results with which a trial can end early.
 
-Two are the same wherever the job repeats itself:
+There are two kinds, if the job repeats itself:
 
-* **An execution that begins** where a trial began that was run before ends as that trial did. A new process knows only
-  external state, and that is equal: each row, each key, and what is stored of the progress (:mod:`.sameness`).
-* **An execution at work** that comes to where the clean run was, ends as the clean run did. Equal are external state,
-  the place in the job's code, and everything in the process that its future depends on and that can be seen
-  (:mod:`.insides`). That is asked :data:`WINDOW` times, at consecutive external states, before it is believed.
+* **An execution that starts** in the same state as an earlier trial ends like that trial. A new process knows only
+  external state, and that is equal: each row, each key, and the stored progress (:mod:`.sameness`).
+* **A running execution** that reaches a state of the clean run ends like the clean run. Three parts are equal: external
+  state, the position in the job's code, and everything visible in the process that its future depends on
+  (:mod:`.insides`). This is compared at :data:`WINDOW` consecutive external states.
 
-By the second a trial in the middle of a job need not begin at its beginning either: it begins a few states earlier, and
-interrupts the execution once that has come to where the clean run was.
+With the second kind, a trial in the middle of a job need not start at the beginning either: it starts a few states
+earlier, and interrupts the execution when that has reached a state of the clean run.
 
-**When that is right.** If the job is deterministic, which every exploration needs, and if everything that its future
-depends on can be seen. Seen are local variables of the job's own functions (but not those that nothing reads any more),
-attributes of the job, closures, generators, and variables of the modules and classes of its package. A process with an
-open file, a transaction, a session with changes, a thread of its own or an object of an unknown kind counts as
+**When that is right.** The job must be deterministic, which every exploration needs, and everything that its future
+depends on must be visible. Visible are local variables of the job's own functions (except those that are no longer
+read), attributes of the job, closures, generators, and variables of the modules and classes of its package. A process
+with an open file, a transaction, a session with changes, its own thread or an object of an unknown kind counts as
 different from all others.
 
-**Not seen** are the items that a ``for`` loop still has to go through, where no variable holds them; what libraries
-remember, such as the rows in a session or in ``functools.lru_cache``; and the clock. A mistake is missed only if it
-shows through one of these, more than :data:`WINDOW` external states after an execution began, and after no other state:
-an execution begins in each of them.
+**Not visible** are the remaining items of a ``for`` loop, if no variable has them; the memory of libraries, such as the
+rows in a session or in ``functools.lru_cache``; and the clock. A mistake is missed only if it shows through one of
+these, more than :data:`WINDOW` external states after the start of an execution, and after no other state: an execution
+starts in each of them.
 
-**How it is checked.** Before it is used, :data:`CHECKS` crashes of the job are tried both ways. Where they do not agree
-all trials run to their end, as with ``shortcuts=False``. They do so too on RQ, with another version of the code, for
-jobs that set items aside, and wherever rows hold the time or random values, because states are then never equal.
+**How it is checked.** Before it is used, :data:`CHECKS` crashes of the job are tried both ways. If the results differ,
+all trials run to their end, as with ``shortcuts=False``. They also do so on RQ, with another version of the code, for
+jobs that set items aside, and if rows have times or random values, because states are then never equal.
 """
 
 from __future__ import annotations

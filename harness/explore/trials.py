@@ -150,8 +150,8 @@ class Watch:
     :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
     :ivar deployed: whether executions run the new version, if there is one; those after the interruption do.
     :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
-    :ivar dies: whether a crash is a simulated death, here and now; otherwise the run goes on, ``left`` is the external
-        state at that moment, and ``begun`` the number of items begun.
+    :ivar dies: whether a crash is simulated immediately; otherwise the run continues, ``left`` is the
+        external state at that moment, and ``begun`` the number of items begun.
     :ivar then: next external effect that the interrupted execution attempted.
     :ivar following: compares the executions with the clean run; None to run each of them to its end.
     :ivar led: whether the trial began in the middle.

@@ -56,8 +56,8 @@ class JobRow:
     :ivar rate: items a second in this execution. :ivar left_s: seconds to the end at that rate.
     :ivar executions: number of executions started. :ivar crashes: number of crashed ones.
     :ivar last_end: how the latest execution ended that did not complete the job. :ivar reason: why.
-    :ivar at_risk: items that would be repeated if it were killed now; None if it is not at work, or does not tell.
-        The item in progress comes on top: how many of its effects have happened cannot be known.
+    :ivar at_risk: items that would be repeated if it were killed now; None if it does not run, or does not
+        report it. The item in progress comes on top: how many of its effects have happened cannot be known.
     :ivar at_risk_s: seconds since the last save, if anything is at risk. :ivar steps_at_risk: the same of steps.
     :ivar moved: whether anything is not saved, counted or not.
     :ivar step: the step in progress, or None. :ivar cursor: the position in it, as text.

@@ -4,9 +4,9 @@ A queue calls :func:`deliver` with the job's :class:`Order` and an adapter, whic
 code then serves every queue: it finds the class, records the history, runs the execution and reports the end. The page
 *Add a queue* describes the contract, and ``tests/queues`` is its behaviour suite.
 
-What a crash means: each end is saved in the progress store before this module reports it to the queue. Crash before
-the report: the queue delivers the job again, and the execution goes on at the saved position, or finds that the job is
-over. Crash after it: the report holds.
+What a crash means: each end is saved in the progress store before this module reports it to the queue. Crash
+before the report: the queue delivers the job again, and the execution continues at the saved position, or
+finds that the job is over. Crash after it: the report holds.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ The progress does not grow with interruptions. So a job has two more keys:
 * ``harness:history:<job id>``, a stream: an entry for each start and end of an execution, and for each action
 of a user. Redis gives them their times, so that the clocks of machines need not agree. The last
   :data:`EXECUTIONS` are kept; for how long, the queue decides.
-* ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
-  not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a subscription makes
-  an event of every item.
+* ``harness:pulse:<job id>``: the position of the running execution, written by a thread once a second. The
+  job does not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a
+  subscription makes an event of every item.
 
 Nothing depends on either. Crash before the entry of a start: that execution is missing. Crash before the entry of an
 end: its pulse stays, and the next start records from it how far the execution came. Lost answer: the entry may be there
@@ -82,7 +82,8 @@ class Heartbeat:
     :ivar done: items done in all executions. :ivar saved: number of saved items. :ivar unsaved_s: seconds
         since the last save. :ivar elapsed_s: seconds since the execution started. :ivar items: done in it.
     :ivar pid: of the process that does the work, on *host*. :ivar parent: of the worker that waits for it.
-    :ivar crashes: executions of the job that died. :ivar step: the step in progress; None between steps.
+    :ivar crashes: number of crashed executions of the job. :ivar step: the step in progress; None between
+        steps.
     :ivar cursor: its position as text, cut to :data:`CURSOR_BYTES`; None at the beginning of the step.
     :ivar steps: completed steps that no save has made safe. :ivar moved: whether anything is not saved.
     """
@@ -138,9 +139,9 @@ class Entry:
     :ivar action: of an action, its name, such as ``"pause"``. :ivar by: of an action, the user.
     :ivar job: of the first start, the class.
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
-    :ivar died: of a start, the last pulse of the execution before it, if that one never ended.
+    :ivar died: for a start, the last pulse of the previous execution, if that one never ended.
     :ivar outcome: of an end: completed, interrupted, paused, cancelled, superseded or failed.
-    :ivar crashes: executions of the job that had died by then; None if an older release wrote the entry.
+    :ivar crashes: number of executions that had crashed by then; None if an older release wrote the entry.
     """
 
     at: float

@@ -7,27 +7,27 @@
     csv_batches("prices.csv", cursor=cursor, batch_size=500)   # lists of dicts
 
 **A source** is a path, or a text file that is open. A path is opened when the first row is read, and closed
-at any end of the iteration. An open file is the caller's to close; it is read from its beginning, and if it
-cannot seek, from where it stands. Open it with ``newline=""``, as for :mod:`csv`.
+at any end of the iteration. The caller closes an open file; it is read from its beginning, or, if it cannot
+seek, from its current position. Open it with ``newline=""``, as for :mod:`csv`.
 
-**A cursor** is the index of a row, or of a path ``(index, byte, check)``, with the byte at which the row ends: a
-resumed job goes on there, and does not read again what was done. In encodings that count otherwise than UTF-8 and the
-single-byte ones, and in open files, the rows before are read and dropped, about two million a second. Either kind of
-cursor may be given to either kind of source, and a job may be started by hand at an index.
+**A cursor** is the index of a row, or of a path ``(index, byte, check)``, with the byte at which the row
+ends: a resumed job continues there, and does not read earlier rows again. In encodings other than UTF-8 and
+single-byte ones, and in open files, the earlier rows are read and dropped, about two million a second. Both
+kinds of cursors work with both kinds of sources, and a job may be started by hand at an index.
 
-**A changed file.** A job that resumes compares the header and the last line of the row at its cursor with what they
-were, and stops with CollectionChanged if they differ: a row came or went before the cursor, or columns were renamed or
-swapped. That costs no second reading. Of a path, ``check`` in the cursor tells it. Of an open file, and in other
-encodings, the job's progress does, as long as the enumerator is what ``build_enumerator`` returns, perhaps within
-throttle() or nested(). Changes that leave that row, its byte and the header alone are noticed only with ``guard=True``,
-which compares a digest of the whole file.
+**A changed file.** A resumed job compares the header and the last line of the row at its cursor with the
+earlier ones, and stops with CollectionChanged if they differ: a row was added or removed before the cursor,
+or columns were renamed or swapped. That needs no second reading. For a path, ``check`` in the cursor has the
+data for this. For an open file, and in other encodings, the job's progress has it, if ``build_enumerator``
+returns the enumerator, possibly within throttle() or nested(). Changes that do not affect that row, its byte
+or the header are noticed only with ``guard=True``, which compares a digest of the whole file.
 
-**Rows.** Blank lines are none and have no index, nor has the header. A byte order mark is dropped. A row that has more
-or fewer fields than the header is an error that names its line, for its values would stand under wrong names; with
-``ragged=True`` it is read as by :class:`csv.DictReader`.
+**Rows.** Blank lines are not rows and have no index, and neither has the header. A byte order mark is
+dropped. A row with more or fewer fields than the header raises an error that names its line, because its
+values would have wrong names; with ``ragged=True`` it is read as by :class:`csv.DictReader`.
 
-**The size** is counted by reading once more, when it is asked for: of a path at any time, of an open file if it can
-seek and no row was read yet.
+**The size** is counted by a second reading when it is needed: for a path at any time, for an open file if it
+can seek and no row was read yet.
 """
 
 from __future__ import annotations

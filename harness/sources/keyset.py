@@ -23,10 +23,11 @@ what Python does not; before the first page and after the last NULL is looked fo
 ``.where(Order.due.is_not(None))`` or by any comparison of the column: in each branch of an OR.
 
 **A cursor** holds what the types of the columns make of the values: int, str, datetime, UUID, Decimal and so
-on. Where that would not come back equal, from JSON or from the database, it holds ``{"stored": …}``, the value
-as the database keeps it: of an Enum, or of a time written by SQLite's ``CURRENT_TIMESTAMP``, which is text that
-sorts before the same time written by SQLAlchemy. What a driver puts around a value is taken off, so that a job
-may go on under another driver. The last cursor of a page goes through JSON before the page is yielded.
+on. Where that would not come back equal, from JSON or from the database, it holds ``{"stored": …}``, the
+value as the database keeps it: of an Enum, or of a time written by SQLite's ``CURRENT_TIMESTAMP``, which is
+text that sorts before the same time written by SQLAlchemy. A driver's wrapper of a value is removed, so that
+a job may continue with another driver. The last cursor of a page goes through JSON before the page is
+yielded.
 
 **Transactions.** Where the session has no transaction, the one that reading a page begins ends with the page:
 the objects stay attached and loaded, and nothing is open while the job works. A transaction that is there

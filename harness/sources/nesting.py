@@ -8,16 +8,17 @@ enumerator. An outer element names the item in progress there::
 ``after`` is the cursor of the last item finished, and the level is read from there; ``at`` is that of the item in
 progress. The positions of the levels below belong to that item and to no other:
 
-* The item in progress comes again: the levels below go on at their positions.
-* Other items come before it, which were not there before: they are done whole, and the item in progress with its
-  positions is kept behind ``"held"`` until it comes.
-* The item in progress is a batch of a select: it is what lies between the same two cursors now, and goes on.
-* It never comes again, because it left the collection (often because the job marked it as done with its last inner
-  item): its positions are dropped, and the rest goes on.
-* The level counts places, as :func:`~harness.items` and CSV files do, so that no cursor tells which item is meant:
-  then the item in progress must be the first one after ``after``, and the proofs must hold.
+* The item in progress is found again: the levels below continue at their positions.
+* New items come before it: they are done completely, and the item in progress with its positions is kept
+  under ``"held"`` until it is found.
+* The item in progress is a batch of a select: it now has the rows between the same two cursors, and continues.
+* It is not found again, because it left the collection (often because the job marked it as done with its last
+  inner item): its positions are dropped, and the rest continues.
+* The cursors of the level are positions, as with :func:`~harness.items` and CSV files, and do not identify an
+  item: then the item in progress must be the first one after ``after``, and the proofs must be valid.
 
-Cursors of release 0.1 do not say which item was in progress. They are refused, for what they mean now would be a guess.
+Cursors of release 0.1 do not say which item was in progress. They are refused, because their meaning would be
+a guess.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ It is a field of its own, :data:`FIELD`. RQ writes the fields it knows and leave
 requeued, retried, repeated or enqueued again under its id. So ``job.save()`` and ``job.save_meta()`` of an application
 cannot touch it, however old the copy that is saved.
 
-Releases before this one kept it in the job's ``meta``, under the same name. It is read there if the field is missing,
-and moves with the next write. A worker of such a release does not find the field: it begins the job at the start.
-What a crash means for each write is said in :mod:`harness.stores.watched`.
+Releases before this one kept it in the job's ``meta``, under the same name. It is read there if the field is
+missing, and moves with the next write. A worker of such a release does not find the field, and starts the job
+from the beginning. What a crash means for each write is said in :mod:`harness.stores.watched`.
 """
 
 from __future__ import annotations

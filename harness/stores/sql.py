@@ -1,34 +1,33 @@
 """Progress in two small tables of a database; if the work is in the same database, both can be committed together.
 
-Create the tables with :meth:`SqlStore.create`, with ``harness init-db``, or with a migration: Alembic finds
-them once
-:func:`progress_tables` has added them to your metadata.
+Create the tables with :meth:`SqlStore.create`, with ``harness init-db``, or with a migration: Alembic finds them
+after :func:`progress_tables` has added them to your metadata.
 
-**What a crash means.** ``claim``, ``save``, ``delete`` and ``replace`` are one transaction each, of their
-own. If the process dies before its commit nothing is stored, after it everything is. If only the answer is
-lost, SQLAlchemy's OperationalError is raised, and the execution fails with its progress stored or not, both
-of them true; a claim whose answer was lost leaves an epoch that is never used. ``save_within`` is part of the
-caller's transaction. If the process dies before the commit, neither the work nor the progress is stored,
-after it both are. If only the answer to that commit is lost, the next claim reads whichever it was, and the
-work agrees with it.
+**What a crash means.** ``claim``, ``save``, ``delete`` and ``replace`` each are one separate transaction. Crash
+before its commit: nothing is stored. Crash after it: everything is. If only the answer is lost, SQLAlchemy's
+OperationalError is raised, and the execution fails. Its progress is then stored or not, and both are true. A claim
+whose answer was lost leaves an unused epoch. ``save_within`` is part of the caller's transaction. Crash before the
+commit: neither the work nor the progress is stored. Crash after it: both are. If only the answer to that commit is
+lost, the next claim reads the stored progress, which agrees with the work.
 
-**Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for it, and
-then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the claim wait:
-only that transaction's end decides whether its work is committed. On PostgreSQL each statement that may wait ends after
-``lock_timeout`` with ProgressLocked. It has changed nothing then, and the job runs again later: the claim waits again
-until the frozen worker goes on or its connection ends. PostgreSQL's ``idle_in_transaction_session_timeout`` ends that
-connection. A worker that was frozen *before* finds the epoch raised: Superseded, and its transaction is rolled back.
+**Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for it,
+and then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the
+claim wait: only the end of that transaction decides whether its work is committed. On PostgreSQL each statement
+that may wait ends after ``lock_timeout`` with ProgressLocked. It has changed nothing, and the job runs again later:
+the claim waits again until the frozen worker continues or its connection ends. PostgreSQL's
+``idle_in_transaction_session_timeout`` ends that connection. A worker that was frozen *before* the save finds a
+higher epoch: Superseded, and its transaction is rolled back.
 
-**PostgreSQL.** The store's own transactions are READ COMMITTED, whatever the engine's are. The caller's may be of any
-level: above READ COMMITTED the database refuses an update of a row that was claimed meanwhile (SQLSTATE 40001), and
-that is reported as Superseded too.
+**PostgreSQL.** The store's own transactions are READ COMMITTED, independent of the engine's level. The caller's may
+have any level: above READ COMMITTED the database refuses an update of a row that was claimed in between (SQLSTATE
+40001), and that is reported as Superseded too.
 
-**SQLite.** Its lock is that of the whole file. Each transaction here takes it with its first statement, so it waits
-for other writers, never reads what is stale, and never dead-locks; it waits for as long as the connection says, 5 s by
-default, then "database is locked" is raised. Longer transactions than that need
-``create_engine(url, connect_args={"timeout": 30})``; with ``PRAGMA journal_mode=WAL`` readers and the writer do not
-wait for each other. ``lock_timeout`` has no effect there. A store and a session of one process are two connections: end
-the session's transaction before anything but ``save_within``. A database in memory will not do.
+**SQLite.** It locks the whole file. Each transaction here takes the lock with its first statement, so it waits for
+other writers, never reads old data, and never deadlocks. It waits for the connection's timeout, 5 s by default, and
+then raises "database is locked". Longer transactions need ``create_engine(url, connect_args={"timeout": 30})``;
+with ``PRAGMA journal_mode=WAL`` readers and the writer do not wait for each other. ``lock_timeout`` has no effect
+on SQLite. A store and a session of one process are two connections: end the session's transaction before any call
+except ``save_within``. A database in memory cannot be used.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ A save is a script that replaces the text if this execution stored it: one round
 claim changes the text, so a script of a superseded execution changes nothing. If the script does not replace
 the text, or cannot run, the save is made under ``WATCH``; see :mod:`harness.stores.scripts`.
 
-What a crash means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. If the process
-dies before ``EXEC`` arrives nothing is stored, after it everything is. If only the answer is lost, redis-py says
-WatchError, and the change is made again on what is stored by then: a save is stored once more, the same, and so is
-``renew``; a claim raises the epoch once more, and nobody has seen the one in between; if another execution has claimed
-the job meanwhile it is Superseded, which is true. If the connection cannot be made again redis-py's ConnectionError is
-raised: the execution fails with its progress stored or not, both of them true.
+What a crash means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. Crash
+before ``EXEC`` arrives: nothing is stored. Crash after it: everything is. If only the answer is lost,
+redis-py says WatchError, and the change is made again on what is stored by then: a save is stored once more,
+the same, and so is ``renew``; a claim raises the epoch once more, and nobody has seen the one in between; if
+another execution has claimed the job meanwhile it is Superseded, which is true. If the connection cannot be
+made again redis-py's ConnectionError is raised: the execution fails with its progress stored or not, both of
+them true.
 """
 
 from __future__ import annotations

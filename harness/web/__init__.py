@@ -3,7 +3,7 @@
 * :mod:`harness.web.app`: the application and its addresses.
 * :mod:`harness.web.feed`: one read of Redis for all viewers, and the stream of changes for each of them.
 * :mod:`harness.web.pages`: a look as HTML, in parts. :mod:`harness.web.metrics`: a look for Prometheus.
-* :mod:`harness.web.access`: who may look and steer; protection against requests from other sites.
+* :mod:`harness.web.access`: who may view and steer; protection against requests from other sites.
 * :mod:`harness.web.actions`: actions on a job. :mod:`harness.web.forms`: the form that enqueues one.
 * :mod:`harness.web.serving`: the server of ``harness web``. :mod:`harness.web.stage`: its demo.
 """

@@ -5,8 +5,8 @@ registry may hold many other jobs. So the jobs of this package are also in a sor
 next check. The set is a hint: the registry decides, and the process that removes a job from it enqueues the
 job.
 
-If the process crashes between two looks, the next look of any worker does the same. :mod:`harness.queues.rq.strays`
-restores a lost hint.
+If the process crashes between two checks, the next check of any worker does the same.
+:mod:`harness.queues.rq.strays` restores a lost hint.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ too, while the horse runs. It does not if the horse has ended or is stopped (SIG
 process may never go on. If the worker is killed, the horse's own thread renews. A SimpleWorker has no second
 process: there ``HARNESS_RECOVER_SECONDS`` must be longer than any such item.
 
-A horse that died may leave child processes that still work on the item. They are in its process group, and
+A crashed horse may leave child processes that still work on the item. They are in its process group, and
 the worker kills them before it requeues the job. Children that made a session or group of their own are out of reach,
 and so are those of a horse that was killed together with its worker.
 """

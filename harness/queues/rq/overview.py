@@ -3,9 +3,9 @@
 The names of queues, workers and jobs are in Redis too. So a read describes those that the previous read
 found, and reads the names again: a new one is described one read later. The first read of a :class:`Watcher`
 repeats until nothing is new. No command writes or blocks. A read is bounded: it counts the jobs of
-:data:`COUNTED` queues, and describes :data:`QUEUES` of them, the busiest, with
-:data:`WORKERS` workers and :data:`JOBS` jobs. It says how many more there are. Queues beyond those are counted in turn,
-by later looks. What cannot be read is left out and named.
+:data:`COUNTED` queues, and describes :data:`QUEUES` of them, the busiest, with :data:`WORKERS` workers and
+:data:`JOBS` jobs. It says how many more there are. Later reads count the other queues in turn. What cannot be
+read is left out and named.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def requeue(connection: Redis, job_id: str, *, at_front: bool = False) -> RQJob:
     one transaction requeues it, only if the job is unchanged. A crash after it, or a lost answer: the job is
     in its queue, and a second call says that it is not over.
 
-    :raises UsageError: if there is no such job, it is not one of this package's, it is not over, it has finished, or
-        another round of it is at work.
+    :raises UsageError: if there is no such job, it is not one of this package's, it is not over, it has
+        finished, or another round of it is running.
     """
     check_connection(connection)
     found = fetch(connection, job_id)
@@ -72,7 +72,7 @@ def rewind(
     Then one transaction requeues it, as :func:`requeue` does.
 
     :param step: name of a completed step, or of the one in progress; None for an iteration job.
-    :param cursor: cursor in that step, or of the iteration: the work goes on after it. None is the beginning.
+    :param cursor: cursor in that step, or of the iteration: the work continues after it. None is the beginning.
     :raises UsageError: as :func:`requeue`, if it has no progress or is parallel, and if it has not reached that step.
     :raises CursorError: for a cursor that is no JSON value.
     """

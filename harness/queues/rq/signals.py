@@ -7,14 +7,15 @@ signal.
 
 Here a signal only sets a flag, and:
 
-* a worker that waits for a job leaves immediately; a job that it has just taken goes back to the front of its queue;
-* at work, the horse is sent SIGTERM, which sets a flag that the job reads at its checkpoints. It may come twice,
-  and from any process;
-* while the horse starts, both signals are blocked in it until it can handle them. The worker looks again once it
-  knows the horse's pid, so that neither order of signal and fork loses one.
+* a worker that waits for a job exits immediately; it returns a job it has just dequeued to the front of its
+  queue;
+* during a job, the worker sends SIGTERM to the horse, which sets a flag that the job reads at its
+  checkpoints. The signal may come twice, and from any process;
+* while the horse starts, it blocks both signals until it can handle them. The worker checks again when it
+  knows the horse's pid, so that no order of signal and fork loses a signal.
 
-* a child that the job forks gets the handlers that were there before the worker: with the job's handlers, SIGTERM
-  would not end it, and ``multiprocessing.Pool`` waits for that for ever.
+* a child that the job forks gets the handlers from before the worker: with the job's handlers, SIGTERM would
+  not end it, and ``multiprocessing.Pool`` would wait forever.
 
 Plain jobs keep RQ's handlers.
 """

@@ -6,9 +6,9 @@ with the time of their next check: each sweep checks a limited number, and no pr
 that RQ has deleted and an application saved once more is not in it: it stays as it is. A job that has ended
 stays in another set for a while: if an application saves an old copy of it, it gets its status back.
 
-A job may be on its way, for a moment, from its queue to the started registry. So a job is requeued only if two
-looks found it nowhere. Crash between the looks: Redis has the first one. The requeue is one transaction, and happens
-only if the job is still nowhere.
+A job may be on its way, for a moment, from its queue to the started registry. So a job is requeued only if
+two checks found it in no place. Crash between the checks: Redis has the result of the first one. The requeue
+is one transaction, and happens only if the job is still nowhere.
 """
 
 from __future__ import annotations

@@ -5,22 +5,24 @@
     rq worker --worker-class harness.queues.rq.Worker
     rq worker-pool --worker-class harness.queues.rq.Worker
 
-They differ from RQ's in these methods of ``rq.worker.BaseWorker`` and its heirs, for jobs of this package only
-unless said otherwise:
+They override these methods of ``rq.worker.BaseWorker`` and its subclasses, only for jobs of this package
+unless stated otherwise:
 
 * ``__init__``: JSON instead of pickle, for all jobs.
 * ``work``: refuses a Redis that is too old, restores the signal handlers afterwards, and sweeps for crashed workers
   in a thread.
-* ``dequeue_job_and_maintain_ttl``, ``check_for_suspension``, ``prepare_job_execution``, ``_shutdown``: a worker of
-  several queues loses no job that it takes (:mod:`harness.queues.rq.taking`) and leaves immediately, for all jobs.
-* ``execute_job``: a job that was taken out of the queue just then goes back to its front, and one that cannot be read
+* ``dequeue_job_and_maintain_ttl``, ``check_for_suspension``, ``prepare_job_execution``, ``_shutdown``: a
+  worker of several queues loses no dequeued job (:mod:`harness.queues.rq.taking`) and exits immediately, for
+  all jobs.
+* ``execute_job``: a job that was just dequeued goes back to the front of its queue, and an unreadable one
   fails without being run, for all jobs.
-* ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``: the job
-  hears of SIGTERM and SIGINT.
+* ``handle_warm_shutdown_request``, ``fork_work_horse``, ``main_work_horse``, ``setup_work_horse_signals``:
+  the job gets SIGTERM and SIGINT.
 * ``request_force_stop``: requeues the job of a horse killed by a second signal.
-* ``prepare_execution``, ``perform_job``, ``cleanup_execution``: a lease is held on the job.
+* ``prepare_execution``, ``perform_job``, ``cleanup_execution``: hold a lease on the job.
 * ``handle_job_retry``: an interruption is no retry. ``_finalize_failure``: nor is being superseded a failure.
-* ``monitor_work_horse``: the lease is renewed here too. ``wait_for_horse``: the children of a dead horse are killed.
+* ``monitor_work_horse``: the lease is renewed here too. ``wait_for_horse``: the children of a crashed horse
+  are killed.
 * ``kill_horse``, ``handle_work_horse_killed``, ``handle_job_failure``: requeue the job of a horse that crashed.
 * ``clean_registries``: requeues jobs of crashed workers before RQ would fail them.
 * ``check_for_suspension``, ``run_maintenance_tasks``, ``heartbeat``, ``set_state``, ``maintain_heartbeats``,
