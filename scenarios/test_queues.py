@@ -114,5 +114,5 @@ def test_left_alone_control(trial: Trial, interruption: Interruption) -> None:
 @pytest.mark.interruptions("kill:horse@count:500")
 def test_an_interruption_that_never_comes_fails_the_trial(trial: Trial, interruption: Interruption) -> None:
     """A kill behind the last item has shown nothing, and the trial says so."""
-    with pytest.raises(NothingInterrupted, match=r"kill:horse@count:500: it went through 61 items"):
+    with pytest.raises(NothingInterrupted, match=r"kill:horse@count:500: it did 61 items"):
         trial(orders.scenario, "iteration", interruption)
