@@ -12,7 +12,7 @@ from tests.awaited import twin_of
 from tests.greenlets import call_test
 
 
-@pytest.fixture(params=["plain", "awaited", "window", "awaited window"])
+@pytest.fixture(params=["plain", "awaited", "window", pytest.param("awaited window", marks=pytest.mark.full)])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run each test twice: with its jobs as they are, and with their async twins."""
     if "window" in request.param:
