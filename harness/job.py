@@ -6,13 +6,14 @@ import hashlib
 import importlib
 import inspect
 import json
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from harness import callables, policy
 from harness import cursor as cursors
 from harness.boundary import allowed
 from harness.durability import Durability, every
-from harness.errors import JobDefinitionError, UsageError
+from harness.errors import HarnessError, JobDefinitionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -190,6 +191,13 @@ class Job:
         return None
 
     @classmethod
+    def has_progress_store(cls) -> bool:
+        """Return whether the class chooses its store itself; nothing of it is called."""
+        return inspect.getattr_static(cls, "progress_store") is not inspect.getattr_static(
+            Job, "progress_store"
+        )
+
+    @classmethod
     def path(cls) -> str:
         """Return the dotted name under which a worker finds this class: ``module:qualname``."""
         return f"{cls.__module__}:{cls.__qualname__}"
@@ -319,6 +327,23 @@ def find_stored(path: str) -> Any:
         return _FORMER[path]
     allowed.check(path)
     return find(path)
+
+
+def chooses_store(job_class: type[Job]) -> bool:
+    """Return whether a class has a ``progress_store()`` of its own; it is not called."""
+    name = "progress_store"
+    return inspect.getattr_static(job_class, name) is not inspect.getattr_static(Job, name)
+
+
+def find_imported(path: Any) -> type[Job] | None:
+    """Return the job class that a dotted name out of storage means, if no import is needed for that; else None."""
+    if not isinstance(path, str) or path.partition(":")[0] not in sys.modules:
+        return None
+    try:
+        found = find_stored(path)
+    except HarnessError:
+        return None  # the delivery raises it
+    return found if isinstance(found, type) and issubclass(found, Job) else None
 
 
 def _find(path: str) -> Any:

@@ -6,14 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.job import Job
+from harness.queues.apps import kind_of
 
 app_option = click.option(
     "--app", "app_name", metavar="MODULE:NAME", help="A Celery app or a Dramatiq broker, instead of RQ."
@@ -37,31 +35,10 @@ def find_app(name: str) -> tuple[str, Any]:
         ) from error
     finally:
         sys.path.pop(0)
-    for kind, base in (("celery", "Celery"), ("dramatiq", "Broker")):
-        if any(each.__name__ == base and each.__module__.startswith(kind) for each in type(found).__mro__):
-            return kind, found
-    raise UsageError(
-        f"--app: {name!r} is {found!r}; use a Celery app or a Dramatiq broker, such as shop.celery:app"
-    )
-
-
-def enqueue(
-    name: str, job_class: type[Job], arguments: Sequence[Any], job_id: str | None, retries: int | None
-) -> str:
-    """Enqueue a job on an app, and return its id."""
-    kind, app = find_app(name)
-    options: dict[str, Any] = {} if retries is None else {"max_retries": retries}
-    if kind == "celery":
-        from harness.queues import celery
-
-        if job_id is not None:
-            options["task_id"] = job_id
-        return str(celery.enqueue(app, job_class, *arguments, options=options).id)
-    from harness.queues import dramatiq
-
-    if job_id is not None:
-        options["message_id"] = job_id
-    return str(dramatiq.enqueue(app, job_class, *arguments, options=options).message_id)
+    try:
+        return kind_of(found), found
+    except UsageError as error:
+        raise UsageError(f"--app: {name!r}: {error}") from None
 
 
 def run_worker(name: str, arguments: Sequence[str]) -> None:

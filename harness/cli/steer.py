@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import click
 from redis import Redis
@@ -20,9 +19,10 @@ from harness.cli.stopping import saying
 from harness.errors import UsageError
 from harness.queues import rq
 from harness.queues.acting import acting, terminal_user
+from harness.queues.rewinding import place_of
 from harness.queues.rq import steering
 from harness.queues.rq.overview import Watcher
-from harness.queues.ticket_jobs import TicketJob, ticket_of
+from harness.queues.ticket_jobs import KINDS, TicketJob, ticket_of
 
 SIGNALS = ("TERM", "INT")
 VICTIMS = ("horse", "worker")
@@ -93,6 +93,17 @@ def _interrupt_ticket(ticket: TicketJob, signal_name: str | None, victim: str | 
             echo(ticket.interrupt(reason))
     else:
         _strike(connection, ticket.id, ticket.pid(), signal.SIGKILL, victim)
+
+
+def _refuse_front(ticket: TicketJob, *, at_front: bool) -> None:
+    """Refuse the front of a queue.
+
+    :raises UsageError: if it is asked for.
+    """
+    if at_front:
+        raise UsageError(
+            f"job {ticket.id} is on {KINDS[ticket.kind]}, whose queues have no front; leave --front out"
+        )
 
 
 def _strike(connection: Redis, job_id: str, pid: int, number: signal.Signals, victim: str) -> None:
@@ -182,6 +193,11 @@ def requeue(job_id: str, redis_url: str, *, at_front: bool) -> None:
     harness requeue 2f4e19 --front
     """
     with connected(redis_url) as connection:
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            with steered(connection, job_id, "requeue"):
+                _refuse_front(ticket, at_front=at_front)
+                echo(ticket.requeue())
+            return
         found = the_job(connection, job_id)
         with steered(connection, found.id, "requeue"):
             job = rq.requeue(connection, found.id, at_front=at_front)
@@ -207,8 +223,13 @@ def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
     harness rewind 2f4e19 --to :1200
     harness rewind 2f4e19 --to :
     """
-    step, cursor = _read_place(place)
+    step, cursor = place_of(place)
     with connected(redis_url) as connection:
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            with steered(connection, job_id, "rewind", place):
+                _refuse_front(ticket, at_front=at_front)
+                echo(ticket.rewind(place))
+            return
         found = the_job(connection, job_id)
         with steered(connection, found.id, "rewind", place):
             job = rq.rewind(connection, found.id, step=step, cursor=cursor, at_front=at_front)
@@ -233,27 +254,16 @@ def fork(job_id: str, place: str, new_id: str | None, redis_url: str, *, at_fron
     harness fork 2f4e19 --to price
     harness fork 2f4e19 --to :1200 --id repair-june
     """
-    step, cursor = _read_place(place)
+    step, cursor = place_of(place)
     with connected(redis_url) as connection:
+        if (ticket := ticket_of(connection, job_id)) is not None:
+            raise UsageError(
+                f"job {job_id} is on {KINDS[ticket.kind]}; only jobs of RQ can be forked: use `harness rewind`"
+            )
         found = the_job(connection, job_id)
         with steered(connection, found.id, "fork", place):
             job = rq.fork(connection, found.id, step=step, cursor=cursor, new_id=new_id, at_front=at_front)
         click.echo(f"job {job.id} is in queue {job.origin}, forked from {found.id} at {place}")
-
-
-def _read_place(place: str) -> tuple[str | None, Any]:
-    """Return the step and the cursor of a place on the command line.
-
-    :raises UsageError: if the cursor is not JSON.
-    """
-    step, _, text = place.partition(":")
-    try:
-        cursor = json.loads(text) if text else None
-    except ValueError:
-        raise UsageError(
-            f"the cursor {text!r} is not JSON; use a value such as 1200 or '\"2024-05\"'"
-        ) from None
-    return step or None, cursor
 
 
 @click.command()
@@ -295,7 +305,12 @@ def scale(job_id: str, instances: int, redis_url: str) -> None:
     harness scale 2f4e19 8
     """
     with connected(redis_url) as connection:
-        # RQ may have deleted the job that was enqueued while its instances continue.
+        if (ticket := ticket_of(connection, job_id) or ticket_of(connection, f"{job_id}-0")) is not None:
+            with steered(connection, ticket.id, "scale", str(instances)):
+                ticket.id = job_id
+                echo(ticket.scale(instances))
+            return
+        # RQ may have forgotten the job that was enqueued, while its instances go on.
         known = steering.fetched(connection, job_id) is not None
         with steered(connection, job_id, "scale", str(instances)) if known else nullcontext():
             rq.scale(connection, job_id, instances)

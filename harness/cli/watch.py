@@ -157,6 +157,10 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
         if not any(each.what == "start" for each in entries):
             status = job.get_status(refresh=False).value if isinstance(job, RQJob) else job.state
             status += f" ({failure})" if failure else ""
+            if ticket is not None and ticket.unknown:
+                status += (
+                    f" ({ticket.unknown} workers in a row could not import its class; their logs say why)"
+                )
             raise UsageError(
                 f"job {job.id} has no history: it is {status} and has not started, or is not a job of this package"
             )

@@ -15,6 +15,7 @@ import click
 
 from harness.boundary.urls import shown
 from harness.cli.app import needing
+from harness.cli.apps import find_app
 from harness.cli.output import echo
 from harness.cli.settings import (
     connected,
@@ -59,6 +60,12 @@ DEMO_KEPT = "nothing was kept: the demo used private services"
 @click.option(
     "--job", "job_names", multiple=True, metavar="CLASS", help="Class that may be enqueued; may be repeated."
 )
+@click.option(
+    "--app",
+    "app_name",
+    metavar="MODULE:NAME",
+    help="Enqueue on a Celery app or a Dramatiq broker, not on RQ.",
+)
 @click.option("--open", "browse", is_flag=True, help="Open a browser.")
 @redis_option
 @database_option
@@ -72,6 +79,7 @@ def web(
     token_file: Path | None,
     hosts: Sequence[str],
     job_names: Sequence[str],
+    app_name: str | None,
     browse: bool,
     redis_url: str,
     database_url: str | None,
@@ -86,6 +94,7 @@ def web(
     \b
     harness web --demo
     harness web --job shop.jobs:Import
+    harness web --job shop.jobs:Import --app shop.celery:app
     harness web --host 0.0.0.0 --allow-host jobs.example.com --token-file /run/secrets/web
     """
     with needing():
@@ -100,6 +109,7 @@ def web(
             return
         stack.enter_context(saying("the jobs continue"))
         connection = stack.enter_context(connected(redis_url))
+        app = None if app_name is None else find_app(app_name)[1]
         jobs = [_job_class(name) for name in job_names]
         tables = None
         if database_url:
@@ -109,7 +119,7 @@ def web(
             tables = StatusTables(engine_of(database_url), selects)
             stack.callback(tables.close)
         _serve(
-            connection, jobs=jobs, queues=queues, tables=tables, where=shown(redis_url), **settings
+            connection, jobs=jobs, queues=queues, tables=tables, enqueue_on=app, where=shown(redis_url), **settings
         )  # fmt: skip
 
 

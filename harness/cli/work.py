@@ -18,6 +18,7 @@ from harness.cli.completion import scenarios
 from harness.cli.output import echo
 from harness.cli.settings import (
     DATABASE,
+    GIVEN,
     arguments_of,
     connected,
     database_option,
@@ -33,6 +34,7 @@ from harness.cli.settings import (
 from harness.errors import UsageError
 from harness.ledger import marking
 from harness.queues import rq
+from harness.queues.apps import enqueue as enqueue_on
 from harness.scenario import Scenario
 
 KINDS = {"fork": rq.Worker, "spawn": rq.SpawnWorker, "simple": rq.SimpleWorker}
@@ -76,6 +78,7 @@ def enqueue(
     harness enqueue shop.jobs:Import 17
     harness enqueue scenarios.orders --form steps --id nightly
     harness enqueue --app shop.celery:app shop.jobs:Import 17
+    harness enqueue --app shop.celery:app --queue slow --retry 3 shop.jobs:Import 17
     """
     if job_id is not None and not re.fullmatch("[A-Za-z0-9_-]+", job_id):
         raise UsageError(f"got the id {job_id!r}; use letters, digits, dashes and underscores, as RQ does")
@@ -187,10 +190,13 @@ def _enqueue_on(
     retry: int | None,
     as_json: bool,
 ) -> None:
-    refuse("--app names the queue", "RQ", "redis_url", "queue_name", "timeout", "form")
+    refuse("--app names the broker", "RQ", "redis_url", "timeout", "form")
     if isinstance(found, Scenario):
         raise UsageError(f"{name} is a scenario, which runs on RQ; leave --app out, or name a job class")
-    enqueued = apps.enqueue(app_name, found, arguments_of(arguments), job_id, retry)
+    context = click.get_current_context()
+    queue = context.params["queue_name"] if context.get_parameter_source("queue_name") in GIVEN else None
+    app, values = apps.find_app(app_name)[1], arguments_of(arguments)
+    enqueued = enqueue_on(app, found, values, {}, job_id=job_id, queue=queue, retries=retry)
     click.echo(json.dumps({"id": enqueued, "app": app_name}) if as_json else enqueued)
 
 

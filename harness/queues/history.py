@@ -5,13 +5,12 @@ The progress does not grow with interruptions. So a job has two more keys:
 * ``harness:history:<job id>``, a stream: an entry for each start and end of an execution, and for each action
 of a user. Redis gives them their times, so that the clocks of machines need not agree. The last
   :data:`EXECUTIONS` are kept; for how long, the queue decides.
-* ``harness:pulse:<job id>``: the position of the running execution, written by a thread once a second. The
-  job does not wait: the thread reads the counters of the hot path. It does not subscribe to events, because a
-  subscription makes an event of every item.
+* ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
+  not wait: the thread reads the counters of the hot path. A subscription would make an event of every item.
 
 Nothing depends on either. Crash before the entry of a start: that execution is missing. Crash before the entry of an
-end: its pulse stays, and the next start records from it how far the execution came. Lost answer: the entry may be there
-twice, and a reader takes the first. An error of Redis is logged, and the job continues.
+end: its pulse stays, and the next start records it. Lost answer: the entry may be there twice, and a reader takes the
+first. An error of Redis is logged, and the job goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress
 from harness.queues import keys
 from harness.queues.connections import check_connection
-from harness.queues.periodic import PeriodicThread
+from harness.queues.periodic import PeriodicThread, Pulses
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,7 +68,7 @@ PULSE_SECONDS = 1.0
 """Interval of the pulses of a running job, in seconds."""
 
 ASKED = "asked"
-"""Kind of the entries of users' actions."""
+"""Kind of an action's entry."""
 
 log = logging.getLogger("harness.rq")
 
@@ -182,6 +181,8 @@ class HistoryRecorder:
 
     :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
     :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
+    :param found: time of the server, and pulse of an earlier execution, that were read with the claim.
+    :param pulses: thread of the process that writes start and pulses, for which the job does not wait.
     """
 
     def __init__(
@@ -192,13 +193,15 @@ class HistoryRecorder:
         worker: str = "",
         enqueued_at: float | None = None,
         ttl_after: Callable[[str], int] = lambda _: TTL,
+        found: tuple[float, bytes | None] | None = None,
+        pulses: Pulses | None = None,
     ) -> None:
         self._connection, self._job_id, self._worker = connection, job_id, worker
         self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
         self._execution: Execution | None = None
         self._beat: PeriodicThread | None = None
-        self._offset = self._started = 0.0
-        self._epoch = 0
+        self._found, self._pulses, self._unwritten = found, pulses, dict[str, Any]()
+        self._epoch, self._offset, self._started = 0, 0.0, 0.0
 
     def __enter__(self) -> HistoryRecorder:
         return self
@@ -208,11 +211,18 @@ class HistoryRecorder:
         self._execution, self._epoch = execution, execution.progress.epoch
         self._started = execution.clock()
         try:
-            self._write_start(execution)
+            if self._found is None:
+                self._found = self._look()
+            self._unwritten = self._start_entry(execution, *self._found)
+            if self._pulses is None:
+                self._tell()
         except RedisError as error:
             self._excuse(error)
-        self._beat = PeriodicThread(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
-        self._beat.start()
+        if self._pulses is None:
+            self._beat = PeriodicThread(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
+            self._beat.start()
+        else:
+            self._pulses.add(self._tell)
 
     def ended(self, ended: Ended) -> Ended:
         """Write how the execution ended, and return it."""
@@ -226,28 +236,27 @@ class HistoryRecorder:
         if kind is not None:
             self._end("failed", kind.__name__ if error is None else told(error))
 
-    def _write_start(self, execution: Execution) -> None:
-        pulse_key, progress = keys.pulse(self._job_id), execution.progress
+    def _look(self) -> tuple[float, bytes | None]:
+        """Return the time of the server, and the pulse that an execution without an end has left."""
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            pipeline.get(pulse_key)
+            pipeline.get(keys.pulse(self._job_id))
             (seconds, micros), left = pipeline.execute()
-        self._offset = seconds + micros / 1e6 - time.monotonic()
-        died = Heartbeat.from_json(left)
+        return seconds + micros / 1e6, left
+
+    def _start_entry(self, execution: Execution, now: float, left: bytes | None) -> dict[str, Any]:
+        progress, died = execution.progress, Heartbeat.from_json(left)
+        self._offset = now - time.monotonic()
         entry = {
             "what": "start", "epoch": self._epoch, "done": progress.done,
             "worker": bounded(self._worker, NAME_BYTES), "durability": _durability(execution),
-            "enqueued_at": None if self._enqueued_at is None else round(self._enqueued_at, 3),
-            "died": _rounded(died) if died else None,
+            "enqueued_at": self._enqueued_at and round(self._enqueued_at, 3), "died": died and _rounded(died),
         }  # fmt: skip
         if progress.crashes:  # most jobs have none, and a hundred entries are kept
             entry["crashes"] = progress.crashes
         if self._epoch == 1:  # the same in all later ones, of which there may be many
             entry |= {"job": bounded(progress.job, NAME_BYTES), "total": progress.total}
-        with self._connection.pipeline() as pipeline:
-            self._add(pipeline, entry)
-            pipeline.set(pulse_key, self._pulse(execution), ex=TTL)
-            pipeline.execute()
+        return entry
 
     def _end(self, outcome: str, reason: str | None) -> None:
         execution, self._execution = self._execution, None
@@ -255,13 +264,16 @@ class HistoryRecorder:
             return
         if self._beat is not None:
             self._beat.close()
+        elif self._pulses is not None:
+            self._pulses.remove(self._tell)
         entry = {
-            "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome,
-            "reason": None if reason is None else bounded(reason, REASON_BYTES), "total": execution.total,
-            "crashes": execution.progress.crashes,
+            "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome, "total": execution.total,
+            "reason": None if reason is None else bounded(reason, REASON_BYTES), "crashes": execution.progress.crashes,
         }  # fmt: skip
         try:
             with self._connection.pipeline() as pipeline:
+                if self._unwritten:
+                    self._add(pipeline, self._unwritten)
                 self._add(pipeline, entry, self._ttl_after(outcome))
                 if outcome in {"completed", "cancelled"}:
                     # A request to pause has no TTL; for a job that is over it would stay forever.
@@ -281,9 +293,15 @@ class HistoryRecorder:
         pipeline.expire(key, ttl)  # 0 removes it immediately, as RQ does with the job
 
     def _tell(self) -> None:
-        execution = self._execution
-        if execution is not None:
-            self._connection.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
+        if (execution := self._execution) is None:
+            return
+        unwritten = self._unwritten
+        with self._connection.pipeline(transaction=bool(unwritten)) as pipeline:
+            if unwritten:
+                self._add(pipeline, unwritten)
+            pipeline.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
+            pipeline.execute()
+        self._unwritten = {}
 
     def _pulse(self, execution: Execution) -> str:
         now, progress, saved = execution.clock(), execution.progress, execution.saved

@@ -51,19 +51,22 @@ class Held:
     def __init__(self, tickets: Tickets) -> None:
         self._tickets = tickets
         self._pid, self._lock = os.getpid(), threading.Lock()
-        self._held: dict[tuple[str, str], Flag | None] = {}
+        self._held: dict[tuple[str, str], tuple[Flag | None, Callable[[], bool]]] = {}
         self._forgotten: deque[tuple[str, str]] = deque()
         self._beat: PeriodicThread | None = None
 
-    def add(self, job_id: str, owner: str, lost: Flag | None = None) -> None:
+    def add(
+        self, job_id: str, owner: str, lost: Flag | None = None, owns: Callable[[], bool] = lambda: False
+    ) -> None:
         """Renew a lease from now on.
 
-        :param lost: set if the lease is lost.
+        :param lost: set if the lease turns out to be lost.
+        :param owns: asked then: it returns True if it has taken the lease again, because Redis has lost the ticket.
         """
         if self._pid != os.getpid():
             self._reset()
         with self._lock:
-            self._held[job_id, owner] = lost
+            self._held[job_id, owner] = (lost, owns)
             if self._beat is None or not self._beat.is_alive():
                 self._beat = PeriodicThread(
                     f"harness-leases-{self._tickets.kind}", lease_seconds() / 4, self._renew
@@ -96,11 +99,13 @@ class Held:
             return
         lost = self._tickets.renew(held)
         for pair in held:
-            if pair[1] in lost:
-                with self._lock:
-                    flag = self._held.pop(pair, None)
-                if flag is not None:
-                    flag.set("lease lost")
+            flag, owns = self._held.get(pair, (None, bool))
+            if pair[1] not in lost or owns():
+                continue
+            with self._lock:
+                self._held.pop(pair, None)
+            if flag is not None:
+                flag.set("lease lost")
 
     def _reset(self) -> None:
         self._pid, self._lock, self._held, self._beat = os.getpid(), threading.Lock(), {}, None

@@ -48,3 +48,13 @@ def due(kind: str) -> str:
 def over(kind: str, outcome: str) -> str:
     """Return the key of the sorted set of the latest tickets of one kind of queue with an outcome."""
     return f"{PREFIX}over:{kind}:{outcome}"
+
+
+def workers(kind: str) -> str:
+    """Return the key of the sorted set of workers of one kind of queue, by the time until which each is shown."""
+    return f"{PREFIX}workers:{kind}"
+
+
+def worker(kind: str, name: str) -> str:
+    """Return the key of what such a worker says of itself."""
+    return f"{PREFIX}worker:{kind}:{name}"

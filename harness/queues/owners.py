@@ -15,6 +15,7 @@ Crash before the write, or a lost answer: the execution has no owner, and its le
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -25,10 +26,23 @@ def owner(worker_pid: int | None) -> str | None:
 
     :param worker_pid: pid of the worker that waits for this process, None if it is this one.
     """
+    return _own() if worker_pid in {None, os.getpid()} else _owner({os.getpid(), worker_pid or 0})
+
+
+@cache
+def _own() -> str | None:
+    """Return the text for this process alone, which stays the same while it lives."""
+    return _owner({os.getpid()})
+
+
+os.register_at_fork(after_in_child=_own.cache_clear)
+
+
+def _owner(pids: set[int]) -> str | None:
     machine = here()
     if machine is None:
         return None
-    found = [f"{pid}:{_start(pid)}" for pid in {os.getpid(), worker_pid or os.getpid()}]
+    found = [f"{pid}:{_start(pid)}" for pid in pids]
     return None if any(each.endswith(":None") for each in found) else " ".join([machine, *found])
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
@@ -16,6 +17,9 @@ from harness.errors import UsageError
 from harness.queues.turns import turn
 
 SETTING, DEFAULT_SECONDS = "HARNESS_RECOVER_SECONDS", 15.0
+
+CLOSE_SECONDS = 5.0
+"""Limit of the time that the end of a thread, or of its work, is waited for."""
 
 SHOWN_BYTES = 200
 """Limit of a name in a log line."""
@@ -71,19 +75,28 @@ class PeriodicThread(threading.Thread):
         self, name: str, seconds: float, action: Callable[[], object], *, at_once: bool = False
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._seconds, self._action, self._end = seconds, action, threading.Event()
+        self._seconds, self._action = seconds, action
+        self._end, self._woken = False, threading.Event()
         self._wait = 0.0 if at_once else seconds
         self._failing = ""
 
     @property
     def closing(self) -> bool:
-        """True if it is being closed; a long action should then return."""
-        return self._end.is_set()
+        """True if it is being closed, so that a long action should return."""
+        return self._end
+
+    def wake(self) -> None:
+        """Have the action called at once."""
+        self._woken.set()
 
     def run(self) -> None:
         """Call the action until the thread is closed."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
-        while not self._end.wait(self._wait):
+        while not self._end:
+            self._woken.wait(self._wait)
+            self._woken.clear()
+            if self._end:
+                return
             self._wait = self._seconds
             try:
                 with turn():
@@ -95,8 +108,9 @@ class PeriodicThread(threading.Thread):
 
     def close(self) -> None:
         """End it, and wait for that."""
-        self._end.set()
-        self.join(timeout=5)
+        self._end = True
+        self._woken.set()
+        self.join(timeout=CLOSE_SECONDS)
 
     def _log(self, error: Exception) -> None:
         kind = type(error).__name__
@@ -106,4 +120,62 @@ class PeriodicThread(threading.Thread):
         if isinstance(error, RedisError):
             log.warning("%s: %s; it will be tried again", self.name, shown(error))
         else:
-            log.error("%s failed; it will be tried again", self.name, exc_info=error)
+            log.error("%s failed; it is tried again", self.name, exc_info=error)
+
+
+class Pulses:
+    """Actions of a process that one thread repeats, so that none has to start a thread of its own.
+
+    :param name: of the thread. :param seconds: between two calls of an action.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._name, self._seconds = name, seconds
+        self._thread: PeriodicThread | None = None
+        self._reset()
+
+    def add(self, action: Callable[[], object]) -> None:
+        """Call an action at once, and then at the interval."""
+        if self._pid != os.getpid():  # a forked child has no such thread, and perhaps a locked lock
+            self._reset()
+        with self._lock:
+            self._due[action] = 0.0
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = PeriodicThread(self._name, self._seconds, self._turn, at_once=True)
+                self._thread.start()
+            else:
+                self._thread.wake()
+
+    def remove(self, action: Callable[[], object]) -> None:
+        """Call an action no more, and wait for a call that is under way."""
+        self._due.pop(action, None)
+        if self._calling.acquire(timeout=CLOSE_SECONDS):
+            self._calling.release()
+
+    def close(self) -> None:
+        """End the thread."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._pid == os.getpid():
+            thread.close()
+
+    def _reset(self) -> None:
+        self._pid, self._lock, self._calling = os.getpid(), threading.Lock(), threading.Lock()
+        self._thread = None
+        self._due: dict[Callable[[], object], float] = {}
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        failure: Exception | None = None
+        for action, due in list(self._due.items()):
+            if due > now:
+                continue
+            with self._calling:
+                if self._due.get(action) != due:
+                    continue  # removed
+                self._due[action] = now + self._seconds
+                try:
+                    action()
+                except Exception as error:  # noqa: BLE001 - the thread logs it; the other actions go on
+                    failure = error
+        if failure is not None:
+            raise failure

@@ -55,16 +55,26 @@ def forget(pipeline: Pipeline, job_id: str) -> None:
 class Requests:
     """Stop source for requests to a job through Redis.
 
-    :param worker_key: hash of an RQ worker whose shutdown stops the job too: RQ's own worker records that it
-        was asked to stop (``shutdown_requested_date``), but does not tell its work horse.
+    :param worker_key: hash of an RQ worker whose shutdown stops the job too: RQ's own worker notes that it was asked to
+        stop (``shutdown_requested_date``), but does not pass it on to its work horse.
+    :param found: pauses and cancellations of this job that were read a moment ago, with its claim.
     """
 
-    def __init__(self, connection: Redis, worker_key: str | None = None) -> None:
+    def __init__(
+        self,
+        connection: Redis,
+        worker_key: str | None = None,
+        *,
+        found: tuple[bytes | None, ...] | None = None,
+    ) -> None:
         check_connection(connection)
-        self._connection, self._worker_key = connection, worker_key
+        self._connection, self._worker_key, self._found = connection, worker_key, found
 
     def at_start(self, at: Position) -> Control | None:
-        """Return a pause or cancellation that applies before any work; a stop does not."""
+        """Return what holds before any work; a mere stop does not."""
+        found, self._found = self._found, None
+        if found is not None:
+            return _control(list(found))
         try:
             return _control(self._connection.mget(_controls(at)))
         except RedisError:

@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from harness.queues import keys, owners, requests
+from harness.queues import keys, owners, requests, ticket_requeuing
 from harness.queues.holding import pid_of
+from harness.queues.rewinding import place_of
 from harness.queues.tickets import Tickets
+from harness.stores.redis import RedisStore
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -21,6 +23,7 @@ class TicketJob:
     """Job of Celery or Dramatiq, found by its ticket.
 
     :ivar state: of the ticket. :ivar description: class and arguments. :ivar queue: name of its queue.
+    :ivar unknown: how many workers in a row did not know its class or steps.
     """
 
     def __init__(self, connection: Redis, job_id: str, fields: dict[str, str]) -> None:
@@ -28,6 +31,7 @@ class TicketJob:
         self.outcome, self.kind = fields.get("outcome", ""), fields.get("kind", "")
         self.tickets = Tickets(connection, self.kind)
         self.description, self.queue = described(fields)
+        self.unknown = int(fields.get("unknown", "0")) if fields.get("unknown", "0").isdecimal() else 0
         self._owner = fields.get("owner", "")
 
     def ask(self, request: str) -> str:
@@ -56,6 +60,33 @@ class TicketJob:
         self._at_work()
         requests.request_stop(self.tickets.connection, self.id, reason)
         return f"asked job {self.id} to stop at its next checkpoint ({reason})"
+
+    def requeue(self) -> str:
+        """Requeue the job if it failed or was cancelled, and return what will happen.
+
+        :raises UsageError: if it is not over, or has finished.
+        """
+        ticket_requeuing.requeue(self.tickets, self.id, RedisStore(self.tickets.connection), at_once=True)
+        return f"job {self.id} is back in queue {self.queue}"
+
+    def rewind(self, place: str) -> str:
+        """Requeue the job to do a part of it again, and return what will happen.
+
+        :param place: ``STEP``, ``STEP:CURSOR`` or ``:CURSOR``.
+        :raises UsageError: if it is not over, or has not reached that place.
+        """
+        step, cursor = place_of(place)
+        store = RedisStore(self.tickets.connection)
+        ticket_requeuing.rewind(self.tickets, self.id, store, step=step, cursor=cursor, at_once=True)
+        return f"job {self.id} is back in queue {self.queue}, rewound to {place}"
+
+    def scale(self, instances: int) -> str:
+        """Have a parallel job go on with more or fewer instances, and return what will happen.
+
+        :raises UsageError: if it is none.
+        """
+        ticket_requeuing.scale(self.tickets, self.id, instances, RedisStore(self.tickets.connection))
+        return f"job {self.id} goes on with {instances} instances"
 
     def pid(self) -> int:
         """Return the process of the job on this machine.

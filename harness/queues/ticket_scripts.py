@@ -45,20 +45,28 @@ SCRIPTS = {
         redis.call('ZADD', D, now + ARGV[4], ARGV[1])
         return 1
     """,
-    # id, n (0: the message has none), owner, lease, round, digest, message, kind; one more key: jobs that failed
+    # id, n (0: the message has none), owner, lease, round, digest, message, kind, text of new progress, its TTL;
+    # one more key: jobs that failed. For a process that knows the job's code, which is reached now, three more: the
+    # pulse, the requests to the job and to its family; and the progress, if it is kept here.
     "claim": _NOW + """
-        local s = redis.call('HMGET', K, 'state', 'n', 'outcome', 'round', 'unknown', 'executions')
-        local n = tonumber(ARGV[2])
+        local s = redis.call('HMGET', K, 'state', 'n', 'outcome', 'round', 'unknown', 'executions', 'owner',
+            'digest')
+        local n, executions = tonumber(ARGV[2]), tonumber(s[6] or 0)
+        local repeated = s[1] == 'running' and s[7] == ARGV[3]
         if s[1] then
             if s[1] == 'over' and not (s[3] == 'failed' and n == tonumber(s[2])) then return {'over'} end
             if n ~= 0 and n ~= tonumber(s[2]) then return {'stale'} end
             if s[1] == 'parked' then return {'stale'} end
-            if s[1] == 'running' then
+            if s[1] == 'running' and not repeated then
                 local due = redis.call('ZSCORE', D, ARGV[1])
                 if due and tonumber(due) > now then return {'busy'} end
             end
+            if ARGV[6] ~= '' and s[8] ~= ARGV[6] then return {'other'} end
+        elseif ARGV[7] == '' then
+            return {'none'}
         else
-            redis.call('HSET', K, 'n', math.max(n, 1), 'round', ARGV[5], 'digest', ARGV[6], 'message', ARGV[7],
+            s[2] = math.max(n, 1)
+            redis.call('HSET', K, 'n', s[2], 'round', ARGV[5], 'digest', ARGV[6], 'message', ARGV[7],
                 'kind', ARGV[8])
         end
         redis.call('PERSIST', K)
@@ -66,8 +74,32 @@ SCRIPTS = {
         redis.call('HSET', K, 'state', 'running', 'owner', ARGV[3])
         redis.call('HDEL', K, 'eta')
         redis.call('ZADD', D, now + ARGV[4], ARGV[1])
-        local starts = redis.call('HINCRBY', K, 'starts', 1)
-        return {'ok', s[4] or ARGV[5], tonumber(s[5] or 0), tonumber(s[6] or 0), starts}
+        if not KEYS[4] then
+            local starts = redis.call('HINCRBY', K, 'starts', 1)
+            return {'ok', s[4] or ARGV[5], tonumber(s[5] or 0), executions, starts, tonumber(s[2])}
+        end
+        if repeated then executions = executions - 1 end
+        redis.call('HSET', K, 'starts', 0, 'executions', executions + 1)
+        local found = {'ok', s[4] or ARGV[5], tonumber(s[5] or 0), executions, 0, tonumber(s[2]), t[1], t[2]}
+        for i = 4, #KEYS do
+            local held = redis.pcall('GET', KEYS[i])
+            if type(held) == 'table' then held = 0 end
+            found[#found + 1] = held
+        end
+        if KEYS[7] and not found[12] then
+            redis.call('SET', KEYS[7], ARGV[9])
+            if tonumber(ARGV[10]) > 0 then redis.call('EXPIRE', KEYS[7], ARGV[10]) end
+        end
+        return found
+    """,
+    # id, owner, lease, n, round, digest, message, kind
+    "owned": _NOW + """
+        local s = redis.call('HMGET', K, 'owner', 'state')
+        if s[2] then return s[1] == ARGV[2] and s[2] == 'running' and 1 or 0 end
+        redis.call('HSET', K, 'state', 'running', 'owner', ARGV[2], 'n', ARGV[4], 'round', ARGV[5], 'digest', ARGV[6],
+            'message', ARGV[7], 'kind', ARGV[8], 'starts', 0, 'executions', 1)
+        redis.call('ZADD', D, now + ARGV[3], ARGV[1])
+        return 2
     """,
     # lease; then of each ticket: its key, id, owner. Returns the owners of those that are lost.
     "renew": _NOW + """
@@ -149,6 +181,19 @@ SCRIPTS = {
         if redis.call('HGET', K, 'state') ~= 'parked' then return {} end
         local n = redis.call('HINCRBY', K, 'n', 1)
         redis.call('HSET', K, 'state', 'sending')
+        redis.call('ZADD', D, now + ARGV[2], ARGV[1])
+        return {n}
+    """,
+    # id, lease, whether a completed job may be done again; more keys: requests, then sets of jobs that are over
+    "reopen": _NOW + """
+        local s = redis.call('HMGET', K, 'state', 'outcome')
+        if s[1] ~= 'over' or (s[2] == 'completed' and ARGV[3] == '0') then return {} end
+        local n = redis.call('HINCRBY', K, 'n', 1)
+        redis.call('HDEL', K, 'owner', 'outcome', 'starts', 'unknown', 'copies', 'eta')
+        redis.call('HSET', K, 'state', 'sending')
+        redis.call('PERSIST', K)
+        redis.call('DEL', KEYS[3], KEYS[4])
+        for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
         redis.call('ZADD', D, now + ARGV[2], ARGV[1])
         return {n}
     """,

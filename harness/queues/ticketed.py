@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from harness import cursor as cursors
-from harness.context import Portion
-from harness.errors import CrashLimit, ProgressUnavailable, UsageError
-from harness.job import Job
-from harness.queues import requests
-from harness.queues.calls import check_call, more_of
+from harness import overrides
+from harness.errors import CrashLimit, ProgressUnavailable
+from harness.job import Job, chooses_store, find_imported
+from harness.queues import requests, ticket_requeuing
+from harness.queues.calls import more_of
 from harness.queues.delivery import (
     TRY_SECONDS,
     UNAVAILABLE_SECONDS,
     Again,
     Begun,
-    Order,
     check_tries,
     deliver,
 )
-from harness.queues.history import HistoryRecorder
+from harness.queues.history import PULSE_SECONDS, HistoryRecorder
 from harness.queues.holding import Held, Sweep, new_owner
+from harness.queues.periodic import PeriodicThread, Pulses
 from harness.queues.requests import Requests
-from harness.queues.tickets import Claimed, Sending, Tickets, server_time
+from harness.queues.ticket_calls import digest_of_call, encoded_call, family_of, order_of, refusal
+from harness.queues.ticket_workers import EVERY_SECONDS, Enrolled
+from harness.queues.tickets import Claimed, Sending, Start, Tickets, server_time
 from harness.stops import Flag
 from harness.stores.redis import RedisStore
 from harness.stores.watched import UNAVAILABLE
 
 if TYPE_CHECKING:
-    from harness.progress import StopSource, Store
+    from harness.progress import Progress, StopSource, Store
 
 log = logging.getLogger("harness.queues")
 
@@ -61,7 +61,10 @@ class Queue(ABC):
         self.tickets = Tickets(self.connection, self.kind, stray_seconds=self.stray_seconds)
         self.held = Held(self.tickets)
         self.sweep = Sweep(self.tickets, self.send)
+        self.pulses = Pulses(f"harness-pulses-{self.kind}", PULSE_SECONDS)
         self.shutdown = Flag()
+        self.worker: Enrolled | None = None
+        self._calls: PeriodicThread | None = None
         self._store = store
 
     @property
@@ -81,14 +84,36 @@ class Queue(ABC):
     def send_instance(self, job_id: str, call: list[Any], model: Claimed) -> None:
         """Enqueue an instance of a parallel run like the job that starts it, unless it exists."""
 
+    def import_class(self, path: Any) -> None:  # noqa: B027 - few queues have a way of their own
+        """Import the module of a job class in the queue's own way, if it has one; errors are for the delivery."""
+
     def stop_sources(self) -> Sequence[StopSource]:
         """Return the sources that stop every job of this process."""
         return [self.shutdown]
 
+    def enrol(self, name: str, queues: Iterable[str]) -> None:
+        """Sweep for crashed workers from now on, and show this process as a worker on the monitor.
+
+        A worker that has lost its broker and found it again calls this once more.
+        """
+        if self.worker is None:
+            self.worker = Enrolled(self.connection, self.kind, name, queues)
+            self._calls = PeriodicThread(
+                f"harness-worker-{self.kind}", EVERY_SECONDS, self.worker.tell, at_once=True
+            )
+            self._calls.start()
+        self.sweep.start()
+
     def close(self) -> None:
-        """End the threads of this process when its worker exits."""
+        """End the threads of this process, when its worker leaves."""
+        worker, self.worker = self.worker, None
+        if worker is not None and self._calls is not None:
+            self._calls.close()
+            with suppress(RedisError):  # it expires
+                worker.leave()
         self.sweep.close()
         self.held.close()
+        self.pulses.close()
 
     def resend(self, sending: Sending) -> None:
         """Send one message, and confirm it in its ticket."""
@@ -119,20 +144,54 @@ class Queue(ABC):
         self.resend(sending)
         return True
 
-    # Calls of an adapter.
+    def requeue(self, job_id: str) -> None:
+        """Requeue a job that failed or was cancelled; it resumes at its cursor.
 
-    def claim(self, job_id: str, n: int, call: list[Any], **more: str) -> Claimed | str:
-        """Claim a delivered job, or return why it may not run.
+        :raises UsageError: if it is not over, or has finished.
+        """
+        self.resend(ticket_requeuing.requeue(self.tickets, job_id, self.store))
 
-        While Redis is unreachable this waits, unless the worker exits, because the broker no longer has the
-        message.
+    def rewind(self, job_id: str, *, step: str | None = None, cursor: Any = None) -> None:
+        """Requeue a job that is over, a finished one too, to be done again from an earlier place.
+
+        :param step: name of a step that it has reached; None for an iteration job.
+        :param cursor: the work goes on after it; None is the beginning.
+        :raises UsageError: if it is not over, is parallel, or has not reached that step.
+        """
+        self.resend(ticket_requeuing.rewind(self.tickets, job_id, self.store, step=step, cursor=cursor))
+
+    def scale(self, job_id: str, instances: int) -> None:
+        """Have a parallel run go on with more or fewer instances; a sweep sends the new ones.
+
+        :raises UsageError: if it is no parallel run.
+        """
+        ticket_requeuing.scale(self.tickets, job_id, instances, self.store)
+
+    # What an adapter calls.
+
+    def claim(
+        self, job_id: str, n: int, call: list[Any], message: Callable[[], str], round_id: str = ""
+    ) -> Claimed | str:
+        """Claim a job that was delivered, or return why it may not run.
+
+        A message whose ticket Redis has lost, or that was sent without one, gets a ticket. Of several such messages
+        of one job, the first gets it.
+
+        While Redis cannot be reached this waits, unless the worker leaves: the broker has forgotten the message.
 
         :raises redis.exceptions.ResponseError: if this package does not write such tickets.
         """
-        owner = new_owner()
+        owner, digest, (start, fresh), stored = (
+            new_owner(),
+            digest_of_call(call),
+            self._start(job_id, call),
+            "",
+        )
         while True:
             try:
-                claimed = self.tickets.claim(job_id, n, owner, digest=digest_of_call(call), **more)
+                claimed = self.tickets.claim(
+                    job_id, n, owner, round_id=round_id, digest=digest, message=stored, start=start
+                )
             except UNAVAILABLE as error:
                 if any(source(None) for source in self.stop_sources()):  # type: ignore[arg-type]  # flags
                     raise ProgressUnavailable(
@@ -141,54 +200,35 @@ class Queue(ABC):
                 log.warning("job %s: Redis cannot be used now (%s); it waits", job_id, type(error).__name__)
                 time.sleep(UNAVAILABLE_SECONDS)
                 continue
+            if claimed == "none":
+                stored = message()
+                if n:
+                    log.warning("job %s: Redis has lost its ticket; its message has made it again", job_id)
+                continue
+            if claimed == "other":
+                log.warning(
+                    "job %s: Redis has lost its ticket, and another job has its id now; its message is dropped",
+                    job_id,
+                )
+            if isinstance(claimed, Claimed) and claimed.started is not None and claimed.started.usable:
+                return replace(claimed, progress=claimed.started.progress or fresh)
             return claimed
 
+    def _start(self, job_id: str, call: list[Any]) -> tuple[Start | None, Progress | None]:
+        """Return what lets a claim start the execution, and the progress that it stores if there is none.
 
-def encoded_call(
-    job_class: type[Job], args: Sequence[Any], kwargs: dict[str, Any], portion: Portion | None = None
-) -> list[Any]:
-    """Return the arguments of a message: path, args, kwargs and options, as JSON data.
-
-    :raises UsageError: if the job cannot take this, or no worker could find the class.
-    :raises CursorError: if an argument would not come back equal.
-    """
-    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob; got {job_class!r}")
-    if job_class.__module__ == "__main__" or "<locals>" in job_class.__qualname__:
-        raise UsageError(
-            f"{job_class.__qualname__} is defined in __main__ or in a function, where no worker finds it; "
-            "move it into a module that both can import"
-        )
-    job_class.check_arguments(kwargs, portion)
-    encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
-    named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
-    job_class.check_call(args, kwargs)
-    call: list[Any] = [job_class.path(), encoded, named]
-    if portion is not None:
-        call.append({"portion": [cursors.encode(portion.after), portion.limit]})
-    return call
-
-
-def digest_of_call(call: Sequence[Any]) -> str:
-    """Return a hash of the arguments of a message."""
-    text = json.dumps(call, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def order_of(call: Sequence[Any]) -> Order:
-    """Return the order in the arguments of a message.
-
-    :raises CorruptProgress: if this package does not write such arguments.
-    """
-    arguments = list(call)
-    check_call(*arguments)
-    more = more_of(arguments)
-    portion = None
-    if "portion" in more:
-        after, limit = more["portion"]
-        portion = Portion(cursors.decode(after), limit)
-    path, args, kwargs = arguments[:3]
-    return Order(path, args, kwargs, portion=portion, instance=more.get("instance"))
+        Nothing if the class is yet to be imported: a crash of the import must not count as one of the job's code.
+        """
+        job_class = find_imported(call[0] if call else None)
+        if job_class is None:
+            return None, None
+        family, store = family_of(call) or job_id, self.store
+        if chooses_store(job_class) or overrides.current.store or type(store) is not RedisStore:
+            return Start(family), None
+        if not store.is_on(self.connection):
+            return Start(family), None
+        progress, fresh = store.claimable(job_id)
+        return Start(family, progress), fresh
 
 
 class TicketDelivery(ABC, Generic[Report]):
@@ -201,8 +241,17 @@ class TicketDelivery(ABC, Generic[Report]):
         self.queue, self.claimed, self.call = queue, claimed, call
         self.job_id = claimed.job_id
         self.lost = Flag()
-        self.history = HistoryRecorder(queue.connection, claimed.job_id, worker=worker)
-        self.requests = Requests(queue.connection)
+        started, store = claimed.started, queue.store
+        self.history = HistoryRecorder(
+            queue.connection, claimed.job_id, worker=worker,
+            found=None if started is None else (started.time, started.pulse), pulses=queue.pulses,
+        )  # fmt: skip
+        self.requests = Requests(queue.connection, found=None if started is None else started.controls)
+        found = claimed.progress
+        self.store: Store = (
+            store.taking(found) if found is not None and isinstance(store, RedisStore) else store
+        )
+        """The progress store of jobs without one of their own."""
 
     def run(self) -> Report | None:
         """Run one execution, with its lease renewed until :meth:`release`, or until this raises.
@@ -210,7 +259,7 @@ class TicketDelivery(ABC, Generic[Report]):
         :raises CrashLimit: if the process has crashed too often before it reached the job's code.
         """
         claimed = self.claimed
-        self.queue.held.add(claimed.job_id, claimed.owner, self.lost)
+        self.queue.held.add(claimed.job_id, claimed.owner, self.lost, self.owns)
         try:
             if claimed.starts > Job.max_crashes + 1:
                 raise CrashLimit(
@@ -218,27 +267,29 @@ class TicketDelivery(ABC, Generic[Report]):
                     f"the job's code; the limit is {Job.max_crashes}; its progress is kept: enqueue it "
                     "again when the cause is fixed"
                 )
-            return deliver(order_of(self.call), self)
+            order = order_of(self.call)
+            self.queue.import_class(order.job)
+            return deliver(order, self)
         except BaseException:
             self.release()
             raise
+
+    @abstractmethod
+    def stored_message(self) -> str:
+        """Return the stored form of the message that is delivered."""
 
     def release(self) -> None:
         """Stop renewing the lease. An adapter calls this when its queue has stored the result."""
         self.queue.held.remove(self.claimed.job_id, self.claimed.owner)
 
-    @property
-    def store(self) -> Store:
-        """The progress store of jobs without one of their own."""
-        return self.queue.store
-
     def begin(self) -> Begun:
-        """Record that the code of the job is reached.
+        """Record that the code of the job is reached, unless its claim has done that.
 
         :raises ProgressUnavailable: if Redis cannot be used now.
         """
         try:
-            self.queue.tickets.begun(self.claimed)
+            if self.claimed.started is None:
+                self.queue.tickets.begun(self.claimed)
         except RedisError as error:
             raise ProgressUnavailable(
                 f"Redis cannot be used now ({type(error).__name__}); run the job again later"
@@ -253,12 +304,15 @@ class TicketDelivery(ABC, Generic[Report]):
         yield [*self.queue.stop_sources(), self.lost]
 
     def owns(self) -> bool:
-        """Return whether the claim still holds.
+        """Return whether the claim still holds. A ticket that Redis has lost is made again.
 
         :raises ProgressUnavailable: if Redis cannot be asked now.
         """
         try:
-            return self.queue.tickets.owned(self.claimed)
+            tickets = self.queue.tickets
+            return tickets.owned(self.claimed) or tickets.restored(
+                self.claimed, digest_of_call(self.call), self.stored_message()
+            )
         except RedisError as error:
             raise ProgressUnavailable(
                 f"Redis does not answer who owns job {self.job_id} ({type(error).__name__})"
@@ -340,6 +394,7 @@ __all__ = [
     "digest_of_call",
     "encoded_call",
     "order_of",
+    "refusal",
     "result_of",
     "server_time",
 ]

@@ -20,6 +20,7 @@ stored, and what the process wanted to do next is done by the sweep once the tic
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis import Redis
+
+    from harness.progress import Progress
+
+log = logging.getLogger("harness.queues")
 
 OVER_TTL = 7 * 24 * 3600
 """TTL of a ticket after the end of its job, in seconds, so that a late message is recognized."""
@@ -81,12 +86,42 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Facts that let a claim start the execution in the same round trip: the process knows the job's code.
+
+    :ivar family_id: job whose requests hold for this one too.
+    :ivar progress: key, text and TTL of new progress; None if the progress is not kept next to the tickets.
+    """
+
+    family_id: str
+    progress: tuple[str, str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """Data that such a claim has found.
+
+    :ivar time: of the server. :ivar pulse: of an execution that did not end. :ivar controls: requests to the job.
+    :ivar progress: as it was stored; None if there was none, and the new one is stored now.
+    :ivar usable: False if *progress* is not to be used: it is kept elsewhere, or its key has another type.
+    """
+
+    time: float
+    pulse: bytes | None
+    controls: tuple[bytes | None, ...]
+    progress: bytes | None
+    usable: bool
+
+
+@dataclass(frozen=True)
 class Claimed:
     """Ticket of a job that this process may run now.
 
-    :ivar owner: mark of this claim. :ivar executions: number of executions since the enqueue. :ivar unknown:
-        number of workers in a row that did not know it. :ivar starts: claims since the job's code was last
-        reached.
+    :ivar owner: mark of this claim. :ivar n: number of the ticket. :ivar executions: of this job since it was
+        enqueued. :ivar unknown: how many workers in a row did not know it. :ivar starts: claims since the job's code
+        was last reached.
+    :ivar started: what the claim has found, if it has started the execution.
+    :ivar progress: for :meth:`harness.stores.redis.RedisStore.taking`: what was stored, or is stored by this claim.
     """
 
     job_id: str
@@ -95,6 +130,9 @@ class Claimed:
     unknown: int
     executions: int
     starts: int
+    n: int
+    started: Started | None = None
+    progress: Progress | bytes | None = None
 
 
 class Tickets:
@@ -109,11 +147,23 @@ class Tickets:
         self._due = keys.due(kind)
         self._scripts = {name: connection.register_script(text) for name, text in SCRIPTS.items()}
 
-    def open(self, job_id: str, round_id: str, digest: str, message: str, delay: float = 0.0) -> Opened:
-        """Create the ticket of a job that is about to be sent for the first time, or join an unfinished one."""
+    def open(
+        self,
+        job_id: str,
+        round_id: str,
+        digest: str,
+        message: str,
+        delay: float = 0.0,
+        *,
+        at_once: bool = False,
+    ) -> Opened:
+        """Make the ticket of a job that is about to be sent for the first time, or join the one that is not over.
+
+        :param at_once: as for :meth:`resume`.
+        """
         made, n, round_id, digest, state = self._run(
-            "open", job_id, round_id, digest, message, lease_seconds(), delay, self.kind,
-            more=(keys.stop(job_id), keys.control(job_id), *(keys.over(self.kind, each) for each in OUTCOMES)),
+            "open", job_id, round_id, digest, message, 0 if at_once else lease_seconds(), delay, self.kind,
+            more=self._of_round(job_id),
         )  # fmt: skip
         return Opened(int(n) if made else 0, _text(round_id), _text(digest), _text(state))
 
@@ -121,25 +171,57 @@ class Tickets:
         """Record that the broker has the message."""
         self._run("sent", job_id, n, self._stray)
 
-    def received(self, job_id: str, n: int, owner: str) -> bool:
-        """Reserve the job for a worker that has its message; return False if the message is out of date."""
-        return bool(self._run("received", job_id, n, owner, lease_seconds()))
+    def received(self, messages: Sequence[tuple[str, int, str]]) -> list[bool]:
+        """Reserve jobs for a worker that has their messages: id, number, and mark of the lease.
+
+        False for a message that is out of date, and for a job that has started.
+        """
+        if len(messages) == 1:
+            return [bool(self._run("received", *messages[0], lease_seconds()))]
+        script = self._scripts["received"]
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id, n, owner in messages:
+                script([keys.ticket(job_id), self._due], [job_id, n, owner, lease_seconds()], client=pipeline)
+            return [bool(each) for each in pipeline.execute()]
 
     def claim(
-        self, job_id: str, n: int, owner: str, *, round_id: str = "", digest: str = "", message: str = ""
+        self,
+        job_id: str,
+        n: int,
+        owner: str,
+        *,
+        round_id: str = "",
+        digest: str = "",
+        message: str = "",
+        start: Start | None = None,
     ) -> Claimed | str:
-        """Claim the job for this process, or return why it may not run: ``stale``, ``busy`` or ``over``.
+        """Claim the job for this process, or return why it may not run.
 
-        :param n: number in the message; 0 if it was sent by a program without this package.
+        ``stale``, ``busy`` or ``over``; ``none``, if it has no ticket and no *message* is given to make one of; or
+        ``other``: Redis has lost the ticket, and another job was enqueued under the id since.
+
+        With *start* the script also does what :meth:`begun` and the claim of new progress do. Crash after it: it
+        counts as a crash of the job. Lost answer: a second claim with the same *owner* finds its own claim.
+
+        :param n: number in the message; 0 if a program that does not know this package has sent it, -1 if it joins
+            the job that was there: it claims none that has a ticket.
         """
+        more, (key, text, ttl) = [keys.over(self.kind, "failed")], ("", "", 0)
+        if start is not None:
+            more += [keys.pulse(job_id), keys.control(job_id), keys.control(start.family_id)]
+            if start.progress is not None:
+                key, text, ttl = start.progress
+                more.append(key)
         answer = self._run(
-            "claim", job_id, n, owner, lease_seconds(), round_id, digest, message, self.kind,
-            more=(keys.over(self.kind, "failed"),),
+            "claim", job_id, n, owner, lease_seconds(), round_id, digest, message, self.kind, text, ttl, more=more,
         )  # fmt: skip
         if _text(answer[0]) != "ok":
             return _text(answer[0])
-        _, stored, unknown, executions, starts = answer
-        return Claimed(job_id, owner, _text(stored), int(unknown), int(executions), int(starts))
+        stored, unknown, executions, starts, number, *found = answer[1:]
+        started = None if start is None else _started(found, text)
+        return Claimed(
+            job_id, owner, _text(stored), int(unknown), int(executions), int(starts), int(number), started
+        )
 
     def begun(self, claimed: Claimed) -> None:
         """Record that the job's code was reached: a crash from now on is counted by its progress."""
@@ -158,6 +240,26 @@ class Tickets:
         """Return whether the claim still holds."""
         owner, state = self.connection.hmget(keys.ticket(claimed.job_id), "owner", "state")
         return owner is not None and _text(owner) == claimed.owner and state == b"running"
+
+    def restored(self, claimed: Claimed, digest: str, message: str) -> bool:
+        """Return whether the claim still holds; a ticket that Redis has lost is made again for it.
+
+        Crash after it, or a lost answer: the lease runs out, and the sweep sends the message.
+        """
+        answer = self._run(
+            "owned",
+            claimed.job_id,
+            claimed.owner,
+            lease_seconds(),
+            claimed.n,
+            claimed.round,
+            digest,
+            message,
+            self.kind,
+        )
+        if answer == 2:
+            log.warning("job %s: Redis has lost its ticket; its process has made it again", claimed.job_id)
+        return bool(answer)
 
     def requeue(
         self, claimed: Claimed, *, delay: float = 0.0, queue: str | None = None, known: bool = True
@@ -188,6 +290,23 @@ class Tickets:
         self.connection.delete(keys.control(job_id))
         answer = self._run("resume", job_id, 0 if at_once else lease_seconds())
         return self._sending(job_id, int(answer[0])) if answer else None
+
+    def reopen(self, job_id: str, *, completed: bool = False, at_once: bool = False) -> Sending | None:
+        """Return the message of a job that is over, which must be sent now; None if it is not over.
+
+        It is the same enqueue, so the same round of the job. What was asked of it is forgotten.
+
+        :param completed: whether a job that is completed may be done again.
+        :param at_once: as for :meth:`resume`.
+        """
+        answer = self._run(
+            "reopen", job_id, 0 if at_once else lease_seconds(), int(completed), more=self._of_round(job_id)
+        )
+        return self._sending(job_id, int(answer[0])) if answer else None
+
+    def _of_round(self, job_id: str) -> tuple[str, ...]:
+        """Return the keys of requests, and of jobs that are over: what a new start of a job forgets."""
+        return (keys.stop(job_id), keys.control(job_id), *(keys.over(self.kind, each) for each in OUTCOMES))
 
     def take(self, job_id: str, owner: str = "") -> Sending | None:
         """Return the message of a job that is due, or whose *owner* has crashed; it must be sent now."""
@@ -256,6 +375,20 @@ class Tickets:
 
     def _run(self, name: str, job_id: str, *arguments: Any, more: Sequence[str] = ()) -> Any:
         return self._scripts[name](keys=[keys.ticket(job_id), self._due, *more], args=[job_id, *arguments])
+
+
+def _started(found: Sequence[Any], text: str) -> Started:
+    """Read the part of a claim's answer that starts the execution; a number stands for a key of another type."""
+    seconds, micros, pulse, *controls = found
+    controls, progress = controls[:2], controls[2:]
+    stored = progress[0] if progress else None
+    if stored == text.encode():  # stored by this claim, whose answer was lost
+        stored = None
+    return Started(
+        int(seconds) + int(micros) / 1e6, None if isinstance(pulse, int) else pulse,
+        tuple(None if isinstance(each, int) else each for each in controls), stored,
+        usable=bool(progress) and not isinstance(stored, int),
+    )  # fmt: skip
 
 
 def server_time(connection: Redis) -> float:

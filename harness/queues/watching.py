@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.boundary.decoding import plain_text
+from harness.boundary.decoding import parse_json, plain_text
 from harness.errors import CorruptProgress
 from harness.queues import keys
 from harness.queues.history import EXECUTIONS, Heartbeat, ask_history
 from harness.queues.rq import overview as rq_overview
 from harness.queues.rq.overview import ENTRIES, REGISTRIES, Overview
-from harness.queues.rq.views import JobView, answered, entries_view, progress_view
+from harness.queues.rq.views import JobView, WorkerView, answered, entries_view, progress_view
 from harness.queues.ticket_jobs import KINDS, described
+from harness.queues.ticket_requeuing import PLACES
+from harness.queues.ticket_workers import SHOWN_SECONDS
 from harness.queues.tickets import OUTCOMES
 from harness.stores.redis import PREFIX
 
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
 OPEN, OVER = 60, 4
 """Number of jobs of a kind that a read describes: unfinished ones, and the latest of each outcome."""
 
+WORKERS, RECORD_BYTES = 100, 4096
+"""Number of workers of a kind that a look describes, and size limit of the record of one."""
+
 FIELDS = ("state", "outcome", "message", "queue", "eta")
 """Fields of a ticket that are read."""
 
-PLACES = {
-    "running": "started", "waiting": "queued", "sending": "queued", "reserved": "queued", "parked": "paused",
-}  # fmt: skip
 ENDS = dict(zip(OUTCOMES, ("finished", "failed", "canceled"), strict=True))
-"""RQ's statuses for the states and outcomes of tickets."""
+"""RQ's words for the outcomes of tickets."""
 
 
 class Watcher(rq_overview.Watcher):
@@ -61,7 +63,7 @@ class _TicketWatcher:
     def add_to(self, overview: Overview, whole: list[str]) -> Overview:
         """Return the overview with the jobs that have tickets."""
         left_out: dict[str, str] = {}
-        sizes, found = self._ids(left_out)
+        sizes, found, at_work = self._ids(left_out)
         known = {job.id for job in overview.jobs}
         ids = dict.fromkeys([*whole, *self._wanted]) | dict.fromkeys(
             each for ids in found.values() for each in ids
@@ -83,13 +85,21 @@ class _TicketWatcher:
             queues[name] |= {"started": running, "queued": max(0, places["queued"] - running)}
             if (hidden := places["queued"] + places["scheduled"] - OPEN) > 0:
                 more["jobs"] = more.get("jobs", 0) + hidden
+        busy = {view.worker: view.id for view in views.values() if view.status == "started"}
+        there = [
+            each for kind, names in at_work.items()
+            for each in self._workers(kind, names, overview.at, busy, left_out)
+            if not self._queues or self._queues & set(each.queues)
+        ]  # fmt: skip
         return replace(
-            overview, jobs=(*overview.jobs, *shown), queues=queues, more=more,
+            overview, jobs=(*overview.jobs, *shown), queues=queues, more=more, workers=(*overview.workers, *there),
             left_out=(*overview.left_out, *left_out.values()),
         )  # fmt: skip
 
-    def _ids(self, left_out: dict[str, str]) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
-        """Return the numbers of tickets of each kind by place, and the ids of the shown ones."""
+    def _ids(
+        self, left_out: dict[str, str]
+    ) -> tuple[dict[str, dict[str, int]], dict[str, list[str]], dict[str, list[tuple[Any, float]]]]:
+        """Return how many tickets of each kind are where, the ids of those that are shown, and names of workers."""
         with self._connection.pipeline(transaction=False) as pipeline:
             for kind in KINDS:
                 due = keys.due(kind)
@@ -99,11 +109,15 @@ class _TicketWatcher:
                 for outcome in OUTCOMES:
                     pipeline.zcard(keys.over(kind, outcome))
                     pipeline.zrevrange(keys.over(kind, outcome), 0, OVER - 1)
+                pipeline.zrange(keys.workers(kind), 0, WORKERS - 1, withscores=True)
             answers = iter(pipeline.execute(raise_on_error=False))
         sizes: dict[str, dict[str, int]] = {}
         found: dict[str, list[str]] = {}
+        names: dict[str, list[tuple[Any, float]]] = {}
         for kind, name in KINDS.items():
             some = [next(answers) for _ in range(3 + 2 * len(OUTCOMES))]
+            members_of_workers = next(answers)
+            names[kind] = [] if isinstance(members_of_workers, Exception) else members_of_workers
             sizes[kind], found[kind] = {}, []
             what = f"the tickets of {name}"
             try:
@@ -115,7 +129,32 @@ class _TicketWatcher:
                     found[kind].append(plain_text(each, what) or "")
             except CorruptProgress as error:
                 left_out[what] = str(error)
-        return sizes, found
+        return sizes, found, names
+
+    def _workers(
+        self,
+        kind: str,
+        names: list[tuple[Any, float]],
+        now: float,
+        busy: dict[str, str],
+        left_out: dict[str, str],
+    ) -> list[WorkerView]:
+        """Return the workers of a kind: *names* have their times, and *busy* is the job of each that is at work."""
+        if not names:
+            return []
+        texts = [plain_text(name, "the name of a worker") or "" for name, _ in names]
+        answers: list[Any] = self._connection.mget([keys.worker(kind, name) for name in texts])
+        found = []
+        for name, (_, until), answer in zip(texts, names, answers, strict=True):
+            if answer is None or until < now:
+                continue
+            try:
+                found.append(
+                    _worker_view(name, answer, max(0.0, now - (until - SHOWN_SECONDS)), busy.get(name))
+                )
+            except CorruptProgress as error:
+                left_out[f"the record of worker {name}"] = str(error)
+        return found
 
     def _views(self, ids: list[str], whole: set[str], left_out: dict[str, str]) -> dict[str, JobView]:
         if not ids:
@@ -175,3 +214,16 @@ def _status(fields: dict[str, str], now: float) -> str:
     except ValueError:
         later = False
     return "scheduled" if later and state != "running" else PLACES.get(state, state)
+
+
+def _worker_view(name: str, answer: Any, age: float, job_id: str | None) -> WorkerView:
+    what = f"the record of worker {name}"
+    data = parse_json(answer, what, limit=RECORD_BYTES)
+    try:
+        return WorkerView(
+            name=name, state="idle" if job_id is None else "busy", host=str(data["host"]), pid=int(data["pid"]),
+            job_id=job_id, heartbeat_s=age, queues=tuple(str(each) for each in data["queues"]),
+            leaving=bool(data["leaving"]), done=None, failed=None,
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptProgress(f"{what} cannot be read ({error!r}); it was left as it is") from error

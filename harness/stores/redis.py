@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.stores import shared
 from harness.stores.scripts import IN_KEY, replaced
-from harness.stores.watched import WatchedStore
+from harness.stores.watched import WatchedStore, next_claim
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+
+    from harness.progress import Progress
 
 DAY = 24 * 3600
 """Seconds."""
@@ -34,6 +36,23 @@ class RedisStore(WatchedStore):
     def __init__(self, connection: Redis, *, ttl: int | None = 30 * DAY, prefix: str = PREFIX) -> None:
         super().__init__(connection)
         self._ttl, self._prefix = ttl, prefix
+
+    def is_on(self, connection: Redis) -> bool:
+        """Return whether the store is on the same server and database, by the same connection."""
+        return self._connection is connection
+
+    def claimable(self, job_id: str) -> tuple[tuple[str, str, int], Progress]:
+        """Return key, text and TTL that a claim of a job without progress stores, and that progress."""
+        progress = next_claim(None, job_id)
+        progress.stored = progress.to_json()
+        return (self._key(job_id), progress.stored, self._ttl or 0), progress
+
+    def taking(self, found: Progress | str | bytes) -> ClaimedStore:
+        """Return this store for an execution whose claim has read or made the progress with another command.
+
+        :param found: text that was stored, or the progress that was stored by that command.
+        """
+        return ClaimedStore(self._connection, found, ttl=self._ttl, prefix=self._prefix)
 
     def _key(self, job_id: str) -> str:
         return self._prefix + job_id
@@ -54,3 +73,32 @@ class RedisStore(WatchedStore):
     def _replace(self, job_id: str, expected: str, text: str) -> bool:
         ttl = "" if self._ttl is None else self._ttl
         return replaced(self._connection, IN_KEY, self._key(job_id), expected=expected, text=text, last=ttl)
+
+
+class ClaimedStore(RedisStore):
+    """A store whose first claim saves the round trips to read what another command has read or stored."""
+
+    def __init__(
+        self, connection: Redis, found: Progress | str | bytes, *, ttl: int | None, prefix: str
+    ) -> None:
+        super().__init__(connection, ttl=ttl, prefix=prefix)
+        self._found: Progress | str | bytes | None = found
+
+    def claim(self, job_id: str) -> Progress:
+        """Take the job over with a raised epoch.
+
+        Crash after the other command, before this: the progress that it stored is of an execution that crashed. What
+        it only read is replaced here if it is still there, by the script that saves.
+        """
+        found, self._found = self._found, None
+        if found is None:
+            return super().claim(job_id)
+        if not isinstance(found, str | bytes):
+            return found
+        text = found.decode() if isinstance(found, bytes) else found
+        progress = next_claim(self._progress(job_id, text), job_id)
+        claimed = progress.to_json()
+        if self._replace(job_id, text, claimed):
+            progress.stored = claimed
+            return progress
+        return super().claim(job_id)

@@ -77,16 +77,9 @@ class WatchedStore(ABC):
         self._connection = connection
 
     def claim(self, job_id: str) -> Progress:
-        """Claim the job with a raised epoch."""
-
-        def claimed(stored: Progress | None) -> Progress:
-            progress = stored or Progress(job_id)
-            progress.epoch += 1
-            progress.claimed = secrets.token_hex(4)
-            return progress
-
-        progress, _ = self._change(job_id, claimed)
-        assert progress is not None  # noqa: S101 - claimed() makes one
+        """Take the job over with a raised epoch."""
+        progress, _ = self._change(job_id, lambda stored: next_claim(stored, job_id))
+        assert progress is not None  # noqa: S101 - next_claim() makes one
         return progress
 
     def save(self, progress: Progress) -> int:
@@ -194,6 +187,14 @@ class WatchedStore(ABC):
                 if progress is not None:
                     progress.stored = text
                 return progress, text
+
+
+def next_claim(stored: Progress | None, job_id: str) -> Progress:
+    """Return the progress of the execution that claims a job, from what is stored."""
+    progress = stored or Progress(job_id)
+    progress.epoch += 1
+    progress.claimed = secrets.token_hex(4)
+    return progress
 
 
 def _owned(progress: Progress, stored: Progress) -> Progress:

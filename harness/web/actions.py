@@ -6,7 +6,6 @@ and the user repeats the action; all actions are repeatable.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from harness.boundary.texts import printable
 from harness.errors import UsageError
 from harness.queues import rq
 from harness.queues.acting import acting
+from harness.queues.rewinding import place_of
 from harness.queues.rq import steering
 from harness.queues.rq.places import queue_of
-from harness.queues.ticket_jobs import KINDS, TicketJob, ticket_of
+from harness.queues.ticket_jobs import TicketJob, ticket_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -78,24 +78,29 @@ def _requeue(connection: Redis, job: RQJob, value: str) -> str:
 
 
 def _scale(connection: Redis, job: RQJob, value: str) -> str:
+    number = _number(value)
+    rq.scale(connection, job.id, number)
+    return f"job {job.id} goes on with {number} instances"
+
+
+def _number(value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) < 4):
         raise UsageError(f"got {value!r} instances; use a whole number, such as 4")
-    rq.scale(connection, job.id, int(value))
-    return f"job {job.id} goes on with {int(value)} instances"
+    return int(value)
 
 
 def _rewind(connection: Redis, job: RQJob, value: str) -> str:
+    step, cursor = place_of(_place(value))
+    back = rq.rewind(connection, job.id, step=step, cursor=cursor)
+    return f"job {back.id} is back in queue {back.origin}, rewound to {value}"
+
+
+def _place(value: str) -> str:
     if not value:
         raise UsageError(
             "got no position; use STEP, STEP:CURSOR, :CURSOR for iteration, or : for its beginning"
         )
-    step, _, text = value.partition(":")
-    try:
-        cursor = json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        raise UsageError(f'the cursor {text!r} is not JSON; use a value such as 1200 or "2024-05"') from None
-    back = rq.rewind(connection, job.id, step=step or None, cursor=cursor)
-    return f"job {back.id} is back in queue {back.origin}, rewound to {value}"
+    return value
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -161,11 +166,14 @@ def act(connection: Redis, name: str, job_id: str, by: str, value: str = "") -> 
 
 def _on_ticket(ticket: TicketJob, name: str, value: str) -> str:
     """Carry out an action on a job of Celery or Dramatiq."""
-    if name == "interrupt":
-        return ticket.interrupt(value or "requested on the web page")
-    if name not in {"pause", "resume", "cancel"}:
-        raise UsageError(
-            f"job {ticket.id} is on {KINDS.get(ticket.kind, ticket.kind)}, where {name} is not available; enqueue it "
-            "again under its id, and it resumes at its cursor"
-        )
-    return ticket.ask(name)
+    match name:
+        case "interrupt":
+            return ticket.interrupt(value or "requested on the web page")
+        case "requeue":
+            return f"{ticket.requeue()}, and resumes at its cursor"
+        case "rewind":
+            return ticket.rewind(_place(value))
+        case "scale":
+            return ticket.scale(_number(value))
+        case _:
+            return ticket.ask(name)

@@ -83,8 +83,10 @@ class Web:
         tables: StatusTables | None,
         where: str,
         stage: Stage | None,
+        enqueue_on: Any = None,
     ) -> None:
         self._connection, self._access, self._where, self._stage = connection, access, where, stage
+        self._app = enqueue_on
         self.jobs = {each.path(): each for each in jobs}
         self._pages = Pages(where, stage)
         self.feed = Feed(Monitor(Watcher(connection, queues), tables), self._pages.render)
@@ -200,6 +202,8 @@ class Web:
         look = await self.feed.look()
         found = set(look.snapshot.queues) - set(KINDS.values()) if look.snapshot else set()
         queues = sorted(found, key=lambda queue: (queue != "default", queue))
+        if self._app is not None:  # the app knows its default queue
+            queues = ["", *sorted({each.queue for each in look.snapshot.jobs} if look.snapshot else ())]
         return self._page(
             request, "enqueue.html", topic=LIST, jobs=list(self.jobs), name=name, fields=fields,
             queues=queues or ["default"], about=(self.jobs[name].__doc__ or "").partition("\n")[0],
@@ -214,7 +218,10 @@ class Web:
             raise UsageError(f"{name!r} cannot be enqueued here; allow it with --job")
         try:
             return await self._acting(
-                request, "enqueue", form, lambda user: enqueue(self._connection, self.jobs[name], form, user)
+                request,
+                "enqueue",
+                form,
+                lambda user: enqueue(self._connection, self.jobs[name], form, user, self._app),
             )
         except forms.BadForm as error:
             wrong = {each.name: each.error for each in error.fields if each.error}
@@ -258,6 +265,7 @@ def create_app(
     tables: StatusTables | None = None,
     where: str = "",
     stage: Stage | None = None,
+    enqueue_on: Any = None,
 ) -> Starlette:
     """Return the page as an ASGI application, to be run or mounted into another one.
 
@@ -267,11 +275,12 @@ def create_app(
         them.
     :param jobs: classes that may be enqueued from the page. :param queues: names of the queues to show; all if empty.
     :param tables: source for progress that is kept in a database. :param where: the watched server, in words.
-    :param stage: the demo.
+    :param stage: the demo. :param enqueue_on: Celery app or Dramatiq broker of the form; RQ if None.
     :raises UsageError: if the connection cannot read RQ's jobs.
     """
     web = Web(
-        connection, access=access, jobs=jobs, queues=queues, tables=tables, where=where, stage=stage
+        connection, access=access, jobs=jobs, queues=queues, tables=tables, where=where, stage=stage,
+        enqueue_on=enqueue_on,
     )  # fmt: skip
     routes = [
         web.route("/", Web.index),

@@ -181,9 +181,12 @@ class OnCelery(OnRedis):
             with start_worker(
                 self.app, perform_ping_check=False, pool="solo", loglevel="ERROR", shutdown_timeout=SECONDS
             ):
+                self.queue.enrol(
+                    "suite", [self.app.main]
+                )  # Celery does not say that a worker in a thread is ready
                 wait_until(until)
         finally:
-            self.queue.close()  # Celery does not say that a worker in a thread has ended
+            self.queue.close()  # nor that it has ended
 
     def progress(self, job_id: str) -> Progress | None:
         """Return the stored progress."""

@@ -7,6 +7,7 @@ import time
 
 from celery import Celery
 
+from harness.lab.queue_jobs import Count
 from harness.lab.queue_jobs import note as note_line
 from harness.queues import celery as harness_celery
 
@@ -17,6 +18,13 @@ app.conf.update(
     broker_transport_options={"visibility_timeout": float(os.environ.get("TEST_VISIBILITY", "3600"))},
 )  # fmt: skip
 harness_celery.install(app, redis=os.environ["TEST_REDIS"])
+if "TEST_BEAT" in os.environ:
+    app.conf.beat_schedule = {
+        "nightly": {
+            "task": "harness.job", "schedule": 0.5, "options": {"task_id": "nightly"},
+            "args": [Count.path(), [os.environ["TEST_BEAT"], 60, 0.1], {}],
+        }
+    }  # fmt: skip
 
 
 @app.task(shared=False)  # type: ignore[untyped-decorator]  # one process of the tests makes several apps

@@ -76,10 +76,13 @@ class Fleet:
 
     def start(self, *arguments: str) -> None:
         """Start a worker, with more arguments."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *COMMANDS[self.kind], *arguments], stdout=log, stderr=log,
-                start_new_session=True,
+        self._process = self.spawn(self.log, *COMMANDS[self.kind], *arguments)
+
+    def spawn(self, path: Path, *module: str) -> subprocess.Popen[bytes]:
+        """Start a module with its arguments, which writes a log."""
+        with path.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *module], stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, **self.settings, "PYTHONPATH": os.pathsep.join(sys.path)},
             )  # fmt: skip
 

@@ -47,18 +47,31 @@ def test_celery_still_has_the_signals(name: str) -> None:
     assert hasattr(signals, name)
 
 
-def test_a_job_that_beat_sends_twice_runs_once(fleets: Callable[..., Fleet], tmp_path: Path) -> None:
-    """A task with a fixed id that is sent again while the job is not over joins it."""
-    path, fleet = tmp_path / "lines", fleets("celery", "redis")
-    call = fleet.api.signature(fleet.app, Count, str(path), 20, 0.05).args
-    # As celery beat sends an entry: {"task": "harness.job", "args": …, "options": {"task_id": "nightly"}}.
-    fleet.app.send_task("harness.job", call, task_id="nightly")
+def test_a_job_that_beat_sends_again_runs_once(fleets: Callable[..., Fleet], tmp_path: Path) -> None:
+    """A time of Celery Beat's schedule that comes while the job is not over joins it."""
+    path, log = tmp_path / "lines", tmp_path / "beat"
+    fleet = fleets("celery", "redis", TEST_BEAT=str(path))
     fleet.start()
-    wait_for_lines(path, 3)
-    again = fleet.app.send_task("harness.job", call, task_id="nightly")
-    assert again.get(timeout=PATIENCE)["done"] == 20
+    beat = fleet.spawn(
+        log, "celery", "-A", "tests.queues.celery_app", "beat", "-l", "INFO", "--pidfile=",
+        "-s", str(tmp_path / "schedule"), "--max-interval", "1",
+    )  # fmt: skip
+
+    def sent(number: int) -> bool:
+        assert beat.poll() is None, log.read_text()
+        return log.read_text().count("Sending due task") >= number and len(lines(path)) > 0
+
+    try:
+        wait_until(lambda: sent(1), PATIENCE)
+        before = log.read_text().count("Sending due task")
+        wait_until(lambda: sent(before + 2), PATIENCE)
+    finally:
+        beat.terminate()
+        beat.wait(PATIENCE)
+    assert fleet.state("nightly") == "running"
+    wait_until(lambda: fleet.state("nightly") == "over", PATIENCE)
     fleet.result(fleet.enqueue(Count, str(tmp_path / "after"), 1, job_id="after"))
-    assert lines(path) == [str(number) for number in range(20)]
+    assert lines(path) == [str(number) for number in range(60)]
     assert fleet.queue.store.load("nightly").epoch == 1
 
 

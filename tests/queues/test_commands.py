@@ -52,12 +52,15 @@ def test_a_job_is_enqueued_on_an_app(
     done = subprocess.run(
         [
             sys.executable, "-m", "harness", "enqueue", "--app", f"tests.queues.{kind}_app:{name}", "--id", "job",
-            "--json", Count.path(), json.dumps(str(tmp_path)), "2",
+            "--queue", "slow", "--retry", "2", "--json", Count.path(), json.dumps(str(tmp_path)), "2",
         ],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["id"] == "job"
     assert fleet.state("job") == "waiting"
+    stored = fleet.queue.tickets.read("job")["message"]
+    assert '"slow"' in stored
+    assert '"max_retries": 2' in stored
 
 
 def test_an_app_that_is_none_is_refused() -> None:

@@ -21,8 +21,8 @@ from tests.queues.kill_jobs import DONE, Entries
 KILLS = int(os.environ.get("HARNESS_QUEUE_KILLS", "4"))
 """Number of kills of each test."""
 
-PACE, JOBS = 0.004, 2
-PER_KILL = 80
+JOBS = 2
+PER_KILL = 160
 """Items that a job has for each kill: more than it does before the next one."""
 
 
@@ -53,7 +53,7 @@ def test_killed_workers_lose_and_double_nothing(
         fleet = fleets(kind, broker, TEST_DATABASE=postgresql_url, HARNESS_RECOVER_SECONDS="6")
         names = [f"{kind}-{broker}-{seed}-{number}" for number in range(JOBS)]
         numbers = max(200, KILLS * PER_KILL // JOBS)
-        handles = [fleet.enqueue(Entries, numbers, PACE, job_id=name) for name in names]
+        handles = [fleet.enqueue(Entries, numbers, job_id=name) for name in names]
         fleet.start()
         kinds = _kill_at_random(fleet, database, names, chosen)
         results = [_result_of(fleet, handle) for handle in handles]

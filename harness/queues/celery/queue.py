@@ -5,21 +5,27 @@ from __future__ import annotations
 import logging
 import mmap
 import uuid
-import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery import signals as celery_signals
 from kombu.utils import json as kombu_json
+from redis.exceptions import RedisError
 
+from harness.boundary import allowed
 from harness.errors import UsageError
+from harness.job import find_imported
 from harness.queues import requests
+from harness.queues.celery.reserving import Reservations
 from harness.queues.celery.shutdown import SharedFlag
 from harness.queues.celery.task import TASK, Perform
-from harness.queues.holding import new_owner, pid_of
-from harness.queues.ticketed import Queue, digest_of_call, encoded_call
+from harness.queues.holding import pid_of
+from harness.queues.ticket_calls import claimed_number
+from harness.queues.ticketed import Queue, digest_of_call, encoded_call, refusal
 from harness.queues.tickets import Claimed, Sending
 
 if TYPE_CHECKING:
@@ -53,10 +59,17 @@ class CeleryQueue(Queue):
         super().__init__(redis, store)
         self.app = app
         self.leaving = SharedFlag(mmap.mmap(-1, 1))
+        self.reservations = Reservations(self.tickets, self.held)
 
     def stop_sources(self) -> Sequence[StopSource]:
         """Return the sources that stop every job of this process: the worker's shutdown, however it hears of it."""
         return [self.shutdown, self.leaving]
+
+    def import_class(self, path: Any) -> None:
+        """Import the module of a job class as Celery imports modules of tasks: from the worker's folder, too."""
+        if isinstance(path, str) and find_imported(path) is None and allowed.is_allowed(path):
+            with suppress(Exception):  # the delivery imports it again, and says what is wrong
+                self.app.loader.import_from_cwd(path.partition(":")[0])
 
     def send(self, sending: Sending) -> None:
         """Publish a stored message with its number, its delay and its number of retries."""
@@ -110,10 +123,18 @@ class CeleryQueue(Queue):
         if headers.get("eta"):
             eta = datetime.fromisoformat(headers["eta"])
             delay = (eta - datetime.now(eta.tzinfo)).total_seconds()
-        opened = self.tickets.open(
-            headers["id"], uuid.uuid4().hex, digest_of_call(args), kombu_json.dumps(stored), max(0.0, delay)
-        )
+        digest, checked = digest_of_call(args), _checked.get()
+        try:
+            opened = self.tickets.open(
+                headers["id"], uuid.uuid4().hex, digest, kombu_json.dumps(stored), max(0.0, delay)
+            )
+        except RedisError as error:
+            if checked:
+                raise _Unsent(error) from error
+            raise
         if not opened.n:
+            if checked:
+                raise _Unsent(refusal(headers["id"], opened, digest))
             log.info("job %s is %s already; this message joins it", headers["id"], opened.state)
         headers[STAMP] = {"n": opened.n, "round": opened.round}
 
@@ -123,17 +144,14 @@ class CeleryQueue(Queue):
             self.tickets.sent(headers["id"], n)
 
     def reserve(self, request: Any) -> None:
-        """Take a lease on a job whose message this worker has received, until a process of the pool claims it.
+        """Take a lease on a job whose message this worker has received, until a process of the pool claims it."""
+        if n := number_in(request.request_dict):
+            self.reservations.add(request, n)
 
-        The lease lasts as long as Celery keeps the request: a message that it forgets is sent again by a sweep.
-        """
-        n = number_in(request.request_dict)
-        if n:
-            owner = new_owner()
-            if self.tickets.received(request.id, n, owner):
-                request.reservation = owner
-                self.held.add(request.id, owner)
-                weakref.finalize(request, self.held.forget, request.id, owner).atexit = False
+    def close(self) -> None:
+        """End the threads of this process."""
+        self.reservations.close()
+        super().close()
 
     def revoked(self, job_id: str) -> None:
         """Cancel a job that Celery has revoked; one that runs stops at its next checkpoint."""
@@ -153,6 +171,21 @@ class CeleryQueue(Queue):
             if sending is not None:
                 log.warning("job %s: its process has crashed; it is sent again", job_id)
                 self.resend(sending)
+
+
+_checked: ContextVar[bool] = ContextVar("harness_checked", default=False)
+"""True while a job is enqueued under an id that the caller has chosen."""
+
+
+class _Unsent(BaseException):
+    """Ends ``apply_async`` before a message is published: Celery logs an ``Exception`` of a handler, and goes on.
+
+    :ivar error: for the caller; None if the message joins the job that is there.
+    """
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 _installed: dict[str, CeleryQueue] = {}
@@ -215,17 +248,15 @@ def enqueue(
     queue = installed(app)
     call = encoded_call(job_class, args, kwargs, portion)
     settings = _settings(options)
-    job_id = settings.get("task_id")
-    if job_id is not None:
-        ticket = queue.tickets.read(job_id)
-        if ticket.get("state", "over") != "over":
-            if ticket.get("digest") != digest_of_call(call):
-                raise UsageError(
-                    f"job {job_id!r} has another class or other arguments, and is {ticket['state']}; wait "
-                    "until it is over, or choose another id"
-                )
-            return app.AsyncResult(job_id)
-    result: AsyncResult[Any] = queue.task.apply_async(call, **settings)
+    token = _checked.set("task_id" in settings)
+    try:
+        result: AsyncResult[Any] = queue.task.apply_async(call, **settings)
+    except _Unsent as unsent:
+        if unsent.error is None:
+            return app.AsyncResult(settings["task_id"])
+        raise unsent.error from None
+    finally:
+        _checked.reset(token)
     return result
 
 
@@ -244,10 +275,8 @@ def signature(
 
 
 def number_in(headers: dict[str, Any]) -> int:
-    """Return the number of a message's ticket; 0 if the message has none."""
-    stamp = headers.get(STAMP)
-    n = stamp.get("n") if isinstance(stamp, dict) else None
-    return n if type(n) is int and n > 0 else 0
+    """Return the number of a message's ticket; 0 if the message has none, or joins a job that is not over."""
+    return max(0, claimed_number(headers.get(STAMP)))
 
 
 def _settings(options: dict[str, Any] | None) -> dict[str, Any]:
@@ -291,8 +320,11 @@ def _worker_init(**_: Any) -> None:
     queue.leaving.clear()
 
 
-def _worker_ready(**_: Any) -> None:
-    installed().sweep.start()
+def _worker_ready(sender: Any = None, **_: Any) -> None:
+    queue = installed()
+    queues = getattr(sender, "task_consumer", None)
+    names = [each.name for each in queues.queues] if queues is not None else []
+    queue.enrol(getattr(sender, "hostname", None) or "", names)
 
 
 def _worker_shutting_down(**_: Any) -> None:

@@ -23,6 +23,7 @@ from harness.errors import ProgressUnavailable, Superseded
 from harness.job import find_stored
 from harness.queues.celery.shutdown import Termination
 from harness.queues.inline import InlineRun
+from harness.queues.ticket_calls import claimed_number
 from harness.queues.ticketed import TicketDelivery, order_of, result_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class CeleryDelivery(TicketDelivery[NoReturn]):
     def __init__(self, queue: CeleryQueue, claimed: Claimed, call: list[Any], task: Perform) -> None:
         super().__init__(queue, claimed, call, task.request.hostname or "")
         self.task, self.termination = task, Termination(queue.shutdown)
+        self._request = task.request  # of this thread; the thread of the leases asks for it too
+
+    def stored_message(self) -> str:
+        """Return the stored form of the message."""
+        return stored_form(self._request)
 
     def report(self, reason: str, outcome: str) -> NoReturn:
         """End the task without a result; one that was cancelled is revoked.
@@ -145,11 +151,11 @@ class Perform(Task):  # type: ignore[misc]  # Celery has no types
 
     def _run(self, queue: CeleryQueue, call: list[Any]) -> dict[str, Any]:
         request = self.request
-        stamp = request.get("harness") or {}
+        stamp = request.get("harness")
         try:
             claimed = queue.claim(
-                request.id, int(stamp.get("n") or 0), call,
-                round_id=str(stamp.get("round") or request.id), message=self._message(),
+                request.id, claimed_number(stamp), call, lambda: stored_form(request),
+                str((stamp or {}).get("round") or request.id),
             )  # fmt: skip
         except ProgressUnavailable as error:
             raise Ignore(str(error)) from error
@@ -199,24 +205,23 @@ class Perform(Task):  # type: ignore[misc]  # Celery has no types
         if delivery is not None:
             delivery.queue.tickets.close(task_id, outcome, delivery.claimed.owner)
 
-    def _message(self) -> str:
-        """Return the stored form of the message that is delivered, for one that was sent without a ticket."""
-        request = self.request
-        known = (
-            "lang", "task", "id", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "origin", "timelimit",
-            "ignore_result",
-        )  # fmt: skip
-        info = request.delivery_info or {}
-        headers = {name: request.get(name) for name in known if request.get(name) is not None}
-        embedded = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
-        properties = {
-            "correlation_id": request.correlation_id or request.id, "reply_to": request.reply_to,
-            "priority": info.get("priority") or 0,
-        }  # fmt: skip
-        return str(
-            kombu_json.dumps({
-                "headers": {"lang": "py", **headers}, "body": [request.args, request.kwargs or {}, embedded],
-                "properties": properties, "exchange": info.get("exchange") or "",
-                "routing_key": info.get("routing_key"), "queue": None,
-            })
-        )  # fmt: skip
+
+def stored_form(request: Any) -> str:
+    """Return the stored form of the message that is delivered."""
+    known = (
+        "lang", "task", "id", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "origin", "timelimit",
+        "ignore_result",
+    )  # fmt: skip
+    info = request.delivery_info or {}
+    headers = {name: request.get(name) for name in known if request.get(name) is not None}
+    embedded = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    properties = {
+        "correlation_id": request.correlation_id or request.id, "reply_to": request.reply_to,
+        "priority": info.get("priority") or 0,
+    }  # fmt: skip
+    stored = {
+        "headers": {"lang": "py", **headers}, "body": [request.args, request.kwargs or {}, embedded],
+        "properties": properties, "exchange": info.get("exchange") or "", "routing_key": info.get("routing_key"),
+        "queue": None,
+    }  # fmt: skip
+    return str(kombu_json.dumps(stored))

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import dramatiq
 from dramatiq.common import q_name
-from dramatiq.middleware import Middleware, SkipMessage
+from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage
 from redis.exceptions import RedisError
 
 from harness import forks
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.job import find_stored
-from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, encoded_call, result_of
+from harness.queues.ticket_calls import claimed_number
+from harness.queues.ticket_workers import process_name
+from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, encoded_call, refusal, result_of
 from harness.queues.tickets import Claimed, Sending
 
 if TYPE_CHECKING:
@@ -43,6 +45,20 @@ LATEST_DELAY_MS = 7 * 24 * 3600 * 1000 - 1000
 log = logging.getLogger("harness.queues")
 
 _resending: ContextVar[bool] = ContextVar("harness_resending", default=False)
+
+_checked: ContextVar[bool] = ContextVar("harness_checked", default=False)
+"""True while a job is enqueued under an id that the caller has chosen."""
+
+
+class _Unsent(MiddlewareError):
+    """Ends ``broker.enqueue`` before a message is sent: Dramatiq logs other errors of a middleware, and goes on.
+
+    :ivar error: for the caller; None if the message joins the job that is there.
+    """
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class DramatiqQueue(Queue):
@@ -114,14 +130,18 @@ class DramatiqQueue(Queue):
             return
         if message.options.get(STAMP):
             return  # its delay is over, and Dramatiq moves it to the queue
-        opened = self.tickets.open(
-            message.message_id,
-            uuid.uuid4().hex,
-            digest_of_call(list(message.args)),
-            stored_form(message),
-            seconds,
-        )
+        digest, checked = digest_of_call(list(message.args)), _checked.get()
+        try:
+            opened = self.tickets.open(
+                message.message_id, uuid.uuid4().hex, digest, stored_form(message), seconds
+            )
+        except RedisError as error:
+            if checked:
+                raise _Unsent(error) from error
+            raise
         if not opened.n:
+            if checked:
+                raise _Unsent(refusal(message.message_id, opened, digest))
             log.info("job %s is %s already; this message joins it", message.message_id, opened.state)
         message.options[STAMP] = {"n": opened.n, "round": opened.round}
 
@@ -138,17 +158,14 @@ class DramatiqQueue(Queue):
             return self._deliver(message, json.loads(json.dumps(call)))
 
     def _deliver(self, message: Any, call: list[Any]) -> dict[str, Any] | None:
-        stamp = message.options.get(STAMP) or {}
-        job_id, n = message.message_id, int(stamp.get("n") or 0)
+        stamp = message.options.get(STAMP)
+        job_id, n, round_id = message.message_id, claimed_number(stamp), (stamp or {}).get("round")
         if self.shutdown():
             # The worker still takes messages while it leaves. Crash after this: two of the same number, one counts.
             self.send(Sending(job_id, n, stored_form(message)))
             skip(message, "worker leaves")
         try:
-            claimed = self.claim(
-                job_id, n, call, round_id=str(stamp.get("round") or job_id),
-                message=stored_form(message),
-            )  # fmt: skip
+            claimed = self.claim(job_id, n, call, lambda: stored_form(message), str(round_id or job_id))
         except ProgressUnavailable as error:
             skip(message, str(error))
         if isinstance(claimed, str):
@@ -182,8 +199,12 @@ class DramatiqDelivery(TicketDelivery["NoReturn"]):
     """One delivery of a job by Dramatiq."""
 
     def __init__(self, queue: DramatiqQueue, claimed: Claimed, call: list[Any], message: Any) -> None:
-        super().__init__(queue, claimed, call, f"dramatiq:{threading.current_thread().name}")
+        super().__init__(queue, claimed, call, process_name("dramatiq"))
         self.message, self.thread = message, threading.get_ident()
+
+    def stored_message(self) -> str:
+        """Return the stored form of the message."""
+        return stored_form(self.message)
 
     def report(self, reason: str, outcome: str) -> NoReturn:
         """End the message without a result.
@@ -247,7 +268,8 @@ class JobMiddleware(Middleware):
     def after_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Sweep for crashed workers from now on."""
         self.queue.shutdown.clear()
-        self.queue.sweep.start()
+        queues = worker.consumer_whitelist or broker.get_declared_queues()
+        self.queue.enrol(process_name("dramatiq"), queues)
 
     def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Stop all jobs of this process at their next checkpoint."""
@@ -364,16 +386,14 @@ def enqueue(
         that is not over.
     :raises CursorError: if an argument would not come back equal.
     """
-    queue = installed(broker)
     made = message(broker, job_class, *args, options=options, portion=portion, **kwargs)
-    if options and "message_id" in options:
-        ticket = queue.tickets.read(made.message_id)
-        if ticket.get("state", "over") != "over":
-            if ticket.get("digest") != digest_of_call(list(made.args)):
-                raise UsageError(
-                    f"job {made.message_id!r} has another class or other arguments, and is "
-                    f"{ticket['state']}; wait until it is over, or choose another id"
-                )
-            return made
-    sent: Message[Any] = broker.enqueue(made, delay=(options or {}).get("delay"))
+    token = _checked.set("message_id" in (options or {}))
+    try:
+        sent: Message[Any] = broker.enqueue(made, delay=(options or {}).get("delay"))
+    except _Unsent as unsent:
+        if unsent.error is not None:
+            raise unsent.error from None
+        return made
+    finally:
+        _checked.reset(token)
     return sent

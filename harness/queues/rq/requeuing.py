@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import WatchError
 from rq.job import JobStatus
 
-from harness import cursor as cursors
-from harness.boundary.texts import bounded
-from harness.errors import Superseded, UsageError
+from harness.errors import UsageError
 from harness.job import find
 from harness.queues.connections import check_connection
+from harness.queues.rewinding import move_back, revive
 from harness.queues.rq import requests, strays
 from harness.queues.rq.instances import enqueue_of
 from harness.queues.rq.keys import OPEN
@@ -33,9 +31,6 @@ GOES_ON = {JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED}
 
 ENDED = GOES_ON | {JobStatus.FINISHED}
 """Statuses of jobs that can be rewound or forked."""
-
-ITERATION = "each_iteration"
-"""Name of the step that an iteration job's progress is stored under."""
 
 _OVER = {str(status.value) for status in strays.OVER}
 
@@ -99,28 +94,8 @@ def set_back(connection: Redis, job_id: str, step: str | None, cursor: Any) -> t
         raise UsageError(
             f"job {job_id} belongs to a parallel run, which is rewound as a whole; enqueue it again"
         )
-    _move_back(progress, step, cursor)
+    move_back(progress, step, cursor)
     return job, store, progress
-
-
-def _move_back(progress: Progress, step: str | None, cursor: Any) -> None:
-    cursors.encode(cursor)
-    reached = [*progress.completed, *([progress.step] if progress.step is not None else [])]
-    name = ITERATION if step is None else step
-    reason = bounded(f"rewound to {name}")
-    if name not in reached and (progress.state, progress.reason) != ("interrupted", reason):
-        names = ", ".join(each for each in reached if each != ITERATION) or "none"
-        found = f"step {step!r}" if step is not None else "a cursor without a step"
-        raise UsageError(
-            f"job {progress.job_id} cannot be rewound to {found}; steps that it has reached: {names}"
-        )
-    if name in progress.completed:
-        del progress.completed[progress.completed.index(name) :]
-    # Without a cursor the step counts as not started, so it begins at its own start.
-    progress.step, progress.cursor, progress.proof = None if cursor is None else name, cursor, None
-    progress.failures, progress.failure, progress.all_done, progress.beyond = 0, None, False, []
-    # A second call knows by the reason that the step was reached.
-    progress.state, progress.reason = "interrupted", reason
 
 
 def _put_back(connection: Redis, job_id: str, allowed: set[JobStatus], *, at_front: bool) -> RQJob:
@@ -158,12 +133,7 @@ def _revive(connection: Redis, job: RQJob) -> None:
     if job.get_status(refresh=False) != JobStatus.CANCELED:
         return
     store, progress = _kept(connection, job)  # None if it was cancelled before it began
-    if progress is not None and progress.state == "cancelled":
-        progress.state, progress.reason = "interrupted", "requeued"
-        with suppress(
-            Superseded
-        ):  # another call was first, and the job has begun; the check that follows says so
-            store.save(progress)
+    revive(store, progress)
 
 
 def _kept(connection: Redis, job: RQJob) -> tuple[Store, Progress | None]:

@@ -30,7 +30,8 @@ WORKER_FIELDS = (
 class WorkerView:
     """View of a worker from its own record.
 
-    :ivar heartbeat_s: seconds since its last heartbeat. :ivar leaving: whether it was asked to exit.
+    :ivar heartbeat_s: seconds since its last heartbeat. :ivar leaving: whether it was asked to leave.
+    :ivar done: number of jobs, and *failed* of those that failed; None for a queue that does not count them.
     """
 
     name: str
@@ -41,8 +42,8 @@ class WorkerView:
     heartbeat_s: float | None
     queues: tuple[str, ...]
     leaving: bool
-    done: int
-    failed: int
+    done: int | None
+    failed: int | None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,211 @@
+"""Requeue, rewind and scale jobs with tickets, with the words and the rules of RQ's.
+
+A caller that has the broker sends the messages itself. A command does not have it: its tickets are due at once, and the
+next sweep of a worker sends them.
+
+Progress is saved first, then one script changes the ticket. Crash between the two: the job is over, and a second call
+does the rest. Crash after the script: the sweep sends the message. Lost answer: a second call says that it is not over.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UsageError
+from harness.job import find_stored
+from harness.queues.calls import more_of
+from harness.queues.rewinding import move_back, revive
+from harness.queues.ticket_calls import digest_of_call
+from harness.sources.parallel import SliceTable, check_instances
+
+if TYPE_CHECKING:
+    from harness.progress import Progress, Store
+    from harness.queues.tickets import Sending, Tickets
+
+INSTANCES = 16
+"""Number of instances that a requeue looks for."""
+
+PLACES = {
+    "running": "started", "waiting": "queued", "sending": "queued", "reserved": "queued", "parked": "paused",
+}  # fmt: skip
+"""RQ's words for the states of tickets."""
+
+
+def requeue(tickets: Tickets, job_id: str, store: Store, *, at_once: bool = False) -> Sending:
+    """Requeue a job that failed or was cancelled; it resumes at its cursor.
+
+    It is the same enqueue, so the same round of the job. A pending request to cancel, pause or stop it is forgotten.
+
+    :param store: of jobs without one of their own. :param at_once: leave the sending to the sweep of a worker.
+    :raises UsageError: if there is no such job, it is not over, it has finished, or another round of it is at work.
+    """
+    fields = _checked(tickets, job_id, completed=False)
+    if fields["outcome"] == "cancelled":
+        own, progress = _kept(fields, job_id, store)
+        revive(own, progress)
+    return _reopened(tickets, job_id, completed=False, at_once=at_once)
+
+
+def rewind(
+    tickets: Tickets,
+    job_id: str,
+    store: Store,
+    *,
+    step: str | None = None,
+    cursor: Any = None,
+    at_once: bool = False,
+) -> Sending:
+    """Requeue a job that is over, a finished one too, to be done again from an earlier place.
+
+    Attributes and counts are kept, and so is what was quarantined. Hooks of the end run once more. Effects that happen
+    a second time are for the caller to allow.
+
+    :param step: name of a completed step, or of the one in progress; None for an iteration job.
+    :param cursor: cursor in that step, or of the iteration: the work goes on after it. None is the beginning.
+    :raises UsageError: as :func:`requeue`, if it has no progress or is parallel, and if it has not reached that step.
+    :raises CursorError: for a cursor that is no JSON value.
+    """
+    fields = _checked(tickets, job_id, completed=True)
+    own, progress = _kept(fields, job_id, store)
+    if progress is None:
+        raise UsageError(f"job {job_id} has no progress to rewind; use `harness requeue {job_id}`")
+    if "instance" in more_of(call_in(fields)) or SliceTable.read(own, job_id, progress.round_id) is not None:
+        raise UsageError(
+            f"job {job_id} belongs to a parallel run, which is rewound as a whole; enqueue it again"
+        )
+    move_back(progress, step, cursor)
+    own.save(progress)
+    return _reopened(tickets, job_id, completed=True, at_once=at_once)
+
+
+def scale(tickets: Tickets, job_id: str, instances: int, store: Store) -> None:
+    """Have a parallel run go on with more or fewer instances; new ones are sent by the sweep of a worker.
+
+    Those that are too many end with the slice that they are at. Crash between the numbers and the tickets: the numbers
+    are given and unused. Their slices are free for all others, and who scales again starts further ones.
+
+    :param job_id: of the job that was enqueued.
+    :raises UsageError: if it is no parallel run.
+    """
+    check_instances(instances)
+    fields = tickets.read(job_id) or tickets.read(f"{job_id}-0")
+    if not fields:
+        raise UsageError(f"job {job_id} has no ticket, nor its first instance to make others like")
+    path, args, kwargs, *_ = call = call_in(fields)
+    own = find_stored(path).progress_store() or store
+    progress = own.load(job_id)
+    known = str(more_of(call).get("round", fields.get("round", "")))
+    round_id = known if progress is None or "instance" in more_of(call) else progress.round_id
+    new = SliceTable.change(own, job_id, lambda division: division.resize(instances), round_id=round_id)
+    for number in new:
+        more = {"instance": [job_id, number], **({"round": round_id} if round_id else {})}
+        instance, its_call = f"{job_id}-{number}", [path, args, kwargs, more]
+        opened = tickets.open(
+            instance,
+            uuid.uuid4().hex,
+            digest_of_call(its_call),
+            _message(fields, instance, its_call),
+            at_once=True,
+        )
+        if not opened.n and opened.digest != digest_of_call(its_call):
+            raise UsageError(
+                f"job {instance} of an earlier round of {job_id} is {PLACES.get(opened.state, opened.state)}; wait "
+                "until it has ended, or enqueue the job under another id"
+            )
+
+
+def call_in(fields: dict[str, str]) -> list[Any]:
+    """Return the arguments in the message of a ticket.
+
+    :raises UsageError: if they cannot be read.
+    """
+    try:
+        stored: Any = json.loads(fields["message"])
+        call = list(stored["body"][0] if "body" in stored else stored["args"])
+        call[2].keys()
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UsageError(f"the message in the ticket of the job cannot be read ({error!r})") from error
+    return call
+
+
+def _message(fields: dict[str, str], job_id: str, call: list[Any]) -> str:
+    """Return the message of a ticket for another job of the same queue."""
+    stored: Any = json.loads(fields["message"])
+    if "body" in stored:
+        stored["headers"] |= {"id": job_id, "root_id": job_id, "argsrepr": "", "kwargsrepr": ""}
+        stored["properties"] |= {"correlation_id": job_id}
+        stored["body"] = [call, {}, dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))]
+    else:
+        stored |= {"message_id": job_id, "args": call}
+    return json.dumps(stored)
+
+
+def _checked(tickets: Tickets, job_id: str, *, completed: bool) -> dict[str, str]:
+    """Return the fields of a ticket that may be opened again.
+
+    :raises UsageError: saying why it may not, and what to do.
+    """
+    fields = tickets.read(job_id)
+    if not fields:
+        raise UsageError(f"there is no job {job_id!r}; Redis may have deleted it: enqueue it again")
+    if fields["state"] != "over":
+        where = PLACES.get(fields["state"], fields["state"])
+        raise UsageError(f"job {job_id} is not over: {where}; only a failed or cancelled job can be requeued")
+    if fields.get("outcome") == "completed" and not completed:
+        raise UsageError(
+            f"job {job_id} is finished; enqueue it again under its id for a new round, or repeat a part of "
+            "it with `harness rewind`"
+        )
+    more = more_of(call_in(fields))
+    if "instance" in more:
+        family = tickets.read(more["instance"][0])
+        if family and more.get("round") and family.get("round") != more["round"]:
+            raise UsageError(
+                f"job {job_id} is an instance of an earlier round of {more['instance'][0]}, which was enqueued again; "
+                f"requeue {more['instance'][0]}"
+            )
+        return fields
+    at_work = [
+        name
+        for name in (f"{job_id}-{number}" for number in range(INSTANCES))
+        if _is_open(tickets, name, job_id)
+    ]
+    if at_work:
+        raise UsageError(
+            f"job {job_id} has instances that are not over ({', '.join(at_work)}); wait, or cancel it first"
+        )
+    return fields
+
+
+def _is_open(tickets: Tickets, name: str, family: str) -> bool:
+    """Return whether a job is an instance of *family* that is not over."""
+    fields = tickets.read(name)
+    if fields.get("state", "over") == "over":
+        return False
+    return bool(more_of(call_in(fields)).get("instance", [None])[0] == family)
+
+
+def _kept(fields: dict[str, str], job_id: str, store: Store) -> tuple[Store, Progress | None]:
+    """Return the store of a job's progress, and the progress.
+
+    :raises UsageError: if it is in a store that the caller does not know.
+    """
+    progress = store.load(job_id)
+    if progress is None and (own := find_stored(call_in(fields)[0]).progress_store()) is not None:
+        return own, own.load(job_id)
+    if progress is None and fields.get("executions", "0") != "0":
+        raise UsageError(
+            f"job {job_id} has progress, but not in {type(store).__name__}; call requeue() or rewind() of the object "
+            "that install() returned, which knows its store"
+        )
+    return store, progress
+
+
+def _reopened(tickets: Tickets, job_id: str, *, completed: bool, at_once: bool) -> Sending:
+    sending = tickets.reopen(job_id, completed=completed, at_once=at_once)
+    if sending is None:  # another call was first
+        _checked(tickets, job_id, completed=completed)
+        raise UsageError(f"job {job_id} is not over: queued; only a failed or cancelled job can be requeued")
+    return sending
