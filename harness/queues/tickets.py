@@ -330,9 +330,8 @@ class Tickets:
         found: list[Any] = self.connection.zrangebyscore(self._due, now, now + lease_seconds() + 1, 0, BATCH)
         if not found:
             return []
-        job_ids = [_text(each) for each in found]
         with self.connection.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
+            for job_id in (job_ids := [_text(each) for each in found]):
                 pipeline.hget(keys.ticket(job_id), "owner")
             marks = pipeline.execute()
         return [(job_id, _text(mark)) for job_id, mark in zip(job_ids, marks, strict=True) if mark]

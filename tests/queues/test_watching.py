@@ -71,7 +71,7 @@ def test_the_page_steers_a_job(kind: Any, real_redis: Redis, tmp_path: Path) -> 
     backend.enqueue(Count, str(tmp_path / "lines"), 3, job_id="job")
     assert "will pause" in act(real_redis, "pause", "job", "ada")
     backend.work(lambda: rows(real_redis)["job"].state == "paused")
-    assert "goes on" in act(real_redis, "resume", "job", "ada")
+    assert "resumes when a worker" in act(real_redis, "resume", "job", "ada")
     assert rows(real_redis)["job"].state == "queued"
     assert "will be cancelled" in act(real_redis, "cancel", "job", "ada")
     backend.work(lambda: rows(real_redis)["job"].state == "canceled")
