@@ -63,7 +63,7 @@ DEMOS: Mapping[str, Demo] = {
         (
             Act("The ordinary loop. It ignores signals, so it is killed at order 20. RQ starts it again at order 1.",
                 "plain", "count:20", real=KILLED,
-                unkilled="The ordinary loop. It ignores the signal, so it is killed at order 20, "
+                unkilled="The ordinary loop. It ignores the signal, so it is ended at order 20, "
                 "as at the end of a grace period. RQ starts it again at order 1."),
             Act("The same in steps. SIGTERM reaches the worker. The job stops at its next checkpoint, is requeued, and "
                 "continues at order 21.", "steps", "count:20"),
@@ -84,7 +84,7 @@ DEMOS: Mapping[str, Demo] = {
         ("orders", "counted"),
         (
             Act("The loop, killed at 40 per cent and started again.", "plain", "progress:40%", real=KILLED,
-                unkilled="The loop, killed at 40 per cent and started again."),
+                unkilled="The loop, ended at 40 per cent and started again."),
             Act("In steps, asked to stop at 40 per cent, in the middle of a customer.", "steps", "progress:40%"),
             Act("By iteration, killed at 60 per cent; the sum and the cursor are committed together.", "iteration",
                 "progress:60%", real="kill:both", embedded="",
@@ -102,7 +102,7 @@ DEMOS: Mapping[str, Demo] = {
         ("recipients", "sent a mail"),
         (
             Act("The loop, killed at mail 120 and started again.", "plain", "count:120", real=KILLED,
-                unkilled="The loop, killed at mail 120 and started again."),
+                unkilled="The loop, ended at mail 120 and started again."),
             Act("In steps, asked to stop at mail 120: the batch is finished first.", "steps", "count:120"),
             Act("By iteration, killed in the middle of a batch. The batch is repeated, but the database marks "
                 "every sent mail. So at most one mail is sent twice, with the same Message-ID.",
