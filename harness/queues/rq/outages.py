@@ -170,6 +170,7 @@ class Outages(BaseWorker):
             time.sleep(LONGEST_WAIT)
         else:
             complaints.say("command to worker", self.name, exc)
+            time.sleep(WAIT_SECONDS)  # an error that comes at each look must not keep a core busy
 
     # Where the job runs.
 
