@@ -15,7 +15,6 @@ error; the next claim reads what the database has.
 
 from __future__ import annotations
 
-import asyncio
 from contextvars import ContextVar
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from harness.errors import JobDefinitionError
 from harness.loops import is_async_session
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from harness.progress import Progress
@@ -133,6 +133,8 @@ class Commits:
 
 async def finished(awaitable: Awaitable[Any]) -> Any:
     """Wait for a commit or a thread however often this task is cancelled, and return its result."""
+    import asyncio  # noqa: PLC0415 - only items of several at a time come here, and jobs without them do not load it
+
     future = asyncio.ensure_future(awaitable)
     while not future.done():
         try:
