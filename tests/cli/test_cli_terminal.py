@@ -263,7 +263,7 @@ def test_ctrl_c_in_a_job_says_where_it_was(tmp_path: Path) -> None:
         terminal.ctrl_c()
         assert terminal.end() == 130
         said = "".join(terminal.text.split())  # it depends on the number of items where a line is broken
-        assert "where,wasinmemoryonly,andisgone" in said
+        assert "thecursorwasonlyinmemoryandislost" in said
         assert "━" not in terminal.text
 
 
