@@ -73,6 +73,8 @@ class Checkpoints(Saves):
         self._found: str | None = None
         """Reason to stop that :meth:`stopping` has returned; the next checkpoint stops for it."""
 
+        self.loop.watch(self._note_blocked)
+
     def run_checkpoint(self) -> None:
         """Ask the stop sources, then save if a save is due: the slow part of a checkpoint.
 
@@ -354,6 +356,11 @@ class Checkpoints(Saves):
         if grace < seconds < math.inf:
             self.progress.longest_gap_s = seconds
             events.emit(events.CheckpointLate(self.job_id, self._name, seconds, grace, self.description))
+
+    def _note_blocked(self, seconds: float) -> None:
+        grace = read_seconds(self.job, "grace_period") or 0.0
+        if seconds > grace:
+            events.emit(events.LoopBlocked(self.job_id, self._name, seconds, grace, self.description))
 
     @property
     def _deadline(self) -> float:

@@ -19,7 +19,7 @@ from harness.listeners import Event, ItemDone, PageRead, Subscription, emit, sub
 __all__ = [
     "AllDone", "CheckpointLate", "CollectionDrifted", "CompletedEarly", "CrashNoticed", "Event",
     "HookFailed", "ItemDone", "ItemFailed", "ItemQuarantined", "JobCompleted", "JobFailed",
-    "JobInterrupted", "JobResumed", "JobStarted", "NothingFound", "NothingToIterate", "PageRead",
+    "JobInterrupted", "JobResumed", "JobStarted", "LoopBlocked", "NothingFound", "NothingToIterate", "PageRead",
     "ParallelStarted", "ProgressSaved", "ResumeLimitReached", "SaveFailed", "StepCompleted",
     "StepEvent", "StepFailed", "StepInterrupted", "StepSkipped", "StepStarted", "Subscription",
     "emit", "subscribe", "subscriptions",
@@ -166,6 +166,27 @@ class CheckpointLate(Event):
         return (
             f"No checkpoint for {self.gap_s:.1f} s {self.description}, longer than the grace period of "
             f"{self.grace_s:g} s: a deploy would kill the job there; make its items smaller"
+        )
+
+
+@dataclass(frozen=True)
+class LoopBlocked(Event):
+    """The event loop of an async job stood still for longer than a deploy would wait.
+
+    :ivar blocked_s: seconds in which no other task could run. :ivar grace_s: the job's ``grace_period``.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    blocked_s: float
+    grace_s: float
+    description: str
+
+    @property
+    def line(self) -> str:
+        """The log line."""
+        return (
+            f"The event loop was blocked for {self.blocked_s:.1f} s {self.description}, longer than the grace period "
+            f"of {self.grace_s:g} s: await instead of calling what blocks, or use asyncio.to_thread()"
         )
 
 

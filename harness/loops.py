@@ -25,6 +25,10 @@ SHOWN_TASKS = 5
 """Number of open tasks that an error names."""
 
 
+BEAT_SECONDS = 1.0
+"""Seconds between two looks at whether the loop is blocked."""
+
+
 CANCEL_SECONDS = 1.0
 """Time limit for a task to end after the job has cancelled it, in seconds."""
 
@@ -36,6 +40,11 @@ class JobLoop:
         self._runner: asyncio.Runner | None = None
         self._context: Context | None = None
         self._waiters: list[Callable[[], None]] = []
+        self._late: Callable[[float], None] | None = None
+
+    def watch(self, late: Callable[[float], None]) -> None:
+        """Look once a second whether the loop turns; call *late* with the seconds for which it at least did not."""
+        self._late = late
 
     @property
     def is_running(self) -> bool:
@@ -52,6 +61,7 @@ class JobLoop:
 
         loop = self._made(awaitable)
         task = loop.create_task(_awaited(awaitable), name="job", context=self._context)
+        pulse = None if self._late is None else _Pulse(loop, self._late)
         try:
             return loop.run_until_complete(task)
         except asyncio.CancelledError as error:
@@ -71,6 +81,9 @@ class JobLoop:
                     error.add_note(f"while it was cleaning up, the job raised {task.exception()!r}")
                 raise error from None
             raise
+        finally:
+            if pulse is not None:
+                pulse.end()
 
     def finish(self, result: Any) -> Any:
         """Return the result of a call of the job, awaited if it is awaitable."""
@@ -138,6 +151,32 @@ class JobLoop:
             self._runner = asyncio.Runner()
             self._context = contextvars.copy_context()
         return self._runner.get_loop()
+
+
+class _Pulse:
+    """Looks once a second whether the loop turns, while it runs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[float], None]) -> None:
+        self._loop, self._late = loop, late
+        self._plan()
+
+    def end(self) -> None:
+        """Look for the last time: a job that blocks may end before the loop turns."""
+        self._next.cancel()
+        self._look()
+
+    def _plan(self) -> None:
+        self._due = self._loop.time() + BEAT_SECONDS
+        self._next = self._loop.call_at(self._due, self._beat)
+
+    def _beat(self) -> None:
+        self._look()
+        self._plan()
+
+    def _look(self) -> None:
+        late_s = self._loop.time() - self._due
+        if late_s > 0:
+            self._late(late_s)
 
 
 class EitherWay:
