@@ -5,8 +5,8 @@ The progress does not grow with interruptions. So a job has two more keys:
 * ``harness:history:<job id>``, a stream: an entry for each start and end of an execution, and for each action
 of a user. Redis gives them their times, so that the clocks of machines need not agree. The last
   :data:`EXECUTIONS` are kept; for how long, the queue decides.
-* ``harness:pulse:<job id>``: how far the execution at work is, written by a thread once a second. The job does
-  not wait: the thread reads the counters of the hot path. A subscription would make an event of every item.
+* ``harness:pulse:<job id>``: the position of the running execution, written by a thread once a second. The
+  job does not wait: the thread reads the counters of the hot path. A subscription would make an event of every item.
 
 Nothing depends on either. Crash before the entry of a start: that execution is missing. Crash before the entry of an
 end: its pulse stays, and the next start records it. Lost answer: the entry may be there twice, and a reader takes the

@@ -142,7 +142,7 @@ def test_a_pid_that_somebody_else_has_by_now_is_not_killed(
     broker.sadd("rq:workers", "rq:worker:ann")
     worker: Any = {
         "hostname": socket.gethostname(),
-        "pid": os.getppid() + 1,
+        "pid": os.getpid() + 1,
         "state": "busy",
         "queues": "test",
     }
