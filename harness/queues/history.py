@@ -6,11 +6,11 @@ The progress does not grow with interruptions. So a job has two more keys:
 of a user. Redis gives them their times, so that the clocks of machines need not agree. The last
   :data:`EXECUTIONS` are kept; for how long, the queue decides.
 * ``harness:pulse:<job id>``: the position of the running execution, written by a thread once a second. The
-  job does not wait: the thread reads the counters of the hot path. A subscription would make an event of every item.
+  job does not wait: the thread reads counters. A subscription would make an event of every item.
 
-Nothing depends on either. Crash before the entry of a start: that execution is missing. Crash before the entry of an
-end: its pulse stays, and the next start records it. Lost answer: the entry may be there twice, and a reader takes the
-first. An error of Redis is logged, and the job goes on.
+Nothing depends on either; an error of Redis is logged. Crash before the entry of a start: that execution is missing.
+Crash before the entry of an end: its pulse stays, and the next start records it. Lost answer: the entry may be there
+twice; a reader takes the first.
 """
 
 from __future__ import annotations
@@ -295,10 +295,9 @@ class HistoryRecorder:
     def _tell(self) -> None:
         if (execution := self._execution) is None:
             return
-        unwritten = self._unwritten
-        with self._connection.pipeline(transaction=bool(unwritten)) as pipeline:
-            if unwritten:
-                self._add(pipeline, unwritten)
+        with self._connection.pipeline(transaction=bool(self._unwritten)) as pipeline:
+            if self._unwritten:
+                self._add(pipeline, self._unwritten)
             pipeline.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
             pipeline.execute()
         self._unwritten = {}
