@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from harness import Enumerator, IterationJob, every, items, with_transaction
 from harness.errors import UsageError
-from harness.explore import PlannedTrial, Verdict, explore, parse_trial
+from harness.explore import Explorer, PlannedTrial, Verdict, explore, parse_trial
 from harness.stores.sql import SqlStore
 from tests.databases import ASYNC
 from tests.explore import test_seen
@@ -177,3 +177,13 @@ def test_only_an_await_can_be_cancelled(database: str | None) -> None:
     assert parse_trial("cancel:before-commit#2") == PlannedTrial("cancel", (("before-commit", 2),))
     with pytest.raises(UsageError, match="no task waits there that could be cancelled"):
         explore(Together, database=database, only="cancel:before-commit#1", processes=1)
+
+
+@pytest.mark.parametrize("database", ["aiosqlite"], indirect=True)
+@pytest.mark.parametrize("trial", ["crash:before-commit#3", "crash:commit#3"])
+def test_a_killed_process_loses_and_doubles_nothing(database: str | None, trial: str) -> None:
+    """SIGKILL in the middle of an async commit, and after it, ends as the simulated crash does."""
+    with Explorer(Together, database=database, processes=1) as explorer:
+        for death in ("killed", "simulated", "restored"):
+            result = explorer.result(parse_trial(trial), death)  # type: ignore[arg-type]  # a Death
+            assert result.good, (death, result)
