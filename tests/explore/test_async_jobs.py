@@ -185,5 +185,5 @@ def test_a_killed_process_loses_and_doubles_nothing(database: str | None, trial:
     """SIGKILL in the middle of an async commit, and after it, ends as the simulated crash does."""
     with Explorer(Together, database=database, processes=1) as explorer:
         for death in ("killed", "simulated", "restored"):
-            result = explorer.result(parse_trial(trial), death)  # type: ignore[arg-type]  # a Death
+            result = explorer.result(parse_trial(trial), death)
             assert result.good, (death, result)
