@@ -32,6 +32,7 @@ from typing import Any
 
 import psycopg
 import psycopg2  # type: ignore[import-untyped]
+from sqlalchemy import text
 
 from tests.planted import shop
 
@@ -144,6 +145,13 @@ def uses_the_class_of_connections() -> None:
     connection.close()
 
 
+def attaches_a_database() -> None:
+    """Write to another database through the connection to the first."""
+    other = str(shop.report().with_name("other.db"))
+    with shop.session() as session:
+        session.execute(text("ATTACH DATABASE :other AS other"), {"other": other})
+
+
 def starts_a_thread_apart() -> None:
     """Start a thread that threading knows nothing of."""
     lock = _thread.allocate_lock()
@@ -192,7 +200,8 @@ NOT_SEEN: dict[Any, str] = {
     runs_a_shell: "process", runs_a_program: "process", runs_a_program_by_asyncio: "process", spawns: "process",
     signals: "signal", connects: "socket", sends_a_datagram: "socket", connects_by_asyncio: "socket",
     uses_ftp: "ftplib", uses_imap: "imaplib", uses_pop: "poplib", uses_psycopg: "psycopg",
-    uses_psycopg2: "psycopg2", uses_the_class_of_connections: "sqlite3", starts_a_thread_apart: "thread",
+    uses_psycopg2: "psycopg2", uses_the_class_of_connections: "sqlite3", attaches_a_database: "sqlite3",
+    starts_a_thread_apart: "thread",
     leaves_a_thread_behind: "thread", maps_a_file: "mmap", calls_c: "ctypes", changes_a_mode: "attributes",
     makes_a_pipe: "device", writes_to_the_log: "syslog",
 }  # fmt: skip

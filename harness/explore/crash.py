@@ -15,12 +15,14 @@ lost in a real crash.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from weakref import WeakValueDictionary
 
 from harness.errors import Died
 
@@ -40,6 +42,10 @@ class Observer(Protocol):
 
     def meet(self, thing: Any) -> None:
         """Receive a connection, a client or the path of a file before the process uses it."""
+        ...
+
+    def serves(self, raw: Any) -> bool:
+        """Return whether a driver's connection leads to a PostgreSQL database that is compared."""
         ...
 
     def sent(self, kind: str, label: str, body: bytes = b"") -> None:
@@ -62,6 +68,7 @@ class SimulatedProcess:
     :param observer: called at every crash point while the process lives.
     :ivar dead: whether it has crashed. :ivar cause: why it ended, if not by a planned crash.
     :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
+    :ivar pooled: wrappers of SQLAlchemy's pools, by the identity of the driver's connection.
     :ivar threads: the threads that the execution started. :ivar pools: its pools of threads, by the identity of those
         that the job uses.
     """
@@ -74,6 +81,7 @@ class SimulatedProcess:
         self.engines: dict[int, Any] = {}
         self.threads: list[Thread] = []
         self.pools: dict[int, Any] = {}
+        self.pooled: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     def reach(self, kind: str, label: str, lost: Lost | None = None) -> object:
         """Pass a crash point.
@@ -100,6 +108,14 @@ class SimulatedProcess:
             self.engines[id(engine)] = engine
             self.observer.meet(connection)
         self.connections[raw] = connection
+
+    def use_raw(self, raw: Any, direct: Callable[[Any], Any]) -> None:
+        """Remember a connection of a driver that the job uses by itself: by its pool, or as it is.
+
+        :param direct: makes an object with ``crash()`` of one that belongs to no pool.
+        """
+        if id(raw) not in self.connections:
+            self.use(None, self.pooled.get(id(raw)) or direct(raw))
 
     def die(self, cause: str | None = None) -> NoReturn:
         """Crash here.
@@ -178,8 +194,12 @@ def close_raw(connection: Any) -> None:
     raw = getattr(connection, "dbapi_connection", None)
     if raw is None:
         return
+    # By the driver's own method, past the probe of the connection, which takes nothing from a process that is over.
+    rollback = sqlite3.Connection.rollback if isinstance(raw, sqlite3.Connection) else type(raw).rollback
     with suppress(Exception):
-        raw.rollback()  # SQLite keeps a closed connection and its lock open while a statement is still referenced
+        rollback(
+            raw
+        )  # SQLite keeps a closed connection and its lock open while a statement is still referenced
     if not in_memory(raw):
         with suppress(Exception):  # a connection that cannot be closed is as good as closed
             connection.invalidate()
@@ -187,6 +207,6 @@ def close_raw(connection: Any) -> None:
 
 def in_memory(raw: Any) -> bool:
     """Return whether a DBAPI connection contains a SQLite database in memory."""
-    if type(raw).__module__.partition(".")[0] != "sqlite3":
+    if not isinstance(raw, sqlite3.Connection):
         return False
-    return not raw.execute("PRAGMA database_list").fetchone()[2]
+    return not sqlite3.Connection.execute(raw, "PRAGMA database_list").fetchone()[2]

@@ -149,6 +149,12 @@ class ExternalState:
                 "the job uses another PostgreSQL database than the one in database= or --database"
             )
 
+    def serves(self, raw: Any) -> bool:
+        """Return whether a connection leads to the PostgreSQL database that is compared."""
+        database = self._places.get(DATABASE)
+        with living(None):
+            return isinstance(database, PostgresResource) and database.serves(raw)
+
     def held(self, life: SimulatedProcess) -> bool:
         """Return whether the process has an open write or a lock for which others would wait."""
         connections, database = list(life.connections.values()), self._places.get(DATABASE)

@@ -340,6 +340,8 @@ def pid_of(raw: Any) -> int | None:
         return int(raw.get_server_pid())
     if hasattr(raw, "get_backend_pid"):
         return int(raw.get_backend_pid())
+    if getattr(raw, "closed", False):
+        return None
     found = getattr(getattr(raw, "info", None), "backend_pid", None)
     key = getattr(raw, "_backend_key_data", None)
     if found is None and key:

@@ -268,6 +268,6 @@ def sqlite_path(raw: Any) -> str | None:
     if not isinstance(raw, sqlite3.Connection):
         return None
     with suppress(sqlite3.OperationalError):  # in a transaction it stays as it is
-        raw.execute("PRAGMA synchronous=OFF")  # as in SqliteResource
-    path: str = raw.execute("PRAGMA database_list").fetchone()[2]
+        sqlite3.Connection.execute(raw, "PRAGMA synchronous=OFF")  # as in SqliteResource
+    path: str = sqlite3.Connection.execute(raw, "PRAGMA database_list").fetchone()[2]
     return path

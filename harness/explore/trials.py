@@ -226,6 +226,10 @@ class Watch:
         """Let the world know of it."""
         self.world.meet(thing)
 
+    def serves(self, raw: Any) -> bool:
+        """Return whether a connection leads to the PostgreSQL database of the world."""
+        return self.world.serves(raw)
+
     def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Let the world know of it."""
         self.world.sent(kind, label, body)

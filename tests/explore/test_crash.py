@@ -44,6 +44,11 @@ class Dying:
     def meet(self, thing: Any) -> None:
         """Need nothing."""
 
+    def serves(self, raw: Any) -> bool:
+        """Know of no PostgreSQL."""
+        del raw
+        return False
+
     def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Take it down."""
         self.seen.append(f"{kind} arrived")

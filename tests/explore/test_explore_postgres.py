@@ -16,6 +16,8 @@ from harness.errors import UsageError
 from harness.explore import explore
 from harness.explore.postgres import PostgresResource
 from harness.explore.resources import Table
+from tests.explore import psycopg_jobs
+from tests.explore.test_planted import lines_named, mistakes
 from tests.planted import cursors, effects, shop, totals
 
 SCHEMA = """
@@ -177,6 +179,49 @@ def test_the_verdict_is_that_of_sqlite(
     assert found.trials["freeze"]
     with shop.session() as session:
         assert session.scalars(sa.select(shop.Invoice.status).order_by(shop.Invoice.id)).all() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        (psycopg_jobs.commits_twice, psycopg_jobs.commits_once),
+        pytest.param(
+            psycopg_jobs.without_transactions,
+            psycopg_jobs.with_blocks_of_transactions,
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            psycopg_jobs.copies_and_then_marks, psycopg_jobs.copies_and_marks, marks=pytest.mark.full
+        ),
+    ],
+)
+def test_psycopg_is_watched_without_sqlalchemy(on_postgresql: str, wrong: Any, right: Any) -> None:
+    """A mistake between two commits is found at its line, and its correct twin is not accused."""
+    options: dict[str, Any] = {
+        "database": on_postgresql,
+        "sample": 4,
+        "actions": ["crash", "lost-reply", "freeze"],
+    }
+    found = explore(wrong, **options)
+    assert found.verdict == "duplicated", found.text()
+    assert lines_named(found) & mistakes(wrong), found.text(50)
+    assert explore(right, **options).verdict == "exactly once"
+
+
+@pytest.mark.parametrize(
+    ("job", "what"),
+    [
+        (psycopg_jobs.in_a_pipeline, "in pipeline mode"),
+        (psycopg_jobs.by_an_older_connection, "on a connection that no probe watches"),
+    ],
+)
+def test_what_is_not_watched_of_psycopg_has_its_name(on_postgresql: str, job: Any, what: str) -> None:
+    """The pipeline mode, and a connection that is older than the execution."""
+    with psycopg_jobs.with_an_older_connection():
+        found = explore(job, database=on_postgresql, sample=2, actions=["crash"], pairs=False)
+    assert found.verdict == "exactly once, of what was seen", found.text()
+    assert {each.name for each in found.not_seen} == {"psycopg"}
+    assert what in found.text()
 
 
 def test_postgresql_is_restored_only_where_that_is_asked_for(on_postgresql: str, url: str) -> None:

@@ -79,6 +79,7 @@ PLANTED = [
     Planted(outside.counted_at_the_end, outside.set_at_the_end, "wrong total"),
     Planted(outside.driver_commits_twice, outside.driver_commits_once, "duplicated"),
     Planted(outside.driver_without_transactions, outside.driver_with_its_own_transactions, "duplicated"),
+    Planted(outside.pool_commits_twice, outside.pool_commits_once, "duplicated"),
     Planted(outside.written_by_descriptor, outside.written_whole_by_descriptor, "duplicated"),
     Planted(outside.twice_in_a_thread, outside.once_in_a_thread, "duplicated"),
     Planted(outside.error_lost_in_a_thread, outside.once_in_a_thread, "lost"),

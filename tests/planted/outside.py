@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 from sqlalchemy import update
@@ -80,11 +81,10 @@ def _database() -> sqlite3.Connection:
 
 
 def _pending(connection: sqlite3.Connection) -> list[tuple[int, int]]:
-    return connection.execute(
-        "SELECT id, cents FROM invoices WHERE status = 'pending' ORDER BY id"
-    ).fetchall()
+    return connection.execute(PENDING).fetchall()
 
 
+PENDING = "SELECT id, cents FROM invoices WHERE status = 'pending' ORDER BY id"
 PAY = "INSERT INTO payments (invoice_id, cents) VALUES (?, ?)"
 MARK = "UPDATE invoices SET status = 'paid' WHERE id = ? AND status = 'pending'"
 
@@ -126,6 +126,29 @@ def driver_with_its_own_transactions() -> None:
             if connection.execute(MARK, (number,)).rowcount:
                 connection.execute(PAY, (number, cents))
             connection.execute("COMMIT")
+
+
+def pool_commits_twice() -> None:
+    """Pays and marks in two transactions, by the driver's connection of SQLAlchemy's pool."""
+    with closing(shop.engine().raw_connection()) as connection:
+        cursor = connection.cursor()
+        for number, cents in cursor.execute(PENDING).fetchall():
+            cursor.execute(PAY, (number, cents))
+            connection.commit()  # mistake
+            cursor.execute(MARK, (number,))
+            connection.commit()
+
+
+def pool_commits_once() -> None:
+    """Marks and pays in one transaction, by the dialect, which is given no context."""
+    dialect = shop.engine().dialect
+    with closing(shop.engine().raw_connection()) as connection:
+        cursor: Any = connection.cursor()
+        for number, cents in cursor.execute(PENDING).fetchall():
+            dialect.do_execute(cursor, MARK, (number,))
+            if cursor.rowcount:
+                dialect.do_execute(cursor, PAY, (number, cents))
+            connection.commit()
 
 
 def written_by_descriptor() -> None:

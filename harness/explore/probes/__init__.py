@@ -29,6 +29,7 @@ from harness.explore.probes import (
     drivers,
     files,
     mail,
+    postgres,
     process,
     redis,
     sockets,
@@ -40,8 +41,8 @@ from harness.explore.probes import (
 )  # fmt: skip
 
 _PROBES = (
-    sql.probes, sqlite.probes, redis.probes, aredis.probes, mail.probes, web.probes, clients.probes, files.probes,
-    process.probes, steps.probes, sockets.probes, drivers.probes, audit.probes, threads.probes,
+    sql.probes, sqlite.probes, postgres.probes, redis.probes, aredis.probes, mail.probes, web.probes, clients.probes,
+    files.probes, process.probes, steps.probes, sockets.probes, drivers.probes, audit.probes, threads.probes,
 )  # fmt: skip
 
 

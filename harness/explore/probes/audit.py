@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.explore.crash import SimulatedProcess, current, is_accounted
-from harness.explore.probes import files, sockets
+from harness.explore.probes import drivers, files, sockets
 from harness.explore.probes.callers import caller
 
 _state = {"hooked": False, "active": False}
@@ -104,6 +104,15 @@ def _native(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
         life.unseen("ctypes", f"{event} {files.text(args[-1])[:40]}", found.line)
 
 
+def _imported(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+    """Report a client in C that is loaded too late to be hooked; what SQLAlchemy loads, it uses itself."""
+    name = files.text(args[0])
+    if name in drivers.SILENT and sys.modules.get(name) is None:
+        found = caller()
+        if found is not None and found.library != "sqlalchemy":
+            life.unseen(name, f"{event}ed while the job runs, too late to be watched", found.line)
+
+
 def _other(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     del args
     found = caller()
@@ -120,7 +129,7 @@ REPORTED: dict[str, Handler] = {
     **dict.fromkeys(("os.kill", "os.killpg", "signal.pthread_kill"), _signal),
     "sqlite3.connect": _sqlite,
     **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), _socket),
-    "mmap.__new__": _mapped,
+    "import": _imported, "mmap.__new__": _mapped,
     **dict.fromkeys(("ctypes.dlopen", "ctypes.dlsym"), _native),
     **dict.fromkeys(("syslog.openlog", "syslog.syslog", "syslog.setlogmask", "socket.sethostname"), _other),
     **dict.fromkeys(
@@ -160,7 +169,7 @@ HARMLESS = {
         "cpython.PyInterpreterState_Clear", "cpython.PyInterpreterState_New", "cpython._PySys_ClearAuditHooks",
         "cpython.remote_debugger_script", "cpython.run_command", "cpython.run_file", "cpython.run_interactivehook",
         "cpython.run_module", "cpython.run_startup", "cpython.run_stdin", "cpython._remote_debugging", "exec",
-        "function.__new__", "gc.get_objects", "gc.get_referents", "gc.get_referrers", "import", "marshal.dumps",
+        "function.__new__", "gc.get_objects", "gc.get_referents", "gc.get_referrers", "marshal.dumps",
         "marshal.load", "marshal.loads", "monitoring.register_callback", "object.__delattr__", "object.__getattr__",
         "object.__setattr__", "pdb.Pdb", "pickle.find_class", "setopencodehook", "sys._current_exceptions",
         "sys._current_frames", "sys._getframe", "sys._getframemodulename", "sys.addaudithook", "sys.excepthook",

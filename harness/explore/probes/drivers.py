@@ -24,10 +24,7 @@ IN_C = (
 """Clients in C that cannot be hooked: a module of the job that has one in a variable is reported."""
 
 _HOOKED = (
-    ("psycopg._connection_base", "BaseConnection", ("_connect_gen",)), ("psycopg", "Connection", ("commit",)),
-    ("psycopg", "AsyncConnection", ("commit",)), ("asyncpg.connect_utils", "", ("_connect",)),
-    ("psycopg", "Cursor", ("execute", "executemany", "copy")),
-    ("psycopg", "AsyncCursor", ("execute", "executemany", "copy")),
+    ("psycopg._connection_base", "BaseConnection", ("_connect_gen",)), ("asyncpg.connect_utils", "", ("_connect",)),
     ("psycopg2", "", ("_connect",)), ("asyncpg.connection", "Connection", ("execute", "executemany", "fetch")),
     ("dbm.gnu", "", ("open",)), ("dbm.ndbm", "", ("open",)),
     ("multiprocessing.util", "", ("spawnv_passfds",)), ("multiprocessing.process", "BaseProcess", ("start",)),
@@ -82,3 +79,5 @@ def _reporting(module: str) -> Any:
 
 
 _DRIVERS = {"psycopg", "psycopg2", "asyncpg"}
+SILENT = {"psycopg", "psycopg2", *IN_C}
+"""Clients in C whose connections raise no audit events."""

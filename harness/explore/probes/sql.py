@@ -7,18 +7,22 @@ calls before the driver.
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
-from harness.explore.crash import accounted, awaiting, current
+from harness.explore.crash import SimulatedProcess, accounted, awaiting, current, in_memory
 from harness.explore.probes.awaited import seen
+from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched, with_overrides
 from harness.stores import prepared
 
+WATCHED = "harness_watched"
+"""Attribute of SQLite connections that have crash points of their own."""
 LOST = "the connection was lost before the answer came"
 
 
@@ -36,27 +40,40 @@ def probes() -> AbstractContextManager[None]:
         *with_overrides(DefaultDialect, "do_terminate", _closing),
         # For every origin of a connection: a dialect, or a creator of the application.
         (_ConnectionRecord, "_ConnectionRecord__connect", _quietly),
+        (_ConnectionFairy, "_checkout", _checked_out),
         (prepared, "is_watched", _watched),
     )
 
 
 def _statement(execute: Any) -> Any:
     @wraps(execute)
-    def hooked(dialect: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def hooked(dialect: Any, cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
         life = current()
         if life is None:
-            execute(dialect, cursor, statement, *rest)
+            execute(dialect, cursor, statement, *rest, **named)
             return
-        context = rest[-1]
-        if context is not None:
-            life.use(context.root_connection.engine, seen(context.root_connection.connection))
+        # An application that calls the dialect itself may give no context: then nothing says whose connection it is.
+        context = named.get("context", rest[-1] if rest else None)
+        connection = getattr(context, "root_connection", None)
+        if connection is not None:
+            life.use(connection.engine, seen(connection.connection))
+        elif (pooled := life.pooled.get(id(getattr(cursor, "connection", None)))) is not None:
+            life.use(None, seen(pooled))
+        attaches(life, statement)
         with _may_await(dialect):
             life.reach("before-statement", statement)
         with accounted():
-            execute(dialect, cursor, statement, *rest)
+            execute(dialect, cursor, statement, *rest, **named)
         life.reach("statement", statement, lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
+
+
+def attaches(life: SimulatedProcess, statement: str) -> None:
+    """Report a statement by which SQLite reaches another file, in which nothing is compared."""
+    if statement.lstrip()[:6].upper() == "ATTACH":
+        found = caller(2)
+        life.unseen("sqlite3", "ATTACH reaches another database", found.line if found else "")
 
 
 def _commit(commit: Any) -> Any:
@@ -105,6 +122,24 @@ def _rollback(rollback: Any) -> Any:
             rollback(dialect, connection)
 
     return hooked
+
+
+def _checked_out(checkout: Any) -> Any:
+    """Know the connections of pools, which a job may use by itself; each is of this process, and watched."""
+
+    @wraps(checkout.__func__)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        fairy = checkout.__func__(*args, **kwargs)
+        life = current()
+        if life is not None:
+            raw = fairy.dbapi_connection
+            if isinstance(raw, sqlite3.Connection) and not (hasattr(raw, WATCHED) or in_memory(raw)):
+                fairy.invalidate()  # it waited in the pool before the exploration: a new process has none of it
+                fairy = checkout.__func__(*args, **kwargs)
+            life.pooled[id(fairy.dbapi_connection)] = fairy
+        return fairy
+
+    return classmethod(hooked)
 
 
 def _watched(is_watched: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.explore.crash import accounted, current, is_accounted
 from harness.explore.probes.patching import patched
-from harness.explore.probes.sql import LOST
+from harness.explore.probes.sql import LOST, attaches
 
 _ARGUMENTS = ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory")
 
@@ -62,6 +62,8 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
+    harness_watched = True
+
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(_Cursor if factory is None else _both(_Cursor, factory))
 
@@ -98,9 +100,10 @@ class _Connection(sqlite3.Connection):
 
 
 def _statement(connection: sqlite3.Connection, sql: str, execute: Callable[[], Any]) -> Any:
-    life = current()
+    life = None if is_accounted() else current()
     if life is not None:
-        life.use(None, Direct(connection))
+        life.use_raw(connection, Direct)
+        attaches(life, sql)
     # Without a transaction each statement is its own commit.
     alone = getattr(connection, "autocommit", False) is True or (
         connection.isolation_level is None and not connection.in_transaction
@@ -114,7 +117,7 @@ def _statement(connection: sqlite3.Connection, sql: str, execute: Callable[[], A
 
 def _reached(kind: str, label: str, execute: Callable[[], Any]) -> Any:
     life = current()
-    if life is None:
+    if life is None or is_accounted():
         return execute()
     life.reach(f"before-{kind}", label)
     answer = execute()
@@ -128,9 +131,13 @@ def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
         if _copies and isinstance(database, str | bytes | os.PathLike):
             database = _copies.get(os.path.realpath(os.fsdecode(database)), database)
         life = current()
-        if life is None or is_accounted():
+        if life is None:
             return connect(database, *args, **kwargs)
         options = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        if is_accounted():
+            # SQLAlchemy's. A job may use it itself, by raw_connection(): only that reaches the points below.
+            factory = _both(_Connection, options.get("factory"))
+            return connect(database, *args[len(_ARGUMENTS) :], **{**options, "factory": factory})
         # Another thread ends a frozen worker.
         options |= {"check_same_thread": False, "factory": _both(_Connection, options.get("factory"))}
         connection = _quietly(connect, database, *args[len(_ARGUMENTS) :], **options)

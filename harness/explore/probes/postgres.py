@@ -1,0 +1,258 @@
+"""Crash points of psycopg's connections, without SQLAlchemy: those of SQL, as in :mod:`.sql`.
+
+Watched are connections to the database of ``database=`` that the job opens itself. Any other use of psycopg is reported
+as not seen: another connection, one that is older than the execution, an asynchronous one, and the pipeline mode.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import wraps
+from typing import Any
+
+from harness.explore.crash import SimulatedProcess, accounted, current, is_accounted
+from harness.explore.probes.callers import caller
+from harness.explore.probes.patching import patched
+from harness.explore.probes.sql import LOST
+
+_READS = ("BEGIN", "START", "SELECT", "SHOW", "SET", "SAVEPOINT", "RELEASE")
+_COMMITS = ("COMMIT", "END")
+
+
+def probes() -> AbstractContextManager[None]:
+    """Hook psycopg if it is loaded, until the block ends."""
+    psycopg: Any = sys.modules.get("psycopg")
+    if psycopg is None:
+        return patched()
+    server = importlib.import_module("psycopg._server_cursor").ServerCursor
+    cursors = [(each, name) for each in (psycopg.Cursor, server) for name in ("execute", "executemany")]
+    return patched(
+        (psycopg, "connect", _connect),
+        (psycopg.Connection, "connect", lambda connect: _Connect(connect.__func__)),
+        *((owner, name, _execute) for owner, name in cursors if name in vars(owner)),
+        (psycopg.Cursor, "stream", _stream),
+        (psycopg.Cursor, "copy", _copy),
+        (psycopg.Connection, "commit", _commit),
+        (psycopg.Connection, "rollback", _rollback),
+        (psycopg.Connection, "close", _close),
+        (psycopg.Connection, "pipeline", _unseen("in pipeline mode")),
+        (psycopg.Connection, "tpc_commit", _unseen("in two-phase commits")),
+        (psycopg.transaction.Transaction, "__exit__", _end),
+        *(
+            (owner, name, _unseen("by its asynchronous connections"))
+            for owner, names in (
+                (psycopg.AsyncConnection, ("commit",)),
+                (psycopg.AsyncCursor, ("execute", "executemany", "copy")),
+            )
+            for name in names
+        ),
+    )
+
+
+class Direct:
+    """A connection of psycopg, as the life and the places of an exploration look at connections."""
+
+    def __init__(self, raw: Any) -> None:
+        self.dbapi_connection = self.driver_connection = raw
+
+    def crash(self) -> None:
+        """Close it as a crash would: the server rolls back what is not committed."""
+        with suppress(Exception), accounted():
+            self.dbapi_connection.close()
+
+
+def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(connect)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        life = current()
+        if life is None or is_accounted():
+            return connect(*args, **kwargs)
+        try:
+            with accounted():
+                connection = connect(*args, **kwargs)
+        except Exception:
+            _report(life, "without SQLAlchemy")  # nothing says which database it was to be
+            raise
+        if life.observer.serves(connection):
+            life.use(None, Direct(connection))
+        else:
+            _report(life, "without SQLAlchemy")
+        return connection
+
+    return hooked
+
+
+class _Connect:
+    """``Connection.connect``, a class method."""
+
+    def __init__(self, connect: Callable[..., Any]) -> None:
+        self._connect = _connect(connect)
+
+    def __get__(self, _instance: Any, owner: type) -> Callable[..., Any]:
+        return self._connect.__get__(owner)  # type: ignore[no-any-return]
+
+
+def _watched(
+    connection: Any, words: str = "on a connection that no probe watches"
+) -> SimulatedProcess | None:
+    """Return the life that uses a connection, if it is watched; report it if it is not."""
+    life = current()
+    if life is None or is_accounted():
+        return None
+    if id(connection) in life.pooled:  # of SQLAlchemy's pool, which the job uses by itself
+        life.use_raw(connection, Direct)
+    if id(connection) in life.connections:
+        return life
+    _report(life, words)
+    return None
+
+
+def _report(life: SimulatedProcess, words: str) -> None:
+    found = caller(3)
+    if found is not None:
+        life.unseen("psycopg", f"psycopg is used {words}", found.line)
+
+
+def _execute(execute: Any) -> Any:
+    @wraps(execute)
+    def hooked(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        life = _watched(cursor.connection)
+        if life is None:
+            return execute(cursor, query, *args, **kwargs)
+        with _around(life, cursor.connection, _text(query, cursor)):
+            return execute(cursor, query, *args, **kwargs)
+
+    return hooked
+
+
+def _stream(stream: Any) -> Any:
+    @wraps(stream)
+    def hooked(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        life = _watched(cursor.connection)
+        if life is None:
+            yield from stream(cursor, query, *args, **kwargs)
+            return
+        label = _text(query, cursor)
+        life.reach("before-statement", label)
+        yield from stream(cursor, query, *args, **kwargs)
+        life.reach(_kind(cursor.connection, label), label, _lost)
+
+    return hooked
+
+
+def _copy(copy: Any) -> Any:
+    @wraps(copy)
+    @contextmanager
+    def hooked(cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        life = _watched(cursor.connection)
+        if life is None:
+            with copy(cursor, statement, *args, **kwargs) as found:
+                yield found
+            return
+        label = _text(statement, cursor)
+        kind = _kind(cursor.connection, label)
+        life.reach(f"before-{kind}", label)
+        with copy(cursor, statement, *args, **kwargs) as found:
+            yield found
+        life.reach(kind, label, _lost)
+
+    return hooked
+
+
+def _commit(commit: Any) -> Any:
+    @wraps(commit)
+    def hooked(connection: Any) -> None:
+        life = _watched(connection)
+        if life is None:
+            commit(connection)
+            return
+        life.reach("before-commit", "commit")
+        with accounted():
+            commit(connection)
+        life.reach("commit", "commit", _lost)
+
+    return hooked
+
+
+def _rollback(rollback: Any) -> Any:
+    @wraps(rollback)
+    def hooked(connection: Any) -> None:
+        life = current()
+        if life is None or not life.dead:  # the server has done it already
+            rollback(connection)
+
+    return hooked
+
+
+def _close(close: Any) -> Any:
+    @wraps(close)
+    def hooked(connection: Any) -> None:
+        life = current()
+        if life is not None and not is_accounted():
+            life.connections.pop(id(connection), None)
+        close(connection)
+
+    return hooked
+
+
+def _end(leave: Any) -> Any:
+    """Hook the end of ``with connection.transaction()``: of the outermost one, a commit."""
+
+    @wraps(leave)
+    def hooked(transaction: Any, kind: Any, error: Any, traceback: Any) -> Any:
+        life = _watched(transaction.connection) if kind is None else None
+        outer = transaction._outer_transaction  # noqa: SLF001 - there is no public name
+        if life is None or not outer or transaction.force_rollback:
+            return leave(transaction, kind, error, traceback)
+        life.reach("before-commit", "commit")
+        with accounted():
+            answer = leave(transaction, kind, error, traceback)
+        life.reach("commit", "commit", _lost)
+        return answer
+
+    return hooked
+
+
+def _unseen(words: str) -> Callable[[Any], Any]:
+    def wrap(call: Any) -> Any:
+        @wraps(call)
+        def hooked(*args: Any, **kwargs: Any) -> Any:
+            life = current()
+            if life is not None and not is_accounted():
+                _report(life, words)
+            return call(*args, **kwargs)
+
+        return hooked
+
+    return wrap
+
+
+@contextmanager
+def _around(life: SimulatedProcess, connection: Any, label: str) -> Iterator[None]:
+    kind = _kind(connection, label)
+    life.reach(f"before-{kind}", label)
+    with accounted():
+        yield
+    life.reach(kind, label, _lost)
+
+
+def _kind(connection: Any, label: str) -> str:
+    """Return whether a statement commits: in autocommit mode, outside of a transaction, each one does."""
+    verb = label.lstrip().upper()
+    idle = connection.autocommit and connection.info.transaction_status == 0
+    return "commit" if verb.startswith(_COMMITS) or (idle and not verb.startswith(_READS)) else "statement"
+
+
+def _text(query: Any, cursor: Any) -> str:
+    """Return a query as text: it may be bytes, or composed."""
+    if isinstance(query, bytes):
+        return query.decode(errors="replace")
+    return query if isinstance(query, str) else str(query.as_string(cursor))
+
+
+def _lost() -> Exception:
+    error: Exception = sys.modules["psycopg"].OperationalError(LOST)
+    return error
