@@ -131,8 +131,9 @@ class Explorer:
         processes: int | None = None,
     ) -> None:
         _check_options(actions, queue, redis)
-        # What reads an outcome, or keeps progress, in a way of its own may hold what a process cannot have a copy of.
-        alone = outcome is not None or not (store is None or isinstance(store, SqlStore))
+        # What reads an outcome, or keeps progress or messages, in a way of its own may be what no process has a copy of.
+        alone = outcome is not None or queue not in {"inline", "rq"}
+        alone = alone or not (store is None or isinstance(store, SqlStore))
         self._processes = 1 if alone else check(processes)
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
@@ -325,10 +326,7 @@ class Explorer:
             "cancel": (plan.cancellations(recording), self._sample),
             "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
             "twice": (
-                # Two versions at once: what the old one refuses, the new one may have done.
-                []
-                if self._world.one_process or self._versions.deploys
-                else plan.twice(recording, self._sample, self._seed),
+                [] if self._world.one_process else plan.twice(recording, self._sample, self._seed),
                 None,
             ),
         }

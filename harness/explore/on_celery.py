@@ -49,7 +49,7 @@ class CeleryTarget(TicketTarget):
     def _enqueue(self) -> None:
         args, kwargs = self._call
         if self.documented:
-            celery.enqueue(self._app, self._versions.old, *args, options={"task_id": self.job_id}, **kwargs)
+            celery.enqueue(self._app, self.versions.old, *args, options={"task_id": self.job_id}, **kwargs)
         else:
             self._plain.apply_async((self.name, list(args), kwargs), task_id=self.job_id)
 

@@ -63,7 +63,7 @@ class DramatiqTarget(TicketTarget):
         args, kwargs = self._call
         if self.documented:
             queues.enqueue(
-                self.broker, self._versions.old, *args, options={"message_id": self.job_id}, **kwargs
+                self.broker, self.versions.old, *args, options={"message_id": self.job_id}, **kwargs
             )
         else:
             message = self._plain.message_with_options(args=(self.name, list(args), kwargs))

@@ -44,7 +44,7 @@ class QueuedTarget(ABC):
 
     def __init__(self, versions: Versions, redis: str | None) -> None:
         job = versions.old
-        self._versions = versions
+        self.versions = versions
         self.documented = isinstance(job, type) and issubclass(job, Job)
         self.durability = getattr(job, "durability", None)
         self.name, self.files = f"{job.__module__}:{job.__qualname__}", files_of(versions)

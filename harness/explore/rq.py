@@ -75,7 +75,7 @@ class RQTarget(QueuedTarget):
         life = current()
         with living(None):
             self._put_back()
-        with living(life), self._versions.deployed(deployed), self._set():
+        with living(life), self.versions.deployed(deployed), self._set():
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)

@@ -210,10 +210,13 @@ class Runner:
             paused.set()
             go_on.wait()
 
+        last: list[Ending | bool] = []
+
         def first() -> None:
-            # One execution after the other until the point; the result of the last one is not used.
-            while not watch.fired and execute(self._target, self._world, watch, self._limit) is False:
-                if not watch.aligned:
+            # One execution after the other until the point.
+            while not watch.fired:
+                last.append(execute(self._target, self._world, watch, self._limit))
+                if last[-1] is not False or not watch.aligned:
                     break
             paused.set()
 
@@ -235,6 +238,13 @@ class Runner:
         if until is not None:
             ending = self._interleave(second, thread, go_on, standing_still)
             begun += second.marks
+            failed = any(isinstance(each, Ending) and each.kind == "failed" for each in last[-1:])
+            if not failed or not self._target.documented or ending.kind != "completed":
+                return ending
+            # The first one had taken the job over, so that the second one stopped; the queue runs the job again.
+            again = self._watching(None, deployed=True, follow=False)
+            ending = run_to_end(self._target, self._world, again, self._limit)
+            begun += again.marks
             return ending
         if following is not None and not self._target.documented:
             second.following = Following(following.shortcuts, joins=True)
@@ -255,8 +265,9 @@ class Runner:
             life = current()
             if life is None or self._world.held(life):
                 return  # the first would have to wait for it
-            met.set()
-            on.wait()
+            with self._target.versions.aside():
+                met.set()
+                on.wait()
 
         def run() -> None:
             endings.append(run_to_end(self._target, self._world, second, self._limit))

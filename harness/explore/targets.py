@@ -27,12 +27,14 @@ class Target(Protocol):
     :ivar owners: qualified names of its functions and classes.
     :ivar documented: whether its durability declares how much it may repeat. :ivar counts_executions: whether
         its outcome may depend on the number and ends of its executions.
+    :ivar versions: its code, before a deploy and after it.
     """
 
     name: str
     files: frozenset[str]
     owners: frozenset[str]
     documented: bool
+    versions: Versions
     counts_executions: bool
 
     def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
@@ -61,14 +63,14 @@ class JobTarget:
         self.files, self.owners = files_of(versions), owners_of(versions)
         job = versions.old
         self.counts_executions = getattr(job, "quarantine", False) or job.max_resumptions is not None
-        self._versions, self._durability, self._store = versions, durability, store
+        self.versions, self._durability, self._store = versions, durability, store
         self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
 
     def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
         """Run one execution."""
         args, kwargs = copy.deepcopy((self._args, self._kwargs))
-        with self._versions.deployed(deployed) as job_class:
+        with self.versions.deployed(deployed) as job_class:
             store = self._store or job_class.progress_store() or world.progress
             run = InlineRun(
                 job_class, *args, job_id=JOB_ID, store=store, durability=self._durability, **kwargs
@@ -90,13 +92,13 @@ class FunctionTarget:
         module = getattr(function, "__module__", "?")
         self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"
         self.files, self.owners = files_of(versions), owners_of(versions)
-        self._versions, self._args, self._kwargs = versions, args, kwargs
+        self.versions, self._args, self._kwargs = versions, args, kwargs
 
     def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
         """Call it."""
         del world
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time
-        with self._versions.deployed(deployed) as function:
+        with self.versions.deployed(deployed) as function:
             function(*args, **kwargs)
             ended()
         return True

@@ -88,7 +88,7 @@ class TicketTarget(QueuedTarget):
             message = self._next()
         if message is None:
             return True
-        with living(life), self._versions.deployed(deployed), self._set():
+        with living(life), self.versions.deployed(deployed), self._set():
             error = self._deliver(message)
         with living(None):
             if error is not None and not (life and life.dead):

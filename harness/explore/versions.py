@@ -34,6 +34,7 @@ class Versions:
     def __init__(self, old: Any, new: Any) -> None:
         self.old = old
         self._given = new
+        self._stack, self._is_put = ExitStack(), False
         self.deploys = new is not None
         if new is None:
             self.new = old
@@ -63,16 +64,34 @@ class Versions:
         if not (deployed and self.deploys):
             yield self.old
             return
-        with ExitStack() as stack:
-            stack.enter_context(types_standing_in(self._given.__module__, self.old.__module__))
-            owner: Any = sys.modules[self.old.__module__]
-            *owners, name = self.old.__qualname__.split(".")
-            for each in owners:
-                owner = getattr(owner, each, None)
-            if owner is not None and vars(owner).get(name) is self.old:
-                setattr(owner, name, self.new)
-                stack.callback(setattr, owner, name, self.old)
+        self._put()
+        try:
             yield self.new
+        finally:
+            self._stack.close()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Have the old version found again inside the block: an execution of the new one stands still, elsewhere."""
+        deployed = self._is_put
+        self._stack.close()
+        yield
+        if deployed:
+            self._put()
+
+    def _put(self) -> None:
+        """Have the new version found, until the stack is closed."""
+        stack = self._stack
+        stack.enter_context(types_standing_in(self._given.__module__, self.old.__module__))
+        owner: Any = sys.modules[self.old.__module__]
+        *owners, name = self.old.__qualname__.split(".")
+        for each in owners:
+            owner = getattr(owner, each, None)
+        if owner is not None and vars(owner).get(name) is self.old:
+            setattr(owner, name, self.new)
+            stack.callback(setattr, owner, name, self.old)
+        self._is_put = True
+        stack.callback(setattr, self, "_is_put", False)
 
 
 def _is_job(thing: Any) -> bool:

@@ -62,8 +62,26 @@ def test_a_frozen_worker_of_the_old_version_may_wake_up() -> None:
     found = explored(Pay, deploy=versions_2.Pay, sample=3)
     assert found.good, found.text()
     assert {action for action, times in found.trials.items() if times} == {
-        "crash", "stop", "lost-reply", "freeze", "pair",
+        "crash", "stop", "lost-reply", "freeze", "twice", "pair",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "trials"),
+    [
+        # The second one stands still inside the new version, while the first reads cursors of the old one's type.
+        (PayFromPlace, versions_2.PayFromPlace, ["twice:before-statement#1+before-statement#7"]),
+        # The first takes over what the second has done, and refuses by name to go on with it.
+        (PayFromRecords, versions_2.Backwards, ["twice:before-statement#1+before-statement#8"]),
+    ],
+)
+def test_two_versions_at_once_lose_nothing_where_one_of_them_refuses(
+    old: Any, new: Any, trials: list[str]
+) -> None:
+    """Each runs with its own types, as in two processes; what the old one refuses, the new one goes on with."""
+    with Explorer(old, deploy=new) as explorer:
+        found = explorer.run([parse_trial(each) for each in trials])
+    assert found.good, found.text()
 
 
 def test_what_the_versions_do_differently_is_named_and_not_compared() -> None:
