@@ -30,7 +30,6 @@ from harness.explore.trials import ACTIONS, LATE, Action, PlannedTrial, Result, 
 from harness.explore.versions import Versions
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
-from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
     from harness.durability import Durability
@@ -131,10 +130,7 @@ class Explorer:
         processes: int | None = None,
     ) -> None:
         _check_options(actions, queue, redis)
-        # What reads an outcome, or keeps progress or messages, in a way of its own may be what no process has a copy of.
-        alone = outcome is not None or queue not in {"inline", "rq"}
-        alone = alone or not (store is None or isinstance(store, SqlStore))
-        self._processes = 1 if alone else check(processes)
+        self._processes = check(processes, outcome, queue, store)
         self._versions = versions = Versions(job, deploy)
         self._target: Target = (
             target_of(versions, args, kwargs or {}, durability, store)
@@ -303,9 +299,7 @@ class Explorer:
             self._announce(len(chosen), (len(chosen) + more) * self._clean_seconds)
         if "twice" in self._actions and plans["twice"][0]:
             verdict.planned["twice"] = plan.number_of_twice(self.record())
-        self._crew = crew(
-            self._world, self.record(), self._tried_here, number=self._processes, trials=len(chosen)
-        )
+        self._crew = crew(self._world, self.record(), self._tried_here, self._processes, len(chosen))
         for action in self._actions:
             yield plan.Thinned([each for each in chosen if each.action == action], lambda: verdict.wrong)
         if self._pairs and "crash" in self._actions:

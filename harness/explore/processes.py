@@ -28,10 +28,12 @@ from harness.errors import UsageError
 from harness.explore.copies import own, why_alone
 from harness.explore.findings import Finding
 from harness.explore.trials import PlannedTrial, parse_trial
+from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:
     from harness.explore.external_state import ExternalState
     from harness.explore.recording import Recording
+    from harness.progress import Store
 
 DEPTH = 4
 """Number of trials that a process has in advance, so that it does not wait for the parent."""
@@ -81,13 +83,17 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def check(number: int | None) -> int:
+def check(number: int | None, outcome: Any, queue: str, store: Store | None) -> int:
     """Return the number of processes to use.
 
-    :raises UsageError: if it is not one.
+    It is one with an outcome, a store or messages that may be kept where no process has a copy of its own.
+
+    :raises UsageError: if it is no number of processes.
     """
     if number is not None and (not isinstance(number, int) or number < 1):
         raise UsageError(f"processes={number!r}; use a number of 1 or more")
+    if outcome is not None or queue not in {"inline", "rq"} or not isinstance(store, SqlStore | None):
+        return 1
     return usable_cores() if number is None else number
 
 
@@ -242,7 +248,6 @@ def crew(
     world: ExternalState,
     recording: Recording,
     run: Callable[[PlannedTrial], Found],
-    *,
     number: int,
     trials: int,
 ) -> Crew | None:

@@ -17,6 +17,11 @@ class Observer:
     def meet(self, thing: Any) -> None:
         """Hear of a connection."""
 
+    def serves(self, raw: Any) -> bool:
+        """Know of no PostgreSQL."""
+        del raw
+        return False
+
     def sent(self, kind: str, label: str, body: bytes = b"") -> None:
         """Hear of a message."""
 
