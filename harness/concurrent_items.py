@@ -29,7 +29,7 @@ from harness.cursor import freeze
 from harness.errors import HarnessError, Interrupt, Superseded
 from harness.item_sessions import Commits, begin, finished
 from harness.listeners import of_items
-from harness.loops import Watched, is_awaitable, unwrapped
+from harness.loops import is_awaitable, unwrapped
 from harness.policy import read_seconds
 from harness.sources.enumerators import Enumerator, as_pair, iterating_either
 from harness.window import Entry, LowWater, Window, number_of, refuse_change
@@ -72,7 +72,6 @@ class Concurrent:
         """Time of the loop at which items in progress are cancelled."""
         self._pool: ThreadPoolExecutor | None = None
         self._commits: Commits | None = None
-        self._grace = read_seconds(job, "grace_period") or 0.0
 
     async def run(self) -> None:
         """Do the work on each item.
@@ -204,7 +203,7 @@ class Concurrent:
         """Do one item, and record that it is done. Its errors do not leave this task."""
         session = begin(self._job) if self._most > 1 else None
         try:
-            await self._call(item, entry)
+            await self._call(item)
             if self._commits is None:
                 self._window.finish(entry)
             elif session is not None and not await finished(self._commits.commit(entry, session.get())):
@@ -224,22 +223,15 @@ class Concurrent:
         if progress.done >= progress.check_at:
             await self._checkpoint()
 
-    async def _call(self, item: Any, entry: Entry) -> None:
+    async def _call(self, item: Any) -> None:
         if self._is_async or self._most == 1:
             result = self._each(item)
         else:
             result = await self._in_thread(self._each, item)
         if result is not None:
             if is_awaitable(result):
-                result = await Watched(result, functools.partial(self._note_turn, entry))
+                result = await result
             callables.refuse_result(result, self._job, "each_iteration")
-
-    def _note_turn(self, entry: Entry, seconds: float) -> None:
-        """Warn of an item that blocked the event loop, and so all others, for longer than a deploy waits."""
-        if seconds > (grace := self._grace):
-            name, job_id = type(self._job).__name__, self._execution.job_id
-            where = f"in the item at cursor {entry.cursor!r}, which blocked the event loop"
-            events.emit(events.CheckpointLate(job_id, name, seconds, grace, where))
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         if self._pool is None:
@@ -297,7 +289,8 @@ class Concurrent:
         self._changed.set()
 
     def _limit_time(self, share: float) -> None:
-        until = asyncio.get_running_loop().time() + share * self._grace
+        now, grace = asyncio.get_running_loop().time(), read_seconds(self._job, "grace_period") or 0.0
+        until = now + share * grace
         self._until = until if self._until is None else min(until, self._until)
 
     def _is_over(self) -> bool:

@@ -10,10 +10,8 @@ asyncio is imported when it is needed: a job without ``async def`` does not load
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import Interrupt, JobDefinitionError, UsageError
@@ -209,33 +207,6 @@ class EitherWay:
     async def __aexit__(self, *details: object) -> Any:
         leave: Any = self._entered_async.__aexit__
         return await leave(*details)
-
-
-class Watched:
-    """Awaitable that does what another does, and reports how long that keeps the event loop at a time.
-
-    :param report: called with the seconds of each turn.
-    """
-
-    def __init__(self, awaitable: Awaitable[Any], report: Callable[[float], None]) -> None:
-        self._awaitable, self._report = awaitable, report
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        steps = self._awaitable.__await__()
-        step: Callable[[], Any] = partial(next, steps)
-        while True:
-            began = monotonic()
-            try:
-                waits_for = step()
-            except StopIteration as end:
-                return end.value
-            finally:
-                self._report(monotonic() - began)
-            try:
-                yield waits_for  # asyncio sends nothing back
-                step = partial(next, steps)
-            except BaseException as error:  # noqa: BLE001 - a cancellation, for example, is raised where it waits
-                step = partial(steps.throw, error)
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from typing import Any, ClassVar
 
 import pytest
@@ -457,23 +456,6 @@ def test_a_task_of_an_item_that_cancels_itself_is_an_error() -> None:
     job.at[0] = cancels
     with pytest.raises(RuntimeError, match=r"item at cursor 0 was cancelled by its own code"):
         InlineRun(job, 1).execute()
-
-
-def test_an_item_that_blocks_the_event_loop_is_named() -> None:
-    """With the time for which no other item could go on; one that waits is none."""
-
-    def blocks() -> None:
-        until = time.monotonic() + 0.2
-        while time.monotonic() < until:
-            pass
-
-    job = made(Coroutines, 3, grace_period=0.1)
-    job.at[1] = blocks
-    seen: list[Any] = []
-    with subscribe(seen.append, events.CheckpointLate):
-        run(job, 6)
-    where = "in the item at cursor 1, which blocked the event loop"
-    assert [each.gap_s >= 0.2 for each in seen if each.description == where] == [True]
 
 
 # Changes.
