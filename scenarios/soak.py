@@ -122,7 +122,7 @@ class Nemesis:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, list[Server]]]:
+def external(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, list[Server]]]:
     """Yield a lab on a Redis that persists its data, and the servers that may be restarted."""
     with ExitStack() as stack:
         servers = [stack.enter_context(redis_server(appendonly=True))]
@@ -134,10 +134,10 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab,
 
 
 def test_soak(
-    world: tuple[Lab, list[Server]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    external: tuple[Lab, list[Server]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill of any process at any time loses nothing, and duplicates nothing in the database."""
-    lab, servers = world
+    lab, servers = external
     monkeypatch.setenv(PRELOAD, "scenarios.soak_app")
     monkeypatch.setenv(RELEASE, "old")
     nemesis = Nemesis(SEED, servers)

@@ -37,15 +37,15 @@ SHARED = {"before-request", "request", "write", "leave"}
 _IN_MEMORY = (Messages, ObjectResource, ProgressResource, SentResource)
 
 
-def why_alone(world: ExternalState, recording: Recording) -> str:
+def why_alone(external: ExternalState, recording: Recording) -> str:
     """Return why the trials have to run in one process; empty if they do not."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return "processes are forked on Linux, and from the main thread"
     if threading.active_count() > 1:
         return "another thread is alive, and a fork would leave it out"
-    if world.not_seen:
+    if external.not_seen:
         return "not all effects of the job are seen"
-    for key, place, _ in world.each():
+    for key, place, _ in external.each():
         if isinstance(place, RedisResource) and place.is_fake:
             continue
         if not isinstance(place, (*_IN_MEMORY, SqliteResource)):
@@ -53,7 +53,7 @@ def why_alone(world: ExternalState, recording: Recording) -> str:
     for point in recording.points:
         if is_shared(point.kind, point.label):
             return f"{point.name} is at external state that exists once"
-    return _held(world.databases)
+    return _held(external.databases)
 
 
 def _held(databases: dict[str, SqliteResource]) -> str:
@@ -85,10 +85,10 @@ def is_shared(kind: str, label: str) -> bool:
     return kind in SHARED or (kind.startswith("before-") and label.lstrip()[:6].upper() == "ATTACH")
 
 
-def own(world: ExternalState, folder: str, leave: Leave) -> None:
+def own(external: ExternalState, folder: str, leave: Leave) -> None:
     """Give this process copies of the databases; it ends if the job reaches anything else."""
     paths = {}
-    for number, (path, place) in enumerate(world.databases.items()):
+    for number, (path, place) in enumerate(external.databases.items()):
         copy = os.path.join(folder, str(number), os.path.basename(path))  # noqa: PTH118, PTH119
         os.makedirs(os.path.dirname(copy))  # noqa: PTH103, PTH120
         for suffix in ("", "-wal"):  # nobody writes now, but what was written may still be in the log
@@ -97,16 +97,16 @@ def own(world: ExternalState, folder: str, leave: Leave) -> None:
         place.move(copy)
         paths[path] = os.path.realpath(copy)
     sqlite.redirect(paths)
-    world.stay({copy: path for path, copy in paths.items()}, leave)
+    external.stay({copy: path for path, copy in paths.items()}, leave)
     # This process only runs trials: the hook stays until its end.
     ExitStack().enter_context(patched((SimulatedProcess, "reach", lambda reach: _checked(reach, leave))))
 
 
 def _checked(reach: Any, leave: Leave) -> Any:
     @wraps(reach)
-    def hooked(life: SimulatedProcess, kind: str, label: str, lost: Any = None) -> object:
+    def hooked(simulated: SimulatedProcess, kind: str, label: str, lost: Any = None) -> object:
         if is_shared(kind, label):
             leave()
-        return reach(life, kind, label, lost)
+        return reach(simulated, kind, label, lost)
 
     return hooked

@@ -27,29 +27,31 @@ def count(verdict: Verdict, recording: Recording, tried: AbstractSet[int]) -> No
     verdict.lines = len({line for line, was_tried in lines if was_tried})
 
 
-def miss(world: ExternalState, trials: list[str]) -> None:
+def miss(external: ExternalState, trials: list[str]) -> None:
     """Record trials that did not reach their crash points, as not seen."""
     if trials:
         number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
-        world.not_seen.add(UNREACHED, f"{number} did not reach the crash point again, such as {trials[0]}")
+        external.not_seen.add(UNREACHED, f"{number} did not reach the crash point again, such as {trials[0]}")
 
 
 def written(
-    world: ExternalState, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
+    external: ExternalState, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
 ) -> None:
     """Record files that were written through a descriptor that was already open before the job.
 
     :param before: path and position by descriptor, as of :func:`~harness.explore.probes.older.positions`.
     """
     for number, (path, position) in after.items():
-        if number in before and before[number] != (path, position) and not world.has_file(path):
+        if number in before and before[number] != (path, position) and not external.has_file(path):
             name = path.rpartition("/")[2]
-            world.not_seen.add("open-file", f"{name} is written through a descriptor that was already open")
+            external.not_seen.add(
+                "open-file", f"{name} is written through a descriptor that was already open"
+            )
 
 
 def bound(
     verdict: Verdict,
-    world: ExternalState,
+    external: ExternalState,
     recording: Recording | None,
     accepted: Iterable[str],
     *,
@@ -60,7 +62,7 @@ def bound(
     :param accepted: names of effects that may stay unseen.
     :param whole: whether all resources are compared, not the result of a user's function.
     """
-    verdict.not_seen, verdict.accepted = world.not_seen.split(accepted)
+    verdict.not_seen, verdict.accepted = external.not_seen.split(accepted)
     if recording is None:
         return
     if not whole:

@@ -36,7 +36,7 @@ Lost = Callable[[], Exception]
 class Observer(Protocol):
     """Observer of a simulated process."""
 
-    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
+    def reach(self, simulated: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
         """Receive a crash point, in the thread of the job; see :meth:`SimulatedProcess.reach`."""
         ...
 
@@ -137,19 +137,19 @@ class SimulatedProcess:
 
 def current() -> SimulatedProcess | None:
     """Return the simulated process of this thread; None outside of trials."""
-    life: SimulatedProcess | None = getattr(_local, "life", None)
-    return life
+    simulated: SimulatedProcess | None = getattr(_local, "simulated", None)
+    return simulated
 
 
 @contextmanager
-def living(life: SimulatedProcess | None) -> Iterator[None]:
+def living(simulated: SimulatedProcess | None) -> Iterator[None]:
     """Attribute effects inside the block, in this thread and threads that it starts, to a process; None for none."""
     before = current()
-    _local.life = life
+    _local.simulated = simulated
     try:
         yield
     finally:
-        _local.life = before
+        _local.simulated = before
 
 
 @contextmanager

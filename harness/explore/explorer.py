@@ -138,12 +138,12 @@ class Explorer:
             else target_on(queue, versions, args, kwargs or {}, redis)
         )
         modules = [getattr(each, "__module__", "?") for each in versions.all]
-        self._world = ExternalState(witnesses or {}, modules, database)
+        self._external = ExternalState(witnesses or {}, modules, database)
         if isinstance(self._target, QueuedTarget):
-            self._world.include(self._target.places)
+            self._external.include(self._target.places)
         self._older, self._numbers = older(), descriptors(modules)
         for name, what, module in held(modules):
-            self._world.not_seen.add(name, what, module)
+            self._external.not_seen.add(name, what, module)
         shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
         asked = f" --durability '{durability}'" if durability else ""
         asked += f" --deploy {versions.name}" if versions.deploys else ""
@@ -156,7 +156,7 @@ class Explorer:
         self._runner: Runner | None = None
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
-        self._read = reading(outcome, self._world.contents)
+        self._read = reading(outcome, self._external.contents)
         self._seed, self._actions, self._pairs, self._sample = seed, actions, pairs, sample
         self._durability, self._limit, self._first, self._progress = durability, limit, first, progress
         self._crew: Crew | None = None
@@ -177,7 +177,7 @@ class Explorer:
         )
         if isinstance(self._target, QueuedTarget):
             stack.callback(self._target.close)
-        stack.callback(self._world.close)
+        stack.callback(self._external.close)
         # A crashed process leaves objects open, which is not the job's fault, and each crash would log a
         # warning.
         stack.enter_context(warnings.catch_warnings())
@@ -199,8 +199,9 @@ class Explorer:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._world.restore(self._world.first)
-            self._world.memory.restore()  # else the next exploration in this process finds what this one has remembered
+            self._external.restore(self._external.first)
+            # Otherwise the next exploration in this process finds what this one has remembered.
+            self._external.memory.restore()
         finally:
             self._stack.close()
 
@@ -213,13 +214,13 @@ class Explorer:
             began = time.perf_counter()
             before = positions(self._numbers)
             self.recording = record(
-                self._target, self._world, self._read, self._limit, deploys=self._versions.deploys
+                self._target, self._external, self._read, self._limit, deploys=self._versions.deploys
             )
             self._runner = Runner(
-                self._target, self._world, self.recording, self._read, self._limit,
+                self._target, self._external, self.recording, self._read, self._limit,
                 deploys=self._versions.deploys,
             )  # fmt: skip
-            coverage.written(self._world, before, positions(self._numbers))
+            coverage.written(self._external, before, positions(self._numbers))
             self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
 
@@ -237,7 +238,7 @@ class Explorer:
             why = "never finishes" if failed.why == "never ends" else failed.why
             why = "not done in time" if why.startswith(LATE) else why
             verdict.findings.append(Finding(why, "none", str(failed), lines=failed.lines))
-            coverage.bound(verdict, self._world, None, self._accepted)
+            coverage.bound(verdict, self._external, None, self._accepted)
             return verdict
         self._expected = len(trials or ())
         self._ready.shortcuts = None
@@ -262,8 +263,8 @@ class Explorer:
 
     def _completed(self, verdict: Verdict, unreached: list[str], began: float) -> Verdict:
         coverage.count(verdict, self.record(), self._tried)
-        coverage.miss(self._world, unreached)
-        coverage.bound(verdict, self._world, self.recording, self._accepted, whole=self._outcome is None)
+        coverage.miss(self._external, unreached)
+        coverage.bound(verdict, self._external, self.recording, self._accepted, whole=self._outcome is None)
         verdict.seconds = time.perf_counter() - began
         return verdict
 
@@ -299,7 +300,7 @@ class Explorer:
             self._announce(len(chosen), (len(chosen) + more) * self._clean_seconds)
         if "twice" in self._actions and plans["twice"][0]:
             verdict.planned["twice"] = plan.number_of_twice(self.record())
-        self._crew = crew(self._world, self.record(), self._tried_here, self._processes, len(chosen))
+        self._crew = crew(self._external, self.record(), self._tried_here, self._processes, len(chosen))
         for action in self._actions:
             yield plan.Thinned([each for each in chosen if each.action == action], lambda: verdict.wrong)
         if self._pairs and "crash" in self._actions:
@@ -318,9 +319,9 @@ class Explorer:
             "stop": (plan.stops(recording), self._sample),
             "lost-reply": (plan.lost_replies(recording), self._sample),
             "cancel": (plan.cancellations(recording), self._sample),
-            "freeze": ([] if self._world.one_process else plan.freezes(recording), freezes),
+            "freeze": ([] if self._external.one_process else plan.freezes(recording), freezes),
             "twice": (
-                [] if self._world.one_process else plan.twice(recording, self._sample, self._seed),
+                [] if self._external.one_process else plan.twice(recording, self._sample, self._seed),
                 None,
             ),
         }
@@ -375,11 +376,11 @@ class Explorer:
 
 
 def _mark(item: str) -> None:
-    life = current()
-    if life is not None and isinstance(life.observer, Watch):
-        life.observer.mark(item)
+    simulated = current()
+    if simulated is not None and isinstance(simulated.observer, Watch):
+        simulated.observer.mark(item)
 
 
 def _clock() -> float:
-    life = current()
-    return life.observer.now if life is not None and isinstance(life.observer, Watch) else 0.0
+    simulated = current()
+    return simulated.observer.now if simulated is not None and isinstance(simulated.observer, Watch) else 0.0

@@ -155,9 +155,9 @@ class ExternalState:
         with living(None):
             return isinstance(database, PostgresResource) and database.serves(raw)
 
-    def held(self, life: SimulatedProcess) -> bool:
+    def held(self, simulated: SimulatedProcess) -> bool:
         """Return whether the process has an open write or a lock for which others would wait."""
-        connections, database = list(life.connections.values()), self._places.get(DATABASE)
+        connections, database = list(simulated.connections.values()), self._places.get(DATABASE)
         return any(
             getattr(getattr(each, "dbapi_connection", None), "in_transaction", False) for each in connections
         ) or (isinstance(database, PostgresResource) and database.holds(connections))
@@ -243,23 +243,23 @@ class ExternalState:
             place.close()
 
 
-def leave(life: SimulatedProcess, *, alone: bool) -> None:
+def leave(simulated: SimulatedProcess, *, alone: bool) -> None:
     """End a finished or crashed process: its connections, its sessions and its threads.
 
     The next execution then starts like a new process, without cached rows and without connections.
 
     :param alone: whether no other execution is alive; its sessions must not change.
     """
-    engines = [engine for engine in life.engines.values() if engine is not None]
-    crashed = life.dead
-    life.end("over")
-    for pool in life.pools.values():
+    engines = [engine for engine in simulated.engines.values() if engine is not None]
+    crashed = simulated.dead
+    simulated.end("over")
+    for pool in simulated.pools.values():
         pool.shutdown(wait=False, cancel_futures=True)
-    for thread in life.threads:
+    for thread in simulated.threads:
         thread.join(JOIN_SECONDS)
         if thread.is_alive() and not crashed:
             target = getattr(getattr(thread, "_target", None), "__qualname__", thread.name)
-            life.observer.unseen("thread", f"{target} is still running when the job is done", "")
+            simulated.observer.unseen("thread", f"{target} is still running when the job is done", "")
     if alone:
         with living(None), suppress(Exception):
             close_all_sessions()

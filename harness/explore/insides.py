@@ -65,11 +65,11 @@ class Incomparable(Exception):
     """The process contains something that cannot be compared."""
 
 
-def fingerprint(life: SimulatedProcess, boundary: CodeType, memory: Memory) -> bytes | None:
+def fingerprint(simulated: SimulatedProcess, boundary: CodeType, memory: Memory) -> bytes | None:
     """Return the fingerprint of this thread's process; None if it cannot be compared."""
-    if any(_in_transaction(each) for each in life.connections.values()):
+    if any(_in_transaction(each) for each in simulated.connections.values()):
         return None
-    if any(thread.is_alive() for thread in life.threads) or _others_wait():
+    if any(thread.is_alive() for thread in simulated.threads) or _others_wait():
         return None
     frames = _frames(boundary)
     if frames is None:

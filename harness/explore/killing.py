@@ -43,29 +43,29 @@ class KillAtPoint(Watch):
 
     def tell(self) -> None:
         """Write the state if it has changed."""
-        state = repr(self.world.mortal())
+        state = repr(self.external.mortal())
         if state != self._told:
             self._told = state
             os.write(self.pipe, state.encode() + b"\n")
 
-    def _interrupt(self, life: SimulatedProcess, lost: Lost | None) -> object:
-        del life, lost
+    def _interrupt(self, simulated: SimulatedProcess, lost: Lost | None) -> object:
+        del simulated, lost
         self.tell()
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
 
-def run_and_kill(target: Target, world: ExternalState, watch: KillAtPoint, seconds: float) -> None:
+def run_and_kill(target: Target, external: ExternalState, watch: KillAtPoint, seconds: float) -> None:
     """Run the job in a child process until it kills itself, and take its external state.
 
     :raises UsageError: if it ended differently, or not in time.
     """
-    with world.let_go():
+    with external.let_go():
         reading, watch.pipe = os.pipe()
         pid = os.fork()
         if pid == 0:
             with suppress(BaseException):
-                run_to_end(target, world, watch, seconds)
+                run_to_end(target, external, watch, seconds)
             os._exit(0)
         os.close(watch.pipe)
         try:
@@ -76,7 +76,7 @@ def run_and_kill(target: Target, world: ExternalState, watch: KillAtPoint, secon
             _, status = os.waitpid(pid, 0)
     if told is None or not os.WIFSIGNALED(status):
         raise UsageError(f"{watch.trial}: the process was not killed there: it did not reach that point")
-    world.take_over(told)
+    external.take_over(told)
 
 
 def _read_all(pipe: int, deadline: float) -> Any:

@@ -26,23 +26,23 @@ class Messages(queue.Queue[Any]):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Add a message. Crash before it: there is none. Crash after it, or a lost answer: it is there."""
-        life = current()
-        if life is not None:
-            life.reach("before-publish", self._name)
+        simulated = current()
+        if simulated is not None:
+            simulated.reach("before-publish", self._name)
         super().put(item, block, timeout)
-        if life is not None:
-            life.reach("publish", self._name, lambda: ConnectionError(LOST))
+        if simulated is not None:
+            simulated.reach("publish", self._name, lambda: ConnectionError(LOST))
 
     def acknowledge(self, item: Any) -> None:
         """Remove a message. Crash before it: it is delivered again."""
-        life = current()
-        if life is not None:
-            life.reach("before-ack", self._name)
+        simulated = current()
+        if simulated is not None:
+            simulated.reach("before-ack", self._name)
         with self.mutex:
             if item in self.queue:  # a worker that stood still may have lost it
                 self.queue.remove(item)
-        if life is not None:
-            life.reach("ack", self._name)
+        if simulated is not None:
+            simulated.reach("ack", self._name)
 
     def waiting(self) -> tuple[Any, ...]:
         """Return the messages in order."""

@@ -35,9 +35,9 @@ class Consumer:
 
     def post_process_message(self, message: Any) -> None:
         """Acknowledge or reject a message, as Dramatiq's own consumer does."""
-        life = current()
-        if life is not None and life.dead:
-            life.reach("before-ack", QUEUE)  # a dead process does nothing more
+        simulated = current()
+        if simulated is not None and simulated.dead:
+            simulated.reach("before-ack", QUEUE)  # a dead process does nothing more
         self.error = message._exception if message.failed else None  # noqa: SLF001 - Dramatiq's consumers read it
         if message.failed and not self._target.documented:
             return  # its retries are the explorer's

@@ -115,8 +115,8 @@ class Crew:
     :param run: runs a trial; called in the processes. :param number: number of processes.
     """
 
-    def __init__(self, world: ExternalState, run: Callable[[PlannedTrial], Found], number: int) -> None:
-        self._world, self._run = world, run
+    def __init__(self, external: ExternalState, run: Callable[[PlannedTrial], Found], number: int) -> None:
+        self._external, self._run = external, run
         self._answers: dict[str, Found] = {}
         self._given: set[str] = set()
         self._folder = tempfile.mkdtemp(prefix="harness-explore-")
@@ -126,7 +126,7 @@ class Crew:
                 stream.flush()  # else each process would write what waits there
         self._alive = os.pipe()
         try:
-            with world.let_go():
+            with external.let_go():
                 for index in range(number):
                     self._children.append(self._fork(index))
         except BaseException:
@@ -209,7 +209,7 @@ class Crew:
 
     def _serve(self, commands: int, answers: int, folder: str) -> None:
         """Run trials until there are no more; after any error, the parent runs the trial and sees it."""
-        own(self._world, folder, _leave)
+        own(self._external, folder, _leave)
         with os.fdopen(commands) as names:
             for name in names:
                 line = self._run(parse_trial(name.strip())).line()
@@ -245,7 +245,7 @@ def _end(folder: str, code: int = 1) -> NoReturn:
 
 
 def crew(
-    world: ExternalState,
+    external: ExternalState,
     recording: Recording,
     run: Callable[[PlannedTrial], Found],
     number: int,
@@ -255,6 +255,6 @@ def crew(
 
     :param number: number of processes. :param trials: number of planned trials.
     """
-    if number < 2 or trials < FEW or why_alone(world, recording):
+    if number < 2 or trials < FEW or why_alone(external, recording):
         return None
-    return Crew(world, run, number)
+    return Crew(external, run, number)

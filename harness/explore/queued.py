@@ -53,7 +53,7 @@ class QueuedTarget(ABC):
         self._connection = _broker(redis)
 
     @abstractmethod
-    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
+    def attempt(self, external: ExternalState, *, deployed: bool = False) -> bool:
         """Let a worker run the job once."""
 
     @property

@@ -46,15 +46,15 @@ class Recorder(Watch):
 
     def look(self, kind: str, label: str) -> object:
         """Record the point."""
-        life = current()
-        assert life is not None and self.boundary is not None  # noqa: S101, PT018 - only a life reaches points
-        state = self.world.look()
+        simulated = current()
+        assert simulated is not None and self.boundary is not None  # noqa: S101, PT018 - only a simulated process reaches points
+        state = self.external.look()
         files_only = False
         if state is not None:
             before = self.states[-1]
             files_only = all(key.startswith(FILE) for key in state if state[key] != before.get(key))
             self.states.append(state)
-        held = kind.startswith("before-") and self.world.held(life)
+        held = kind.startswith("before-") and self.external.held(simulated)
         self.points.append(
             Point(
                 kind, self.counts[kind], label, self._lines(kind), len(self.states) - 1, len(self.marks),
@@ -62,7 +62,7 @@ class Recorder(Watch):
             )
         )  # fmt: skip
         compared = kind in COMPARED
-        self.insides.append(fingerprint(life, self.boundary, self.world.memory) if compared else None)
+        self.insides.append(fingerprint(simulated, self.boundary, self.external.memory) if compared else None)
         self.tallies.append((self.unsaved, self.checkpoints, self.now))
         if state is not None:
             # A file changes some time after it was opened, when it is flushed or closed; no event reports when.
@@ -152,7 +152,7 @@ class Recording:
 
 def record(
     target: Target,
-    world: ExternalState,
+    external: ExternalState,
     read: Callable[[], Contents],
     seconds: float,
     *,
@@ -164,26 +164,27 @@ def record(
     :raises UsageError: if the job fails without an interruption, or if it changes no external state.
     """
     boundary, began = type(target).attempt.__code__, time.time()
-    recorder = Recorder(world, boundary=boundary)
-    recorder.states.append(world.first)
-    _clean(target, world, recorder, seconds)
-    clean, left, final = read(), world.contents(), world.now()
+    recorder = Recorder(external, boundary=boundary)
+    recorder.states.append(external.first)
+    _clean(target, external, recorder, seconds)
+    clean, left, final = read(), external.contents(), external.now()
     # Resources are found during the run: their initial content is part of every state.
-    first = world.first
+    first = external.first
     states = [{**first, **state} for state in recorder.states]
-    world.restore(first)
+    external.restore(first)
     before = read()
     # A crash may leave something that the job would remove, such as a lock: that can be explored.
-    if before == clean and all(world.contents(state) == left for state in states):
+    if before == clean and all(external.contents(state) == left for state in states):
         raise UsageError(
             f"{target.name} changes no external state except its progress, so nothing can be lost or done twice; "
-            f"give it something to do: rows to work on, or witnesses= for what it changes elsewhere{_not_seen(world)}"
+            "give it something to do: rows to work on, or witnesses= for what it changes elsewhere"
+            f"{_not_seen(external)}"
         )
-    _clean(target, world, Watch(world), seconds)
+    _clean(target, external, Watch(external), seconds)
     again, new = read(), None
     if deploys:
-        world.restore(first)
-        _clean(target, world, Watch(world, deployed=True), seconds)
+        external.restore(first)
+        _clean(target, external, Watch(external, deployed=True), seconds)
         new = read()
     return Recording(
         recorder.points,
@@ -191,15 +192,15 @@ def record(
         recorder.makers,
         recorder.marks,
         Reference(before, clean, again, new, began=began),
-        world.contents,
+        external.contents,
         recorder.insides,
         recorder.tallies,
         {**first, **final},
     )
 
 
-def _clean(target: Target, world: ExternalState, watch: Watch, seconds: float) -> None:
-    ending = run_to_end(target, world, watch, seconds, retries=0)
+def _clean(target: Target, external: ExternalState, watch: Watch, seconds: float) -> None:
+    ending = run_to_end(target, external, watch, seconds, retries=0)
     if ending.kind != "completed":
         way = ending.lines or (lines_of(ending.error) if ending.error else ())
         lines = tuple(str(line) for line in [innermost(way, target.files)] if line is not None)
@@ -208,12 +209,12 @@ def _clean(target: Target, world: ExternalState, watch: Watch, seconds: float) -
     if not watch.passed:
         raise UsageError(
             f"{target.name} accesses no external state, so there is no crash point: no SQL, no Redis, no mail, no "
-            f"request, no file, no checkpoint{_not_seen(world)}"
+            f"request, no file, no checkpoint{_not_seen(external)}"
         )
 
 
-def _not_seen(world: ExternalState) -> str:
-    return f"; not seen: {world.not_seen}" if world.not_seen else ""
+def _not_seen(external: ExternalState) -> str:
+    return f"; not seen: {external.not_seen}" if external.not_seen else ""
 
 
 class CleanRunFailed(UsageError):

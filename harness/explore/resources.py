@@ -253,13 +253,15 @@ class ProgressResource(MemoryStore):
         """Do nothing: nothing is open."""
 
     def _reached(self, verb: str, write: Any) -> Any:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return write()
-        life.reach("before-save", verb)
+        simulated.reach("before-save", verb)
         answer = write()
         self._changed = True
-        life.reach("save", verb, lambda: ConnectionError("the connection was lost before the answer came"))
+        simulated.reach(
+            "save", verb, lambda: ConnectionError("the connection was lost before the answer came")
+        )
         return answer
 
 

@@ -69,19 +69,19 @@ class RQTarget(QueuedTarget):
                 job, args=args, kwargs=kwargs, retry=Retry(max=RETRIES), timeout=-1, job_id=job_id
             )
 
-    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
+    def attempt(self, external: ExternalState, *, deployed: bool = False) -> bool:
         """Let a worker run the job once."""
-        del world
-        life = current()
+        del external
+        simulated = current()
         with living(None):
             self._put_back()
-        with living(life), self.versions.deployed(deployed), self._set():
+        with living(simulated), self.versions.deployed(deployed), self._set():
             worker = Worker([self._queue], connection=self._connection, serializer="json")
             worker.log_job_description = False
             worker.work(burst=True, max_jobs=1)
         with living(None):
             status = self._job.get_status(refresh=True)
-            if status == JobStatus.FAILED and not (life and life.dead):
+            if status == JobStatus.FAILED and not (simulated and simulated.dead):
                 result = self._job.latest_result()
                 raise _error(str(result.exc_string if result else "failed").strip().splitlines()[-1])
             return status in {JobStatus.FINISHED, JobStatus.CANCELED}

@@ -38,14 +38,14 @@ class Runner:
     def __init__(
         self,
         target: Target,
-        world: ExternalState,
+        external: ExternalState,
         recording: Recording,
         read: Callable[[], Contents],
         limit: float,
         *,
         deploys: bool = False,
     ) -> None:
-        self._target, self._world, self._recording = target, world, recording
+        self._target, self._external, self._recording = target, external, recording
         self._read, self._limit, self._deploys = read, limit, deploys
         self.recovered: dict[PlannedTrial, Mapping[str, int]] = {}
         self.shortcuts: Shortcuts | None = None
@@ -58,7 +58,7 @@ class Runner:
         """
         if self._deploys or self._target.counts_executions:
             return False
-        shortcuts = Shortcuts(self._world, self._recording, window)
+        shortcuts = Shortcuts(self._external, self._recording, window)
         crashes, short = plan.crashes(self._recording), False
         for trial in crashes[1:-window:][:: max(1, len(crashes) // CHECKS)]:
             self.shortcuts = None
@@ -101,7 +101,7 @@ class Runner:
                 f"{trial}: no task waits there that could be cancelled; use a point of an async client"
             )
         if death == "killed":
-            self._world.restore(self._world.first)
+            self._external.restore(self._external.first)
         if trial.action == "crash" and death != "simulated":
             watch, ending, begun, price = self._crash(trial, point, death)
         else:
@@ -113,7 +113,7 @@ class Runner:
             # Kept progress is useful only if the old version, deployed again, can resume with it.
             refused, begun = ending.why, [*begun, *watch.marks]
             back = self._watching(None)
-            ending = run_to_end(self._target, self._world, back, self._limit)
+            ending = run_to_end(self._target, self._external, back, self._limit)
             back.price, back.then, watch = watch.price, watch.then, back
         marks = [*begun, *watch.marked]
         repeated = len(marks) - len(set(marks)) - (len(recording.marks) - len(set(recording.marks)))
@@ -145,7 +145,7 @@ class Runner:
             None if point is None or shortcuts is None or trial.action == "twice" else shortcuts.lead(point)
         )
         for start in [None] if lead is None else [lead, None]:
-            self._world.restore(self._world.first if start is None else self._recording.states[start])
+            self._external.restore(self._external.first if start is None else self._recording.states[start])
             watch = self._watching(trial, dies=True, follow=point is not None)
             watch.aligned, watch.led = start is None, start is not None
             begun: list[str] = []
@@ -155,7 +155,7 @@ class Runner:
                 watch.trial = PlannedTrial("freeze", trial.points[:1])
                 ending = self._freeze(watch, begun, PlannedTrial("freeze", trial.points[1:]))
             else:
-                ending = run_to_end(self._target, self._world, watch, self._limit)
+                ending = run_to_end(self._target, self._external, watch, self._limit)
             if shortcuts is not None and start is not None:
                 shortcuts.misses = 0 if watch.fired else shortcuts.misses + 1
             if watch.fired:
@@ -168,11 +168,13 @@ class Runner:
         :return: the observer of the last recovery, its end, the items begun before it, and those of them that
             the durability lets it repeat.
         """
-        recording, run = self._recording, (self._target, self._world)
+        recording, run = self._recording, (self._target, self._external)
         if death == "killed":
-            run_and_kill(*run, KillAtPoint(self._world, PlannedTrial("crash", trial.points[:1])), self._limit)
+            run_and_kill(
+                *run, KillAtPoint(self._external, PlannedTrial("crash", trial.points[:1])), self._limit
+            )
         else:
-            self._world.restore(recording.states[point.state])
+            self._external.restore(recording.states[point.state])
         begun, price = recording.marks[: point.marks], point.unsaved
         second = trial if len(trial.points) > 1 else None
         watch = self._watching(second, deployed=True, follow=death == "restored")
@@ -185,7 +187,7 @@ class Runner:
         if watch.left is None:
             return watch, ending, begun, price
         # Undo the first recovery's work after the second crash: it continued only for convenience.
-        self._world.restore(watch.left)
+        self._external.restore(watch.left)
         last = self._watching(None, deployed=True, follow=death == "restored")
         ending = run_to_end(*run, last, self._limit)
         return last, ending, [*begun, *watch.marks[: watch.begun]], price + watch.price
@@ -195,7 +197,7 @@ class Runner:
     ) -> Watch:
         following = Following(self.shortcuts) if follow and self.shortcuts is not None else None
         return Watch(
-            self._world, trial, BUDGET * len(self._recording.points) + BUDGET,
+            self._external, trial, BUDGET * len(self._recording.points) + BUDGET,
             boundary=type(self._target).attempt.__code__, dies=dies, deployed=deployed, following=following,
         )  # fmt: skip
 
@@ -215,12 +217,12 @@ class Runner:
         def first() -> None:
             # One execution after the other until the point.
             while not watch.fired:
-                last.append(execute(self._target, self._world, watch, self._limit))
+                last.append(execute(self._target, self._external, watch, self._limit))
                 if last[-1] is not False or not watch.aligned:
                     break
             paused.set()
 
-        memory = self._world.memory
+        memory = self._external.memory
         memory.restore()
         watch.handover, watch.alone = handover, False
         thread = Thread(target=first, name="frozen worker", daemon=True)
@@ -243,14 +245,14 @@ class Runner:
                 return ending
             # The first one had taken the job over, so that the second one stopped; the queue runs the job again.
             again = self._watching(None, deployed=True, follow=False)
-            ending = run_to_end(self._target, self._world, again, self._limit)
+            ending = run_to_end(self._target, self._external, again, self._limit)
             begun += again.marks
             return ending
         if following is not None and not self._target.documented:
             second.following = Following(following.shortcuts, joins=True)
-        ending = run_to_end(self._target, self._world, second, self._limit)
+        ending = run_to_end(self._target, self._external, second, self._limit)
         if second.following is not None and second.following.at is not None:
-            self._world.restore(self._recording.final)
+            self._external.restore(self._recording.final)
         begun += second.marked
         memory.restore(standing_still)
         go_on.set()
@@ -259,18 +261,18 @@ class Runner:
 
     def _interleave(self, second: Watch, first: Thread, go_on: Event, standing_still: list[object]) -> Ending:
         """Pause a second execution at its point, continue the first one to its end, and then the second one."""
-        met, on, endings, memory = Event(), Event(), [], self._world.memory
+        met, on, endings, memory = Event(), Event(), [], self._external.memory
 
         def handover() -> None:
-            life = current()
-            if life is None or self._world.held(life):
+            simulated = current()
+            if simulated is None or self._external.held(simulated):
                 return  # the first would have to wait for it
             with self._target.versions.aside():
                 met.set()
                 on.wait()
 
         def run() -> None:
-            endings.append(run_to_end(self._target, self._world, second, self._limit))
+            endings.append(run_to_end(self._target, self._external, second, self._limit))
             met.set()
 
         second.handover = handover

@@ -78,7 +78,7 @@ class Shortcuts:
     :ivar misses: number of consecutive trials that did not join the clean run.
     """
 
-    world: ExternalState
+    external: ExternalState
     recording: Recording
     window: int = WINDOW
     misses: int = 0
@@ -97,16 +97,16 @@ class Shortcuts:
     def of_state(self, state: int) -> bytes:
         """Return the digest of a state of the clean run."""
         if state not in self._digests:
-            self._digests[state] = digest(self.world.each(self.recording.states[state]))
+            self._digests[state] = digest(self.external.each(self.recording.states[state]))
         return self._digests[state]
 
     def now(self) -> bytes:
         """Return the digest of the current state."""
-        return digest(self.world.each())
+        return digest(self.external.each())
 
-    def find(self, kind: str, life: SimulatedProcess, boundary: CodeType) -> int | None:
+    def find(self, kind: str, simulated: SimulatedProcess, boundary: CodeType) -> int | None:
         """Return the index of the clean run's point that equals the current one; None for none."""
-        inside = fingerprint(life, boundary, self.world.memory)
+        inside = fingerprint(simulated, boundary, self.external.memory)
         if inside is None or inside not in self._insides:
             return None
         return self._points.get((kind, inside, self.now()))
@@ -156,11 +156,11 @@ class Following:
         recording = self.shortcuts.recording
         return found if at is None else [*found, *recording.marks[recording.points[at].marks :]]
 
-    def meet(self, kind: str, life: SimulatedProcess, boundary: CodeType) -> int | None:
+    def meet(self, kind: str, simulated: SimulatedProcess, boundary: CodeType) -> int | None:
         """Compare an execution with the clean run; return the point where it joined, if it did."""
         if kind not in COMPARED:
             return None
-        index = self.shortcuts.find(kind, life, boundary)
+        index = self.shortcuts.find(kind, simulated, boundary)
         if index is None:
             self._states.clear()
             return None

@@ -37,7 +37,7 @@ class Target(Protocol):
     versions: Versions
     counts_executions: bool
 
-    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
+    def attempt(self, external: ExternalState, *, deployed: bool = False) -> bool:
         """Run one execution in this thread; return whether it was the last.
 
         :param deployed: whether to run the new version, if there is one.
@@ -67,11 +67,11 @@ class JobTarget:
         self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
 
-    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
+    def attempt(self, external: ExternalState, *, deployed: bool = False) -> bool:
         """Run one execution."""
         args, kwargs = copy.deepcopy((self._args, self._kwargs))
         with self.versions.deployed(deployed) as job_class:
-            store = self._store or job_class.progress_store() or world.progress
+            store = self._store or job_class.progress_store() or external.progress
             run = InlineRun(
                 job_class, *args, job_id=JOB_ID, store=store, durability=self._durability, **kwargs
             )
@@ -94,9 +94,9 @@ class FunctionTarget:
         self.files, self.owners = files_of(versions), owners_of(versions)
         self.versions, self._args, self._kwargs = versions, args, kwargs
 
-    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
+    def attempt(self, external: ExternalState, *, deployed: bool = False) -> bool:
         """Call it."""
-        del world
+        del external
         args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time
         with self.versions.deployed(deployed) as function:
             function(*args, **kwargs)
@@ -106,9 +106,9 @@ class FunctionTarget:
 
 def ended() -> None:
     """Reach the last crash point: the job is done, but the queue does not know it."""
-    life = current()
-    if life is not None:
-        life.reach("end", "end")
+    simulated = current()
+    if simulated is not None:
+        simulated.reach("end", "end")
 
 
 def files_of(versions: Versions) -> frozenset[str]:

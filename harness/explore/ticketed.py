@@ -80,18 +80,18 @@ class TicketTarget(QueuedTarget):
         """The broker."""
         return {"messages": self.messages}
 
-    def attempt(self, world: ExternalState, *, deployed: bool = False) -> bool:
+    def attempt(self, external: ExternalState, *, deployed: bool = False) -> bool:
         """Deliver one message of the job; return whether the job is over."""
-        del world
-        life = current()
+        del external
+        simulated = current()
         with living(None):
             message = self._next()
         if message is None:
             return True
-        with living(life), self.versions.deployed(deployed), self._set():
+        with living(simulated), self.versions.deployed(deployed), self._set():
             error = self._deliver(message)
         with living(None):
-            if error is not None and not (life and life.dead):
+            if error is not None and not (simulated and simulated.dead):
                 raise error
             if not self.documented:
                 return error is None

@@ -160,7 +160,7 @@ class Watch:
     :ivar endless: why it does not end, if it does not.
     """
 
-    world: ExternalState
+    external: ExternalState
     trial: PlannedTrial | None = None
     budget: int = 1_000_000
     handover: Callable[[], None] | None = None
@@ -185,11 +185,11 @@ class Watch:
     endless: str = "never ends"
     _interrupted: SimulatedProcess | None = None
 
-    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
+    def reach(self, simulated: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
         """Count a point, and interrupt if it is the trial's."""
         self.passed += kind != "end"
         if self.passed > self.budget:
-            life.die(self.endless)
+            simulated.die(self.endless)
         self.counts[kind] += 1
         if kind in SAVES:
             self.unsaved = self.checkpoints = 0
@@ -197,13 +197,13 @@ class Watch:
             self.now += TICK
             self.checkpoints += 1
         if self.pending and self.aligned and (kind, self.counts[kind]) == self.trial.points[-1]:  # type: ignore[union-attr]
-            self._interrupted = life
-            return self._interrupt(life, lost)
-        if self._interrupted is life and not self.then and self.boundary is not None:
+            self._interrupted = simulated
+            return self._interrupt(simulated, lost)
+        if self._interrupted is simulated and not self.then and self.boundary is not None:
             self.then = lines_here(self.boundary)
         answer = self.look(kind, label)
         if self.following is not None and self.boundary is not None and not (self.pending and self.aligned):
-            self._follow(self.following, life, kind)
+            self._follow(self.following, simulated, kind)
         return answer
 
     @property
@@ -223,25 +223,25 @@ class Watch:
         return None
 
     def meet(self, thing: Any) -> None:
-        """Let the world know of it."""
-        self.world.meet(thing)
+        """Add it to the external state."""
+        self.external.meet(thing)
 
     def serves(self, raw: Any) -> bool:
-        """Return whether a connection leads to the PostgreSQL database of the world."""
-        return self.world.serves(raw)
+        """Return whether a connection leads to the PostgreSQL database of the external state."""
+        return self.external.serves(raw)
 
     def sent(self, kind: str, label: str, body: bytes = b"") -> None:
-        """Let the world know of it."""
-        self.world.sent(kind, label, body)
+        """Add it to the external state."""
+        self.external.sent(kind, label, body)
 
     def unseen(self, name: str, what: str, line: str) -> None:
-        """Let the world know of it."""
-        self.world.not_seen.add(name, what, line)
+        """Add it to the external state."""
+        self.external.not_seen.add(name, what, line)
 
     def mark(self, item: str) -> None:
         """Record that an item was begun."""
-        life = current()
-        if life is not None and not life.dead:
+        simulated = current()
+        if simulated is not None and not simulated.dead:
             self.marks.append(item)
             self.unsaved += 1
 
@@ -254,31 +254,31 @@ class Watch:
         """Return the known end of an execution that would start now, or None."""
         return None if self.following is None or self.pending else self.following.begin()
 
-    def _follow(self, following: Following, life: SimulatedProcess, kind: str) -> None:
+    def _follow(self, following: Following, simulated: SimulatedProcess, kind: str) -> None:
         """Compare the execution with the clean run: end it if it is equal, or continue to count."""
         assert self.boundary is not None  # noqa: S101 - reach() has looked
-        at = following.meet(kind, life, self.boundary)
+        at = following.meet(kind, simulated, self.boundary)
         if self.aligned:
             if at is not None:
                 following.at = at
-                life.die(KNOWN)
+                simulated.die(KNOWN)
         elif at is None:
             if self.passed > following.patience:
-                life.die(KNOWN)
+                simulated.die(KNOWN)
         else:
             recording = following.shortcuts.recording
             self.counts, self.aligned = recording.counts(at), True
             self.marks = recording.marks[: recording.points[at].marks]
             self.unsaved, self.checkpoints, self.now = recording.tallies[at]
 
-    def _interrupt(self, life: SimulatedProcess, lost: Lost | None) -> object:
+    def _interrupt(self, simulated: SimulatedProcess, lost: Lost | None) -> object:
         assert self.trial is not None  # noqa: S101 - reach() has looked
         self.fired = True
         self.price = max(self.unsaved, self.checkpoints + 1)
         if self.trial.action == "crash" and self.dies:
-            life.die()
+            simulated.die()
         if self.trial.action == "crash":
-            self.left, self.begun = self.world.now(), len(self.marks)
+            self.left, self.begun = self.external.now(), len(self.marks)
         if self.trial.action == "lost-reply":
             if lost is None:
                 raise UsageError(f"{self.trial}: nothing is answered there, so no answer can be lost")
@@ -312,7 +312,7 @@ TICK = 0.02
 
 
 def run_to_end(
-    target: Target, world: ExternalState, watch: Watch, seconds: float, *, retries: int = RETRIES
+    target: Target, external: ExternalState, watch: Watch, seconds: float, *, retries: int = RETRIES
 ) -> Ending:
     """Run executions until the job is done or has failed.
 
@@ -323,7 +323,7 @@ def run_to_end(
         known = watch.begin()
         if known is not None:
             return known
-        ending = execute(target, world, watch, seconds)
+        ending = execute(target, external, watch, seconds)
         if watch.joined:
             ending = True
         elif not watch.aligned:
@@ -339,24 +339,24 @@ def run_to_end(
     return Ending("endless", f"is not done after {MAX_EXECUTIONS} executions")
 
 
-def execute(target: Target, world: ExternalState, watch: Watch, seconds: float) -> Ending | bool:
+def execute(target: Target, external: ExternalState, watch: Watch, seconds: float) -> Ending | bool:
     """Run one execution in its own simulated process; return whether the job is done, or its other end."""
-    life = SimulatedProcess(watch)
+    simulated = SimulatedProcess(watch)
     deployed = watch.deployed or watch.fired
     if watch.alone:
-        world.memory.restore()
+        external.memory.restore()
     error: BaseException | None = None
     done = False
     ended_at: tuple[Line, ...] = ()
     try:
-        with living(life), limited(life, watch, seconds):
-            done = target.attempt(world, deployed=deployed)
+        with living(simulated), limited(simulated, watch, seconds):
+            done = target.attempt(external, deployed=deployed)
     except Died as died:
         ended_at = lines_of(died)
     except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a job raises is what the queue would see
         error = raised
-    dead, cause = life.dead, life.cause
-    leave(life, alone=watch.alone)
+    dead, cause = simulated.dead, simulated.cause
+    leave(simulated, alone=watch.alone)
     if dead:
         if cause is None or cause == KNOWN:
             return False
@@ -367,7 +367,7 @@ def execute(target: Target, world: ExternalState, watch: Watch, seconds: float) 
 
 
 @contextmanager
-def limited(life: SimulatedProcess, watch: Watch, seconds: float) -> Iterator[None]:
+def limited(simulated: SimulatedProcess, watch: Watch, seconds: float) -> Iterator[None]:
     """End a process that exceeds the limit; only in the main thread, where Python runs signal handlers.
 
     It ends at its next crash point, or when the job's own code runs. An error inside a library could leave
@@ -384,7 +384,7 @@ def limited(life: SimulatedProcess, watch: Watch, seconds: float) -> Iterator[No
         looks += 1
         watch.budget, watch.endless = 0, f"{LATE} of {seconds:g} s; raise it by --limit or limit="
         if looks > LOOKS or (frame is not None and is_own(frame.f_code)):
-            life.end(watch.endless)
+            simulated.end(watch.endless)
             raise Died
 
     before = signal.signal(signal.SIGALRM, end)

@@ -8,7 +8,7 @@ Differences from a new interpreter: modules that the server has imported keep th
 line that ``ps`` shows is the server's, and the parent is the server. Use a new interpreter where one of those matters.
 
 The server ends with the process that started it, however that ends: it reads the end of its standard input. Children
-that still run then go on without a parent; tie them to their starter by other means, as the lab's leash does.
+that still run then go on without a parent; tie them to their starter by other means, as the lab's parent pipe does.
 """
 
 from __future__ import annotations

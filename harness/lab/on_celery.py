@@ -75,8 +75,8 @@ class CeleryBackend(TicketBackend):
 
 def main() -> None:
     """Work with one process in the pool, until a signal stops it."""
-    leash = os.dup(0)  # Celery closes the standard input of the processes of its pool
-    obey(leash)
+    pipe = os.dup(0)  # Celery closes the standard input of the processes of its pool
+    obey(pipe)
     with working() as trial:
         app = made(trial.config.broker, trial.config.queue)
         queue = celery.install(app, redis=trial.config.redis)
@@ -86,7 +86,7 @@ def main() -> None:
             run_plain(path, arguments, trial.journal, trial.connection)
 
         def booted(**_: Any) -> None:
-            obey(leash)
+            obey(pipe)
 
         def ended(**_: Any) -> None:
             executions.end()

@@ -84,12 +84,12 @@ class DramatiqBackend(TicketBackend):
 class TrialMiddleware(Middleware):
     """Ties the process of a worker to the lab, and writes the ends of executions."""
 
-    def __init__(self, leash: int, executions: Executions) -> None:
-        self._leash, self._executions = leash, executions
+    def __init__(self, pipe: int, executions: Executions) -> None:
+        self._pipe, self._executions = pipe, executions
 
     def after_process_boot(self, _broker: Any) -> None:
         """Tie this process to the lab."""
-        obey(self._leash)
+        obey(self._pipe)
 
     def after_ack(self, _broker: Any, _message: Any) -> None:
         """Write the end."""
@@ -103,8 +103,8 @@ class TrialMiddleware(Middleware):
 def main() -> None:
     """Work with one process of one thread, until a signal stops it."""
     global broker
-    leash = os.dup(0)  # multiprocessing closes the standard input of its processes
-    obey(leash)
+    pipe = os.dup(0)  # multiprocessing closes the standard input of its processes
+    obey(pipe)
     multiprocessing.set_start_method("fork", force=True)  # so that they inherit the trial
     with working() as trial:
         broker, executions = made(trial.config.broker), Executions(trial.journal)
@@ -115,7 +115,7 @@ def main() -> None:
         queue = queues.install(broker, redis=trial.config.redis, queue_name=trial.config.queue)
         declare_plain(broker, trial.config.queue, plain)
         # Before the other one, so that its work after a message comes last.
-        broker.add_middleware(TrialMiddleware(leash, executions), before=queues.JobMiddleware)
+        broker.add_middleware(TrialMiddleware(pipe, executions), before=queues.JobMiddleware)
         trial.interrupter.heard = lambda: wait_for_shutdown(queue)
         command: Any = cli  # it has no types
         arguments = command.make_argument_parser().parse_args([f"{__name__}:broker", "-p", "1", "-t", "1"])

@@ -45,14 +45,14 @@ class ParentPipe:
                 ) from None
 
 
-def obey(leash: int = 0) -> None:
+def obey(pipe: int = 0) -> None:
     """End this process when the lab ends. Call this again in each forked process.
 
-    :param leash: descriptor of the pair, which is standard input unless a library closes that in its processes.
+    :param pipe: descriptor of the pair, which is standard input unless a library closes that in its processes.
     """
-    Thread(target=_obey, args=(leash,), name="harness-leash", daemon=True).start()
+    Thread(target=_obey, args=(pipe,), name="harness-parent-pipe", daemon=True).start()
 
 
-def _obey(leash: int) -> None:
-    os.read(leash, 1)
+def _obey(pipe: int) -> None:
+    os.read(pipe, 1)
     os.kill(os.getpid(), signal.SIGKILL)

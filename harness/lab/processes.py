@@ -96,11 +96,11 @@ class ProcessTrial(Trial):
             store=self._store,
         )
         self._backend.connection.delete(FIRED)
-        leash = ParentPipe()
+        pipe = ParentPipe()
         try:
-            self._supervise(config, leash)
+            self._supervise(config, pipe)
         finally:
-            leash.close()  # and with it orphans, which have nothing to do any more
+            pipe.close()  # and with it orphans, which have nothing to do any more
         story = JournalContent(self._journal)
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
         if isinstance(interruption.by, signal.Signals):
@@ -110,14 +110,14 @@ class ProcessTrial(Trial):
                     attempt.stopped = min((at for at in self._exits if at >= attempt.requested), default=None)
         return story.fired
 
-    def _supervise(self, config: Config, leash: ParentPipe) -> None:
+    def _supervise(self, config: Config, pipe: ParentPipe) -> None:
         by = parse_interruption(config.interruption).by
         # A worker notices the crash of its horse, and an orphan requeues its job: both need no expired lease.
         waits = by == "kill:both" and not self._backend.detects
         seconds = self._recover_seconds if waits or self.disturb is not None else DEFAULT_SECONDS
         left_alone = self.plain and self._backend.leaves_alone(by)
         until = time.monotonic() + self.limit_seconds + config.items * config.pace
-        worker, failures = self._start(config, leash, seconds), 0
+        worker, failures = self._start(config, pipe, seconds), 0
         try:
             while self._backend.status() is None:
                 if time.monotonic() > until:
@@ -131,12 +131,12 @@ class ProcessTrial(Trial):
                     failures = failures + 1 if (worker.returncode or 0) > 0 else 0
                     if failures > MAX_FAILURES:  # once may be a broker that was away
                         raise HarnessError(f"the worker failed; it said: {self._said()}")
-                    worker = self._start(config, leash, seconds)
+                    worker = self._start(config, pipe, seconds)
                 elif self.disturb is not None:
                     self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
         except BaseException:  # Ctrl-C, or a lab that broke: do not wait for the job, which may never stop
-            worker.kill()  # the leash ends the others
+            worker.kill()  # the parent pipe ends the others
             raise
         finally:
             worker.terminate()
@@ -157,18 +157,18 @@ class ProcessTrial(Trial):
         until = time.monotonic() + LEAVE_SECONDS
         while worker.poll() is None and self._at_work() and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-        worker.kill()  # the leash ends its pool
+        worker.kill()  # the parent pipe ends its pool
         worker.wait()
 
     def _at_work(self) -> bool:
         attempts = self.so_far()
         return bool(attempts) and attempts[-1].ended == "killed"  # it has not said that it ended
 
-    def _start(self, config: Config, leash: ParentPipe, seconds: float) -> Child:
+    def _start(self, config: Config, pipe: ParentPipe, seconds: float) -> Child:
         environment = {**os.environ, SETTING: str(seconds), CONFIG: config.to_json()}
         with self._log.open("ab") as log:
             return self._processes.start(
-                self._program, environment=environment, streams=(leash.theirs, log, log)
+                self._program, environment=environment, streams=(pipe.theirs, log, log)
             )
 
     def _said(self) -> str:

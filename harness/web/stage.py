@@ -91,7 +91,7 @@ class Lane:
     def __init__(self, form: str) -> None:
         self.form, self.runs, self.workers = form, 0, 0
         self.url, self.job_id = "", ""
-        self.leash: ParentPipe | None = None
+        self.pipe: ParentPipe | None = None
         self.worker: Child | None = None
         self.kill_at: float | None = None
         self.effects: Effects | None = None
@@ -205,7 +205,7 @@ class Stage:
         shutil.copyfile(self._template, path)
         lane.url, lane.job_id, lane.effects = f"sqlite:///{path}", f"{lane.form}-{lane.runs}", None
         lane.strikes, lane.struck = [], None
-        lane.leash = ParentPipe()
+        lane.pipe = ParentPipe()
         queue = Queue(lane.form, connection=self._connection, serializer=JSONSerializer)
         chosen = self._scenario.forms[lane.form]
         with self._at(lane.url):
@@ -220,12 +220,12 @@ class Stage:
 
     def _clear(self, lane: Lane) -> None:
         """End the processes of a lane, and remove its job and its database."""
-        if lane.leash is not None:
-            lane.leash.close()
+        if lane.pipe is not None:
+            lane.pipe.close()
         if lane.worker is not None:
             lane.worker.wait()
             self._sign_off(lane)
-        lane.leash = lane.worker = lane.kill_at = None
+        lane.pipe = lane.worker = lane.kill_at = None
         job = fetch(self._connection, lane.job_id) if lane.job_id and not self._ending.is_set() else None
         if job is not None:
             job.delete()
@@ -244,13 +244,13 @@ class Stage:
     def _employ(self, lane: Lane) -> None:
         lane.workers += 1
         config = Config(self._broker, lane.form, f"{lane.form}-worker-{lane.workers}", self._pace)
-        assert lane.leash is not None  # noqa: S101 - it is made before
+        assert lane.pipe is not None  # noqa: S101 - it is made before
         environment = {
             **os.environ, CONFIG: config.to_json(), SETTING: str(RECOVER_SECONDS), "HARNESS_DATABASE_URL": lane.url
         }  # fmt: skip
         with (self._folder / "workers.log").open("ab") as log:
             lane.worker = self._processes.start(
-                "harness.web.performer:main", environment=environment, streams=(lane.leash.theirs, log, log)
+                "harness.web.performer:main", environment=environment, streams=(lane.pipe.theirs, log, log)
             )
 
     def _horse(self, lane: Lane) -> int | None:

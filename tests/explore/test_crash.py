@@ -29,16 +29,16 @@ JOBS = [
 
 
 class Dying:
-    """Observes a life, and ends it at the first crash point of a kind."""
+    """Observes a simulated process, and ends it at the first crash point of a kind."""
 
     def __init__(self, kind: str) -> None:
         self.kind, self.seen = kind, []  # type: ignore[var-annotated]
 
-    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
+    def reach(self, simulated: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
         """Crash there."""
         self.seen.append(kind)
         if kind == self.kind:
-            life.die()
+            simulated.die()
         return None
 
     def meet(self, thing: Any) -> None:
@@ -92,10 +92,10 @@ def outcome(explorer: Explorer, trial: PlannedTrial, death: Death) -> Any:
 
 def test_what_was_not_committed_is_rolled_back() -> None:
     """A simulated crash rolls back the transaction, as the server does when the connection is gone."""
-    life = SimulatedProcess(Dying("before-commit"))
-    with probes.installed(), living(life), pytest.raises(Died), shop.session() as session:
+    simulated = SimulatedProcess(Dying("before-commit"))
+    with probes.installed(), living(simulated), pytest.raises(Died), shop.session() as session:
         shop.pay_once(session, 1)
-    assert life.dead
+    assert simulated.dead
     assert set(statuses()) == {"pending"}
 
 
@@ -138,7 +138,7 @@ def test_except_and_finally_run_into_a_wall() -> None:
 
 def test_threads_die_with_their_process() -> None:
     """A thread that the job started runs into the wall, too."""
-    life = SimulatedProcess(Dying("commit"))
+    simulated = SimulatedProcess(Dying("commit"))
     died = threading.Event()
 
     def later() -> None:
@@ -147,12 +147,12 @@ def test_threads_die_with_their_process() -> None:
             shop.pay_once(session, 2)
 
     with probes.installed():
-        with living(life), shop.session() as session:
+        with living(simulated), shop.session() as session:
             threading.Thread(target=later).start()
             with pytest.raises(Died):
                 shop.pay_once(session, 1)
         died.set()
-        for thread in life.threads:
+        for thread in simulated.threads:
             thread.join()
     assert statuses()[:2] == ["paid", "pending"]
 
@@ -175,7 +175,7 @@ def test_the_pulse_of_a_job_is_no_crash_point() -> None:
 
 
 def test_outside_of_a_trial_nothing_is_hooked() -> None:
-    """After the block every method is the one that it was; inside, a thread without a life is not observed."""
+    """After the block every method is the one that it was; inside, a thread of no simulated process is not observed."""
     before = DefaultDialect.do_commit, threading.Thread.start
     with probes.installed():
         assert (DefaultDialect.do_commit, threading.Thread.start) != before

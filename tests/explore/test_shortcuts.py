@@ -47,7 +47,7 @@ def found(
         recording = explorer.record()
         runner = explorer._runner
         assert runner is not None
-        runner.shortcuts = Shortcuts(explorer._world, recording) if shortcuts else None
+        runner.shortcuts = Shortcuts(explorer._external, recording) if shortcuts else None
         return {str(trial): runner.result(trial).outcome for trial in chosen(recording)}
 
 
@@ -92,8 +92,8 @@ def test_the_cost_of_a_crash_does_not_grow_with_the_job(job: Any, monkeypatch: p
     passed: Counter[str] = Counter()
     run = trials.run_to_end
 
-    def counted(target: Any, world: Any, watch: Any, seconds: float) -> Any:
-        ending = run(target, world, watch, seconds)
+    def counted(target: Any, external: Any, watch: Any, seconds: float) -> Any:
+        ending = run(target, external, watch, seconds)
         passed["points"] += watch.passed
         passed["runs"] += 1
         return ending

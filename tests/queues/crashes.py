@@ -11,7 +11,7 @@ from harness.explore.crash import SimulatedProcess, living
 class Observer:
     """Needs nothing of what it hears."""
 
-    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
+    def reach(self, simulated: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
         """Hear of a crash point."""
 
     def meet(self, thing: Any) -> None:
@@ -30,7 +30,7 @@ class Observer:
 
 
 class At(Observer):
-    """Does something after a command, in no life.
+    """Does something after a command, in no simulated process.
 
     :ivar met: how often the command was sent.
     """
@@ -38,7 +38,7 @@ class At(Observer):
     def __init__(self, label: str, action: Callable[[], object]) -> None:
         self.label, self.action, self.met = label, action, 0
 
-    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
+    def reach(self, simulated: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
         """Act after the command."""
         if (kind, label) == ("redis", self.label):
             self.met += 1
@@ -56,12 +56,12 @@ class CrashAt(Observer):
     def __init__(self, number: int, *, lose: bool) -> None:
         self.number, self.lose, self.reached = number, lose, 0
 
-    def reach(self, life: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
+    def reach(self, simulated: SimulatedProcess, kind: str, label: str, lost: Any) -> object:
         """Crash, or raise what the client raises where the answer is lost."""
         self.reached += 1
         if self.reached == self.number:
             if not self.lose:
-                life.die()
+                simulated.die()
             if lost is not None:
                 raise lost()
         return None

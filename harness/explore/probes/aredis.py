@@ -31,11 +31,11 @@ def _command(execute: Any) -> Any:
     # A pipeline's execute_command only queues the command, and is no coroutine.
     @wraps(execute)
     async def hooked(client: Any, *args: Any, **options: Any) -> Any:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return await execute(client, *args, **options)
         return await _reached(
-            life, client, [args], describe_command(args), lambda: execute(client, *args, **options)
+            simulated, client, [args], describe_command(args), lambda: execute(client, *args, **options)
         )
 
     return hooked
@@ -44,26 +44,30 @@ def _command(execute: Any) -> Any:
 def _pipeline(execute: Any) -> Any:
     @wraps(execute)
     async def hooked(pipeline: Any, *args: Any, **options: Any) -> Any:
-        life = current()
-        if life is None or not pipeline.command_stack:
+        simulated = current()
+        if simulated is None or not pipeline.command_stack:
             return await execute(pipeline, *args, **options)
         commands = [command[0] for command in pipeline.command_stack]
         label = describe_pipeline(commands)
-        return await _reached(life, pipeline, commands, label, lambda: execute(pipeline, *args, **options))
+        return await _reached(
+            simulated, pipeline, commands, label, lambda: execute(pipeline, *args, **options)
+        )
 
     return hooked
 
 
-async def _reached(life: SimulatedProcess, client: Any, commands: list[Any], label: str, execute: Any) -> Any:
+async def _reached(
+    simulated: SimulatedProcess, client: Any, commands: list[Any], label: str, execute: Any
+) -> Any:
     same = _blocking(client)
-    life.observer.meet(same)
+    simulated.observer.meet(same)
     with awaiting():
-        life.reach("before-redis", label)
+        simulated.reach("before-redis", label)
     with accounted():
         answer = await execute()
-    published(life, commands)
-    life.observer.meet(same)
-    life.reach("redis", label, lambda: RedisConnectionError(LOST))
+    published(simulated, commands)
+    simulated.observer.meet(same)
+    simulated.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer
 
 

@@ -43,81 +43,81 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     handler = HANDLERS.get(event)
     if handler is None:
         return
-    life = current()
-    if life is None or life.dead or getattr(_local, "inside", False):
+    simulated = current()
+    if simulated is None or simulated.dead or getattr(_local, "inside", False):
         return
     if is_accounted() and handler is not _socket:
         return
     _local.inside = True
     try:
-        handler(life, event, args)
+        handler(simulated, event, args)
     finally:
         _local.inside = False
 
 
-def _process(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def _process(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     found = caller()
     if found is None:
         return
     if event == "os.exec":
-        life.reach("leave", "replaces its process")
-        life.die("replaces its process")
+        simulated.reach("leave", "replaces its process")
+        simulated.die("replaces its process")
     program = args[0] if event != "os.system" else "a shell"
     if program is None and len(args) > 1 and args[1]:
         program = args[1][0]
     name = files.text(program).rpartition("/")[2]  # without its arguments: one may be a secret
-    life.unseen("process", f"{event} runs {name}", found.line)
+    simulated.unseen("process", f"{event} runs {name}", found.line)
 
 
-def _signal(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def _signal(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     number = args[-1]
     found = caller()
     if number == 0 or found is None:
         return  # signal 0 only asks whether a process exists
     if event == "os.kill" and args[0] == files.own_pid() and number == signal.SIGKILL:
-        life.reach("leave", "kills its process")
-        life.die("kills its process")
-    life.unseen("signal", f"{event} sends signal {int(number)}", found.line)
+        simulated.reach("leave", "kills its process")
+        simulated.die("kills its process")
+    simulated.unseen("signal", f"{event} sends signal {int(number)}", found.line)
 
 
-def _sqlite(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def _sqlite(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     database = files.text(args[0])
     found = caller()
     if found is not None and database and ":memory:" not in database:
-        life.unseen("sqlite3", f"{event} to {database.rpartition('/')[2].partition('?')[0]}", found.line)
+        simulated.unseen("sqlite3", f"{event} to {database.rpartition('/')[2].partition('?')[0]}", found.line)
 
 
-def _socket(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
-    sockets.used(life, event, args[0])
+def _socket(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+    sockets.used(simulated, event, args[0])
 
 
-def _mapped(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def _mapped(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     number, _, access = args[:3]
     found = caller()
     if number != -1 and access not in {1, 3} and found is not None:  # neither ACCESS_READ nor ACCESS_COPY
-        life.unseen("mmap", f"{event} maps a file for writing", found.line)
+        simulated.unseen("mmap", f"{event} maps a file for writing", found.line)
 
 
-def _native(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def _native(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     found = caller()
     if found is not None and found.library == "ctypes" and found.line:
-        life.unseen("ctypes", f"{event} {files.text(args[-1])[:40]}", found.line)
+        simulated.unseen("ctypes", f"{event} {files.text(args[-1])[:40]}", found.line)
 
 
-def _imported(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def _imported(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Report a client in C that is loaded too late to be hooked; what SQLAlchemy loads, it uses itself."""
     name = files.text(args[0])
     if name in drivers.SILENT and sys.modules.get(name) is None:
         found = caller()
         if found is not None and found.library != "sqlalchemy":
-            life.unseen(name, f"{event}ed while the job runs, too late to be watched", found.line)
+            simulated.unseen(name, f"{event}ed while the job runs, too late to be watched", found.line)
 
 
-def _other(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def _other(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     del args
     found = caller()
     if found is not None:
-        life.unseen(event.partition(".")[0], f"calls {event}", found.line)
+        simulated.unseen(event.partition(".")[0], f"calls {event}", found.line)
 
 
 REPORTED: dict[str, Handler] = {

@@ -16,7 +16,7 @@ JOIN_SECONDS = 5.0
 
 
 class Awaited:
-    """A connection of an async driver, as the life and the places of an exploration look at connections.
+    """A connection of an async driver, as the probes and resources of an exploration look at connections.
 
     :param driver: the driver's connection.
     """

@@ -108,14 +108,14 @@ def _aiohttp_lost() -> Exception:
 
 
 def _before(method: str, label: str, body: bytes = b"") -> None:
-    life = current()
-    assert life is not None  # noqa: S101 - the callers have looked
-    life.reach("before-request", label)
+    simulated = current()
+    assert simulated is not None  # noqa: S101 - the callers have looked
+    simulated.reach("before-request", label)
     if method not in SAFE:
-        life.observer.sent("request", label, body)
+        simulated.observer.sent("request", label, body)
 
 
 def _after(label: str, lost: Any) -> None:
-    life = current()
-    if life is not None:
-        life.reach("request", label, lost)
+    simulated = current()
+    if simulated is not None:
+        simulated.reach("request", label, lost)

@@ -61,8 +61,8 @@ def _reporting(module: str) -> Any:
 
         @wraps(call)
         def hooked(*args: Any, **kwargs: Any) -> Any:
-            life = current()
-            if life is not None and not is_accounted():
+            simulated = current()
+            if simulated is not None and not is_accounted():
                 found = caller(2)
                 if found is not None:
                     words = (
@@ -70,7 +70,7 @@ def _reporting(module: str) -> Any:
                         if library in _DRIVERS
                         else "reaches another process or a file"
                     )
-                    life.unseen(library, f"{library} {words}", found.line)
+                    simulated.unseen(library, f"{library} {words}", found.line)
             return call(*args, **kwargs)
 
         return hooked

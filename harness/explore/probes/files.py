@@ -73,7 +73,7 @@ def text(value: Any) -> str:
         return str(value)
 
 
-def changed(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def changed(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Reach the point before a file changes."""
     paths = [path for path in _paths(event, args) if not _is_no_outcome(path, event)]
     if event == "os.mkdir":
@@ -87,25 +87,25 @@ def changed(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     for path in paths:
         kind = _not_compared(path)
         if kind:
-            life.unseen(kind[0], f"{event} {kind[1]}", found.line)
+            simulated.unseen(kind[0], f"{event} {kind[1]}", found.line)
         else:
-            life.observer.meet(path)
-    life.reach("write", f"{event} {' '.join(map(os.path.basename, paths))}")
+            simulated.observer.meet(path)
+    simulated.reach("write", f"{event} {' '.join(map(os.path.basename, paths))}")
 
 
-def attributes(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def attributes(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Report a change of a file's attributes."""
     if isinstance(args[0], int):
         return  # of an open file: who writes it is seen
     path = os.path.abspath(text(args[0]))  # noqa: PTH100 - as the job spells it
     found = caller(2)
     if found is not None and found.library not in sys.stdlib_module_names and not _is_no_outcome(path, event):
-        life.unseen("attributes", f"{event} {os.path.basename(path)}", found.line)  # noqa: PTH119
+        simulated.unseen("attributes", f"{event} {os.path.basename(path)}", found.line)  # noqa: PTH119
 
 
-def temporary(life: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
+def temporary(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Remember a random name."""
-    del life, event
+    del simulated, event
     _temporary.add(os.path.abspath(text(args[0])))  # noqa: PTH100
 
 
@@ -168,9 +168,9 @@ def _special(name: str) -> Any:
     def wrap(make: Any) -> Any:
         @wraps(make)
         def hooked(path: Any, *args: Any, **kwargs: Any) -> Any:
-            life, found = current(), caller(2)
-            if life is not None and found is not None:
-                life.unseen("device", f"os.{name} {os.path.basename(text(path))}", found.line)  # noqa: PTH119
+            simulated, found = current(), caller(2)
+            if simulated is not None and found is not None:
+                simulated.unseen("device", f"os.{name} {os.path.basename(text(path))}", found.line)  # noqa: PTH119
             return make(path, *args, **kwargs)
 
         return hooked

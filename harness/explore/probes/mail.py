@@ -34,8 +34,8 @@ def probes() -> AbstractContextManager[None]:
 class _Peer:
     """Server side of a connection, in the parts that ``smtplib`` uses."""
 
-    def __init__(self, life: SimulatedProcess) -> None:
-        self._life, self._replies, self._buffer = life, [b"220 trial\r\n"], b""
+    def __init__(self, simulated: SimulatedProcess) -> None:
+        self._life, self._replies, self._buffer = simulated, [b"220 trial\r\n"], b""
         self._recipients: list[str] = []
         self._in_data = False
 
@@ -89,11 +89,11 @@ def body_of(content: bytes) -> bytes:
 def _socket(connect: Any) -> Any:
     @wraps(connect)
     def hooked(client: Any, host: str, port: int, timeout: Any) -> Any:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return connect(client, host, port, timeout)
-        life.reach("before-connect", f"connect to {host}:{port}")
-        return _Peer(life)
+        simulated.reach("before-connect", f"connect to {host}:{port}")
+        return _Peer(simulated)
 
     return hooked
 
@@ -112,15 +112,15 @@ def _granted(code: int) -> Any:
 def _data(send: Any) -> Any:
     @wraps(send)
     def hooked(client: Any, message: Any) -> Any:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return send(client, message)
         content = message.encode("ascii", "replace") if isinstance(message, str) else message
         label = f"mail {_HEADERS.parsebytes(content)['Subject']}"
-        life.reach("before-mail", label)
+        simulated.reach("before-mail", label)
         answer = send(client, message)
         if answer[0] == _ACCEPTED:
-            life.reach(
+            simulated.reach(
                 "mail", label, lambda: smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
             )
         return answer

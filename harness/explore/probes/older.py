@@ -89,12 +89,17 @@ def traced(connections: Sequence[sqlite3.Connection]) -> Iterator[None]:
     """Report what a job writes through connections that were open before, until the block ends."""
 
     def trace(statement: str) -> None:
-        life = current()
-        if life is None or life.dead or is_accounted() or statement.split(maxsplit=1)[0].upper() in _READING:
+        simulated = current()
+        if (
+            simulated is None
+            or simulated.dead
+            or is_accounted()
+            or statement.split(maxsplit=1)[0].upper() in _READING
+        ):
             return
         found = caller(2)
         if found is not None:
-            life.unseen("sqlite3", "a connection that was open before is written to", found.line)
+            simulated.unseen("sqlite3", "a connection that was open before is written to", found.line)
 
     for connection in connections:
         with suppress(sqlite3.Error):  # it is closed, or belongs to another thread

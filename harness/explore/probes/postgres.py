@@ -53,7 +53,7 @@ def probes() -> AbstractContextManager[None]:
 
 
 class Direct:
-    """A connection of psycopg, as the life and the places of an exploration look at connections."""
+    """A connection of psycopg, as the probes and resources of an exploration look at connections."""
 
     def __init__(self, raw: Any) -> None:
         self.dbapi_connection = self.driver_connection = raw
@@ -67,19 +67,19 @@ class Direct:
 def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(connect)
     def hooked(*args: Any, **kwargs: Any) -> Any:
-        life = current()
-        if life is None or is_accounted():
+        simulated = current()
+        if simulated is None or is_accounted():
             return connect(*args, **kwargs)
         try:
             with accounted():
                 connection = connect(*args, **kwargs)
         except Exception:
-            _report(life, "without SQLAlchemy")  # nothing says which database it was to be
+            _report(simulated, "without SQLAlchemy")  # nothing says which database it was to be
             raise
-        if life.observer.serves(connection):
-            life.use(None, Direct(connection))
+        if simulated.observer.serves(connection):
+            simulated.use(None, Direct(connection))
         else:
-            _report(life, "without SQLAlchemy")
+            _report(simulated, "without SQLAlchemy")
         return connection
 
     return hooked
@@ -98,31 +98,31 @@ class _Connect:
 def _watched(
     connection: Any, words: str = "on a connection that no probe watches"
 ) -> SimulatedProcess | None:
-    """Return the life that uses a connection, if it is watched; report it if it is not."""
-    life = current()
-    if life is None or is_accounted():
+    """Return the simulated process that uses a connection, if it is watched; report it if it is not."""
+    simulated = current()
+    if simulated is None or is_accounted():
         return None
-    if id(connection) in life.pooled:  # of SQLAlchemy's pool, which the job uses by itself
-        life.use_raw(connection, Direct)
-    if id(connection) in life.connections:
-        return life
-    _report(life, words)
+    if id(connection) in simulated.pooled:  # of SQLAlchemy's pool, which the job uses by itself
+        simulated.use_raw(connection, Direct)
+    if id(connection) in simulated.connections:
+        return simulated
+    _report(simulated, words)
     return None
 
 
-def _report(life: SimulatedProcess, words: str) -> None:
+def _report(simulated: SimulatedProcess, words: str) -> None:
     found = caller(3)
     if found is not None:
-        life.unseen("psycopg", f"psycopg is used {words}", found.line)
+        simulated.unseen("psycopg", f"psycopg is used {words}", found.line)
 
 
 def _execute(execute: Any) -> Any:
     @wraps(execute)
     def hooked(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-        life = _watched(cursor.connection)
-        if life is None:
+        simulated = _watched(cursor.connection)
+        if simulated is None:
             return execute(cursor, query, *args, **kwargs)
-        with _around(life, cursor.connection, _text(query, cursor)):
+        with _around(simulated, cursor.connection, _text(query, cursor)):
             return execute(cursor, query, *args, **kwargs)
 
     return hooked
@@ -131,14 +131,14 @@ def _execute(execute: Any) -> Any:
 def _stream(stream: Any) -> Any:
     @wraps(stream)
     def hooked(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        life = _watched(cursor.connection)
-        if life is None:
+        simulated = _watched(cursor.connection)
+        if simulated is None:
             yield from stream(cursor, query, *args, **kwargs)
             return
         label = _text(query, cursor)
-        life.reach("before-statement", label)
+        simulated.reach("before-statement", label)
         yield from stream(cursor, query, *args, **kwargs)
-        life.reach(_kind(cursor.connection, label), label, _lost)
+        simulated.reach(_kind(cursor.connection, label), label, _lost)
 
     return hooked
 
@@ -147,17 +147,17 @@ def _copy(copy: Any) -> Any:
     @wraps(copy)
     @contextmanager
     def hooked(cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        life = _watched(cursor.connection)
-        if life is None:
+        simulated = _watched(cursor.connection)
+        if simulated is None:
             with copy(cursor, statement, *args, **kwargs) as found:
                 yield found
             return
         label = _text(statement, cursor)
         kind = _kind(cursor.connection, label)
-        life.reach(f"before-{kind}", label)
+        simulated.reach(f"before-{kind}", label)
         with copy(cursor, statement, *args, **kwargs) as found:
             yield found
-        life.reach(kind, label, _lost)
+        simulated.reach(kind, label, _lost)
 
     return hooked
 
@@ -165,14 +165,14 @@ def _copy(copy: Any) -> Any:
 def _commit(commit: Any) -> Any:
     @wraps(commit)
     def hooked(connection: Any) -> None:
-        life = _watched(connection)
-        if life is None:
+        simulated = _watched(connection)
+        if simulated is None:
             commit(connection)
             return
-        life.reach("before-commit", "commit")
+        simulated.reach("before-commit", "commit")
         with accounted():
             commit(connection)
-        life.reach("commit", "commit", _lost)
+        simulated.reach("commit", "commit", _lost)
 
     return hooked
 
@@ -180,8 +180,8 @@ def _commit(commit: Any) -> Any:
 def _rollback(rollback: Any) -> Any:
     @wraps(rollback)
     def hooked(connection: Any) -> None:
-        life = current()
-        if life is None or not life.dead:  # the server has done it already
+        simulated = current()
+        if simulated is None or not simulated.dead:  # the server has done it already
             rollback(connection)
 
     return hooked
@@ -190,9 +190,9 @@ def _rollback(rollback: Any) -> Any:
 def _close(close: Any) -> Any:
     @wraps(close)
     def hooked(connection: Any) -> None:
-        life = current()
-        if life is not None and not is_accounted():
-            life.connections.pop(id(connection), None)
+        simulated = current()
+        if simulated is not None and not is_accounted():
+            simulated.connections.pop(id(connection), None)
         close(connection)
 
     return hooked
@@ -203,14 +203,14 @@ def _end(leave: Any) -> Any:
 
     @wraps(leave)
     def hooked(transaction: Any, kind: Any, error: Any, traceback: Any) -> Any:
-        life = _watched(transaction.connection) if kind is None else None
+        simulated = _watched(transaction.connection) if kind is None else None
         outer = transaction._outer_transaction  # noqa: SLF001 - there is no public name
-        if life is None or not outer or transaction.force_rollback:
+        if simulated is None or not outer or transaction.force_rollback:
             return leave(transaction, kind, error, traceback)
-        life.reach("before-commit", "commit")
+        simulated.reach("before-commit", "commit")
         with accounted():
             answer = leave(transaction, kind, error, traceback)
-        life.reach("commit", "commit", _lost)
+        simulated.reach("commit", "commit", _lost)
         return answer
 
     return hooked
@@ -220,9 +220,9 @@ def _unseen(words: str) -> Callable[[Any], Any]:
     def wrap(call: Any) -> Any:
         @wraps(call)
         def hooked(*args: Any, **kwargs: Any) -> Any:
-            life = current()
-            if life is not None and not is_accounted():
-                _report(life, words)
+            simulated = current()
+            if simulated is not None and not is_accounted():
+                _report(simulated, words)
             return call(*args, **kwargs)
 
         return hooked
@@ -231,12 +231,12 @@ def _unseen(words: str) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def _around(life: SimulatedProcess, connection: Any, label: str) -> Iterator[None]:
+def _around(simulated: SimulatedProcess, connection: Any, label: str) -> Iterator[None]:
     kind = _kind(connection, label)
-    life.reach(f"before-{kind}", label)
+    simulated.reach(f"before-{kind}", label)
     with accounted():
         yield
-    life.reach(kind, label, _lost)
+    simulated.reach(kind, label, _lost)
 
 
 def _kind(connection: Any, label: str) -> str:

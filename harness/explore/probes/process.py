@@ -1,7 +1,7 @@
 """Ways out of a trial: a job that leaves its process would leave the exploration.
 
-``os._exit``, ``os.fork`` and ``os.forkpty``, which ``multiprocessing`` uses too, end the life, with a cause that says
-what was called.
+``os._exit``, ``os.fork`` and ``os.forkpty``, which ``multiprocessing`` uses too, end the simulated process, with a
+cause that says what was called.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def _leave(cause: str) -> Any:
     def wrap(call: Any) -> Any:
         @wraps(call)
         def hooked(*args: Any) -> Any:
-            life = current()
-            if life is None:
+            simulated = current()
+            if simulated is None:
                 return call(*args)
-            life.reach("leave", cause)
-            return life.die(cause)
+            simulated.reach("leave", cause)
+            return simulated.die(cause)
 
         return hooked
 

@@ -29,8 +29,8 @@ def probes() -> AbstractContextManager[None]:
 def _command(execute: Any) -> Any:
     @wraps(execute)
     def hooked(client: Any, *args: Any, **options: Any) -> Any:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return execute(client, *args, **options)
         return _reached(client, [args], describe_command(args), lambda: execute(client, *args, **options))
 
@@ -40,8 +40,8 @@ def _command(execute: Any) -> Any:
 def _pipeline(execute: Any) -> Any:
     @wraps(execute)
     def hooked(pipeline: Any, *args: Any, **options: Any) -> Any:
-        life = current()
-        if life is None or not pipeline.command_stack:
+        simulated = current()
+        if simulated is None or not pipeline.command_stack:
             return execute(pipeline, *args, **options)
         commands = [command[0] for command in pipeline.command_stack]
         label = describe_pipeline(commands)
@@ -61,25 +61,25 @@ def describe_pipeline(commands: list[Any]) -> str:
     return f"pipeline {', '.join(map(describe_command, commands[:3]))}{more}"
 
 
-def published(life: SimulatedProcess, commands: list[Any]) -> None:
+def published(simulated: SimulatedProcess, commands: list[Any]) -> None:
     """Record the messages that these commands have published, except those of RQ and this package."""
     for command in commands:
         if len(command) > 2 and _text(command[0]).upper() in {"PUBLISH", "SPUBLISH"}:
             channel = _text(command[1])
             if not channel.encode().startswith(NOT_THE_JOBS):
-                life.observer.sent("message", channel, _text(command[2]).encode())
+                simulated.observer.sent("message", channel, _text(command[2]).encode())
 
 
 def _reached(client: Any, commands: list[Any], label: str, execute: Any) -> Any:
-    life = current()
-    assert life is not None  # noqa: S101 - both callers have looked
-    life.observer.meet(client)
-    life.reach("before-redis", label)
+    simulated = current()
+    assert simulated is not None  # noqa: S101 - both callers have looked
+    simulated.observer.meet(client)
+    simulated.reach("before-redis", label)
     with accounted():
         answer = execute()
-    published(life, commands)
-    life.observer.meet(client)  # which may have changed something
-    life.reach("redis", label, lambda: RedisConnectionError(LOST))
+    published(simulated, commands)
+    simulated.observer.meet(client)  # which may have changed something
+    simulated.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer
 
 

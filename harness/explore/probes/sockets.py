@@ -29,7 +29,7 @@ def probes() -> AbstractContextManager[None]:
     )
 
 
-def used(life: SimulatedProcess, event: str, used_socket: Any) -> None:
+def used(simulated: SimulatedProcess, event: str, used_socket: Any) -> None:
     """Report that a socket is used, unless it is a watched client's."""
     if is_accounted():
         _known.add(used_socket)
@@ -37,15 +37,15 @@ def used(life: SimulatedProcess, event: str, used_socket: Any) -> None:
         found = caller(2)
         if found is not None:
             name = found.library or "socket"
-            life.unseen(name, f"{event} through a socket that no probe watches", found.line)
+            simulated.unseen(name, f"{event} through a socket that no probe watches", found.line)
 
 
 def _sends(send: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(send)
     def hooked(sending: Any, *args: Any, **kwargs: Any) -> Any:
-        life = current()
-        if life is not None and not life.dead:
-            used(life, "socket.send", sending)
+        simulated = current()
+        if simulated is not None and not simulated.dead:
+            used(simulated, "socket.send", sending)
         return send(sending, *args, **kwargs)
 
     return hooked

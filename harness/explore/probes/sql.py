@@ -48,46 +48,46 @@ def probes() -> AbstractContextManager[None]:
 def _statement(execute: Any) -> Any:
     @wraps(execute)
     def hooked(dialect: Any, cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             execute(dialect, cursor, statement, *rest, **named)
             return
         # An application that calls the dialect itself may give no context: then nothing says whose connection it is.
         context = named.get("context", rest[-1] if rest else None)
         connection = getattr(context, "root_connection", None)
         if connection is not None:
-            life.use(connection.engine, seen(connection.connection))
-        elif (pooled := life.pooled.get(id(getattr(cursor, "connection", None)))) is not None:
-            life.use(None, seen(pooled))
-        attaches(life, statement)
+            simulated.use(connection.engine, seen(connection.connection))
+        elif (pooled := simulated.pooled.get(id(getattr(cursor, "connection", None)))) is not None:
+            simulated.use(None, seen(pooled))
+        attaches(simulated, statement)
         with _may_await(dialect):
-            life.reach("before-statement", statement)
+            simulated.reach("before-statement", statement)
         with accounted():
             execute(dialect, cursor, statement, *rest, **named)
-        life.reach("statement", statement, lambda: dialect.loaded_dbapi.OperationalError(LOST))
+        simulated.reach("statement", statement, lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
 
 
-def attaches(life: SimulatedProcess, statement: str) -> None:
+def attaches(simulated: SimulatedProcess, statement: str) -> None:
     """Report a statement by which SQLite reaches another file, in which nothing is compared."""
     if statement.lstrip()[:6].upper() == "ATTACH":
         found = caller(2)
-        life.unseen("sqlite3", "ATTACH reaches another database", found.line if found else "")
+        simulated.unseen("sqlite3", "ATTACH reaches another database", found.line if found else "")
 
 
 def _commit(commit: Any) -> Any:
     @wraps(commit)
     def hooked(dialect: Any, connection: Any) -> None:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             commit(dialect, connection)
             return
         with _may_await(dialect):
-            life.reach("before-commit", "commit")
+            simulated.reach("before-commit", "commit")
         with accounted():
             commit(dialect, connection)
-        life.reach("commit", "commit", lambda: dialect.loaded_dbapi.OperationalError(LOST))
+        simulated.reach("commit", "commit", lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
 
@@ -102,10 +102,10 @@ def _closing(close: Any) -> Any:
 
     @wraps(close)
     def hooked(dialect: Any, connection: Any) -> None:
-        life = current()
-        if life is not None and dialect.is_async:
-            life.connections.pop(id(seen(connection).dbapi_connection), None)
-            if life.dead:
+        simulated = current()
+        if simulated is not None and dialect.is_async:
+            simulated.connections.pop(id(seen(connection).dbapi_connection), None)
+            if simulated.dead:
                 return
         quietly(dialect, connection)
 
@@ -115,8 +115,8 @@ def _closing(close: Any) -> Any:
 def _rollback(rollback: Any) -> Any:
     @wraps(rollback)
     def hooked(dialect: Any, connection: Any) -> None:
-        life = current()
-        if life is not None and life.dead:
+        simulated = current()
+        if simulated is not None and simulated.dead:
             return  # the server has done it already
         with accounted():
             rollback(dialect, connection)
@@ -130,13 +130,13 @@ def _checked_out(checkout: Any) -> Any:
     @wraps(checkout.__func__)
     def hooked(*args: Any, **kwargs: Any) -> Any:
         fairy = checkout.__func__(*args, **kwargs)
-        life = current()
-        if life is not None:
+        simulated = current()
+        if simulated is not None:
             raw = fairy.dbapi_connection
             if isinstance(raw, sqlite3.Connection) and not (hasattr(raw, WATCHED) or in_memory(raw)):
                 fairy.invalidate()  # it waited in the pool before the exploration: a new process has none of it
                 fairy = checkout.__func__(*args, **kwargs)
-            life.pooled[id(fairy.dbapi_connection)] = fairy
+            simulated.pooled[id(fairy.dbapi_connection)] = fairy
         return fairy
 
     return classmethod(hooked)

@@ -81,14 +81,14 @@ class _Connection(sqlite3.Connection):
         _reached("commit", "commit", super().commit)
 
     def rollback(self) -> None:
-        life = current()
-        if life is None or not life.dead:  # the database has done it already
+        simulated = current()
+        if simulated is None or not simulated.dead:  # the database has done it already
             super().rollback()
 
     def close(self) -> None:
-        life = current()
-        if life is not None:
-            life.connections.pop(id(self), None)
+        simulated = current()
+        if simulated is not None:
+            simulated.connections.pop(id(self), None)
         super().close()
 
     def __exit__(self, *error: object) -> Any:
@@ -100,10 +100,10 @@ class _Connection(sqlite3.Connection):
 
 
 def _statement(connection: sqlite3.Connection, sql: str, execute: Callable[[], Any]) -> Any:
-    life = None if is_accounted() else current()
-    if life is not None:
-        life.use_raw(connection, Direct)
-        attaches(life, sql)
+    simulated = None if is_accounted() else current()
+    if simulated is not None:
+        simulated.use_raw(connection, Direct)
+        attaches(simulated, sql)
     # Without a transaction each statement is its own commit.
     alone = getattr(connection, "autocommit", False) is True or (
         connection.isolation_level is None and not connection.in_transaction
@@ -116,12 +116,12 @@ def _statement(connection: sqlite3.Connection, sql: str, execute: Callable[[], A
 
 
 def _reached(kind: str, label: str, execute: Callable[[], Any]) -> Any:
-    life = current()
-    if life is None or is_accounted():
+    simulated = current()
+    if simulated is None or is_accounted():
         return execute()
-    life.reach(f"before-{kind}", label)
+    simulated.reach(f"before-{kind}", label)
     answer = execute()
-    life.reach(kind, label, lambda: sqlite3.OperationalError(LOST))
+    simulated.reach(kind, label, lambda: sqlite3.OperationalError(LOST))
     return answer
 
 
@@ -130,8 +130,8 @@ def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
     def hooked(database: Any, *args: Any, **kwargs: Any) -> Any:
         if _copies and isinstance(database, str | bytes | os.PathLike):
             database = _copies.get(os.path.realpath(os.fsdecode(database)), database)
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return connect(database, *args, **kwargs)
         options = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
         if is_accounted():
@@ -143,7 +143,7 @@ def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
         connection = _quietly(connect, database, *args[len(_ARGUMENTS) :], **options)
         if _in_memory(connection):
             return connect(database, *args, **kwargs)  # it dies with the process: no external state
-        life.use(None, Direct(connection))
+        simulated.use(None, Direct(connection))
         return connection
 
     return hooked

@@ -25,19 +25,19 @@ def probes() -> Iterator[None]:
 
 def at_checkpoint(at: Position) -> str | None:
     """Pass a crash point at every checkpoint; this is the explorer's stop source, before all others."""
-    life = current()
-    if life is None:
+    simulated = current()
+    if simulated is None:
         return None
-    reason = life.reach("checkpoint", f"checkpoint at {at.step!r}, cursor {at.cursor!r}")
+    reason = simulated.reach("checkpoint", f"checkpoint at {at.step!r}, cursor {at.cursor!r}")
     return reason if isinstance(reason, str) else None
 
 
 def _edge(event: events.Event) -> None:
-    life = current()
-    if life is None:
+    simulated = current()
+    if simulated is None:
         return
     if isinstance(event, events.ProgressSaved):
-        life.reach("saved", event.why)  # wherever the store is
+        simulated.reach("saved", event.why)  # wherever the store is
     elif isinstance(event, events.StepEvent):
         verb = "begins" if isinstance(event, events.StepStarted) else "is done"
-        life.reach("step", f"step {event.step!r} {verb}")
+        simulated.reach("step", f"step {event.step!r} {verb}")

@@ -43,12 +43,12 @@ def probes() -> Iterator[None]:
 def _start(start: Any) -> Any:
     @wraps(start)
     def start_within(thread: Thread) -> None:
-        life = current()
+        simulated = current()
         # A thread of a pool belongs to no process; each task in it does.
         of_pool = getattr(thread, "_target", None) is _worker
-        if life is not None and not thread.name.startswith(OURS) and not of_pool:
-            life.threads.append(thread)
-            thread.run = _within(life, thread.run)  # type: ignore[method-assign]
+        if simulated is not None and not thread.name.startswith(OURS) and not of_pool:
+            simulated.threads.append(thread)
+            thread.run = _within(simulated, thread.run)  # type: ignore[method-assign]
         start(thread)
 
     return start_within
@@ -66,24 +66,26 @@ def _made(make: Any) -> Any:
 def _submit(submit: Any) -> Any:
     @wraps(submit)
     def submit_within(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return submit(pool, function, *args, **kwargs)
-        return submit(_pool_of(life, pool), _within(life, function, died=True), *args, **kwargs)
+        return submit(_pool_of(simulated, pool), _within(simulated, function, died=True), *args, **kwargs)
 
     return submit_within
 
 
-def _pool_of(life: SimulatedProcess, pool: Any) -> Any:
+def _pool_of(simulated: SimulatedProcess, pool: Any) -> Any:
     """Return the pool that a process uses instead of an older one."""
-    if getattr(pool, "harness_life", None) is life:
+    if getattr(pool, "harness_life", None) is simulated:
         return pool
-    if id(pool) not in life.pools:
-        life.pools[id(pool)] = ThreadPoolExecutor(pool._max_workers)  # noqa: SLF001 - there is no public way
-    return life.pools[id(pool)]
+    if id(pool) not in simulated.pools:
+        simulated.pools[id(pool)] = ThreadPoolExecutor(pool._max_workers)  # noqa: SLF001 - there is no public way
+    return simulated.pools[id(pool)]
 
 
-def _within(life: SimulatedProcess, run: Callable[..., Any], *, died: bool = False) -> Callable[..., Any]:
+def _within(
+    simulated: SimulatedProcess, run: Callable[..., Any], *, died: bool = False
+) -> Callable[..., Any]:
     """Return a function that runs in a process; *died* is called when the process ends."""
     watched = is_accounted()
 
@@ -91,7 +93,7 @@ def _within(life: SimulatedProcess, run: Callable[..., Any], *, died: bool = Fal
         # The job would not see an error of a thread, and a crashed process has no threads that could report
         # one.
         quiet = nullcontext() if died else suppress(Exception, Died)
-        with living(life), quiet, accounted() if watched else nullcontext():
+        with living(simulated), quiet, accounted() if watched else nullcontext():
             return run(*args, **kwargs)
 
     return run_within
@@ -100,9 +102,9 @@ def _within(life: SimulatedProcess, run: Callable[..., Any], *, died: bool = Fal
 def _apart(start: Any) -> Any:
     @wraps(start)
     def hooked(function: Any, *args: Any, **kwargs: Any) -> Any:
-        life, found = current(), caller(2)
-        if life is not None and found is not None:
-            life.unseen("thread", "_thread starts a thread apart from threading", found.line)
+        simulated, found = current(), caller(2)
+        if simulated is not None and found is not None:
+            simulated.unseen("thread", "_thread starts a thread apart from threading", found.line)
         return start(function, *args, **kwargs)
 
     return hooked

@@ -41,9 +41,9 @@ def _begin(put: Any) -> Any:
 def _send(send: Any) -> Any:
     @wraps(send)
     def hooked(connection: Any, *args: Any, **kwargs: Any) -> Any:
-        life = current()
-        if life is not None:
-            life.reach("before-request", connection.harness_request[1])
+        simulated = current()
+        if simulated is not None:
+            simulated.reach("before-request", connection.harness_request[1])
         with accounted():
             return send(connection, *args, **kwargs)
 
@@ -83,16 +83,16 @@ def _collected(send: Any) -> Any:
 def _answer(receive: Any) -> Any:
     @wraps(receive)
     def hooked(connection: Any) -> Any:
-        life = current()
-        if life is None:
+        simulated = current()
+        if simulated is None:
             return receive(connection)
         method, label = connection.harness_request
         if method not in SAFE:
             # Everything was sent: the head up to the first empty line, and the body.
             body = b"".join(connection.harness_sent).partition(b"\r\n\r\n")[2]
-            life.observer.sent("request", label, body)
+            simulated.observer.sent("request", label, body)
         response = receive(connection)
-        life.reach(
+        simulated.reach(
             "request", label, lambda: RemoteDisconnected("Remote end closed connection without response")
         )
         return response
