@@ -228,8 +228,8 @@ def _die_with(alive: tuple[int, int], folder: str, parent: int) -> None:
     """End this process when its parent ends: the pipe from the parent is then closed."""
     os.close(alive[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGIO, lambda *_: _end(folder))
+    for number in (signal.SIGTERM, signal.SIGIO):  # a SIGTERM may be meant for the whole group of processes
+        signal.signal(number, lambda *_: _end(folder))
     fcntl.fcntl(alive[0], fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(alive[0], fcntl.F_SETFL, fcntl.fcntl(alive[0], fcntl.F_GETFL) | os.O_ASYNC)
     if os.getppid() != parent:  # it ended before the signal was set up

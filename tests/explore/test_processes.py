@@ -63,8 +63,9 @@ def test_one_process_explores_where_a_fork_would_copy_a_connection() -> None:
     assert found["two"]["children"] == 0
 
 
-def test_processes_end_with_the_one_that_forked_them(tmp_path: Path) -> None:
-    """After a SIGKILL of the command its processes end, and no copy of a database is left."""
+@pytest.mark.parametrize("whole_group", [False, True], ids=["SIGKILL", "SIGTERM to the group"])
+def test_processes_end_with_the_one_that_forked_them(tmp_path: Path, *, whole_group: bool) -> None:
+    """However the command ends, its processes end, and no copy of a database is left."""
     program = (
         "import os; from tests.explore.both_ways import children; from tests.planted import shop\n"
         "from harness.explore import Explorer; from tests.explore.late_jobs import pays_in_two_parts as job\n"
@@ -76,14 +77,17 @@ def test_processes_end_with_the_one_that_forked_them(tmp_path: Path) -> None:
     scratch.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "TMPDIR": str(scratch)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     ) as parent:  # fmt: skip
         assert parent.stdout is not None
         pids = [int(each) for each in parent.stdout.readline().split()]
         ends = [os.pidfd_open(pid) for pid in pids]
         assert len(ends) == 2
         assert list(scratch.iterdir())
-        parent.send_signal(signal.SIGKILL)
+        if whole_group:
+            os.killpg(parent.pid, signal.SIGTERM)
+        else:
+            parent.send_signal(signal.SIGKILL)
     for end in ends:
         assert select.select([end], [], [], SECONDS)[0], "it is still there"
         os.close(end)
