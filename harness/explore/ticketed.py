@@ -19,9 +19,12 @@ from harness.explore.queued import QueuedTarget
 from harness.explore.redis_tables import EXPLORED
 from harness.job import find
 from harness.queues import keys
+from harness.queues.holding import Held
 from harness.queues.periodic import SETTING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.explore.external_state import ExternalState
     from harness.explore.resources import Resource
     from harness.explore.versions import Versions
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
 QUEUE = "explored"
 
 
-class NoLeases:
+class NoLeases(Held):
     """Replacement of the thread that renews leases: the explorer decides when one has expired."""
 
-    def add(self, job_id: str, owner: str, lost: Flag | None = None) -> None:
+    def add(self, job_id: str, owner: str, lost: Flag | None = None, owns: Callable[[], bool] = bool) -> None:
         """Renew none."""
 
     def remove(self, job_id: str, owner: str) -> None:
@@ -72,7 +75,7 @@ class TicketTarget(QueuedTarget):
         self.messages = Messages(QUEUE)
         self._call = args, kwargs
         self._install()
-        self.queue.held = NoLeases()  # type: ignore[assignment]  # no thread
+        self.queue.held = NoLeases(self.queue.tickets)
         self._enqueue()
 
     @property
