@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "pairwise: a long matrix; by default cases that cover all pairs of values, with --full all"
     )
     config.addinivalue_line(
-        "markers", "each: by default cases that have each value once; all with --full, or if records are kept"
+        "markers", "each: by default cases that have each value once; all with --full, or for a report"
     )
     config.addinivalue_line("markers", "sample(n): cases of one kind; by default n of them, with --full all")
 
@@ -65,10 +65,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item not in dropped and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             matrices[item.nodeid.partition("[")[0]].append(item)
-    # A report compares all forms under all interruptions.
-    keeps_records = bool(config.getoption("--harness-records", default=None))
+    # A report compares all forms under all interruptions, and their cost.
+    reports = config.getoption("--harness-records", default=None) or config.getoption(
+        "benchmark_enable", default=False
+    )
     for cases in matrices.values():
-        if not (keeps_records and cases[0].get_closest_marker("each")):
+        if not reports or cases[0].get_closest_marker("pairwise"):
             dropped.update(set(cases) - chosen(cases))
     for item in items:
         counted = left_out.setdefault(item.nodeid.partition("::")[0], [0, 0])

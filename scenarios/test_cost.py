@@ -39,6 +39,7 @@ CASES += [
 ]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_cost(request: pytest.FixtureRequest, benchmark: Any, lab: Lab, stack: ExitStack, case: Case) -> None:
     """An uninterrupted run, from the queue to its end, does every item once; its time is the form's cost."""

@@ -44,6 +44,7 @@ DEPLOYS: list[tuple[Any, Any, str]] = [
 ]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("old", "new", "verdict"), DEPLOYS, ids=lambda value: getattr(value, "__qualname__", "")
 )

@@ -310,6 +310,7 @@ def test_a_comparison_of_odd_records_is_rendered(tmp_path: Path, random: Random)
         assert_clean(text)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("odd", [0, True, None, "x", 1.5, [0], {}, {"x": 0}, [[]]], ids=repr)
 def test_a_part_of_a_file_of_another_type_is_refused_by_name(tmp_path: Path, odd: object) -> None:
     """A file of records, comparison or benchmarks with any part replaced gives a report, or an error that names it."""

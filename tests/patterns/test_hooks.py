@@ -244,6 +244,7 @@ class Case:
 # Hooks of the end.
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize(

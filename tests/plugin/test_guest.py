@@ -61,7 +61,7 @@ def test_options_of_a_project_keep_their_names(pytester: pytest.Pytester) -> Non
     pytester.runpytest_subprocess(*QUIET, "--seed", "7").assert_outcomes(passed=1)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_a_fixture_of_a_project_stays_its_own(pytester: pytest.Pytester, name: str) -> None:
     """A project's fixture with the same name as a harness fixture takes precedence, even if it is parametrized."""
@@ -80,7 +80,7 @@ def test_a_fixture_of_a_project_stays_its_own(pytester: pytest.Pytester, name: s
     pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=1)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_an_argument_of_a_project_stays_its_own(pytester: pytest.Pytester, name: str) -> None:
     """A parametrized argument that has the name of one of our fixtures gets the project's values."""
@@ -119,6 +119,7 @@ def test_trial_works_beside_a_lab_of_the_project(
     pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=1)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "options", [["--collect-only"], ["-m", "not slow"], []], ids=["collected", "deselected", "skipped"]
 )
@@ -160,6 +161,7 @@ def test_each(crash_point):
         result.stdout.fnmatch_lines_random([f"*test_each?{shard} of 3?*"])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "options",
     [
@@ -204,6 +206,7 @@ def test_a_session_that_uses_no_fixture_loads_no_lab(pytester: pytest.Pytester) 
     pytester.runpytest_subprocess(*QUIET, "-p", "no:benchmark").assert_outcomes(passed=1)
 
 
+@pytest.mark.full
 def test_coverage_measures_a_job_that_is_explored(pytester: pytest.Pytester) -> None:
     """An exploration passes under coverage, and the lines of the job count as covered."""
     pytester.makepyfile(

@@ -34,7 +34,7 @@ def folder(tmp_path: Path, redis_url: str, broker: Redis, monkeypatch: pytest.Mo
             del sys.modules[name]
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if documents.blocks(page)], ids=lambda page: page.name
 )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis import Redis
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -124,6 +125,7 @@ def wait_for_end(broker: Redis, key: bytes) -> None:
             assert events.get_message(timeout=PATIENCE), f"{key!r} did not finish"
 
 
+@pytest.mark.full
 def test_with_a_prefix_the_access_rules_of_the_guide_are_enough() -> None:
     """The rules that the guide gives for a prefix let worker, operator and web process do their work."""
     test = "tests/queues/test_connections.py::test_the_access_rules_of_the_guide_are_enough"

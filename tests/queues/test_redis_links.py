@@ -97,6 +97,7 @@ def by_socket(stack: ExitStack, _: Path) -> Link:
     return Link(server, f"{server.url}?username=guarded&password={SECRET}")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("worker_class", ALL)
 @pytest.mark.parametrize("link", [over_tls, by_socket])
 def test_a_job_survives_an_outage_behind_any_link(
@@ -233,6 +234,7 @@ def _sentinel(stack: ExitStack, host: str, master: str) -> None:
     stack.callback(server.close)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("worker_class", ["Worker", "SimpleWorker"])
 @pytest.mark.parametrize("begin", [Group.ask, Group.stop_master])
 def test_a_job_survives_a_failover(

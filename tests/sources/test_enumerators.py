@@ -74,6 +74,7 @@ def job_over(world: World, case: Case, done: list[Any]) -> type[IterationJob]:
     return job  # type: ignore[no-any-return]  # a twin is a subclass
 
 
+@pytest.mark.sample(24)
 @every_enumerator
 def test_resumed_from_each_cursor_it_yields_exactly_the_rest(world: World, case: Case) -> None:
     """Each cursor comes back equal from JSON, and the enumerator then yields exactly the rest."""
@@ -85,6 +86,7 @@ def test_resumed_from_each_cursor_it_yields_exactly_the_rest(world: World, case:
             assert read(each, case, again) == whole[index + 1 :]
 
 
+@pytest.mark.sample(24)
 @every_enumerator
 def test_the_size_is_right_or_unknown(world: World, case: Case) -> None:
     """The size counts the whole, before the first item and after a resume, and the cheap size agrees with it."""
@@ -97,6 +99,7 @@ def test_the_size_is_right_or_unknown(world: World, case: Case) -> None:
             assert enumerator.batched == (case.count is not None)
 
 
+@pytest.mark.sample(24)
 @every_enumerator
 def test_interrupted_after_every_item_nothing_is_lost_or_done_twice(world: World, case: Case) -> None:
     """A job that stops after each item does the same items in the same order."""
@@ -108,6 +111,7 @@ def test_interrupted_after_every_item_nothing_is_lost_or_done_twice(world: World
         assert len(ended) == len(done) + 1
 
 
+@pytest.mark.sample(24)
 @every_enumerator
 @given(
     rows=st.integers(0, MOST),

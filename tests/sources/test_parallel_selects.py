@@ -93,6 +93,7 @@ def fill(engine: sa.Engine, count: int) -> None:
         session.commit()
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("read", [parallel_records, parallel_batches])
 @pytest.mark.parametrize("key", KEYS)
 @examples(8)
@@ -156,6 +157,7 @@ def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         yield number
 
 
+@pytest.mark.full
 def test_thousands_of_orders_in_four_instances(orders: int, done: list[object]) -> None:
     """Each order is paid once and the run ends once, though two instances are interrupted and one crashes."""
     inline = InlineRun(PayHere)

@@ -79,6 +79,7 @@ def test_the_demo_needs_a_name_or_a_page(arguments: tuple[str, ...], told: str) 
     assert told in one_line(harness("demo", *arguments))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("package", ["starlette", "jinja2", "uvicorn", "prometheus_client"])
 def test_a_missing_package_is_named_with_its_extra(package: str) -> None:
     """Without the extra the command says how to install it, and its help works."""

@@ -74,6 +74,7 @@ def finished(lane: str) -> Callable[[dict[str, str]], bool]:
     return lambda parts: "state finished" in lane_of(parts, lane)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("lane", "victim"),
     [
