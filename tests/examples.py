@@ -1,7 +1,7 @@
 """The one hypothesis profile of the project, and the number of examples of each property.
 
 No example has a deadline and no property is too slow: a verdict does not depend on the machine. The examples are the
-same in each run, so that what fails fails again. A run without ``--full`` tries a third of them.
+same in each run, so that what fails fails again. A run without ``--full`` tries a sixth of them.
 ``HARNESS_EXAMPLES=20`` tries twenty times as many as ``--full``, other ones in each run, and prints the seed that
 repeats a failure.
 """
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 DEFAULT = 100
 """Examples of a property that asks for no number."""
-SHARE = 3
+SHARE = 6
 """Divisor of the number of examples in a run without ``--full``."""
 
 
@@ -51,7 +51,7 @@ def load_profile(*, full: bool = False) -> None:
 
 
 def examples(number: int) -> settings:
-    """Return the decorator that tries a property with that many examples, a third, or a multiple in a long run."""
+    """Return the decorator that tries a property with that many examples, a sixth, or a multiple in a long run."""
     return settings(max_examples=_number(number))
 
 

@@ -158,6 +158,7 @@ def test_a_table_that_the_job_created_is_dropped_again(url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("job", "verdict"),
     [

@@ -19,6 +19,7 @@ def _shop(tmp_path: Path) -> Iterator[None]:
     shop.close_shop()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "job", [effects.effect_before_commit, effects.commit_before_effect, totals.added_apart]
 )

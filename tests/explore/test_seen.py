@@ -47,7 +47,7 @@ def names(verdict: Verdict) -> set[str]:
     return {each.name for each in verdict.not_seen}
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("job", NOT_SEEN, ids=lambda job: job.__name__)
 def test_an_effect_that_no_probe_watches_is_reported_at_its_line(job: Any) -> None:
     """Each way out of the process has a name in the verdict, and the line of the job."""
@@ -65,7 +65,7 @@ def lines(line: str) -> bool:
     return line.startswith("tests/unseen_jobs.py:")
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("job", SEEN, ids=lambda job: job.__name__)
 def test_a_job_that_only_reads_computes_or_is_watched_is_not_accused(job: Any) -> None:
     """Reading, imports, temporary files, threads that end and asyncio's own sockets are not reported."""

@@ -51,6 +51,7 @@ def found(
         return {str(trial): runner.result(trial).outcome for trial in chosen(recording)}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("planted", "kind"), JOBS, ids=[f"{getattr(planted, kind).__name__}" for planted, kind in JOBS]
 )

@@ -44,6 +44,7 @@ def test_interrupt_on_the_command_line_replaces_the_tests_own(project: pytest.Py
     result.stdout.fnmatch_lines_random(["*flag-plain*", "*signal:TERM-iteration*"])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_the_records_of_all_processes_come_together(project: pytest.Pytester, processes: str) -> None:
     """One file has them all, with one process or several."""
@@ -73,6 +74,7 @@ def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pyteste
     result.stdout.fnmatch_lines(["NothingInterrupted: orders as * was not interrupted by count:1000*"])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

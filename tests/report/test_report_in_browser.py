@@ -169,6 +169,7 @@ def shows_focus(browser: Browser) -> bool:
     return seen != bare
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1440, "light")])
 def test_the_tab_key_walks_through_all_of_it(
     browser: Browser, tmp_path: Path, width: int, scheme: str
