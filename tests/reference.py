@@ -90,6 +90,7 @@ def commands() -> Iterator[str]:
     for name in MODULES:
         found = command.get_command(context, name)
         assert found is not None
+        found._help_option = None  # click keeps the names that it had in the first call, whoever made that
         inner = click.Context(
             found, info_name=name, parent=context, max_content_width=WIDTH, terminal_width=WIDTH,
             help_option_names=["-h", "--help"],
