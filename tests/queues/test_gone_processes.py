@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rq import Queue
@@ -13,8 +15,19 @@ from rq import Queue
 from harness.queues.owners import are_gone, here, owner
 from harness.queues.rq import enqueue, recover
 from harness.queues.rq.keys import OWNERS
-from tests.worker_jobs import UntilReleased
-from tests.workers import OURS, SIMPLE, SPAWN, Workers, leases, pid_of, progress_of, release, wait_for
+from tests.worker_jobs import Stubborn, UntilReleased
+from tests.workers import (
+    OURS,
+    PATIENCE,
+    SIMPLE,
+    SPAWN,
+    Workers,
+    leases,
+    pid_of,
+    progress_of,
+    release,
+    wait_for,
+)
 
 HOUR = 3600
 """Seconds of a lease that outlasts every test."""
@@ -49,25 +62,70 @@ def test_a_new_worker_takes_over_at_its_start(
     assert not redis.exists(OWNERS)
 
 
-@pytest.mark.parametrize("killed", ["none", "worker"])
-def test_processes_that_exist_are_left_alone(jobs_queue: Queue, rq_workers: Workers, killed: str) -> None:
-    """A stopped process is not gone, and nor is an execution whose horse goes on without its worker."""
+def test_stopped_processes_are_left_alone(jobs_queue: Queue, rq_workers: Workers) -> None:
+    """A stopped process is not gone."""
     redis = jobs_queue.connection
     worker = rq_workers.start(OURS, seconds=HOUR)
     job = enqueue(jobs_queue, UntilReleased)
     horse = pid_of(redis, job.id)
     wait_for(redis, job.id, 1)
-    os.kill(horse, signal.SIGSTOP)
+    for pid in (horse, worker.pid):
+        os.kill(pid, signal.SIGSTOP)
     try:
-        os.kill(worker.pid, signal.SIGKILL if killed == "worker" else signal.SIGSTOP)
         assert recover(redis) == []
     finally:
-        if killed == "none":
-            os.kill(worker.pid, signal.SIGCONT)
-        os.kill(horse, signal.SIGCONT)
+        for pid in (worker.pid, horse):
+            os.kill(pid, signal.SIGCONT)
     release(redis, job.id)
     rq_workers.finish()
     assert progress_of(redis, job.id).crashes == 0
+
+
+def test_a_horse_that_goes_on_without_its_worker_is_left_alone(
+    jobs_queue: Queue, rq_workers: Workers
+) -> None:
+    """While the horse is there, its execution is not gone; it ends at its next checkpoint and is no crash."""
+    redis = jobs_queue.connection
+    worker = rq_workers.start(OURS, seconds=HOUR)
+    job = enqueue(jobs_queue, Stubborn)
+    horse = pid_of(redis, job.id)
+    wait_for(redis, job.id, 3)
+    worker.kill()
+    worker.wait(PATIENCE)
+    assert recover(redis) == []
+    redis.rpush(f"go:{horse}", "on")
+    release(redis, job.id)
+    rq_workers.finish()
+    assert progress_of(redis, job.id).crashes == 0
+
+
+def test_a_stopped_horse_whose_worker_is_killed_is_recovered(jobs_queue: Queue, rq_workers: Workers) -> None:
+    """The kernel ends it: it sends SIGHUP to a stopped process group whose last parent in the session ends."""
+    redis = jobs_queue.connection
+    worker = rq_workers.start(OURS, seconds=HOUR)
+    job = enqueue(jobs_queue, UntilReleased)
+    horse = pid_of(redis, job.id)
+    wait_for(redis, job.id, 1)
+    ended = os.pidfd_open(horse)
+    os.kill(horse, signal.SIGSTOP)
+    while not is_stopped(horse):
+        os.sched_yield()
+    worker.kill()
+    worker.wait(PATIENCE)
+    assert select.select([ended], [], [], PATIENCE)[0]
+    os.close(ended)
+    assert recover(redis) == [job.id]
+    release(redis, job.id)
+    rq_workers.finish()
+    assert (progress_of(redis, job.id).state, progress_of(redis, job.id).crashes) == ("completed", 1)
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether SIGSTOP has stopped all threads of a process."""
+    states = [
+        path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) == {"T"}
 
 
 def test_a_process_of_another_machine_is_not_gone(jobs_queue: Queue, rq_workers: Workers) -> None:
