@@ -93,6 +93,7 @@ def wait_until_finished(connection: Redis, worker: Listened, job: Any) -> None:
     assert connection.ping()
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("worker_class", [OURS, SIMPLE])
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_idle_worker_survives(
@@ -110,6 +111,7 @@ def test_an_idle_worker_survives(
     assert told(connection, job.id) == [0, 1, 2]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_idle_worker_that_spawns_survives(
     server: Server, connection: Redis, listen: Callable[..., Listened], outage: Outage
@@ -138,6 +140,7 @@ def test_a_wait_that_ends_with_an_error_ends_no_worker(
     assert told(connection, job.id) == [0, 1, 2]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_a_worker_that_starts_waits(
     server: Server, connection: Redis, listen: Callable[..., Listened], outage: Outage

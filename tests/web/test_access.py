@@ -62,6 +62,7 @@ def test_a_page_names_no_other_site(client: Client, path: str) -> None:
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", text)
 
 
+@pytest.mark.each
 @pytest.mark.parametrize(
     "host",
     [
@@ -94,6 +95,7 @@ def test_the_health_check_needs_no_name_and_no_user(redis: Redis) -> None:
     assert (answer.status, answer.text) == (200, "ok\n")
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("path", ["/act", "/stage"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 def test_only_a_post_acts(client: Client, redis: Redis, job_id: str, path: str, method: str) -> None:
@@ -115,6 +117,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("path", ["/act", "/enqueue"])
 def test_a_form_of_another_site_does_nothing(
@@ -162,6 +165,7 @@ WRONG: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("path", ["/", "/job?id=17", "/events", "/metrics", "/enqueue"])
 @pytest.mark.parametrize("headers", WRONG.values(), ids=WRONG)
 def test_nothing_is_shown_without_the_token(redis: Redis, path: str, headers: dict[str, str]) -> None:
