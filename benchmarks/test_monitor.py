@@ -1,4 +1,4 @@
-"""Cost of watching a job: with its history and pulse, and with a monitor that looks four times a second."""
+"""Cost of watching a job: with its history and heartbeat, and with a monitor that looks four times a second."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ def test_watching_costs_a_job_nothing_to_speak_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The job runs in turn without a history, with it, and watched from another process; print medians and spread."""
-    found: dict[str, list[float]] = {"no history": [], "history and pulse": [], "and a monitor at 4 Hz": []}
+    found: dict[str, list[float]] = {
+        "no history": [],
+        "history and heartbeat": [],
+        "and a monitor at 4 Hz": [],
+    }
     with redis_server() as server, Redis.from_url(server.url) as connection:
         queue = Queue("bench", connection=connection, serializer="json")
         cost(queue)
@@ -64,7 +68,7 @@ def test_watching_costs_a_job_nothing_to_speak_of(
             with monkeypatch.context() as without:
                 without.setattr("harness.queues.rq.jobs.HistoryRecorder", Unrecorded)
                 found["no history"].append(cost(queue))
-            found["history and pulse"].append(cost(queue))
+            found["history and heartbeat"].append(cost(queue))
             watching = subprocess.Popen(
                 [sys.executable, "-m", "harness", "monitor", "--json", "--every", "0.25", "--redis", server.url],
                 stdout=subprocess.PIPE, env={**os.environ, "HARNESS_DATABASE_URL": ""}, cwd=tmp_path.parent,

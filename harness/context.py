@@ -77,7 +77,7 @@ class Context(Position, Protocol):
     loop: JobLoop
     clock: Callable[[], float]
     portion: Portion
-    family: ParallelRun | None
+    parallel_run: ParallelRun | None
     witness: Witness | None
     holding: bool
     commits: bool

@@ -56,7 +56,7 @@ class Execution(Ends):
     :param durability: replaces the durability of the job.
     :param clock: seconds that only move forward; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
-    :param family: the parallel run that this is an instance of, or may start; see :mod:`harness.sources.parallel`.
+    :param parallel_run: what this is an instance of, or may start; see :mod:`harness.sources.parallel`.
     :param observers: called before any work, once the progress is known; they stop nothing.
     :param call: facts about the enqueue that the queue knows; they distinguish the rounds of a job.
     :param owns: called if the stored progress is gone: True if this execution owns the job, according to the queue.
@@ -75,7 +75,7 @@ class Execution(Ends):
         durability: Durability | None = None,
         clock: Clock | None = None,
         portion: Portion | None = None,
-        family: ParallelRun | None = None,
+        parallel_run: ParallelRun | None = None,
         observers: Sequence[Observer] = (),
         call: Call = UNKNOWN,
         owns: Callable[[], bool] | None = None,
@@ -88,11 +88,13 @@ class Execution(Ends):
             sources.append(lambda _: job.should_stop())
         chosen = asked.durability or durability or job_class.durability
         super().__init__(
-            Setup(job, job_id, asked.store or store, chosen, clock or asked.clock, sources, owns, family)
+            Setup(
+                job, job_id, asked.store or store, chosen, clock or asked.clock, sources, owns, parallel_run
+            )
         )
         job.execution = self
         self.portion = portion or Portion()
-        self.completes = family is None or family.instance is None
+        self.completes = parallel_run is None or parallel_run.instance is None
         self.args, self.kwargs = tuple(args), dict(kwargs or {})
         self.observers = tuple(observers)
         self._patient, self._call = patient, call
@@ -307,7 +309,9 @@ class Execution(Ends):
         progress.state = "running"
         if not progress.begun:
             events.emit(events.JobStarted(self.job_id, self._name))
-            if self.family is None or self.family.instance is None:  # else it ran before the instances
+            if (
+                self.parallel_run is None or self.parallel_run.instance is None
+            ):  # else it ran before the instances
                 try:
                     self._call_hook("on_start")
                 except CompleteEarly:

@@ -295,8 +295,8 @@ class IterationJob(Job, abstract=True):
 
     @property
     def _starts_instances(self) -> bool:
-        family = self.execution.family
-        return not self.execution.completes and family is not None and family.instance is None
+        parallel_run = self.execution.parallel_run
+        return not self.execution.completes and parallel_run is not None and parallel_run.instance is None
 
     def _iterate(
         self,

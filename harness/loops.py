@@ -61,7 +61,7 @@ class JobLoop:
 
         loop = self._made(awaitable)
         task = loop.create_task(_awaited(awaitable), name="job", context=self._context)
-        pulse = None if self._late is None else _Pulse(loop, self._late)
+        heartbeat = None if self._late is None else _Heartbeat(loop, self._late)
         try:
             return loop.run_until_complete(task)
         except asyncio.CancelledError as error:
@@ -82,8 +82,8 @@ class JobLoop:
                 raise error from None
             raise
         finally:
-            if pulse is not None:
-                pulse.end()
+            if heartbeat is not None:
+                heartbeat.end()
 
     def finish(self, result: Any) -> Any:
         """Return the result of a call of the job, awaited if it is awaitable."""
@@ -153,7 +153,7 @@ class JobLoop:
         return self._runner.get_loop()
 
 
-class _Pulse:
+class _Heartbeat:
     """Looks once a second whether the loop turns, while it runs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[float], None]) -> None:

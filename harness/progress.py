@@ -356,7 +356,7 @@ class Position(Protocol):
         """The id of the job in its queue."""
 
     @property
-    def family_id(self) -> str:
+    def run_id(self) -> str:
         """The id of the job that started this one's parallel run; without one, its own."""
 
     @property

@@ -59,7 +59,7 @@ class Setup(NamedTuple):
     clock: Callable[[], float]
     sources: Sequence[StopSource]
     owns: Callable[[], bool] | None
-    family: ParallelRun | None
+    parallel_run: ParallelRun | None
 
 
 class Saves:
@@ -70,7 +70,7 @@ class Saves:
 
     def __init__(self, setup: Setup) -> None:
         self.job, self.job_id, self.store, self.clock = setup.job, setup.job_id, setup.store, setup.clock
-        self.family, self.loop = setup.family, JobLoop()
+        self.parallel_run, self.loop = setup.parallel_run, JobLoop()
         self.progress = Progress(setup.job_id)  # until it is claimed
         self.item_failed = False
         self.witness: Witness | None = None
@@ -94,9 +94,9 @@ class Saves:
     # The position, for stop sources, jobs and observers.
 
     @property
-    def family_id(self) -> str:
+    def run_id(self) -> str:
         """Id of the job that started this one's parallel run; without one, its own id."""
-        return self.family.id if self.family else self.job_id
+        return self.parallel_run.id if self.parallel_run else self.job_id
 
     @property
     def step(self) -> str | None:

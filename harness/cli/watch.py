@@ -150,7 +150,7 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
         ticket = ticket_of(connection, job_id)
         job = the_job(connection, job_id) if ticket is None else ticket
         bad: list[str] = []
-        entries, pulse = history(connection, job.id, bad)
+        entries, heartbeat = history(connection, job.id, bad)
         if bad:
             echo(f"left out: {len(bad)} entries of the history of job {job.id}: {bad[0]}", err=True)
         failure = failure_of(job) if isinstance(job, RQJob) else None
@@ -167,7 +167,8 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
         progress = _progress(connection, database_url, job.id)
         seconds, micros = connection.time()
     told = story(
-        job.id, job.description or "", entries, pulse, now=seconds + micros / 1e6, progress=progress, failure=failure
+        job.id, job.description or "", entries, heartbeat,
+        now=seconds + micros / 1e6, progress=progress, failure=failure,
     )  # fmt: skip
     click.echo(json.dumps(told.to_data()) if as_json else story_text.text(told))
     if svg is not None:

@@ -154,7 +154,7 @@ class PlainPosition:
     job, step, cursor, completed = None, None, None, ()
 
     def __init__(self, job_id: str, total: int) -> None:
-        self.job_id, self.family_id, self.total, self.items, self.done = job_id, job_id, total, 0, 0
+        self.job_id, self.run_id, self.total, self.items, self.done = job_id, job_id, total, 0, 0
 
     def mark(self) -> None:
         """Count an item."""

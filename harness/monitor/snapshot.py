@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from harness.queues.history import Entry, Heartbeat
 
 SILENT_SECONDS = 4.0
-"""Seconds without a pulse after which a running job counts as silent."""
+"""Seconds without a heartbeat after which a running job counts as silent."""
 
 HEARTBEAT_SECONDS = 45.0
-"""The same for a worker whose job has no pulse: RQ's workers then send a heartbeat every 30 s."""
+"""The same for a worker whose job has no heartbeat: RQ's workers then send a heartbeat every 30 s."""
 
 BUSY = "busy"
 """RQ's state of a busy worker."""
@@ -61,7 +61,7 @@ class JobRow:
     :ivar at_risk_s: seconds since the last save, if anything is at risk. :ivar steps_at_risk: the same of steps.
     :ivar moved: whether anything is not saved, counted or not.
     :ivar step: the step in progress, or None. :ivar cursor: the position in it, as text.
-    :ivar silent_s: seconds since its pulse, if that is too long.
+    :ivar silent_s: seconds since its heartbeat, if that is too long.
     :ivar asked: ``interrupt``, ``pause`` or ``cancel``, if that was requested and the job has not acted on it yet.
     :ivar asked_by: who requested it.
     """
@@ -194,15 +194,17 @@ class Monitor:
 
 def _silent(overview: Overview) -> dict[str, float]:
     """Return the silent workers with their silent time: Redis keeps a killed worker as busy."""
-    pulses = {job.id: job.pulse for job in overview.jobs}
+    heartbeats = {job.id: job.heartbeat for job in overview.jobs}
     silent = {}
     for worker in overview.workers:
-        pulse, quiet_s = pulses.get(worker.job_id or ""), worker.heartbeat_s
+        heartbeat, quiet_s = heartbeats.get(worker.job_id or ""), worker.heartbeat_s
         if worker.state != BUSY or quiet_s is None:
             continue
-        if pulse is not None and pulse.worker == worker.name:  # else another one is at that job by now
-            quiet_s = min(quiet_s, overview.at - pulse.at)
-        if quiet_s > (HEARTBEAT_SECONDS if pulse is None else SILENT_SECONDS):
+        if (
+            heartbeat is not None and heartbeat.worker == worker.name
+        ):  # else another one is at that job by now
+            quiet_s = min(quiet_s, overview.at - heartbeat.at)
+        if quiet_s > (HEARTBEAT_SECONDS if heartbeat is None else SILENT_SECONDS):
             silent[worker.name] = quiet_s
     return silent
 
@@ -211,31 +213,35 @@ def _row(job: JobView, progress: Progress | None, now: float) -> JobRow:
     entries = [each for each in job.entries if each.what != ASKED]
     latest = entries[-1] if entries else None
     epoch = max([progress.epoch if progress else 0, *(each.epoch for each in entries)])
-    # A pulse of a replaced or ended execution does not describe the job now.
-    pulse = job.pulse if job.status == "started" and job.pulse and job.pulse.epoch >= epoch else None
-    done = pulse.done if pulse else progress.done if progress else latest.done if latest else None
-    total = next((each.total for each in (pulse, progress, latest) if each and each.total is not None), None)
-    rate = pulse.rate if pulse else None
+    # A heartbeat of a replaced or ended execution does not describe the job now.
+    heartbeat = (
+        job.heartbeat if job.status == "started" and job.heartbeat and job.heartbeat.epoch >= epoch else None
+    )
+    done = heartbeat.done if heartbeat else progress.done if progress else latest.done if latest else None
+    total = next(
+        (each.total for each in (heartbeat, progress, latest) if each and each.total is not None), None
+    )
+    rate = heartbeat.rate if heartbeat else None
     left = max(0, total - done) / rate if rate and total is not None and done is not None else None
     end = next(
         (each for each in reversed(entries) if each.what == "end" and each.outcome != "completed"), None
     )
-    silent = now - pulse.at if pulse and now - pulse.at > SILENT_SECONDS else None
-    step, cursor = _position(pulse, progress)
+    silent = now - heartbeat.at if heartbeat and now - heartbeat.at > SILENT_SECONDS else None
+    step, cursor = _position(heartbeat, progress)
     state = _state(job, progress)
     return JobRow(
         id=job.id, name=_name(job, progress), queue=job.queue, state=state, done=done,
-        saved=pulse.saved if pulse else progress.done if progress else None, total=total, rate=rate,
-        left_s=left, executions=max(epoch, pulse.epoch if pulse else 0),
-        # Independent of the progress store: the history and the pulse count crashes too.
-        crashes=max([progress.crashes if progress else 0, pulse.crashes if pulse else 0,
+        saved=heartbeat.saved if heartbeat else progress.done if progress else None, total=total, rate=rate,
+        left_s=left, executions=max(epoch, heartbeat.epoch if heartbeat else 0),
+        # Independent of the progress store: the history and the heartbeat count crashes too.
+        crashes=max([progress.crashes if progress else 0, heartbeat.crashes if heartbeat else 0,
                      *(each.crashes or 0 for each in entries)]),
         last_end=end.outcome if end else None, reason=end.reason if end else None,
-        at_risk=max(0, pulse.done - pulse.saved) if pulse else None,
-        at_risk_s=pulse.unsaved_s if pulse else None,
-        durability=pulse.durability if pulse else latest.durability if latest else None, silent_s=silent,
-        step=step, cursor=cursor, steps_at_risk=pulse.steps if pulse else 0,
-        moved=pulse is not None and (pulse.moved or pulse.steps > 0 or pulse.done > pulse.saved),
+        at_risk=max(0, heartbeat.done - heartbeat.saved) if heartbeat else None,
+        at_risk_s=heartbeat.unsaved_s if heartbeat else None,
+        durability=heartbeat.durability if heartbeat else latest.durability if latest else None, silent_s=silent,
+        step=step, cursor=cursor, steps_at_risk=heartbeat.steps if heartbeat else 0,
+        moved=heartbeat is not None and (heartbeat.moved or heartbeat.steps > 0 or heartbeat.done > heartbeat.saved),
         **_pending(job.entries, state),
     )  # fmt: skip
 
@@ -257,10 +263,10 @@ def _pending(entries: Sequence[Entry], state: str) -> dict[str, str]:
     return {}
 
 
-def _position(pulse: Heartbeat | None, progress: Progress | None) -> tuple[str | None, str | None]:
+def _position(heartbeat: Heartbeat | None, progress: Progress | None) -> tuple[str | None, str | None]:
     """Return the step in progress and its cursor, as text."""
-    if pulse is not None:
-        return pulse.step, pulse.cursor
+    if heartbeat is not None:
+        return heartbeat.step, heartbeat.cursor
     if progress is None or progress.step is None:
         return None, None
     return progress.step, None if progress.cursor is None else bounded(repr(progress.cursor), CURSOR_BYTES)

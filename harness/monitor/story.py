@@ -95,7 +95,7 @@ def story(
     job_id: str,
     description: str,
     entries: Sequence[Entry],
-    pulse: Heartbeat | None,
+    heartbeat: Heartbeat | None,
     *,
     now: float,
     progress: Progress | None = None,
@@ -111,7 +111,7 @@ def story(
     ends = {each.epoch: each for each in entries if each.what == "end"}
     first, latest = starts[0], starts[-1].epoch
     if latest not in ends:
-        unwritten = _unwritten_end(starts[-1], pulse, progress, failure)
+        unwritten = _unwritten_end(starts[-1], heartbeat, progress, failure)
         if unwritten is not None:
             ends[latest] = unwritten
     began_at = min(first.at, first.enqueued_at or first.at)
@@ -119,7 +119,9 @@ def story(
     for index, start in enumerate(starts):
         following = starts[index + 1] if index + 1 < len(starts) else None
         parts.append(
-            _part(start, following, ends.get(start.epoch), pulse, now=now, began_at=began_at, before=parts)
+            _part(
+                start, following, ends.get(start.epoch), heartbeat, now=now, began_at=began_at, before=parts
+            )
         )
     last = parts[-1]
     failure = None if last.outcome == "failed" else failure
@@ -139,7 +141,7 @@ def _part(
     start: Entry,
     following: Entry | None,
     end: Entry | None,
-    pulse: Heartbeat | None,
+    heartbeat: Heartbeat | None,
     *,
     now: float,
     began_at: float,
@@ -155,8 +157,8 @@ def _part(
             ended_at, came_to = max(start.at, sign.at), max(sign.done, following.done)
     else:
         outcome, ended_at = "running", now
-        if pulse is not None and pulse.epoch == start.epoch:
-            came_to = pulse.done
+        if heartbeat is not None and heartbeat.epoch == start.epoch:
+            came_to = heartbeat.done
     last = before[-1] if before else None
     free_at = began_at + last.end_s if last else began_at
     # The clocks of two machines may differ: waiting starts after the previous end and ends at the start.
@@ -174,13 +176,13 @@ def _part(
 
 
 def _unwritten_end(
-    start: Entry, pulse: Heartbeat | None, progress: Progress | None, failure: str | None
+    start: Entry, heartbeat: Heartbeat | None, progress: Progress | None, failure: str | None
 ) -> Entry | None:
     """Return the end of the latest execution from other stored data, if the history does not have it.
 
     Redis may not have answered the write; and a worker that fails a job of a lost process writes none.
     """
-    sign = pulse if pulse is not None and pulse.epoch == start.epoch else None
+    sign = heartbeat if heartbeat is not None and heartbeat.epoch == start.epoch else None
     end = replace(start, what="end", at=max(start.at, sign.at) if sign else start.at)
     if progress is not None and progress.ended >= start.epoch and progress.state not in {"new", "running"}:
         return replace(end, done=progress.done, outcome=progress.state, reason=progress.reason)

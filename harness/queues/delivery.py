@@ -297,7 +297,7 @@ def _execute(
 ) -> Ended:
     begun, history = delivery.begin(), delivery.history
     args, kwargs = order.arguments()
-    family, instance = order.instance or (delivery.job_id, None)
+    run_id, instance = order.instance or (delivery.job_id, None)
     with history or nullcontext(), delivery.stop_sources() as sources:
         stops: list[StopSource] = [*sources]
         if delivery.requests is not None:
@@ -308,7 +308,7 @@ def _execute(
             job_class, delivery.job_id, store,
             args=args, kwargs=kwargs, stops=stops, observers=[] if history is None else [history],
             durability=durability, clock=clock, portion=order.portion,
-            family=ParallelRun(family, instance, delivery.enqueue),
+            parallel_run=ParallelRun(run_id, instance, delivery.enqueue),
             call=Call(order.digest(), begun.enqueued, first=begun.first),
             owns=delivery.owns, patient=begun.unknown < unknown_tries(),
         )  # fmt: skip

@@ -9,8 +9,8 @@ of a user. Redis gives them their times, so that the clocks of machines need not
   job does not wait: the thread reads counters. A subscription would make an event of every item.
 
 Nothing depends on either; an error of Redis is logged. Crash before the entry of a start: that execution is missing.
-Crash before the entry of an end: its pulse stays, and the next start records it. Lost answer: the entry may be there
-twice; a reader takes the first.
+Crash before the entry of an end: its heartbeat stays, and the next start records it. Lost answer: the entry may be
+there twice; a reader takes the first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.boundary.texts import bounded, told
 from harness.errors import CorruptProgress
 from harness.queues import keys
 from harness.queues.connections import check_connection
-from harness.queues.periodic import PeriodicThread, Pulses
+from harness.queues.periodic import Heartbeats, PeriodicThread
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -53,7 +53,7 @@ SHORTEST = 1e-6
 """Minimum duration of an execution, in seconds, for its rate to be shown."""
 
 ENTRY_BYTES = 16 * 1024
-"""Size limit of an entry or a pulse, in bytes."""
+"""Size limit of an entry or a heartbeat, in bytes."""
 
 MILLIS_DIGITS = 15
 """Maximum digits of the milliseconds in the number of an entry."""
@@ -62,10 +62,10 @@ REASON_BYTES, NAME_BYTES = 300, 200
 """Size limits of a reason, and of the names in an entry: each job keeps a hundred entries."""
 
 CURSOR_BYTES = 200
-"""Size limit of the text of a cursor in a pulse."""
+"""Size limit of the text of a cursor in a heartbeat."""
 
-PULSE_SECONDS = 1.0
-"""Interval of the pulses of a running job, in seconds."""
+HEARTBEAT_SECONDS = 1.0
+"""Interval of the heartbeats of a running job, in seconds."""
 
 ASKED = "asked"
 """Kind of an action's entry."""
@@ -75,7 +75,7 @@ log = logging.getLogger("harness.rq")
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Position of an execution at its latest pulse.
+    """Position of an execution at its latest heartbeat.
 
     :ivar at: seconds of the Redis server's clock. :ivar epoch: of the execution.
     :ivar done: items done in all executions. :ivar saved: number of saved items. :ivar unsaved_s: seconds
@@ -115,7 +115,9 @@ class Heartbeat:
     def from_json(cls, text: str | bytes | None) -> Heartbeat | None:
         """Read the stored form; None if it is missing or unreadable."""
         try:
-            return None if text is None else cls.from_data(parse_json(text, "the pulse", limit=ENTRY_BYTES))
+            return (
+                None if text is None else cls.from_data(parse_json(text, "the heartbeat", limit=ENTRY_BYTES))
+            )
         except CorruptProgress:
             return None
 
@@ -125,8 +127,8 @@ class Heartbeat:
 
         :raises CorruptProgress: naming the missing field, or the field with a wrong type.
         """
-        pulse: Heartbeat = read(cls, data, "the pulse", error=CorruptProgress)
-        return pulse
+        heartbeat: Heartbeat = read(cls, data, "the heartbeat", error=CorruptProgress)
+        return heartbeat
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Entry:
     :ivar action: of an action, its name, such as ``"pause"``. :ivar by: of an action, the user.
     :ivar job: of the first start, the class.
     :ivar enqueued_at: of a start, when the job was last put into its queue, if known.
-    :ivar died: for a start, the last pulse of the previous execution, if that one never ended.
+    :ivar died: for a start, the last heartbeat of the previous execution, if that one never ended.
     :ivar outcome: of an end: completed, interrupted, paused, cancelled, superseded or failed.
     :ivar crashes: number of executions that had crashed by then; None if an older release wrote the entry.
     """
@@ -181,8 +183,8 @@ class HistoryRecorder:
 
     :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
     :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
-    :param found: time of the server, and pulse of an earlier execution, that were read with the claim.
-    :param pulses: thread of the process that writes start and pulses, for which the job does not wait.
+    :param found: time of the server, and heartbeat of an earlier execution, that were read with the claim.
+    :param heartbeats: thread of the process that writes start and heartbeats, for which the job does not wait.
     """
 
     def __init__(
@@ -194,35 +196,35 @@ class HistoryRecorder:
         enqueued_at: float | None = None,
         ttl_after: Callable[[str], int] = lambda _: TTL,
         found: tuple[float, bytes | None] | None = None,
-        pulses: Pulses | None = None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self._connection, self._job_id, self._worker = connection, job_id, worker
         self._enqueued_at, self._ttl_after = enqueued_at, ttl_after
         self._execution: Execution | None = None
         self._beat: PeriodicThread | None = None
-        self._found, self._pulses, self._unwritten = found, pulses, dict[str, Any]()
+        self._found, self._heartbeats, self._unwritten = found, heartbeats, dict[str, Any]()
         self._epoch, self._offset, self._started = 0, 0.0, 0.0
 
     def __enter__(self) -> HistoryRecorder:
         return self
 
     def began(self, execution: Execution) -> None:
-        """Write the start of the execution, and start its pulse."""
+        """Write the start of the execution, and start its heartbeat."""
         self._execution, self._epoch = execution, execution.progress.epoch
         self._started = execution.clock()
         try:
             if self._found is None:
                 self._found = self._look()
             self._unwritten = self._start_entry(execution, *self._found)
-            if self._pulses is None:
+            if self._heartbeats is None:
                 self._tell()
         except RedisError as error:
             self._excuse(error)
-        if self._pulses is None:
-            self._beat = PeriodicThread(f"harness-pulse-{self._job_id}", PULSE_SECONDS, self._tell)
+        if self._heartbeats is None:
+            self._beat = PeriodicThread(f"harness-heartbeat-{self._job_id}", HEARTBEAT_SECONDS, self._tell)
             self._beat.start()
         else:
-            self._pulses.add(self._tell)
+            self._heartbeats.add(self._tell)
 
     def ended(self, ended: Ended) -> Ended:
         """Write how the execution ended, and return it."""
@@ -237,10 +239,10 @@ class HistoryRecorder:
             self._end("failed", kind.__name__ if error is None else told(error))
 
     def _look(self) -> tuple[float, bytes | None]:
-        """Return the time of the server, and the pulse that an execution without an end has left."""
+        """Return the time of the server, and the heartbeat that an execution without an end has left."""
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            pipeline.get(keys.pulse(self._job_id))
+            pipeline.get(keys.heartbeat(self._job_id))
             (seconds, micros), left = pipeline.execute()
         return seconds + micros / 1e6, left
 
@@ -264,8 +266,8 @@ class HistoryRecorder:
             return
         if self._beat is not None:
             self._beat.close()
-        elif self._pulses is not None:
-            self._pulses.remove(self._tell)
+        elif self._heartbeats is not None:
+            self._heartbeats.remove(self._tell)
         entry = {
             "what": "end", "epoch": self._epoch, "done": execution.done, "outcome": outcome, "total": execution.total,
             "reason": None if reason is None else bounded(reason, REASON_BYTES), "crashes": execution.progress.crashes,
@@ -278,8 +280,8 @@ class HistoryRecorder:
                 if outcome in {"completed", "cancelled"}:
                     # A request to pause has no TTL; for a job that is over it would stay forever.
                     pipeline.expire(keys.control(self._job_id), TTL)
-                if outcome != "superseded":  # else the pulse is another execution's
-                    pipeline.delete(keys.pulse(self._job_id))
+                if outcome != "superseded":  # else the heartbeat is another execution's
+                    pipeline.delete(keys.heartbeat(self._job_id))
                 pipeline.execute()
         except RedisError as error:
             self._excuse(error)
@@ -298,14 +300,14 @@ class HistoryRecorder:
         with self._connection.pipeline(transaction=bool(self._unwritten)) as pipeline:
             if self._unwritten:
                 self._add(pipeline, self._unwritten)
-            pipeline.set(keys.pulse(self._job_id), self._pulse(execution), ex=TTL)
+            pipeline.set(keys.heartbeat(self._job_id), self._heartbeat(execution), ex=TTL)
             pipeline.execute()
         self._unwritten = {}
 
-    def _pulse(self, execution: Execution) -> str:
+    def _heartbeat(self, execution: Execution) -> str:
         now, progress, saved = execution.clock(), execution.progress, execution.saved
         elapsed, cursor = now - self._started, progress.cursor
-        pulse = Heartbeat(
+        heartbeat = Heartbeat(
             at=time.monotonic() + self._offset, epoch=self._epoch, done=progress.done, saved=saved.done,
             unsaved_s=max(0.0, now - max(saved.at, self._started)), elapsed_s=elapsed, items=execution.items,
             total=progress.total, durability=_durability(execution), worker=self._worker,
@@ -315,7 +317,7 @@ class HistoryRecorder:
             steps=max(0, len(progress.completed) - saved.steps),
             moved=cursor != saved.cursor if progress.step == saved.step else execution.moved,
         )  # fmt: skip
-        return json.dumps(_rounded(pulse), separators=(",", ":"))
+        return json.dumps(_rounded(heartbeat), separators=(",", ":"))
 
     def _excuse(self, error: RedisError) -> None:
         log.warning("job %s: its history was not written (%s); the job continues", self._job_id, error)
@@ -350,7 +352,7 @@ def note_action(connection: Redis, job_id: str, action: str, by: str, reason: st
 def ask_history(pipeline: Pipeline, job_id: str, entries: int = 2 * EXECUTIONS) -> None:
     """Queue the commands for the input of :func:`read_history` and :meth:`Heartbeat.from_json`."""
     pipeline.xrevrange(keys.history(job_id), count=entries)
-    pipeline.get(keys.pulse(job_id))
+    pipeline.get(keys.heartbeat(job_id))
 
 
 def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None = None) -> list[Entry]:
@@ -374,25 +376,28 @@ def read_history(answer: list[tuple[Any, dict[Any, Any]]], bad: list[str] | None
 def history(
     connection: Redis, job_id: str, bad: list[str] | None = None
 ) -> tuple[list[Entry], Heartbeat | None]:
-    """Return the history of a job, the oldest entry first, and its pulse if it runs.
+    """Return the history of a job, the oldest entry first, and its heartbeat if it runs.
 
     :param bad: receives the reasons for omitted entries.
     """
     check_connection(connection)
     with connection.pipeline(transaction=False) as pipeline:
         ask_history(pipeline, job_id)
-        entries, pulse = pipeline.execute(raise_on_error=False)
+        entries, heartbeat = pipeline.execute(raise_on_error=False)
     if isinstance(entries, Exception):  # the key has another type
         if bad is not None:
             bad.append(f"its history cannot be read: {entries}")
         entries = []
-    return read_history(entries, bad), None if isinstance(pulse, Exception) else Heartbeat.from_json(pulse)
+    return read_history(entries, bad), None if isinstance(heartbeat, Exception) else Heartbeat.from_json(
+        heartbeat
+    )
 
 
-def _rounded(pulse: Heartbeat) -> dict[str, Any]:
-    """Return a pulse as JSON data, its times in milliseconds."""
+def _rounded(heartbeat: Heartbeat) -> dict[str, Any]:
+    """Return a heartbeat as JSON data, its times in milliseconds."""
     return {
-        name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(pulse).items()
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in asdict(heartbeat).items()
     }
 
 

@@ -74,7 +74,7 @@ class InlineRun:
     def scale(self, instances: int) -> None:
         """Change the number of instances of a parallel run; new ones are in :attr:`instances`."""
         check_instances(instances)
-        for number in SliceTable.change(self.store, self.job_id, lambda division: division.resize(instances)):
+        for number in SliceTable.change(self.store, self.job_id, lambda table: table.resize(instances)):
             self._spawn(number)
 
     def _spawn(self, number: int) -> None:

@@ -20,8 +20,8 @@ def history(job_id: str) -> str:
     return f"{PREFIX}history:{job_id}"
 
 
-def pulse(job_id: str) -> str:
-    """Return the key of the latest pulse of a running job."""
+def heartbeat(job_id: str) -> str:
+    """Return the key of the latest heartbeat of a running job."""
     return f"{PREFIX}pulse:{job_id}"
 
 

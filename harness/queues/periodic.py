@@ -123,7 +123,7 @@ class PeriodicThread(threading.Thread):
             log.error("%s failed; it is tried again", self.name, exc_info=error)
 
 
-class Pulses:
+class Heartbeats:
     """Actions of a process that one thread repeats, so that none has to start a thread of its own.
 
     :param name: of the thread. :param seconds: between two calls of an action.

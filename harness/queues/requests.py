@@ -101,7 +101,7 @@ class Requests:
 
 
 def _controls(at: Position) -> list[str]:
-    return [keys.control(job_id) for job_id in dict.fromkeys((at.job_id, at.family_id))]
+    return [keys.control(job_id) for job_id in dict.fromkeys((at.job_id, at.run_id))]
 
 
 def _control(values: list[Any]) -> Control | None:

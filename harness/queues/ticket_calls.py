@@ -75,7 +75,7 @@ def order_of(call: Sequence[Any]) -> Order:
     return Order(path, args, kwargs, portion=portion, instance=more.get("instance"))
 
 
-def family_of(call: list[Any]) -> str | None:
+def run_id_of(call: list[Any]) -> str | None:
     """Return the id of the job that started the parallel run which a call is an instance of; None for other calls."""
     try:
         instance = more_of(call).get("instance")

@@ -98,7 +98,7 @@ def scale(tickets: Tickets, job_id: str, instances: int, store: Store) -> None:
     progress = own.load(job_id)
     known = str(more_of(call).get("round", fields.get("round", "")))
     round_id = known if progress is None or "instance" in more_of(call) else progress.round_id
-    new = SliceTable.change(own, job_id, lambda division: division.resize(instances), round_id=round_id)
+    new = SliceTable.change(own, job_id, lambda table: table.resize(instances), round_id=round_id)
     for number in new:
         more = {"instance": [job_id, number], **({"round": round_id} if round_id else {})}
         instance, its_call = f"{job_id}-{number}", [path, args, kwargs, more]
@@ -160,8 +160,8 @@ def _checked(tickets: Tickets, job_id: str, *, completed: bool) -> dict[str, str
         )
     more = more_of(call_in(fields))
     if "instance" in more:
-        family = tickets.read(more["instance"][0])
-        if family and more.get("round") and family.get("round") != more["round"]:
+        first = tickets.read(more["instance"][0])
+        if first and more.get("round") and first.get("round") != more["round"]:
             raise UsageError(
                 f"job {job_id} is an instance of an earlier round of {more['instance'][0]}, which was enqueued again; "
                 f"requeue {more['instance'][0]}"
@@ -179,12 +179,12 @@ def _checked(tickets: Tickets, job_id: str, *, completed: bool) -> dict[str, str
     return fields
 
 
-def _is_open(tickets: Tickets, name: str, family: str) -> bool:
-    """Return whether a job is an instance of *family* that is not over."""
+def _is_open(tickets: Tickets, name: str, run_id: str) -> bool:
+    """Return whether a job is an instance of the run that is not over."""
     fields = tickets.read(name)
     if fields.get("state", "over") == "over":
         return False
-    return bool(more_of(call_in(fields)).get("instance", [None])[0] == family)
+    return bool(more_of(call_in(fields)).get("instance", [None])[0] == run_id)
 
 
 def _kept(fields: dict[str, str], job_id: str, store: Store) -> tuple[Store, Progress | None]:

@@ -47,7 +47,7 @@ SCRIPTS = {
     """,
     # id, n (0: the message has none), owner, lease, round, digest, message, kind, text of new progress, its TTL;
     # one more key: jobs that failed. For a process that knows the job's code, which is reached now, three more: the
-    # pulse, the requests to the job and to its family; and the progress, if it is kept here.
+    # heartbeat, the requests to the job and to its parallel run; and the progress, if it is kept here.
     "claim": _NOW + """
         local s = redis.call('HMGET', K, 'state', 'n', 'outcome', 'round', 'unknown', 'executions', 'owner',
             'digest')

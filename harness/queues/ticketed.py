@@ -26,11 +26,11 @@ from harness.queues.delivery import (
     check_tries,
     deliver,
 )
-from harness.queues.history import PULSE_SECONDS, HistoryRecorder
+from harness.queues.history import HEARTBEAT_SECONDS, HistoryRecorder
 from harness.queues.holding import Held, Sweep, new_owner
-from harness.queues.periodic import PeriodicThread, Pulses
+from harness.queues.periodic import Heartbeats, PeriodicThread
 from harness.queues.requests import Requests
-from harness.queues.ticket_calls import digest_of_call, encoded_call, family_of, order_of, refusal
+from harness.queues.ticket_calls import digest_of_call, encoded_call, order_of, refusal, run_id_of
 from harness.queues.ticket_workers import EVERY_SECONDS, Enrolled
 from harness.queues.tickets import Claimed, Sending, Start, Tickets, server_time
 from harness.stops import Flag
@@ -61,7 +61,7 @@ class Queue(ABC):
         self.tickets = Tickets(self.connection, self.kind, stray_seconds=self.stray_seconds)
         self.held = Held(self.tickets)
         self.sweep = Sweep(self.tickets, self.send)
-        self.pulses = Pulses(f"harness-pulses-{self.kind}", PULSE_SECONDS)
+        self.heartbeats = Heartbeats(f"harness-heartbeats-{self.kind}", HEARTBEAT_SECONDS)
         self.shutdown = Flag()
         self.worker: Enrolled | None = None
         self._calls: PeriodicThread | None = None
@@ -113,7 +113,7 @@ class Queue(ABC):
                 worker.leave()
         self.sweep.close()
         self.held.close()
-        self.pulses.close()
+        self.heartbeats.close()
 
     def resend(self, sending: Sending) -> None:
         """Send one message, and confirm it in its ticket."""
@@ -222,13 +222,13 @@ class Queue(ABC):
         job_class = find_imported(call[0] if call else None)
         if job_class is None:
             return None, None
-        family, store = family_of(call) or job_id, self.store
+        run_id, store = run_id_of(call) or job_id, self.store
         if chooses_store(job_class) or overrides.current.store or type(store) is not RedisStore:
-            return Start(family), None
+            return Start(run_id), None
         if not store.is_on(self.connection):
-            return Start(family), None
+            return Start(run_id), None
         progress, fresh = store.claimable(job_id)
-        return Start(family, progress), fresh
+        return Start(run_id, progress), fresh
 
 
 class TicketDelivery(ABC, Generic[Report]):
@@ -244,7 +244,7 @@ class TicketDelivery(ABC, Generic[Report]):
         started, store = claimed.started, queue.store
         self.history = HistoryRecorder(
             queue.connection, claimed.job_id, worker=worker,
-            found=None if started is None else (started.time, started.pulse), pulses=queue.pulses,
+            found=None if started is None else (started.time, started.heartbeat), heartbeats=queue.heartbeats,
         )  # fmt: skip
         self.requests = Requests(queue.connection, found=None if started is None else started.controls)
         found = claimed.progress
@@ -320,9 +320,9 @@ class TicketDelivery(ABC, Generic[Report]):
 
     def enqueue(self, number: int, round_id: str) -> None:
         """Enqueue an instance of a parallel run, unless it is there."""
-        family, _ = more_of(self.call).get("instance", (self.job_id, None))
-        more = {"instance": [family, number], **({"round": round_id} if round_id else {})}
-        self.queue.send_instance(f"{family}-{number}", [*self.call[:3], more], self.claimed)
+        run_id, _ = more_of(self.call).get("instance", (self.job_id, None))
+        more = {"instance": [run_id, number], **({"round": round_id} if round_id else {})}
+        self.queue.send_instance(f"{run_id}-{number}", [*self.call[:3], more], self.claimed)
 
     def requeue(self, again: Again) -> Report:
         """Requeue the job under the same id.

@@ -89,11 +89,11 @@ class Opened:
 class Start:
     """Facts that let a claim start the execution in the same round trip: the process knows the job's code.
 
-    :ivar family_id: job whose requests hold for this one too.
+    :ivar run_id: job whose requests hold for this one too.
     :ivar progress: key, text and TTL of new progress; None if the progress is not kept next to the tickets.
     """
 
-    family_id: str
+    run_id: str
     progress: tuple[str, str, int] | None = None
 
 
@@ -101,13 +101,13 @@ class Start:
 class Started:
     """Data that such a claim has found.
 
-    :ivar time: of the server. :ivar pulse: of an execution that did not end. :ivar controls: requests to the job.
+    :ivar time: of the server. :ivar heartbeat: of an execution that did not end. :ivar controls: requests to the job.
     :ivar progress: as it was stored; None if there was none, and the new one is stored now.
     :ivar usable: False if *progress* is not to be used: it is kept elsewhere, or its key has another type.
     """
 
     time: float
-    pulse: bytes | None
+    heartbeat: bytes | None
     controls: tuple[bytes | None, ...]
     progress: bytes | None
     usable: bool
@@ -208,7 +208,7 @@ class Tickets:
         """
         more, (key, text, ttl) = [keys.over(self.kind, "failed")], ("", "", 0)
         if start is not None:
-            more += [keys.pulse(job_id), keys.control(job_id), keys.control(start.family_id)]
+            more += [keys.heartbeat(job_id), keys.control(job_id), keys.control(start.run_id)]
             if start.progress is not None:
                 key, text, ttl = start.progress
                 more.append(key)
@@ -378,13 +378,13 @@ class Tickets:
 
 def _started(found: Sequence[Any], text: str) -> Started:
     """Read the part of a claim's answer that starts the execution; a number stands for a key of another type."""
-    seconds, micros, pulse, *controls = found
+    seconds, micros, heartbeat, *controls = found
     controls, progress = controls[:2], controls[2:]
     stored = progress[0] if progress else None
     if stored == text.encode():  # stored by this claim, whose answer was lost
         stored = None
     return Started(
-        int(seconds) + int(micros) / 1e6, None if isinstance(pulse, int) else pulse,
+        int(seconds) + int(micros) / 1e6, None if isinstance(heartbeat, int) else heartbeat,
         tuple(None if isinstance(each, int) else each for each in controls), stored,
         usable=bool(progress) and not isinstance(stored, int),
     )  # fmt: skip

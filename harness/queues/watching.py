@@ -200,7 +200,7 @@ def _view(job_id: str, answers: list[Any], now: float, left_out: dict[str, str])
         ended_at=entries[-1].at if entries and fields["state"] == "over" else None,
         worker=starts[-1].worker if starts else "",
         progress=progress_view(job_id, None, None, answers[1], left_out),
-        pulse=None if isinstance(answers[3], Exception) else Heartbeat.from_json(answers[3]), entries=entries,
+        heartbeat=None if isinstance(answers[3], Exception) else Heartbeat.from_json(answers[3]), entries=entries,
     )  # fmt: skip
 
 

@@ -75,47 +75,47 @@ class SliceTable:
     run: str = ""
 
     @classmethod
-    def read(cls, store: Store, family: str, round_id: str = "") -> SliceTable | None:
+    def read(cls, store: Store, run_id: str, round_id: str = "") -> SliceTable | None:
         """Return the record of a parallel run, or None if it has not started.
 
         :param round_id: identifies the round of a job that is enqueued again under its id. :raises
             CorruptProgress: if it is not such a record.
         """
-        text = store.read(_key(family, round_id))
-        return None if text is None else cls._parsed(family, text)
+        text = store.read(_key(run_id, round_id))
+        return None if text is None else cls._parsed(run_id, text)
 
     @classmethod
-    def _parsed(cls, family: str, text: str) -> SliceTable:
-        what = f"the division of the parallel run {family}"
+    def _parsed(cls, run_id: str, text: str) -> SliceTable:
+        what = f"the division of the parallel run {run_id}"
         data = parse_json(text, what, limit=DIVISION_BYTES)
         more = set(data) - {each.name for each in fields(cls)} if isinstance(data, dict) else ()
         if more:  # a newer release wrote it; what this one writes would lose them
             raise UnsupportedProgress(
                 f"{what} has fields of a newer release; run that release; it was not changed"
             )
-        division: SliceTable = read(cls, data, what, error=CorruptProgress)
-        count = len(division.slices)
-        if len(division.owners) != count or len(division.done) != count:
+        table: SliceTable = read(cls, data, what, error=CorruptProgress)
+        count = len(table.slices)
+        if len(table.owners) != count or len(table.done) != count:
             raise CorruptProgress(
-                f"{what} has {count} slices, {len(division.owners)} owners and {len(division.done)} marks of what is "
+                f"{what} has {count} slices, {len(table.owners)} owners and {len(table.done)} marks of what is "
                 "done; it was not changed"
             )
-        return division
+        return table
 
     @classmethod
-    def change(cls, store: Store, family: str, change: Callable[[SliceTable], T], *, round_id: str = "") -> T:
+    def change(cls, store: Store, run_id: str, change: Callable[[SliceTable], T], *, round_id: str = "") -> T:
         """Change the record in one step, and return the result of *change*, which is repeated after a conflict.
 
         :raises UsageError: if there is no such parallel run.
         """
-        key = _key(family, round_id)
+        key = _key(run_id, round_id)
         while True:
             before = store.read(key)
             if before is None:
-                raise UsageError(f"job {family} is not a parallel run, or ended over a month ago")
-            division = cls._parsed(family, before)
-            result = change(division)
-            after = division.to_json()
+                raise UsageError(f"job {run_id} is not a parallel run, or ended over a month ago")
+            table = cls._parsed(run_id, before)
+            result = change(table)
+            after = table.to_json()
             if after == before or store.replace(key, before, after):
                 return result
 
@@ -198,18 +198,18 @@ class Parallel(Enumerator[Any]):
 
     def within(self, execution: Context) -> Enumerator[Any]:
         """Start the instances, or return the items of this one."""
-        family, portion = execution.family, execution.portion
-        if family is None:
+        parallel_run, portion = execution.parallel_run, execution.portion
+        if parallel_run is None:
             raise UsageError("this queue cannot start instances; run the job with harness.run() or on RQ")
         if portion.limit is not None or portion.after is not None:
             raise UsageError(
                 "a portion of a parallel run is not defined; try the job with instances=1 or without"
             )
-        if family.instance is None:
-            self._start(execution, family)
+        if parallel_run.instance is None:
+            self._start(execution, parallel_run)
             execution.completes = False
             return Enumerator(())
-        shared = self._shared(execution, family.id, family.instance)
+        shared = self._shared(execution, parallel_run.id, parallel_run.instance)
         return Enumerator(shared, batched=self.batched, witness=self)
 
     # It proves its own positions: each is in a slice.
@@ -231,35 +231,35 @@ class Parallel(Enumerator[Any]):
 
         Crash after it: the instance takes the slices that are free by then, if it is not the last.
         """
-        family = execution.family
-        if family is None or family.instance is None:
+        parallel_run = execution.parallel_run
+        if parallel_run is None or parallel_run.instance is None:
             return
-        number = family.instance
+        number = parallel_run.instance
         round_id = execution.progress.round_id
         SliceTable.change(
-            execution.store, family.id, lambda division: division.leave(number), round_id=round_id
+            execution.store, parallel_run.id, lambda table: table.leave(number), round_id=round_id
         )
-        self._note_end(execution, family.id, number)
+        self._note_end(execution, parallel_run.id, number)
 
-    def _note_end(self, execution: Context, family: str, instance: int) -> None:
-        division = SliceTable.read(execution.store, family, execution.progress.round_id)
-        assert division is not None  # noqa: S101 - it was changed just now
-        execution.completes = division.last == instance
+    def _note_end(self, execution: Context, run_id: str, instance: int) -> None:
+        table = SliceTable.read(execution.store, run_id, execution.progress.round_id)
+        assert table is not None  # noqa: S101 - it was changed just now
+        execution.completes = table.last == instance
         if execution.completes:
             name = type(execution.job).__name__
-            events.emit(events.AllDone(execution.job_id, name, len(division.slices)))
+            events.emit(events.AllDone(execution.job_id, name, len(table.slices)))
 
-    def _start(self, execution: Context, family: ParallelRun) -> None:
+    def _start(self, execution: Context, parallel_run: ParallelRun) -> None:
         """Create the record, then start the instances.
 
         Crash in between: the next execution finds the record, and starts the instances without a slice.
         """
         store, round_id = execution.store, execution.progress.round_id
-        if SliceTable.read(store, family.id, round_id) is None:
+        if SliceTable.read(store, parallel_run.id, round_id) is None:
             slices = [cursors.encode(each, "slice") for each in self._plan()]
             numbers = list(range(self._instances))
             nobody: list[int | None] = [None] * len(slices)
-            division = SliceTable(
+            table = SliceTable(
                 slices,
                 nobody,
                 [False] * len(slices),
@@ -268,38 +268,38 @@ class Parallel(Enumerator[Any]):
                 self._instances,
                 run=uuid4().hex[:8],
             )
-            store.replace(_key(family.id, round_id), None, division.to_json())
-        found = SliceTable.read(store, family.id, round_id)
+            store.replace(_key(parallel_run.id, round_id), None, table.to_json())
+        found = SliceTable.read(store, parallel_run.id, round_id)
         assert found is not None  # noqa: S101 - made above, by this execution or another
         for number in found.active:
             if number not in found.owners:
-                family.spawn(number, round_id)
+                parallel_run.spawn(number, round_id)
         name = type(execution.job).__name__
         events.emit(events.ParallelStarted(execution.job_id, name, len(found.active), len(found.slices)))
 
     @staticmethod
-    def _check_run(store: Store, family: str, round_id: str, position: dict[str, Any]) -> None:
+    def _check_run(store: Store, run_id: str, round_id: str, position: dict[str, Any]) -> None:
         """Refuse a position in the slices of another run, which divided the work differently."""
-        run, division = position.get("run"), SliceTable.read(store, family, round_id)
-        if run and division is not None and division.run != run:
+        run, table = position.get("run"), SliceTable.read(store, run_id, round_id)
+        if run and table is not None and table.run != run:
             raise CollectionChanged(
-                f"job {family} started a new parallel run after this instance stopped; its position belongs "
-                f"to the run {run}, not to {division.run}; delete the instance, or start the job again"
+                f"job {run_id} started a new parallel run after this instance stopped; its position belongs "
+                f"to the run {run}, not to {table.run}; delete the instance, or start the job again"
             )
 
-    def _shared(self, execution: Context, family: str, instance: int) -> Iterator[tuple[Any, Any]]:
+    def _shared(self, execution: Context, run_id: str, instance: int) -> Iterator[tuple[Any, Any]]:
         store, position = execution.store, self._cursor or {"slice": None, "cursor": None}
         round_id = execution.progress.round_id
-        self._check_run(store, family, round_id, position)
-        change = partial(SliceTable.change, store, family, round_id=round_id)
+        self._check_run(store, run_id, round_id, position)
+        change = partial(SliceTable.change, store, run_id, round_id=round_id)
         while True:
-            index = change(change=lambda division: division.take(instance))
-            division = SliceTable.read(store, family, round_id)
-            assert division is not None  # noqa: S101 - it was changed just now
+            index = change(change=lambda table: table.take(instance))
+            table = SliceTable.read(store, run_id, round_id)
+            assert table is not None  # noqa: S101 - it was changed just now
             if index is None:
                 break
             inner = position["cursor"] if position["slice"] == index else None
-            opened = self._open(cursors.decode(division.slices[index]), inner, len(division.slices))
+            opened = self._open(cursors.decode(table.slices[index]), inner, len(table.slices))
             witness = opened.witness if isinstance(opened, Enumerator) else None
             if inner is not None and witness is not None:
                 witness.check(inner, self._stored)
@@ -310,11 +310,11 @@ class Parallel(Enumerator[Any]):
                 execution.total = None if size is None else execution.done + size
             with iterating(opened) as pairs:
                 for item, cursor in map(as_pair, pairs):
-                    yield item, {"slice": index, "cursor": cursor, "run": division.run}
+                    yield item, {"slice": index, "cursor": cursor, "run": table.run}
             if execution.transactional:
                 execution.commit()  # the slice is not done before its items are
             change(change=partial(SliceTable.finish, index=index, instance=instance))
-        self._note_end(execution, family, instance)
+        self._note_end(execution, run_id, instance)
 
 
 def parallel(
@@ -379,5 +379,5 @@ def check_instances(instances: Any) -> None:
         raise UsageError(f"a parallel run takes instances of 1 or more; got {instances!r}")
 
 
-def _key(family: str, round_id: str) -> str:
-    return f"parallel:{family}@{round_id}" if round_id else f"parallel:{family}"
+def _key(run_id: str, round_id: str) -> str:
+    return f"parallel:{run_id}@{round_id}" if round_id else f"parallel:{run_id}"

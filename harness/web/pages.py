@@ -123,7 +123,7 @@ class Pages:
         told = None
         if any(each.what == "start" for each in entries):
             told = story(
-                row.id, row.name, entries, detail.view.pulse, now=snapshot.at, progress=detail.progress,
+                row.id, row.name, entries, detail.view.heartbeat, now=snapshot.at, progress=detail.progress,
                 failure=_failure(detail),
             )  # fmt: skip
         log = [each for each in entries if each.what == ASKED][-LATEST:]
@@ -199,7 +199,7 @@ def _facts_of_all(snapshot: Snapshot) -> list[tuple[str, str, str]]:
 
 def _facts_of(detail: Detail) -> list[tuple[str, str]]:
     row, view, progress = detail.row, detail.view, detail.progress
-    pulse = view.pulse if row.at_risk is not None else None
+    heartbeat = view.heartbeat if row.at_risk is not None else None
     found: list[tuple[str, Any]] = [
         ("Id", row.id),
         ("Queue", row.queue),
@@ -215,8 +215,11 @@ def _facts_of(detail: Detail) -> list[tuple[str, str]]:
         ("Last end", f"{row.last_end}: {row.reason}" if row.reason else row.last_end),
         ("Time at work, saved", seconds(progress.runtime_s) if progress and progress.runtime_s else None),
         ("Longest gap", seconds(progress.longest_gap_s) if progress and progress.longest_gap_s else None),
-        ("Worker", f"{view.worker or pulse.worker} on {pulse.host}" if pulse else view.worker or None),
-        ("Process", pulse.pid if pulse else None),
+        (
+            "Worker",
+            f"{view.worker or heartbeat.worker} on {heartbeat.host}" if heartbeat else view.worker or None,
+        ),
+        ("Process", heartbeat.pid if heartbeat else None),
         ("Enqueued", f"{_moment(view.enqueued_at)} UTC" if view.enqueued_at else None),
     ]
     return [(name, str(value)) for name, value in found if value not in {None, ""}]
@@ -250,9 +253,9 @@ def _failure(detail: Detail) -> str | None:
 
 def _parallel(detail: Detail) -> str:
     """Return the id under which a parallel run is scaled; empty if the job is no instance of one."""
-    family, _, number = detail.row.id.rpartition("-")
-    ours = family and number.isascii() and number.isdecimal() and detail.row.name.endswith(f" [{number}]")
-    return family if ours else ""
+    run_id, _, number = detail.row.id.rpartition("-")
+    ours = run_id and number.isascii() and number.isdecimal() and detail.row.name.endswith(f" [{number}]")
+    return run_id if ours else ""
 
 
 def _timeline(told: Story | None) -> dict[str, Any]:

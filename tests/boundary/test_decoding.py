@@ -54,13 +54,13 @@ PROGRESS = json.loads(
         total=20, resumptions=2, runtime_s=1.5, quarantined=[Quarantined(3, 2, "ValueError: 3")],
     ).to_json()
 )  # fmt: skip
-PULSE = {
+HEARTBEAT = {
     "at": 1.0, "epoch": 1, "done": 9, "saved": 5, "unsaved_s": 1.0, "elapsed_s": 1.0, "items": 9, "total": 20,
     "durability": "on_stop()", "worker": "w", "host": "h", "pid": 1, "parent": 2,
 }  # fmt: skip
 ENTRY = {
     "what": "start", "epoch": 2, "done": 9, "job": "m:J", "total": 20, "worker": "w", "durability": "on_stop()",
-    "enqueued_at": 1.5, "died": PULSE, "outcome": "", "reason": None,
+    "enqueued_at": 1.5, "died": HEARTBEAT, "outcome": "", "reason": None,
 }  # fmt: skip
 DIVISION = dataclasses.asdict(
     SliceTable([encode(each) for each in CURSORS[:3]], [0, None, 1], [False] * 3, 2, [0, 1], 2, run="ab")
@@ -116,10 +116,10 @@ def test_a_cursor_is_read_or_refused_by_name(random: Random) -> None:
 
 @given(seeds)
 def test_history_is_read_or_left_out(random: Random) -> None:
-    """Mutated pulses and entries are read with the types they have, or left out."""
-    pulse = Heartbeat.from_json(mutated(PULSE, random))
+    """Mutated heartbeats and entries are read with the types they have, or left out."""
+    heartbeat = Heartbeat.from_json(mutated(HEARTBEAT, random))
     entries = read_history([(b"17-0", {b"entry": mutated(ENTRY, random)}), ("x", {"y": "z"}), (b"\xff", {})])
-    assert pulse is None or (type(pulse.epoch), type(pulse.worker)) == (int, str)
+    assert heartbeat is None or (type(heartbeat.epoch), type(heartbeat.worker)) == (int, str)
     assert all(
         type(each) is Entry and (each.died is None or type(each.died) is Heartbeat) for each in entries
     )

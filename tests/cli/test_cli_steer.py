@@ -148,11 +148,11 @@ def test_a_pid_that_somebody_else_has_by_now_is_not_killed(
     }
     broker.hset("rq:worker:ann", mapping=worker)
     assert "has not yet reported its process" in one_line(run("interrupt", job.id, "--kill", "horse"))
-    pulse = {
+    heartbeat = {
         "at": 0.0, "epoch": 1, "done": 0, "saved": 0, "unsaved_s": 0.0, "elapsed_s": 0.0, "items": 0, "total": 3,
         "durability": "on_stop()", "worker": "ann", "host": "h", "pid": os.getpid(), "parent": 1,
     }  # fmt: skip
-    broker.set(f"harness:pulse:{job.id}", json.dumps(pulse))
+    broker.set(f"harness:pulse:{job.id}", json.dumps(heartbeat))
     refused = one_line(run("interrupt", job.id, "--kill", "horse"))
     assert f"process {os.getpid()}, which worked on job {job.id}, is gone" in refused
 

@@ -157,8 +157,8 @@ def test_threads_die_with_their_process() -> None:
     assert statuses()[:2] == ["paid", "pending"]
 
 
-def test_the_pulse_of_a_job_is_no_crash_point() -> None:
-    """Commands of the pulse are no crash points, because the clock decides when they come."""
+def test_the_heartbeat_of_a_job_is_no_crash_point() -> None:
+    """Commands of the heartbeat are no crash points, because the clock decides when they come."""
     observer = Dying("commit")
     told = threading.Event()
 
@@ -166,7 +166,7 @@ def test_the_pulse_of_a_job_is_no_crash_point() -> None:
         fakeredis.FakeRedis().ping()
         told.set()
 
-    beat = PeriodicThread("harness-pulse-17", 0.0, tell)
+    beat = PeriodicThread("harness-heartbeat-17", 0.0, tell)
     with probes.installed(), living(SimulatedProcess(observer)):
         beat.start()
         assert told.wait(PATIENCE)

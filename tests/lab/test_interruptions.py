@@ -16,7 +16,7 @@ from harness.stops import Every, Flag, any_of, interval_of, throttled
 class At:
     """A position to ask at."""
 
-    job, job_id, family_id, cursor, completed = None, "7", "7", 17, ["load"]
+    job, job_id, run_id, cursor, completed = None, "7", "7", 17, ["load"]
 
     def __init__(
         self, items: int = 0, done: int = 0, total: int | None = None, step: str | None = "price"

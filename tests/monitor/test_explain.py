@@ -44,7 +44,7 @@ def ended(at: float, epoch: int, done: int, outcome: str, reason: str | None = N
     return Entry(START + at, "end", epoch, done, outcome=outcome, reason=reason, total=200)
 
 
-def pulse(at: float, epoch: int, done: int) -> Heartbeat:
+def heartbeat(at: float, epoch: int, done: int) -> Heartbeat:
     """Return a sign of life."""
     return Heartbeat(
         at=START + at, epoch=epoch, done=done, saved=done, unsaved_s=0.0, elapsed_s=1.0, items=done, total=200,
@@ -54,7 +54,7 @@ def pulse(at: float, epoch: int, done: int) -> Heartbeat:
 
 ENTRIES = [
     started(1, 1, 0, enqueued_at=START), ended(5, 1, 80, "interrupted", "stopping"),
-    started(6, 2, 80, enqueued_at=START + 5), started(24, 3, 100, enqueued_at=START + 23, died=pulse(8, 2, 120)),
+    started(6, 2, 80, enqueued_at=START + 5), started(24, 3, 100, enqueued_at=START + 23, died=heartbeat(8, 2, 120)),
     ended(34, 3, 200, "completed"),
 ]  # fmt: skip
 """Entries of a deploy, a crash that was detected after 15 s, and the end."""
@@ -87,7 +87,7 @@ def test_the_story_in_a_terminal() -> None:
 
 def test_of_what_is_completed_nothing_is_missing() -> None:
     """Items committed but not counted before a crash are not selected again, so the story does not show the total."""
-    entries = [started(0, 1, 0), started(8, 2, 50, died=pulse(5, 1, 52)), ended(20, 2, 198, "completed")]
+    entries = [started(0, 1, 0), started(8, 2, 50, died=heartbeat(5, 1, 52)), ended(20, 2, 198, "completed")]
     told = story("7", "Import(17)", entries, None, now=START + 30)
     assert (told.done, told.total) == (198, 200)
     assert text(told).splitlines()[1] == "completed: 198 items in 2 executions, 20.0 s"
@@ -96,7 +96,7 @@ def test_of_what_is_completed_nothing_is_missing() -> None:
 
 def test_a_crashed_execution_did_at_least_what_the_next_one_began_with() -> None:
     """Items that were saved after the last sign of life count as items of the execution that crashed."""
-    entries = [started(0, 1, 0), started(8, 2, 55, died=pulse(5, 1, 52)), ended(20, 2, 200, "completed")]
+    entries = [started(0, 1, 0), started(8, 2, 55, died=heartbeat(5, 1, 52)), ended(20, 2, 200, "completed")]
     told = story("7", "Import(17)", entries, None, now=START + 30)
     assert [part.items for part in told.parts] == [55, 145]
     assert told.repeated == 0
@@ -112,8 +112,8 @@ def test_a_long_reason_is_told_in_full() -> None:
 
 
 def test_a_job_at_work_is_told_until_now() -> None:
-    """The story of a running job uses its pulse; without a pulse its position is unknown."""
-    told = story("7", "Import(17)", ENTRIES[:1], pulse(3, 1, 30), now=START + 4)
+    """The story of a running job uses its heartbeat; without a heartbeat its position is unknown."""
+    told = story("7", "Import(17)", ENTRIES[:1], heartbeat(3, 1, 30), now=START + 4)
     assert (told.state, told.done, told.parts[0].end_s) == ("running", 30, 4.0)
     lost = story("7", "Import(17)", ENTRIES[:1], None, now=START + 4, progress=Progress("7", done=10))
     assert (lost.state, lost.done, lost.parts[0].items) == ("running", 10, None)
@@ -149,7 +149,7 @@ def test_the_picture_says_the_same() -> None:
 
 def test_an_end_that_nobody_wrote() -> None:
     """The progress has the end if the job had time to save it; if the queue has failed the job, it crashed."""
-    entries, sign = [started(1, 1, 0)], pulse(3, 1, 30)
+    entries, sign = [started(1, 1, 0)], heartbeat(3, 1, 30)
     saved = Progress("7", epoch=1, ended=1, state="completed", done=200)
     told = story("7", "Import(17)", entries, sign, now=START + 99, progress=saved)
     assert (told.state, told.done, told.parts[0].outcome, told.total_s) == (

@@ -211,27 +211,27 @@ def test_jobs_at_work_come_first(queue: Queue, redis: Redis, done: list[Any]) ->
 
 
 def test_a_silent_job_is_pointed_out(queue: Queue, redis: Redis, done: list[Any]) -> None:
-    """A job at work with an old pulse may have crashed without anything having detected it."""
+    """A job at work with an old heartbeat may have crashed without anything having detected it."""
     job = enqueue(queue, Watched, 20)
     work(queue)
     snapshot = next(each for each in done if not isinstance(each, int))
     redis.hset(f"rq:job:{job.id}", "status", "started")
     watcher = Watcher(redis, jobs=[job.id])
     row = snapshot.jobs[0]
-    pulse = {
+    heartbeat = {
         "at": snapshot.at - 10, "epoch": 1, "done": 9, "saved": 5, "unsaved_s": 1.0, "elapsed_s": 1.0, "items": 9,
         "total": 20, "durability": "on_stop()", "worker": "w", "host": "h", "pid": 1, "parent": 2,
     }  # fmt: skip
-    redis.set(f"harness:pulse:{job.id}", json.dumps(pulse))
+    redis.set(f"harness:pulse:{job.id}", json.dumps(heartbeat))
     silent = next(each for each in Monitor(watcher).refresh().jobs if each.id == row.id)
     assert silent.silent_s is not None
     assert silent.silent_s >= 10
     assert (silent.saved, silent.at_risk) == (5, 4)
     shown = "\n".join(line.plain for line in lines(Monitor(watcher).refresh(), "here"))
     assert "no sign for 1" in shown
-    redis.set(f"harness:pulse:{job.id}", json.dumps({**pulse, "epoch": 0}))
+    redis.set(f"harness:pulse:{job.id}", json.dumps({**heartbeat, "epoch": 0}))
     stale = next(each for each in Monitor(watcher).refresh().jobs if each.id == row.id)
-    assert (stale.done, stale.at_risk) == (20, None), "a pulse of an earlier execution says nothing"
+    assert (stale.done, stale.at_risk) == (20, None), "a heartbeat of an earlier execution says nothing"
 
 
 class CountsLess(CountByIteration):
@@ -258,19 +258,19 @@ def test_a_worker_that_gives_no_sign_is_silent(queue: Queue, redis: Redis, done:
     work(queue)
     at = next(each for each in done if not isinstance(each, int)).at
     redis.hset(f"rq:job:{job.id}", "status", "started")
-    pulse = {
+    heartbeat = {
         "at": at + PATIENCE, "epoch": 1, "done": 9, "saved": 5, "unsaved_s": 1.0, "elapsed_s": 1.0, "items": 9,
         "total": 20, "durability": "on_stop()", "worker": "alive", "host": "h", "pid": 1, "parent": 2,
     }  # fmt: skip
-    redis.set(f"harness:pulse:{job.id}", json.dumps(pulse))
-    for name, job_id in {"killed": job.id, "alive": job.id, "other": "with-no-pulse"}.items():
+    redis.set(f"harness:pulse:{job.id}", json.dumps(heartbeat))
+    for name, job_id in {"killed": job.id, "alive": job.id, "other": "with-no-heartbeat"}.items():
         redis.sadd("rq:workers", f"rq:worker:{name}")
-        heartbeat = datetime.fromtimestamp(at - 22, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        seen = datetime.fromtimestamp(at - 22, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         told: dict[Any, Any] = {
             "hostname": "h",
             "state": "busy",
             "current_job": job_id,
-            "last_heartbeat": heartbeat,
+            "last_heartbeat": seen,
         }
         redis.hset(f"rq:worker:{name}", mapping=told)
     snapshot = Monitor(Watcher(redis, jobs=[job.id])).refresh()

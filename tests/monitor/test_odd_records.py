@@ -29,7 +29,7 @@ from harness.queues.history import Heartbeat, read_history
 from harness.queues.rq import enqueue
 from harness.queues.rq.overview import Watcher
 from harness.report import made_from
-from tests.boundary.test_decoding import ENTRY, PULSE
+from tests.boundary.test_decoding import ENTRY, HEARTBEAT
 from tests.commands import harness
 from tests.comparisons import benchmarks, exploration, run, sample
 from tests.examples import examples
@@ -166,7 +166,7 @@ def test_control_characters_reach_no_terminal(jobs_queue: Queue, redis_url: str,
         end = {"what": "end", "epoch": 1, "done": 3, "outcome": f"o{NASTY}", "reason": f"r{NASTY}"}
         for entry in (start, end):
             connection.xadd(f"harness:history:{key}", {"entry": json.dumps(entry)})
-        connection.set(f"harness:pulse:{key}", json.dumps({**PULSE, "worker": NASTY, "host": NASTY}))
+        connection.set(f"harness:pulse:{key}", json.dumps({**HEARTBEAT, "worker": NASTY, "host": NASTY}))
     connection.sadd("rq:workers", f"rq:worker:w{NASTY}")
     for name, value in {
         "state": NASTY,
@@ -256,7 +256,7 @@ seeds = st.integers(0, 2**64 - 1).map(Random)
 
 @given(seeds)
 def test_a_story_of_odd_entries_is_told(random: Random) -> None:
-    """Any entries and pulse that can be read give a story in text, JSON and SVG."""
+    """Any entries and heartbeat that can be read give a story in text, JSON and SVG."""
     stream = [
         (f"{random.choice([1, 17, 10**13])}-{index}", {"entry": mutated(ENTRY, random)}) for index in range(4)
     ]
@@ -265,7 +265,7 @@ def test_a_story_of_odd_entries_is_told(random: Random) -> None:
     entries = read_history(stream)
     if any(each.what == "start" for each in entries):
         told = story(
-            "7", "d", entries, Heartbeat.from_json(mutated(PULSE, random)), now=random.choice([0.0, 1e9])
+            "7", "d", entries, Heartbeat.from_json(mutated(HEARTBEAT, random)), now=random.choice([0.0, 1e9])
         )
         json.dumps(told.to_data(), allow_nan=False)
         assert_clean(story_text.text(told))
@@ -283,7 +283,7 @@ def test_a_snapshot_of_odd_records_is_drawn(redis: Redis, random: Random) -> Non
     redis.set(
         "harness:progress:7", mutated(json.loads(Progress("7", epoch=1, done=3, total=9).to_json()), random)
     )
-    redis.set("harness:pulse:7", mutated(PULSE, random))
+    redis.set("harness:pulse:7", mutated(HEARTBEAT, random))
     redis.xadd(
         "harness:history:7", {"entry": mutated(ENTRY, random)}, id=f"{random.choice([1, 10**14 - 1])}-1"
     )

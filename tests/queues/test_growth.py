@@ -67,7 +67,7 @@ def test_history_of_a_completed_job_expires_with_its_result(
     work(queue)
     redis = queue.connection
     assert kept - 60 < redis.ttl(keys.history(job.id)) <= kept
-    assert not redis.exists(keys.pulse(job.id))
+    assert not redis.exists(keys.heartbeat(job.id))
 
 
 def test_history_of_a_job_without_result_is_gone_at_once(queue: Queue, redis: Redis) -> None:
@@ -108,7 +108,7 @@ def test_history_of_a_deleted_job_is_removed_by_a_sweep(queue: Queue, redis: Red
     job.delete()
     redis.zadd(keys.OPEN, {job.id: 0}, xx=True)  # as if the time of the next look had come
     recover(redis)
-    assert not redis.exists(keys.history(job.id), keys.pulse(job.id))
+    assert not redis.exists(keys.history(job.id), keys.heartbeat(job.id))
 
 
 def test_a_hundred_executions_leave_a_bounded_history(jobs_queue: Queue) -> None:

@@ -1,4 +1,4 @@
-"""The history of a job and its pulse: stored next to the job, bounded, and never in its way."""
+"""The history of a job and its heartbeat: stored next to the job, bounded, and never in its way."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_each_execution_begins_and_ends(queue: Queue, redis: Redis) -> None:
         ("start", 2, 8, "", None), ("end", 2, 16, "interrupted", "every:8"),
         ("start", 3, 16, "", None), ("end", 3, 20, "completed", None),
     ]  # fmt: skip
-    entries, pulse = history.history(redis, job.id)
-    assert pulse is None
+    entries, heartbeat = history.history(redis, job.id)
+    assert heartbeat is None
     assert entries[0].job == "tests.jobs:CountByIteration"
     assert entries[0].durability == "every(seconds=1)"
     assert entries[0].enqueued_at is not None
@@ -107,13 +107,13 @@ def test_what_another_release_wrote_is_left_out(redis: Redis) -> None:
     for text in (json.dumps(entry), json.dumps(entry), json.dumps({**entry, "colour": "red"}), "no JSON"):
         redis.xadd("harness:history:7", {"entry": text})
     redis.set("harness:pulse:7", '{"colour": "red"}')
-    entries, pulse = history.history(redis, "7")
-    assert ([e.what for e in entries], pulse) == (["start"], None)
+    entries, heartbeat = history.history(redis, "7")
+    assert ([e.what for e in entries], heartbeat) == (["start"], None)
     assert read_history([]) == []
 
 
 class Peeks(CountByIteration):
-    """Reads its own pulse after its fifth number."""
+    """Reads its own heartbeat after its fifth number."""
 
     durability = on_stop()
 
@@ -126,18 +126,24 @@ class Peeks(CountByIteration):
             jobs.DONE.append(history.history(recording._connection, self.execution.job_id)[1])
 
 
-def test_the_pulse_tells_what_a_kill_would_cost(queue: Queue, done: list[object]) -> None:
+def test_the_heartbeat_tells_what_a_kill_would_cost(queue: Queue, done: list[object]) -> None:
     """All that is done and not saved: under on_stop(), everything since the execution began."""
     enqueue(queue, Peeks, 9)
     work(queue)
-    pulse = next(each for each in done if isinstance(each, Heartbeat))
-    assert (pulse.done, pulse.saved, pulse.items, pulse.total, pulse.durability) == (5, 0, 5, 9, "on_stop()")
-    assert pulse.rate is not None
-    assert pulse.unsaved_s == pytest.approx(pulse.elapsed_s)
+    heartbeat = next(each for each in done if isinstance(each, Heartbeat))
+    assert (heartbeat.done, heartbeat.saved, heartbeat.items, heartbeat.total, heartbeat.durability) == (
+        5,
+        0,
+        5,
+        9,
+        "on_stop()",
+    )
+    assert heartbeat.rate is not None
+    assert heartbeat.unsaved_s == pytest.approx(heartbeat.elapsed_s)
 
 
 def test_a_death_is_told_by_whoever_goes_on(rq_workers: Workers, jobs_queue: Queue, broker: Redis) -> None:
-    """The next start has the last pulse of an execution that never ended."""
+    """The next start has the last heartbeat of an execution that never ended."""
     job = enqueue(jobs_queue, Stubborn, 4)
     rq_workers.start()
     wait_for(broker, job.id, 3)  # it hangs
@@ -162,13 +168,13 @@ def test_redis_errors_do_not_reach_the_job(queue: Queue, redis: Redis, done: lis
 
 
 def test_a_job_at_work_is_told_of_by_a_thread(rq_workers: Workers, jobs_queue: Queue, broker: Redis) -> None:
-    """A job at work has a pulse, which goes when it ends."""
+    """A job at work has a heartbeat, which goes when it ends."""
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(OURS, "--burst")
     wait_for(broker, job.id, 1)
-    pulse = history.history(broker, job.id)[1]
-    assert pulse is not None
-    assert (pulse.parent, pulse.pid) == (worker.pid, pid_of(broker, job.id))
+    heartbeat = history.history(broker, job.id)[1]
+    assert heartbeat is not None
+    assert (heartbeat.parent, heartbeat.pid) == (worker.pid, pid_of(broker, job.id))
     release(broker, job.id)
     assert worker.wait(PATIENCE) == 0
     assert history.history(broker, job.id)[1] is None

@@ -157,7 +157,7 @@ STATES: dict[str, State] = {
     "groups: a string": lambda r: r.set("rq:groups", "x"),
     "rate limits: not UTF-8": lambda r: r.sadd("rq:rl-keys", BAD_ID),
     "history: a string": lambda r: r.set(ours.history("waiting"), "x"),
-    "pulse: a list": lambda r: r.rpush(ours.pulse("waiting"), "x"),
+    "heartbeat: a list": lambda r: r.rpush(ours.heartbeat("waiting"), "x"),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from harness.queues import celery, dramatiq
 from harness.queues.celery.reserving import Reservations
 from harness.queues.history import history
 from harness.queues.holding import Held, new_owner
-from harness.queues.periodic import Pulses
+from harness.queues.periodic import Heartbeats
 from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, encoded_call
 from harness.queues.tickets import Claimed, Sending
 from harness.sources.enumerators import Enumerator, items
@@ -202,9 +202,9 @@ def test_the_history_has_a_start_whose_execution_is_over_at_once(queue: Queue) -
     delivery = Delivery(queue, claimed(queue), CALL, "worker")
     delivery.run()
     delivery.release()
-    entries, pulse = history(queue.connection, "job")
+    entries, heartbeat = history(queue.connection, "job")
     assert [each.what for each in entries] == ["start", "end"]
-    assert pulse is None
+    assert heartbeat is None
 
 
 class Request:
@@ -239,21 +239,21 @@ def test_messages_are_reserved_by_a_thread(queue: Queue) -> None:
 
 
 def test_an_action_that_fails_stops_no_other() -> None:
-    """The thread of the pulses calls each action at once when it is added, and goes on after an error."""
-    pulses, called = Pulses("harness-pulses-test", 3600.0), threading.Event()
+    """The thread of the heartbeats calls each action at once when it is added, and goes on after an error."""
+    heartbeats, called = Heartbeats("harness-heartbeats-test", 3600.0), threading.Event()
 
     def failing() -> None:
         raise RedisConnectionError("refused")
 
-    pulses.add(failing)
-    pulses.add(called.set)
+    heartbeats.add(failing)
+    heartbeats.add(called.set)
     assert called.wait(60)
     called.clear()
-    pulses.remove(called.set)
+    heartbeats.remove(called.set)
     again = threading.Event()
-    pulses.add(again.set)
+    heartbeats.add(again.set)
     assert again.wait(60)
-    pulses.close()
+    heartbeats.close()
     assert not called.is_set()
 
 

@@ -30,16 +30,16 @@ from tests.letter_jobs import (
 from tests.workers import OURS, PATIENCE, Workers, told, wait_for
 
 
-def wait_for_pulse(connection: Redis, job_id: str, *, done: int, steps: int) -> None:
-    """Wait until the pulse of a job shows *done* items and *steps* unsaved steps."""
+def wait_for_heartbeat(connection: Redis, job_id: str, *, done: int, steps: int) -> None:
+    """Wait until the heartbeat of a job shows *done* items and *steps* unsaved steps."""
     connection.config_set("notify-keyspace-events", "K$")
     with connection.pubsub() as events:
         events.psubscribe(f"__keyspace@0__:harness:pulse:{job_id}")
         while True:
-            pulse = Heartbeat.from_json(connection.get(f"harness:pulse:{job_id}"))
-            if pulse is not None and (pulse.done, pulse.steps) == (done, steps):
+            heartbeat = Heartbeat.from_json(connection.get(f"harness:pulse:{job_id}"))
+            if heartbeat is not None and (heartbeat.done, heartbeat.steps) == (done, steps):
                 return
-            assert events.get_message(timeout=PATIENCE), f"the pulse stays at {pulse}"
+            assert events.get_message(timeout=PATIENCE), f"the heartbeat stays at {heartbeat}"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_is_said_of_a_kill_is_what_a_kill_repeats(
     job = enqueue(jobs_queue, job_class)
     worker = rq_workers.start(OURS, "--burst")
     wait_for(broker, job.id, EFFECTS + HANGS)
-    wait_for_pulse(broker, job.id, done=0 if steps else 1, steps=steps)
+    wait_for_heartbeat(broker, job.id, done=0 if steps else 1, steps=steps)
     snapshot = Monitor(Watcher(broker, jobs=[job.id])).refresh()
     (row,) = snapshot.jobs
     assert (row.at_risk, row.steps_at_risk) == (items, steps)
@@ -79,8 +79,8 @@ def test_what_is_said_of_a_kill_is_what_a_kill_repeats(
     assert again == {0: EFFECTS if items + steps else 0, 1: HANGS, 2: 0}
     assert max(sent.values()) == 2
 
-    entries, pulse = history(broker, job.id)
-    found = story(job.id, "", entries, pulse, now=float(broker.time()[0]))
+    entries, heartbeat = history(broker, job.id)
+    found = story(job.id, "", entries, heartbeat, now=float(broker.time()[0]))
     assert [part.outcome for part in found.parts] == ["died", "completed"]
     assert found.repeated == items, "whole items are counted"
     assert found.parts[1].after_crash

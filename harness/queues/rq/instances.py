@@ -60,7 +60,7 @@ def scale(connection: Redis, job_id: str, instances: int) -> None:
     # the next call starts further instances.
     progress = store.load(job_id)
     round_id = enqueue_of(model) if progress is None or "instance" in _more(model) else progress.round_id
-    new = SliceTable.change(store, job_id, lambda division: division.resize(instances), round_id=round_id)
+    new = SliceTable.change(store, job_id, lambda table: table.resize(instances), round_id=round_id)
     for number in new:
         spawn(model, job_id, number, list(model.args[:3]), round_id=round_id)
 
@@ -69,7 +69,7 @@ def _more(job: RQJob) -> dict[str, Any]:
     return more_of(job.args)
 
 
-def spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: str) -> None:
+def spawn(model: RQJob, run_id: str, number: int, call: list[Any], *, round_id: str) -> None:
     """Enqueue an instance like *model*, unless it exists.
 
     Crash before it: the job that starts it runs again. Lost answer: the instance exists the next time.
@@ -77,22 +77,22 @@ def spawn(model: RQJob, family: str, number: int, call: list[Any], *, round_id: 
     :raises UsageError: if an earlier round of the job has an unfinished instance of this number.
     """
     connection = model.connection
-    found = fetch(connection, f"{family}-{number}")
+    found = fetch(connection, f"{run_id}-{number}")
     if found is not None and enqueue_of(found) == round_id:
         return
     if found is not None and found.get_status(refresh=False) not in OVER:
         raise UsageError(
-            f"job {found.id} of an earlier round of {family} is {found.get_status(refresh=False).value}; wait until "
+            f"job {found.id} of an earlier round of {run_id} is {found.get_status(refresh=False).value}; wait until "
             "it has ended, or enqueue the job under another id"
         )
-    more = {"instance": [family, number], **({"round": round_id} if round_id else {})}
+    more = {"instance": [run_id, number], **({"round": round_id} if round_id else {})}
     retry = Retry(max=model.retries_left, interval=model.retry_intervals or 0) if model.retries_left else None
     queue = Queue(model.origin, connection=connection, serializer=JSONSerializer)
     with connection.pipeline() as pipeline:
         job = queue.enqueue_call(
             PERFORM,
             args=(*call, more),
-            job_id=f"{family}-{number}",
+            job_id=f"{run_id}-{number}",
             timeout=model.timeout,  # type: ignore[arg-type]  # RQ says float where it reads, int where it writes
             result_ttl=model.result_ttl,
             failure_ttl=model.failure_ttl,

@@ -186,8 +186,8 @@ class RQDelivery:
 
     def enqueue(self, number: int, round_id: str) -> None:
         """Enqueue an instance of a parallel run, unless it exists."""
-        family, _ = self._more.get("instance", (self.job_id, None))
-        spawn(self._current, family, number, self._call, round_id=round_id)
+        run_id, _ = self._more.get("instance", (self.job_id, None))
+        spawn(self._current, run_id, number, self._call, round_id=round_id)
 
     def requeue(self, again: Again) -> InterruptedResult:
         """Return the order to RQ's worker to queue the job again.

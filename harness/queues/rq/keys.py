@@ -6,11 +6,11 @@ applications with different prefixes on one Redis then never touch each other's 
 
 from __future__ import annotations
 
-from harness.queues.keys import PREFIX, PROBE, control, history, pulse, stop
+from harness.queues.keys import PREFIX, PROBE, control, heartbeat, history, stop
 
 __all__ = [
-    "DELAYED", "ENDED", "LEASES", "OPEN", "PREFIX", "PROBE", "STRAYS", "SWEEPING", "SWEEP_LOCK", "control", "history",
-    "pulse", "stop",
+    "DELAYED", "ENDED", "LEASES", "OPEN", "PREFIX", "PROBE", "STRAYS", "SWEEPING", "SWEEP_LOCK", "control", "heartbeat",
+    "history", "stop",
 ]  # fmt: skip
 
 LEASES = PREFIX + "leases"

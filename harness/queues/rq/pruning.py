@@ -67,7 +67,7 @@ def prune_redis(
     check_connection(connection)
     pruned = Pruned()
     prefixes = {
-        "progress": [store_keys.PREFIX], "history": [keys.history(""), keys.pulse(""), keys.control("")],
+        "progress": [store_keys.PREFIX], "history": [keys.history(""), keys.heartbeat(""), keys.control("")],
         "shared": list(dict.fromkeys([f"{keys.PREFIX}shared:", f"{RQMetaStore._shared_prefix}shared:"])),  # noqa: SLF001 - of this package
     }  # fmt: skip
     for kind, several in prefixes.items():

@@ -52,10 +52,10 @@ def _waiting(queue: Queue, job_id: str) -> list[str]:
 
 def _family(job: Job) -> str | None:
     try:
-        family: str | None = more_of(job.args).get("instance", [None])[0]
+        run_id: str | None = more_of(job.args).get("instance", [None])[0]
     except CorruptProgress:
         return None
-    return family
+    return run_id
 
 
 class Requests(requests.Requests):

@@ -172,11 +172,11 @@ def _check(connection: Redis, job: RQJob, allowed: set[JobStatus]) -> None:
 def _check_rounds(connection: Redis, job: RQJob) -> None:
     more: dict[str, Any] = job.args[3] if len(job.args) > 3 else {}
     if "instance" in more:
-        family = fetch(connection, more["instance"][0])
-        if family is not None and more.get("round") and enqueue_of(family) != more["round"]:
+        first = fetch(connection, more["instance"][0])
+        if first is not None and more.get("round") and enqueue_of(first) != more["round"]:
             raise UsageError(
-                f"job {job.id} is an instance of an earlier round of {family.id}, which was enqueued again; "
-                f"requeue {family.id}"
+                f"job {job.id} is an instance of an earlier round of {first.id}, which was enqueued again; "
+                f"requeue {first.id}"
             )
         return
     names = [f"{job.id}-{number}" for number in range(INSTANCES)]

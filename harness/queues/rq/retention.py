@@ -1,6 +1,6 @@
 """TTL of the history of a job in Redis.
 
-The history of an unfinished job is kept for 30 days after the last entry. After the end, history and pulse
+The history of an unfinished job is kept for 30 days after the last entry. After the end, history and heartbeat
 expire with the RQ job: after its result TTL or its failure TTL, at most 30 days. ``HARNESS_HISTORY_TTL`` sets
 another time. A worker that finds a job deleted removes its history.
 """
@@ -70,9 +70,9 @@ def ttl_after(job: Job, outcome: str) -> int:
 
 
 def forget(pipeline: Pipeline, job_ids: Sequence[str]) -> None:
-    """Remove history and pulse of jobs that RQ no longer has, unless the setting keeps them.
+    """Remove history and heartbeat of jobs that RQ no longer has, unless the setting keeps them.
 
     A crash or a lost answer leaves them to ``harness prune``, or to their TTL.
     """
     if job_ids and asked_ttl() is None:
-        pipeline.unlink(*[name(each) for each in job_ids for name in (keys.history, keys.pulse)])
+        pipeline.unlink(*[name(each) for each in job_ids for name in (keys.history, keys.heartbeat)])

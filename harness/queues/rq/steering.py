@@ -101,18 +101,20 @@ def horse(connection: Redis, job_id: str, worker_pid: int) -> int:
 
     :raises UsageError: if the worker has no such process.
     """
-    pulse: Heartbeat | None = history(connection, job_id)[1]
-    if pulse is None:
+    heartbeat: Heartbeat | None = history(connection, job_id)[1]
+    if heartbeat is None:
         raise UsageError(f"job {job_id} has not yet reported its process; kill its worker, or use --flag")
-    if pulse.pid == worker_pid:
+    if heartbeat.pid == worker_pid:
         raise UsageError(f"the worker of job {job_id} has no process for it: use --kill worker")
     # The system may have reused the pid: the process must still be a child of that worker.
     asked = subprocess.run(  # noqa: S603 - a number
-        ["/bin/ps", "-o", "ppid=", "-p", str(pulse.pid)], capture_output=True, text=True, check=False
+        ["/bin/ps", "-o", "ppid=", "-p", str(heartbeat.pid)], capture_output=True, text=True, check=False
     )
     if asked.stdout.strip() != str(worker_pid):
-        raise UsageError(f"process {pulse.pid}, which worked on job {job_id}, is gone; try again in a second")
-    return pulse.pid
+        raise UsageError(
+            f"process {heartbeat.pid}, which worked on job {job_id}, is gone; try again in a second"
+        )
+    return heartbeat.pid
 
 
 def failure_of(job: RQJob) -> str | None:

@@ -51,7 +51,7 @@ class JobView:
     """View of a job, from RQ's record and its own records.
 
     :ivar status: RQ's status. :ivar progress: None if it is a plain job, has not started, or uses another
-        store. :ivar pulse: its latest pulse, if it runs. :ivar entries: latest entries of its history. :ivar
+        store. :ivar heartbeat: its latest heartbeat, if it runs. :ivar entries: latest entries of its history. :ivar
         enqueued_at: and the other times: seconds of its worker's clock.
     """
 
@@ -64,7 +64,7 @@ class JobView:
     ended_at: float | None
     worker: str
     progress: Progress | None
-    pulse: Heartbeat | None
+    heartbeat: Heartbeat | None
     entries: tuple[Entry, ...]
 
 
@@ -100,7 +100,7 @@ def worker_view(name: str, answer: Any, now: float) -> WorkerView | None:
 def job_view(job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobView | None:
     """Return a job; None if it has expired since its id was read.
 
-    :param answers: answers of Redis for its hash, the key of its progress, its history and its pulse. :param
+    :param answers: answers of Redis for its hash, the key of its progress, its history and its heartbeat. :param
         left_out: receives the reasons for omitted progress or history.
     :raises CorruptProgress: if RQ's record of it cannot be read.
     """
@@ -114,7 +114,7 @@ def job_view(job_id: str, answers: list[Any], left_out: dict[str, str]) -> JobVi
         queue=known["origin"] or "", enqueued_at=_time(known["enqueued_at"], what),
         started_at=_time(known["started_at"], what), ended_at=_time(known["ended_at"], what),
         worker=known["worker_name"] or "", progress=progress_view(job_id, held, meta, answers[1], left_out),
-        pulse=None if isinstance(answers[3], Exception) else Heartbeat.from_json(answers[3]),
+        heartbeat=None if isinstance(answers[3], Exception) else Heartbeat.from_json(answers[3]),
         entries=entries_view(job_id, answers[2], left_out),
     )  # fmt: skip
 
