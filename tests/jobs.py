@@ -215,3 +215,27 @@ def told(**at: Callable[[], object]) -> type[Told]:
 
     Job.at = {int(name[1:]): function for name, function in at.items()}
     return Job
+
+
+class ThreeSteps(ContinuableJob):
+    """Loads, counts to four, and sends."""
+
+    def perform(self) -> None:
+        """Do the steps."""
+        self.step("load")
+
+        @self.step("count", start=0)
+        def count(step: Step) -> None:
+            for number in range(step.cursor, 4):
+                DONE.append(number)
+                step.set(number + 1)
+
+        self.step("send")
+
+    def load(self) -> None:
+        """Load."""
+        DONE.append("load")
+
+    def send(self) -> None:
+        """Send."""
+        DONE.append("send")

@@ -10,37 +10,11 @@ from typing import TYPE_CHECKING, Any
 from harness import cursor as cursors
 from harness.context import Portion
 from harness.errors import CorruptProgress, UsageError
-from harness.job import Job
 from harness.queues.calls import check_call, more_of
 from harness.queues.delivery import Order
 
 if TYPE_CHECKING:
     from harness.queues.tickets import Opened
-
-
-def encoded_call(
-    job_class: type[Job], args: Sequence[Any], kwargs: dict[str, Any], portion: Portion | None = None
-) -> list[Any]:
-    """Return the arguments of a message: path, args, kwargs, and what else there is, as JSON data.
-
-    :raises UsageError: if the job cannot take this, or no worker could find the class.
-    :raises CursorError: if an argument would not come back equal.
-    """
-    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob; got {job_class!r}")
-    if job_class.__module__ == "__main__" or "<locals>" in job_class.__qualname__:
-        raise UsageError(
-            f"{job_class.__qualname__} is defined in __main__ or in a function, where no worker finds it; "
-            "move it into a module that both can import"
-        )
-    job_class.check_arguments(kwargs, portion)
-    encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
-    named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
-    job_class.check_call(args, kwargs)
-    call: list[Any] = [job_class.path(), encoded, named]
-    if portion is not None:
-        call.append({"portion": [cursors.encode(portion.after), portion.limit]})
-    return call
 
 
 def digest_of_call(call: Sequence[Any]) -> str:

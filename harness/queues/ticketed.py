@@ -30,7 +30,7 @@ from harness.queues.history import HEARTBEAT_SECONDS, HistoryRecorder
 from harness.queues.holding import Held, Sweep, new_owner
 from harness.queues.periodic import Heartbeats, PeriodicThread
 from harness.queues.requests import Requests
-from harness.queues.ticket_calls import digest_of_call, encoded_call, order_of, refusal, run_id_of
+from harness.queues.ticket_calls import digest_of_call, order_of, refusal, run_id_of
 from harness.queues.ticket_workers import EVERY_SECONDS, Enrolled
 from harness.queues.tickets import Claimed, Sending, Start, Tickets, server_time
 from harness.stops import Flag
@@ -392,7 +392,6 @@ __all__ = [
     "Queue",
     "TicketDelivery",
     "digest_of_call",
-    "encoded_call",
     "order_of",
     "refusal",
     "result_of",

@@ -18,10 +18,9 @@ from harness.queues.history import history
 from harness.queues.rq import enqueue, fork, pause
 from harness.stores.redis import RedisStore
 from tests.commands import harness, one_line
-from tests.jobs import DONE, CountByIteration
+from tests.jobs import DONE, CountByIteration, ThreeSteps
 from tests.queues.crashes import At
 from tests.queues.test_requeue import work
-from tests.queues.test_rewind import ThreeSteps
 from tests.workers import progress_of
 
 

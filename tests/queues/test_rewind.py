@@ -9,37 +9,12 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from harness import ContinuableJob, Step
 from harness.errors import UsageError
 from harness.queues.rq import enqueue, rewind
 from tests.commands import harness, one_line
-from tests.jobs import DONE, CountByIteration
+from tests.jobs import CountByIteration, ThreeSteps
 from tests.queues.test_requeue import work
 from tests.workers import progress_of
-
-
-class ThreeSteps(ContinuableJob):
-    """Loads, counts to four, and sends."""
-
-    def perform(self) -> None:
-        """Do the steps."""
-        self.step("load")
-
-        @self.step("count", start=0)
-        def count(step: Step) -> None:
-            for number in range(step.cursor, 4):
-                DONE.append(number)
-                step.set(number + 1)
-
-        self.step("send")
-
-    def load(self) -> None:
-        """Load."""
-        DONE.append("load")
-
-    def send(self) -> None:
-        """Send."""
-        DONE.append("send")
 
 
 @pytest.mark.parametrize(

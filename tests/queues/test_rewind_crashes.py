@@ -24,11 +24,10 @@ from harness.explore.crash import SimulatedProcess, living
 from harness.explore.probes.redis import probes
 from harness.queues.rq import enqueue, fork, recover, rewind
 from harness.stores.redis import RedisStore
-from tests.jobs import DONE
+from tests.jobs import DONE, ThreeSteps
 from tests.queues.crashes import CrashAt
 from tests.queues.test_fork import Keyed
 from tests.queues.test_requeue import work
-from tests.queues.test_rewind import ThreeSteps
 
 ITEMS = 4
 ALL_STEPS = ["load", 0, 1, 2, 3, "send"]

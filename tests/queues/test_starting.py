@@ -18,11 +18,12 @@ from harness.iteration import IterationJob
 from harness.lab.queue_jobs import Count
 from harness.lab.queue_suite import wait_until
 from harness.queues import celery, dramatiq
+from harness.queues.calls import encoded_call
 from harness.queues.celery.reserving import Reservations
 from harness.queues.history import history
 from harness.queues.holding import Held, new_owner
 from harness.queues.periodic import Heartbeats
-from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, encoded_call
+from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call
 from harness.queues.tickets import Claimed, Sending
 from harness.sources.enumerators import Enumerator, items
 from harness.stores.redis import RedisStore

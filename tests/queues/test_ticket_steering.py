@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from harness import ContinuableJob, IterationJob, Step, items
+from harness import IterationJob, items
 from harness.errors import UsageError
 from harness.lab.queue_jobs import Count
 from harness.lab.queue_suite import wait_until
@@ -24,17 +24,16 @@ from harness.web.actions import act
 from harness.web.enqueuing import enqueue as enqueue_form
 from harness.web.forms import PREFIX, BadForm
 from tests.commands import harness, one_line
+from tests.jobs import DONE, ThreeSteps
 from tests.queues.backends import OnCelery, OnDramatiq
 from tests.queues.fleet import PATIENCE, Fleet, wait_for_lines
 
 QUEUES = pytest.mark.parametrize("kind", [OnCelery, OnDramatiq])
-DONE: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_done() -> None:
+def _nothing_has_failed() -> None:
     """Forget what other tests have done."""
-    DONE.clear()
     FailsOnce.failed = False
 
 
@@ -54,30 +53,6 @@ class FailsOnce(IterationJob):
             FailsOnce.failed = True
             raise RuntimeError("not this time")
         DONE.append(item)
-
-
-class ThreeSteps(ContinuableJob):
-    """Loads, counts to four, and sends."""
-
-    def perform(self) -> None:
-        """Do the steps."""
-        self.step("load")
-
-        @self.step("count", start=0)
-        def count(step: Step) -> None:
-            for number in range(step.cursor, 4):
-                DONE.append(number)
-                step.set(number + 1)
-
-        self.step("send")
-
-    def load(self) -> None:
-        """Load."""
-        DONE.append("load")
-
-    def send(self) -> None:
-        """Send."""
-        DONE.append("send")
 
 
 class Cancelled(FailsOnce):

@@ -20,12 +20,13 @@ from harness.boundary import allowed
 from harness.errors import UsageError
 from harness.job import find_imported
 from harness.queues import requests
+from harness.queues.calls import encoded_call
 from harness.queues.celery.reserving import Reservations
 from harness.queues.celery.shutdown import SharedFlag
 from harness.queues.celery.task import TASK, Perform
 from harness.queues.holding import pid_of
 from harness.queues.ticket_calls import claimed_number
-from harness.queues.ticketed import Queue, digest_of_call, encoded_call, refusal
+from harness.queues.ticketed import Queue, digest_of_call, refusal
 from harness.queues.tickets import Claimed, Sending
 
 if TYPE_CHECKING:

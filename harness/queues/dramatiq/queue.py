@@ -23,9 +23,10 @@ from redis.exceptions import RedisError
 from harness import forks
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.job import find_stored
+from harness.queues.calls import encoded_call
 from harness.queues.ticket_calls import claimed_number
 from harness.queues.ticket_workers import process_name
-from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, encoded_call, refusal, result_of
+from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, refusal, result_of
 from harness.queues.tickets import Claimed, Sending
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from rq.defaults import DEFAULT_CRON_JOB_HISTORY_LIMIT, DEFAULT_CRON_JOB_HISTORY
 from harness import cursor as cursors
 from harness.errors import HarnessError, UsageError
 from harness.job import Job
-from harness.queues.rq.submit import check_class, check_importable, enqueue
+from harness.queues.calls import check_class, check_importable
+from harness.queues.rq.submit import enqueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

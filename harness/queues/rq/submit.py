@@ -21,11 +21,11 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
-from harness import cursor as cursors
 from harness import rounds
 from harness.context import Portion
 from harness.errors import HarnessError, UnsupportedProgress, UsageError
 from harness.job import Job
+from harness.queues.calls import encoded_call
 from harness.queues.connections import check_connection
 from harness.queues.rq import delayed, requests, strays
 from harness.queues.rq.clocks import redis_now
@@ -152,14 +152,7 @@ def _enqueue(
             "queue class without its own redis_queue_namespace_prefix, and RQ_KEY_PREFIX to separate "
             "applications"
         )
-    check_class(job_class)
-    job_class.check_arguments(kwargs, portion)
-    encoded = [cursors.encode(value, f"argument {index}") for index, value in enumerate(args)]
-    named = {name: cursors.encode(value, f"argument {name!r}") for name, value in kwargs.items()}
-    job_class.check_call(args, kwargs)
-    call: list[Any] = [job_class.path(), encoded, named]
-    if portion is not None:
-        call.append({"portion": [cursors.encode(portion.after), portion.limit]})
+    call = encoded_call(job_class, args, kwargs, portion)
     settings = {"description": _description(job_class, args, kwargs), **(options or {})}
     return _Enqueue(queue, job_class, call, settings, when).run()
 
@@ -324,32 +317,6 @@ class _Enqueue:
                 f"the progress of job {job_id!r} {found}, and is unfinished; finish that job, delete its progress with "
                 "progress_store().delete(…), or choose another id"
             )
-
-
-def check_class(job_class: Any) -> None:
-    """Refuse anything but a job class that a worker can import.
-
-    :raises UsageError: if it is.
-    """
-    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
-        raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob; got {job_class!r}")
-    check_importable(job_class)
-
-
-def check_importable(target: Any) -> None:
-    """Refuse a class or function that no worker can import.
-
-    :raises UsageError: if it is.
-    """
-    if target.__module__ == "__main__":
-        raise UsageError(
-            f"{target.__qualname__} is defined in __main__, where no worker finds it; move it into a module that both "
-            "can import"
-        )
-    if "<locals>" in target.__qualname__ or "<lambda>" in target.__qualname__:
-        raise UsageError(
-            f"{target.__qualname__} is defined in a function, where no worker finds it; define it in the module"
-        )
 
 
 def _digest(call: Sequence[Any]) -> str:
