@@ -65,6 +65,7 @@ class Concurrent:
         self._alone = 0
         """Number of remaining items to do one at a time."""
         self._tasks: dict[asyncio.Task[None], Entry] = {}
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._checkpointing = asyncio.Lock()
         self._ending: tuple[tuple[int, int], BaseException] | None = None
@@ -258,9 +259,8 @@ class Concurrent:
 
     def _failed(self, error: BaseException, entry: Entry) -> None:
         if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                return  # by this class, or by the end of the execution: it comes again
+            if asyncio.current_task() in self._cancelled:
+                return  # the execution ends, and the item comes again
             error = RuntimeError(
                 f"the task of the item at cursor {entry.cursor!r} was cancelled by its own code"
             )
@@ -337,7 +337,8 @@ class Concurrent:
 
     def _cancel(self) -> None:
         for task in tuple(self._tasks):
-            if not task.cancelling():
+            if task not in self._cancelled:
+                self._cancelled.add(task)
                 task.cancel()
 
     async def _abandon(self) -> None:

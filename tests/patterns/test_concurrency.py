@@ -446,12 +446,22 @@ def test_an_exit_ends_the_others(job: type[Counted]) -> None:
     assert sorted(job.done) == list(range(500))
 
 
-def test_a_task_of_an_item_that_cancels_itself_is_an_error() -> None:
-    """It does not end the job in silence."""
+async def raises_cancelled() -> None:
+    """End as a task does that was cancelled."""
+    raise asyncio.CancelledError
 
-    async def cancels() -> None:
-        raise asyncio.CancelledError
 
+async def cancels_its_task() -> None:
+    """Cancel the task of the item, as a timeout of its own may do."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("cancels", [raises_cancelled, cancels_its_task])
+def test_a_task_of_an_item_that_cancels_itself_is_an_error(cancels: Any) -> None:
+    """The job does not end in silence without that item."""
     job = made(Coroutines, 3)
     job.at[0] = cancels
     with pytest.raises(RuntimeError, match=r"item at cursor 0 was cancelled by its own code"):
