@@ -36,8 +36,14 @@ MISSING = [
 ]
 """Packages of the dev group that tests import and that are not installed."""
 
-collect_ignore = ["userproject"]
-"""A separate project, whose tests run in the folder that it is copied to."""
+THIRD_PARTY = [
+    name for name in ("alembic", "dataset", "pandas", "redis_lock") if find_spec(name) is None
+]  # fmt: skip
+"""Packages of the third-party group that are not installed: ``tox run -e third-party`` has them all."""
+PACKAGES = "explore/test_third_party_packages.py"
+
+collect_ignore = ["userproject", *([PACKAGES] if THIRD_PARTY else [])]
+"""A separate project, whose tests run in the folder that it is copied to; and tests whose packages are missing."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,11 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many examples were left out."""
+    """Say what was left out."""
     from tests import examples  # noqa: PLC0415 - it needs hypothesis
 
     if line := examples.said():
         terminalreporter.write_line(line)
+    if THIRD_PARTY:
+        missing = ", ".join(THIRD_PARTY)
+        terminalreporter.write_line(f"tests/{PACKAGES}: needs {missing}; tox run -e third-party runs it")
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from harness.explore.moments import TIME, UNITS, meant, seconds, split
+
 NOW = "time of the run"
 """Placeholder for a value that is the time of its write."""
 ID = "random id"
 SLACK = 1.5
 """Seconds by which a rounded time may be early or late."""
-_UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
-"""Units per second of numbers that count from 1970."""
 _DIGITS = 12
 """Number of digits of a float that are compared: sums in another order differ in the last digits."""
 _LEAST, _MOST = 8, 40
@@ -29,10 +29,7 @@ _BLURS = (
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), ID),
     (re.compile(r"\b(?=[0-9a-fA-F]*[0-9])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{16,}\b"), ID),
     (re.compile(r"\btmp[a-z0-9_]{8}\b"), ID),
-    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"), NOW),
-    (re.compile(r"\b\w{3}, \d\d? \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}"), NOW),
-    (re.compile(r"\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b"), NOW),
-    (re.compile(r"\b1[5-9]\d{8}(?:\.\d+|\d{3}|\d{6}|\d{9})?\b"), NOW),
+    (TIME, NOW),
     (re.compile(r"\b\d+\.\d{3,}\b"), "number"),
 )
 _HASHABLE = {str, int, bool, bytes, datetime, date, time_of_day}
@@ -153,29 +150,50 @@ class Clock:
         """
         kind = type(value)
         if kind is int or kind is float:
-            if value > self.began - SLACK and any(self._is_now(value / unit) for unit in _UNITS):
+            if value > self.began - SLACK and any(self._is_now(value / unit) for unit in UNITS):
                 return NOW
             return value
         if kind is str and not (
             _LEAST <= len(value) <= _MOST and value[0].isdigit() and (declared or value[0] in "12")
         ):
-            return value
+            return self._without_now(value)
         if kind not in {str, datetime, date, time_of_day, Decimal}:
             return value
-        return NOW if any(self._is_now(each) for each in _seconds(value)) or self._is_today(value) else value
+        if any(self._is_now(each) for each in seconds(value)) or self._is_today(value):
+            return NOW
+        return self._without_now(value) if kind is str else value
+
+    def _without_now(self, text: str) -> str:
+        """Return a text with each time since the exploration began replaced."""
+        return TIME.sub(lambda found: NOW if any(map(self._is_now, meant(found))) else found[0], text)
 
     def moved(self, one: Any, other: Any) -> bool:
         """Return whether a time is later by no more than has passed since the exploration began.
 
         Such times are computed from the present: for example an expiry in an hour, in whole seconds or minutes.
         """
-        before, after = _seconds(one), _seconds(other)
-        if not before or not after or type(one) is not type(other):
+        if type(one) is not type(other):
+            return False
+        before, after = seconds(one), seconds(other)
+        if not before or not after:
+            return type(one) is str and self._moved_inside(one, other)
+        return self._later(before, after, rounded=isinstance(one, datetime | str))
+
+    def _moved_inside(self, one: str, other: str) -> bool:
+        """Return whether two texts differ only in such times."""
+        (parts, times), (others, later) = split(one), split(other)
+        return parts == others and all(
+            first[0] == second[0] or self._later(meant(first)[:1], meant(second)[:1], rounded=True)
+            for first, second in zip(times, later, strict=True)
+        )
+
+    def _later(self, before: list[float], after: list[float], *, rounded: bool) -> bool:
+        if not before or not after:
             return False
         later, now = after[0] - before[0], time.time()
         if 0 < later <= now - self.began + SLACK:
             return True
-        if isinstance(one, datetime | str) and later in {60, 3600}:
+        if rounded and later in {60, 3600}:
             # Whole minutes or hours increase by one with the clock, in UTC or in local time.
             here = datetime.fromtimestamp(now, UTC).astimezone().utcoffset() or timedelta()
             starts = (0.0, here.total_seconds())
@@ -184,8 +202,8 @@ class Clock:
             )
         return later == timedelta(days=1).total_seconds() and len(self._days()) > 1
 
-    def _is_now(self, seconds: float) -> bool:
-        return self.began - SLACK <= seconds <= time.time() + SLACK
+    def _is_now(self, moment: float) -> bool:
+        return self.began - SLACK <= moment <= time.time() + SLACK
 
     def _is_today(self, value: Any) -> bool:
         text = value.isoformat() if type(value) is date else value
@@ -195,21 +213,3 @@ class Clock:
         times = (self.began, time.time())
         zones = (UTC, None)
         return {datetime.fromtimestamp(each, zone).date().isoformat() for each in times for zone in zones}
-
-
-def _seconds(value: Any) -> list[float]:
-    """Return a date or time as seconds since 1970, in UTC and in local time; an empty list for anything else."""
-    if isinstance(value, str):
-        try:
-            value = time_of_day.fromisoformat(value) if value[2:3] == ":" else datetime.fromisoformat(value)
-        except ValueError:
-            return []
-    if isinstance(value, time_of_day):
-        today = {datetime.now(UTC).date(), datetime.now(UTC).astimezone().date()}
-        return [each for day in today for each in _seconds(datetime.combine(day, value))]
-    if isinstance(value, datetime):
-        zones = [value.tzinfo] if value.tzinfo else [UTC, None]
-        return [(value.replace(tzinfo=zone) if zone else value.astimezone()).timestamp() for zone in zones]
-    if isinstance(value, date):
-        return _seconds(datetime(value.year, value.month, value.day, tzinfo=UTC))
-    return []

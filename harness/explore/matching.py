@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from harness.errors import UsageError
-from harness.explore.cells import NOW, Clock, How, difference, looks_random, plain, seen, weaker
+from harness.explore.cells import Clock, How, difference, looks_random, plain, seen, weaker
 from harness.explore.pairing import MOST, paired
 from harness.explore.tables import Table
 
@@ -182,11 +182,11 @@ class Sheet:
         for key, row in self.rows.known.items():
             for index, value in enumerate(row):
                 differs = index in moments or value != theirs[key][index]
-                if differs and self._clock.soft(value, declared=index in moments) == NOW:
+                if differs and self._clock.soft(value, declared=index in moments) != value:
                     found.setdefault(index, []).append(key)
         for row in self.rows.pool:
             for index, value in enumerate(row):
-                if self._clock.soft(value, declared=index in moments) == NOW:
+                if self._clock.soft(value, declared=index in moments) != value:
                     found.setdefault(index, []).append(None)
         return found
 
