@@ -9,7 +9,9 @@ import dbm
 import ftplib
 import imaplib
 import importlib
+import io
 import json
+import logging
 import mmap
 import os
 import platform
@@ -32,6 +34,7 @@ from typing import Any
 
 import psycopg
 import psycopg2  # type: ignore[import-untyped]
+from redis.exceptions import NoScriptError
 from sqlalchemy import text
 
 from tests.planted import shop
@@ -196,6 +199,37 @@ def writes_to_the_log() -> None:
     syslog.syslog("paid")
 
 
+def logs_to_a_file() -> None:
+    """Write a message into a file by logging, which an exploration switches off."""
+    logger, handler = (
+        logging.getLogger("shop.audit"),
+        logging.FileHandler(shop.report().with_name("audit.log")),
+    )
+    logger.addHandler(handler)
+    logger.warning("paid")
+    logger.removeHandler(handler)
+    handler.close()
+
+
+def publishes_in_a_script() -> None:
+    """Publish a message within Redis, where no command shows it."""
+    with shop.redis() as redis:
+        redis.register_script("return redis.call('PUBLISH', KEYS[1], 'paid')")(keys=["news"])
+
+
+def runs_a_script_that_was_loaded_before() -> None:
+    """Run a script by its hash alone."""
+    with shop.redis() as redis, suppress(NoScriptError):
+        redis.evalsha("f" * 40, 0)
+
+
+def copies_to_another_database() -> None:
+    """Copy a key of Redis to another database."""
+    with shop.redis() as redis:
+        redis.set("paid", 1)
+        redis.copy("paid", "paid", destination_db=3, replace=True)
+
+
 NOT_SEEN: dict[Any, str] = {
     runs_a_shell: "process", runs_a_program: "process", runs_a_program_by_asyncio: "process", spawns: "process",
     signals: "signal", connects: "socket", sends_a_datagram: "socket", connects_by_asyncio: "socket",
@@ -203,7 +237,9 @@ NOT_SEEN: dict[Any, str] = {
     uses_psycopg2: "psycopg2", uses_the_class_of_connections: "sqlite3", attaches_a_database: "sqlite3",
     starts_a_thread_apart: "thread",
     leaves_a_thread_behind: "thread", maps_a_file: "mmap", calls_c: "ctypes", changes_a_mode: "attributes",
-    makes_a_pipe: "device", writes_to_the_log: "syslog",
+    makes_a_pipe: "device", writes_to_the_log: "syslog", logs_to_a_file: "logging",
+    publishes_in_a_script: "redis-server", runs_a_script_that_was_loaded_before: "redis-server",
+    copies_to_another_database: "redis-server",
 }  # fmt: skip
 """What each is reported as."""
 
@@ -292,9 +328,34 @@ def asks_over_http() -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{CLOSED}/", timeout=1)
 
 
+def runs_scripts() -> None:
+    """Run scripts that change only keys: its own, one that was registered before, and a lock's."""
+    with shop.redis() as redis:
+        redis.register_script("return redis.call('SET', KEYS[1], 1)")(keys=["paid"])
+        redis.eval("return redis.call('SET', KEYS[1], 2)", 1, "paid")
+        with redis.lock("pay", timeout=60):
+            pass
+
+
+def logs_to_the_terminal() -> None:
+    """Write messages that end on a terminal, or nowhere."""
+    logger = logging.getLogger("shop.terminal")
+    handlers: list[logging.Handler] = [
+        logging.StreamHandler(),
+        logging.StreamHandler(io.StringIO()),
+        logging.NullHandler(),
+    ]
+    for handler in handlers:
+        logger.addHandler(handler)
+    logger.warning("paid")
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
 SEEN = [
     pay, reads, imports, uses_temporary_files, prints, uses_a_loop, uses_threads, asks_for_a_process,
     uses_a_database_in_memory, copies_a_file, knows_its_address, pings_itself, asks_over_http,
+    runs_scripts, logs_to_the_terminal,
 ]  # fmt: skip
 """Jobs with nothing to report."""
 

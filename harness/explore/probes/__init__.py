@@ -14,7 +14,8 @@ Outside of that block nothing is hooked. Inside, other threads pay for one look-
 ==========================================  ===========================================================================
 
 The probes of clients that are loaded later, such as httpx, are in :mod:`.clients`. Effects that no probe watches are
-reported: audit events (:mod:`.audit`), sockets (:mod:`.sockets`), and drivers in C (:mod:`.drivers`).
+reported: audit events (:mod:`.audit`), sockets (:mod:`.sockets`), drivers in C (:mod:`.drivers`), and messages of
+``logging`` (:mod:`.logs`).
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from harness.explore.probes import (
     clients,
     drivers,
     files,
+    logs,
     mail,
     postgres,
     process,
     redis,
+    redis_server,
     sockets,
     sql,
     sqlite,
@@ -43,6 +46,7 @@ from harness.explore.probes import (
 _PROBES = (
     sql.probes, sqlite.probes, postgres.probes, redis.probes, aredis.probes, mail.probes, web.probes, clients.probes,
     files.probes, process.probes, steps.probes, sockets.probes, drivers.probes, audit.probes, threads.probes,
+    logs.probes, redis_server.probes,
 )  # fmt: skip
 
 

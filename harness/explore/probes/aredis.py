@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from harness.explore.crash import SimulatedProcess, accounted, awaiting, current
 from harness.explore.probes.patching import patched
 from harness.explore.probes.redis import LOST, describe_command, describe_pipeline, published
+from harness.explore.probes.redis_server import beyond
 
 
 def probes() -> AbstractContextManager[None]:
@@ -63,6 +64,7 @@ async def _reached(
     simulated.observer.meet(same)
     with awaiting():
         simulated.reach("before-redis", label)
+    beyond(simulated, commands)
     with accounted():
         answer = await execute()
     published(simulated, commands)

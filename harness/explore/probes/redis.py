@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from harness.explore.crash import SimulatedProcess, accounted, current
 from harness.explore.probes.patching import patched
+from harness.explore.probes.redis_server import beyond
 from harness.explore.redis import NOT_THE_JOBS
 
 LOST = "the connection was lost before the answer came"
@@ -75,6 +76,7 @@ def _reached(client: Any, commands: list[Any], label: str, execute: Any) -> Any:
     assert simulated is not None  # noqa: S101 - both callers have looked
     simulated.observer.meet(client)
     simulated.reach("before-redis", label)
+    beyond(simulated, commands)
     with accounted():
         answer = execute()
     published(simulated, commands)
