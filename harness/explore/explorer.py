@@ -182,14 +182,14 @@ class Explorer:
         # warning.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
-        stack.callback(gc.collect)
-        # Garbage is collected between trials, without the imported objects.
+        # Garbage is collected between trials and at the end, without the imported objects.
         if gc.isenabled():
             stack.callback(gc.enable)
             gc.disable()
         if not gc.get_freeze_count():
             stack.callback(gc.unfreeze)
             gc.freeze()
+        stack.callback(gc.collect)
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         stack.enter_context(probes.installed())

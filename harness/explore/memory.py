@@ -7,18 +7,26 @@ or on its classes are restored before each execution: numbers, strings, and list
 from __future__ import annotations
 
 import copy
+import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
-_ATOMS = (str, bytes, int, float, complex, bool, type(None))
+_ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None)})
 _CONTAINERS = (list, dict, set)
 MAX_MEMBERS = 10_000
 """Larger containers are not restored."""
 
+Values = dict[int, Any]
+"""Values of the changed variables, by the index of the variable."""
+
 
 class Memory:
     """Values of the variables in a package's modules.
+
+    A package has many variables, and a job changes few. So only the changed ones are copied and restored, and these are
+    found without a step of Python for each.
 
     :param modules: names of the modules of the job's versions; all loaded modules of their top-level packages count.
     :param witnesses: objects that stand for external state, which a crash does not change.
@@ -27,61 +35,110 @@ class Memory:
     def __init__(self, modules: Sequence[str], witnesses: list[Any]) -> None:
         packages = {module.partition(".")[0] for module in modules}
         skipped = {id(witness) for witness in witnesses}
-        self._kept: list[tuple[Any, str, Any, Any]] = []
+        self._owners: list[Any] = []
+        self._names: list[str] = []
+        self._values: list[Any] = []
+        self._firsts: list[Any] = []
         for name, loaded in list(sys.modules.items()):
             if name.partition(".")[0] in packages:
                 self._keep(loaded, skipped)
                 for value in list(vars(loaded).values()):
                     if isinstance(value, type) and value.__module__ == name:
                         self._keep(value, skipped)
+        self._readers = [vars(owner).get for owner in self._owners]
+        self._containers = [
+            index for index, value in enumerate(self._values) if isinstance(value, _CONTAINERS)
+        ]
+        self._originals = [self._values[index] for index in self._containers]
+        self._copies = [self._firsts[index] for index in self._containers]
 
-    def now(self) -> list[Any]:
-        """Return the current values of the variables."""
-        return [_copy(vars(owner).get(name)) for owner, name, _, _ in self._kept]
+    def now(self) -> Values:
+        """Return the current values of the changed variables."""
+        return {index: _copy(self._held(index)) for index in self._changed()}
 
-    def changed(self) -> list[Any]:
+    def changed(self) -> list[tuple[int, Any]]:
         """Return the values of changed variables, each after its index."""
-        found = []
-        for index, (owner, name, value, first) in enumerate(self._kept):
-            held = vars(owner).get(name)
-            if held is not value or (isinstance(value, _CONTAINERS) and value != first):
-                found.append((index, held))
-        return found
+        return [(index, self._held(index)) for index in self._changed()]
 
-    def restore(self, values: list[Any] | None = None) -> None:
+    def restore(self, values: Values | None = None) -> None:
         """Restore the initial values, or those that :meth:`now` returned.
 
         Containers are changed in place, because other modules may have imported them.
         """
-        for index, (owner, name, value, first) in enumerate(self._kept):
-            kept = first if values is None else values[index]
+        values = values or {}
+        for index in self._changed(values):
+            value, kept = self._values[index], values.get(index, self._firsts[index])
             if isinstance(kept, _CONTAINERS):
-                if value != kept:
-                    fresh = _copy(kept)
+                fresh = _copy(kept)
+                if type(value) is type(kept):
                     value.clear()
                     value.extend(fresh) if isinstance(value, list) else value.update(fresh)
-                kept = value
-            if vars(owner).get(name) is not kept:
-                setattr(owner, name, kept)
+                    fresh = value
+                kept = fresh
+            if self._held(index) is not kept:
+                setattr(self._owners[index], self._names[index], kept)
+
+    def _changed(self, more: Iterable[int] = ()) -> list[int]:
+        """Return the indexes of the variables that have changed, and others, in order."""
+        held = map(operator.call, self._readers, self._names)
+        other = compress(range(len(self._values)), map(operator.is_not, held, self._values))
+        inside = compress(self._containers, map(operator.ne, self._originals, self._copies))
+        return sorted({*other, *inside, *more})
+
+    def _held(self, index: int) -> Any:
+        return self._readers[index](self._names[index])
 
     def _keep(self, owner: Any, skipped: set[int]) -> None:
         for name, value in list(vars(owner).items()):
-            if not name.startswith("__") and id(value) not in skipped and _is_plain(value):
-                kept = copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value
-                self._kept.append((owner, name, value, kept))
+            if name.startswith("__") or id(value) in skipped:
+                continue
+            try:
+                first = _duplicate(value, {})
+            except _NotPlainError:
+                continue
+            self._owners.append(owner)
+            self._names.append(name)
+            self._values.append(value)
+            self._firsts.append(first)
+
+
+class _NotPlainError(Exception):
+    """The value is no plain data."""
 
 
 def _copy(value: Any) -> Any:
     """Return a copy; of a container that has come to hold a connection, say, one with the same members."""
     if not isinstance(value, _CONTAINERS):
         return value
-    return copy.deepcopy(value) if _is_plain(value) else copy.copy(value)
+    try:
+        return _duplicate(value, {})
+    except _NotPlainError:
+        return copy.copy(value)
 
 
-def _is_plain(value: Any) -> bool:
-    if type(value) in _ATOMS:
-        return True
-    if type(value) in {*_CONTAINERS, tuple} and len(value) <= MAX_MEMBERS:
-        members = [*value, *value.values()] if isinstance(value, dict) else value
-        return all(_is_plain(member) for member in members)
-    return False
+def _duplicate(value: Any, known: dict[int, Any]) -> Any:
+    """Return a copy of plain data; like :func:`copy.deepcopy`, but without its price for each number and string.
+
+    :param known: copies of the containers so far, by identity; None for one that is being copied.
+    :raises _NotPlainError: if it is no plain data.
+    """
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if kind not in {*_CONTAINERS, tuple} or len(value) > MAX_MEMBERS:
+        raise _NotPlainError
+    if id(value) in known:
+        if known[id(value)] is None:
+            raise _NotPlainError  # it contains itself
+        return known[id(value)]
+    known[id(value)] = None
+    members = value if kind is not dict else (*value, *value.values())
+    fresh: Any = [each if type(each) in _ATOMS else _duplicate(each, known) for each in members]
+    if kind is dict:
+        fresh = dict(zip(fresh, fresh[len(value) :], strict=False))
+    elif kind is set:
+        fresh = set(fresh)
+    elif kind is tuple:
+        fresh = value if all(map(operator.is_, fresh, value)) else tuple(fresh)
+    known[id(value)] = fresh
+    return fresh

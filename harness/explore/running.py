@@ -15,6 +15,7 @@ from harness.explore.trials import Ending, PlannedTrial, Result, Watch, execute,
 
 if TYPE_CHECKING:
     from harness.explore.external_state import ExternalState
+    from harness.explore.memory import Values
     from harness.explore.outcomes import Contents, Difference
     from harness.explore.points import Point
     from harness.explore.recording import Recording
@@ -259,7 +260,7 @@ class Runner:
         thread.join(self._limit)
         return Ending("endless", "continues after it was superseded") if thread.is_alive() else ending
 
-    def _interleave(self, second: Watch, first: Thread, go_on: Event, standing_still: list[object]) -> Ending:
+    def _interleave(self, second: Watch, first: Thread, go_on: Event, standing_still: Values) -> Ending:
         """Pause a second execution at its point, continue the first one to its end, and then the second one."""
         met, on, endings, memory = Event(), Event(), [], self._external.memory
 

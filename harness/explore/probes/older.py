@@ -29,8 +29,14 @@ _READING = {"SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "REL
 
 def older() -> list[sqlite3.Connection]:
     """Return all open connections to SQLite."""
+    # An object refers to its class. To ask all objects for theirs takes twice as long.
+    referring = gc.get_referrers(*_with_subclasses(sqlite3.Connection))
     # By type: isinstance() asks an object for its class, which would create a lazy object.
-    return [each for each in gc.get_objects() if issubclass(type(each), sqlite3.Connection)]
+    return [each for each in referring if issubclass(type(each), sqlite3.Connection)]
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
 
 
 def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
