@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.explore.probes import postgres_server
 from harness.explore.seen import UNREACHED
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ def bound(
     :param accepted: names of effects that may stay unseen.
     :param whole: whether all resources are compared, not the result of a user's function.
     """
+    if recording is not None:
+        before, after = recording.contents(0), recording.contents(len(recording.states) - 1)
+        for table, trigger in external.notifying().items():
+            if before.get(table) != after.get(table):
+                what = f"trigger {trigger} on {table} may send notifications, which are not compared"
+                external.not_seen.add(postgres_server.NAME, what)
     verdict.not_seen, verdict.accepted = external.not_seen.split(accepted)
     if recording is None:
         return

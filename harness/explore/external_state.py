@@ -155,6 +155,11 @@ class ExternalState:
         with living(None):
             return isinstance(database, PostgresResource) and database.serves(raw)
 
+    def notifying(self) -> dict[str, str]:
+        """Return triggers of the PostgreSQL database that send notifications, by the table that has them."""
+        database = self._places.get(DATABASE)
+        return database.notifying() if isinstance(database, PostgresResource) else {}
+
     def held(self, simulated: SimulatedProcess) -> bool:
         """Return whether the process has an open write or a lock for which others would wait."""
         connections, database = list(simulated.connections.values()), self._places.get(DATABASE)

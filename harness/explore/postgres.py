@@ -38,6 +38,11 @@ _SCHEMA = (
 _SEQUENCES = """
 SELECT quote_ident(schemaname) || '.' || quote_ident(sequencename) FROM pg_sequences ORDER BY 1
 """
+_NOTIFYING = """
+SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname, t.tgname FROM pg_trigger t
+JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT t.tgisinternal AND p.prosrc ~* 'notify|dblink' ORDER BY 1, 2
+"""
 _SERVED = "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid AND datname = current_database()"
 _HELD = """
 SELECT count(*) FROM pg_locks l WHERE l.pid = ANY (:pids) AND l.granted AND (
@@ -129,6 +134,11 @@ class PostgresResource:
                 self._replace(now, kept)
             self._snapshot = ""
             self._seen = self.keep()
+
+    def notifying(self) -> dict[str, str]:
+        """Return triggers that send notifications, by the table that has them."""
+        with living(None):
+            return {row[0]: row[1] for row in self._all(_NOTIFYING)}
 
     def contents(self, kept: Kept | None = None) -> dict[str, Table]:
         """Return all tables except those of this package."""

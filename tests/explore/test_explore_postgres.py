@@ -225,6 +225,47 @@ def test_what_is_not_watched_of_psycopg_has_its_name(on_postgresql: str, job: An
     assert what in found.text()
 
 
+STATEMENTS = {
+    "SELECT pg_notify('paid', '1')": "a notification",
+    "NOTIFY paid": "a notification",
+    "DO $$ BEGIN PERFORM pg_notify('paid', '1'); END $$": "a notification",
+    "SELECT lo_create(0)": "large objects",
+    "SELECT setval('payments_id_seq', nextval('payments_id_seq'))": "setval",
+    "COMMENT ON TABLE payments IS 'all'": "a definition other than that of a table",
+    "CREATE OR REPLACE VIEW paid AS SELECT 1 AS one": "a definition other than that of a table",
+    "CREATE MATERIALIZED VIEW IF NOT EXISTS paid_m AS SELECT 1 AS one": "a materialized view",
+    "INSERT INTO totals VALUES ('noted', 0) ON CONFLICT DO NOTHING": "trigger noted on totals",
+}
+"""Statements whose effect is in no table, with the words that report them."""
+TRIGGER = """
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_notify('noted', NEW.name); RETURN NULL; END $$;
+CREATE TRIGGER noted AFTER INSERT ON totals FOR EACH ROW EXECUTE FUNCTION noted();
+"""
+
+
+def pays_and_runs(statement: str) -> None:
+    """Pay every invoice, and run one more statement."""
+    with shop.session() as session:
+        for invoice_id in shop.all_ids(session):
+            shop.pay_once(session, invoice_id)
+        session.execute(sa.text(statement))
+        session.commit()
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_an_effect_that_is_in_no_table_is_reported(on_postgresql: str, statement: str) -> None:
+    """Notifications, large objects and definitions are listed as not seen; a job that has none passes."""
+    options: dict[str, Any] = {"database": on_postgresql, "sample": 2, "actions": ["crash"], "pairs": False}
+    script(shop.engine(), TRIGGER)
+    assert explore(pays_and_runs, "SELECT count(*) FROM invoices", **options).verdict == "exactly once"
+    found = explore(pays_and_runs, statement, **options)
+    assert found.verdict == "exactly once, of what was seen", found.text()
+    assert {each.name for each in found.not_seen} == {"postgresql"}
+    assert STATEMENTS[statement] in found.text()
+
+
 def test_postgresql_is_restored_only_where_that_is_asked_for(on_postgresql: str, url: str) -> None:
     """Without database=, or with the URL of another one, nothing is changed."""
     del url

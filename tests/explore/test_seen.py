@@ -21,7 +21,7 @@ import requests
 
 from harness.errors import UsageError
 from harness.explore import Verdict, explore, probes, seen
-from harness.explore.probes import audit, clients, drivers
+from harness.explore.probes import audit, clients, drivers, postgres_server, redis_server
 from tests import documents, unseen_jobs
 from tests.commands import harness
 from tests.planted import effects, shop
@@ -299,11 +299,19 @@ def test_the_guide_names_everything_that_is_reported() -> None:
     rows = [row.split("|")[1] for row in guide.splitlines() if row.startswith("| `")]
     named = {word.strip("` ") for row in rows for word in row.split(",")}
     kinds = {
-        word
+        word.strip("`")
         for row in re.findall(r"^(``.*?)  ", probes.__doc__ or "", re.MULTILINE)
         for word in row.split(", ")
     }
     assert len(kinds) > 10
-    assert {kind.strip("`") for kind in kinds} <= named
-    assert set(NOT_SEEN.values()) | {seen.UNREACHED, "open-file"} | set(drivers.IN_C) <= named
+    assert kinds <= named
+    sources = (documents.ROOT / "harness" / "explore").rglob("*.py")
+    code = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    reached = set(re.findall(r'\breach\(\s*"([a-z-]+)"', code))
+    assert len(reached) > 10
+    assert reached <= named
+    reported = set(re.findall(r'\b(?:unseen|not_seen\.add)\(\s*"([\w-]+)"', code))
+    assert len(reported) > 10
+    constants = {seen.UNREACHED, postgres_server.NAME, redis_server.NAME}
+    assert reported | constants | set(NOT_SEEN.values()) | set(drivers.IN_C) <= named
     assert named & set(clients.CLIENTS) == set(clients.CLIENTS)

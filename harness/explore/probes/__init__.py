@@ -5,7 +5,7 @@ Outside of that block nothing is hooked. Inside, other threads pay for one look-
 ==========================================  ===========================================================================
 ``before-statement``, ``statement``         an SQL statement; ``before-commit``, ``commit``: a commit (:mod:`.sql`)
 ``before-redis``, ``redis``                 a Redis command or pipeline (:mod:`.redis`)
-``before-mail``, ``mail``                   a mail over SMTP (:mod:`.mail`)
+``before-mail``, ``mail``                   a mail over SMTP (:mod:`.mail`); ``before-connect``: its connection
 ``before-request``, ``request``             a request over HTTP (:mod:`.web`)
 ``write``                                   a file opened for writing, renamed or removed (:mod:`.files`)
 ``leave``                                   the job forks, or leaves or replaces its process (:mod:`.process`)
@@ -15,7 +15,7 @@ Outside of that block nothing is hooked. Inside, other threads pay for one look-
 
 The probes of clients that are loaded later, such as httpx, are in :mod:`.clients`. Effects that no probe watches are
 reported: audit events (:mod:`.audit`), sockets (:mod:`.sockets`), drivers in C (:mod:`.drivers`), and messages of
-``logging`` (:mod:`.logs`).
+``logging`` (:mod:`.logs`), and what Redis and PostgreSQL do elsewhere (:mod:`.redis_server`, :mod:`.postgres_server`).
 """
 
 from __future__ import annotations

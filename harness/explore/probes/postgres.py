@@ -16,6 +16,7 @@ from typing import Any
 from harness.explore.crash import SimulatedProcess, accounted, current, is_accounted
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
+from harness.explore.probes.postgres_server import beyond
 from harness.explore.probes.sql import LOST
 
 _READS = ("BEGIN", "START", "SELECT", "SHOW", "SET", "SAVEPOINT", "RELEASE")
@@ -136,6 +137,7 @@ def _stream(stream: Any) -> Any:
             yield from stream(cursor, query, *args, **kwargs)
             return
         label = _text(query, cursor)
+        beyond(simulated, label)
         simulated.reach("before-statement", label)
         yield from stream(cursor, query, *args, **kwargs)
         simulated.reach(_kind(cursor.connection, label), label, _lost)
@@ -154,6 +156,7 @@ def _copy(copy: Any) -> Any:
             return
         label = _text(statement, cursor)
         kind = _kind(cursor.connection, label)
+        beyond(simulated, label)
         simulated.reach(f"before-{kind}", label)
         with copy(cursor, statement, *args, **kwargs) as found:
             yield found
@@ -233,6 +236,7 @@ def _unseen(words: str) -> Callable[[Any], Any]:
 @contextmanager
 def _around(simulated: SimulatedProcess, connection: Any, label: str) -> Iterator[None]:
     kind = _kind(connection, label)
+    beyond(simulated, label)
     simulated.reach(f"before-{kind}", label)
     with accounted():
         yield

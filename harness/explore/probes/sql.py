@@ -19,6 +19,7 @@ from harness.explore.crash import SimulatedProcess, accounted, awaiting, current
 from harness.explore.probes.awaited import seen
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched, with_overrides
+from harness.explore.probes.postgres_server import beyond
 from harness.stores import prepared
 
 WATCHED = "harness_watched"
@@ -60,6 +61,8 @@ def _statement(execute: Any) -> Any:
         elif (pooled := simulated.pooled.get(id(getattr(cursor, "connection", None)))) is not None:
             simulated.use(None, seen(pooled))
         attaches(simulated, statement)
+        if dialect.name == "postgresql":
+            beyond(simulated, statement)
         with _may_await(dialect):
             simulated.reach("before-statement", statement)
         with accounted():
