@@ -2,15 +2,14 @@
 
 The progress does not grow with interruptions. So a job has two more keys:
 
-* ``harness:history:<job id>``, a stream: an entry for each start and end of an execution, and for each action
-of a user. Redis gives them their times, so that the clocks of machines need not agree. The last
-  :data:`EXECUTIONS` are kept; for how long, the queue decides.
-* ``harness:pulse:<job id>``: the position of the running execution, written by a thread once a second. The
-  job does not wait: the thread reads counters. A subscription would make an event of every item.
+* ``harness:history:<job id>``, a stream: an entry for each start and end of an execution, and for each action of a
+  user. Redis gives them their times, so that the clocks of machines need not agree. The last :data:`EXECUTIONS` are
+  kept; for how long, the queue decides.
+* ``harness:pulse:<job id>``: the latest heartbeat, which a thread makes once a second from the job's counters.
 
 Nothing depends on either; an error of Redis is logged. Crash before the entry of a start: that execution is missing.
-Crash before the entry of an end: its heartbeat stays, and the next start records it. Lost answer: the entry may be
-there twice; a reader takes the first.
+Crash before the entry of an end: its heartbeat stays, and the next start records it. Lost answer: an entry may be there
+twice; a reader takes the first.
 """
 
 from __future__ import annotations
@@ -114,10 +113,10 @@ class Heartbeat:
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Heartbeat | None:
         """Read the stored form; None if it is missing or unreadable."""
+        if text is None:
+            return None
         try:
-            return (
-                None if text is None else cls.from_data(parse_json(text, "the heartbeat", limit=ENTRY_BYTES))
-            )
+            return cls.from_data(parse_json(text, "the heartbeat", limit=ENTRY_BYTES))
         except CorruptProgress:
             return None
 
@@ -127,8 +126,7 @@ class Heartbeat:
 
         :raises CorruptProgress: naming the missing field, or the field with a wrong type.
         """
-        heartbeat: Heartbeat = read(cls, data, "the heartbeat", error=CorruptProgress)
-        return heartbeat
+        return read(cls, data, "the heartbeat", error=CorruptProgress)  # type: ignore[no-any-return]  # of that class
 
 
 @dataclass(frozen=True)
@@ -311,9 +309,8 @@ class HistoryRecorder:
             at=time.monotonic() + self._offset, epoch=self._epoch, done=progress.done, saved=saved.done,
             unsaved_s=max(0.0, now - max(saved.at, self._started)), elapsed_s=elapsed, items=execution.items,
             total=progress.total, durability=_durability(execution), worker=self._worker,
-            host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(),
-            crashes=progress.crashes, step=progress.step,
-            cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
+            host=socket.gethostname(), pid=os.getpid(), parent=os.getppid(), crashes=progress.crashes,
+            step=progress.step, cursor=None if cursor is None else bounded(repr(cursor), CURSOR_BYTES),
             steps=max(0, len(progress.completed) - saved.steps),
             moved=cursor != saved.cursor if progress.step == saved.step else execution.moved,
         )  # fmt: skip
@@ -395,10 +392,8 @@ def history(
 
 def _rounded(heartbeat: Heartbeat) -> dict[str, Any]:
     """Return a heartbeat as JSON data, its times in milliseconds."""
-    return {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in asdict(heartbeat).items()
-    }
+    data = asdict(heartbeat)
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in data.items()}
 
 
 def _durability(execution: Execution) -> str:
