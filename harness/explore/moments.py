@@ -20,9 +20,12 @@ _FORMS: dict[str, str] = {
     "c": r"\b[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\b",
     "web": r"\b\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}",
     "clock": r"\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b",
+    "entry": r"\b1[5-9]\d{11}-\d+\b",
     "count": r"\b1[5-9]\d{8}(?:\.\d+|\d{3}|\d{6}|\d{9})?\b",
 }
-"""Forms of a time: ISO 8601, of mails, of C's ``asctime``, of web servers' logs, time of day, seconds since 1970."""
+"""Forms of a time: ISO 8601, of mails, of C's ``asctime``, of web servers' logs, time of day, id of an entry in a Redis
+stream, seconds since 1970.
+"""
 TIME = re.compile("|".join(f"(?P<{name}>{form})" for name, form in _FORMS.items()))
 """A time inside a text."""
 
@@ -83,5 +86,6 @@ _READERS: dict[str, Callable[[str], list[float]]] = {
     "mail": lambda text: seconds(parsedate_to_datetime(text)),
     "c": lambda text: seconds(datetime.strptime(text, "%a %b %d %H:%M:%S %Y")),  # noqa: DTZ007 - it names no zone
     "web": lambda text: seconds(datetime.strptime(text, "%d/%b/%Y:%H:%M:%S %z")),
+    "entry": lambda text: _count(text.partition("-")[0]),
     "count": _count,
 }

@@ -70,6 +70,14 @@ def test_rows_in_another_order_are_the_same_rows() -> None:
     assert found == ["wrong total: t: (name='c', value=4), not (name='c', value=3)"]
 
 
+def test_the_id_of_an_entry_in_a_stream_is_a_time() -> None:
+    """Two entries of one millisecond differ in what follows the time, which is no difference either."""
+    now = int(time.time() * 1000)
+    runs = unkeyed((f"{now}-0", 1)), unkeyed((f"{now + 5}-0", 1))
+    assert compare(unkeyed(), runs, unkeyed((f"{now + 9}-1", 1)))[0] == []
+    assert compare(unkeyed(), runs, unkeyed((f"{now + 9}-1", 2)))[0] != []
+
+
 def test_numbers_that_the_database_gives_may_change_places() -> None:
     """Rows with other automatic keys are the same rows; keys that the job chose are compared."""
     runs = keyed((1, "a"), (2, "b"), numbered=True), keyed((1, "b"), (2, "a"), numbered=True)
