@@ -36,6 +36,8 @@ NOT_THE_JOBS = not_the_jobs(RQ_KEY_PREFIX)
 """Prefixes of keys that are not an outcome of the job."""
 _GONE = -2
 """TTL of a missing key."""
+_FOREVER = -1
+"""TTL of a key that does not expire."""
 LOCAL = {None, "localhost", "127.0.0.1", "::1"}
 """Hosts whose Redis the explorer agrees to empty and fill again."""
 
@@ -64,7 +66,10 @@ class RedisResource:
     def __init__(self, client: Any) -> None:
         pool = client.connection_pool
         given = pool.connection_kwargs
-        if given.get("server") is None and not given.get("path") and given.get("host") not in LOCAL:
+        # A client of fakeredis without a server has an invented host.
+        self.is_fake = pool.connection_class.__module__.partition(".")[0] == "fakeredis"
+        is_local = self.is_fake or given.get("path") or given.get("host") in LOCAL
+        if not is_local:
             raise UsageError(
                 f"the job uses Redis on {given.get('host')}, and the explorer would empty it for every "
                 "trial; use fakeredis or a Redis on this machine"
@@ -74,7 +79,6 @@ class RedisResource:
                 connection_class=pool.connection_class, **{**given, "decode_responses": False}
             )
         )
-        self.is_fake = pool.connection_class.__module__.partition(".")[0] == "fakeredis"
         self.touched = False
         self._seen = self.keep()
 
@@ -96,7 +100,7 @@ class RedisResource:
             read = {key: (kind, self._read(key, kind)) for key, kind in zip(keys, kinds, strict=True)}
             # A key may have expired since it was listed: then it has no type.
             return {
-                key: (*read[key], left if left > 0 else None)
+                key: (*read[key], None if left == _FOREVER else max(left, 1))
                 for key, left in zip(keys, self._each("pttl", keys), strict=True)
                 if read[key][0] != b"none" and left != _GONE
             }

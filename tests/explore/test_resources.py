@@ -148,6 +148,16 @@ def test_every_type_of_redis_comes_back() -> None:
     client.close()
 
 
+def test_a_key_that_is_about_to_expire_expires_after_it_was_put_back() -> None:
+    """A key with less than a millisecond left does not live for ever: a trial would wait for it without end."""
+    client: Any = fakeredis.FakeRedis()
+    place = RedisResource(client)
+    for _ in range(30):
+        client.set("lock", 1, px=2)
+        while kept := place.keep():
+            assert kept[b"lock"][2], kept
+
+
 def test_somebody_elses_redis_is_not_emptied() -> None:
     """Only fakeredis, and a Redis on this machine."""
     with pytest.raises(

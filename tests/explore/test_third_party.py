@@ -72,7 +72,8 @@ def explored(job: Any, sample: int) -> Verdict:
     """Explore a job; where a request may come twice, what the server has from it is compared."""
     if job is borrowed.puts_in_a_session:
         return explore(job, outcome=received, witnesses={"received": borrowed.RECEIVED}, sample=sample)
-    return explore(job, sample=sample)
+    # How often a job asks for a lock is a matter of time: a crash in the midst of that may not come again.
+    return explore(job, sample=sample, accept=["unreached"])
 
 
 def received(left: Any) -> Any:
