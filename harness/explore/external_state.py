@@ -191,9 +191,17 @@ class ExternalState:
             return {key: place.keep() for key, place in self._places.items()}
 
     def each(self, state: State | None = None) -> Iterator[tuple[str, Resource, Any]]:
-        """Yield each resource with its key and its content in a state; ``...`` means its current content."""
+        """Yield each resource with its key and its content in a state; ``...`` means its current content.
+
+        A file that is as it was at first is left out: one that a recovery has found makes no state another one.
+        """
         for key, place in self._places.items():
-            yield key, place, ... if state is None else state.get(key, self._first[key])
+            kept = ... if state is None else state.get(key, self._first[key])
+            if key.startswith(FILE):
+                kept = place.keep() if kept is ... else kept
+                if kept == self._first[key]:
+                    continue
+            yield key, place, kept
 
     @property
     def one_process(self) -> bool:

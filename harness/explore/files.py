@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from harness.explore.tables import Table
 MOST_ENTRIES = 10_000
 MOST_BYTES = 256 << 20
 """Limits for a directory that each trial restores: number of entries, and bytes."""
+
+TICK = 20_000_000
+"""Nanoseconds within which two changes of a file may have the same time: a tick of a kernel's clock, and more."""
 
 Kept = Any
 """Snapshot: None for nothing, bytes of a file, ``("link", target)``, or ``("directory", {name: snapshot})``."""
@@ -29,12 +33,18 @@ class FileResource:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._seen = self._signature()
+        self._seen: Any = None
+        self._held: Kept = None
+        self._note(self._signature(), self.keep())
 
     def changed(self) -> bool:
-        """Return whether it was written, replaced or removed."""
-        before, self._seen = self._seen, self._signature()
-        return bool(before != self._seen)
+        """Return whether its content is another one."""
+        now = self._signature()
+        if now == self._seen and not self._is_young:
+            return False
+        held = self._held
+        self._note(now, self.keep())
+        return bool(held != self._held)
 
     def keep(self) -> Kept:
         """Return its content; None if it does not exist."""
@@ -43,7 +53,7 @@ class FileResource:
     def restore(self, kept: Kept) -> None:
         """Write or remove it. Correct content is not touched, so its open handles stay valid."""
         _write(self._path, kept)
-        self._seen = self._signature()
+        self._note(self._signature(), kept)
 
     def contents(self, kept: Kept = ...) -> dict[str, Table]:
         """Return the lines of a file, or the names in a directory and the lines of its files, if it exists."""
@@ -54,6 +64,12 @@ class FileResource:
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
+
+    def _note(self, signature: Any, content: Kept) -> None:
+        """Remember what was read, and the signature from before that."""
+        self._seen, self._held = signature, content
+        # A second write in the same tick of the file system's clock gets the same times.
+        self._is_young = time.time_ns() - _newest(self._seen) < TICK
 
     def _signature(self) -> Any:
         return _signature(self._path)
@@ -135,10 +151,20 @@ def _signature(path: Path) -> Any:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    own = found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino
+    # A copy may set the time of modification, and cannot set that of the change.
+    own = found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
     if not stat.S_ISDIR(found.st_mode):
         return own
     return own, tuple((each.name, _signature(each)) for each in sorted(path.iterdir()))
+
+
+def _newest(signature: Any) -> int:
+    """Return the newest time in a signature, in nanoseconds since 1970."""
+    if signature is None:
+        return 0
+    if isinstance(signature[0], int):
+        return int(signature[-1])
+    return max([_newest(signature[0]), *(_newest(each) for _, each in signature[1])])
 
 
 def _describe(found: dict[str, Table], path: Path, kept: Kept) -> None:

@@ -40,6 +40,8 @@ class Reference:
     :param new: the state after a clean run of the new version, if there is one. Differences between the versions are
         not compared.
     :param began: the time before the clean runs, in seconds since 1970.
+    :param later: returns the first contents of all resources if some were found since its last call. Those that no
+        clean run has used must be left as they were.
     :ivar unseen: description of those differences.
     :ivar ignored: description of everything else that is not compared, with the reason.
     :raises UsageError: if the two clean runs differ in more than the values of cells, or if the versions have nothing
@@ -54,9 +56,12 @@ class Reference:
         new: Contents | None = None,
         *,
         began: float | None = None,
+        later: Callable[[], Contents] = dict,
     ) -> None:
-        self._clean, self._first = clean, first
-        clock = Clock(began)
+        late = {name: table for name, table in later().items() if name not in clean and name not in first}
+        clean, first = {**late, **clean}, {**late, **first}
+        self._clean, self._first, self._later = clean, first, later
+        self._clock = clock = Clock(began)
         self._sheets = {name: Sheet(name, first.get(name), table, clock) for name, table in clean.items()}
         self.unseen: list[str] = []
         self.ignored: list[str] = []
@@ -84,12 +89,16 @@ class Reference:
     def differences(self, contents: Contents) -> list[Difference]:
         """Return the differences from the clean run's contents, the worst first."""
         found: list[Difference] = []
+        for name, table in self._later().items():
+            if name not in self._clean and name not in self._first:
+                self._clean[name] = self._first[name] = table
+                self._sheets[name] = Sheet(name, table, table, self._clock)
         for name in sorted(self._clean.keys() | contents.keys()):
-            table, clean = contents.get(name), self._clean.get(name)
-            if table is None or clean is None:
-                found += self._of_missing(name, clean, table)
-            elif not self._sheets[name].same(table):
-                found += self._compare(self._sheets[name], table, contents)
+            left, clean = contents.get(name), self._clean.get(name)
+            if left is None or clean is None:
+                found += self._of_missing(name, clean, left)
+            elif not self._sheets[name].same(left):
+                found += self._compare(self._sheets[name], left, contents)
         labels = {each.table for each in found}
         found = [each for each in found if each.table.removeprefix(BODIES) not in labels - {each.table}]
         return sorted(found, key=lambda each: (RANK.index(each.kind), str(each)))

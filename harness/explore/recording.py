@@ -168,6 +168,7 @@ def record(
     recorder.states.append(external.first)
     _clean(target, external, recorder, seconds)
     clean, left, final = read(), external.contents(), external.now()
+    later = _found_later(external) if read == external.contents else dict
     # Resources are found during the run: their initial content is part of every state.
     first = external.first
     states = [{**first, **state} for state in recorder.states]
@@ -191,12 +192,24 @@ def record(
         states,
         recorder.makers,
         recorder.marks,
-        Reference(before, clean, again, new, began=began),
+        Reference(before, clean, again, new, began=began, later=later),
         external.contents,
         recorder.insides,
         recorder.tallies,
         {**first, **final},
     )
+
+
+def _found_later(external: ExternalState) -> Callable[[], Contents]:
+    """Return what returns the first contents of all resources if some were found since it was called."""
+    known = len(external.first)
+
+    def later() -> Contents:
+        nonlocal known
+        before, known = known, len(external.first)
+        return {} if before == known else external.contents(external.first)
+
+    return later
 
 
 def _clean(target: Target, external: ExternalState, watch: Watch, seconds: float) -> None:
