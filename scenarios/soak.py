@@ -29,7 +29,7 @@ from harness.interruptions import parse_interruption
 from harness.lab import Lab
 from harness.lab.fork_server import Child
 from harness.lab.journal import JournalContent
-from harness.lab.processes import ProcessTrial
+from harness.lab.processes import ProcessTrial, kill_both
 from harness.lab.servers import Server, postgresql_server, redis_server
 from harness.lab.worker import PRELOAD
 from scenarios import emails, orders, reports, services
@@ -107,9 +107,11 @@ class Nemesis:
         os.environ[RELEASE] = next(RELEASES)  # of the next worker
         if way == "SIGTERM to the worker":
             worker.terminate()
-        if way in {"SIGKILL to the worker", "SIGKILL to both"}:
+        if way == "SIGKILL to both":
+            kill_both(worker.pid, horses[-1])
+        if way == "SIGKILL to the worker":
             worker.kill()
-        if way in {"SIGKILL to the horse", "SIGKILL to both"}:
+        if way == "SIGKILL to the horse":
             with suppress(ProcessLookupError):
                 os.kill(horses[-1], signal.SIGKILL)
         if self._servers and self._random.random() < 0.1:

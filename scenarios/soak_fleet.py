@@ -26,6 +26,7 @@ from rq import Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
+from harness.lab.processes import kill_both
 from harness.lab.servers import Server, postgresql_server, redis_server
 from harness.queues.periodic import SETTING
 from harness.queues.rq import enqueue
@@ -192,9 +193,11 @@ class Strikes:
         way = self._random.choice(WAYS)
         if way == "SIGTERM to the worker":
             worker.terminate()
-        if way in {"SIGKILL to the worker", "SIGKILL to both"}:
+        if way == "SIGKILL to both":
+            kill_both(worker.pid, horse)
+        if way == "SIGKILL to the worker":
             worker.kill()
-        if way in {"SIGKILL to the horse", "SIGKILL to both"}:
+        if way == "SIGKILL to the horse":
             with suppress(ProcessLookupError):
                 os.kill(horse, signal.SIGKILL)
         self.done[way] += 1

@@ -170,9 +170,10 @@ def _family(pid: int) -> list[int]:
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
     if worker.poll() is None:
-        for pid in _family(worker.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none sees the end of another
+            for pid in _family(worker.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
         worker.wait()
 
 

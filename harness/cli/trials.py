@@ -50,8 +50,10 @@ def run_scenario(
                 bar.begin(f"{form} {interruption.name}")
                 record = laboratory.run(scenario, form, interruption, durability)
                 good = good and record["verdict"] == "exactly once"
+                kept = (
+                    "the records above are complete; nothing else was kept"  # Ctrl-C may follow the next line
+                )
                 bar.tell(json.dumps(record) if as_json else line(record))
-                kept = "the records above are complete; nothing else was kept"
                 bar.advance()
     sys.exit(0 if good else 1)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,20 @@ LEAVE_SECONDS = 600.0
 MAX_FAILURES = 10
 """Number of consecutive failures after which a worker is not started again."""
 LOOK_SECONDS = 0.01
+
+
+def kill_both(worker: int, horse: int) -> None:
+    """Kill a worker and its work horse such that neither reacts to the end of the other, as a container's end does.
+
+    The worker would put the job of a killed horse back, so it is stopped first. A horse whose worker ended first would
+    stop at its next checkpoint.
+
+    :param worker: process id. :param horse: process id; the process may have ended.
+    """
+    os.kill(worker, signal.SIGSTOP)
+    with suppress(ProcessLookupError):
+        os.kill(horse, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
 
 
 class ProcessTrial(Trial):

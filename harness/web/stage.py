@@ -22,6 +22,7 @@ from harness.boundary.environment import variables
 from harness.errors import UsageError
 from harness.lab.fork_server import Child, ForkServer
 from harness.lab.parent_pipe import ParentPipe
+from harness.lab.processes import kill_both
 from harness.queues import rq
 from harness.queues.history import note_action
 from harness.queues.periodic import SETTING
@@ -276,9 +277,11 @@ class Stage:
             worker.terminate()
             lane.kill_at = time.monotonic() + GRACE_SECONDS
             return
-        if action in {"worker", "both"}:
+        if action == "both":
+            kill_both(worker.pid, horse)
+        elif action == "worker":
             worker.kill()
-        if action in {"horse", "both"}:
+        else:
             with suppress(ProcessLookupError):
                 os.kill(horse, signal.SIGKILL)
 

@@ -31,6 +31,11 @@ from tests.transactions import EFFECTS, Work, dies, effects
 
 engine = transactions.engine
 
+# A simulated death closes the event loop; aiosqlite's thread may then still be at a statement, whose end nobody awaits.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning"
+)
+
 
 class Own(IterationJob, abstract=True):
     """Each item writes in a session of its own."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rq import Queue
 
+from harness.lab.processes import kill_both
 from harness.queues.owners import are_gone, here, owner
 from harness.queues.rq import enqueue, recover
 from harness.queues.rq.keys import OWNERS
@@ -48,10 +49,11 @@ def test_a_new_worker_takes_over_at_its_start(
     job = enqueue(jobs_queue, UntilReleased)
     horse = pid_of(redis, job.id)
     wait_for(redis, job.id, 3)
-    os.kill(worker.pid, signal.SIGKILL)
-    if horse != worker.pid:
-        os.kill(horse, signal.SIGKILL)
-    worker.wait(60)
+    if horse == worker.pid:
+        worker.kill()
+    else:
+        kill_both(worker.pid, horse)
+    worker.wait(PATIENCE)
     assert min(ends for _, ends in leases(redis)) > redis.time()[0] + HOUR / 3
     rq_workers.start(OURS, seconds=HOUR)
     assert pid_of(redis, job.id) != horse

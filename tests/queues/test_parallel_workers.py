@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from harness.lab.processes import kill_both
 from harness.queues.rq import enqueue
 from harness.stores.sql import SqlStore
 from scenarios.models import Base
@@ -51,8 +50,7 @@ def test_every_order_is_paid_once(broker: Redis, jobs_queue: Queue, rq_workers: 
     pids = {pid_of(broker, f"7-{number}"): f"7-{number}" for number in range(4)}
     # All four are at work, and stay at one order until they may go on.
     (horse,) = [pid for pid in pids if parent(pid) == workers[2].pid]
-    workers[2].kill()
-    os.kill(horse, signal.SIGKILL)
+    kill_both(workers[2].pid, horse)
     workers[2].wait(PATIENCE)
     for worker in workers[:2]:
         worker.terminate()

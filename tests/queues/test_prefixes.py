@@ -17,6 +17,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness.explore.redis import NOT_THE_JOBS, not_the_jobs
+from harness.lab.processes import kill_both
 from harness.queues.rq import recover
 from harness.queues.rq.keys import LEASES
 from tests import access
@@ -92,8 +93,7 @@ def test_two_prefixes_on_one_redis_keep_apart(broker: Redis, redis_url: str, tmp
         crashed = shop.start()
         for job_id in ("slow-one", "slow-shop"):
             wait_for(broker, job_id, 2)
-        crashed.kill()
-        os.kill(pid_of(broker, "slow-shop"), signal.SIGKILL)
+        kill_both(crashed.pid, pid_of(broker, "slow-shop"))
         held: Any = broker.zrange(SHOP_LEASES, 0, -1)
         broker.zadd(SHOP_LEASES, dict.fromkeys(held, 1), xx=True)
         before = broker.zrange(SHOP_LEASES, 0, -1, withscores=True)

@@ -14,6 +14,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from harness.errors import UsageError
+from harness.lab.processes import kill_both
 from harness.overrides import Overrides, overriding
 from harness.queues.periodic import recover_seconds
 from harness.queues.rq import SimpleWorker, enqueue, keep_recovering, recover
@@ -103,8 +104,7 @@ def test_a_job_whose_worker_and_horse_were_killed_is_back(
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start(worker_class)
     wait_for(broker, job.id, 5)
-    worker.kill()
-    os.kill(pid_of(broker, job.id), signal.SIGKILL)
+    kill_both(worker.pid, pid_of(broker, job.id))
     expire_leases(broker, job.id)
     wait_until_queued(jobs_queue, job)
     assert not jobs_queue.started_job_registry.get_job_and_execution_ids()
@@ -160,8 +160,7 @@ def test_jobs_of_rqs_own_worker_are_recovered_as_well(
     job = enqueue(jobs_queue, UntilReleased)
     worker = rq_workers.start("rq.Worker", "-S", "json")
     wait_for(broker, job.id, 5)
-    worker.kill()
-    os.kill(pid_of(broker, job.id), signal.SIGKILL)
+    kill_both(worker.pid, pid_of(broker, job.id))
     expire_leases(broker, job.id)
     wait_until_queued(jobs_queue, job)
     assert job.get_status() == JobStatus.QUEUED
