@@ -49,14 +49,13 @@ def test_work_and_progress_in_one_transaction_are_done_once(
     assert all("mails: " in finding.what for finding in verdict.findings)
 
 
+@pytest.mark.full  # a server for each scenario and form; tests/explore/test_explore_postgres.py explores on one
 @by_scenario
 @by_form
 def test_on_postgresql_work_and_progress_in_one_transaction_are_done_once(
-    explore: Callable[..., Verdict], scenario: Scenario, form: str, request: pytest.FixtureRequest
+    explore: Callable[..., Verdict], scenario: Scenario, form: str
 ) -> None:
     """The verdict is that of SQLite: a real server rolls back and locks, and its rows and sequences are restored."""
-    if not request.config.getoption("--full"):
-        pytest.skip("one server a scenario and form; --full explores them")
     expect = "at least once" if scenario is emails.scenario else "exactly once"
     with prepared(scenario, form, SIZE, with_transaction(), database="postgresql") as (what, options):
         about = (scenario.name, form, f"{with_transaction()} on PostgreSQL")
