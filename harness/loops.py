@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import Interrupt, JobDefinitionError, UsageError
 
@@ -34,7 +34,12 @@ CANCEL_SECONDS = 1.0
 
 
 class JobLoop:
-    """Event loop of one execution."""
+    """Event loop of one execution.
+
+    :cvar factory: makes the loop; None for asyncio's own.
+    """
+
+    factory: ClassVar[Callable[[], asyncio.AbstractEventLoop] | None] = None
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
@@ -148,7 +153,7 @@ class JobLoop:
                 "asyncio.to_thread(run, Job)"
             )
         if self._runner is None:
-            self._runner = asyncio.Runner()
+            self._runner = asyncio.Runner(loop_factory=type(self).factory)
             self._context = contextvars.copy_context()
         return self._runner.get_loop()
 

@@ -8,6 +8,6 @@
 
 from harness.explore.explorer import Explorer, explore
 from harness.explore.findings import Finding, Verdict
-from harness.explore.trials import PlannedTrial, parse_trial
+from harness.explore.planned import PlannedTrial, parse_trial
 
 __all__ = ["Explorer", "Finding", "PlannedTrial", "Verdict", "explore", "parse_trial"]

@@ -9,15 +9,18 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from harness.explore import coverage, plan, probes
+from harness.explore import courses, coverage, plan, probes
 from harness.explore.crash import current
 from harness.explore.external_state import ExternalState
 from harness.explore.findings import Finding, Verdict
 from harness.explore.judging import Judge
 from harness.explore.outcomes import reading
+from harness.explore.planned import ACTIONS, Action, PlannedTrial, parse_trial
+from harness.explore.probes import items
 from harness.explore.probes.older import descriptors, held, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.processes import Ahead, Crew, Found, check, crew
@@ -26,7 +29,7 @@ from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.running import Death, Runner, Unreached
 from harness.explore.shortcuts import WINDOW
 from harness.explore.targets import Target, target_of
-from harness.explore.trials import ACTIONS, LATE, Action, PlannedTrial, Result, Watch, parse_trial
+from harness.explore.trials import LATE, Result, Watch
 from harness.explore.versions import Versions
 from harness.ledger import marking
 from harness.overrides import Overrides, overriding
@@ -152,7 +155,8 @@ class Explorer:
         self._strict, self._accepted, self._time, self._announce = strict, tuple(accept), time, announce
         self._clean_seconds = 0.0
         self._store = store
-        self._shorten = shortcuts
+        self._several = courses.has_several(versions.all)
+        self._shorten = shortcuts and not self._several
         self._runner: Runner | None = None
         self._some = SAMPLE if sample is None else sample
         self._outcome = outcome
@@ -193,6 +197,8 @@ class Explorer:
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         stack.enter_context(probes.installed())
+        if self._several:
+            stack.enter_context(items.probes())
         stack.enter_context(traced(self._older))
         stack.enter_context(marking(_mark))
         stack.enter_context(overriding(overrides))
@@ -220,6 +226,8 @@ class Explorer:
                 self._target, self._external, self.recording, self._read, self._limit,
                 deploys=self._versions.deploys,
             )  # fmt: skip
+            for number in courses.numbers(self._seed) if self.recording.several else ():
+                self._runner.courses.get(number)
             coverage.written(self._external, before, positions(self._numbers))
             self._clean_seconds = (time.perf_counter() - began) / (3 if self._versions.deploys else 2)
         return self.recording
@@ -291,7 +299,9 @@ class Explorer:
     def _planned(self, verdict: Verdict) -> Iterator[plan.Thinned]:
         """Go through all trials, sort by sort; pairs come last, made of what the single crashes showed."""
         plans = self._plans()
-        sorts = [each for each in self._actions if plans[each][0] or each != "cancel"]
+        sorts = [
+            each for each in self._actions if plans[each][0] or each not in {"cancel", "switch", "order"}
+        ]
         verdict.planned.update({action: len(plans[action][0]) for action in sorts})
         chosen = [trial for action in self._actions for trial in plan.sampled(*plans[action], self._seed)]
         self._expected = len(chosen)
@@ -314,11 +324,14 @@ class Explorer:
         """Return the trials of each sort, and how many of them at most."""
         recording = self.record()
         freezes = self._some if self._sample else plan.some(self._some, len(recording.points))
+        each_of = partial(courses.in_all, recording, self._seed, self._sample)
         return {
-            "crash": (plan.crashes(recording), self._sample),
-            "stop": (plan.stops(recording), self._sample),
-            "lost-reply": (plan.lost_replies(recording), self._sample),
-            "cancel": (plan.cancellations(recording), self._sample),
+            "switch": (courses.switches(recording), freezes),
+            "order": (courses.orders(recording), None),
+            "crash": each_of(plan.crashes),
+            "stop": each_of(plan.stops),
+            "lost-reply": each_of(plan.lost_replies),
+            "cancel": each_of(plan.cancellations),
             "freeze": ([] if self._external.one_process else plan.freezes(recording), freezes),
             "twice": (
                 [] if self._external.one_process else plan.twice(recording, self._sample, self._seed),
@@ -360,7 +373,7 @@ class Explorer:
             verdict.findings.append(found.finding)
         if found.refused:
             verdict.refused[found.refused] += 1
-        if trial.action == "crash":
+        if trial.action == "crash" and not trial.order:
             self._tried.add(self.record().point(*trial.points[0]).state)
         if found.recovered is not None:
             self._ready.recovered[trial] = found.recovered

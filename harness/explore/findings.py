@@ -66,6 +66,8 @@ class Finding:
             "cancel": "its task was cancelled",
             "freeze": "stood still",
             "twice": "two executions were stopped at the same time",
+            "switch": "other items went on",
+            "order": "items went on in another order",
         }
         verb = how[self.trial.partition(":")[0]]
         if len(self.lines) > 1 and self.lines[0] == self.lines[1]:

@@ -18,6 +18,8 @@ CURSORS = {"lost", "wrong total", "duplicated", "error on resume"}
 """Verdicts that a wrong cursor can lead to."""
 TWICE = {"freeze", "twice"}
 """Actions with two concurrent executions."""
+UNDISTURBED = {"stop", "switch", "order"}
+"""Actions after which nothing may be repeated: no execution was cut off."""
 SHOWN = 3
 """Number of rows that a finding shows."""
 
@@ -38,13 +40,17 @@ class Judge:
 
     def finding(self, result: Result) -> Finding | None:
         """Return the finding of a result, or None."""
-        trial, ending, recording = result.trial, result.ending, self.recording
+        trial, ending = result.trial, result.ending
+        recording = self.recording.courses.get(trial.order, self.recording)
         good = ending.kind == "completed" and not result.differences
         if good and not (self.strict and result.refused):
             return None
-        point, files = recording.point(*trial.points[0]), self.target.files
+        point = recording.points[-1] if trial.action == "order" else recording.point(*trial.points[0])
+        files = self.target.files
         ways = (point.lines, result.then)
-        if trial.action == "crash":
+        if trial.action == "order":
+            ways = (), ()
+        elif trial.action == "crash":
             after = recording.after(point)
             before = recording.maker(point.state)
             ways = (before.lines if before else (), after.lines if after else ())
@@ -91,7 +97,7 @@ class Judge:
 
     def _resumed(self, result: Result, point: Point) -> tuple[str, Line | None]:
         """Return a description of where the next execution started, and the line of the job that set the cursor."""
-        trial, points = result.trial, self.recording.points
+        trial, points = result.trial, self.recording.courses.get(result.trial.order, self.recording).points
         if not self.target.documented or trial.action != "crash" or len(trial.points) > 1:
             return "", None
         before = points[: points.index(point) + 1]
@@ -122,7 +128,8 @@ class Judge:
             return kinds.get(result.ending.kind, result.ending.why)
         # The clean run does not show writes between two interruptions, or of two concurrent workers.
         shown = len(result.trial.points) == 1 and result.trial.action not in TWICE
-        fresh = not shown or all(state > saved for state, _ in written)
+        # An item in progress may have written before the last save, which was that of another one.
+        fresh = not shown or self.recording.several or all(state > saved for state, _ in written)
         if fresh and self._is_the_price(result):
             return AT_LEAST_ONCE
         if result.trial.action in TWICE:
@@ -133,7 +140,7 @@ class Judge:
     def _is_the_price(self, result: Result) -> bool:
         """Return whether only work after the last save was repeated, which the durability permits."""
         more = all(each.kind == "duplicated" or each.more for each in result.differences)
-        if not more or not self.target.documented or result.trial.action == "stop":
+        if not more or not self.target.documented or result.trial.action in UNDISTURBED:
             return False
         if self._in_transactions(result):
             return False

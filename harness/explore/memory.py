@@ -1,7 +1,8 @@
 """Memory of a process that a trial has to reset: plain data at the top of the job's modules.
 
 A new process imports its modules again. Trials share one process. So the values that the job left in module variables
-or on its classes are restored before each execution: numbers, strings, and lists, dicts and sets of them.
+or on its classes are restored before each execution: numbers, strings, and lists, dicts and sets of them. A new process
+holds no lock, so a lock there that is held is replaced by another one.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import copy
 import operator
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import Any
 
 _ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None)})
 _CONTAINERS = (list, dict, set)
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 MAX_MEMBERS = 10_000
 """Larger containers are not restored."""
 
@@ -39,6 +42,7 @@ class Memory:
         self._names: list[str] = []
         self._values: list[Any] = []
         self._firsts: list[Any] = []
+        self._locks: list[int] = []
         for name, loaded in list(sys.modules.items()):
             if name.partition(".")[0] in packages:
                 self._keep(loaded, skipped)
@@ -58,14 +62,14 @@ class Memory:
 
     def changed(self) -> list[tuple[int, Any]]:
         """Return the values of changed variables, each after its index."""
-        return [(index, self._held(index)) for index in self._changed()]
+        return [(index, self._held(index)) for index in self._changed() if index not in self._locks]
 
     def restore(self, values: Values | None = None) -> None:
         """Restore the initial values, or those that :meth:`now` returned.
 
         Containers are changed in place, because other modules may have imported them.
         """
-        values = values or {}
+        values, is_new = values or {}, values is None
         for index in self._changed(values):
             value, kept = self._values[index], values.get(index, self._firsts[index])
             if isinstance(kept, _CONTAINERS):
@@ -77,6 +81,21 @@ class Memory:
                 kept = fresh
             if self._held(index) is not kept:
                 setattr(self._owners[index], self._names[index], kept)
+        if is_new:
+            self._release()
+
+    def _release(self) -> None:
+        """Replace the locks that are held: a new process holds none."""
+        free: dict[int, Any] = {}
+        for index in self._locks:
+            lock = self._values[index]
+            if not lock.acquire(blocking=False):
+                new = free.setdefault(
+                    id(lock), threading.RLock() if type(lock) is _LOCKS[1] else threading.Lock()
+                )
+                setattr(self._owners[index], self._names[index], new)
+            else:
+                lock.release()
 
     def _changed(self, more: Iterable[int] = ()) -> list[int]:
         """Return the indexes of the variables that have changed, and others, in order."""
@@ -93,9 +112,11 @@ class Memory:
             if name.startswith("__") or id(value) in skipped:
                 continue
             try:
-                first = _duplicate(value, {})
+                first = value if isinstance(value, _LOCKS) else _duplicate(value, {})
             except _NotPlainError:
                 continue
+            if isinstance(value, _LOCKS):
+                self._locks.append(len(self._values))
             self._owners.append(owner)
             self._names.append(name)
             self._values.append(value)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from harness.explore.trials import CHANGING, PlannedTrial
+from harness.explore.planned import PlannedTrial
+from harness.explore.trials import CHANGING
 
 if TYPE_CHECKING:
     from harness.explore.points import Point

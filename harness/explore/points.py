@@ -47,6 +47,7 @@ class Point:
         index of the external state there. :ivar marks: number of items started. :ivar unsaved: number of
         items started since the last save. :ivar held: whether a write was open for which others would wait.
     :ivar awaits: whether a task of the job waited there, so that it could be cancelled.
+    :ivar inside: whether an item that takes turns with others was at work there.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Point:
     unsaved: int
     held: bool
     awaits: bool = False
+    inside: bool = False
 
     @property
     def name(self) -> str:

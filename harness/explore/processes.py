@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from harness.errors import UsageError
 from harness.explore.copies import own, why_alone
 from harness.explore.findings import Finding
-from harness.explore.trials import PlannedTrial, parse_trial
+from harness.explore.planned import PlannedTrial, parse_trial
 from harness.stores.sql import SqlStore
 
 if TYPE_CHECKING:

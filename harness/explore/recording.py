@@ -15,6 +15,7 @@ from harness.explore.insides import fingerprint
 from harness.explore.outcomes import Contents, Reference
 from harness.explore.points import Line, Point, innermost, lines_here, lines_of
 from harness.explore.trials import COMPARED, SAVES, Watch, run_to_end
+from harness.explore.turns import party_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ class Recorder(Watch):
         self.points.append(
             Point(
                 kind, self.counts[kind], label, self._lines(kind), len(self.states) - 1, len(self.marks),
-                max(self.unsaved, self.checkpoints + 1), held, is_awaiting(),
+                self.unsaved_here, held, is_awaiting(), party_here() is not None,
             )
         )  # fmt: skip
         compared = kind in COMPARED
@@ -81,6 +82,8 @@ class Recording:
     :ivar insides: for each point, the fingerprint of the process there, if it has one.
     :ivar tallies: for each point, the items begun since progress was saved, the checkpoints since, and the time.
     :ivar final: external state after the end.
+    :ivar courses: the same for other orders of concurrent items, by the number of the order. :ivar several: whether
+        items take turns. :ivar astray: whether it did not end like the clean run.
     """
 
     points: list[Point]
@@ -92,6 +95,9 @@ class Recording:
     insides: list[bytes | None]
     tallies: list[tuple[int, int, float]]
     final: State
+    courses: dict[int, Recording] = field(default_factory=dict)
+    several: bool = False
+    astray: bool = False
     _contents: dict[int, Contents] = field(default_factory=dict)
     _history: list[History] = field(default_factory=list)
     _named: dict[tuple[str, int], Point] = field(default_factory=dict)
@@ -197,6 +203,7 @@ def record(
         recorder.insides,
         recorder.tallies,
         {**first, **final},
+        several=any(point.inside for point in recorder.points),
     )
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import HarnessError, UsageError
 from harness.explore import plan
+from harness.explore.courses import Courses
 from harness.explore.crash import current
 from harness.explore.killing import KillAtPoint, run_and_kill
+from harness.explore.planned import PlannedTrial
 from harness.explore.shortcuts import CHECKS, Following, Shortcuts
-from harness.explore.trials import Ending, PlannedTrial, Result, Watch, execute, run_to_end
+from harness.explore.trials import Ending, Result, Watch, execute, run_to_end
 
 if TYPE_CHECKING:
     from harness.explore.external_state import ExternalState
@@ -51,6 +53,7 @@ class Runner:
         self.recovered: dict[PlannedTrial, Mapping[str, int]] = {}
         self.shortcuts: Shortcuts | None = None
         self._confirmed: set[tuple[str, ...]] = set()
+        self.courses = Courses(target, external, recording, read, limit)
 
     def shorten(self, window: int) -> bool:
         """Use shortcuts from now on if they save time and are correct; return whether they are used.
@@ -95,7 +98,9 @@ class Runner:
         :param death: see :meth:`harness.explore.explorer.Explorer.result`.
         :raises UsageError: if the job does not reach the point.
         """
-        recording, price = self._recording, 0
+        recording, price = self.courses.get(trial.order), 0
+        if trial.action == "order":
+            return self._in_order(trial)
         point = recording.point(*trial.points[0])
         if trial.action == "cancel" and not point.awaits:
             raise UsageError(
@@ -127,6 +132,13 @@ class Runner:
             watch.led or (following is not None and following.short),
         )  # fmt: skip
 
+    def _in_order(self, trial: PlannedTrial) -> Result:
+        self._external.restore(self._external.first)
+        watch = self._watching(None, follow=False)
+        watch.order = trial.order
+        ending = run_to_end(self._target, self._external, watch, self._limit)
+        return Result(trial, ending, self._differences(watch, ending))
+
     def _differences(self, watch: Watch, ending: Ending) -> list[Difference]:
         if ending.kind != "completed":
             return []
@@ -148,6 +160,7 @@ class Runner:
         for start in [None] if lead is None else [lead, None]:
             self._external.restore(self._external.first if start is None else self._recording.states[start])
             watch = self._watching(trial, dies=True, follow=point is not None)
+            watch.order = trial.order
             watch.aligned, watch.led = start is None, start is not None
             begun: list[str] = []
             if trial.action == "freeze":
@@ -169,21 +182,24 @@ class Runner:
         :return: the observer of the last recovery, its end, the items begun before it, and those of them that
             the durability lets it repeat.
         """
-        recording, run = self._recording, (self._target, self._external)
+        recording, run = self.courses.get(trial.order), (self._target, self._external)
         if death == "killed":
             run_and_kill(
-                *run, KillAtPoint(self._external, PlannedTrial("crash", trial.points[:1])), self._limit
+                *run,
+                KillAtPoint(self._external, PlannedTrial("crash", trial.points[:1]), order=trial.order),
+                self._limit,
             )
         else:
             self._external.restore(recording.states[point.state])
         begun, price = recording.marks[: point.marks], point.unsaved
         second = trial if len(trial.points) > 1 else None
         watch = self._watching(second, deployed=True, follow=death == "restored")
+        watch.order = trial.order
         if watch.following is not None:
             watch.following.whole = second is None
         ending = run_to_end(*run, watch, self._limit)
         # A recovery that ran out of time ended at a random point: no second crash is counted from it.
-        if ending.kind != "endless":
+        if ending.kind != "endless" and not trial.order:
             self.recovered[trial] = watch.counts
         if watch.left is None:
             return watch, ending, begun, price

@@ -1,22 +1,9 @@
-"""Trials by name, and one run of a job from an external state to its end.
-
-==============================  ===================================================================================
-``crash:commit#12``             die there; recover; run to the end
-``crash:commit#12+commit#3``    and die again during the recovery, at its third commit
-``stop:checkpoint#7``           stop politely there; go on
-``lost-reply:commit#12``        the commit takes place, but the job gets an error for an answer
-``cancel:before-commit#12``     the task that awaits the commit is cancelled while it waits
-``freeze:before-commit#12``     stand still there; a second execution takes over and completes; then go on
-``twice:before-commit#12``      stand still there; a second execution comes to the point after the plus sign; the
-``+before-statement#3``         first goes on to its end, then the second
-==============================  ===================================================================================
-"""
+"""Trials: one run of a job from an external state to its end, watched and interrupted."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import signal
 import threading
 from collections import Counter
@@ -28,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.errors import Died, UsageError
 from harness.explore.crash import SimulatedProcess, current, living
 from harness.explore.external_state import State, leave
+from harness.explore.orders import Order
 from harness.explore.points import Line, is_own, lines_here, lines_of
+from harness.explore.turns import set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,13 +26,9 @@ if TYPE_CHECKING:
     from harness.explore.crash import Lost
     from harness.explore.external_state import ExternalState
     from harness.explore.outcomes import Difference
+    from harness.explore.planned import PlannedTrial
     from harness.explore.shortcuts import Following
     from harness.explore.targets import Target
-
-Action = Literal["crash", "stop", "lost-reply", "cancel", "freeze", "twice"]
-ACTIONS: tuple[Action, ...] = ("crash", "stop", "lost-reply", "cancel", "freeze", "twice")
-WITH_TWO_POINTS = {"crash", "twice"}
-"""Actions whose trials may have a second point."""
 
 RETRIES = 3
 """Number of errors in a row after which the job counts as failed."""
@@ -53,44 +38,6 @@ SECOND_LOOK = 0.05
 """Seconds after which a job that did not end at its time limit is interrupted again."""
 LOOKS = 100
 """Number of times that foreign code may continue before the job is ended inside it."""
-
-_NAME = re.compile(
-    r"(crash|stop|lost-reply|cancel|freeze|twice):([a-z-]+)#([1-9][0-9]*)(?:\+([a-z-]+)#([1-9][0-9]*))?"
-)
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """An interruption: what happens, and at which crash points.
-
-    :ivar points: pairs of kind and number; a second one is counted from the first death on.
-    """
-
-    action: Action
-    points: tuple[tuple[str, int], ...]
-
-    def __str__(self) -> str:
-        return f"{self.action}:{'+'.join(f'{kind}#{number}' for kind, number in self.points)}"
-
-
-def parse_trial(name: str) -> PlannedTrial:
-    """Return the trial of that name.
-
-    :raises UsageError: saying what was found and what is allowed.
-    """
-    match = _NAME.fullmatch(name)
-    wrong = (
-        match is None
-        or (match[4] and match[1] not in WITH_TWO_POINTS)
-        or (match[1] == "twice" and not match[4])
-    )
-    if match is None or wrong:
-        raise UsageError(
-            f"unknown trial {name!r}; use crash:KIND#N, crash:KIND#N+KIND#N, stop:checkpoint#N, "
-            "lost-reply:KIND#N, cancel:KIND#N, freeze:KIND#N and twice:KIND#N+KIND#N, such as crash:commit#12"
-        )
-    points = ((match[2], int(match[3])), *(((match[4], int(match[5])),) if match[4] else ()))
-    return PlannedTrial(match[1], points)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -158,6 +105,8 @@ class Watch:
     :ivar aligned: whether points are counted as in the clean run; otherwise only once an execution has come to where
         that was.
     :ivar endless: why it does not end, if it does not.
+    :ivar order: number of the order in which concurrent items go on. :ivar loops: number of executions with items.
+    :ivar busy: number of items in progress. :ivar still: whether the process stands still.
     """
 
     external: ExternalState
@@ -183,6 +132,10 @@ class Watch:
     aligned: bool = True
     led: bool = False
     endless: str = "never ends"
+    order: int = 0
+    loops: int = 0
+    busy: int = 0
+    still: bool = False
     _interrupted: SimulatedProcess | None = None
 
     def reach(self, simulated: SimulatedProcess, kind: str, label: str, lost: Lost | None) -> object:
@@ -197,7 +150,7 @@ class Watch:
             self.now += TICK
             self.checkpoints += 1
         if self.pending and self.aligned and (kind, self.counts[kind]) == self.trial.points[-1]:  # type: ignore[union-attr]
-            self._interrupted = simulated
+            self._interrupted = None if self.trial.action == "switch" else simulated  # type: ignore[union-attr]
             return self._interrupt(simulated, lost)
         if self._interrupted is simulated and not self.then and self.boundary is not None:
             self.then = lines_here(self.boundary)
@@ -210,6 +163,16 @@ class Watch:
     def pending(self) -> bool:
         """True if an interruption is still pending."""
         return self.trial is not None and not self.fired
+
+    @property
+    def unsaved_here(self) -> int:
+        """Number of items that a crash here may repeat: those begun since the last save, and others in progress."""
+        return max(self.unsaved, self.checkpoints + 1) + max(0, self.busy - 1)
+
+    def next_order(self) -> Order:
+        """Return the order of the items of the next execution."""
+        self.loops += 1
+        return Order(self.order, self.loops)
 
     @property
     def marked(self) -> list[str]:
@@ -274,7 +237,7 @@ class Watch:
     def _interrupt(self, simulated: SimulatedProcess, lost: Lost | None) -> object:
         assert self.trial is not None  # noqa: S101 - reach() has looked
         self.fired = True
-        self.price = max(self.unsaved, self.checkpoints + 1)
+        self.price = self.unsaved_here
         if self.trial.action == "crash" and self.dies:
             simulated.die()
         if self.trial.action == "crash":
@@ -285,8 +248,12 @@ class Watch:
             raise lost()
         if self.trial.action == "cancel":
             _cancel()
+        if self.trial.action == "switch":
+            set_aside()
         if self.trial.action == "freeze" and self.handover is not None:
+            self.still = True
             self.handover()
+            self.still = False
         return str(self.trial) if self.trial.action == "stop" else None
 
 

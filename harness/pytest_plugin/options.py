@@ -15,7 +15,7 @@ def check(config: pytest.Config) -> None:
     try:
         sample(config, None)
         if option("--harness-trial"):
-            from harness.explore.trials import parse_trial  # noqa: PLC0415 - loads the explorer
+            from harness.explore.planned import parse_trial  # noqa: PLC0415 - loads the explorer
 
             parse_trial(option("--harness-trial"))
         for name in option("--harness-interrupt") or ():

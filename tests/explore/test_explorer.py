@@ -292,7 +292,7 @@ def test_findings_of_the_same_lines_are_told_once() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"actions": ["burn"]}, "use crash, stop, lost-reply, cancel, freeze, twice"),
+        ({"actions": ["burn"]}, "use switch, order, crash, stop, lost-reply, cancel, freeze, twice"),
         ({"queue": "sqs"}, "use inline, rq"),
         ({"only": "crash:commit"}, "unknown trial 'crash:commit'; use crash:KIND#N"),
         ({"only": "crash:commit#99"}, "there is no crash point commit#99; the job passes .*commit#1 to #8"),

@@ -11,7 +11,7 @@ from redis import Redis
 
 from harness.errors import UsageError
 from harness.explore import Explorer, explore
-from harness.explore.trials import parse_trial
+from harness.explore.planned import parse_trial
 from harness.progress import Position
 from tests.commands import harness
 from tests.planted import cursors, effects, shop

@@ -17,8 +17,8 @@ from harness import every, mark
 from harness.explore import Explorer, explore, running, trials
 from harness.explore.liveness import live
 from harness.explore.plan import Thinned, crashes, stops
+from harness.explore.planned import PlannedTrial
 from harness.explore.shortcuts import Shortcuts
-from harness.explore.trials import PlannedTrial
 from tests.examples import FACTOR
 from tests.explore.test_planted import PLANTED, Planted
 from tests.planted import cursors, effects, shop, totals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -17,6 +18,7 @@ from harness.explore.crash import SimulatedProcess, accounted, awaiting, current
 from harness.explore.probes.patching import patched
 from harness.explore.probes.redis import LOST, describe_command, describe_pipeline, published
 from harness.explore.probes.redis_server import beyond
+from harness.explore.turns import other_items
 
 
 def probes() -> AbstractContextManager[None]:
@@ -62,15 +64,26 @@ async def _reached(
 ) -> Any:
     same = _blocking(client)
     simulated.observer.meet(same)
+    cancelled = _cancelled()
     with awaiting():
         simulated.reach("before-redis", label)
     beyond(simulated, commands)
     with accounted():
         answer = await execute()
+    await other_items()
+    if (
+        _cancelled() > cancelled
+    ):  # fakeredis answers at once, and asyncio.wait_for() of Python 3.11 then forgets it
+        raise asyncio.CancelledError
     published(simulated, commands)
     simulated.observer.meet(same)
     simulated.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer
+
+
+def _cancelled() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _blocking(client: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from harness.explore.crash import accounted, awaiting, current
 from harness.explore.probes.patching import patched
 from harness.explore.probes.web import SAFE
+from harness.explore.turns import other_items
 
 CLIENTS = ("aiohttp", "httpx")
 
@@ -58,6 +59,7 @@ def _httpx_async(handle: Any) -> Any:
             _before(method, label, getattr(request, "_content", b""))  # a stream has none before it is sent
         with accounted():
             response = await handle(transport, request)
+        await other_items()
         _after(label, _httpx_lost)
         return response
 
@@ -86,6 +88,7 @@ def _aiohttp(request: Any) -> Any:
             _before(method.upper(), label, _given(kwargs))
         with accounted():
             response = await request(session, method, url, **kwargs)
+        await other_items()
         _after(label, _aiohttp_lost)
         return response
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
+from sqlalchemy.util import await_only
 
 from harness.explore.crash import SimulatedProcess, accounted, awaiting, current, in_memory
 from harness.explore.probes.awaited import seen
 from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched, with_overrides
 from harness.explore.probes.postgres_server import beyond
+from harness.explore.turns import other_items, party_here
 from harness.stores import prepared
 
 WATCHED = "harness_watched"
@@ -67,6 +69,7 @@ def _statement(execute: Any) -> Any:
             simulated.reach("before-statement", statement)
         with accounted():
             execute(dialect, cursor, statement, *rest, **named)
+        _await_others(dialect)
         simulated.reach("statement", statement, lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
@@ -90,6 +93,7 @@ def _commit(commit: Any) -> Any:
             simulated.reach("before-commit", "commit")
         with accounted():
             commit(dialect, connection)
+        _await_others(dialect)
         simulated.reach("commit", "commit", lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
@@ -97,6 +101,11 @@ def _commit(commit: Any) -> Any:
 
 def _may_await(dialect: Any) -> AbstractContextManager[None]:
     return awaiting() if dialect.is_async else nullcontext()
+
+
+def _await_others(dialect: Any) -> None:
+    if dialect.is_async and party_here() is not None:
+        await_only(other_items())
 
 
 def _closing(close: Any) -> Any:
