@@ -96,13 +96,19 @@ class RedisResource:
         with living(None):
             found: list[bytes] = self._client.keys()
             keys = sorted(key for key in found if not key.startswith(without))
-            kinds = self._each("type", keys)
-            read = {key: (kind, self._read(key, kind)) for key, kind in zip(keys, kinds, strict=True)}
-            # A key may have expired since it was listed: then it has no type.
+            with self._client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.type(key)
+                kinds: list[bytes] = pipeline.execute()
+                for key, kind in zip(keys, kinds, strict=True):
+                    _READERS.get(kind, _nothing)(pipeline, key)
+                    pipeline.pttl(key)
+                answers = iter(pipeline.execute())
+            # A key may have expired since it was listed: then it has no type, or no TTL.
             return {
-                key: (*read[key], None if left == _FOREVER else max(left, 1))
-                for key, left in zip(keys, self._each("pttl", keys), strict=True)
-                if read[key][0] != b"none" and left != _GONE
+                key: (kind, self._value(key, kind, value), None if left == _FOREVER else max(left, 1))
+                for key, kind, value, left in zip(keys, kinds, answers, answers, strict=True)
+                if kind != b"none" and left != _GONE
             }
 
     def restore(self, kept: Kept) -> None:
@@ -130,28 +136,17 @@ class RedisResource:
         """Close the connection."""
         self._client.connection_pool.disconnect()
 
-    def _each(self, command: str, keys: list[bytes]) -> list[Any]:
-        with self._client.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                getattr(pipeline, command)(key)
-            answers: list[Any] = pipeline.execute()
-        return answers
+    def _value(self, key: bytes, kind: bytes, value: Any) -> Any:
+        """Return the value of a key by what its reader returned."""
+        if kind == b"stream":
+            return value, self._groups(key)
+        if kind not in _READERS:
+            return None
+        return sorted(value) if kind == b"set" else value
 
-    def _read(self, key: bytes, kind: bytes) -> Any:
-        client = self._client
-        readers: dict[bytes, Callable[[], Any]] = {
-            b"string": lambda: client.get(key),
-            b"hash": lambda: client.hgetall(key),
-            b"list": lambda: client.lrange(key, 0, -1),
-            b"set": lambda: sorted(client.smembers(key)),
-            b"zset": lambda: client.zrange(key, 0, -1, withscores=True),
-            b"stream": lambda: self._stream(key),
-        }
-        return readers[kind]() if kind in readers else None
-
-    def _stream(self, key: bytes) -> Any:
-        """Return the entries of a stream, and its groups with the entries that are pending in them."""
-        groups = [
+    def _groups(self, key: bytes) -> Any:
+        """Return the groups of a stream with the entries that are pending in them."""
+        return [
             (
                 group["name"],
                 group["last-delivered-id"],
@@ -164,7 +159,22 @@ class RedisResource:
             )
             for group in self._client.xinfo_groups(key)
         ]
-        return self._client.xrange(key), groups
+
+
+_READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
+    b"string": lambda client, key: client.get(key),
+    b"hash": lambda client, key: client.hgetall(key),
+    b"list": lambda client, key: client.lrange(key, 0, -1),
+    b"set": lambda client, key: client.smembers(key),
+    b"zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
+    b"stream": lambda client, key: client.xrange(key),
+}
+"""Commands that read a key, by its type."""
+
+
+def _nothing(client: Any, key: bytes) -> Any:
+    """Send a command that every type answers, for a key without a reader."""
+    return client.exists(key)
 
 
 def _without_ttl(kept: Kept) -> dict[bytes, Any]:
