@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -102,6 +103,7 @@ class Recording:
     _history: list[History] = field(default_factory=list)
     _named: dict[tuple[str, int], Point] = field(default_factory=dict)
     _indices: dict[tuple[str, int], int] = field(default_factory=dict)
+    _kinds: dict[str, list[int]] = field(default_factory=dict)
 
     def maker(self, state: int) -> Point | None:
         """Return the point that made a state; None for the initial state."""
@@ -145,7 +147,10 @@ class Recording:
 
     def counts(self, index: int) -> Counter[str]:
         """Return the number of points of each kind up to one."""
-        return Counter(point.kind for point in self.points[: index + 1])
+        if not self._kinds:
+            for each, point in enumerate(self.points):
+                self._kinds.setdefault(point.kind, []).append(each)
+        return Counter({kind: bisect_right(indices, index) for kind, indices in self._kinds.items()})
 
     def saved(self, state: int) -> int:
         """Return the latest state with a save of progress, up to a state."""
