@@ -54,21 +54,20 @@ class Runner:
         self.shortcuts: Shortcuts | None = None
         self._confirmed: set[tuple[str, ...]] = set()
         self.courses = Courses(target, external, recording, read, limit)
+        self._checked: dict[tuple[PlannedTrial, bool], tuple[Result, Mapping[str, int] | None]] = {}
 
     def shorten(self, window: int) -> bool:
         """Use shortcuts from now on if they save time and are correct; return whether they are used.
 
-        To check them, some crashes are tried both ways.
+        To check them, some crashes are tried both ways. The results are kept: most of these crashes are tried anyway.
         """
         if self._deploys or self._target.counts_executions:
             return False
         shortcuts = Shortcuts(self._external, self._recording, window)
         crashes, short = plan.crashes(self._recording), False
         for trial in crashes[1:-window:][:: max(1, len(crashes) // CHECKS)]:
-            self.shortcuts = None
-            whole = self.result(trial)
-            self.shortcuts = shortcuts
-            result = self.result(trial)
+            whole = self._kept(trial, None)
+            result = self._kept(trial, shortcuts)
             short = short or result.short
             if result.outcome != whole.outcome:
                 short = False
@@ -76,9 +75,26 @@ class Runner:
         self.shortcuts = shortcuts if short else None
         return short
 
+    def _kept(self, trial: PlannedTrial, shortcuts: Shortcuts | None) -> Result:
+        """Run one trial with or without shortcuts, and keep the result, except an error: it would keep its frames."""
+        self.shortcuts = shortcuts
+        result = self.result(trial)
+        if result.ending.error is None:
+            self._checked[trial, shortcuts is not None] = result, self.recovered.get(trial)
+        return result
+
+    def _once(self, trial: PlannedTrial) -> Result:
+        """Return the result of a trial, which may be known since the check of the shortcuts."""
+        kept = self._checked.get((trial, self.shortcuts is not None))
+        if kept is None:
+            return self.result(trial)
+        if kept[1] is not None:
+            self.recovered[trial] = kept[1]
+        return kept[0]
+
     def confirmed(self, trial: PlannedTrial) -> Result:
         """Run one trial with a shortcut if there is one; run it to its end if a new kind of mistake is found."""
-        result = self.result(trial)
+        result = self._once(trial)
         kind = (trial.action, result.ending.kind, *(each.kind for each in result.differences[:1]))
         if not result.short or result.good or kind in self._confirmed:
             return result
@@ -86,7 +102,7 @@ class Runner:
         shortcuts, self.shortcuts = self.shortcuts, None
         recovered = self.recovered.get(trial)
         try:
-            return self.result(trial)
+            return self._once(trial)
         finally:
             self.shortcuts = shortcuts
             if recovered is not None:  # which trials are run whole must not change which pairs there are
