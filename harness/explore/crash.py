@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -141,28 +141,48 @@ def current() -> SimulatedProcess | None:
     return simulated
 
 
-@contextmanager
-def living(simulated: SimulatedProcess | None) -> Iterator[None]:
+def living(simulated: SimulatedProcess | None) -> AbstractContextManager[None]:
     """Attribute effects inside the block, in this thread and threads that it starts, to a process; None for none."""
-    before = current()
-    _local.simulated = simulated
-    try:
-        yield
-    finally:
-        _local.simulated = before
+    return _Living(simulated)
 
 
-@contextmanager
-def accounted() -> Iterator[None]:
+class _Living:
+    """Sets the process of a thread while its block is open. A trial enters thousands of these: none is a generator."""
+
+    __slots__ = ("_before", "_simulated")
+
+    def __init__(self, simulated: SimulatedProcess | None) -> None:
+        self._simulated = simulated
+
+    def __enter__(self) -> None:
+        self._before = current()
+        _local.simulated = self._simulated
+
+    def __exit__(self, *_: object) -> None:
+        _local.simulated = self._before
+
+
+class _Marked:
+    """Sets a variable while its block is open."""
+
+    __slots__ = ("_token", "_variable")
+
+    def __init__(self, variable: ContextVar[bool]) -> None:
+        self._variable = variable
+
+    def __enter__(self) -> None:
+        self._token = self._variable.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        self._variable.reset(self._token)
+
+
+def accounted() -> AbstractContextManager[None]:
     """Mark effects inside the block as watched by a probe, so that they are not reported as unseen.
 
     The mark follows the task of an asyncio program, and the threads that are started inside the block.
     """
-    token = _accounted.set(True)
-    try:
-        yield
-    finally:
-        _accounted.reset(token)
+    return _Marked(_accounted)
 
 
 def is_accounted() -> bool:
@@ -170,14 +190,9 @@ def is_accounted() -> bool:
     return _accounted.get()
 
 
-@contextmanager
-def awaiting() -> Iterator[None]:
+def awaiting() -> AbstractContextManager[None]:
     """Mark what happens inside the block as awaited: a task of the job waits for it, and may be cancelled there."""
-    token = _awaiting.set(True)
-    try:
-        yield
-    finally:
-        _awaiting.reset(token)
+    return _Marked(_awaiting)
 
 
 def is_awaiting() -> bool:

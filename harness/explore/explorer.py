@@ -48,8 +48,8 @@ SAMPLE = 60
 """Default maximum number of pairs, and of freezes."""
 LIMIT_SECONDS = 60.0
 """Default time limit of an execution in seconds: longer than any finishing job needs on a busy machine."""
-COLLECTION = 8
-"""Number of trials after which garbage is collected."""
+COLLECTION, WHOLE_COLLECTION = 8, 64
+"""Numbers of trials after which garbage is collected: that of the latest trials, and all."""
 
 
 def explore(
@@ -356,9 +356,8 @@ class Explorer:
         except Unreached:
             return Found(reached=False)
         self._since += 1
-        if self._since == COLLECTION:
-            self._since = 0
-            gc.collect()
+        if self._since % COLLECTION == 0:
+            gc.collect(1 if self._since % WHOLE_COLLECTION else 2)
         judge = Judge(self._target, self.record(), self._outcome is None, self._strict, self._command)
         recovered = runner.recovered.get(trial)
         return Found(judge.finding(result), result.refused, None if recovered is None else dict(recovered))

@@ -19,9 +19,11 @@ import hashlib
 import io
 import logging
 import marshal
+import os
 import pathlib
 import re
 import sys
+import sysconfig
 import types
 import uuid
 from collections import deque
@@ -54,6 +56,13 @@ _SHOWN = (
 _OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, logging.Logger, Engine, Connection)
 _OURS = ("harness.", "fakeredis.", "redis.", "sqlalchemy.")
 """Packages whose objects are compared by type only: their content follows from the job's values, or is external."""
+_INSTALLED, _STDLIB = (
+    tuple(sysconfig.get_path(name) + os.sep for name in names)
+    for names in (("purelib", "platlib"), ("stdlib", "platstdlib"))
+)
+_LIBRARIES = tuple(
+    f"{folder}{name}{os.sep}" for folder in _INSTALLED for name in ("sqlalchemy", "redis", "rq")
+)
 _ITERATORS: tuple[type, ...] = (
     type(iter([])), type(iter(())), type(iter(range(0))), type(iter({})), type(iter({}.items())),
     type(iter({}.values())), type(iter("")), enumerate, zip, map, filter, reversed, type(reversed([])),
@@ -116,14 +125,18 @@ class _Shapes:
 
     def frame(self, frame: FrameType) -> Any:
         """Return the values that a running function may still use; for code that is not the job's, the job itself."""
-        code, values = frame.f_code, frame.f_locals
+        code = frame.f_code
         if is_own(code):
+            values = frame.f_locals
             names = sorted(live(code, frame.f_lasti) & values.keys())
             return (id(code), frame.f_lasti, [(name, self.of(values[name])) for name in names])
+        # To read the variables of a frame is slow, and most frames are SQLAlchemy's.
+        if _without_jobs(code.co_filename):
+            return None
         if code is _ITERATE:
-            return self.of(values.get("pairs"))
-        me = values.get("self")
-        return self.of(me) if isinstance(me, Job) and code.co_varnames[:1] == ("self",) else None
+            return self.of(frame.f_locals.get("pairs"))
+        me = frame.f_locals.get("self") if code.co_varnames[:1] == ("self",) else None
+        return self.of(me) if isinstance(me, Job) else None
 
     def of(self, value: Any, depth: int = 0) -> Any:
         """Return the shape of a value."""
@@ -233,6 +246,13 @@ class _Shapes:
         if isinstance(position, int) and inner and isinstance(inner[0], list | tuple | str | range):
             return ("rest", self.of(inner[0][position:], depth))
         return ("of", self.of(inner, depth), self.of(position, depth))
+
+
+@cache
+def _without_jobs(file: str) -> bool:
+    """Return whether a file is of the standard library, or of a library whose methods are not a job's."""
+    installed = file.startswith(_INSTALLED)
+    return file.startswith(_LIBRARIES) if installed else file.startswith(_STDLIB)
 
 
 @cache

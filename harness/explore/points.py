@@ -84,10 +84,7 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
     greenlet: Any = None
     while frame is not None and frame.f_code is not boundary:
         code = frame.f_code
-        own = _known.get(code.co_filename)
-        if own is None:
-            own = _known[code.co_filename] = not code.co_filename.startswith(_NOT_THE_JOBS)
-        if own:
+        if is_own(code):
             found.append(Line(code, frame.f_lineno))
         frame = frame.f_back  # type: ignore[assignment]
         if frame is None and "greenlet" in sys.modules:
@@ -98,7 +95,10 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
 
 def is_own(code: CodeType) -> bool:
     """Return whether code is the job's own, as for :func:`lines_here`."""
-    return not code.co_filename.startswith(_NOT_THE_JOBS)
+    own = _known.get(code.co_filename)
+    if own is None:
+        own = _known[code.co_filename] = not code.co_filename.startswith(_NOT_THE_JOBS)
+    return own
 
 
 def lines_of(error: BaseException) -> tuple[Line, ...]:
@@ -107,7 +107,7 @@ def lines_of(error: BaseException) -> tuple[Line, ...]:
     traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(_NOT_THE_JOBS):
+        if is_own(code):
             found.append(Line(code, traceback.tb_lineno))
         traceback = traceback.tb_next
     return tuple(found)

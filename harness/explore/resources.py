@@ -52,6 +52,7 @@ class SqliteResource:
         self._path, self.in_memory = path, not path
         self._connection = raw
         self._pages = Pool()
+        self._opened_or_restored = 0
         self.open()
         self._tables: dict[str, Table] = {}
         self._schema: list[Any] | None = None
@@ -59,6 +60,7 @@ class SqliteResource:
 
     def open(self) -> None:
         """Open a connection to the file."""
+        self._opened_or_restored += 1
         if not self.in_memory:
             self._connection = sqlite3.connect(
                 self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
@@ -85,9 +87,21 @@ class SqliteResource:
         return True
 
     def keep(self) -> Pages:
+        """Return the pages of the database file; a new one has none."""
+        return self._pages.of(self.file())
+
+    def file(self) -> bytes:
         """Return the database file; a new one has no bytes."""
         pages: int = self._connection.execute("PRAGMA page_count").fetchone()[0]
-        return self._pages.of(self._connection.serialize() if pages else b"")
+        return self._connection.serialize() if pages else b""
+
+    @property
+    def version(self) -> tuple[int, int] | None:
+        """Number that differs after each commit and each restore; None for a database in memory."""
+        if self.in_memory:
+            return None
+        number: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return self._opened_or_restored, number
 
     def everything(self, kept: Pages | None = None) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
         """Return the columns and the rows of every table, those of progress too."""
@@ -101,6 +115,7 @@ class SqliteResource:
 
     def restore(self, kept: Pages) -> None:
         """Write all pages in one transaction, so that other open connections notice."""
+        self._opened_or_restored += 1  # the number of a connection counts only what others commit
         if self.in_memory:
             self._connection.rollback()
         with closing(_opened(kept)) as source:

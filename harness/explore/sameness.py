@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import marshal
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from harness.explore.postgres import PROGRESS, PostgresResource
 from harness.explore.resources import ProgressResource, SqliteResource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from harness.explore.resources import Resource
 
@@ -57,21 +58,46 @@ def _hashed(found: Any) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-_digests: WeakKeyDictionary[SqliteResource, dict[bytes, bytes]] = WeakKeyDictionary()
-"""Digests of the rows of database files, by the digest of the file: most files recur byte for byte."""
+@dataclass
+class _Known:
+    """Digests of the rows of a database.
+
+    :ivar by_file: digests by the digest of the file, because most files recur byte for byte. :ivar now: the version of
+        the database for which a digest was returned last, and this digest.
+    """
+
+    by_file: dict[bytes, bytes] = field(default_factory=dict)
+    now: tuple[Any, bytes] = (None, b"")
+
+
+_digests: WeakKeyDictionary[SqliteResource, _Known] = WeakKeyDictionary()
 
 
 def _of_database(place: SqliteResource, kept: Any) -> bytes:
-    pages = place.keep() if kept is ... else kept
-    known = _digests.setdefault(place, {})
+    known = _digests.setdefault(place, _Known())
+    if kept is not ...:
+        return _of_file(place, kept, kept, known)
+    version = place.version
+    if version is None or version != known.now[0]:
+        known.now = version, _of_file(place, [place.file()], None, known)
+    return known.now[1]
+
+
+def _of_file(place: SqliteResource, parts: Sequence[bytes], kept: Any, known: _Known) -> bytes:
+    """Return the digest of the rows in a file.
+
+    :param parts: the file, cut anywhere behind its header. :param kept: the snapshot; None for the current content.
+    """
     file = hashlib.blake2b(digest_size=16)
-    for number, page in enumerate(pages):
+    for number, part in enumerate(parts):
+        view = memoryview(part)
         # The file's header counts its changes.
-        file.update(page if number else page[:24] + page[28:92] + page[100:])
+        for each in [view] if number else [view[:24], view[28:92], view[100:]]:
+            file.update(each)
     name = file.digest()
-    if name not in known:
-        known[name] = _hashed(_rows(place.everything(None if kept is ... else kept)))
-    return known[name]
+    if name not in known.by_file:
+        known.by_file[name] = _hashed(_rows(place.everything(kept)))
+    return known.by_file[name]
 
 
 def _rows(tables: dict[str, tuple[list[str], list[tuple[Any, ...]]]]) -> Any:
