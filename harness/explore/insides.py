@@ -86,6 +86,8 @@ def fingerprint(simulated: SimulatedProcess, boundary: CodeType, memory: Memory)
     shapes = _Shapes()
     try:
         found = [shape for frame in frames if (shape := shapes.frame(frame)) is not None]
+        if not found:
+            return None  # the code of a queue, before the job or after it
         found.append(shapes.of(memory.changed()))
     except Exception:  # noqa: BLE001 - also what objects of the job raise when they are looked at
         return None

@@ -37,7 +37,7 @@ QUEUES = (INLINE, *TARGETS)
 class QueuedTarget(ABC):
     """Job or function that a queue runs; see :class:`~harness.explore.targets.Target`."""
 
-    counts_executions = True
+    counts_executions: bool = True
     """The queue counts them."""
     settings: ClassVar[dict[str, str]] = {TRIES: "0"}
     """Environment of an execution. No other worker will take the job: an unknown class or step is refused by name."""

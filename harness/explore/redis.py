@@ -111,6 +111,11 @@ class RedisResource:
                 if kind != b"none" and left != _GONE
             }
 
+    def has(self, prefix: bytes) -> bool:
+        """Return whether there is a key with a prefix."""
+        with living(None):
+            return bool(self._client.keys(prefix + b"*"))
+
     def restore(self, kept: Kept) -> None:
         """Write all keys in one transaction, each with its old TTL."""
         with living(None), suppress(RedisError):  # a server without scripts has none to forget

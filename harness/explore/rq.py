@@ -13,6 +13,7 @@ from harness import errors
 from harness.explore.crash import current, living
 from harness.explore.queued import QueuedTarget
 from harness.explore.redis_tables import EXPLORED
+from harness.explore.targets import counts_executions
 from harness.explore.trials import RETRIES
 from harness.queues.rq import enqueue
 
@@ -59,6 +60,7 @@ class RQTarget(QueuedTarget):
     ) -> None:
         super().__init__(versions, redis)
         job = versions.old
+        self.counts_executions = self.documented and counts_executions(job)
         self._queue = Queue("explored", connection=self._connection, serializer="json")
         self._job: RQJob
         job_id = f"{EXPLORED.decode()}{uuid4()}"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from harness.explore.postgres import PROGRESS, PostgresResource
+from harness.explore.redis import RedisResource
+from harness.explore.redis_tables import EXPLORED
 from harness.explore.resources import ProgressResource, SqliteResource
 
 if TYPE_CHECKING:
@@ -26,6 +28,16 @@ RESUMED_FROM = (
     "quarantined", "digest",
 )  # fmt: skip
 """Fields of stored progress from which an execution resumes."""
+_JOB = b"rq:job:"
+_PROGRESS = b"continuation"
+"""Field of RQ's job that holds progress."""
+_TIMES = {b"created_at", b"ended_at", b"enqueued_at", b"last_heartbeat", b"started_at", b"worker_name"}
+"""Fields of RQ's job that differ in each execution, and that no execution continues by."""
+_EXECUTIONS = (
+    b"rq:clean_groups", b"rq:execution:", b"rq:executions:", b"rq:wip:", b"rq:worker", b"harness:history:",
+    b"harness:leases", b"harness:owners", b"harness:pulse:",
+)  # fmt: skip
+"""Prefixes of the keys of RQ and of this package that say which executions and workers there were, and when."""
 ENDS = {"completed", "cancelled"}
 """States of stored progress after which no execution follows."""
 
@@ -44,10 +56,34 @@ def digest(places: Iterable[tuple[str, Resource, Any]]) -> bytes:
         elif isinstance(place, ProgressResource):
             texts, shared = place.keep() if kept is ... else kept
             held = {job_id: _resumed_from(text) for job_id, text in texts.items()}, shared
+        elif isinstance(place, RedisResource):
+            held = queue(
+                place.keep(_EXECUTIONS if place.has(_JOB + EXPLORED) else ()) if kept is ... else kept
+            )
         else:
             held = place.keep() if kept is ... else kept
         found.append((key, held))
     return _hashed(found)
+
+
+def queue(keys: Any) -> Any:
+    """Return what a job on RQ resumes from, in the keys of its Redis; those of any other Redis as they are.
+
+    One execution is alive, so who owns the job needs no comparison. A key or a field that is not known here counts.
+    """
+    if not any(key.startswith(_JOB + EXPLORED) for key in keys):
+        return keys
+    found: list[Any] = []
+    for key, (kind, value, left) in sorted(keys.items()):
+        if key.startswith(_EXECUTIONS):
+            continue
+        if kind == b"hash" and key.startswith(_JOB):
+            fields = {name: field for name, field in value.items() if name not in _TIMES | {_PROGRESS}}
+            text = value.get(_PROGRESS)
+            found.append((key, sorted(fields.items()), text and _resumed_from(text)))
+        else:
+            found.append((key, kind, value, left))
+    return found
 
 
 def _hashed(found: Any) -> bytes:

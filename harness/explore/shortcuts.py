@@ -23,8 +23,8 @@ these, more than :data:`WINDOW` external states after the start of an execution,
 starts in each of them.
 
 **How it is checked.** Before it is used, :data:`CHECKS` crashes of the job are tried both ways. If the results differ,
-all trials run to their end, as with ``shortcuts=False``. They also do so on RQ, with another version of the code, for
-jobs that set items aside, and if rows have times or random values, because states are then never equal.
+all trials run to their end, as with ``shortcuts=False``. They also do so on Celery and Dramatiq, with another version of
+the code, for jobs that set items aside, and if rows have times or random values, because states are then never equal.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ class Following:
         state = self.shortcuts.recording.points[index].state
         if self._states and state < self._states[-1]:
             self._states.clear()
-        if not self._states or state > self._states[-1]:
+        of_state = self.shortcuts.of_state
+        if not self._states or (state > self._states[-1] and of_state(state) != of_state(self._states[-1])):
             self._states.append(state)
         return index if len(self._states) >= self.shortcuts.window else None
 

@@ -62,7 +62,7 @@ class JobTarget:
         self.name = versions.old.path()
         self.files, self.owners = files_of(versions), owners_of(versions)
         job = versions.old
-        self.counts_executions = getattr(job, "quarantine", False) or job.max_resumptions is not None
+        self.counts_executions = counts_executions(job)
         self.versions, self._durability, self._store = versions, durability, store
         self.durability = durability or versions.old.durability
         self._args, self._kwargs = args, kwargs
@@ -102,6 +102,11 @@ class FunctionTarget:
             function(*args, **kwargs)
             ended()
         return True
+
+
+def counts_executions(job: Any) -> bool:
+    """Return whether the outcome of a job class may depend on the number and ends of its executions."""
+    return bool(getattr(job, "quarantine", False) or job.max_resumptions is not None)
 
 
 def ended() -> None:

@@ -17,7 +17,7 @@ from harness import every, mark
 from harness.explore import Explorer, explore, running, trials
 from harness.explore.liveness import live
 from harness.explore.plan import Thinned, crashes, stops
-from harness.explore.planned import PlannedTrial
+from harness.explore.planned import Action, PlannedTrial
 from harness.explore.shortcuts import Shortcuts
 from tests.examples import FACTOR
 from tests.explore.test_planted import PLANTED, Planted
@@ -40,7 +40,11 @@ def _shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def found(
-    job: Any, outcome: Any, *, shortcuts: bool, chosen: Callable[[Any], list[PlannedTrial]]
+    job: Any,
+    outcome: Any,
+    *,
+    shortcuts: bool,
+    chosen: Callable[[Any], list[PlannedTrial]],
 ) -> dict[str, Any]:
     """Return how each trial ended."""
     with Explorer(job, outcome=outcome, shortcuts=shortcuts) as explorer:
@@ -73,6 +77,28 @@ def test_a_shortcut_comes_to_the_outcome_of_the_whole_trial(planted: Planted, ki
     assert short == found(job, planted.outcome, shortcuts=False, chosen=some)
 
 
+ON_RQ = ALL_JOBS if FACTOR > 1 else ALL_JOBS[1 :: len(ALL_JOBS) // 8]
+"""Planted jobs that are tried both ways on RQ."""
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize(
+    ("planted", "kind"), ON_RQ, ids=[f"{getattr(planted, kind).__name__}" for planted, kind in ON_RQ]
+)
+def test_a_shortcut_on_rq_comes_to_the_outcome_of_the_whole_trial(planted: Planted, kind: str) -> None:
+    """The records of RQ's executions and workers differ in each trial, and no execution depends on them."""
+    with Explorer(getattr(planted, kind), outcome=planted.outcome, queue="rq") as explorer:
+        recording = explorer.record()
+        runner, shortcuts = explorer._runner, Shortcuts(explorer._external, recording)
+        assert runner is not None
+        single = [each for each in crashes(recording) if each.points[0][0] in {"commit", "redis", "write"}]
+        for trial in [*single[:: 1 if FACTOR > 1 else 4], *stops(recording)[::5]]:
+            runner.shortcuts = shortcuts
+            short = runner.result(trial).outcome
+            runner.shortcuts = None
+            assert short == runner.result(trial).outcome, trial
+
+
 class Marked(cursors.InSteps):
     """Pays every invoice after the cursor, and marks each."""
 
@@ -87,8 +113,11 @@ class Marked(cursors.InSteps):
                 step.set(invoice_id)
 
 
+@pytest.mark.parametrize("queue", ["inline", pytest.param("rq", marks=pytest.mark.full)])
 @pytest.mark.parametrize("job", [effects.effect_with_commit, Marked])
-def test_the_cost_of_a_crash_does_not_grow_with_the_job(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_crash_does_not_grow_with_the_job(
+    job: Any, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A recovery passes a few external states and then ends, wherever the crash was."""
     passed: Counter[str] = Counter()
     run = trials.run_to_end
@@ -99,12 +128,14 @@ def test_the_cost_of_a_crash_does_not_grow_with_the_job(job: Any, monkeypatch: p
         passed["runs"] += 1
         return ending
 
-    with Explorer(job, pairs=False, actions=["crash", "stop", "lost-reply"]) as explorer:
+    actions: list[Action] = ["crash"] if queue == "rq" else ["crash", "stop", "lost-reply"]
+    with Explorer(job, pairs=False, actions=actions, queue=queue, processes=1) as explorer:
         points = len(explorer.record().points)
         monkeypatch.setattr(running, "run_to_end", counted)
         verdict = explorer.run()
     assert verdict.good, verdict.text()
-    assert passed["points"] / passed["runs"] < points / 3
+    # Each execution on RQ passes points of its worker, too.
+    assert passed["points"] / passed["runs"] < points / (2 if queue == "rq" else 3)
 
 
 class Distant(cursors.InSteps):
