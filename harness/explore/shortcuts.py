@@ -23,8 +23,8 @@ these, more than :data:`WINDOW` external states after the start of an execution,
 starts in each of them.
 
 **How it is checked.** Before it is used, :data:`CHECKS` crashes of the job are tried both ways. If the results differ,
-all trials run to their end, as with ``shortcuts=False``. They also do so on Celery and Dramatiq, with another version of
-the code, for jobs that set items aside, and if rows have times or random values, because states are then never equal.
+all trials run to their end, as with ``shortcuts=False``. They also do so on Celery and Dramatiq, with another version
+of the code, for jobs that set items aside, and if rows have times or random values: their states are never equal.
 """
 
 from __future__ import annotations
