@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.explore.probes import postgres_server
+from harness.explore.probes.older import held
 from harness.explore.seen import UNREACHED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from harness.explore.external_state import ExternalState
@@ -33,6 +34,12 @@ def miss(external: ExternalState, trials: list[str]) -> None:
     if trials:
         number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
         external.not_seen.add(UNREACHED, f"{number} did not reach the crash point again, such as {trials[0]}")
+
+
+def held_by(external: ExternalState, modules: Sequence[str]) -> None:
+    """Record objects in the modules of a job that no probe can watch, as not seen."""
+    for name, what, module in held(modules):
+        external.not_seen.add(name, what, module)
 
 
 def written(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import time
 import warnings
@@ -21,14 +20,13 @@ from harness.explore.judging import Judge
 from harness.explore.outcomes import reading
 from harness.explore.planned import ACTIONS, Action, PlannedTrial, parse_trial
 from harness.explore.probes import items
-from harness.explore.probes.older import descriptors, held, older, positions, traced
+from harness.explore.probes.older import descriptors, older, positions, traced
 from harness.explore.probes.steps import at_checkpoint
 from harness.explore.processes import Ahead, Crew, Found, check, crew
-from harness.explore.queued import INLINE, QueuedTarget, check_queue, target_on
+from harness.explore.queued import QueuedTarget, check_queue, command_for, target_on
 from harness.explore.recording import CleanRunFailed, Recording, record
 from harness.explore.running import Death, Runner, Unreached
 from harness.explore.shortcuts import WINDOW
-from harness.explore.targets import Target, target_of
 from harness.explore.trials import LATE, Result, Watch
 from harness.explore.versions import Versions
 from harness.ledger import marking
@@ -135,23 +133,16 @@ class Explorer:
         _check_options(actions, queue, redis)
         self._processes = check(processes, outcome, queue, store)
         self._versions = versions = Versions(job, deploy)
-        self._target: Target = (
-            target_of(versions, args, kwargs or {}, durability, store)
-            if queue == INLINE
-            else target_on(queue, versions, args, kwargs or {}, redis)
+        self._target = target_on(
+            queue, versions, args, kwargs or {}, durability=durability, store=store, redis=redis
         )
+        self._command = command or command_for(self._target, args, queue, durability)
         modules = [getattr(each, "__module__", "?") for each in versions.all]
         self._external = ExternalState(witnesses or {}, modules, database)
         if isinstance(self._target, QueuedTarget):
             self._external.include(self._target.places)
         self._older, self._numbers = older(), descriptors(modules)
-        for name, what, module in held(modules):
-            self._external.not_seen.add(name, what, module)
-        shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
-        asked = f" --durability '{durability}'" if durability else ""
-        asked += f" --deploy {versions.name}" if versions.deploys else ""
-        asked += f" --queue {queue}" if queue != INLINE else ""
-        self._command = command or f"harness explore {self._target.name}{shown}{asked} --trial {{trial}}"
+        coverage.held_by(self._external, modules)
         self._strict, self._accepted, self._time, self._announce = strict, tuple(accept), time, announce
         self._clean_seconds = 0.0
         self._store = store

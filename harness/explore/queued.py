@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,14 +14,17 @@ from redis import Redis
 
 from harness.boundary.environment import variables
 from harness.errors import UsageError
-from harness.explore.targets import files_of, owners_of
+from harness.explore.targets import files_of, owners_of, target_of
 from harness.job import Job, find
 from harness.queues.delivery import TRIES
 
 if TYPE_CHECKING:
+    from harness.durability import Durability
     from harness.explore.external_state import ExternalState
     from harness.explore.resources import Resource
+    from harness.explore.targets import Target
     from harness.explore.versions import Versions
+    from harness.progress import Store
 
 
 INLINE = "inline"
@@ -101,11 +105,34 @@ def check_queue(queue: str, redis: str | None) -> None:
 
 
 def target_on(
-    queue: str, versions: Versions, args: tuple[Any, ...], kwargs: dict[str, Any], redis: str | None
-) -> QueuedTarget:
-    """Return the target of a job on a queue."""
+    queue: str,
+    versions: Versions,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    durability: Durability | None = None,
+    store: Store | None = None,
+    redis: str | None = None,
+) -> Target:
+    """Return the target of a job on a queue, or of one that runs inline.
+
+    :param durability: of an inline job; a queue has its own. :param store: likewise.
+    """
+    if queue == INLINE:
+        return target_of(versions, args, kwargs, durability, store)
     target: Callable[..., QueuedTarget] = find(TARGETS[queue])
     return target(versions, args, kwargs, redis)
+
+
+def command_for(
+    target: Target, args: tuple[Any, ...], queue: str = INLINE, durability: Durability | None = None
+) -> str:
+    """Return the command that repeats a trial, with ``{trial}`` for its name."""
+    shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
+    asked = f" --durability '{durability}'" if durability else ""
+    asked += f" --deploy {target.versions.name}" if target.versions.deploys else ""
+    asked += f" --queue {queue}" if queue != INLINE else ""
+    return f"harness explore {target.name}{shown}{asked} --trial {{trial}}"
 
 
 def _broker(url: str | None) -> Redis:
@@ -114,7 +141,7 @@ def _broker(url: str | None) -> Redis:
     :raises UsageError: if it is not empty, because each trial empties it.
     """
     if url is None:
-        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; other targets need none
+        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; inline or with a URL it is unused
 
         return FakeRedis(server=FakeServer())
     connection = Redis.from_url(url)
