@@ -230,6 +230,20 @@ def copies_to_another_database() -> None:
         redis.copy("paid", "paid", destination_db=3, replace=True)
 
 
+def defines_a_view() -> None:
+    """Define a view, which is no table."""
+    with shop.session() as session:
+        session.execute(text("CREATE VIEW IF NOT EXISTS paid AS SELECT * FROM payments"))
+        session.commit()
+
+
+def numbers_its_schema() -> None:
+    """Write the number of the schema, which is in no table."""
+    with shop.session() as session:
+        session.execute(text("PRAGMA user_version = 2"))
+        session.commit()
+
+
 NOT_SEEN: dict[Any, str] = {
     runs_a_shell: "process", runs_a_program: "process", runs_a_program_by_asyncio: "process", spawns: "process",
     signals: "signal", connects: "socket", sends_a_datagram: "socket", connects_by_asyncio: "socket",
@@ -239,7 +253,7 @@ NOT_SEEN: dict[Any, str] = {
     leaves_a_thread_behind: "thread", maps_a_file: "mmap", calls_c: "ctypes", changes_a_mode: "attributes",
     makes_a_pipe: "device", writes_to_the_log: "syslog", logs_to_a_file: "logging",
     publishes_in_a_script: "redis-server", runs_a_script_that_was_loaded_before: "redis-server",
-    copies_to_another_database: "redis-server",
+    copies_to_another_database: "redis-server", defines_a_view: "sqlite3", numbers_its_schema: "sqlite3",
 }  # fmt: skip
 """What each is reported as."""
 
@@ -352,10 +366,18 @@ def logs_to_the_terminal() -> None:
         logger.removeHandler(handler)
 
 
+def prunes_directories() -> None:
+    """Remove a directory, and its parents as far as they are empty."""
+    folder = shop.report().with_name("parts") / "of it"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder.parents[1] / "kept.txt").write_text("kept\n")
+    os.removedirs(folder)
+
+
 SEEN = [
     pay, reads, imports, uses_temporary_files, prints, uses_a_loop, uses_threads, asks_for_a_process,
     uses_a_database_in_memory, copies_a_file, knows_its_address, pings_itself, asks_over_http,
-    runs_scripts, logs_to_the_terminal,
+    runs_scripts, logs_to_the_terminal, prunes_directories,
 ]  # fmt: skip
 """Jobs with nothing to report."""
 

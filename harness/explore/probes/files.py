@@ -79,6 +79,9 @@ def changed(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> N
     if event == "os.mkdir":
         # An existing directory does not change, so there is nothing to compare or restore.
         paths = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112
+    if event == "os.rmdir":
+        # Neither does one that is not empty; it may hold the database, which has a resource of its own.
+        paths = [path for path in paths if not _is_full(path)]
     if not paths:
         return
     found = caller(2)
@@ -120,6 +123,15 @@ def _paths(event: str, args: tuple[Any, ...]) -> list[str]:
     else:
         found = [(args[0], args[-1] if event in {"os.remove", "os.mkdir", "os.rmdir"} else -1)]
     return [_absolute(path, folder) for path, folder in found if isinstance(path, str | bytes | os.PathLike)]
+
+
+def _is_full(path: str) -> bool:
+    """Return whether a directory holds anything."""
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def _absolute(path: Any, folder: Any) -> str:

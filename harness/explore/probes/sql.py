@@ -7,6 +7,7 @@ calls before the driver.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
@@ -27,6 +28,11 @@ from harness.stores import prepared
 WATCHED = "harness_watched"
 """Attribute of SQLite connections that have crash points of their own."""
 LOST = "the connection was lost before the answer came"
+_IN_NO_TABLE = re.compile(
+    r"\s*(?:(?P<attach>ATTACH)\b|(?:CREATE|DROP)\s+(?:VIEW|TRIGGER)\b|PRAGMA\s+(?:\w+\.)?(?:user_version|application_id)\s*[=(])",
+    re.IGNORECASE,
+)
+"""Statements of SQLite whose effect is in no table; PostgreSQL has more: :mod:`.postgres_server`."""
 
 
 def probes() -> AbstractContextManager[None]:
@@ -62,9 +68,8 @@ def _statement(execute: Any) -> Any:
             simulated.use(connection.engine, seen(connection.connection))
         elif (pooled := simulated.pooled.get(id(getattr(cursor, "connection", None)))) is not None:
             simulated.use(None, seen(pooled))
-        attaches(simulated, statement)
-        if dialect.name == "postgresql":
-            beyond(simulated, statement)
+        report = beyond if dialect.name == "postgresql" else attaches
+        report(simulated, statement)
         with _may_await(dialect):
             simulated.reach("before-statement", statement)
         with accounted():
@@ -76,10 +81,12 @@ def _statement(execute: Any) -> Any:
 
 
 def attaches(simulated: SimulatedProcess, statement: str) -> None:
-    """Report a statement by which SQLite reaches another file, in which nothing is compared."""
-    if statement.lstrip()[:6].upper() == "ATTACH":
-        found = caller(2)
-        simulated.unseen("sqlite3", "ATTACH reaches another database", found.line if found else "")
+    """Report a statement by which SQLite changes another file, or something that is in no table."""
+    found = _IN_NO_TABLE.match(statement)
+    if found is not None:
+        by = caller(2)
+        what = "ATTACH reaches another database" if found["attach"] else "a definition is not compared"
+        simulated.unseen("sqlite3", what, by.line if by else "")
 
 
 def _commit(commit: Any) -> Any:
