@@ -320,7 +320,8 @@ def execute(target: Target, external: ExternalState, watch: Watch, seconds: floa
             done = target.attempt(external, deployed=deployed)
     except Died as died:
         ended_at = lines_of(died)
-    except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a job raises is what the queue would see
+    # Whatever a job raises is what the queue would see; asyncio.run() raises the cancellation of its task.
+    except (Exception, SystemExit, asyncio.CancelledError) as raised:  # noqa: BLE001
         error = raised
     dead, cause = simulated.dead, simulated.cause
     leave(simulated, alone=watch.alone)
