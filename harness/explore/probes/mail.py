@@ -10,7 +10,7 @@ import smtplib
 from contextlib import AbstractContextManager
 from email import message_from_bytes
 from email.parser import BytesHeaderParser
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 from harness.explore.crash import SimulatedProcess, current
@@ -18,6 +18,8 @@ from harness.explore.probes.patching import patched
 
 _HEADERS = BytesHeaderParser()
 _ACCEPTED = 250
+MAILS = 256
+"""Number of mails whose parts are remembered: each trial sends the same ones."""
 
 
 def probes() -> AbstractContextManager[None]:
@@ -75,11 +77,18 @@ class _Peer:
 
 def describe(recipients: list[str], content: bytes) -> str:
     """Return the identity of a mail: recipient, subject, and its Message-ID if it has one."""
+    subject, identity = _headers(content)
+    return f"to {', '.join(recipients)}: {subject}" + (f" {identity}" if identity else "")
+
+
+@lru_cache(MAILS)
+def _headers(content: bytes) -> tuple[str, str]:
+    """Return the subject of a mail, and its Message-ID if it has one."""
     headers = _HEADERS.parsebytes(content)
-    identity = headers["Message-ID"]
-    return f"to {', '.join(recipients)}: {headers['Subject']}" + (f" {identity}" if identity else "")
+    return f"{headers['Subject']}", f"{headers['Message-ID'] or ''}"
 
 
+@lru_cache(MAILS)
 def body_of(content: bytes) -> bytes:
     """Return the decoded parts of a mail, without headers: these hold its date and random boundaries."""
     parts = [part.get_payload(decode=True) for part in message_from_bytes(content).walk()]
@@ -116,7 +125,7 @@ def _data(send: Any) -> Any:
         if simulated is None:
             return send(client, message)
         content = message.encode("ascii", "replace") if isinstance(message, str) else message
-        label = f"mail {_HEADERS.parsebytes(content)['Subject']}"
+        label = f"mail {_headers(content)[0]}"
         simulated.reach("before-mail", label)
         answer = send(client, message)
         if answer[0] == _ACCEPTED:
