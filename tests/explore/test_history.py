@@ -26,7 +26,7 @@ def _shop(tmp_path: Path) -> Iterator[None]:
 def test_a_row_was_written_at_the_state_after_which_it_is_as_before_the_crash(job: Any) -> None:
     """The row of a difference changes in the state that the index names, and in none from there to the crash."""
     looked = 0
-    with Explorer(job, pairs=False) as explorer:
+    with Explorer(job, pairs=False, actions=["crash", "lost-reply"]) as explorer:
         recording = explorer.record()
         for trial in map(parse_trial, explorer.names()):
             state = recording.point(*trial.points[0]).state

@@ -87,7 +87,7 @@ PLANTED = [
     Planted(outside.counted_by_asyncio, outside.written_by_asyncio, "wrong total"),
     Planted(outside.script_adds, outside.script_sets, "wrong total"),
 ]
-SAMPLE, SAMPLE_OF_TWINS, ALL_SAMPLES = 12, 6, 20
+SAMPLE, SAMPLE_OF_TWINS, ALL_SAMPLES = 10, 5, 20
 """Numbers of crash points of each kind that are tried: of wrong jobs, of right ones, and with HARNESS_EXAMPLES."""
 by_name = pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.wrong.__name__)
 

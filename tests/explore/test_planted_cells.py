@@ -40,7 +40,7 @@ PLANTED = [
         folders.appends_under_the_temporary_folder, folders.renames_under_the_temporary_folder, "duplicated"
     ),
 ]
-SAMPLE, ALL_SAMPLES = 8, 20
+SAMPLE, ALL_SAMPLES = 6, 20
 by_name = pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.wrong.__name__)
 
 
