@@ -82,7 +82,9 @@ class Concurrent:
         execution, job = self._execution, self._job
         before = execution.progress.done, execution.progress.cursor
         trusted = self._enumerator.keyed or self._enumerator.positional or self._enumerator.until is not None
-        self._window = execution.window = Window(execution.progress, trusted=trusted)
+        self._window = execution.window = Window(
+            execution.progress, trusted=trusted, cut=self._enumerator.until is not None
+        )
         if execution.transactional and self._most > 1:
             self._commits = Commits(execution, self._window, self._checkpointing, self._in_thread)
         loop = asyncio.get_running_loop()
@@ -110,6 +112,8 @@ class Concurrent:
     async def _reading(self) -> AsyncIterator[AsyncIterator[tuple[Any, Entry]]]:
         """Yield an iterator of the items that are not done, each with its entry."""
         enumerator, ends = self._enumerator, self._window.ends
+        if ends and enumerator.expect is not None:
+            enumerator.expect([(each.cursor, each.done) for each in self._execution.progress.beyond])
         if ends and enumerator.until is not None:
             enumerator = enumerator.until(*ends)
         async with AsyncExitStack() as stack:

@@ -12,9 +12,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from harness.cursor import encode
+from harness.cursor import encode, freeze
 from harness.errors import CollectionChanged, CursorError
 
 T = TypeVar("T")
@@ -132,6 +132,14 @@ class Origin:
             self._place.check(cursor, place)
 
 
+class Ahead(NamedTuple):
+    """Item beyond the cursor: its position, the number of items passed there, and whether it is done."""
+
+    at: Any
+    passed: int
+    done: bool
+
+
 class Tally:
     """Guards an ordered, countable collection: the number of items, the number passed, and the last item.
 
@@ -156,7 +164,25 @@ class Tally:
         if proof is not None and not (type(proof) is dict and list(proof) == ["passed", "total", "last"]):
             raise CursorError(f"{name} with guard=True resumes from its own cursor; got {cursor!r}")
         self._proof: dict[str, Any] | None = proof
+        self._ahead: list[Ahead] = []
         self._total: int | None = None if proof is None else proof["total"]
+
+    def expect(self, ahead: Iterable[tuple[Any, bool]]) -> None:
+        """Expect items beyond the cursor, of which those that are done may have left the collection.
+
+        :param ahead: their cursors, in order, each with whether the item is done.
+        """
+        if not self._guard:
+            return
+        found = [(split(self._name, cursor, guard=True), done) for cursor, done in ahead]
+        known = [Ahead(at, proof["passed"], done) for (at, proof), done in found]
+        passed = 0 if self._proof is None else self._proof["passed"] or 0
+        # One that has left may stand after later ones, and before the cursor.
+        self._ahead = sorted((each for each in known if each.passed > passed), key=lambda each: each.passed)
+        if found and self._proof is None:  # the cursor has not moved yet: these have what the job began with
+            begun = 0 if self.position is None else None
+            self._proof = {**found[0][0][1], "passed": begun}
+            self._total = self._proof["total"]
 
     def size(self) -> int:
         """Return the number of items; with a guard, the number when the job started."""
@@ -182,21 +208,61 @@ class Tally:
             total, last = self.size(), self._last(None)
         else:
             passed, total, last = proof["passed"], proof["total"], proof["last"]
-            left = self._count(position)
-            self._compare("the number of items after the cursor", total - passed, left)
-            if left:
-                self._compare("the last item", last, self._last(position))
+            self._check_rest(passed, total, last)
+        ahead = list(self._ahead)
 
         def counted(page: Iterable[tuple[T, Any, int]]) -> Iterator[tuple[T, Any]]:
             nonlocal passed, position
             for item, position, items in page:
-                passed += items
+                passed = self._after(position, items, passed, ahead) if ahead else passed + items
                 yield item, guarded(position, {"passed": passed, "total": total, "last": last})
 
         for page in pages:
             yield counted(page)
+        if ahead:
+            self._refuse_lost(ahead)
+            passed, position = ahead[-1].passed, ahead[-1].at
         self._compare("the number of items", total, passed)
         self._compare("the last item", last, position)
+
+    def _check_rest(self, passed: int | None, total: int, last: Any) -> None:
+        """Compare what comes after the cursor, before anything of it is read."""
+        left, gone = self._count(self.position), self._may_be_gone(passed)
+        if passed is not None and not total - passed - gone <= left <= total - passed:
+            self._compare("the number of items after the cursor", total - passed, left)
+        if left and not any(each.done and freeze(each.at) == freeze(last) for each in self._ahead):
+            self._compare("the last item", last, self._last(self.position))
+
+    def _may_be_gone(self, passed: int | None) -> int:
+        """Return the number of items that are done beyond the cursor."""
+        before, gone = passed, 0
+        for each in self._ahead:
+            if each.done and before is not None:
+                gone += each.passed - before
+            before = each.passed
+        return gone
+
+    def _after(self, position: Any, items: int, passed: int | None, ahead: list[Ahead]) -> int:
+        """Return the number of items passed after one that was just read, with those that have left before it.
+
+        :param ahead: the expected items that were not met yet; those up to this one are removed.
+        """
+        place = freeze(position)
+        index = next((index for index, each in enumerate(ahead) if freeze(each.at) == place), len(ahead))
+        self._refuse_lost(ahead[:index])
+        before = ahead[index - 1].passed if index else passed
+        met = ahead[index] if index < len(ahead) else None
+        del ahead[: index + 1]
+        if met is None:
+            return (before or 0) + items
+        if not met.done and before is not None:
+            self._compare(f"the number of items up to {met.at!r}", met.passed, before + items)
+        return met.passed
+
+    def _refuse_lost(self, ahead: Iterable[Ahead]) -> None:
+        for each in ahead:
+            if not each.done:
+                self._compare("the next item", each.at, None)
 
     def _compare(self, what: str, expected: Any, found: Any) -> None:
         if expected != found:

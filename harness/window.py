@@ -107,11 +107,12 @@ class Window:
     """Entries of one execution, and the resulting position.
 
     :param progress: the position that it moves, and the entries of the previous execution. :param trusted:
-        whether the cursor of an item alone says which item it is, or its source cuts it so.
+        whether the cursor of an item alone says which item it is, or its source cuts it so. :param cut: whether
+        the source cuts at all entries before it comes to new items.
     """
 
-    def __init__(self, progress: Progress, *, trusted: bool) -> None:
-        self._progress, self._trusted = progress, trusted
+    def __init__(self, progress: Progress, *, trusted: bool, cut: bool = False) -> None:
+        self._progress, self._trusted, self._cut = progress, trusted, cut
         self._entries: list[Entry] = []
         for each in progress.beyond:
             before = self._entries[-1] if self._entries else None
@@ -149,6 +150,8 @@ class Window:
         self._latest = (cursor,)
         entry = self._known(cursor)
         if entry is None:
+            if self._cut:
+                self._pass_over(len(self._entries))
             entry = Entry(cursor, proof)
             self._entries.insert(self._read, entry)
         entry.cursor, entry.proof, entry.weight, entry.met = cursor, proof, weight, True
@@ -187,9 +190,8 @@ class Window:
         return self._entries.index(entry) if entry in self._entries else 0
 
     def all_read(self) -> None:
-        """Remove the entries of items that were not read again: they have left the collection."""
-        del self._entries[self._read :]
-        self._move()
+        """Pass the entries of items that were not read again: they have left the collection."""
+        self._pass_over(len(self._entries))
 
     def beyond(self) -> list[Beyond]:
         """Return the entries for the record: all up to the last done one."""
@@ -198,13 +200,23 @@ class Window:
         )
         return [Beyond(each.cursor, each.done, each.proof) for each in self._entries[:number]]
 
+    def _pass_over(self, index: int) -> None:
+        """Pass the entries up to one: they were not met, because they have left the collection.
+
+        Where a cursor alone says where to go on, done ones stay: a guard counts them.
+        """
+        rest = [entry for entry in self._entries[self._read : index] if entry.done and self._trusted]
+        self._entries[self._read : index] = rest
+        self._read += len(rest)
+        self._move()
+
     def _known(self, cursor: Any) -> Entry | None:
         """Find the entry of an item in the record; skipped entries have left the collection."""
         place = _place(cursor)
         for index in range(self._read, len(self._entries)):
             entry = self._entries[index]
             if _place(entry.cursor) == place:
-                del self._entries[self._read : index]
+                self._pass_over(index)
                 if entry.done and not (self._trusted or entry.before is None or entry.before.met):
                     # What it covers may have begun further ahead, so that a part of it is not done.
                     entry.done = False

@@ -58,6 +58,8 @@ class Enumerator(Generic[T]):
     :param positional: True if a cursor is a place, where another item may be the next time, and no key.
     :param keyed: True if a cursor is the key of its item alone, so that it says which item it is, whatever came before.
     :param serial: what it is, if its items can be done one after the other only; None if ``concurrency`` may be used.
+    :param expect: takes the cursors beyond that of the job, each with whether its item is done. Called before reading,
+        where there are any, for a guard that counts what is left.
     :param awaited: function that returns the same pairs for ``async for``; used in coroutines of an async job. For
         pairs that come from other enumerators, of which some may be async.
     """
@@ -74,6 +76,7 @@ class Enumerator(Generic[T]):
         until: Callable[..., Enumerator[T]] | None = None,
         keyed: bool = False,
         serial: str | None = None,
+        expect: Callable[[list[tuple[Any, bool]]], None] | None = None,
         awaited: Callable[[], AsyncIterable[tuple[T, Any]]] | None = None,
     ) -> None:
         self._pairs = pairs
@@ -84,7 +87,7 @@ class Enumerator(Generic[T]):
         self.witness = witness if origin is None else Origin(origin, witness)
         self.positional = positional
         self.until = until
-        self.keyed, self.serial = keyed, serial
+        self.keyed, self.serial, self.expect = keyed, serial, expect
 
     def __iter__(self) -> Iterator[tuple[T, Any]]:
         pairs: Any = self._pairs() if callable(self._pairs) else self._pairs

@@ -101,7 +101,7 @@ def records(
         found = starmap(zip, keyset.pages(tally.position))
         return tally.over(((item, cursor, 1) for item, cursor in page) for page in found) if guard else found
 
-    return _enumerator(keyset, pages, size=tally.size, keyed=True)
+    return _enumerator(keyset, pages, size=tally.size, keyed=True, expect=tally.expect)
 
 
 def batches(
@@ -126,7 +126,12 @@ def batches(
 
     def batched(found: Callable[[], Iterator[tuple[list[Any], Any, int]]]) -> Enumerator[list[Any]]:
         return _enumerator(
-            keyset, lambda: _singly(tally, found()), size=tally.size, batched=True, until=until
+            keyset,
+            lambda: _singly(tally, found()),
+            size=tally.size,
+            batched=True,
+            until=until,
+            expect=tally.expect,
         )
 
     def until(*ends: Any) -> Enumerator[list[Any]]:
@@ -183,7 +188,9 @@ def ranges(
         return -(-tally.size() // batch_size)
 
     def paged(found: Callable[[], Iterator[tuple[sa.Select[Any], Any, int]]]) -> Enumerator[sa.Select[Any]]:
-        return _enumerator(keyset, lambda: _singly(tally, found()), size=count, until=until)
+        return _enumerator(
+            keyset, lambda: _singly(tally, found()), size=count, until=until, expect=tally.expect
+        )
 
     return paged(lambda: keyset.ranges(tally.position))
 

@@ -54,6 +54,7 @@ def throttle(
         until=None if until is None else lambda *ends: throttle(until(*ends), on=asked, backoff=backoff),
         keyed=known.keyed,
         serial=known.serial,
+        expect=known.expect,
     )
 
 
