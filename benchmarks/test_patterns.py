@@ -121,6 +121,29 @@ def test_hot_path(
     assert plain > 0
 
 
+class OneAtATime(Iterate):
+    """Says itself that it does one item at a time."""
+
+    concurrency = 1
+
+
+def test_one_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """An iteration with ``concurrency = 1`` takes the path of one that says nothing, in turn."""
+
+    def seconds(job: type[IterationJob]) -> float:
+        start = thread_time()
+        run(job, durability=on_stop())
+        return thread_time() - start
+
+    with capsys.disabled():
+        rounds = [(seconds(Iterate), seconds(OneAtATime)) for _ in range(ROUNDS)]
+        low, ratio, high = statistics.quantiles([one / none for none, one in rounds], n=4)
+        print(
+            f"\nconcurrency = 1 / no concurrency: {ratio:.3f}, quartiles {low:.3f} to {high:.3f}, {ROUNDS} rounds"
+        )
+    assert ratio < 2
+
+
 class Awaited(IterationJob):
     """Does nothing to each item, in coroutines."""
 
