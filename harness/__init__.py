@@ -16,12 +16,12 @@ from harness.iteration import IterationJob
 from harness.job import attribute
 from harness.ledger import mark
 from harness.queues.inline import InlineRun, run
+from harness.runtime.stepping import Step
 from harness.sources.csv_files import csv_batches, csv_rows
 from harness.sources.enumerators import Enumerator, items, once, times
 from harness.sources.nesting import nested
 from harness.sources.parallel import parallel, parallel_items
 from harness.sources.throttles import throttle
-from harness.stepping import Step
 from harness.steps import ContinuableJob
 
 if TYPE_CHECKING:

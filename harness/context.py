@@ -15,9 +15,9 @@ from harness.errors import UsageError
 from harness.progress import Position
 
 if TYPE_CHECKING:
-    from harness.guards import Witness
-    from harness.loops import JobLoop
     from harness.progress import Progress, Store
+    from harness.runtime.guards import Witness
+    from harness.runtime.loops import JobLoop
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from harness.durations import in_seconds
 from harness.errors import JobDefinitionError, UsageError
+from harness.runtime.durations import in_seconds
 
 
 @dataclass(frozen=True)

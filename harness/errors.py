@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from harness.durations import LONGEST, in_seconds
+from harness.runtime.durations import LONGEST, in_seconds
 
 
 class HarnessError(Exception):

@@ -14,7 +14,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.listeners import Event, ItemDone, PageRead, Subscription, emit, subscribe, subscriptions
+from harness.runtime.listeners import Event, ItemDone, PageRead, Subscription, emit, subscribe, subscriptions
 
 __all__ = [
     "AllDone", "CheckpointLate", "CollectionDrifted", "CompletedEarly", "CrashNoticed", "Event",

@@ -1,7 +1,7 @@
 """Execution of a job: one attempt, from its start to the boundary where it ends.
 
-Where progress is written here, and what a crash there means; at checkpoints see :mod:`harness.checkpoints`, at the end
-see :mod:`harness.ends`:
+Where progress is written here, and what a crash there means; at checkpoints see :mod:`harness.runtime.checkpoints`, at
+the end see :mod:`harness.runtime.ends`:
 
 * ``claim`` stores the raised epoch before any work. Crash after it: the next execution claims again, nothing was
   done. An epoch without an end shows the next execution that the previous one crashed.
@@ -13,10 +13,9 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from harness import events, overrides, rounds
+from harness import events, overrides
 from harness.boundary.texts import told
 from harness.context import ParallelRun, Portion
-from harness.ends import Ended, Ends
 from harness.errors import (
     CompleteEarly,
     CrashLimit,
@@ -32,10 +31,12 @@ from harness.errors import (
     carried,
 )
 from harness.job import Job
-from harness.listeners import at_work
 from harness.progress import DIED
-from harness.rounds import UNKNOWN, Call
-from harness.saves import Setup
+from harness.runtime import rounds
+from harness.runtime.ends import Ended, Ends
+from harness.runtime.listeners import at_work
+from harness.runtime.rounds import UNKNOWN, Call
+from harness.runtime.saves import Setup
 from harness.stops import reason_of
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Execution(Ends):
     def _run_on_complete(self) -> None:
         """Run ``on_complete``, which belongs to the work: the job is completed once it has returned."""
         if not self.progress.all_done:
-            # A superseded execution cannot complete the job again. See harness.ends for what a crash means.
+            # A superseded execution cannot complete the job again. See harness.runtime.ends for what a crash means.
             self.progress.all_done = True
             self.commit_or_save("all done")
         self._run_on_shutdown()

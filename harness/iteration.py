@@ -21,8 +21,9 @@ from contextlib import (
 )
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness import callables, events
-from harness.async_items import is_async_manager, needs_loop, run_enumerator, run_items, transaction_of
+from harness import events
+from harness.concurrency.kept_items import Quarantined
+from harness.concurrency.window import is_concurrent, refuse_serial, refuse_transaction
 from harness.cursor import ATOMIC, freeze
 from harness.errors import (
     CancelJob,
@@ -38,12 +39,18 @@ from harness.errors import (
     carried,
 )
 from harness.job import Job
-from harness.kept_items import Quarantined
-from harness.listeners import of_items
-from harness.loops import EitherWay
 from harness.progress import DIED
+from harness.runtime import callables
+from harness.runtime.async_items import (
+    is_async_manager,
+    needs_loop,
+    run_enumerator,
+    run_items,
+    transaction_of,
+)
+from harness.runtime.listeners import of_items
+from harness.runtime.loops import EitherWay
 from harness.sources.enumerators import Enumerator, as_pair, enumerator_of, iterating
-from harness.window import is_concurrent, refuse_serial, refuse_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator

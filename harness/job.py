@@ -9,11 +9,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-from harness import callables, policy
 from harness import cursor as cursors
 from harness.boundary import allowed
 from harness.durability import Durability, every
 from harness.errors import HarnessError, JobDefinitionError, UsageError
+from harness.runtime import callables, policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence

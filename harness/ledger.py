@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from harness.scoped import Scoped
+from harness.runtime.scoped import Scoped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

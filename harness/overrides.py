@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.durations import in_seconds
 from harness.errors import UsageError
-from harness.scoped import Scoped
+from harness.runtime.durations import in_seconds
+from harness.runtime.scoped import Scoped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,8 +26,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 from harness import cursor as cursors
 from harness.boundary import texts
 from harness.boundary.decoding import MAX_INT, parse_json, shown
+from harness.concurrency.kept_items import (
+    QUARANTINE_BYTES,
+    QUARANTINE_ERROR_BYTES,
+    Beyond,
+    Quarantined,
+    corrupt,
+)
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
-from harness.kept_items import QUARANTINE_BYTES, QUARANTINE_ERROR_BYTES, Beyond, Quarantined, corrupt
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -74,11 +80,11 @@ class Progress:
     :ivar failures: how often the item after the cursor has failed, in a row. :ivar failure: with what, the last time.
     :ivar quarantined: items that were set aside: their cursor, how often they failed, and with what.
     :ivar beyond: items that were read after the cursor, up to the last one that is done; see
-        :mod:`harness.kept_items`.
+        :mod:`harness.concurrency.kept_items`.
     :ivar longest_gap_s: the longest time between two checkpoints that was over the grace period.
     :ivar runtime_s: seconds spent in executions that ended or saved.
     :ivar digest: hash of the arguments and the portion; empty if unknown.
-    :ivar round_id: the enqueue that this round of the job began with; see :mod:`harness.rounds`.
+    :ivar round_id: the enqueue that this round of the job began with; see :mod:`harness.runtime.rounds`.
     :ivar enqueued: the latest enqueue that has joined this round.
     :ivar claimed: random mark of the latest claim, where a store makes one: epochs start again with a new record.
     :ivar check_at: number of done items from which a checkpoint has something to do. It is never stored; it is here

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from harness import callables, events
+from harness import events
 from harness.errors import (
     CompleteEarly,
     Interrupt,
@@ -37,8 +37,9 @@ from harness.errors import (
     carried,
 )
 from harness.job import Job
-from harness.loops import is_awaitable, unwrapped
-from harness.stepping import Step
+from harness.runtime import callables
+from harness.runtime.loops import is_awaitable, unwrapped
+from harness.runtime.stepping import Step
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness import callables
 from harness.progress import Position, StopSource
+from harness.runtime import callables
 
 Clock = Callable[[], float]
 Wake = Callable[[], None]

@@ -49,7 +49,7 @@ _INSERT: dict[str, Callable[..., sqlite.Insert | postgresql.Insert]] = {
 _SQLITE_PRAGMAS = ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 
 _engines: dict[str, Engine] = {}
-"""Engines by URL. Work horses inherit them: harness.forks gives each process connections of its own."""
+"""Engines by URL. Work horses inherit them: harness.runtime.forks gives each process connections of its own."""
 
 
 def engine() -> Engine:

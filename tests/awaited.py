@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from harness import ContinuableJob, Enumerator, IterationJob
-from harness.callables import first_arguments, kind_of
 from harness.job import HOOKS, Job
+from harness.runtime.callables import first_arguments, kind_of
 
 _ASKED = {"should_stop", "in_transaction", "progress_store", "idempotency_key"}
 _TWINS: dict[type[Job], type[Job]] = {}

@@ -43,7 +43,7 @@ PARTS: Sequence[tuple[str, str, str]] = (
     ("harness.stores.sql", "progress in a database", "SqlStore progress_tables"),
     ("harness.stores.memory", "progress in memory", "MemoryStore"),
     ("harness.progress", "what a store keeps", "Progress Store TransactionalStore"),
-    ("harness.kept_items", "items that a record names", "Quarantined Beyond"),
+    ("harness.concurrency.kept_items", "items that a record names", "Quarantined Beyond"),
     ("harness.durability", "when progress is saved", "Durability parse_durability"),
     ("harness.stops", "what stops a job", "Flag any_of throttled Count Every Elapsed Share AtStep AfterStep"),
     (

@@ -23,7 +23,7 @@ from harness.explore.probes import sqlite
 from harness.explore.probes.patching import patched
 from harness.explore.redis import RedisResource
 from harness.explore.resources import ObjectResource, ProgressResource, SentResource, SqliteResource
-from harness.forks import all_objects
+from harness.runtime.forks import all_objects
 
 if TYPE_CHECKING:
     from harness.explore.external_state import ExternalState

@@ -11,9 +11,9 @@ from typing import Any
 from harness.durability import every
 from harness.iteration import IterationJob
 from harness.job import attribute
+from harness.runtime.stepping import Step
 from harness.sources.enumerators import Enumerator, items
 from harness.sources.parallel import parallel_items
-from harness.stepping import Step
 from harness.steps import ContinuableJob
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from harness import cursor as cursors
 from harness import overrides
 from harness.context import ParallelRun, Portion
-from harness.ends import Ended
 from harness.errors import (
     HarnessError,
     ProgressUnavailable,
@@ -32,7 +31,8 @@ from harness.errors import (
 )
 from harness.execution import Execution
 from harness.job import Job, find_stored
-from harness.rounds import Call, digest_of
+from harness.runtime.ends import Ended
+from harness.runtime.rounds import Call, digest_of
 from harness.stops import throttled
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
-    from harness.ends import Ended
     from harness.execution import Execution
+    from harness.runtime.ends import Ended
 
 TTL = 30 * 24 * 3600
 """TTL of the history after the last entry of an unfinished job, and its maximum after the end of a job."""

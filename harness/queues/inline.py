@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness.ends import Ended
 from harness.errors import Superseded
 from harness.queues.delivery import Again, Begun, Order, deliver
+from harness.runtime.ends import Ended
 from harness.sources.parallel import SliceTable, check_instances
 from harness.stores.memory import MemoryStore
 

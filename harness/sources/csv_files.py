@@ -40,8 +40,8 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
 
-from harness import guards
 from harness.errors import CollectionChanged, CursorError
+from harness.runtime import guards
 from harness.sources.csv_lines import MARK, Given, Lines, Source
 from harness.sources.enumerators import Enumerator, iterating
 

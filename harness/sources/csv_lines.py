@@ -12,8 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias, cast
 
-from harness import guards
 from harness.errors import CollectionChanged
+from harness.runtime import guards
 
 if TYPE_CHECKING:
     from io import BufferedReader

@@ -23,15 +23,15 @@ from collections.abc import (
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from harness import callables, guards
 from harness.cursor import IMMUTABLE
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError
-from harness.guards import Origin
-from harness.loops import is_awaitable
+from harness.runtime import callables, guards
+from harness.runtime.guards import Origin
+from harness.runtime.loops import is_awaitable
 
 if TYPE_CHECKING:
     from harness.context import Context
-    from harness.guards import Witness
+    from harness.runtime.guards import Witness
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Enumerator(Generic[T]):
         for`` it may be an async function.
     :param batched: True if every item is a sized batch of items.
     :param witness: proof that a stored cursor still means the same.
-    :param origin: what the cursors belong to, in words; see :class:`~harness.guards.Origin`.
+    :param origin: what the cursors belong to, in words; see :class:`~harness.runtime.guards.Origin`.
     :param until: for batches, whose borders depend on their size: takes cursors, and returns the same enumerator with
         first batches that end there, where there is anything up to them.
     :param positional: True if a cursor is a place, where another item may be the next time, and no key.

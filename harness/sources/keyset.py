@@ -55,7 +55,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session
 
-from harness import guards
+from harness.runtime import guards
 from harness.sources.enumerators import Enumerator
 from harness.sources.pages import Keyset
 from harness.sources.sessions import read_pages

@@ -14,10 +14,10 @@ from sqlalchemy.exc import InvalidRequestError, StatementError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.util import AliasedInsp, LoaderCriteriaOption
 
-from harness import guards
 from harness.cursor import decode, encode
 from harness.errors import CursorError, JobDefinitionError
-from harness.listeners import watch_page
+from harness.runtime import guards
+from harness.runtime.listeners import watch_page
 from harness.sources.key_values import STORED, KeyColumn, same
 from harness.sources.keys import key_of, unordered
 from harness.sources.selects import Column, only

@@ -42,8 +42,8 @@ from harness.sources.enumerators import Enumerator, as_pair, items, iterating, p
 
 if TYPE_CHECKING:
     from harness.context import Context, ParallelRun
-    from harness.guards import Witness
     from harness.progress import Store
+    from harness.runtime.guards import Witness
 
 T = TypeVar("T")
 

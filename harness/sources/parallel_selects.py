@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from harness.errors import UsageError
-from harness.loops import is_async_session
+from harness.runtime.loops import is_async_session
 from harness.sources.enumerators import Enumerator
 from harness.sources.keyset import batches, ranges, records, within
 from harness.sources.parallel import SLICES_PER_INSTANCE, Parallel, check_instances

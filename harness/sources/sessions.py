@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session, scoped_session
 
-from harness.loops import is_async_session
+from harness.runtime.loops import is_async_session
 
 
 def opened(name: str, session: Any) -> tuple[Session, Any]:

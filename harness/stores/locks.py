@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from harness.durations import in_seconds
 from harness.errors import ProgressLocked, UsageError
+from harness.runtime.durations import in_seconds
 
 LOCK_TIMEOUT = 10.0
 """Default time limit of a wait for the lock on a job's row, in seconds.

@@ -40,10 +40,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
-from harness import forks
 from harness.boundary.decoding import shown
 from harness.errors import CorruptProgress, UsageError
 from harness.progress import Progress
+from harness.runtime import forks
 from harness.stores.databases import is_same, named, refuse_async
 from harness.stores.locks import LOCK_TIMEOUT, bound, is_locked, locked
 from harness.stores.memory import superseded

@@ -15,7 +15,7 @@ from harness.job import find_stored
 from harness.progress import Progress
 from harness.queues.rq import SimpleWorker, enqueue, scale
 from harness.queues.rq.places import PERFORM
-from harness.rounds import Call, join
+from harness.runtime.rounds import Call, join
 from harness.stores.rq_meta import RQMetaStore
 from tests import jobs
 from tests.jobs import CountByIteration

@@ -23,14 +23,14 @@ from redis import Redis
 
 from harness import cursor_type
 from harness.boundary.decoding import DEPTH, RECORD_BYTES, parse_json
+from harness.concurrency.kept_items import Quarantined
 from harness.cursor import decode, encode
 from harness.errors import CorruptProgress, CursorError, HarnessError, JobDefinitionError, UsageError
-from harness.kept_items import Quarantined
 from harness.lab.journal import JournalContent
 from harness.progress import Progress
 from harness.queues.calls import check_call
 from harness.queues.history import Entry, Heartbeat, read_history
-from harness.rounds import Call, join
+from harness.runtime.rounds import Call, join
 from harness.sources.parallel import SliceTable
 from harness.stores import shared
 from harness.stores.memory import MemoryStore

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from harness import InlineRun, RetryLater
 from harness.boundary.texts import bounded, storable, told
+from harness.concurrency.kept_items import Quarantined
 from harness.errors import ProgressTooLarge
-from harness.kept_items import Quarantined
 from harness.progress import MAX_BYTES, Progress
 from tests.jobs import CountByIteration
 

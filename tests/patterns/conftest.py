@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness import async_items, iteration
+from harness import iteration
 from harness.queues.delivery import Order
+from harness.runtime import async_items
 from tests.awaited import twin_of
 from tests.greenlets import call_test
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from harness import ContinuableJob, InlineRun, IterationJob, events, run
-from harness.callables import ASYNC, ASYNC_GENERATOR, GENERATOR, kind_of
 from harness.errors import JobDefinitionError
+from harness.runtime.callables import ASYNC, ASYNC_GENERATOR, GENERATOR, kind_of
 from harness.stops import CANCEL, Count
 from tests.jobs import DONE
 

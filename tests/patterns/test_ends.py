@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 
 from harness import CancelJob, CompleteEarly, ContinuableJob, InlineRun, RetryLater, Step, every, run
-from harness.ends import Ended
 from harness.errors import Interrupt, InterruptSwallowed, ResumeLimit, UsageError
+from harness.runtime.ends import Ended
 from harness.stops import Every
 from harness.stores.memory import MemoryStore
 from tests.jobs import CountByIteration, CountInSteps, FailInSteps, raises, told

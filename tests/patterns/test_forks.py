@@ -18,9 +18,10 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from sqlalchemy.orm import Session
 
-from harness import InheritedConnection, forks
+from harness import InheritedConnection
 from harness.job import Job
 from harness.queues.rq import enqueue
+from harness.runtime import forks
 from harness.stores.sql import SqlStore
 from tests import fork_jobs
 from tests.fork_jobs import ACCOUNTS, BALANCES, CHARGES, Charge, Held, Removed, WithChildren

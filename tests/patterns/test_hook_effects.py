@@ -19,8 +19,8 @@ from harness import (
     items,
     subscribe,
 )
-from harness.ends import Ended
 from harness.errors import CursorError, ResumeLimit
+from harness.runtime.ends import Ended
 from harness.stops import Count, Every
 from harness.stores.memory import MemoryStore
 from tests.jobs import Dead, raises

@@ -19,7 +19,7 @@ import pytest
 from harness import ContinuableJob, InlineRun, IterationJob, Step, events, every, on_stop, run, subscribe
 from harness.durability import Durability
 from harness.progress import Position
-from harness.ticker import Ticker
+from harness.runtime.ticker import Ticker
 
 LONG = 60.0
 """Bound of a wait in seconds that a loaded machine keeps."""
@@ -254,7 +254,7 @@ def test_a_process_without_threads_reads_the_clock(monkeypatch: pytest.MonkeyPat
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("harness.ticker.Thread.start", refuse)
+    monkeypatch.setattr("harness.runtime.ticker.Thread.start", refuse)
     assert InlineRun(Spin, stops=[After(0.2)]).execute().reason == "stopping"
 
 

@@ -91,7 +91,7 @@ def test_forked_child_does_not_touch_its_parents_connections(session: Session) -
     script = """
 import os
 from sqlalchemy import text
-from harness import forks
+from harness.runtime import forks
 from scenarios import services
 
 def opened():

@@ -11,7 +11,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 
-from harness.kept_items import Quarantined
+from harness.concurrency.kept_items import Quarantined
 from harness.lab.servers import redis_server
 from harness.progress import Progress
 from harness.queues.history import history

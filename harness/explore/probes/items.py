@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
-from harness.concurrent_items import Concurrent
+from harness.concurrency.items import Concurrent
 from harness.explore.crash import SimulatedProcess, current, is_accounted
 from harness.explore.points import lines_here
 from harness.explore.probes.patching import patched
 from harness.explore.trials import Watch
 from harness.explore.turns import NONE, RETURNING, STARTING, Party, TurnLoop, party_here
-from harness.loops import JobLoop
+from harness.runtime.loops import JobLoop
 
 _SLEEP = asyncio.sleep
 """The original, which is no crash point."""

@@ -17,7 +17,6 @@ from celery.exceptions import Ignore, Retry
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 
-from harness import forks
 from harness.boundary.texts import told
 from harness.errors import ProgressUnavailable, Superseded
 from harness.job import find_stored
@@ -25,6 +24,7 @@ from harness.queues.celery.shutdown import Termination
 from harness.queues.inline import InlineRun
 from harness.queues.ticket_calls import claimed_number
 from harness.queues.ticketed import TicketDelivery, order_of, result_of
+from harness.runtime import forks
 
 if TYPE_CHECKING:
     from harness.queues.celery.queue import CeleryQueue

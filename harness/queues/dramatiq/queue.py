@@ -20,7 +20,6 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage
 from redis.exceptions import RedisError
 
-from harness import forks
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.job import find_stored
 from harness.queues.calls import encoded_call
@@ -28,6 +27,7 @@ from harness.queues.ticket_calls import claimed_number
 from harness.queues.ticket_workers import process_name
 from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, refusal, result_of
 from harness.queues.tickets import Claimed, Sending
+from harness.runtime import forks
 
 if TYPE_CHECKING:
     from dramatiq import Broker, Message

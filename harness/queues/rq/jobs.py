@@ -18,7 +18,6 @@ from rq.job import get_current_job
 from rq.scheduler import RQScheduler
 
 from harness import cursor as cursors
-from harness import forks
 from harness.boundary.texts import bounded
 from harness.context import Portion
 from harness.errors import ProgressUnavailable, Superseded, UsageError
@@ -43,6 +42,7 @@ from harness.queues.rq.recovery import forget, put_back
 from harness.queues.rq.requests import Requests, shutdown
 from harness.queues.rq.retention import ttl_after
 from harness.queues.rq.timeouts import Timeout
+from harness.runtime import forks
 from harness.stores.rq_meta import RQMetaStore
 
 if TYPE_CHECKING:

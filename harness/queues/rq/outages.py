@@ -5,7 +5,7 @@ An outage is a refused or lost connection, a timeout, ``LOADING``, ``OOM`` (``ma
 except one about wrong data in a key. RQ's worker exits on most of them, idle or busy.
 
 * Idle, the worker tries again every few seconds. It checks for a stop signal between the attempts.
-* Busy, its heartbeats are skipped. The job decides at its checkpoints (:mod:`harness.checkpoints`).
+* Busy, its heartbeats are skipped. The job decides at its checkpoints (:mod:`harness.runtime.checkpoints`).
 * An end that cannot be reported is tried again for :data:`REPORT_SECONDS`. Then the execution is left to its lease: a
   sweep requeues the job, and the next execution finds in the progress how far it came. RQ's success callback may run
   twice then. An outage is never reported as a failure of the job.

@@ -38,7 +38,6 @@ from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 
-from harness import forks
 from harness.queues.connections import check_server
 from harness.queues.rq.entries import complaints, is_outage
 from harness.queues.rq.places import is_ours, queue_of
@@ -46,6 +45,7 @@ from harness.queues.rq.recovery import put_back
 from harness.queues.rq.requests import shutdown
 from harness.queues.rq.taking import Taken, Taker
 from harness.queues.rq.timeouts import Timeout
+from harness.runtime import forks
 
 if TYPE_CHECKING:
     from types import FrameType

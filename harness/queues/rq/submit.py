@@ -21,7 +21,6 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
-from harness import rounds
 from harness.context import Portion
 from harness.errors import HarnessError, UnsupportedProgress, UsageError
 from harness.job import Job
@@ -33,6 +32,7 @@ from harness.queues.rq.groups import add_to_group
 from harness.queues.rq.keys import OPEN
 from harness.queues.rq.leases import DEAD_STARTS
 from harness.queues.rq.places import PERFORM, UNKNOWN, fetch, is_ours, places_of
+from harness.runtime import rounds
 
 if TYPE_CHECKING:
     from redis import Redis

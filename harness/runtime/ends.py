@@ -20,10 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import callables, events, overrides
 from harness import cursor as cursors
+from harness import events, overrides
 from harness.boundary.texts import told
-from harness.checkpoints import Checkpoints
 from harness.cursor import freeze
 from harness.errors import (
     CancelJob,
@@ -36,15 +35,17 @@ from harness.errors import (
     TasksLeft,
     UsageError,
 )
-from harness.loops import is_awaitable
-from harness.policy import read_seconds
+from harness.runtime import callables
+from harness.runtime.checkpoints import Checkpoints
+from harness.runtime.loops import is_awaitable
+from harness.runtime.policy import read_seconds
 from harness.stops import CANCEL, PAUSE, Control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.progress import Progress, State
-    from harness.saves import Setup
+    from harness.runtime.saves import Setup
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from harness.concurrency.kept_items import Beyond
 from harness.cursor import encode
 from harness.errors import CollectionChanged, CursorError, JobDefinitionError
-from harness.kept_items import Beyond
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,16 +19,16 @@ from contextvars import ContextVar
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from harness import callables
 from harness.errors import JobDefinitionError
-from harness.loops import is_async_session
+from harness.runtime import callables
+from harness.runtime.loops import is_async_session
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
+    from harness.concurrency.window import Entry, Window
     from harness.progress import Progress
-    from harness.window import Entry, Window
 
 
 class ItemSession:

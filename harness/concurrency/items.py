@@ -4,7 +4,7 @@ One coroutine reads the items and starts a task for each. An ``async def each_it
 plain one in a thread that the task awaits. All changes of the progress happen on the event loop, so a save
 sees a consistent state: the cursor of the last item up to which everything is done, and the done ones beyond
 it (see
-:mod:`harness.window`).
+:mod:`harness.concurrency.window`).
 
 **A stop** starts no more items. Items in progress are finished; a save that is due in that time is made.
 After 80 % of the grace period coroutines are cancelled, and the next execution repeats their items. Threads
@@ -24,15 +24,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness import callables, events
+from harness import events
+from harness.concurrency.sessions import Commits, begin, finished
+from harness.concurrency.window import Entry, LowWater, Window, number_of, refuse_change
 from harness.cursor import freeze
 from harness.errors import HarnessError, Interrupt, Superseded
-from harness.item_sessions import Commits, begin, finished
-from harness.listeners import of_items
-from harness.loops import is_awaitable, unwrapped
-from harness.policy import read_seconds
+from harness.runtime import callables
+from harness.runtime.listeners import of_items
+from harness.runtime.loops import is_awaitable, unwrapped
+from harness.runtime.policy import read_seconds
 from harness.sources.enumerators import Enumerator, as_pair, iterating_either
-from harness.window import Entry, LowWater, Window, number_of, refuse_change
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

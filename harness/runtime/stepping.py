@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cursor import ATOMIC, freeze, successor
 from harness.errors import JobDefinitionError, UsageError
-from harness.loops import EitherWay, is_async_session, is_awaitable
+from harness.runtime.loops import EitherWay, is_async_session, is_awaitable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -29,20 +29,20 @@ from harness.errors import (
     ProgressUnavailable,
     Superseded,
 )
-from harness.holds import HOLD_SECONDS, Patience
-from harness.loops import JobLoop, is_async_session
-from harness.policy import read_seconds
 from harness.progress import NOW, Progress, Saved
+from harness.runtime.holds import HOLD_SECONDS, Patience
+from harness.runtime.loops import JobLoop, is_async_session
+from harness.runtime.policy import read_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from harness.concurrency.window import Window
     from harness.context import ParallelRun
     from harness.durability import Durability
-    from harness.guards import Witness
     from harness.job import Job
     from harness.progress import StopSource, Store
-    from harness.window import Window
+    from harness.runtime.guards import Witness
 
 
 class Setup(NamedTuple):

@@ -2,11 +2,11 @@
 
 While the store is unreachable, the job continues for ``max_unsaved``. Then it holds at a checkpoint: it tries
 the save again until it succeeds or a stop source says stop. So a crash during an outage of any length repeats
-at most the work of ``max_unsaved`` and of one interval of the durability. :mod:`harness.saves` says what a
+at most the work of ``max_unsaved`` and of one interval of the durability. :mod:`harness.runtime.saves` says what a
 crash at each write means.
 
 **When to check.** A check of the stop sources is due after their shortest interval, when a save is due, and
-at the deadline of ``max_runtime``. A :class:`~harness.ticker.Ticker` then wakes the job, which needs no clock
+at the deadline of ``max_runtime``. A :class:`~harness.runtime.ticker.Ticker` then wakes the job, which needs no clock
 until then. The job reads the clock itself at each checkpoint if a check is due within milliseconds, if the
 clock is not ``time.monotonic``, or if no thread can be started.
 """
@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 
 from harness import events, overrides
 from harness.errors import CheckpointInTransaction, Interrupt, ProgressUnavailable
-from harness.holds import HOLD_SECONDS
-from harness.policy import read_seconds
 from harness.progress import NOW
-from harness.saves import Saves
+from harness.runtime.holds import HOLD_SECONDS
+from harness.runtime.policy import read_seconds
+from harness.runtime.saves import Saves
+from harness.runtime.ticker import SHORTEST, Ticker
 from harness.stops import interval_of, reason_of
-from harness.ticker import SHORTEST, Ticker
 
 if TYPE_CHECKING:
     from harness.durability import Durability
     from harness.progress import Progress
-    from harness.saves import Setup
+    from harness.runtime.saves import Setup
 
 LOOK_SECONDS = 1.0
 """Maximum interval between two checks of the stop sources."""

@@ -11,14 +11,15 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness import callables, events
+from harness import events
+from harness.concurrency.sessions import session_of
+from harness.concurrency.window import is_concurrent, number_of
 from harness.cursor import ATOMIC, freeze
 from harness.errors import CompleteEarly, Interrupt, UsageError
-from harness.item_sessions import session_of
-from harness.listeners import of_items
-from harness.loops import EitherWay, is_async_session, is_awaitable, unwrapped
+from harness.runtime import callables
+from harness.runtime.listeners import of_items
+from harness.runtime.loops import EitherWay, is_async_session, is_awaitable, unwrapped
 from harness.sources.enumerators import Enumerator, as_pair, iterating_either
-from harness.window import is_concurrent, number_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -113,7 +114,7 @@ async def run_enumerator(
         await enumerator.find_size()
     job._note_drift(enumerator)
     if is_concurrent(job):
-        from harness.concurrent_items import Concurrent  # noqa: PLC0415 - it needs asyncio and threads
+        from harness.concurrency.items import Concurrent  # noqa: PLC0415 - it needs asyncio and threads
 
         await Concurrent(job, enumerator, args, kwargs).run()
         return

@@ -18,8 +18,8 @@ from numbers import Real
 from typing import Any
 
 from harness.durability import Durability
-from harness.durations import LONGEST, in_seconds
 from harness.errors import JobDefinitionError
+from harness.runtime.durations import LONGEST, in_seconds
 
 
 @dataclass(frozen=True)

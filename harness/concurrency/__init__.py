@@ -1,0 +1,1 @@
+"""Several items of an iteration job at a time, with one cursor."""
