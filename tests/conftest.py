@@ -39,7 +39,7 @@ MISSING = [
 THIRD_PARTY = [
     name for name in ("alembic", "dataset", "pandas", "redis_lock") if find_spec(name) is None
 ]  # fmt: skip
-"""Packages of the third-party group that are not installed: ``tox run -e third-party`` has them all."""
+"""Packages of the third-party group that are not installed: ``tox run -e full`` has them all."""
 PACKAGES = "explore/test_third_party_packages.py"
 
 collect_ignore = ["userproject", *([PACKAGES] if THIRD_PARTY else [])]
@@ -66,7 +66,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(line)
     if THIRD_PARTY:
         missing = ", ".join(THIRD_PARTY)
-        terminalreporter.write_line(f"tests/{PACKAGES}: needs {missing}; tox run -e third-party runs it")
+        terminalreporter.write_line(f"tests/{PACKAGES}: needs {missing}; tox run -e full runs it")
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ import requests
 from harness.errors import UsageError
 from harness.explore import Verdict, explore, probes, seen
 from harness.explore.probes import audit, clients, drivers, postgres_server, redis_server
-from tests import documents, unseen_jobs
+from tests import documents, seen_jobs, unseen_jobs
 from tests.commands import harness
 from tests.planted import effects, shop
-from tests.unseen_jobs import NOT_SEEN, SEEN, also
+from tests.unseen_jobs import NOT_SEEN, also
 
 QUICK: dict[str, Any] = {"actions": ["crash"], "pairs": False, "sample": 2}
 DOCUMENTED = Path(__file__).with_name("audit_events.txt")
@@ -66,10 +66,10 @@ def lines(line: str) -> bool:
 
 
 @pytest.mark.sample(4)
-@pytest.mark.parametrize("job", SEEN, ids=lambda job: job.__name__)
+@pytest.mark.parametrize("job", seen_jobs.SEEN, ids=lambda job: job.__name__)
 def test_a_job_that_only_reads_computes_or_is_watched_is_not_accused(job: Any) -> None:
     """Reading, imports, temporary files, threads that end and asyncio's own sockets are not reported."""
-    verdict = explore(also, job.__name__, **QUICK)
+    verdict = explore(seen_jobs.also, job.__name__, **QUICK)
     assert verdict.verdict == "exactly once", verdict.text()
     assert verdict.good
     assert "not seen" not in verdict.text()
@@ -138,7 +138,7 @@ def kept() -> Iterator[dict[str, Any]]:
         ("writes_through_an_older_connection", {"sqlite3"}),
         ("reads_through_an_older_connection", set()),
         ("writes_through_an_older_descriptor", {"open-file"}),
-        ("reads", set()),
+        ("text_file", set()),
     ],
 )
 def test_what_was_open_before_is_reported_if_the_job_writes_through_it(job: str, name: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Code of packages as a job, in ``tox run -e third-party``: mistakes are found where they are, no twin is accused."""
+"""Code of packages as a job, in ``tox run -e full``: mistakes are found where they are, no twin is accused."""
 
 from __future__ import annotations
 
