@@ -21,7 +21,7 @@ by_scenario = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.pairwise
+@pytest.mark.each
 @by_scenario
 @by_form
 @pytest.mark.parametrize("durability", [on_stop(), every(items=5)], ids=str)
@@ -36,6 +36,7 @@ def test_nothing_is_lost(
     assert not any(finding.trial.startswith("stop:") for finding in verdict.findings), "a stop costs nothing"
 
 
+@pytest.mark.each
 @by_scenario
 @by_form
 def test_work_and_progress_in_one_transaction_are_done_once(

@@ -70,6 +70,7 @@ def mistakes(job: Any) -> set[str]:
     return found
 
 
+@pytest.mark.sample(3)
 @by_name
 def test_a_mistake_of_concurrent_items_is_found_where_it_is(pair: Pair) -> None:
     """The verdict is the right one, and the first finding of that verdict names the line."""
@@ -80,6 +81,7 @@ def test_a_mistake_of_concurrent_items_is_found_where_it_is(pair: Pair) -> None:
     assert named & mistakes(pair.wrong), verdict.text(50)
 
 
+@pytest.mark.sample(3)
 @by_name
 def test_a_correct_twin_is_not_accused(pair: Pair) -> None:
     """Neither another order of its items, nor an interruption in one, makes a difference."""
@@ -93,6 +95,7 @@ def test_a_correct_twin_is_not_accused(pair: Pair) -> None:
         assert verdict.good, verdict.text()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("job", [together.StateInSelf, together.KeyBeforeEffect, together.InvoiceInSelf])
 def test_the_same_seed_gives_the_same_trials_and_findings(job: Any) -> None:
     """Two explorations differ in nothing but their time, also in two processes; another seed has other orders."""
