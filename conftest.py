@@ -26,6 +26,9 @@ PROCESS_FIXTURES = {"postgresql_url", "redis_url", "pytester"}
 PROCESS_PARAMETERS = ("postgresql", "redis")
 """Parts of the ids of tests whose parameters start a server."""
 
+SLOW_TO_START = {"rabbitmq": "rabbitmq_url", "browser": "chromium"}
+"""Servers that take seconds of a processor to start, with their fixtures; ``--dist loadgroup`` starts one of each."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that runs all of the long matrices."""
@@ -52,10 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Mark what starts processes; without --full choose among the cases of each test."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        case = item.name.partition("[")[2]
-        if fixtures & PROCESS_FIXTURES or any(part in case for part in PROCESS_PARAMETERS):
-            item.add_marker(pytest.mark.process)
+        mark(item)
     yield  # -m and -k choose
     if config.getoption("--full"):
         return
@@ -82,6 +82,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_left_out] = {name: counted for name, counted in left_out.items() if counted[0]}
     if hasattr(config, "workeroutput"):
         config.workeroutput[LEFT_OUT] = config.stash[_left_out]
+
+
+def mark(item: pytest.Item) -> None:
+    """Mark a test that starts processes, and one whose server no other process of xdist starts too."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    case = item.name.partition("[")[2]
+    if fixtures & PROCESS_FIXTURES or any(part in case for part in PROCESS_PARAMETERS):
+        item.add_marker(pytest.mark.process)
+    for server, fixture in SLOW_TO_START.items():
+        if fixture in fixtures or server in case:
+            item.add_marker(pytest.mark.xdist_group(server))
 
 
 def chosen(cases: list[pytest.Function]) -> set[pytest.Function]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fakeredis
 import pytest
@@ -18,6 +19,7 @@ from harness.errors import UsageError
 from harness.lab.fork_server import ForkServer
 from harness.lab.servers import Server, postgresql_server, redis_server
 from tests import jobs
+from tests.browser import Browser
 from tests.workers import PATIENCE, PRELOADED, Workers
 
 MISSING = [
@@ -153,11 +155,26 @@ def rq_workers(
         started.close()
 
 
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Run one browser for all tests of this process; without one skip, or fail where it is required."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        _missing("no chromium found; install it to see pages as their readers do")
+    with Browser(found, tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+def _missing(reason: str) -> NoReturn:
+    (pytest.fail if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1" else pytest.skip)(reason)
+    raise AssertionError  # both raise
+
+
 @contextmanager
 def _required(starting: AbstractContextManager[Server]) -> Iterator[Server]:
     with ExitStack() as stack:
         try:
             server = stack.enter_context(starting)
         except UsageError as missing:
-            (pytest.fail if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1" else pytest.skip)(str(missing))
+            _missing(str(missing))
         yield server

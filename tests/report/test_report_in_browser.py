@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,30 +58,11 @@ MEASURE = r"""(() => {
 """Script that measures the page as it is shown now; each fault is a list of the texts that have it."""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """Find the browser; without one there is nothing to see, unless it must be there."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        reason = "no chromium found; install it to see the report as its readers do"
-        if os.environ.get("HARNESS_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
-@pytest.fixture(scope="module")
-def chromium_process(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Run one browser for all tests."""
-    with Browser(chromium, tmp_path_factory.mktemp("browser")) as browser:
-        yield browser
-
-
 @pytest.fixture
-def browser(chromium_process: Browser, tmp_path: Path) -> Iterator[Browser]:
+def browser(chromium: Browser, tmp_path: Path) -> Iterator[Browser]:
     """Open an empty page in a browser that can be typed at, and write the report for it."""
     (tmp_path / "report.html").write_text(report.html(showpiece(), []), encoding="utf-8")
-    with chromium_process.page() as browser:
+    with chromium.page() as browser:
         yield browser
 
 
