@@ -26,9 +26,6 @@ PROCESS_FIXTURES = {"postgresql_url", "redis_url", "pytester"}
 PROCESS_PARAMETERS = ("postgresql", "redis")
 """Parts of the ids of tests whose parameters start a server."""
 
-SLOW_TO_START = {"rabbitmq": "rabbitmq_url", "browser": "chromium"}
-"""Servers that take seconds of a processor to start, with their fixtures; ``--dist loadgroup`` starts one of each."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that runs all of the long matrices."""
@@ -55,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Mark what starts processes; without --full choose among the cases of each test."""
     for item in items:
-        mark(item)
+        mark_process(item)
     yield  # -m and -k choose
     if config.getoption("--full"):
         return
@@ -84,15 +81,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.workeroutput[LEFT_OUT] = config.stash[_left_out]
 
 
-def mark(item: pytest.Item) -> None:
-    """Mark a test that starts processes, and one whose server no other process of xdist starts too."""
+def mark_process(item: pytest.Item) -> None:
+    """Mark a test that starts processes."""
     fixtures = set(getattr(item, "fixturenames", ()))
     case = item.name.partition("[")[2]
     if fixtures & PROCESS_FIXTURES or any(part in case for part in PROCESS_PARAMETERS):
         item.add_marker(pytest.mark.process)
-    for server, fixture in SLOW_TO_START.items():
-        if fixture in fixtures or server in case:
-            item.add_marker(pytest.mark.xdist_group(server))
 
 
 def chosen(cases: list[pytest.Function]) -> set[pytest.Function]:
