@@ -64,6 +64,7 @@ def test_on_postgresql_work_and_progress_in_one_transaction_are_done_once(
     assert all("mails" in finding.what for finding in verdict.findings), verdict.text()
 
 
+@pytest.mark.sample(1)
 @by_scenario
 def test_the_plain_form_fails(explore: Callable[..., Verdict], scenario: Scenario) -> None:
     """A control that cannot fail shows nothing."""

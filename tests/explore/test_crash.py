@@ -71,6 +71,7 @@ def statuses() -> list[str]:
         return list(session.scalars(select(shop.Invoice.status).order_by(shop.Invoice.id)))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__)
 def test_a_restored_a_simulated_and_a_real_death_have_one_outcome(job: Any) -> None:
     """The three outcomes are equal at a sample of all crash points, even points that the explorer treats as equal."""

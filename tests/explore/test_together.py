@@ -126,6 +126,7 @@ def test_items_are_interrupted_while_others_are_in_progress() -> None:
         assert verdict.trials[action] >= 60, (action, points)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("job", [together.Coroutines, together.Threads])
 def test_work_and_completion_in_one_commit_happen_exactly_once(job: Any) -> None:
     """With ``with_transaction()``, no order and no interruption loses or doubles a row."""

@@ -163,7 +163,7 @@ READ = {
 }  # fmt: skip
 
 
-@pytest.mark.pairwise
+@pytest.mark.each
 @pytest.mark.parametrize(("select", "options", "rows"), READ.values(), ids=READ)
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_what_a_mapper_a_subquery_or_the_caller_knows_is_a_key(

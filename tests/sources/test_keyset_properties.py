@@ -115,6 +115,7 @@ def stored(cursor: Any) -> Any:
     return decode(json.loads(json.dumps(encode(cursor))))
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @given(
     gone=st.sets(st.integers(0, ROWS - 1)),
