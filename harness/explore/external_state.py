@@ -40,6 +40,9 @@ SERVED = (SqliteResource, PostgresResource)
 FILE = "file "
 """Key prefix of files."""
 
+CRASHED_SECONDS, JOIN_SECONDS = 5.0, 1.0
+"""Seconds to wait for the threads of a crashed process, which end at their next effect, and of a finished job."""
+
 
 class ExternalState:
     """External state of a job.
@@ -269,7 +272,7 @@ def leave(simulated: SimulatedProcess, *, alone: bool) -> None:
     for pool in simulated.pools.values():
         pool.shutdown(wait=False, cancel_futures=True)
     for thread in simulated.threads:
-        thread.join(JOIN_SECONDS)
+        thread.join(CRASHED_SECONDS if crashed else JOIN_SECONDS)
         if thread.is_alive() and not crashed:
             target = getattr(getattr(thread, "_target", None), "__qualname__", thread.name)
             simulated.observer.unseen("thread", f"{target} is still running when the job is done", "")
@@ -285,7 +288,3 @@ def leave(simulated: SimulatedProcess, *, alone: bool) -> None:
 def _keeps_memory(engine: Any) -> bool:
     url = engine.url
     return url.get_backend_name() == "sqlite" and (not url.database or ":memory:" in str(url))
-
-
-JOIN_SECONDS = 1.0
-"""Seconds to wait for threads of a crashed process. Their next external effect ends them in any case."""
