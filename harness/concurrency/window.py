@@ -121,6 +121,8 @@ class Window:
         """Number of entries, from the first on, that this execution has read."""
         self._largest = 1
         self._latest: tuple[Any] | None = None
+        self._newest: Entry | None = None
+        """The first new item since the last one from the record; entries that were not read did not come before it."""
         self.in_progress = 0
         """Number of items in progress, with their weights."""
         self.items_commit = False
@@ -153,7 +155,10 @@ class Window:
             if self._cut:
                 self._pass_over(len(self._entries))
             entry = Entry(cursor, proof)
+            self._newest = self._newest or entry
             self._entries.insert(self._read, entry)
+        else:
+            self._newest = None
         entry.cursor, entry.proof, entry.weight, entry.met = cursor, proof, weight, True
         self._read += 1
         size = len(json.dumps(encode(cursor))) + (
@@ -191,14 +196,31 @@ class Window:
 
     def all_read(self) -> None:
         """Pass the entries of items that were not read again: they have left the collection."""
+        if self._newest is not None and not _is_guarded(self._newest.cursor):
+            del self._entries[self._read :]  # the cursor stays at the new items, which may come after these
+        self._entries, self._read = self._in_order()
         self._pass_over(len(self._entries))
 
     def beyond(self) -> list[Beyond]:
         """Return the entries for the record: all up to the last done one."""
-        number = next(
-            (index for index in range(len(self._entries), 0, -1) if self._entries[index - 1].done), 0
-        )
-        return [Beyond(each.cursor, each.done, each.proof) for each in self._entries[:number]]
+        entries, _ = self._in_order()
+        number = next((index for index in range(len(entries), 0, -1) if entries[index - 1].done), 0)
+        return [Beyond(each.cursor, each.done, each.proof) for each in entries[:number]]
+
+    def _in_order(self) -> tuple[list[Entry], int]:
+        """Return the entries in the order of the source, and how many of them were read or have left.
+
+        Entries that a new item came instead of have left, and stood before that item; or the item is new among them.
+        A guard refuses the latter before the item comes. Without a guard they stay behind it: a cursor that is theirs
+        might pass the new item before it is done.
+        """
+        read, left = self._entries[: self._read], self._entries[self._read :]
+        if not left or self._newest is None or not _is_guarded(self._newest.cursor):
+            return self._entries, self._read
+        if self._newest not in read:
+            return read, len(read)  # the cursor has passed the new item
+        index, left = read.index(self._newest), [entry for entry in left if entry.done]
+        return [*read[:index], *left, *read[index:]], len(read) + len(left)
 
     def _pass_over(self, index: int) -> None:
         """Pass the entries up to one: they were not met, because they have left the collection.
@@ -253,12 +275,13 @@ class LowWater:
 
 
 def refuse_change(expected: Sequence[Any], met: Sequence[Any]) -> None:
-    """Compare the cursors that a record names with those that came.
+    """Compare the places that a record names with those that came; with a guard, its digest of the source too.
 
     :raises CollectionChanged: if others came.
     """
-    found = [_place(each) for each in met]
-    wanted = [_place(each) for each in expected]
+    found, wanted = list(met), list(expected)
+    if not all(map(_is_guarded, (*found, *wanted))):  # the code may have got a guard, or lost it
+        found, wanted = [_place(each) for each in found], [_place(each) for each in wanted]
     if found != wanted:
         index = next(
             (i for i, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), len(found)
@@ -272,4 +295,8 @@ def refuse_change(expected: Sequence[Any], met: Sequence[Any]) -> None:
 
 def _place(cursor: Any) -> Any:
     # The proof of a guarded cursor counts items, which says nothing about which item it is.
-    return cursor["at"] if type(cursor) is dict and list(cursor) == ["at", "guard"] else cursor
+    return cursor["at"] if _is_guarded(cursor) else cursor
+
+
+def _is_guarded(cursor: Any) -> bool:
+    return type(cursor) is dict and list(cursor) == ["at", "guard"]

@@ -165,6 +165,8 @@ class Tally:
             raise CursorError(f"{name} with guard=True resumes from its own cursor; got {cursor!r}")
         self._proof: dict[str, Any] | None = proof
         self._ahead: list[Ahead] = []
+        self._gone: int | None = None
+        """Number of items beyond the cursor that had left when reading began; None if it is not known."""
         self._total: int | None = None if proof is None else proof["total"]
 
     def expect(self, ahead: Iterable[tuple[Any, bool]]) -> None:
@@ -230,6 +232,12 @@ class Tally:
         left, gone = self._count(self.position), self._may_be_gone(passed)
         if passed is not None and not total - passed - gone <= left <= total - passed:
             self._compare("the number of items after the cursor", total - passed, left)
+        self._gone = None if passed is None else total - passed - left
+        if self._ahead:
+            _, beyond, _ = last_known = self._ahead[-1]
+            self._compare(
+                f"the number of items after {last_known.at!r}", total - beyond, self._count(last_known.at)
+            )
         if left and not any(each.done and freeze(each.at) == freeze(last) for each in self._ahead):
             self._compare("the last item", last, self._last(self.position))
 
@@ -251,6 +259,7 @@ class Tally:
         index = next((index for index, each in enumerate(ahead) if freeze(each.at) == place), len(ahead))
         self._refuse_lost(ahead[:index])
         before = ahead[index - 1].passed if index else passed
+        self._leave_out(index, passed, before)
         met = ahead[index] if index < len(ahead) else None
         del ahead[: index + 1]
         if met is None:
@@ -258,6 +267,17 @@ class Tally:
         if not met.done and before is not None:
             self._compare(f"the number of items up to {met.at!r}", met.passed, before + items)
         return met.passed
+
+    def _leave_out(self, index: int, passed: int | None, before: int | None) -> None:
+        """Count items that were expected and did not come, and refuse more than had left: another item took a place.
+
+        :param index: number of entries that did not come. :param passed: number of items before them, and *before* with
+            them.
+        """
+        if index and self._gone is not None and passed is not None and before is not None:
+            self._gone -= before - passed
+            if self._gone < 0:
+                self._compare("the number of items that have left beyond the cursor", before - passed, 0)
 
     def _refuse_lost(self, ahead: Iterable[Ahead]) -> None:
         for each in ahead:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import (
+    Enumerator,
     InlineRun,
     events,
     every,
@@ -17,7 +18,7 @@ from harness import (
     subscribe,
 )
 from harness.errors import CollectionChanged, CursorError
-from harness.stops import Flag
+from harness.stops import Every, Flag
 from harness.stores.memory import MemoryStore
 from tests import several_items
 from tests.jobs import raises
@@ -155,14 +156,18 @@ def test_a_task_of_an_item_that_cancels_itself_is_an_error(cancels: Any) -> None
 # Changes.
 
 
-def test_a_place_that_means_another_item_stops_the_job_before_any_work(done: list[Any]) -> None:
-    """With places for cursors, what lies up to the last item done beyond the cursor must be the same."""
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_place_that_means_another_item_stops_the_job_before_any_work(done: list[Any], guard: bool) -> None:
+    """With places for cursors, what lies up to the last item done beyond the cursor must be the same.
+
+    With a guard all items must be the same.
+    """
     letters = list("abcdefgh")
     job = made(Coroutines, 3)
 
     class Letters(job):  # type: ignore[misc,valid-type]  # a class made here
         def build_enumerator(self, *, cursor: Any) -> Any:
-            return items(letters, cursor=cursor)
+            return items(letters, cursor=cursor, guard=guard)
 
         async def each_iteration(self, letter: str) -> None:
             if letter == "a" and "failed" not in done:
@@ -177,9 +182,36 @@ def test_a_place_that_means_another_item_stops_the_job_before_any_work(done: lis
         letters[:] = change
         with pytest.raises(CollectionChanged):
             inline.drain()
-    letters[:] = "abcdefghi"
+    letters[:] = "abcdefgh" if guard else "abcdefghi"
     inline.drain()
-    assert sorted(done) == sorted([*"abcdefghi", "failed"])
+    assert sorted(done) == sorted([*letters, "failed"])
+
+
+def test_the_cursor_is_not_that_of_an_item_that_has_left(done: list[Any]) -> None:
+    """Items beyond the cursor may leave the collection; those that come after them are not done twice."""
+    rows = [0, 10, 20, 30]
+    job = made(Coroutines, 3)
+
+    class Leaves(job):  # type: ignore[misc,valid-type]  # a class made here
+        def build_enumerator(self, *, cursor: Any) -> Any:
+            left = [row for row in rows if cursor is None or row > cursor]
+            return Enumerator([(row, row) for row in left], keyed=True)
+
+        async def each_iteration(self, row: int) -> None:
+            if row == 0 and 10 not in done:
+                while 20 not in done:
+                    await asyncio.sleep(0)
+                raise ValueError("no")
+            done.append(row)
+
+    inline = InlineRun(Leaves, stops=[Every(2)])
+    inline.execute()
+    assert sorted(done) == [10, 20]
+    rows[:] = [0, 30, 40]
+    inline.execute()
+    assert stored(inline).cursor in {30, 40}
+    inline.drain()
+    assert sorted(done) == [0, 10, 20, 30, 40]
 
 
 def test_two_items_with_one_cursor_are_refused(job: type[Counted]) -> None:

@@ -1,4 +1,4 @@
-"""Adds a table of receipts, in which each invoice has one."""
+"""Adds a table of slips, in which each invoice has one."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the table, and fill in what is missing."""
-    op.create_table("receipts", sa.Column("invoice_id", sa.Integer, primary_key=True), if_not_exists=True)
-    op.execute("INSERT INTO receipts SELECT id FROM invoices WHERE true ON CONFLICT DO NOTHING")
+    op.create_table("slips", sa.Column("invoice_id", sa.Integer, primary_key=True), if_not_exists=True)
+    op.execute("INSERT INTO slips SELECT id FROM invoices WHERE true ON CONFLICT DO NOTHING")

@@ -1,4 +1,4 @@
-"""Adds a table of receipts, in which each invoice has one."""
+"""Adds a table of slips, in which each invoice has one."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the table, fill it, and mark the invoices."""
-    op.create_table("receipts", sa.Column("invoice_id", sa.Integer, primary_key=True))  # mistake
-    op.execute("INSERT INTO receipts SELECT id FROM invoices")
+    op.create_table("slips", sa.Column("invoice_id", sa.Integer, primary_key=True))  # mistake
+    op.execute("INSERT INTO slips SELECT id FROM invoices")
