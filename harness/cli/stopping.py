@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from harness.boundary.texts import printable
 
@@ -36,11 +37,15 @@ def saying(kept: Kept) -> Iterator[None]:
         raise Stopped(_words(kept)) from None
 
 
-def last_line(text: str) -> None:
-    """Print the last line of a stopped command; a terminal shows ``^C`` before it."""
-    begin = "\n" if sys.stderr.isatty() else ""
-    sys.stderr.write(f"{begin}harness: {printable(text)}\n")
-    sys.stderr.flush()
+def last_line(text: str, stream: TextIO | None = None) -> None:
+    """Print the last line of a stopped command to standard error; a terminal shows ``^C`` before it.
+
+    :param stream: used instead of ``sys.stderr``.
+    """
+    stream = stream or sys.stderr
+    begin = "\n" if stream.isatty() else ""
+    stream.write(f"{begin}harness: {printable(text)}\n")
+    stream.flush()
 
 
 def _words(kept: Kept) -> str:
@@ -92,6 +97,7 @@ class HardStop:
     def _end(self) -> None:
         self._leave()
         shutil.rmtree(self._folder, ignore_errors=True)
-        last_line(_words(self._kept))
+        # While the main thread removes a bar, sys.stderr may still lead to it, and what is written there be lost.
+        last_line(_words(self._kept), sys.__stderr__)
         sys.stdout.flush()
         os._exit(STOPPED)
