@@ -14,11 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import events
@@ -40,14 +36,7 @@ from harness.errors import (
 )
 from harness.job import Job
 from harness.progress import DIED
-from harness.runtime import callables
-from harness.runtime.async_items import (
-    is_async_manager,
-    needs_loop,
-    run_enumerator,
-    run_items,
-    transaction_of,
-)
+from harness.runtime import async_items, callables
 from harness.runtime.listeners import of_items
 from harness.runtime.loops import EitherWay
 from harness.sources.enumerators import Enumerator, as_pair, enumerator_of, iterating
@@ -115,7 +104,7 @@ class IterationJob(Job, abstract=True):
         waits for the cursor. In hooks, which have none, it commits when the block ends; in ``on_complete`` the commit
         waits for ``completed``. With an ``AsyncSession`` it is ``async with self.transaction() as session:``.
         """
-        return transaction_of(self)
+        return async_items.transaction_of(self)
 
     def around_iterate(self) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
         """Return a context manager, plain or async, around the work of each execution, ``build_enumerator`` included.
@@ -175,8 +164,8 @@ class IterationJob(Job, abstract=True):
         """Do the work of one execution."""
         raised: BaseException | None = None
         around = self._around()
-        if is_async_manager(around) or needs_loop(self) or is_concurrent(self):
-            self.execution.loop.run(run_items(self, around, args, kwargs))
+        if async_items.is_async_manager(around) or async_items.needs_loop(self) or is_concurrent(self):
+            self.execution.loop.run(async_items.run_items(self, around, args, kwargs))
             self.execution.progress.completed = [STEP]
             return
         with around:
@@ -202,7 +191,7 @@ class IterationJob(Job, abstract=True):
             if enumerator is None:
                 return
             if enumerator.is_async:
-                execution.loop.run(run_enumerator(self, enumerator, args, kwargs))
+                execution.loop.run(async_items.run_enumerator(self, enumerator, args, kwargs))
             else:
                 self._run_enumerator(enumerator, args, kwargs)
         except Interrupt as control:
@@ -399,7 +388,7 @@ class IterationJob(Job, abstract=True):
 
     def _around(self) -> Any:
         found: Any = self.around_iterate()
-        if hasattr(type(found), "__enter__") or is_async_manager(found):
+        if hasattr(type(found), "__enter__") or async_items.is_async_manager(found):
             return found
         callables.close(found)
         raise JobDefinitionError(

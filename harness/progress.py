@@ -26,13 +26,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 from harness import cursor as cursors
 from harness.boundary import texts
 from harness.boundary.decoding import MAX_INT, parse_json, shown
-from harness.concurrency.kept_items import (
-    QUARANTINE_BYTES,
-    QUARANTINE_ERROR_BYTES,
-    Beyond,
-    Quarantined,
-    corrupt,
-)
+from harness.concurrency.kept_items import Beyond, Quarantined, corrupt, error_limit
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -154,7 +148,7 @@ class Progress:
         data["attributes"] = self.attributes and {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
-        limit = min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, len(self.quarantined)))
+        limit = error_limit(len(self.quarantined))
         data["quarantined"] = self.quarantined and [each.to_data(limit) for each in self.quarantined]
         if self.beyond:
             data["beyond"] = [each.to_data() for each in self.beyond]

@@ -79,3 +79,8 @@ class Beyond:
 def corrupt(job_id: str, name: str, value: Any) -> CorruptProgress:
     """Return the error for a field with a value that no release writes."""
     return CorruptProgress(f"the progress of job {job_id} has {name} = {shown(value)}; it was not changed")
+
+
+def error_limit(number: int) -> int:
+    """Return the size limit of an error's text, in bytes, for a number of quarantined items."""
+    return min(QUARANTINE_ERROR_BYTES, QUARANTINE_BYTES // max(1, number))
