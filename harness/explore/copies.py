@@ -23,7 +23,7 @@ from harness.explore.probes import sqlite
 from harness.explore.probes.patching import patched
 from harness.explore.redis import RedisResource
 from harness.explore.resources import ObjectResource, ProgressResource, SentResource, SqliteResource
-from harness.runtime.forks import all_objects
+from harness.runtime.forks import instances
 
 if TYPE_CHECKING:
     from harness.explore.external_state import ExternalState
@@ -59,15 +59,14 @@ def why_alone(external: ExternalState, recording: Recording) -> str:
 def _held(databases: dict[str, SqliteResource]) -> str:
     """Return open things of this process, except resources, that two processes would share after a fork."""
     ours = {id(place.connection) for place in databases.values()}
-    for each in all_objects():
-        kind = type(each)
-        if issubclass(kind, sqlite3.Connection):
+    for each in instances(sqlite3.Connection, socket.socket, asyncio.AbstractEventLoop):
+        if isinstance(each, sqlite3.Connection):
             if id(each) not in ours and _leads_to(each, databases):
                 return "a connection to the database is open, apart from the job's"
-        elif issubclass(kind, socket.socket):
+        elif isinstance(each, socket.socket):
             if each.fileno() >= 0:
                 return "a socket is open"
-        elif issubclass(kind, asyncio.AbstractEventLoop) and not each.is_closed():
+        elif not each.is_closed():
             return "an event loop is open"
     return ""
 

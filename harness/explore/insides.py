@@ -36,6 +36,7 @@ from sqlalchemy.orm import Session
 from harness.execution import Execution
 from harness.explore.liveness import live
 from harness.explore.points import is_own
+from harness.explore.turns import TurnLoop
 from harness.iteration import IterationJob
 from harness.job import Job
 
@@ -97,6 +98,8 @@ def fingerprint(simulated: SimulatedProcess, boundary: CodeType, memory: Memory)
 def _others_wait() -> bool:
     """Return whether other tasks of the event loop wait: no frame here shows what they hold."""
     loop = asyncio._get_running_loop()  # noqa: SLF001 - the public function raises where there is none
+    if isinstance(loop, TurnLoop) and loop.has_items:
+        return True  # at once: all_tasks() goes through those of all loops
     return loop is not None and len(asyncio.all_tasks(loop)) > 1
 
 

@@ -208,6 +208,11 @@ class TurnLoop(asyncio.SelectorEventLoop):
         """True while the process stands still, in a trial that freezes it."""
         return self._watch.still
 
+    @property
+    def has_items(self) -> bool:
+        """True while tasks of the job wait for their turns."""
+        return bool(self._parties)
+
     def join(self) -> Party:
         """Have the current task take turns from its next wait on."""
         task = asyncio.current_task(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -118,14 +119,17 @@ def test_a_job_whose_effects_are_all_unseen_is_refused_with_them() -> None:
         explore(only_unseen)
 
 
-@pytest.fixture
-def kept() -> Iterator[dict[str, Any]]:
-    """Yield what the application has open: a connection, and the descriptor of a file."""
+@pytest.fixture(params=[False, True], ids=["", "frozen"])
+def kept(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Yield what the application has open, also if it has called ``gc.freeze()``: a connection and a descriptor."""
     connection = sqlite3.connect(str(shop.report().with_name("other.db")))
     connection.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY)")
     number = os.open(shop.report().with_name("notes.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     unseen_jobs.KEPT.update(connection=connection, descriptor=number)
+    if request.param:
+        gc.freeze()
     yield unseen_jobs.KEPT
+    gc.unfreeze()
     unseen_jobs.KEPT.clear()
     connection.close()
     os.close(number)

@@ -6,7 +6,6 @@ drivers in C are reported if a module of the job has one in a variable.
 
 from __future__ import annotations
 
-import gc
 import os
 import sqlite3
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 from harness.explore.crash import current, is_accounted
 from harness.explore.probes.callers import caller
 from harness.explore.probes.drivers import IN_C
+from harness.runtime.forks import instances
 
 MEMBERS = 1_000
 """Maximum number of members of a container that are checked."""
@@ -29,14 +29,7 @@ _READING = {"SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "REL
 
 def older() -> list[sqlite3.Connection]:
     """Return all open connections to SQLite."""
-    # An object refers to its class. To ask all objects for theirs takes twice as long.
-    referring = gc.get_referrers(*_with_subclasses(sqlite3.Connection))
-    # By type: isinstance() asks an object for its class, which would create a lazy object.
-    return [each for each in referring if issubclass(type(each), sqlite3.Connection)]
-
-
-def _with_subclasses(kind: type) -> set[type]:
-    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
+    return instances(sqlite3.Connection)
 
 
 def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
