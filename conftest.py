@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -36,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers; collect no garbage until all tests are there, which takes a quarter less time."""
+    gc.disable()
     config.addinivalue_line("markers", "process: starts processes or servers; set by fixtures where possible")
     config.addinivalue_line("markers", "full: one more case of a kind that is tried anyway; only with --full")
     config.addinivalue_line(
@@ -79,6 +81,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_left_out] = {name: counted for name, counted in left_out.items() if counted[0]}
     if hasattr(config, "workeroutput"):
         config.workeroutput[LEFT_OUT] = config.stash[_left_out]
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again."""
+    gc.enable()
 
 
 def mark_process(item: pytest.Item) -> None:

@@ -64,8 +64,14 @@ def test_on_postgresql_work_and_progress_in_one_transaction_are_done_once(
     assert all("mails" in finding.what for finding in verdict.findings), verdict.text()
 
 
-@pytest.mark.sample(1)
-@by_scenario
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        orders.scenario,
+        *(pytest.param(each, marks=pytest.mark.full) for each in (reports.scenario, emails.scenario)),
+    ],
+    ids=lambda scenario: scenario.name,
+)
 def test_the_plain_form_fails(explore: Callable[..., Verdict], scenario: Scenario) -> None:
     """A control that cannot fail shows nothing."""
     with prepared(scenario, "plain", SIZE, None) as (what, options):

@@ -222,7 +222,9 @@ def test_the_outcome_may_be_the_users() -> None:
     assert not explore(marked, outcome=lambda left: len(left["payments"].rows), sample=5).good
 
 
-@pytest.mark.parametrize("job", [effects.effect_with_commit, cursors.CursorAfterEffect])
+@pytest.mark.parametrize(
+    "job", [effects.effect_with_commit, pytest.param(cursors.CursorAfterEffect, marks=pytest.mark.full)]
+)
 def test_on_rq_a_correct_job_passes(job: Any) -> None:
     """RQ's worker runs it in this process, and dies at RQ's own commands to Redis, too."""
     verdict = explore(job, queue="rq", sample=8)

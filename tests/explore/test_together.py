@@ -95,8 +95,14 @@ def test_a_correct_twin_is_not_accused(pair: Pair) -> None:
         assert verdict.good, verdict.text()
 
 
-@pytest.mark.sample(1)
-@pytest.mark.parametrize("job", [together.StateInSelf, together.KeyBeforeEffect, together.InvoiceInSelf])
+@pytest.mark.parametrize(
+    "job",
+    [
+        together.StateInSelf,
+        pytest.param(together.KeyBeforeEffect, marks=pytest.mark.full),
+        pytest.param(together.InvoiceInSelf, marks=pytest.mark.full),
+    ],
+)
 def test_the_same_seed_gives_the_same_trials_and_findings(job: Any) -> None:
     """Two explorations differ in nothing but their time, also in two processes; another seed has other orders."""
     options = [{"seed": 2}, {"seed": 2, "processes": 2}, {"seed": 3}]

@@ -110,28 +110,25 @@ def test_wrong_options_end_in_one_line_and_exit_code_2(
     assert not Path(project.path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("within", "found"),
-    [
-        ("lambda: None", "returned NoneType"),
-        ("lambda: (yield)", "returned generator"),
-        ("contextlib.nullcontext()", "is nullcontext"),
-        ("'shop.db'", "is str"),
-    ],
-)
-def test_within_must_return_a_context_manager(pytester: pytest.Pytester, within: str, found: str) -> None:
+def test_within_must_return_a_context_manager(pytester: pytest.Pytester) -> None:
     """Anything else is an error of usage, which says what was found and what to use."""
-    pytester.makepyfile(
+    found = {
+        "lambda: None": "returned NoneType", "lambda: (yield)": "returned generator",
+        "contextlib.nullcontext()": "is nullcontext", "'shop.db'": "is str",
+    }  # fmt: skip
+    tests = [
         f"""
-        import contextlib
-        import pytest
-
-        @pytest.mark.crash_points(print, within={within})
-        def test_each(crash_point):
-            assert crash_point.good
-        """
-    )
+@pytest.mark.crash_points(print, within={within})
+def test_{number}(crash_point):
+    assert crash_point.good
+"""
+        for number, within in enumerate(found)
+    ]
+    pytester.makepyfile("import contextlib\nimport pytest\n" + "".join(tests))
     result = pytester.runpytest_subprocess(*QUIET)
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([f"UsageError: *::test_each: within {found}; use a function*contextmanager*"])
+    result.assert_outcomes(errors=len(found))
+    for number, what in enumerate(found.values()):
+        result.stdout.fnmatch_lines(
+            [f"UsageError: *::test_{number}: within {what}; use a function*contextmanager*"]
+        )
     result.stdout.no_fnmatch_line("*crash_points.py*")
