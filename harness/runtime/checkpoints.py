@@ -87,10 +87,7 @@ class Checkpoints(Saves):
         if self._durability.transactional:
             self.commit()
             now = self.clock()
-        if self.job.in_transaction():
-            raise self._open_transaction()
-        if look is Look.ASK:
-            self._ask(now)
+        self._ask_after_commit(look, now)
         if self._is_save_due(now):
             if not self._save_if_possible():
                 self._hold()
@@ -112,15 +109,18 @@ class Checkpoints(Saves):
         if self._durability.transactional:
             await self.commit_async()
             now = self.clock()
-        if self.job.in_transaction():
-            raise self._open_transaction()
-        if look is Look.ASK:
-            self._ask(now)
+        self._ask_after_commit(look, now)
         if self._is_save_due(now):
             if not self._save_if_possible():
                 await self._hold_async()
             self._ask_if_woken()
         self._rest(now)
+
+    def _ask_after_commit(self, look: Look, now: float) -> None:
+        if self.job.in_transaction():
+            raise self._open_transaction()
+        if look is Look.ASK:
+            self._ask(now)
 
     async def complete_async(self, step: str) -> None:
         """End a step as :meth:`complete` does, and commit with an ``AsyncSession`` or another."""

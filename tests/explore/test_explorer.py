@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from harness.errors import UsageError
 from harness.explore import Explorer, PlannedTrial, explore, parse_trial
 from harness.explore.explorer import SAMPLE
 from tests.commands import harness, one_line
+from tests.explore.receiver import receiving
 from tests.planted import cursors, effects, endings, shop, totals
 
 SENT: list[str] = []
@@ -58,30 +57,11 @@ def posts(address: str) -> None:
             shop.pay_once(session, invoice.id)
 
 
-class Server(BaseHTTPRequestHandler):
-    """Takes what is posted."""
-
-    def do_POST(self) -> None:
-        """Take it down, and answer."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        SENT.append(self.path)
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def address() -> Iterator[str]:
     """Yield where a server listens."""
-    server = HTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving(SENT) as found:
+        yield found
 
 
 def fails() -> None:

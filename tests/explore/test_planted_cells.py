@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.explore import explore
 from harness.explore.files import FileResource
 from tests.examples import FACTOR
+from tests.explore.receiver import receiving
 from tests.explore.test_planted import Planted, lines_named, mistakes
 from tests.planted import cells, elements, folders, shop
 
@@ -54,29 +52,11 @@ def _shop(tmp_path: Path) -> Iterator[None]:
     shop.close_shop()
 
 
-class Server(BaseHTTPRequestHandler):
-    """Takes what is put."""
-
-    def do_PUT(self) -> None:
-        """Answer."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def address() -> Iterator[str]:
     """Yield the address of a server."""
-    server = HTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving([]) as found:
+        yield found
 
 
 @pytest.mark.sample(4)

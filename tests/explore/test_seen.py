@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from harness.explore import Verdict, explore, probes, seen
 from harness.explore.probes import audit, clients, drivers, postgres_server, redis_server
 from tests import documents, seen_jobs, unseen_jobs
 from tests.commands import harness
+from tests.explore.receiver import receiving
 from tests.planted import effects, shop
 from tests.unseen_jobs import NOT_SEEN, also
 
@@ -211,30 +211,11 @@ def test_a_point_that_is_not_reached_again_is_reported_and_the_rest_goes_on() ->
     assert sum(verdict.trials.values()) > 0
 
 
-class Server(BaseHTTPRequestHandler):
-    """Takes what is posted."""
-
-    def do_POST(self) -> None:
-        """Remember it, and answer."""
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        RECEIVED.append(self.path)
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def address() -> Iterator[str]:
     """Yield the address of a server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving(RECEIVED) as found:
+        yield f"http://{found}"
 
 
 def by_urllib(url: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 
 from harness.explore import Verdict, explore
 from tests.examples import FACTOR
+from tests.explore.receiver import receiving
 from tests.explore.test_planted import Planted, lines_named, mistakes
 from tests.planted import borrowed, shop
 
@@ -36,36 +35,11 @@ def _shop(tmp_path: Path) -> Iterator[None]:
     shop.close_shop()
 
 
-class Server(BaseHTTPRequestHandler):
-    """Takes invoices, each once: a second request for one changes nothing."""
-
-    def do_POST(self) -> None:
-        """Remember the invoice."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        borrowed.RECEIVED.append(self.path)
-        self.send_response(204)
-        self.end_headers()
-
-    def do_PUT(self) -> None:
-        """Remember it once."""
-        if self.path in borrowed.RECEIVED:
-            borrowed.RECEIVED.remove(self.path)
-        self.do_POST()
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(autouse=True)
 def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setattr(borrowed, "address", f"http://127.0.0.1:{server.server_port}")
-    yield
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving(borrowed.RECEIVED) as address:
+        monkeypatch.setattr(borrowed, "address", f"http://{address}")
+        yield
 
 
 def explored(job: Any, sample: int) -> Verdict:
