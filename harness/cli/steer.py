@@ -257,9 +257,10 @@ def fork(job_id: str, place: str, new_id: str | None, redis_url: str, *, at_fron
     step, cursor = place_of(place)
     with connected(redis_url) as connection:
         if (ticket := ticket_of(connection, job_id)) is not None:
-            raise UsageError(
-                f"job {job_id} is on {KINDS[ticket.kind]}; only jobs of RQ can be forked: use `harness rewind`"
-            )
+            with steered(connection, job_id, "fork", place):
+                _refuse_front(ticket, at_front=at_front)
+                echo(ticket.fork(place, new_id))
+            return
         found = the_job(connection, job_id)
         with steered(connection, found.id, "fork", place):
             job = rq.fork(connection, found.id, step=step, cursor=cursor, new_id=new_id, at_front=at_front)

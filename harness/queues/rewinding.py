@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness import cursor as cursors
@@ -68,3 +69,41 @@ def move_back(progress: Progress, step: str | None, cursor: Any) -> None:
     progress.failures, progress.failure, progress.all_done, progress.beyond = 0, None, False, []
     # A second call knows by the reason that the step was reached.
     progress.state, progress.reason = "interrupted", reason
+
+
+def copied(progress: Progress, job_id: str, round_id: str) -> Progress:
+    """Return the progress for a new job, which no execution has claimed yet.
+
+    :param round_id: identity of the enqueue of the new job.
+    """
+    return replace(
+        progress, job_id=job_id, epoch=0, ended=0, claimed="", round_id=round_id, enqueued=round_id, stored=None,
+        head=None, resumptions=0, interruptions=0, errors=0, crashes=0, crashes_in_a_row=0, longest_gap_s=0.0,
+        runtime_s=0.0, reason=f"forked from {progress.job_id}",
+    )  # fmt: skip
+
+
+def store_first(store: Store, progress: Progress) -> None:
+    """Store the first record of a job.
+
+    :raises UsageError: if there is one that an execution has claimed.
+    """
+    try:
+        store.renew(progress)
+    except Superseded:
+        raise taken(progress.job_id, "progress") from None
+
+
+def take_back(store: Store, job_id: str) -> None:
+    """Delete the record again, unless an execution has claimed it.
+
+    Crash before it: another job has the id, and joins the record if it is of the same class with the same arguments.
+    """
+    found = store.load(job_id)
+    if found is not None and found.epoch == 0:
+        store.delete(job_id)
+
+
+def taken(new_id: str, what: str) -> UsageError:
+    """Return the error for an id under which there is something."""
+    return UsageError(f"there is {what} under the id {new_id!r}; choose another id")

@@ -80,6 +80,19 @@ class TicketJob:
         ticket_requeuing.rewind(self.tickets, self.id, store, step=step, cursor=cursor, at_once=True)
         return f"job {self.id} is back in queue {self.queue}, rewound to {place}"
 
+    def fork(self, place: str, new_id: str | None) -> str:
+        """Enqueue a new job that does a part of this one again, and return what will happen.
+
+        :param place: as for :meth:`rewind`. :param new_id: id of the new job; by default a random one.
+        :raises UsageError: as :meth:`rewind`, and if there is a job or progress under the new id.
+        """
+        step, cursor = place_of(place)
+        store = RedisStore(self.tickets.connection)
+        new = ticket_requeuing.fork(
+            self.tickets, self.id, store, step=step, cursor=cursor, new_id=new_id, at_once=True
+        ).job_id
+        return f"job {new} is in queue {self.queue}, forked from {self.id} at {place}"
+
     def scale(self, instances: int) -> str:
         """Have a parallel job go on with more or fewer instances, and return what will happen.
 

@@ -1,4 +1,4 @@
-"""Requeue, rewind and scale jobs with tickets, with the words and the rules of RQ's.
+"""Requeue, rewind, fork and scale jobs with tickets, with the words and the rules of RQ's.
 
 A caller that has the broker sends the messages itself. A command does not have it: its tickets are due at once, and the
 next sweep of a worker sends them.
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UsageError
 from harness.job import find_stored
 from harness.queues.calls import more_of
-from harness.queues.rewinding import move_back, revive
+from harness.queues.rewinding import copied, move_back, revive, store_first, take_back, taken
 from harness.queues.ticket_calls import digest_of_call
+from harness.queues.tickets import Sending
 from harness.sources.parallel import SliceTable, check_instances
 
 if TYPE_CHECKING:
     from harness.progress import Progress, Store
-    from harness.queues.tickets import Sending, Tickets
+    from harness.queues.tickets import Tickets
 
 INSTANCES = 16
 """Number of instances that a requeue looks for."""
@@ -67,17 +68,46 @@ def rewind(
     :raises UsageError: as :func:`requeue`, if it has no progress or is parallel, and if it has not reached that step.
     :raises CursorError: for a cursor that is no JSON value.
     """
-    fields = _checked(tickets, job_id, completed=True)
-    own, progress = _kept(fields, job_id, store)
-    if progress is None:
-        raise UsageError(f"job {job_id} has no progress to rewind; use `harness requeue {job_id}`")
-    if "instance" in more_of(call_in(fields)) or SliceTable.read(own, job_id, progress.round_id) is not None:
-        raise UsageError(
-            f"job {job_id} belongs to a parallel run, which is rewound as a whole; enqueue it again"
-        )
-    move_back(progress, step, cursor)
+    _, own, progress = _moved_back(tickets, job_id, store, step, cursor)
     own.save(progress)
     return _reopened(tickets, job_id, completed=True, at_once=at_once)
+
+
+def fork(
+    tickets: Tickets,
+    job_id: str,
+    store: Store,
+    *,
+    step: str | None = None,
+    cursor: Any = None,
+    new_id: str | None = None,
+    at_once: bool = False,
+) -> Sending:
+    """Enqueue a new job like one that is over, with its progress as it was at an earlier place.
+
+    The new job has the class, the arguments, the queue and the options of the old one. It is in no chain, pipeline or
+    group. The rest is as for :func:`harness.queues.rq.fork`.
+
+    The progress is saved first. A crash after that: the record belongs to no job, and a second call with the same id
+    uses it. Then one script makes the ticket. A crash before it: there is no new job. A lost answer: it is there, a
+    sweep sends it, and a second call with the same id says so.
+
+    :param step: and *cursor*: the place, as for :func:`rewind`.
+    :param new_id: id of the new job; by default a random one.
+    :raises UsageError: as :func:`rewind`, and if there is a job or progress under the new id.
+    :raises CursorError: for a cursor that is no JSON value.
+    """
+    fields, own, progress = _moved_back(tickets, job_id, store, step, cursor)
+    new_id, round_id, call = new_id or str(uuid.uuid4()), uuid.uuid4().hex, call_in(fields)
+    if tickets.read(new_id):
+        raise taken(new_id, "a job")
+    store_first(own, copied(progress, new_id, round_id))
+    message = _message(fields, new_id, call)
+    opened = tickets.open(new_id, round_id, digest_of_call(call), message, at_once=at_once, unused=True)
+    if not opened.n:  # another enqueued a job under the id just now
+        take_back(own, new_id)
+        raise taken(new_id, "a job")
+    return Sending(new_id, opened.n, message)
 
 
 def scale(tickets: Tickets, job_id: str, instances: int, store: Store) -> None:
@@ -131,14 +161,22 @@ def call_in(fields: dict[str, str]) -> list[Any]:
 
 
 def _message(fields: dict[str, str], job_id: str, call: list[Any]) -> str:
-    """Return the message of a ticket for another job of the same queue."""
+    """Return the message of a ticket for another job of the same queue, which is in no chain, pipeline or group."""
     stored: Any = json.loads(fields["message"])
     if "body" in stored:
-        stored["headers"] |= {"id": job_id, "root_id": job_id, "argsrepr": "", "kwargsrepr": ""}
+        stored["headers"] |= {
+            "id": job_id,
+            "root_id": job_id,
+            "argsrepr": "",
+            "kwargsrepr": "",
+            "group": None,
+        }
         stored["properties"] |= {"correlation_id": job_id}
         stored["body"] = [call, {}, dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))]
     else:
-        stored |= {"message_id": job_id, "args": call}
+        options = stored.get("options", {})
+        kept = {name: value for name, value in options.items() if not name.startswith(("pipe_", "group_"))}
+        stored |= {"message_id": job_id, "args": call, "options": kept}
     return json.dumps(stored)
 
 
@@ -185,6 +223,25 @@ def _is_open(tickets: Tickets, name: str, run_id: str) -> bool:
     if fields.get("state", "over") == "over":
         return False
     return bool(more_of(call_in(fields)).get("instance", [None])[0] == run_id)
+
+
+def _moved_back(
+    tickets: Tickets, job_id: str, store: Store, step: str | None, cursor: Any
+) -> tuple[dict[str, str], Store, Progress]:
+    """Return the ticket of a job that is over, its store, and its progress at an earlier place, which is not saved.
+
+    :raises UsageError: as :func:`rewind`.
+    """
+    fields = _checked(tickets, job_id, completed=True)
+    own, progress = _kept(fields, job_id, store)
+    if progress is None:
+        raise UsageError(f"job {job_id} has no progress to rewind; use `harness requeue {job_id}`")
+    if "instance" in more_of(call_in(fields)) or SliceTable.read(own, job_id, progress.round_id) is not None:
+        raise UsageError(
+            f"job {job_id} belongs to a parallel run, which is rewound as a whole; enqueue it again"
+        )
+    move_back(progress, step, cursor)
+    return fields, own, progress
 
 
 def _kept(fields: dict[str, str], job_id: str, store: Store) -> tuple[Store, Progress | None]:

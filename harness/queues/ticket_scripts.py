@@ -11,10 +11,11 @@ OVER_KEPT = 200
 _NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1e6; local K, D = KEYS[1], KEYS[2]; "
 
 SCRIPTS = {
-    # id, round, digest, message, lease, eta delay, kind; more keys: requests, then sets of jobs that are over
+    # id, round, digest, message, lease, eta delay, kind, whether the id must be unused; more keys: requests, then sets
+    # of jobs that are over
     "open": _NOW + """
         local s = redis.call('HMGET', K, 'state', 'n', 'round', 'digest')
-        if s[1] and s[1] ~= 'over' then return {0, tonumber(s[2]), s[3], s[4], s[1]} end
+        if s[1] and (s[1] ~= 'over' or ARGV[8] == '1') then return {0, tonumber(s[2]), s[3], s[4], s[1]} end
         local n = redis.call('HINCRBY', K, 'n', 1)
         redis.call('HDEL', K, 'owner', 'outcome', 'starts', 'unknown', 'executions', 'copies', 'queue', 'eta',
             'retries')

@@ -160,6 +160,22 @@ class Queue(ABC):
         """
         self.resend(ticket_requeuing.rewind(self.tickets, job_id, self.store, step=step, cursor=cursor))
 
+    def fork(
+        self, job_id: str, *, step: str | None = None, cursor: Any = None, new_id: str | None = None
+    ) -> str:
+        """Enqueue a new job like one that is over, to be done again from an earlier place; return its id.
+
+        The old job stays as it is. Idempotency keys of the new one are others.
+
+        :param step: and *cursor*: as for :meth:`rewind`. :param new_id: id of the new job; by default a random one.
+        :raises UsageError: as :meth:`rewind`, and if there is a job or progress under the new id.
+        """
+        sending = ticket_requeuing.fork(
+            self.tickets, job_id, self.store, step=step, cursor=cursor, new_id=new_id
+        )
+        self.resend(sending)
+        return sending.job_id
+
     def scale(self, job_id: str, instances: int) -> None:
         """Have a parallel run go on with more or fewer instances; a sweep sends the new ones.
 

@@ -156,14 +156,15 @@ class Tickets:
         delay: float = 0.0,
         *,
         at_once: bool = False,
+        unused: bool = False,
     ) -> Opened:
         """Make the ticket of a job that is about to be sent for the first time, or join the one that is not over.
 
-        :param at_once: as for :meth:`resume`.
+        :param at_once: as for :meth:`resume`. :param unused: make no ticket if there is one, even if it is over.
         """
         made, n, round_id, digest, state = self._run(
             "open", job_id, round_id, digest, message, 0 if at_once else lease_seconds(), delay, self.kind,
-            more=self._of_round(job_id),
+            int(unused), more=self._of_round(job_id),
         )  # fmt: skip
         return Opened(int(n) if made else 0, _text(round_id), _text(digest), _text(state))
 

@@ -164,6 +164,53 @@ def test_an_iteration_goes_on_after_the_cursor(kind: Any, cursor: Any, first: in
 
 
 @QUEUES
+def test_a_fork_does_a_part_again_and_the_old_job_stays(kind: Any, real_redis: Redis) -> None:
+    """The new job goes on from the place under its own id; the old ticket and progress do not change."""
+    backend = kind(real_redis)
+    backend.enqueue(ThreeSteps, job_id="job")
+    backend.work(over(backend))
+    before = backend.queue.tickets.read("job"), backend.progress("job")
+    DONE.clear()
+    assert backend.queue.fork("job", step="count", cursor=2, new_id="again") == "again"
+    with pytest.raises(UsageError, match="there is a job under the id 'again'; choose another id"):
+        backend.queue.fork("job", step="count", new_id="again")
+    backend.work(over(backend, "again"))
+    assert DONE == [2, 3, "send"]
+    forked = backend.progress("again")
+    assert (forked.completed, forked.crashes) == (["load", "count", "send"], 0)
+    with pytest.raises(UsageError, match="there is a job under the id 'again'"):  # also when it is over
+        backend.queue.fork("job", step="send", new_id="again")
+    assert (backend.queue.tickets.read("job"), backend.progress("job")) == before
+    other = backend.queue.fork("again", step="send")
+    backend.work(over(backend, other))
+    assert DONE == [2, 3, "send", "send"]
+
+
+@QUEUES
+def test_a_fork_that_crashed_between_its_writes_is_done_by_a_second_call(
+    kind: Any, real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress without a job is used by the next call with its id."""
+    backend = kind(real_redis)
+    backend.enqueue(ThreeSteps, job_id="job")
+    backend.work(over(backend))
+    DONE.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(backend.queue.tickets), "open", died)
+        with pytest.raises(KeyboardInterrupt):
+            backend.queue.fork("job", step="count", cursor=1, new_id="again")
+    assert backend.progress("again") is not None
+    backend.queue.fork("job", step="count", cursor=3, new_id="again")
+    backend.work(over(backend, "again"))
+    assert DONE == [3, "send"]
+
+
+def died(*_: Any, **__: Any) -> None:
+    """End like a process that is interrupted before it does anything."""
+    raise KeyboardInterrupt
+
+
+@QUEUES
 def test_a_parallel_run_gets_more_instances(kind: Any, real_redis: Redis) -> None:
     """A scaled run has more instances, which do all numbers once, and its jobs cannot be rewound."""
     backend = kind(real_redis)
@@ -210,7 +257,7 @@ def test_the_form_of_the_page_enqueues_on_an_app(kind: Any, real_redis: Redis, t
 def test_workers_are_listed_and_jobs_go_back_by_command(
     kind: str, fleets: Callable[..., Fleet], tmp_path: Path
 ) -> None:
-    """The monitor lists a worker with its job, no longer after it has left; the commands requeue, rewind and refuse."""
+    """The monitor lists a worker with its job, no longer after it has left; the commands requeue, rewind, fork and refuse."""
     path, fleet = tmp_path / "lines", fleets(kind, "redis")
     url, watcher = fleet.settings["TEST_REDIS"], Watcher(fleet.queue.connection)
 
@@ -236,6 +283,12 @@ def test_workers_are_listed_and_jobs_go_back_by_command(
     wait_for_lines(path, done + 2)
     harness("cancel", "job", "--redis", url)
     wait_until(lambda: fleet.state("job") == "over", PATIENCE)
+    fork = ("fork", "job", "--to", ":1", "--id", "forked", "--redis", url)
+    assert "leave --front out" in one_line(harness(*fork, "--front"))
+    assert "is in queue " in harness(*fork).output
+    wait_until(lambda: fleet.state("forked") == "running", PATIENCE)
+    harness("cancel", "forked", "--redis", url)
+    wait_until(lambda: fleet.state("forked") == "over", PATIENCE)
     assert "is not JSON" in one_line(harness("rewind", "job", "--to", ":x", "--redis", url))
     assert "rewound to :1" in harness("rewind", "job", "--to", ":1", "--redis", url).output
     assert harness("scale", "job", "3", "--redis", url).exit_code == 2

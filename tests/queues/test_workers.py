@@ -108,7 +108,7 @@ def test_a_message_that_comes_again_does_nothing(
 
 @KINDS
 def test_what_follows_a_job_starts_once(kind: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
-    """The next task of a chain or pipeline starts once, after the whole job, however often that was interrupted."""
+    """The next task of a chain or pipeline starts once, after the whole job, and not after a fork of it."""
     path, noted, fleet = tmp_path / "lines", tmp_path / "noted", fleets(kind, "redis")
     if kind == "celery":
         first = fleet.api.signature(fleet.app, Count, str(path), NUMBERS, PACE, options={"task_id": "job"})
@@ -125,6 +125,10 @@ def test_what_follows_a_job_starts_once(kind: str, fleets: Callable[..., Fleet],
     fleet.start()
     wait_until(noted.exists, PATIENCE)
     assert len(lines(path)) == NUMBERS
+    wait_until(lambda: fleet.state("job") == "over", PATIENCE)
+    fleet.queue.fork("job", cursor=NUMBERS - 2, new_id="fork")
+    wait_until(lambda: fleet.state("fork") == "over", PATIENCE)
+    assert lines(path)[NUMBERS:] == [str(NUMBERS - 1)]
     fleet.result(fleet.enqueue(Count, str(tmp_path / "after"), 1, job_id="after"))
     assert lines(noted) == ["noted"]
 

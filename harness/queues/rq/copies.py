@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -10,7 +9,8 @@ from redis.exceptions import WatchError
 from rq.job import JobStatus
 from rq.utils import now
 
-from harness.errors import Superseded, UsageError
+from harness.errors import UsageError
+from harness.queues.rewinding import copied, store_first, take_back, taken
 from harness.queues.rq import requests, strays
 from harness.queues.rq.instances import enqueue_of
 from harness.queues.rq.places import fetch, queue_of
@@ -20,8 +20,6 @@ from harness.stores.rq_meta import FIELD, RQMetaStore
 if TYPE_CHECKING:
     from redis import Redis
     from rq.job import Job as RQJob
-
-    from harness.progress import Progress, Store
 
 
 def fork(
@@ -50,48 +48,27 @@ def fork(
     """
     old, store, progress = set_back(connection, job_id, step, cursor)
     new = _like(connection, old, new_id)
-    copied, queue = _copied(progress, new), queue_of(new)
+    record, queue = copied(progress, new.id, enqueue_of(new)), queue_of(new)
     kept_by_rq = isinstance(store, RQMetaStore)
     with connection.pipeline() as pipeline:
         pipeline.watch(new.key)
         if pipeline.exists(new.key):
-            raise _taken(new.id, "a job")
+            raise taken(new.id, "a job")
         if not kept_by_rq:
-            _store(store, copied)
+            store_first(store, record)
         pipeline.multi()
         requests.forget(pipeline, new.id)  # of an earlier job under this id
         strays.add(pipeline, new.id)
         queue._enqueue_job(new, pipeline=pipeline, at_front=at_front)  # noqa: SLF001 - as RQ's registries do
         if kept_by_rq:
-            pipeline.hset(new.key, FIELD, copied.to_json())
+            pipeline.hset(new.key, FIELD, record.to_json())
         try:
             pipeline.execute()
         except WatchError:  # another enqueued a job under the id just now
             if not kept_by_rq:
-                _take_back(store, new.id)
-            raise _taken(new.id, "a job") from None
+                take_back(store, new.id)
+            raise taken(new.id, "a job") from None
     return new
-
-
-def _store(store: Store, progress: Progress) -> None:
-    """Store the first record of a job.
-
-    :raises UsageError: if there is one that an execution has claimed.
-    """
-    try:
-        store.renew(progress)
-    except Superseded:
-        raise _taken(progress.job_id, "progress") from None
-
-
-def _take_back(store: Store, job_id: str) -> None:
-    """Delete the record again, unless an execution has claimed it.
-
-    Crash before it: another job has the id, and joins the record if it is of the same class with the same arguments.
-    """
-    found = store.load(job_id)
-    if found is not None and found.epoch == 0:
-        store.delete(job_id)
 
 
 def _like(connection: Redis, old: RQJob, new_id: str | None) -> RQJob:
@@ -108,17 +85,3 @@ def _like(connection: Redis, old: RQJob, new_id: str | None) -> RQJob:
     new.worker_name = new.group_id = new.number_of_retries = new.repeats_left = new.repeat_intervals = None
     new._dependency_ids, new._result, new._exc_info = [], None, None  # noqa: SLF001 - there is no other way
     return new
-
-
-def _copied(progress: Progress, new: RQJob) -> Progress:
-    """Return the progress for a new job, which no execution has claimed yet."""
-    round_id = enqueue_of(new)
-    return replace(
-        progress, job_id=new.id, epoch=0, ended=0, claimed="", round_id=round_id, enqueued=round_id, stored=None,
-        head=None, resumptions=0, interruptions=0, errors=0, crashes=0, crashes_in_a_row=0, longest_gap_s=0.0,
-        runtime_s=0.0, reason=f"forked from {progress.job_id}",
-    )  # fmt: skip
-
-
-def _taken(new_id: str, what: str) -> UsageError:
-    return UsageError(f"there is {what} under the id {new_id!r}; choose another id")
