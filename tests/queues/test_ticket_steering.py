@@ -257,7 +257,7 @@ def test_the_form_of_the_page_enqueues_on_an_app(kind: Any, real_redis: Redis, t
 def test_workers_are_listed_and_jobs_go_back_by_command(
     kind: str, fleets: Callable[..., Fleet], tmp_path: Path
 ) -> None:
-    """The monitor lists a worker with its job, no longer after it has left; the commands requeue, rewind, fork and refuse."""
+    """The monitor lists a worker with its job, no longer after it has left; commands requeue, rewind, fork."""
     path, fleet = tmp_path / "lines", fleets(kind, "redis")
     url, watcher = fleet.settings["TEST_REDIS"], Watcher(fleet.queue.connection)
 
