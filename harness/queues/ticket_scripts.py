@@ -55,7 +55,8 @@ SCRIPTS = {
         local n, executions = tonumber(ARGV[2]), tonumber(s[6] or 0)
         local repeated = s[1] == 'running' and s[7] == ARGV[3]
         if s[1] then
-            if n == tonumber(s[2]) and ARGV[6] ~= '' and s[8] ~= ARGV[6] then return {'other'} end
+            -- numbers of a ticket only grow: this message is of a ticket that was lost
+            if n >= tonumber(s[2]) and ARGV[6] ~= '' and s[8] ~= ARGV[6] then return {'other'} end
             if s[1] == 'over' and not (s[3] == 'failed' and n == tonumber(s[2])) then return {'over'} end
             if n ~= 0 and n ~= tonumber(s[2]) then return {'stale'} end
             if s[1] == 'parked' then return {'stale'} end

@@ -64,15 +64,16 @@ def test_another_job_under_the_id_of_a_lost_ticket_is_not_mixed_up(
     """A message without a ticket whose id another job has by now is dropped with a warning; the other job runs."""
     backend = kind(real_redis)
     backend.enqueue(Count, str(tmp_path / "lost"), 2, job_id="job")
-    copy = Sending("job", 1, backend.queue.tickets.read("job")["message"])
+    message = backend.queue.tickets.read("job")["message"]
     real_redis.flushdb()
     backend.enqueue(Count, str(tmp_path / "found"), 3, job_id="job")
     dropped, over_now = "another job has its id now; its message is dropped", over(backend)
     with caplog.at_level("WARNING", "harness.queues"):
         backend.work(lambda: over_now() and dropped in caplog.text)
-        caplog.clear()
-        backend.queue.send(copy)  # when the other job is over
-        backend.work(lambda: dropped in caplog.text)
+        for number in (1, 3):  # when the other job is over; the lost ticket may have had a higher number
+            caplog.clear()
+            backend.queue.send(Sending("job", number, message))
+            backend.work(lambda: dropped in caplog.text)
     assert lines(tmp_path / "found") == ["0", "1", "2"]
     assert not (tmp_path / "lost").exists()
 
