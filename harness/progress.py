@@ -17,7 +17,6 @@ another job.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
@@ -26,10 +25,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 from harness import cursor as cursors
 from harness.boundary import texts
 from harness.boundary.decoding import MAX_INT, parse_json, shown
+from harness.boundary.encoding import encoded
 from harness.concurrency.kept_items import Beyond, Quarantined, corrupt, error_limit
 from harness.errors import CorruptProgress, ProgressTooLarge, UnsupportedProgress
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 DIED = "its worker died"
 """Failure of an item whose worker crashed."""
@@ -140,22 +138,23 @@ class Progress:
         :raises CursorError: for a cursor or attribute that would not come back equal.
         :raises ProgressTooLarge: if the text has more than :data:`MAX_BYTES` bytes.
         """
-        data: dict[str, Any] = {name: getattr(self, name) for name in _OFTEN}
+        often = [f'"{name}":{encoded(getattr(self, name))}' for name in _OFTEN]
         if self.step is not None:
-            data["current"] = [self.step, cursors.encode(self.cursor)]
+            often.append(f'"current":[{encoded(self.step)},{encoded(cursors.encode(self.cursor))}]')
         if self.proof is not None:
-            data["proof"] = cursors.encode(self.proof, "proof")
-        data["attributes"] = self.attributes and {
+            often.append(f'"proof":{encoded(cursors.encode(self.proof, "proof"))}')
+        attributes = self.attributes and {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
         limit = error_limit(len(self.quarantined))
-        data["quarantined"] = self.quarantined and [each.to_data(limit) for each in self.quarantined]
+        quarantined = encoded([each.to_data(limit) for each in self.quarantined])
+        often.append(f'"attributes":{encoded(attributes)},"quarantined":{quarantined}')
         if self.beyond:
-            data["beyond"] = [each.to_data() for each in self.beyond]
+            often.append(f'"beyond":{encoded([each.to_data() for each in self.beyond])}')
         values = (VERSION if self.beyond else 1, *_rare(self))
         if self.head is None or self.head[0] != values:
             self.head = values, self._encode_head(values)
-        text = self.head[1] + _ENCODER.encode(data)[1:]
+        text = f"{self.head[1]}{','.join(often)}}}"
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(
                 f"the progress of job {self.job_id} has {len(text):,} bytes; the limit is {MAX_BYTES:,}; "
@@ -167,7 +166,7 @@ class Progress:
         data = dict(zip(("version", "id", *_RARE), values, strict=True))
         for name in ("reason", "failure"):
             data[name] = None if data[name] is None else texts.bounded(data[name])
-        return _ENCODER.encode(data)[:-1] + ","
+        return encoded(data)[:-1] + ","
 
     @classmethod
     def from_json(cls, job_id: str, text: str | bytes) -> Progress:

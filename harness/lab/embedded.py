@@ -70,7 +70,8 @@ class EmbeddedTrial(Trial):
             self.settings.durability,
             self._store,
             self._clock,
-            poll_seconds=0.0,
+            # Only a flag is found by polling; a poll at each item would count as a cost of the item.
+            poll_seconds=0.0 if interruption.by == "flag" else None,
             delay_seconds=0.0,
         )
         with _quiet(), events.subscribe(self._notice), marking(self._mark), overriding(asked):

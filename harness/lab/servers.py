@@ -154,12 +154,13 @@ def redis_server(*, appendonly: bool = False, more: Sequence[str] = ()) -> Itera
 
 
 @contextmanager
-def postgresql_server() -> Iterator[Server]:
+def postgresql_server(*, fsync: bool = False) -> Iterator[Server]:
     """Run a PostgreSQL, and end it with the block.
 
-    It does not wait for the disk: committed data survives a kill of its processes, but not a power failure.
     PostgreSQL refuses to run as root; then it runs as the user ``postgres``, which its package creates.
 
+    :param fsync: let each commit wait for the disk, as production does. Without it committed data survives a kill of
+        the server's processes, but not a power failure.
     :raises UsageError: if none is installed.
     """
     programs = find_postgresql()
@@ -176,7 +177,7 @@ def postgresql_server() -> Iterator[Server]:
         "authentication_timeout": "120s",
         "listen_addresses": "",
         "unix_socket_directories": folder,
-        "fsync": "off",
+        "fsync": "on" if fsync else "off",
         "lc_messages": "C",
     }
     server = Server(
