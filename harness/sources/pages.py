@@ -92,9 +92,6 @@ class Keyset:
         # With one row more than a page, if rows may be equal: the row after its end is checked too.
         self.limit = batch_size + self.vouched
         self.first_page = select.add_columns(*self.selected).order_by(*self.order).limit(self.limit)
-        # One select for all pages: SQLAlchemy needs the time of 20 rows to prepare a new one.
-        bounds = [sa.bindparam(f"keyset_{index}", type_=STORED) for index in range(len(self.keys))]
-        self.next_page = self.first_page.where(self._side(bounds, after=True))
 
     def refuse_expiry(self) -> None:
         """Raise if a commit of the job would expire the objects of a page that come next, where no lazy load is."""
@@ -203,12 +200,20 @@ class Keyset:
         return only(self.select, *self.selected, *(key.stored.label(None) for key in self.keys))
 
     @cached_property
+    def _next_page(self) -> sa.Select[Any]:
+        # One select for all later pages: SQLAlchemy needs the time of 20 rows to prepare a new one. Made when it is
+        # needed: a level of nested() often has one page for each item above it.
+        bounds = [sa.bindparam(f"keyset_{index}", type_=STORED) for index in range(len(self.keys))]
+        following: sa.Select[Any] = self.first_page.where(self._side(bounds, after=True))
+        return following
+
+    @cached_property
     def _width(self) -> int:
         return len(self.select.column_descriptions)  # not of a result's keys: an alias may share its name
 
     def _read(self, after: _Values) -> tuple[list[Any], list[Any]]:
         values = {f"keyset_{index}": value for index, value in enumerate(after or ())}
-        result = self.session.execute(self.next_page if values else self.first_page, values)
+        result = self.session.execute(self._next_page if values else self.first_page, values)
         width = self._width
         try:
             # Frozen, it returns named rows without the key; a slice would be a bare tuple.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import ContinuableJob, IterationJob, every, mark, times
+from harness import ContinuableJob, IterationJob, every, mark, overrides, times
 from harness.errors import NothingInterrupted, UsageError
 from harness.interruptions import parse_interruption
 from harness.lab import Lab, environment
@@ -40,6 +40,18 @@ class Iteration(IterationJob):
         """Do one."""
         mark(item)
         DONE.append(item)
+
+
+class NotesPolls(Iteration):
+    """Notes how often requests are asked for; None is the workers' interval."""
+
+    def each_iteration(self, item: int) -> None:
+        """Do one."""
+        super().each_iteration(item)
+        POLLS.add(overrides.current.poll_seconds)
+
+
+POLLS: set[float | None] = set()
 
 
 class OneStep(ContinuableJob):
@@ -186,3 +198,14 @@ def test_a_queue_without_such_a_broker_is_refused(
     """A queue that is unknown, or a broker that it does not have, is refused before a server starts."""
     with pytest.raises(UsageError, match=message):
         Lab(tmp_path, queue=queue, broker=broker)
+
+
+@pytest.mark.parametrize(("interruption", "polls"), [("none", None), ("count:5", None), ("flag", 0.0)])
+def test_requests_are_asked_for_as_often_as_workers_do(
+    lab: Lab, interruption: str, polls: float | None
+) -> None:
+    """Only a flag, which nothing else finds at its item, is asked for after each item."""
+    POLLS.clear()
+    record = lab.run(numbers_scenario(NotesPolls), "iteration", parse_interruption(interruption))
+    assert record["verdict"] == "exactly once"
+    assert {polls} == POLLS

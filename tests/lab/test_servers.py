@@ -138,6 +138,17 @@ def test_a_restarted_postgresql_has_what_was_committed(postgresql_url: str) -> N
         engine.dispose()
 
 
+@pytest.mark.parametrize("fsync", [False, True])
+def test_a_postgresql_waits_for_the_disk_only_on_request(postgresql_url: str, fsync: bool) -> None:
+    """A private server is fast by default, and with fsync it commits as in production."""
+    assert postgresql_url
+    with postgresql_server(fsync=fsync) as server:
+        engine = sa.create_engine(server.url)
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("SHOW fsync")) == ("on" if fsync else "off")
+        engine.dispose()
+
+
 def test_a_talkative_server_does_not_stand_still(postgresql_url: str) -> None:
     """The server can write more to its log than a pipe holds."""
     assert postgresql_url
