@@ -24,7 +24,7 @@ from harness.stores.sql import SqlStore
 
 SAVES = 200
 ROUNDS = 9
-COMMITS, COMMIT_ROUNDS = 20, 60
+COMMITS, COMMIT_ROUNDS = 40, 45
 
 
 def sqlite(path: Path, *, wal: bool) -> sa.Engine:
@@ -124,11 +124,12 @@ def within(engines: dict[str, sa.Engine]) -> dict[str, list[list[float]]]:
                 progress,
                 [committing(session, work, also) for also in (nothing, select, store.save_within)],
             )
-        # In turn and in short rounds, so that all meet the same load.
-        for _ in range(COMMIT_ROUNDS):
+        # In turn and in short rounds, so that all meet the same load; each is as often the first one after a pause.
+        for number in range(COMMIT_ROUNDS):
             for name, (progress, commits) in cases.items():
-                for values, commit in zip(times[name], commits, strict=True):
-                    values.extend(measured(commit, progress, 1, COMMITS))
+                for place in range(len(commits)):
+                    which = (number + place) % len(commits)
+                    times[name][which].extend(measured(commits[which], progress, 1, COMMITS))
     return times
 
 
