@@ -193,9 +193,7 @@ class Job:
     @classmethod
     def has_progress_store(cls) -> bool:
         """Return whether the class chooses its store itself; nothing of it is called."""
-        return inspect.getattr_static(cls, "progress_store") is not inspect.getattr_static(
-            Job, "progress_store"
-        )
+        return chooses_store(cls)
 
     @classmethod
     def path(cls) -> str:
@@ -332,7 +330,7 @@ def find_stored(path: str) -> Any:
 def chooses_store(job_class: type[Job]) -> bool:
     """Return whether a class has a ``progress_store()`` of its own; it is not called."""
     name = "progress_store"
-    return inspect.getattr_static(job_class, name) is not inspect.getattr_static(Job, name)
+    return next(vars(each)[name] for each in job_class.__mro__ if name in vars(each)) is not vars(Job)[name]
 
 
 def find_imported(path: Any) -> type[Job] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
+from functools import lru_cache
 
 from harness.errors import JobNotAllowed, UsageError
 
@@ -21,7 +22,12 @@ def modules() -> tuple[str, ...]:
 
     :raises UsageError: if it has something else.
     """
-    names = tuple(re.split(r"[\s,]+", os.environ.get(SETTING, "").strip(", \t\n")))
+    return _names(os.environ.get(SETTING, ""))
+
+
+@lru_cache(maxsize=16)
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(re.split(r"[\s,]+", text.strip(", \t\n")))
     for name in filter(None, names):
         if not all(part.isidentifier() for part in name.split(".")):
             raise UsageError(

@@ -7,9 +7,9 @@ The progress does not grow with interruptions. So a job has two more keys:
   kept; for how long, the queue decides.
 * ``harness:pulse:<job id>``: the latest heartbeat, which a thread makes once a second from the job's counters.
 
-Nothing depends on either; an error of Redis is logged. Crash before the entry of a start: that execution is missing.
-Crash before the entry of an end: its heartbeat stays, and the next start records it. Lost answer: an entry may be there
-twice; a reader takes the first.
+Nothing depends on either; an error of Redis is logged. Crash before the entry of a start, which a thread writes after
+the first item or a second: that execution is missing. Crash before the entry of an end: its heartbeat stays, and the
+next start records it. Lost answer: an entry may be there twice; a reader takes the first.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class HistoryRecorder:
     :param worker: name of the worker. :param enqueued_at: when the job was last put into its queue, in seconds.
     :param ttl_after: returns for how many seconds the history is kept after an execution that ended so.
     :param found: time of the server, and heartbeat of an earlier execution, that were read with the claim.
-    :param heartbeats: thread of the process that writes start and heartbeats, for which the job does not wait.
+    :param heartbeats: thread of the process that writes start and heartbeats; the job does not wait for it.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class HistoryRecorder:
             self._beat = PeriodicThread(f"harness-heartbeat-{self._job_id}", HEARTBEAT_SECONDS, self._tell)
             self._beat.start()
         else:
-            self._heartbeats.add(self._tell)
+            self._heartbeats.add(self._tell, at_once=execution.progress.crashes_in_a_row > 0)  # it may again
 
     def ended(self, ended: Ended) -> Ended:
         """Write how the execution ended, and return it."""
@@ -254,7 +254,7 @@ class HistoryRecorder:
         }  # fmt: skip
         if progress.crashes:  # most jobs have none, and a hundred entries are kept
             entry["crashes"] = progress.crashes
-        if self._epoch == 1:  # the same in all later ones, of which there may be many
+        if self._epoch == progress.crashes + 1:  # else an earlier execution has it
             entry |= {"job": bounded(progress.job, NAME_BYTES), "total": progress.total}
         return entry
 

@@ -134,17 +134,25 @@ class Heartbeats:
         self._thread: PeriodicThread | None = None
         self._reset()
 
-    def add(self, action: Callable[[], object]) -> None:
-        """Call an action at once, and then at the interval."""
+    def add(self, action: Callable[[], object], *, at_once: bool = False) -> None:
+        """Call an action from the next turn of the thread on, after an interval at most; :meth:`wake` asks for one.
+
+        :param at_once: wake the thread now. It then competes with the caller for the interpreter.
+        """
         if self._pid != os.getpid():  # a forked child has no such thread, and perhaps a locked lock
             self._reset()
         with self._lock:
             self._due[action] = 0.0
             if self._thread is None or not self._thread.is_alive():
-                self._thread = PeriodicThread(self._name, self._seconds, self._turn, at_once=True)
+                self._thread = PeriodicThread(self._name, self._seconds, self._turn, at_once=at_once)
                 self._thread.start()
-            else:
+            elif at_once:
                 self._thread.wake()
+
+    def wake(self) -> None:
+        """Call the actions that are due now."""
+        if self._thread is not None and self._pid == os.getpid():
+            self._thread.wake()
 
     def remove(self, action: Callable[[], object]) -> None:
         """Call an action no more, and wait for a call that is under way."""
@@ -179,3 +187,18 @@ class Heartbeats:
                     failure = error
         if failure is not None:
             raise failure
+
+
+class Waking:
+    """Stop source that never stops a job: it wakes the thread of the heartbeats at the job's first checkpoint."""
+
+    interval = math.inf
+
+    def __init__(self, heartbeats: Heartbeats) -> None:
+        self._heartbeats: Heartbeats | None = heartbeats
+
+    def __call__(self, _: object = None) -> None:
+        """Wake it once."""
+        heartbeats, self._heartbeats = self._heartbeats, None
+        if heartbeats is not None:
+            heartbeats.wake()

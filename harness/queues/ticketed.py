@@ -28,7 +28,7 @@ from harness.queues.delivery import (
 )
 from harness.queues.history import HEARTBEAT_SECONDS, HistoryRecorder
 from harness.queues.holding import Held, Sweep, new_owner
-from harness.queues.periodic import Heartbeats, PeriodicThread
+from harness.queues.periodic import Heartbeats, PeriodicThread, Waking
 from harness.queues.requests import Requests
 from harness.queues.ticket_calls import digest_of_call, order_of, refusal, run_id_of
 from harness.queues.ticket_workers import EVERY_SECONDS, Enrolled
@@ -284,7 +284,8 @@ class TicketDelivery(ABC, Generic[Report]):
                     "again when the cause is fixed"
                 )
             order = order_of(self.call)
-            self.queue.import_class(order.job)
+            if claimed.started is None:  # else it was imported before the claim
+                self.queue.import_class(order.job)
             return deliver(order, self)
         except BaseException:
             self.release()
@@ -317,7 +318,7 @@ class TicketDelivery(ABC, Generic[Report]):
     @contextmanager
     def stop_sources(self) -> Iterator[Sequence[StopSource]]:
         """Return the shutdown of the worker and the loss of the lease."""
-        yield [*self.queue.stop_sources(), self.lost]
+        yield [*self.queue.stop_sources(), self.lost, Waking(self.queue.heartbeats)]
 
     def owns(self) -> bool:
         """Return whether the claim still holds. A ticket that Redis has lost is made again.

@@ -9,6 +9,8 @@ another item could use, so a save holds the cursor of work that is done.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from functools import lru_cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from harness import events
@@ -52,10 +54,16 @@ def transaction_of(job: Any) -> EitherWay:
 
 def needs_loop(job: Any) -> bool:
     """Return whether functions of an iteration job are coroutine functions."""
-    return any(
-        callables.kind_of(getattr(type(job), name)) in {callables.ASYNC, callables.ASYNC_GENERATOR}
-        for name in ("build_enumerator", "each_iteration")
-    )
+    functions = type(job).build_enumerator, type(job).each_iteration
+    if all(type(each) is FunctionType for each in functions):
+        return _awaits(functions)
+    return _awaits.__wrapped__(functions)
+
+
+@lru_cache(maxsize=256)
+def _awaits(functions: tuple[Any, ...]) -> bool:
+    kinds = {callables.ASYNC, callables.ASYNC_GENERATOR}
+    return any(callables.kind_of(each) in kinds for each in functions)
 
 
 def is_async_manager(found: Any) -> bool:

@@ -131,7 +131,7 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
     :raises UsageError: saying what the function takes.
     """
     try:
-        signature = inspect.signature(function)
+        signature, known = _signature(function)
     except (TypeError, ValueError):
         return  # a callable that does not tell
     try:
@@ -142,10 +142,13 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
         ) from None
     scope = getattr(inspect.unwrap(_innermost(function)), "__globals__", {})
     for key, value in bound.arguments.items():
-        parameter = signature.parameters[key]
-        allowed = _plain_types(parameter.annotation, scope)
-        if allowed is None:
+        if value is LATER:
             continue
+        parameter = signature.parameters[key]
+        allowed = known.get(key) or _plain_types(parameter.annotation, scope)
+        if allowed is None:
+            continue  # perhaps not yet defined: it is looked up again the next time
+        known[key] = allowed
         values = [value]
         if parameter.kind is parameter.VAR_POSITIONAL:
             values = list(value)
@@ -157,6 +160,12 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
                 raise UsageError(
                     f"{name} got {reprlib.repr(each)} of type {type(each).__name__} for {key!r}; use {wanted}"
                 )
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(function: Any) -> tuple[inspect.Signature, dict[str, tuple[type, ...]]]:
+    """Return the signature, and where to keep the plain types of its parameters."""
+    return inspect.signature(function), {}
 
 
 def _shown(signature: inspect.Signature) -> str:

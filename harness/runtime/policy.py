@@ -118,6 +118,9 @@ _NEAR, _NEAR_HOOK = 0.9, 0.92
 
 _SECONDS = frozenset({float, int, type(None)})
 _FLAGS = frozenset(name for name, rule in RULES.items() if rule.takes == "True or False")
+_MISSING, _PROPERTIES = object(), (property, cached_property)
+_ALLOWED: dict[str, Any] = {}
+"""Value of each name that was checked last: most classes share the defaults, and all values are immutable."""
 _PLAIN = (str, timedelta, Durability, Real, property, type(None))
 """Types of values that may have been meant as policy, other than a flag."""
 
@@ -128,11 +131,13 @@ def check_values(cls: type, rules: dict[str, Rule] = RULES) -> None:
     :raises JobDefinitionError: naming the attribute, its value and the allowed values.
     """
     for name, rule in rules.items():
-        value = getattr(cls, name, None)
-        if not hasattr(cls, name) or isinstance(value, property | cached_property):
-            continue  # a property is checked when it is read
+        value = getattr(cls, name, _MISSING)
+        # A property is checked when it is read.
+        if value is _MISSING or value is _ALLOWED.get(name, _MISSING) or isinstance(value, _PROPERTIES):
+            continue
         if not rule.allows(value):
             raise _wrong(cls, name, value)
+        _ALLOWED[name] = value
 
 
 def read_seconds(job: object, name: str) -> float | None:

@@ -240,7 +240,7 @@ def test_messages_are_reserved_by_a_thread(queue: Queue) -> None:
 
 
 def test_an_action_that_fails_stops_no_other() -> None:
-    """The thread of the heartbeats calls each action at once when it is added, and goes on after an error."""
+    """The thread of the heartbeats calls each action once it is woken, and goes on after an error."""
     heartbeats, called = Heartbeats("harness-heartbeats-test", 3600.0), threading.Event()
 
     def failing() -> None:
@@ -248,11 +248,12 @@ def test_an_action_that_fails_stops_no_other() -> None:
 
     heartbeats.add(failing)
     heartbeats.add(called.set)
+    heartbeats.wake()
     assert called.wait(60)
     called.clear()
     heartbeats.remove(called.set)
     again = threading.Event()
-    heartbeats.add(again.set)
+    heartbeats.add(again.set, at_once=True)
     assert again.wait(60)
     heartbeats.close()
     assert not called.is_set()
