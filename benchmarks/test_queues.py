@@ -43,7 +43,8 @@ def test_times_of_a_queue(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 def _starts(fleet: Fleet, folder: Path) -> tuple[float, float]:
     """Return the median seconds from the enqueue to the first line, of the queue's own task and of a job."""
     found: dict[str, list[float]] = {"own": [], "job": []}
-    chance = random.Random(1)  # Dramatiq's consumer polls: a fixed rhythm would favour one of the two
+    # Dramatiq's consumer polls: a fixed rhythm would favour one of the two.
+    chance = random.Random(1)  # noqa: S311 - pauses
     for number in range(STARTS):
         for name, times in list(found.items())[:: -1 if number % 2 else 1]:
             time.sleep(chance.uniform(0, PAUSE_SECONDS))
