@@ -18,6 +18,7 @@ import sqlite3
 import subprocess
 import sys
 import syslog
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -235,6 +236,12 @@ def numbers_its_schema() -> None:
         session.commit()
 
 
+def leaves_files_under_random_names() -> None:
+    """Put a file into an outbox, where another program will find it."""
+    with tempfile.NamedTemporaryFile("w", dir=shop.report().parent, prefix="mail-", delete=False) as file:
+        file.write("paid\n")
+
+
 NOT_SEEN: dict[Any, str] = {
     runs_a_shell: "process", runs_a_program: "process", runs_a_program_by_asyncio: "process", spawns: "process",
     signals: "signal", connects: "socket", sends_a_datagram: "socket", connects_by_asyncio: "socket",
@@ -245,6 +252,7 @@ NOT_SEEN: dict[Any, str] = {
     makes_a_pipe: "device", writes_to_the_log: "syslog", logs_to_a_file: "logging",
     publishes_in_a_script: "redis-server", runs_a_script_that_was_loaded_before: "redis-server",
     copies_to_another_database: "redis-server", defines_a_view: "sqlite3", numbers_its_schema: "sqlite3",
+    leaves_files_under_random_names: "tempfile",
 }  # fmt: skip
 """What each is reported as."""
 

@@ -24,8 +24,12 @@ _DIGITS = 12
 _LEAST, _MOST = 8, 40
 """Lengths of texts that can be a time."""
 
-_BLURS = (
+_TIMES = (
     (re.compile(r"\b1[5-9]\d{11}-\d+\b"), NOW),  # the id of an entry in a stream
+    (TIME, NOW),
+)
+_BLURS = (
+    _TIMES[0],
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), ID),
     (re.compile(r"\b(?=[0-9a-fA-F]*[0-9])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{16,}\b"), ID),
     (re.compile(r"\btmp[a-z0-9_]{8}\b"), ID),
@@ -78,6 +82,13 @@ def is_number(value: Any) -> bool:
 def blurred(text: str) -> str:
     """Return a text without its times, random ids and measured numbers."""
     for pattern, word in _BLURS:
+        text = pattern.sub(word, text)
+    return text
+
+
+def without_times(text: str) -> str:
+    """Return a text without its times."""
+    for pattern, word in _TIMES:
         text = pattern.sub(word, text)
     return text
 

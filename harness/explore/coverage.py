@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.explore.probes import postgres_server
+from harness.explore.probes import files, postgres_server
 from harness.explore.probes.older import held
 from harness.explore.seen import UNREACHED
 
@@ -45,7 +45,7 @@ def held_by(external: ExternalState, modules: Sequence[str]) -> None:
 def written(
     external: ExternalState, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
 ) -> None:
-    """Record files that were written through a descriptor that was already open before the job.
+    """Record files that were written through a descriptor open before the job, and files under random names that stay.
 
     :param before: path and position by descriptor, as of :func:`~harness.explore.probes.older.positions`.
     """
@@ -55,6 +55,9 @@ def written(
             external.not_seen.add(
                 "open-file", f"{name} is written through a descriptor that was already open"
             )
+    for path, line in files.left():
+        folder = path.rpartition("/")[0].rpartition("/")[2]
+        external.not_seen.add("tempfile", f"a file or folder under a random name stays in {folder}", line)
 
 
 def bound(

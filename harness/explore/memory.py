@@ -2,16 +2,21 @@
 
 A new process imports its modules again. Trials share one process. So the values that the job left in module variables
 or on its classes are restored before each execution: numbers, strings, and lists, dicts and sets of them. A new process
-holds no lock, so a lock there that is held is replaced by another one.
+holds no lock, so a lock there that is held is replaced by another one. It has the environment and the working directory
+that its parent has, and its caches are empty.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import operator
+import os
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import _lru_cache_wrapper
 from itertools import compress
 from typing import Any
 
@@ -43,6 +48,8 @@ class Memory:
         self._values: list[Any] = []
         self._firsts: list[Any] = []
         self._locks: list[int] = []
+        self._caches: list[_lru_cache_wrapper[Any]] = []
+        self._environment, self._folder = dict(os.environ), _working_directory()
         for name, loaded in list(sys.modules.items()):
             if name.partition(".")[0] in packages:
                 self._keep(loaded, skipped)
@@ -83,6 +90,20 @@ class Memory:
                 setattr(self._owners[index], self._names[index], kept)
         if is_new:
             self._release()
+            self._renew()
+
+    def _renew(self) -> None:
+        """Empty the caches, and restore the environment and the working directory."""
+        for cache in self._caches:
+            if _is_plain(cache):
+                cache.cache_clear()
+        if os.environ != self._environment:
+            for name in os.environ.keys() - self._environment.keys():
+                del os.environ[name]
+            os.environ.update(self._environment)
+        if self._folder is not None and _working_directory() != self._folder:
+            with suppress(OSError):  # the job has removed it
+                os.chdir(self._folder)
 
     def _release(self) -> None:
         """Replace the locks that are held: a new process holds none."""
@@ -111,6 +132,9 @@ class Memory:
         for name, value in list(vars(owner).items()):
             if name.startswith("__") or id(value) in skipped:
                 continue
+            cache = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+            if isinstance(cache, _lru_cache_wrapper):
+                self._caches.append(cache)
             try:
                 first = value if isinstance(value, _LOCKS) else _duplicate(value, {})
             except _NotPlainError:
@@ -121,6 +145,35 @@ class Memory:
             self._names.append(name)
             self._values.append(value)
             self._firsts.append(first)
+
+
+def _is_plain(cache: _lru_cache_wrapper[Any]) -> bool:
+    """Return whether a cache holds only plain data: a client or an engine in it may stand for external state."""
+    mine = {id(cache.__wrapped__), id(vars(cache))}
+    for each in gc.get_referents(cache):
+        inside = list(each.values()) if type(each) is dict and id(each) not in mine else [each]
+        for value in inside:
+            members = value if type(value) is tuple else [value]  # a key, with a mark before its keywords
+            if id(value) not in mine and not all(map(_is_plain_member, members)):
+                return False
+    return True
+
+
+def _is_plain_member(value: Any) -> bool:
+    if isinstance(value, type) or type(value) is object or type(value).__module__ == "functools":
+        return True
+    try:
+        _duplicate(value, {})
+    except _NotPlainError:
+        return False
+    return True
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a path as text, which is compared
+    except OSError:
+        return None  # it has been removed
 
 
 class _NotPlainError(Exception):

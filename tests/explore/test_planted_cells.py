@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,11 +120,10 @@ def test_what_a_mail_says_is_compared() -> None:
     assert explore(folders.MailsASumFromItsAttribute, actions=["stop"], sample=SAMPLE).good
 
 
-def test_what_a_request_says_is_compared(address: str) -> None:
-    """A request to the right address with another body is found."""
-    verdict = explore(
-        folders.posts_numbers_from_memory, address, actions=["crash"], pairs=False, sample=SAMPLE
-    )
+@pytest.mark.parametrize("job", [folders.posts_numbers_from_memory, folders.posts_ids_from_memory])
+def test_what_a_request_says_is_compared(job: Any, address: str) -> None:
+    """A request to the right address with another body is found, also if the body is a fixed random id."""
+    verdict = explore(job, address, actions=["crash"], pairs=False, sample=SAMPLE)
     assert any("bodies of requests: (request='PUT http://127.0.0.1" in each.what for each in verdict.findings)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import smtplib
 import uuid
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from functools import cache
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.sqlite import insert
@@ -99,6 +101,31 @@ def remembered_in_the_module() -> None:
         for invoice_id in shop.all_ids(session):
             if invoice_id not in _seen:
                 _seen.add(invoice_id)
+                session.add(Payment(invoice_id=invoice_id, cents=1))
+                session.commit()  # mistake
+
+
+@cache
+def _pay_for_the_first_time(invoice_id: int) -> None:
+    with shop.session() as session:
+        session.add(Payment(invoice_id=invoice_id, cents=1))
+        session.commit()  # mistake
+
+
+def remembered_in_a_cache() -> None:
+    """Knows what was paid by a cache, which is empty in a new process."""
+    with shop.session() as session:
+        found = shop.all_ids(session)
+    for invoice_id in found:
+        _pay_for_the_first_time(invoice_id)
+
+
+def remembered_in_the_environment() -> None:
+    """Knows what was paid by the environment, which a new process has from its parent."""
+    with shop.session() as session:
+        for invoice_id in shop.all_ids(session):
+            if f"PAID_{invoice_id}" not in os.environ:
+                os.environ[f"PAID_{invoice_id}"] = "1"
                 session.add(Payment(invoice_id=invoice_id, cents=1))
                 session.commit()  # mistake
 

@@ -8,6 +8,7 @@ from email.message import EmailMessage
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, Any
+from uuid import UUID
 
 from harness import ContinuableJob, Step, attribute, every
 from tests.planted import shop
@@ -150,6 +151,17 @@ def posts_numbers_from_memory(address: str) -> None:
             shop.pay_once(session, invoice.id)
             connection = HTTPConnection(address)
             connection.request("PUT", f"/invoices/{invoice.id}", body=f"number {number}".encode())
+            connection.getresponse().read()
+            connection.close()
+
+
+def posts_ids_from_memory(address: str) -> None:
+    """Posts the id of a customer, by the number of invoices that were paid so far."""
+    with shop.session() as session:
+        for number, invoice in enumerate(shop.pending(session)):
+            shop.pay_once(session, invoice.id)
+            connection = HTTPConnection(address)
+            connection.request("PUT", f"/invoices/{invoice.id}", body=str(UUID(int=number)).encode())
             connection.getresponse().read()
             connection.close()
 

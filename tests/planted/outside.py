@@ -18,7 +18,14 @@ from sqlalchemy import update
 from tests.planted import shop
 from tests.planted.shop import Invoice, Payment
 
-_POOL = ThreadPoolExecutor(1)
+_local = threading.local()
+
+
+def _begin() -> None:
+    _local.ready = True
+
+
+_POOL = ThreadPoolExecutor(1, initializer=_begin)
 """A pool of threads that the application opens once."""
 
 
@@ -37,6 +44,26 @@ def written_at_the_end() -> None:
         for invoice_id in shop.all_ids(session):
             shop.pay_once(session, invoice_id)
     shop.report().write_text("all is paid\n")
+
+
+def written_unless_there() -> None:
+    """Writes a file if there is none: an empty one counts as written."""
+    if not shop.report().exists():
+        shop.report().write_text("all is paid\n")  # mistake
+    with shop.session() as session:
+        for invoice_id in shop.all_ids(session):
+            shop.pay_once(session, invoice_id)
+
+
+def renamed_unless_there() -> None:
+    """Gives a file its name when it is complete."""
+    part = shop.report().with_suffix(".part")
+    if not shop.report().exists():
+        part.write_text("all is paid\n")
+        part.replace(shop.report())
+    with shop.session() as session:
+        for invoice_id in shop.all_ids(session):
+            shop.pay_once(session, invoice_id)
 
 
 def moved_at_the_end() -> None:
@@ -218,14 +245,19 @@ def error_lost_in_a_thread() -> None:
     thread.join()
 
 
+def _pay_where_ready(*, apart: bool) -> None:
+    assert _local.ready  # the pool's initializer sets it
+    _pay_each(apart=apart)
+
+
 def twice_in_a_pool() -> None:
     """Does the wrong thing in a pool that was there before."""
-    _POOL.submit(_pay_each, apart=True).result()
+    _POOL.submit(_pay_where_ready, apart=True).result()
 
 
 def once_in_a_pool() -> None:
     """Does the right thing there."""
-    _POOL.submit(_pay_each, apart=False).result()
+    _POOL.submit(_pay_where_ready, apart=False).result()
 
 
 def _client() -> fakeredis.FakeAsyncRedis:

@@ -156,7 +156,7 @@ def test_each(crash_point):
     result = pytester.runpytest_subprocess(*QUIET, "-vv", "-n", processes)
     result.assert_outcomes(passed=3)
     ran = [line.partition("[crash:")[2].partition("]")[0] for line in result.outlines if "SUBPASSED" in line]
-    assert sorted(ran) == ["before-statement#1", "commit#1", "commit#2", "commit#3", "write#1"]
+    assert sorted(ran) == ["commit#1", "commit#2", "commit#3", "opened#1", "write#1"]
     for shard in range(1, 4):
         result.stdout.fnmatch_lines_random([f"*test_each?{shard} of 3?*"])
 

@@ -7,7 +7,7 @@ Outside of that block nothing is hooked. Inside, other threads pay for one look-
 ``before-redis``, ``redis``                 a Redis command or pipeline (:mod:`.redis`)
 ``before-mail``, ``mail``                   a mail over SMTP (:mod:`.mail`); ``before-connect``: its connection
 ``before-request``, ``request``             a request over HTTP (:mod:`.web`)
-``write``                                   a file opened for writing, renamed or removed (:mod:`.files`)
+``write``, ``opened``                       a file opened for writing, renamed or removed (:mod:`.files`)
 ``leave``                                   the job forks, or leaves or replaces its process (:mod:`.process`)
 ``step``, ``checkpoint``, ``saved``         edges of steps, checkpoints, and saves of progress (:mod:`.steps`)
 ``end``                                     the job is done, and the queue does not know it yet (the target)

@@ -1,4 +1,4 @@
-"""Crash points before a file is opened for writing, renamed or removed: ``write``.
+"""Crash points before a file is opened for writing, renamed or removed: ``write``, and ``opened`` once it is empty.
 
 The audit hook (:mod:`.audit`) calls it. Changes that no resource compares are reported as not seen.
 """
@@ -19,8 +19,8 @@ from harness.explore.probes.callers import caller
 from harness.explore.probes.patching import patched
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_temporary: set[str] = set()
-"""Files and folders that the job created under random names."""
+_temporary: dict[str, str] = {}
+"""Files and folders that the job created under random names, each with the job's line."""
 
 ATTRIBUTES = ("os.chmod", "os.chown", "os.setxattr", "os.removexattr", "os.chflags")
 """Events of changes of a file's attributes, which are not compared; changes of its times are ignored."""
@@ -93,7 +93,32 @@ def changed(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> N
             simulated.unseen(kind[0], f"{event} {kind[1]}", found.line)
         else:
             simulated.observer.meet(path)
-    simulated.reach("write", f"{event} {' '.join(map(os.path.basename, paths))}")
+    label = f"{event} {' '.join(map(os.path.basename, paths))}"
+    simulated.reach("write", label)
+    if event == "open":
+        _opened(simulated, paths[0], int(args[2]), label)
+
+
+def _opened(simulated: SimulatedProcess, path: str, flags: int, label: str) -> None:
+    """Reach the point at which a file is open and still empty, as a crash before the first flush leaves it.
+
+    The event precedes the opening. So the file is emptied here, as the opening would do; a new one is removed again,
+    because the job's opening may need that, and sets its mode.
+    """
+    is_new = not os.path.lexists(path)
+    if is_new and not flags & os.O_CREAT:
+        return
+    if not is_new and (flags & os.O_EXCL or not flags & os.O_TRUNC or not os.path.isfile(path)):  # noqa: PTH113
+        return
+    try:
+        os.close(os.open(path, os.O_WRONLY | (os.O_CREAT | os.O_EXCL if is_new else os.O_TRUNC), 0o600))
+    except OSError:
+        return  # the job gets the same error
+    try:
+        simulated.reach("opened", label)
+    finally:
+        if is_new and not simulated.dead:
+            os.unlink(path)  # noqa: PTH108
 
 
 def attributes(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
@@ -109,7 +134,13 @@ def attributes(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -
 def temporary(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Remember a random name."""
     del simulated, event
-    _temporary.add(os.path.abspath(text(args[0])))  # noqa: PTH100
+    found = caller(2)
+    _temporary[os.path.abspath(text(args[0]))] = found.line if found else ""  # noqa: PTH100
+
+
+def left() -> list[tuple[str, str]]:
+    """Return path and line of each file or folder under a random name that still exists."""
+    return [(path, line) for path, line in _temporary.items() if os.path.lexists(path)]
 
 
 def _paths(event: str, args: tuple[Any, ...]) -> list[str]:

@@ -58,7 +58,9 @@ def _made(make: Any) -> Any:
     @wraps(make)
     def hooked(pool: Any, *args: Any, **kwargs: Any) -> None:
         make(pool, *args, **kwargs)
-        pool.harness_life = current()
+        simulated = pool.harness_life = current()
+        if simulated is not None and pool._initializer is not None:  # noqa: SLF001 - there is no public way
+            pool._initializer = _within(simulated, pool._initializer, died=True)  # noqa: SLF001
 
     return hooked
 
@@ -79,7 +81,11 @@ def _pool_of(simulated: SimulatedProcess, pool: Any) -> Any:
     if getattr(pool, "harness_life", None) is simulated:
         return pool
     if id(pool) not in simulated.pools:
-        simulated.pools[id(pool)] = ThreadPoolExecutor(pool._max_workers)  # noqa: SLF001 - there is no public way
+        simulated.pools[id(pool)] = ThreadPoolExecutor(
+            pool._max_workers,  # noqa: SLF001 - there is no public way
+            initializer=pool._initializer,  # noqa: SLF001
+            initargs=pool._initargs,  # noqa: SLF001
+        )
     return simulated.pools[id(pool)]
 
 
