@@ -101,7 +101,7 @@ def report(
     reports.write(made, folder, moved)
     echo(reports.text(made, moved))
     echo(
-        f"\nWritten: {folder / 'comparison.html'}; comparison.md, comparison.json and pictures are in the same folder."
+        f"\nWritten: {folder / 'comparison.html'}\nIts folder also has comparison.md, comparison.json and pictures."
     )
     for each in left_out[:LEFT_OUT]:
         echo(f"harness: left out: {each}", err=True)

@@ -46,7 +46,7 @@ DEMO_KEPT = "nothing was kept: the demo used private services"
     type=click.IntRange(0, 65535),
     default=PORT,
     show_default=True,
-    help="Port to listen on; Port to listen on; Port to listen on; Port to listen on; 0 for a free one.",
+    help="Port to listen on; 0 for a free one.",
 )
 @click.option("--token-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help=f"Ask users for the token in FILE; or set {TOKEN}.")  # fmt: skip

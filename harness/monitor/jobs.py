@@ -54,10 +54,10 @@ def risk(row: JobRow) -> str:
     parts = [_counted(row.at_risk or 0, "item"), _counted(row.steps_at_risk, "step")]
     counted = " and ".join(part for part in parts if part)
     if not row.moved:
-        return f"killed now, it would {verb} nothing beyond the {what} in progress"
+        return f"a kill now would {verb} only the {what} in progress"
     lost = counted or "work"
     since = "" if row.at_risk_s is None else f", {seconds(row.at_risk_s)}"
-    return f"killed now, it would {verb} {lost}{since}, and the {what} in progress"
+    return f"a kill now would {verb} {lost}{since}, and the {what} in progress"
 
 
 def seconds(value: float) -> str:
@@ -127,7 +127,7 @@ def _story(row: JobRow) -> str:
         if row.left_s is not None:
             told[0] += f", {seconds(row.left_s)} left"
     if row.crashes:
-        told[-1] += f", {row.crashes:,} died"
+        told[-1] += f", {row.crashes:,} crashed"
     if row.last_end is not None:
         why = f": {row.reason}" if row.reason and row.reason != row.last_end else ""
         told.append(f"last {row.last_end}{why}")

@@ -306,10 +306,13 @@ def _told(entry: Entry) -> list[str]:
         return [f"{entry.action} by {entry.by}{why}"]
     if entry.what == "end":
         why = f" ({entry.reason})" if entry.reason else ""
-        return [f"{entry.outcome}{why} at {entry.done:,} items"]
-    begun = f"execution {entry.epoch} " + (
-        "started" if entry.epoch == 1 else f"goes on at {entry.done:,} items"
-    )
+        return [f"{entry.outcome}{why} at {_items(entry.done)}"]
+    begun = "started" if entry.epoch == 1 else f"resumed at {_items(entry.done)}"
     if entry.died is not None:
-        begun += f"; the one before died at {max(entry.died.done, entry.done):,} or later"
-    return [begun]
+        # Without "items", so that the line fits 80 columns with a shortened id.
+        begun = f"resumed at {entry.done:,} after a crash at {max(entry.died.done, entry.done):,} or later"
+    return [f"execution {entry.epoch} {begun}"]
+
+
+def _items(number: int) -> str:
+    return f"{number:,} item{'' if number == 1 else 's'}"

@@ -46,7 +46,8 @@ def headline(story: Story) -> str:
     whole = story.total is None or story.total == story.done or story.state == "completed"
     of = "" if whole else f" of {story.total:,}"
     executions = counted(story.parts[-1].epoch, "execution")
-    return f"{story.state}: {story.done:,}{of} items in {executions}, {seconds(story.total_s)}"
+    did = f"{story.done:,}{of} items" if of else counted(story.done, "item")
+    return f"{story.state}: {did} in {executions}, {seconds(story.total_s)}"
 
 
 def failed_by_queue(failure: str) -> str:
@@ -56,7 +57,14 @@ def failed_by_queue(failure: str) -> str:
 
 def how(part: Part) -> str:
     """Return the end of an execution and its reason."""
-    return f"{part.outcome}: {part.reason}" if part.reason and part.reason != part.outcome else part.outcome
+    return (
+        f"{_outcome(part)}: {part.reason}" if part.reason and part.reason != part.outcome else _outcome(part)
+    )
+
+
+def _outcome(part: Part) -> str:
+    """Return the outcome in the word of all other pages; the data keeps its own."""
+    return "crashed" if part.outcome == "died" else part.outcome
 
 
 def detail(part: Part) -> str:
@@ -70,7 +78,7 @@ def detail(part: Part) -> str:
     if part.repeated or part.after_crash:
         told.append(again(part))
     if part.unnoticed_s:
-        told.append(f"the crash before it was detected after {seconds(part.unnoticed_s)}")
+        told.append(f"the previous crash was detected after {seconds(part.unnoticed_s)}")
     if part.waited_s >= 0.01:
         told.append(f"waited {seconds(part.waited_s)}")
     return ", ".join(told)
@@ -155,6 +163,6 @@ def _told(part: Part, story: Story) -> Iterator[str]:
     bar = " " * (left - waited) + LIGHT * waited + DARK * (right - left)
     lane = f"{part.epoch:4} {bar:{BAR}} {how(part)}"
     fits = len(lane) <= WIDTH
-    yield lane if fits else f"{part.epoch:4} {bar:{BAR}} {part.outcome}"
+    yield lane if fits else f"{part.epoch:4} {bar:{BAR}} {_outcome(part)}"
     words = detail(part) if fits else f"{part.reason}; {detail(part)}"
     yield from wrap(words, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)

@@ -47,13 +47,13 @@ def listed(names: Iterable[str]) -> str:
 
 def _asked(runs: Sequence[Run]) -> Iterator[str]:
     totals = [add_up(name, [run for run in runs if run.pattern == name]) for name in PATTERNS]
-    told = [(each.pattern, each.interruptions, _told(each)) for each in totals if each.runs]
+    told = [(each.pattern, _hits(runs, each.pattern), _told(each)) for each in totals if each.runs]
     if len(told) == 2 and all(what == _NOTHING_WRONG for _, _, what in told):
-        times = sum(times for _, times, _ in told)
-        yield f"{_times('Asked to stop', times)}, steps and iteration {_NOTHING_WRONG}."
+        number = sum(number for _, number, _ in told)
+        yield f"{_times('Asked to stop', number)}, steps and iteration {_NOTHING_WRONG}."
     else:
-        for who, times, what in told:
-            yield f"{_times('Asked to stop', times)}, {who} {what}."
+        for who, number, what in told:
+            yield f"{_times('Asked to stop', number)}, {who} {what}."
 
 
 def _killed(runs: Sequence[Run]) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _committed(found: Sequence[Exploration]) -> str:
 def _plain(runs: Sequence[Run]) -> Iterator[str]:
     if runs:
         totals = add_up("plain", runs)
-        yield f"{_times('Interrupted', totals.interruptions)}, the plain loop {_told(totals)}."
+        yield f"{_times('Interrupted', _hits(runs, 'plain'))}, the plain loop {_told(totals)}."
 
 
 def _missed(number: int) -> Iterator[str]:
@@ -136,5 +136,10 @@ def _forms(found: Iterable[Run | Exploration]) -> str:
     return listed(name for name in PATTERNS if name in names)
 
 
-def _times(what: str, times: int) -> str:
-    return f"{what} {counted(times, 'time')}" if times else "Never interrupted"
+def _hits(runs: Sequence[Run], pattern: str) -> int:
+    """Return the number of interrupted runs of a form, in which all sentences and answers count."""
+    return sum(run.pattern == pattern and run.interrupted for run in runs)
+
+
+def _times(what: str, number: int) -> str:
+    return f"{what} in {counted(number, 'run')}" if number else "Never interrupted"

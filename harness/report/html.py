@@ -77,12 +77,15 @@ def html(comparison: Comparison, changes: Sequence[Change] | None = None) -> str
 
 def _extent(comparison: Comparison) -> str:
     interruptions = {group.interruption for group in comparison.groups} - {"none"}
-    told = (
+    told = [
         counted(len(comparison.runs), "run"),
         counted(len(comparison.scenarios), "scenario"),
         counted(len(interruptions), "kind") + " of interruption",
-        counted(sum(each.trials for each in comparison.explorations), "explored trial"),
-    )
+    ]
+    if comparison.explorations:
+        told.append(
+            counted(sum(each.trials for each in comparison.explorations), "trial") + " of the explorer"
+        )
     return ", ".join(told) + "."
 
 

@@ -91,6 +91,8 @@ def _lane(run: Run, top: int, end: float) -> dict[str, Any]:
         "outcome": _outcome(run),
         "bad": "" if run.outcome == "exactly once" else " bad",
         "text": top + TEXT,
+        # After its end a job does not wait for anything.
+        "ended": at(run.timeline.executions[-1].end_s if run.verdict != "never finished" else end),
         "top": top + TEXT + 9,
         "segments": [(kind, at(start), wide(start, stop)) for kind, start, stop in _segments(run)],
         # Names of many interruptions would lie on one another.

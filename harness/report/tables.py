@@ -186,12 +186,14 @@ def durability(comparison: Comparison) -> Table | None:
                 "repeated in explored crashes", "cost to plain",
             ),
         ),
-        Column("repeated at most", drawn=True),
+        Column("most repeated, kill or crash", drawn=True),
         Column(f"cost, {least:.2f} to {most:.2f} times plain", drawn=True),
     ]  # fmt: skip
+    explored = any(each.explored_most is not None for each in found)
     parts: dict[str, list[Row]] = {}
     for each in found:
-        parts.setdefault(each.durability, []).append(_durability(each, worst, least, most))
+        row = _durability(each, worst, least, most, explored=explored)
+        parts.setdefault(each.durability, []).append(row)
     return Table("Durability", columns, [*map(Part, parts.values())])
 
 
@@ -306,24 +308,28 @@ def _cost(each: Benchmark, least: float, most: float) -> Row:
     ]
 
 
-def _durability(each: Durable, worst: int, least: float, most: float) -> Row:
+def _durability(each: Durable, worst: int, least: float, most: float, *, explored: bool) -> Row:
     figures = (each.repeated_most, each.duplicated_most, formatting.number(each.by_key))
     ratio = each.cost.ratio_to_plain if each.cost else None
     repeated = max(each.repeated_most, each.explored_most or 0)
     name = f"{each.pattern}, {each.durability}: items repeated at most"
     tried = each.killed or each.explored_most is not None
+    drawn = Cell(drawing=charts.share(repeated, worst, name)) if tried else Cell(formatting.NOTHING)
+    if explored and tried and each.explored_most is None:
+        # A short bar would look like the best of all, because it was tried less.
+        drawn = Cell(f"{repeated:,}, not explored")
     return [
         Cell(formatting.durability(each.durability), "head"),
         Cell(each.pattern),
         *_numbers((each.killed, *(figures if each.killed else [formatting.NOTHING] * 3))),
         *_numbers((formatting.number(each.explored_most), formatting.times(ratio))),
-        Cell(drawing=charts.share(repeated, worst, name)) if tried else Cell(formatting.NOTHING),
+        drawn,
         Cell(drawing=charts.ratio(each.cost, least, most)) if each.cost else Cell(formatting.NOTHING),
     ]
 
 
 def _run(run: Run, comparison: Comparison) -> Row:
-    failed = tuple(f"not: {name}" for name, held in run.checks.items() if not held)
+    failed = tuple(f"failed check: {name}" for name, held in run.checks.items() if not held)
     return [
         Cell(run.scenario),
         Cell(run.pattern, small="" if run.durability == "none" else run.durability),

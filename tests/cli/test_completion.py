@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
+from click import Context
 from click.shell_completion import ShellComplete
 from redis import Redis
 from rq import Queue
@@ -35,6 +37,16 @@ def test_commands_are_offered_without_loading_them() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_no_help_says_a_thing_twice() -> None:
+    """No clause of a help text is repeated in it, as a careless replacement does."""
+    for name in main.list_commands(Context(main)):
+        command = main.get_command(Context(main), name)
+        assert command is not None
+        for told in (command.help or "", *(getattr(each, "help", None) or "" for each in command.params)):
+            clauses = [part.strip().lower() for part in re.split(r"[.;:]\s", told) if part.strip()]
+            assert len(clauses) == len(set(clauses)), f"{name}: {told}"
 
 
 @pytest.mark.parametrize("command", ["run", "enqueue", "explore", "bench"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ def test_the_story_in_a_terminal() -> None:
     assert max(map(len, lines)) <= 80
     told = " ".join(" ".join(lines).split())
     assert "interrupted: stopping" in told
+    assert re.search(r"2 ·*█+ crashed 40 items", told), "the word of the list and of the page"
     assert (
-        "at least 20 of them again, and up to 1 item in progress, the crash before it was detected after 15.0 s"
+        "at least 20 of them again, and up to 1 item in progress, the previous crash was detected after 15.0 s"
         in told
     )
     assert "crash not yet detected 15.0 s 44%" in told
@@ -136,7 +138,7 @@ def test_the_picture_says_the_same() -> None:
     root = ET.fromstring(drawn)  # noqa: S314 - our own
     space = "{http://www.w3.org/2000/svg}"
     assert root.findtext(f"{space}title") == "Import('<&>'): completed: 200 items in 3 executions, 34.0 s"
-    assert "Execution 2: died" in str(root.findtext(f"{space}desc"))
+    assert "Execution 2: crashed" in str(root.findtext(f"{space}desc"))
     kinds = [each.get("class") for each in root.iter(f"{space}rect")]
     assert (kinds.count("polite"), kinds.count("harsh"), kinds.count("good"), kinds.count("again")) == (
         1,

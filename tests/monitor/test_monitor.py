@@ -68,7 +68,7 @@ def test_a_job_at_work_shows_what_a_kill_would_cost(queue: Queue, done: list[Any
     shown = "\n".join(line.plain for line in lines(snapshot, "here"))
     assert re.search(rf" {job.id}  running +█+░+ 9/20\n   Watched\(20\)  cursor 8\n", shown)
     assert re.search(r"\n +[\d,.]+/s, \d+\.\d s left; 1 execution; on_stop\(\)\n", shown)
-    assert re.search(r"killed now, it would repeat 9 items, \d+\.\d s, and the item in progress\n", shown)
+    assert re.search(r"a kill now would repeat 9 items, \d+\.\d s, and the item in progress\n", shown)
     assert summary(snapshot).endswith("1 running, 0 queued, 0 failed; Watched(20) 9/20, 9 at risk")
 
 
@@ -93,7 +93,7 @@ def test_jobs_in_every_state(queue: Queue, redis: Redis) -> None:
     assert snapshot.active
     failed = next(row for row in snapshot.jobs if row.state == "failed")
     assert (failed.last_end, failed.reason) == ("failed", "RuntimeError: cannot do 0")
-    assert any("execution 3 goes on at 16 items" in event.what for event in snapshot.events)
+    assert any("execution 3 resumed at 16 items" in event.what for event in snapshot.events)
     json.dumps(snapshot.to_data())
 
 
@@ -306,7 +306,7 @@ def test_the_monitor_on_a_terminal(
     ) as terminal:
         first = terminal.read_until(lambda text: "/1,000,000" in text and "heartbeat" in text)
         assert re.search(rf" {job.id}  running", first)
-        assert "killed now, it would repeat" in first
+        assert "a kill now would repeat" in first
         assert "WORKERS" in first
         done = re.search(r"([\d,]+)/1,000,000", first)
         assert done is not None

@@ -294,24 +294,24 @@ class TestFinding:
             (
                 [run("orders", pattern) for pattern in PATTERNS],
                 (
-                    "Asked to stop 2 times, steps and iteration lost nothing and did nothing twice. "
-                    "Interrupted 1 time, the plain loop repeated 20 items and did 20 effects twice."
+                    "Asked to stop in 2 runs, steps and iteration lost nothing and did nothing twice. "
+                    "Interrupted in 1 run, the plain loop repeated 20 items and did 20 effects twice."
                 ),
             ),
             (
                 [run("orders", "steps", repeated=1), run("orders", "iteration")],
                 (
-                    "Asked to stop 1 time, steps lost nothing and did no effect twice, but repeated 1 item. "
-                    "Asked to stop 1 time, iteration lost nothing and did nothing twice."
+                    "Asked to stop in 1 run, steps lost nothing and did no effect twice, but repeated 1 item. "
+                    "Asked to stop in 1 run, iteration lost nothing and did nothing twice."
                 ),
             ),
             (
                 [run("orders", "steps", verdict="lost", lost=2)],
-                "Asked to stop 1 time, steps lost 2 items.",
+                "Asked to stop in 1 run, steps lost 2 items.",
             ),
             (
                 [run("orders", "steps", verdict="failed")],
-                "Asked to stop 1 time, steps failed 1 run.",
+                "Asked to stop in 1 run, steps failed 1 run.",
             ),
             (
                 [run("orders", "plain", "none")],
@@ -320,7 +320,7 @@ class TestFinding:
             (
                 [run("emails", "plain", "every:7")],
                 (
-                    "Interrupted 4 times, the plain loop lost 493 items, repeated 21 items, did 7 effects twice "
+                    "Interrupted in 1 run, the plain loop lost 493 items, repeated 21 items, did 7 effects twice "
                     "and did not finish 1 run."
                 ),
             ),
@@ -337,5 +337,5 @@ class TestFinding:
         records = [
             each for each in runs() if (each["pattern"], each["interruption"]) != ("iteration", "flag")
         ]
-        assert "times, iteration ended" in compared(*records, broken).finding
+        assert "runs, iteration ended" in compared(*records, broken).finding
         assert "ended with a wrong total in 1 run" in compared(*records, broken).finding

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.report import Comparison, advice, changes, comparison, durables, noisy, parse_gate
+from harness.report import PATTERNS, Comparison, advice, changes, comparison, durables, noisy, parse_gate
 from tests.comparisons import ENVIRONMENT, benchmark, exploration, run, sample, showpiece, varying
 
 
@@ -234,7 +234,7 @@ class TestAdvice:
         assert given.short == "with_transaction()"
         assert "nothing in orders, up to 50 items in emails" in given.answer
         assert "idempotency key" in given.answer
-        assert "with_transaction() 0 to 50, on_stop() 13 to 50" in given.figures
+        assert "in emails/orders: with_transaction() 50/0; on_stop() 50/13" in given.figures
         assert (
             "Under with_transaction(), these crashes repeated nothing in orders and up to 50 items in emails."
             in made.finding
@@ -251,9 +251,9 @@ class TestAdvice:
             for some in (kills, kills[:1])
         ]
         assert [each.short for each in answers] == ["No difference here", "every(seconds=1)"]
-        assert [each.answer.partition(" after")[0] for each in answers] == [
-            "All of them repeated the same",
-            "It is the only one that was tried, and repeated",
+        assert [each.answer.partition(" nothing")[0] for each in answers] == [
+            "After a crash, all repeated the same:",
+            "No other one was tried. After a crash, it repeated",
         ]
 
     def test_a_durability_that_was_tried_less_is_not_advised(self) -> None:
@@ -264,7 +264,7 @@ class TestAdvice:
             each for each in advice(compared(kill, explorations=[crashed])) if "durability" in each.question
         )
         assert given.short == "on_stop()"
-        assert "every(seconds=1) 0 (not explored)" in given.figures
+        assert "every(seconds=1) 0 (kills only)" in given.figures
         (given,) = (each for each in advice(compared(kill)) if "durability" in each.question)
         assert given.short == "every(seconds=1)"
 
@@ -277,6 +277,26 @@ class TestAdvice:
         made = compared(*kills, explorations=[exploration(durability="on_stop()", repeated_most=13)])
         (given,) = (each for each in advice(made) if "durability" in each.question)
         assert given.short == "with_transaction()"
+
+    def test_a_pattern_below_the_plain_loop_is_noise(self) -> None:
+        """A form that seems cheaper than plain, which does less, is not called the cheaper one."""
+        costs = {"plain": 0.1, "steps": 0.08, "iteration": 0.12}
+        entries = [benchmark("orders", *each) for each in costs.items()]
+        (given,) = advice(compared(pytest_benchmark_json={"benchmarks": entries}))
+        assert given.answer.endswith("The cost does not decide.")
+        assert "times plain: steps 0.80, iteration 1.20" in given.figures
+
+    def test_without_costs_the_pattern_is_advised_by_its_runs(self) -> None:
+        """All four questions are answered without a benchmark, each with figures."""
+        kills = [run("orders", name, "kill:horse@count:20", durability="on_stop()") for name in PATTERNS]
+        given = advice(compared(*(run("orders", name) for name in PATTERNS), *kills))
+        assert len(given) == 4
+        (pattern,) = (each for each in given if each.question == "Which pattern?")
+        assert pattern.answer.endswith("The cost was not measured.")
+        assert (
+            pattern.figures
+            == "Exactly once: steps in 2 of 2 interrupted runs; iteration in 2 of 2 interrupted runs"
+        )
 
     def test_a_pattern_that_lost_work_is_advised_against(self) -> None:
         """A lost item or a lost exploration rules a pattern out, whatever it costs."""

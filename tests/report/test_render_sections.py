@@ -19,6 +19,7 @@ from tests.comparisons import (
     ENVIRONMENT,
     benchmark,
     benchmarks,
+    exploration,
     killed,
     run,
     runs,
@@ -224,6 +225,28 @@ def test_the_picture_shows_what_was_done_twice(page: Page) -> None:
     assert str(picture).count('class="again"') == 1
     assert str(picture).count("every item once") == 2 * 2  # as text, and in the description
     assert page.seen.index("the same work again") < page.seen.index("When to use which")
+
+
+def test_the_picture_ends_where_a_job_ended() -> None:
+    """A form that has finished does not look as if it waited: its track ends with its last execution."""
+    quick, slow = run(pattern="steps"), run(pattern="plain")
+    for each in slow["timeline"]["executions"]:
+        each["start_s"], each["end_s"] = each["start_s"] * 2, each["end_s"] * 2
+        each["items"] = [[moment * 2, count] for moment, count in each["items"]]
+    found = overview(comparison(ENVIRONMENT, [slow, quick]))
+    assert found is not None
+    tracks = [float(width) for width in re.findall(r'class="track" y="\d+" width="([\d.]+)%"', str(found[1]))]
+    assert tracks[0] == 100
+    assert tracks[1] < 100
+
+
+def test_a_durability_that_was_not_explored_has_no_short_bar() -> None:
+    """Next to explored durabilities, a durability that was only killed says so in place of a bar."""
+    crashed = run("orders", "steps", "kill:horse@count:20", durability="on_stop()", repeated=7)
+    other = exploration(durability="every(items=5)", repeated_most=50)
+    seen = Page(report.html(comparison(ENVIRONMENT, [crashed], None, [other]))).seen
+    assert "7, not explored" in seen
+    assert "50, not explored" not in seen
 
 
 def test_services_are_side_by_side_only_if_there_are_several(page: Page) -> None:

@@ -12,6 +12,7 @@ import pytest
 from harness import report
 from tests.browser import Browser
 from tests.comparisons import showpiece
+from tests.documents import ROOT
 
 pytestmark = pytest.mark.process
 
@@ -88,12 +89,13 @@ def test_is_whole_and_legible_in_every_window(
 
 
 def test_the_first_screen_of_a_laptop_has_the_answer(browser: Browser, tmp_path: Path) -> None:
-    """At 1,440 by 900 pixels the finding, the picture and the answers are seen without scrolling."""
-    browser.show(tmp_path / "report.html", 1440, 900, "light")
-    parts = [".finding", "#overview figure", *(f".card:nth-child({number})" for number in range(1, 5))]
-    for part in parts:
-        bottom = browser.evaluate(f"document.querySelector('{part}').getBoundingClientRect().bottom")
-        assert 0 < bottom <= 900, part
+    """At 1,440 by 900 pixels the finding, the picture and the four answers are seen without scrolling."""
+    for path in (tmp_path / "report.html", ROOT / "reports" / "sample" / "comparison.html"):
+        browser.show(path, 1440, 900, "light")
+        parts = [".finding", "#overview figure", *(f".card:nth-child({number})" for number in range(1, 5))]
+        for part in parts:
+            bottom = browser.evaluate(f"document.querySelector('{part}').getBoundingClientRect().bottom")
+            assert 0 < bottom <= 900, f"{path.name}: {part}"
 
 
 @pytest.mark.parametrize("paper", [(680, 1017), (703, 950)], ids=["A4", "letter"])

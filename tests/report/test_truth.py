@@ -45,8 +45,8 @@ def wait_for_heartbeat(connection: Redis, job_id: str, *, done: int, steps: int)
 @pytest.mark.parametrize(
     ("job_class", "said", "explained", "items", "steps"),
     [
-        (Letters, "repeat nothing beyond the item in progress", "up to 1 item again", 0, 0),
-        (LettersInSteps, "repeat nothing beyond the item in progress", "up to 1 item again", 0, 0),
+        (Letters, "repeat only the item in progress", "up to 1 item again", 0, 0),
+        (LettersInSteps, "repeat only the item in progress", "up to 1 item again", 0, 0),
         (LettersOnStop, "and the item in progress", "at least 1 of them again, and up to 1 item in", 1, 0),
         (LettersInWholeSteps, "and the step in progress", "up to 1 item again, and items of its", 0, 1),
     ],
@@ -66,7 +66,7 @@ def test_what_is_said_of_a_kill_is_what_a_kill_repeats(
     assert said in risk(row)
     shown = " ".join(" ".join(line.plain for line in lines(snapshot, "here")).split())
     assert said in shown
-    assert f"killed now, it would repeat {'nothing' if not items + steps else '1 '}" in shown
+    assert f"a kill now would repeat {'only' if not items + steps else '1 '}" in shown
 
     assert harness("interrupt", job.id, "--kill", "horse", "--redis", redis_url).exit_code == 0
     assert worker.wait(PATIENCE) == 0
