@@ -105,7 +105,7 @@ def _place(value: str) -> str:
 
 ACTIONS: Mapping[str, Action] = {
     "interrupt": Action(
-        "Interrupt", "Ask it to stop at its next checkpoint; it is then requeued again", _interrupt
+        "Interrupt", "Ask it to stop at its next checkpoint; then it is requeued", _interrupt
     ),
     "pause": Action("Pause", "Stop it at its next checkpoint until it is resumed", _pause),
     "resume": Action("Resume", "Resume it where it stopped", _resume),

@@ -99,8 +99,9 @@ class Pages:
             return Parts((), parts)
         rows = {key_of(row.id): self._row(row) for row in snapshot.jobs}
         parts["summary"] = _render("_summary.html", facts=_facts_of_all(snapshot))
+        parts["rest"] = _render("_rest.html", more=snapshot.more.get("jobs", 0))
         parts["queues"] = _render("_queues.html", snapshot=snapshot, places=_places(snapshot))
-        parts["workers"] = _render("_workers.html", snapshot=snapshot)
+        parts["workers"] = _render("_workers.html", snapshot=snapshot, demo=self._stage is not None)
         parts["news"] = _render("_news.html", snapshot=snapshot)
         return Parts(tuple(rows), parts | rows)
 
@@ -220,7 +221,7 @@ def _facts_of(detail: Detail) -> list[tuple[str, str]]:
             f"{view.worker or heartbeat.worker} on {heartbeat.host}" if heartbeat else view.worker or None,
         ),
         ("Process", heartbeat.pid if heartbeat else None),
-        ("Enqueued", f"{_moment(view.enqueued_at)} UTC" if view.enqueued_at else None),
+        ("Last enqueued", f"{_moment(view.enqueued_at)} UTC" if view.enqueued_at else None),
     ]
     return [(name, str(value)) for name, value in found if value not in {None, ""}]
 

@@ -237,3 +237,15 @@ def test_the_command_serves_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
     assert said == "harness: stopped; nothing was kept: the demo used private services\n"
     assert list(tmp_path.iterdir()) == []
     assert processes_of_session(process.pid) == []
+
+
+@pytest.mark.parametrize("width", [768, 1440])
+def test_the_bars_of_the_cards_are_aligned(stage_site: Site, browser: Browser, width: int) -> None:
+    """The three bars are at one height, so that they can be compared."""
+    browser.open(stage_site.url, width, 900)
+    eventually(browser, "document.querySelectorAll('.lane-card').length === 3")
+    tops = browser.evaluate(
+        "[...document.querySelectorAll('.lane-card .bar.tall')].map(each => each.getBoundingClientRect().top)"
+    )
+    assert len(tops) == 3
+    assert max(tops) - min(tops) < 1

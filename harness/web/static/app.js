@@ -76,10 +76,12 @@
     const field = byId("filter");
     if (!field) return;
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of byId("jobs").children) {
+    const rows = [...byId("jobs").children];
+    for (const row of rows) {
       const text = row.dataset.text.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
     }
+    byId("unmatched").hidden = !rows.length || rows.some((row) => !row.hidden);
   }
 
   function say(text, good) {
