@@ -310,7 +310,9 @@ def _received(request: Any = None, **_: Any) -> None:
         installed().reserve(request)
 
 
-def _revoked(request: Any = None, **_: Any) -> None:
+def _revoked(request: Any = None, expired: bool = False, **_: Any) -> None:
+    if expired:
+        return  # the request has closed the ticket
     if getattr(request, "task", None) == TASK or getattr(request, "name", None) == TASK:
         installed().revoked(request.id)
 

@@ -8,6 +8,7 @@ started in the moment before such a crash is then started a second time; everyth
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from billiard.einfo import ExceptionWithTraceback
@@ -21,6 +22,7 @@ from harness.boundary.texts import told
 from harness.errors import ProgressUnavailable, Superseded
 from harness.job import find_stored
 from harness.queues.celery.shutdown import Termination
+from harness.queues.expiry import expires
 from harness.queues.inline import InlineRun
 from harness.queues.ticket_calls import claimed_number
 from harness.queues.ticketed import TicketDelivery, order_of, result_of
@@ -97,6 +99,16 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery has no types
         if self.reservation is not None:
             queue.held.remove(self.id, self.reservation)
         return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def maybe_expire(self) -> bool:
+        """Let a message expire only if its job has not started before.
+
+        Celery's own would refuse the id from then on, also for the job's next round.
+        """
+        if not self.expires or datetime.now(UTC if self.expires.tzinfo else None) <= self.expires:
+            return False
+        number = claimed_number(self.request_dict.get("harness"))
+        return expires(_queue().tickets, self.id, number, "cancelled")
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Close the ticket of a job that Celery has killed for its hard time limit, after the failure is stored."""

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.job import find_stored
 from harness.queues.calls import encoded_call
+from harness.queues.dramatiq import ages
 from harness.queues.ticket_calls import claimed_number
 from harness.queues.ticket_workers import process_name
 from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, refusal, result_of
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 ACTOR, STAMP = "harness_job", "harness"
 """Name of the actor; option of a message with the number and the round of its ticket."""
 
-LATEST_DELAY_MS = 7 * 24 * 3600 * 1000 - 1000
+LATEST_DELAY_MS = 7 * 24 * 3600 * 1000
 """Longest delay that Dramatiq takes, in milliseconds."""
 
 log = logging.getLogger("harness.queues")
@@ -80,11 +81,8 @@ class DramatiqQueue(Queue):
         self.broker, self.deliveries = broker, dict[str, DramatiqDelivery]()
         known = broker.actor_options
         options = {
-            "max_retries": 0,
-            "time_limit": float("inf"),
-            "notify_shutdown": False,
-            "store_results": True,
-        }
+            "max_retries": 0, "time_limit": float("inf"), "notify_shutdown": False, "store_results": True,
+        }  # fmt: skip
         self.stores_results = "store_results" in known
         chosen: dict[str, Any] = {name: value for name, value in options.items() if name in known}
         declare: Any = dramatiq.actor  # its overloads do not know all options
@@ -133,9 +131,8 @@ class DramatiqQueue(Queue):
             return  # its delay is over, and Dramatiq moves it to the queue
         digest, checked = digest_of_call(list(message.args)), _checked.get()
         try:
-            opened = self.tickets.open(
-                message.message_id, uuid.uuid4().hex, digest, stored_form(message), seconds
-            )
+            stored = stored_form(message)
+            opened = self.tickets.open(message.message_id, uuid.uuid4().hex, digest, stored, seconds)
         except RedisError as error:
             if checked:
                 raise _Unsent(error) from error
@@ -233,8 +230,10 @@ class JobMiddleware(Middleware):
             self.queue.tickets.sent(message.message_id, n)
 
     def before_process_message(self, broker: Broker, message: Any) -> None:
-        """Keep the message for the actor."""
+        """Keep the message for the actor; it is too old only if its job has not started before."""
         _current.set(message if message.actor_name == ACTOR else None)
+        if message.actor_name == ACTOR:
+            ages.check(self.queue.tickets, broker, message, claimed_number(message.options.get(STAMP)))
 
     def after_process_message(
         self,
