@@ -89,7 +89,7 @@ def test_a_message_that_joins_a_job_does_not_end_it_when_it_is_too_old(
 ) -> None:
     """A time of a schedule that joins a waiting job, and expires before it is delivered, is dropped alone."""
     backend, path = OnCelery(real_redis), tmp_path / "lines"
-    backend.enqueue(Count, str(path), 2, job_id="job")
+    celery.enqueue(backend.app, Count, str(path), 2, options={"task_id": "job", "countdown": 1})
     ticket = backend.queue.tickets.read("job")
     call = [Count.path(), [str(path), 2], {}]
     backend.app.send_task(
