@@ -36,6 +36,25 @@ class Flushed(IterationJob):
             type(self).flush()
 
 
+class FailsAfterStop(IterationJob):
+    """Is asked to stop in its first number, and fails once in its third."""
+
+    resume_errors_after_advancing = False
+    left: Any = ()
+    stop: Any = staticmethod(lambda: None)
+
+    def build_enumerator(self, *, cursor: Any) -> Enumerator[int]:
+        """Go through four numbers."""
+        return items(range(4), cursor=cursor)
+
+    def each_iteration(self, item: int) -> None:
+        """Do one number, or fail."""
+        if item == 0:
+            type(self).stop()
+        if item == 2 and type(self).left:
+            raise RuntimeError(type(self).left.pop())
+
+
 def over(backend: Any, job_id: str = "job") -> Callable[[], bool]:
     """Return a condition that holds when the ticket of a job is over."""
     return lambda: backend.queue.tickets.read(job_id).get("state") == "over"
@@ -76,6 +95,18 @@ def test_another_job_under_the_id_of_a_lost_ticket_is_not_mixed_up(
             backend.work(lambda: dropped in caplog.text)
     assert lines(tmp_path / "found") == ["0", "1", "2"]
     assert not (tmp_path / "lost").exists()
+
+
+@QUEUES
+def test_a_ticket_that_is_made_again_has_the_retries_of_its_job(kind: Any, real_redis: Redis) -> None:
+    """A job whose ticket was lost, and which is interrupted and fails then, has the retries it was enqueued with."""
+    backend, left = kind(real_redis), [1]
+    backend.enqueue(FailsAfterStop, job_id="job", retries=1)
+    real_redis.flushdb()
+    FailsAfterStop.left, FailsAfterStop.stop = left, lambda: backend.request_stop("job")
+    backend.work(over(backend))
+    assert left == []
+    assert backend.queue.tickets.read("job")["outcome"] == "completed"
 
 
 @pytest.mark.parametrize("kind", ["celery", "dramatiq"])

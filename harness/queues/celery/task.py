@@ -222,7 +222,7 @@ def stored_form(request: Any) -> str:
     """Return the stored form of the message that is delivered."""
     known = (
         "lang", "task", "id", "root_id", "parent_id", "group", "argsrepr", "kwargsrepr", "origin", "timelimit",
-        "ignore_result",
+        "ignore_result", "harness_options",
     )  # fmt: skip
     info = request.delivery_info or {}
     headers = {name: request.get(name) for name in known if request.get(name) is not None}
