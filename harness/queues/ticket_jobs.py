@@ -50,6 +50,9 @@ class TicketJob:
             requests.pause(connection, self.id)
             return f"job {self.id} will pause at its next checkpoint, or before it starts"
         requests.cancel(connection, self.id)
+        self.tickets.resume(
+            self.id, at_once=True, cancelled=True
+        )  # a paused job has no message to be cancelled by
         return f"job {self.id} will be cancelled at its next checkpoint, or before it starts"
 
     def interrupt(self, reason: str) -> str:

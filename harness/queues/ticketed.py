@@ -130,8 +130,13 @@ class Queue(ABC):
         requests.pause(self.connection, job_id)
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job permanently at its next checkpoint, or before it starts; its ``on_cancel`` runs."""
+        """Stop a job permanently at its next checkpoint, or before it starts; its ``on_cancel`` runs.
+
+        A paused job is sent to be cancelled. Crash before that: it stays paused, and a second call sends it.
+        """
         requests.cancel(self.connection, job_id)
+        if (sending := self.tickets.resume(job_id, cancelled=True)) is not None:
+            self.resend(sending)
 
     def resume(self, job_id: str) -> bool:
         """End a pause, and enqueue a paused job; return whether it was paused.

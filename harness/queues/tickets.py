@@ -248,16 +248,8 @@ class Tickets:
         Crash after it, or a lost answer: the lease runs out, and the sweep sends the message.
         """
         answer = self._run(
-            "owned",
-            claimed.job_id,
-            claimed.owner,
-            lease_seconds(),
-            claimed.n,
-            claimed.round,
-            digest,
-            message,
-            self.kind,
-        )
+            "owned", claimed.job_id, claimed.owner, lease_seconds(), claimed.n, claimed.round, digest, message, self.kind,
+        )  # fmt: skip
         if answer == 2:
             log.warning("job %s: Redis has lost its ticket; its process has made it again", claimed.job_id)
         return bool(answer)
@@ -283,12 +275,14 @@ class Tickets:
         more = (keys.over(self.kind, outcome),)
         return bool(self._run("close", job_id, owner, outcome, OVER_TTL, OVER_KEPT, more=more))
 
-    def resume(self, job_id: str, *, at_once: bool = False) -> Sending | None:
+    def resume(self, job_id: str, *, at_once: bool = False, cancelled: bool = False) -> Sending | None:
         """Return the message of a parked job, which must be sent now; None if it is not parked.
 
         :param at_once: let the next sweep of a worker send it, for a caller without the broker.
+        :param cancelled: whether it is sent to be cancelled: the request to do so is kept.
         """
-        self.connection.delete(keys.control(job_id))
+        if not cancelled:
+            self.connection.delete(keys.control(job_id))
         answer = self._run("resume", job_id, 0 if at_once else lease_seconds())
         return self._sending(job_id, int(answer[0])) if answer else None
 

@@ -17,6 +17,7 @@ from harness.lab.queue_jobs import Count
 from harness.lab.queue_suite import wait_until
 from harness.monitor import Monitor
 from harness.queues.history import history
+from harness.queues.ticket_jobs import ticket_of
 from harness.queues.watching import Watcher
 from harness.sources.enumerators import Enumerator
 from harness.sources.parallel import parallel_items
@@ -161,6 +162,25 @@ def test_an_iteration_goes_on_after_the_cursor(kind: Any, cursor: Any, first: in
     backend.queue.rewind("job", cursor=cursor)
     backend.work(over(backend))
     assert list(range(first, 20)) == DONE
+
+
+@QUEUES
+@pytest.mark.parametrize("by", ["queue", "command"])
+def test_a_paused_job_can_be_cancelled(kind: Any, by: str, real_redis: Redis, tmp_path: Path) -> None:
+    """A paused job that is cancelled ends without a resumption, and does no item."""
+    backend, path = kind(real_redis), tmp_path / "lines"
+    backend.enqueue(Count, str(path), 5, job_id="job")
+    backend.pause("job")
+    backend.work(lambda: backend.queue.tickets.read("job")["state"] == "parked")
+    if by == "queue":
+        backend.queue.cancel("job")
+    else:
+        found = ticket_of(real_redis, "job")
+        assert found is not None
+        found.ask("cancel")
+    backend.work(lambda: backend.queue.tickets.read("job")["state"] == "over")
+    assert backend.queue.tickets.read("job")["outcome"] == "cancelled"
+    assert not path.exists()
 
 
 @QUEUES
