@@ -248,7 +248,8 @@ class Tickets:
         Crash after it, or a lost answer: the lease runs out, and the sweep sends the message.
         """
         answer = self._run(
-            "owned", claimed.job_id, claimed.owner, lease_seconds(), claimed.n, claimed.round, digest, message, self.kind,
+            "owned", claimed.job_id, claimed.owner, lease_seconds(), claimed.n, claimed.round, digest, message,
+            self.kind,
         )  # fmt: skip
         if answer == 2:
             log.warning("job %s: Redis has lost its ticket; its process has made it again", claimed.job_id)
