@@ -14,7 +14,7 @@ import pytest
 from harness.explore import Verdict, explore
 from harness.explore.findings import TWO_AT_ONCE
 from tests.examples import FACTOR
-from tests.planted import cursors, doubles, effects, endings, outside, shop, totals
+from tests.planted import alone, cursors, doubles, effects, endings, outside, shop, totals
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ PLANTED = [
     Planted(outside.counted_at_the_end, outside.set_at_the_end, "wrong total"),
     Planted(outside.driver_commits_twice, outside.driver_commits_once, "duplicated"),
     Planted(outside.driver_without_transactions, outside.driver_with_its_own_transactions, "duplicated"),
+    Planted(alone.script_marks_first, alone.script_in_a_transaction, "lost"),
+    Planted(alone.rows_unless_there_are_some, alone.rows_under_keys, "lost"),
+    Planted(alone.sqlalchemy_rows_unless_there_are_some, alone.sqlalchemy_rows_under_keys, "lost"),
     Planted(outside.pool_commits_twice, outside.pool_commits_once, "duplicated"),
     Planted(outside.written_by_descriptor, outside.written_whole_by_descriptor, "duplicated"),
     Planted(outside.twice_in_a_thread, outside.once_in_a_thread, "duplicated"),

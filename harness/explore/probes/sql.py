@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
@@ -55,6 +56,8 @@ def probes() -> AbstractContextManager[None]:
 
 
 def _statement(execute: Any) -> Any:
+    many = execute.__name__ == "do_executemany"
+
     @wraps(execute)
     def hooked(dialect: Any, cursor: Any, statement: str, *rest: Any, **named: Any) -> None:
         simulated = current()
@@ -70,6 +73,14 @@ def _statement(execute: Any) -> Any:
             simulated.use(None, seen(pooled))
         report = beyond if dialect.name == "postgresql" else attaches
         report(simulated, statement)
+        if many and connection is not None and commits_alone(connection.connection.dbapi_connection):
+            if dialect.is_async and dialect.name == "sqlite":  # its rows are read in a thread of the driver
+                simulated.unseen(
+                    "sqlite3", "executemany() commits each row, and no crash is tried between them"
+                )
+            elif not dialect.is_async:
+                error = dialect.loaded_dbapi.OperationalError
+                rest = (each_committed(simulated, statement, rest[0], error), *rest[1:])
         with _may_await(dialect):
             simulated.reach("before-statement", statement)
         with accounted():
@@ -78,6 +89,28 @@ def _statement(execute: Any) -> Any:
         simulated.reach("statement", statement, lambda: dialect.loaded_dbapi.OperationalError(LOST))
 
     return hooked
+
+
+def commits_alone(raw: Any) -> bool:
+    """Return whether each statement of a driver's connection is a commit of its own now."""
+    if isinstance(raw, sqlite3.Connection) or hasattr(raw, "in_transaction"):
+        return getattr(raw, "autocommit", False) is True or (
+            raw.isolation_level is None and not raw.in_transaction
+        )
+    return getattr(raw, "autocommit", False) is True
+
+
+def each_committed(
+    simulated: SimulatedProcess, statement: str, rows: Iterable[Any], error: type[Exception]
+) -> Iterator[Any]:
+    """Yield the rows of ``executemany()`` with a crash point between them: each is a commit of its own.
+
+    A driver asks for the next row when it has executed the last.
+    """
+    for number, row in enumerate(rows):
+        if number:
+            simulated.reach("commit", statement, lambda: error(LOST))
+        yield row
 
 
 def attaches(simulated: SimulatedProcess, statement: str) -> None:

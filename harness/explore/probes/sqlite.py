@@ -7,15 +7,16 @@ exploration, or by a name that the job had imported from ``sqlite3``.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from harness.explore.crash import accounted, current, is_accounted
 from harness.explore.probes.patching import patched
-from harness.explore.probes.sql import LOST, attaches
+from harness.explore.probes.sql import LOST, attaches, commits_alone, each_committed
 
 _ARGUMENTS = ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory")
 
@@ -54,11 +55,24 @@ class _Cursor(sqlite3.Cursor):
     def execute(self, sql: str, *rest: Any) -> Any:
         return _statement(self.connection, sql, lambda: super(_Cursor, self).execute(sql, *rest))
 
-    def executemany(self, sql: str, *rest: Any) -> Any:
-        return _statement(self.connection, sql, lambda: super(_Cursor, self).executemany(sql, *rest))
+    def executemany(self, sql: str, rows: Any) -> Any:
+        simulated = None if is_accounted() else current()
+        if simulated is not None and commits_alone(self.connection):
+            rows = each_committed(simulated, sql, rows, sqlite3.OperationalError)
+        return _statement(self.connection, sql, lambda: super(_Cursor, self).executemany(sql, rows))
 
     def executescript(self, sql: str) -> Any:
-        return _statement(self.connection, sql, lambda: super(_Cursor, self).executescript(sql))
+        """Run the statements one by one: each is a commit of its own, unless the script begins a transaction."""
+        if is_accounted() or current() is None:
+            return super().executescript(sql)
+        connection = self.connection
+        if connection.in_transaction and getattr(connection, "autocommit", -1) == -1:
+            connection.commit()  # as the driver does
+        for statement in _statements(sql):
+            # The driver's method would commit a transaction of the script; its other one would begin one.
+            method = super().execute if connection.in_transaction else super().executescript
+            _statement(connection, statement, partial(method, statement), alone=not connection.in_transaction)
+        return self
 
 
 class _Connection(sqlite3.Connection):
@@ -99,15 +113,27 @@ class _Connection(sqlite3.Connection):
         return False
 
 
-def _statement(connection: sqlite3.Connection, sql: str, execute: Callable[[], Any]) -> Any:
+def _statements(script: str) -> Iterator[str]:
+    """Split a script into its statements."""
+    statement = ""
+    for part in re.findall(r"[^;]*;|[^;]+$", script):
+        statement += part
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
+
+
+def _statement(
+    connection: sqlite3.Connection, sql: str, execute: Callable[[], Any], *, alone: bool | None = None
+) -> Any:
     simulated = None if is_accounted() else current()
     if simulated is not None:
         simulated.use_raw(connection, Direct)
         attaches(simulated, sql)
-    # Without a transaction each statement is its own commit.
-    alone = getattr(connection, "autocommit", False) is True or (
-        connection.isolation_level is None and not connection.in_transaction
-    )
+    if alone is None:
+        alone = commits_alone(connection)
     verb = sql.lstrip()[:8].upper()
     commits = verb.startswith(("COMMIT", "END")) or (
         alone and not verb.startswith(("BEGIN", "SELECT", "PRAGMA"))
