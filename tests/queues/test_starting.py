@@ -23,7 +23,9 @@ from harness.queues.celery.reserving import Reservations
 from harness.queues.history import history
 from harness.queues.holding import Held, new_owner
 from harness.queues.periodic import Heartbeats
-from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call
+from harness.queues.ticket_calls import digest_of_call
+from harness.queues.ticket_delivery import TicketDelivery
+from harness.queues.ticketed import Queue
 from harness.queues.tickets import Claimed, Sending
 from harness.sources.enumerators import Enumerator, items
 from harness.stores.redis import RedisStore

@@ -25,8 +25,8 @@ from harness.queues.celery.reserving import Reservations
 from harness.queues.celery.shutdown import SharedFlag
 from harness.queues.celery.task import TASK, Perform
 from harness.queues.holding import pid_of
-from harness.queues.ticket_calls import claimed_number
-from harness.queues.ticketed import Queue, digest_of_call, refusal
+from harness.queues.ticket_calls import claimed_number, digest_of_call, refusal
+from harness.queues.ticketed import Queue
 from harness.queues.tickets import Claimed, Sending
 
 if TYPE_CHECKING:

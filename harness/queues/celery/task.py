@@ -24,8 +24,8 @@ from harness.job import find_stored
 from harness.queues.celery.shutdown import Termination
 from harness.queues.expiry import expires
 from harness.queues.inline import InlineRun
-from harness.queues.ticket_calls import claimed_number
-from harness.queues.ticketed import TicketDelivery, order_of, result_of
+from harness.queues.ticket_calls import claimed_number, order_of
+from harness.queues.ticket_delivery import TicketDelivery, result_of
 from harness.runtime import forks
 
 if TYPE_CHECKING:

@@ -24,9 +24,10 @@ from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.job import find_stored
 from harness.queues.calls import encoded_call
 from harness.queues.dramatiq import ages
-from harness.queues.ticket_calls import claimed_number
+from harness.queues.ticket_calls import claimed_number, digest_of_call, refusal
+from harness.queues.ticket_delivery import TicketDelivery, result_of
 from harness.queues.ticket_workers import process_name
-from harness.queues.ticketed import Queue, TicketDelivery, digest_of_call, refusal, result_of
+from harness.queues.ticketed import Queue
 from harness.queues.tickets import Claimed, Sending
 from harness.runtime import forks
 
