@@ -27,7 +27,8 @@ from typing import Any
 import psycopg
 import psycopg2  # type: ignore[import-untyped]
 from redis.exceptions import NoScriptError
-from sqlalchemy import text
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.planted import shop
 
@@ -242,6 +243,20 @@ def leaves_files_under_random_names() -> None:
         file.write("paid\n")
 
 
+def commits_each_row_in_another_thread() -> None:
+    """Write rows with aiosqlite, each of which is a commit of its own."""
+
+    async def write() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{shop.engine().url.database}")
+        alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with alone.connect() as connection:
+            rows = [{"invoice_id": number, "cents": 1} for number in range(100, 103)]
+            await connection.execute(insert(shop.Archived).prefix_with("OR IGNORE"), rows)
+        await engine.dispose()
+
+    asyncio.run(write())
+
+
 NOT_SEEN: dict[Any, str] = {
     runs_a_shell: "process", runs_a_program: "process", runs_a_program_by_asyncio: "process", spawns: "process",
     signals: "signal", connects: "socket", sends_a_datagram: "socket", connects_by_asyncio: "socket",
@@ -252,7 +267,7 @@ NOT_SEEN: dict[Any, str] = {
     makes_a_pipe: "device", writes_to_the_log: "syslog", logs_to_a_file: "logging",
     publishes_in_a_script: "redis-server", runs_a_script_that_was_loaded_before: "redis-server",
     copies_to_another_database: "redis-server", defines_a_view: "sqlite3", numbers_its_schema: "sqlite3",
-    leaves_files_under_random_names: "tempfile",
+    leaves_files_under_random_names: "tempfile", commits_each_row_in_another_thread: "sqlite3",
 }  # fmt: skip
 """What each is reported as."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import harness
@@ -80,17 +81,24 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
     :param boundary: the function that called the job; its callers are left out.
     """
     found = []
-    frame = sys._getframe(1)  # noqa: SLF001 - there is no public way that is as cheap
-    greenlet: Any = None
-    while frame is not None and frame.f_code is not boundary:
+    for frame in stack(sys._getframe(1)):  # noqa: SLF001 - there is no public way that is as cheap
         code = frame.f_code
+        if code is boundary:
+            break
         if is_own(code):
             found.append(Line(code, frame.f_lineno))
-        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(reversed(found))
+
+
+def stack(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and its callers, and after them what waits for their greenlet, such as that of an async session."""
+    greenlet: Any = None
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
         if frame is None and "greenlet" in sys.modules:
             greenlet = (greenlet or sys.modules["greenlet"].getcurrent()).parent
-            frame = None if greenlet is None else greenlet.gr_frame  # what waits for an async session
-    return tuple(reversed(found))
+            frame = None if greenlet is None else greenlet.gr_frame
 
 
 def is_own(code: CodeType) -> bool:

@@ -109,7 +109,7 @@ def remembered_in_the_module() -> None:
 def _pay_for_the_first_time(invoice_id: int) -> None:
     with shop.session() as session:
         session.add(Payment(invoice_id=invoice_id, cents=1))
-        session.commit()  # mistake
+        session.commit()
 
 
 def remembered_in_a_cache() -> None:
@@ -117,7 +117,7 @@ def remembered_in_a_cache() -> None:
     with shop.session() as session:
         found = shop.all_ids(session)
     for invoice_id in found:
-        _pay_for_the_first_time(invoice_id)
+        _pay_for_the_first_time(invoice_id)  # mistake
 
 
 def remembered_in_the_environment() -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Literal
 
 import harness
-from harness.explore.points import Line
+from harness.explore.points import Line, stack
 
 Owner = Literal["job", "library", "stdlib", "import", "probe", "boundary", "ours"]
 
@@ -55,10 +55,9 @@ def caller(depth: int = 1) -> Caller | None:
 
     :param depth: number of frames to skip.
     """
-    frame: FrameType | None = sys._getframe(depth)  # noqa: SLF001 - there is no public way that is as cheap
     innermost: FrameType | None = None
     library = ""
-    while frame is not None:
+    for frame in stack(sys._getframe(depth)):  # noqa: SLF001 - there is no public way that is as cheap
         owner = _owner(frame.f_code.co_filename)
         if owner == "job":
             return Caller(str(Line(frame.f_code, frame.f_lineno)), library, innermost is None)
@@ -74,7 +73,6 @@ def caller(depth: int = 1) -> Caller | None:
                 return None
             if name and not (owner == "stdlib" and name in PLUMBING):
                 library = name
-        frame = frame.f_back
     if innermost is None:
         return None  # nothing but this package
     return Caller(str(Line(innermost.f_code, innermost.f_lineno)), library, direct=False)

@@ -73,11 +73,10 @@ def _statement(execute: Any) -> Any:
             simulated.use(None, seen(pooled))
         report = beyond if dialect.name == "postgresql" else attaches
         report(simulated, statement)
-        if many and connection is not None and commits_alone(connection.connection.dbapi_connection):
+        if many and connection is not None and commits_alone(connection.connection.driver_connection):
             if dialect.is_async and dialect.name == "sqlite":  # its rows are read in a thread of the driver
-                simulated.unseen(
-                    "sqlite3", "executemany() commits each row, and no crash is tried between them"
-                )
+                what, by = "executemany() commits each row, and no crash is tried between them", caller()
+                simulated.unseen("sqlite3", what, by.line if by else "")
             elif not dialect.is_async:
                 error = dialect.loaded_dbapi.OperationalError
                 rest = (each_committed(simulated, statement, rest[0], error), *rest[1:])
