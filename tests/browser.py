@@ -26,6 +26,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"},
     "Shift+Tab": {"windowsVirtualKeyCode": 9, "modifiers": 8},
     "ArrowRight": {"windowsVirtualKeyCode": 39},
+    "Backspace": {"windowsVirtualKeyCode": 8},
 }
 
 

@@ -124,9 +124,9 @@ class LiveScreen:
 
 def _jobs(snapshot: Snapshot, width: int, room: int | None, *, gap: bool) -> list[Text]:
     """Return the jobs that fit into *room* lines, running jobs first, each with all its lines."""
-    drawn, end = [_head("jobs")], [Text()] if gap else []
+    drawn, end = [_head("jobs")], [*_unlisted(snapshot), *([Text()] if gap else [])]
     blocks = [job_lines(row, width) for row in snapshot.jobs]
-    if not blocks:
+    if not blocks and not snapshot.unlisted:
         return [*drawn, Text(" none", style="dim"), *end]
     for index, block in enumerate(blocks):
         last = index + 1 == len(blocks)
@@ -138,7 +138,13 @@ def _jobs(snapshot: Snapshot, width: int, room: int | None, *, gap: bool) -> lis
             drawn.append(Text(f" more jobs: {states}; enlarge the window or use --queue", style="dim"))
             break
         drawn += block
-    return [*drawn, *_more(snapshot, "jobs"), *end]
+    return [*drawn, *end]
+
+
+def _unlisted(snapshot: Snapshot) -> Iterator[Text]:
+    if snapshot.unlisted:
+        places = ", ".join(f"{number:,} {place}" for place, number in snapshot.unlisted.items())
+        yield Text(f" not listed: {places}", style="dim")
 
 
 def _tables(snapshot: Snapshot) -> Iterator[Text]:

@@ -111,6 +111,7 @@ class Snapshot:
         tables: numbers of database rows by status. :ivar events: the latest, the newest first. :ivar silent:
         busy workers without a heartbeat for too long, with the seconds; they may have crashed. :ivar more:
         number of queues, workers and jobs that are not shown. :ivar left_out: why records were left out.
+        :ivar unlisted: number of jobs of the shown queues that are not shown, by place.
     """
 
     at: float
@@ -122,6 +123,7 @@ class Snapshot:
     silent: dict[str, float]
     more: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    unlisted: dict[str, int] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
@@ -180,7 +182,7 @@ class Monitor:
         rows.sort(key=lambda row: ORDER.get(row.state, len(ORDER)))
         snapshot = Snapshot(
             overview.at, tuple(rows), overview.queues, overview.workers, tables, tuple(_events(overview)),
-            _silent(overview), overview.more, overview.left_out,
+            _silent(overview), overview.more, overview.left_out, overview.unlisted,
         )  # fmt: skip
         return snapshot, details
 

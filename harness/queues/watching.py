@@ -7,6 +7,7 @@ ones.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ FIELDS = ("state", "outcome", "message", "queue", "eta")
 
 ENDS = dict(zip(OUTCOMES, ("finished", "failed", "canceled"), strict=True))
 """RQ's words for the outcomes of tickets."""
+
+COUNTED_AS = {"paused": "scheduled", "scheduled": "queued", "started": "queued"}
+"""Places in which jobs are counted, by status, if the place has another name: the due time alone decides."""
 
 
 class Watcher(rq_overview.Watcher):
@@ -73,7 +77,7 @@ class _TicketWatcher:
             view for view in views.values()
             if not self._queues or view.queue in self._queues or view.id in whole or view.id in self._wanted
         ]  # fmt: skip
-        queues, more = dict(overview.queues), dict(overview.more)
+        queues, unlisted = dict(overview.queues), Counter(overview.unlisted)
         for kind, name in KINDS.items():
             places = sizes.get(kind, {})
             if not any(places.values()) or (
@@ -83,8 +87,12 @@ class _TicketWatcher:
             running = sum(view.status == "started" for view in views.values() if view.id in found[kind])
             queues[name] = dict.fromkeys(REGISTRIES, 0) | places
             queues[name] |= {"started": running, "queued": max(0, places["queued"] - running)}
-            if (hidden := places["queued"] + places["scheduled"] - OPEN) > 0:
-                more["jobs"] = more.get("jobs", 0) + hidden
+            unlisted.update(_beyond(places))
+        # A job that was asked for by its id may be beyond the ids that were read.
+        known |= {each for ids in found.values() for each in ids}
+        unlisted.subtract(COUNTED_AS.get(view.status, view.status) for view in shown if view.id not in known)
+        left = {place: unlisted[place] for place in REGISTRIES if unlisted[place] > 0}
+        more = dict(overview.more) | ({"jobs": sum(left.values())} if left else {})
         busy = {view.worker: view.id for view in views.values() if view.status == "started"}
         there = [
             each for kind, names in at_work.items()
@@ -93,7 +101,7 @@ class _TicketWatcher:
         ]  # fmt: skip
         return replace(
             overview, jobs=(*overview.jobs, *shown), queues=queues, more=more, workers=(*overview.workers, *there),
-            left_out=(*overview.left_out, *left_out.values()),
+            left_out=(*overview.left_out, *left_out.values()), unlisted=left,
         )  # fmt: skip
 
     def _ids(
@@ -179,6 +187,15 @@ class _TicketWatcher:
             if view is not None:
                 views[job_id] = view
         return views
+
+
+def _beyond(places: dict[str, int]) -> dict[str, int]:
+    """Return how many jobs of a kind are in each place beyond those whose ids are read."""
+    beyond = {place: max(0, places[place] - OVER) for place in ENDS.values()}
+    # Parked jobs are the last in the order of due times.
+    hidden = max(0, places["queued"] + places["scheduled"] - OPEN)
+    parked = min(hidden, places["scheduled"])
+    return beyond | {"queued": hidden - parked, "scheduled": parked}
 
 
 def _view(job_id: str, answers: list[Any], now: float, left_out: dict[str, str]) -> JobView | None:

@@ -99,7 +99,7 @@ class Pages:
             return Parts((), parts)
         rows = {key_of(row.id): self._row(row) for row in snapshot.jobs}
         parts["summary"] = _render("_summary.html", facts=_facts_of_all(snapshot))
-        parts["rest"] = _render("_rest.html", more=snapshot.more.get("jobs", 0))
+        parts["rest"] = _render("_rest.html", places=snapshot.unlisted)
         parts["queues"] = _render("_queues.html", snapshot=snapshot, places=_places(snapshot))
         parts["workers"] = _render("_workers.html", snapshot=snapshot, demo=self._stage is not None)
         parts["news"] = _render("_news.html", snapshot=snapshot)

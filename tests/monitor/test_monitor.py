@@ -181,6 +181,36 @@ def test_it_fits_any_terminal(queue: Queue, redis: Redis, width: int, height: in
     assert all(line.cell_len <= 80 for line in lines(snapshot, "unix:///" + "deep/" * 40))
 
 
+@pytest.mark.parametrize("height", [None, 24, 40])
+def test_jobs_that_are_not_listed_are_counted_by_place(
+    queue: Queue, redis: Redis, height: int | None
+) -> None:
+    """The screen and its data say how many jobs of each place they leave out, and a full list says nothing."""
+    waiting = [enqueue(queue, CountByIteration, 1).id for _ in range(30)]
+    other = Queue("other", connection=redis, serializer="json")
+    for _ in range(10):
+        enqueue(other, CountByIteration, 1)
+    SimpleWorker([other], connection=redis, commands=False).work(burst=True, logging_level="CRITICAL")
+    for _ in range(8):
+        enqueue(other, CountByIteration, 1)
+    watcher = Watcher(redis)
+    for _ in range(2):
+        snapshot = Monitor(watcher).refresh()
+        assert len(snapshot.jobs) == 8 + 8 + 4
+        assert snapshot.to_data()["unlisted"] == {"queued": 22, "finished": 6}
+        assert snapshot.more["jobs"] == 28
+        assert " not listed: 22 queued, 6 finished" in [
+            line.plain for line in lines(snapshot, "here", height=height)
+        ]
+    asked, _ = Monitor(Watcher(redis)).look([waiting[20], waiting[0]])
+    assert asked.unlisted == {"queued": 21, "finished": 6}
+    for job_id in waiting[8:]:
+        redis.lrem(queue.key, 1, job_id)
+    few = Monitor(Watcher(redis, ["test"])).refresh()
+    assert (few.unlisted, few.more) == ({}, {})
+    assert not any("not listed" in line.plain for line in lines(few, "here"))
+
+
 @pytest.mark.parametrize("width", [20, 36, 40, 60, 80, 120])
 @pytest.mark.parametrize("job_id", ["2f4e19aa-91b0-4f0b-9d2a-1c6f3f0a9d11", "nightly", "a" * 150])
 def test_the_whole_id_is_shown_at_any_width(queue: Queue, redis: Redis, job_id: str, width: int) -> None:

@@ -89,6 +89,25 @@ def test_a_queue_that_is_named_shows_its_jobs_alone(real_redis: Redis, tmp_path:
     assert "Celery" not in seen(real_redis, "other").queues
 
 
+@BOTH
+def test_jobs_that_are_not_listed_are_counted(kind: Any, real_redis: Redis, tmp_path: Path) -> None:
+    """The monitor lists 60 unfinished jobs of a kind, and says how many others wait, are paused, or are over."""
+    backend, path = kind(real_redis), str(tmp_path / "lines")
+    for number in range(7):
+        backend.enqueue(Count, path, 1, job_id=f"early-{number}")
+    backend.pause("early-0")
+    backend.pause("early-1")
+    backend.work(lambda: set(backend.queue.tickets.open_jobs()) == {"early-0", "early-1"})
+    for number in range(61):
+        backend.enqueue(Count, path, 1, job_id=f"job-{number}")
+    snapshot = seen(real_redis)
+    assert len(snapshot.jobs) == 60 + 4
+    assert snapshot.unlisted == {"queued": 1, "scheduled": 2, "finished": 1}
+    assert snapshot.more["jobs"] == 4
+    asked, _ = Monitor(Watcher(real_redis)).look(["early-0"])
+    assert asked.unlisted == {"queued": 1, "scheduled": 1, "finished": 1}
+
+
 def test_tickets_that_cannot_be_read_are_left_out_by_name(real_redis: Redis) -> None:
     """What another program wrote in the place of tickets is left out, and the look says so."""
     real_redis.zadd(keys.due("celery"), {"odd": 1, "gone": 2})

@@ -208,6 +208,21 @@ def test_jobs_in_detail_are_limited(redis: Redis, monkeypatch: pytest.MonkeyPatc
     assert max(map(len, monitor.whole)) <= 3
 
 
+def test_the_page_counts_the_jobs_that_it_does_not_list(client: Client, queue: Queue, redis: Redis) -> None:
+    """Of 30 waiting jobs the page lists 8 and says that 22 others wait; a page that lists all jobs says nothing."""
+    ids = [enqueue(queue, NoArguments).id for _ in range(30)]
+    page = client.get("/").text
+    assert sum(job_id in page for job_id in ids) == 8
+    assert "22 more jobs are not listed: 22 queued. The filter does not search them." in page
+    with client.events() as events:
+        redis.lrem(queue.key, 1, ids[29])
+        until(events, lambda parts: "21 more jobs are not listed: 21 queued." in parts.get("rest", ""))
+        redis.ltrim(queue.key, 0, 8)
+        until(events, lambda parts: "1 more job is not listed: 1 queued." in parts.get("rest", ""))
+        redis.ltrim(queue.key, 0, 7)
+        until(events, lambda parts: parts.get("rest") == "")
+
+
 def test_the_stream_of_the_list_and_of_a_job(client: Client, queue: Queue) -> None:
     """The list has a row for each job and follows it; the page of a job has its executions and who steered it."""
     job = enqueue(queue, Typed, 3)

@@ -361,3 +361,29 @@ def test_the_filter_shows_what_contains_its_words(live: Site, browser: Browser, 
     finish_here(jobs_queue)
     eventually(browser, state_of(other.id, "finished"))
     assert browser.evaluate(f"{row(other.id)}.hidden && !{row(kept.id)}.hidden")
+
+
+def test_a_filter_that_fits_no_job_says_so(live: Site, browser: Browser, jobs_queue: Queue) -> None:
+    """The page says that no listed job fits, also when figures change, until a job does or the filter is empty."""
+    job = enqueue(jobs_queue, Numbers, 3)
+    browser.open(live.url, 1280, 900)
+    eventually(browser, state_of(job.id, "queued"))
+    message = "document.getElementById('unmatched')"
+    assert browser.evaluate(f"{message}.hidden")
+    browser.evaluate("document.getElementById('filter').focus()")
+    browser.call("Input.insertText", text="nothing like it")
+    eventually(browser, f"{row(job.id)}.hidden && !{message}.hidden")
+    assert browser.evaluate(f"{message}.checkVisibility() && {message}.textContent").startswith(
+        "No listed job"
+    )
+    finish_here(jobs_queue)
+    eventually(browser, state_of(job.id, "finished"))
+    assert not browser.evaluate(f"{message}.hidden")
+    browser.evaluate("document.getElementById('filter').select()")
+    browser.call("Input.insertText", text="numbers")
+    eventually(browser, f"!{row(job.id)}.hidden && {message}.hidden")
+    browser.call("Input.insertText", text=" nothing")
+    eventually(browser, f"!{message}.hidden")
+    browser.evaluate("document.getElementById('filter').select()")
+    browser.press("Backspace")
+    eventually(browser, f"!{row(job.id)}.hidden && {message}.hidden")

@@ -10,6 +10,7 @@ read is left out and named.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +81,8 @@ class Overview:
 
     :ivar at: seconds of the Redis server's clock. :ivar queues: numbers of jobs by place, for each queue.
         :ivar more: number of queues, workers and jobs that are not described, by these names; those that are
-        0 are absent. :ivar left_out: why records that cannot be read were left out, one text each.
+        0 are absent. :ivar left_out: why records that cannot be read were left out, one text each. :ivar
+        unlisted: number of jobs of the described queues that are not described, by place.
     """
 
     at: float
@@ -89,6 +91,7 @@ class Overview:
     jobs: tuple[JobView, ...]
     more: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    unlisted: dict[str, int] = field(default_factory=dict)
 
 
 class Watcher:
@@ -148,24 +151,27 @@ class Watcher:
         seconds, micros = next(answers)
         now, left_out = seconds + micros / 1e6, dict[str, str]()
         found_queues, found_workers = next(answers), next(answers)
-        counts, found = self._read_queues(queues, answers, left_out)
+        counts, found, beyond = self._read_queues(queues, answers, left_out)
         for name in to_count:
             waiting, at_work = next(answers), next(answers)
             self._busy[name] = sum(each for each in (waiting, at_work) if isinstance(each, int))
         seen_workers = _seen(((name, next(answers)) for name in workers), left_out, now)
         seen = [self._job(job_id, [next(answers) for _ in range(4)], left_out) for job_id in jobs]
-        more = dict(self._more)
+        there = [each for each in seen if each is not None]
+        unlisted = _unlisted(beyond, found, set(jobs), [each for each in there if each.queue in counts])
+        more = dict(self._more) | ({"jobs": sum(unlisted.values())} if unlisted else {})
         self._plan(found_queues, found_workers, found, seen_workers, left_out)
         return Overview(
             now, counts, tuple(each for each in seen_workers if self._concerns(each)),
-            tuple(each for each in seen if each is not None), more, tuple(left_out.values()),
+            tuple(there), more, tuple(left_out.values()), unlisted,
         )  # fmt: skip
 
     def _read_queues(
         self, queues: list[str], answers: Iterator[Any], left_out: dict[str, str]
-    ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, None]]]:
-        """Return the numbers of jobs, and the ids of the shown ones, by place."""
+    ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, None]], dict[str, int]]:
+        """Return the numbers of jobs, and by place the ids of the shown ones and the number of the others."""
         counts: dict[str, dict[str, int]] = {}
+        beyond = dict.fromkeys(REGISTRIES, 0)
         found: dict[str, dict[str, None]] = {place: {} for place in SHOWN}
         for queue in queues:
             counts[queue] = {}
@@ -173,16 +179,23 @@ class Watcher:
                 with _leaving_out(left_out, f"the {place} jobs of queue {queue}") as what:
                     counts[queue][place] = 0
                     counts[queue][place] = answered(next(answers), what)
+            sizes = dict(counts[queue])
             for place in SHOWN:
                 what = f"the {place} jobs of queue {queue}"
                 answer = next(answers)
-                for member in () if isinstance(answer, Exception) else answer:
+                members = [] if isinstance(answer, Exception) else answer
+                sizes[place] = max(
+                    0, sizes[place] - len(members)
+                )  # the queue may change between two commands
+                for member in members:
                     try:
                         found[place][_job_id(place, member)] = None
                     except ValueError:  # not UTF-8, or not an id and an execution
                         left_out[what] = f"{what} have a wrong entry: {member!r:.80}"
+            for place, number in sizes.items():
+                beyond[place] += number
             self._busy[queue] = counts[queue]["queued"] + counts[queue]["started"]
-        return counts, found
+        return counts, found, beyond
 
     def _plan(
         self,
@@ -212,7 +225,6 @@ class Watcher:
         for place in SHOWN:
             jobs |= found[place]
         self._jobs = list(jobs)[: JOBS + len(self._wanted)]
-        self._more_of("jobs", len(jobs) - len(self._jobs))
 
     def _next_to_count(self, names: list[str]) -> list[str]:
         if len(names) <= QUEUES:
@@ -248,6 +260,24 @@ def _leaving_out(left_out: dict[str, str], what: str) -> Iterator[str]:
         yield what
     except CorruptProgress as error:
         left_out[what] = str(error)
+
+
+def _unlisted(
+    beyond: dict[str, int], found: dict[str, dict[str, None]], asked: set[str], seen: list[JobView]
+) -> dict[str, int]:
+    """Return how many jobs are not described, by place.
+
+    :param beyond: number of jobs whose ids were not read. :param found: ids that were read. :param asked: ids of
+        the described jobs. :param seen: described jobs of these queues.
+    """
+    known = {job_id for ids in found.values() for job_id in ids}
+    # A job that was asked for by its id may be in a place beyond the ids that were read.
+    elsewhere = Counter(view.status for view in seen if view.id not in known)
+    numbers = {
+        place: number + len(found.get(place, {}).keys() - asked) - elsewhere[place]
+        for place, number in beyond.items()
+    }
+    return {place: number for place, number in numbers.items() if number > 0}
 
 
 def _seen(answers: Iterable[tuple[str, Any]], left_out: dict[str, str], now: float) -> list[WorkerView]:
