@@ -61,10 +61,11 @@ def run_id_of(call: list[Any]) -> str | None:
 def claimed_number(stamp: Any) -> int:
     """Return the number with which a message claims its job.
 
-    :param stamp: what the sender wrote into the message. 0 without one: the sender does not know this package. -1 if
-        the message joins a job that was not over: it never starts that one, which may wait for its time or its turn.
+    :param stamp: what the sender wrote into the message. 0 without one, or without a number: the sender does not know
+        this package, or could not reach Redis. -1 if the message joins a job that was not over: it never starts that
+        one, which may wait for its time or its turn.
     """
-    if not isinstance(stamp, dict):
+    if not isinstance(stamp, dict) or "n" not in stamp:
         return 0
     n = stamp.get("n")
     return n if type(n) is int and n > 0 else -1

@@ -202,6 +202,10 @@ class Queue(ABC):
                 claimed = self.tickets.claim(
                     job_id, n, owner, round_id=round_id, digest=digest, message=stored, start=start
                 )
+                if claimed == "over" and not n and self._is_another_round(job_id, round_id):
+                    # Its sender could not reach Redis. Crash after this: the sweep sends the message.
+                    n = self.tickets.open(job_id, round_id, digest, message()).n
+                    continue
             except UNAVAILABLE as error:
                 if any(source(None) for source in self.stop_sources()):  # type: ignore[arg-type]  # flags
                     raise ProgressUnavailable(
@@ -223,6 +227,13 @@ class Queue(ABC):
             if isinstance(claimed, Claimed) and claimed.started is not None and claimed.started.usable:
                 return replace(claimed, progress=claimed.started.progress or fresh)
             return claimed
+
+    def _is_another_round(self, job_id: str, round_id: str) -> bool:
+        """Return whether a message without a number is of an enqueue after the job was over.
+
+        One of a sender that does not know this package has no round, and may be a copy of a message that was done.
+        """
+        return round_id not in {"", job_id} and self.tickets.read(job_id).get("round") != round_id
 
     def _start(self, job_id: str, call: list[Any]) -> tuple[Start | None, Progress | None]:
         """Return what lets a claim start the execution, and the progress that it stores if there is none.

@@ -124,14 +124,15 @@ class CeleryQueue(Queue):
         if headers.get("eta"):
             eta = datetime.fromisoformat(headers["eta"])
             delay = (eta - datetime.now(eta.tzinfo)).total_seconds()
-        digest, checked = digest_of_call(args), _checked.get()
+        digest, checked, round_id = digest_of_call(args), _checked.get(), uuid.uuid4().hex
         try:
             opened = self.tickets.open(
-                headers["id"], uuid.uuid4().hex, digest, kombu_json.dumps(stored), max(0.0, delay)
+                headers["id"], round_id, digest, kombu_json.dumps(stored), max(0.0, delay)
             )
         except RedisError as error:
             if checked:
                 raise _Unsent(error) from error
+            headers[STAMP] = {"round": round_id}  # the worker knows by it that this is another enqueue
             raise
         if not opened.n:
             if checked:

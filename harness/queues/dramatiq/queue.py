@@ -97,9 +97,18 @@ class DramatiqQueue(Queue):
         if sending.queue:
             self.broker.declare_queue(sending.queue)
             message = message.copy(queue_name=sending.queue)
+        self._resend(message, min(int(sending.delay * 1000), LATEST_DELAY_MS))
+
+    def _put_back(self, message: Message[Any]) -> None:
+        """Enqueue a message that was delivered again, with the stamp of its sender."""
+        stored = json.loads(stored_form(message))
+        if STAMP in message.options:
+            stored["options"][STAMP] = message.options[STAMP]
+        self._resend(dramatiq.Message(**{**stored, "args": tuple(stored["args"])}))
+
+    def _resend(self, message: Message[Any], delay: int = 0) -> None:
         token = _resending.set(True)
         try:
-            delay = min(int(sending.delay * 1000), LATEST_DELAY_MS)
             self.broker.enqueue(message, delay=delay or None)
         finally:
             _resending.reset(token)
@@ -130,13 +139,15 @@ class DramatiqQueue(Queue):
             return
         if message.options.get(STAMP):
             return  # its delay is over, and Dramatiq moves it to the queue
-        digest, checked = digest_of_call(list(message.args)), _checked.get()
+        digest, checked, round_id = digest_of_call(list(message.args)), _checked.get(), uuid.uuid4().hex
         try:
             stored = stored_form(message)
-            opened = self.tickets.open(message.message_id, uuid.uuid4().hex, digest, stored, seconds)
+            opened = self.tickets.open(message.message_id, round_id, digest, stored, seconds)
         except RedisError as error:
             if checked:
                 raise _Unsent(error) from error
+            # The worker knows by it that this is another enqueue.
+            message.options[STAMP] = {"round": round_id}
             raise
         if not opened.n:
             if checked:
@@ -161,7 +172,7 @@ class DramatiqQueue(Queue):
         job_id, n, round_id = message.message_id, claimed_number(stamp), (stamp or {}).get("round")
         if self.shutdown():
             # The worker still takes messages while it leaves. Crash after this: two of the same number, one counts.
-            self.send(Sending(job_id, n, stored_form(message)))
+            self._put_back(message)
             skip(message, "worker leaves")
         try:
             claimed = self.claim(job_id, n, call, lambda: stored_form(message), str(round_id or job_id))
