@@ -149,18 +149,22 @@ class TicketDelivery(ABC, Generic[Report]):
                 error=again.error,
             )
         except RedisError as error:
-            log.warning(
-                "job %s: Redis cannot be used now (%s); a sweep requeues it",
-                self.job_id,
-                type(error).__name__,
-            )
+            self.left_to_sweep(error)
         return self.report(again.reason, "interrupted")
 
     def send_again(
-        self, delay: float, queue: str | None = None, *, known: bool = True, error: Exception | None = None
+        self,
+        delay: float,
+        queue: str | None = None,
+        *,
+        known: bool = True,
+        retried: bool = False,
+        error: Exception | None = None,
     ) -> None:
-        """Change the ticket and send the job's message with the next number."""
-        result = self.queue.tickets.requeue(self.claimed, delay=delay, queue=queue, known=known)
+        """Change the ticket and send the job's message with the next number; *retried* counts a retry."""
+        result = self.queue.tickets.requeue(
+            self.claimed, delay=delay, queue=queue, known=known, retried=retried
+        )
         if result is None:
             return
         sending, unknown = result
@@ -175,23 +179,45 @@ class TicketDelivery(ABC, Generic[Report]):
 
     def park(self, reason: str, *, cancelled: bool) -> Report:
         """Keep the job without a message: until it is resumed, or permanently."""
-        if cancelled:
-            self.queue.tickets.close(self.job_id, "cancelled", self.claimed.owner)
-        else:
-            self.queue.tickets.park(self.claimed)
+        try:
+            if cancelled:
+                self.queue.tickets.close(self.job_id, "cancelled", self.claimed.owner)
+            else:
+                self.queue.tickets.park(self.claimed)
+        except RedisError as error:
+            # No failure: the lease expires, a sweep sends the job, and it ends like this again before any work.
+            self.left_to_sweep(error)
+            return self.report(reason, "interrupted")
         return self.report(reason, "cancelled" if cancelled else "paused")
+
+    def result(self, job_class: type[Job]) -> dict[str, Any] | Report:
+        """Return the result of the whole job, which is completed: ``id``, ``done``, ``total`` and others.
+
+        If the store is unreachable, the job is requeued. Its next delivery finds that it is completed, does no work,
+        and reads the result. Crash before that: the same, after the lease has expired.
+        """
+        store = job_class.progress_store() or self.queue.store
+        try:
+            progress = store.load(self.job_id)
+        except store.unavailable as error:
+            problem = ProgressUnavailable(
+                f"the result of job {self.job_id} cannot be read now ({type(error).__name__}); the job is completed"
+            )
+            log.warning("%s; it goes back to its queue, to read it later", problem)
+            return self.requeue(Again(str(problem), error=problem))
+        if progress is None:
+            return {"id": self.job_id}
+        return {
+            "id": self.job_id, "done": progress.done, "total": progress.total, "executions": progress.epoch,
+            "interruptions": progress.interruptions,
+        }  # fmt: skip
+
+    def left_to_sweep(self, error: RedisError) -> None:
+        """Log that the ticket could not be changed: when the lease has expired, a sweep sends the job."""
+        log.warning(
+            "job %s: Redis cannot be used now (%s); a sweep requeues it", self.job_id, type(error).__name__
+        )
 
     @abstractmethod
     def report(self, reason: str, outcome: str) -> Report:
         """Return or raise the queue's value for an execution that did not complete the job."""
-
-
-def result_of(queue: Queue, job_id: str, job_class: type[Job]) -> dict[str, Any]:
-    """Return the result of a whole job: ``id``, ``done``, ``total``, ``executions`` and ``interruptions``."""
-    progress = (job_class.progress_store() or queue.store).load(job_id)
-    if progress is None:
-        return {"id": job_id}
-    return {
-        "id": job_id, "done": progress.done, "total": progress.total, "executions": progress.epoch,
-        "interruptions": progress.interruptions,
-    }  # fmt: skip

@@ -117,7 +117,7 @@ SCRIPTS = {
         end
         return lost
     """,
-    # id, owner, lease, delay, queue, whether this worker knew the job
+    # id, owner, lease, delay, queue, whether this worker knew the job, whether this is a retry
     "requeue": _NOW + """
         local s = redis.call('HMGET', K, 'owner', 'state')
         if s[1] ~= ARGV[2] or s[2] ~= 'running' then return {} end
@@ -129,6 +129,7 @@ SCRIPTS = {
         local unknown = 0
         if ARGV[6] == '0' then unknown = redis.call('HINCRBY', K, 'unknown', 1)
         else redis.call('HDEL', K, 'unknown') end
+        if ARGV[7] == '1' then redis.call('HINCRBY', K, 'retries', 1) end
         redis.call('ZADD', D, now + ARGV[3], ARGV[1])
         return {n, unknown}
     """,

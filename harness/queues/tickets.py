@@ -256,15 +256,22 @@ class Tickets:
         return bool(answer)
 
     def requeue(
-        self, claimed: Claimed, *, delay: float = 0.0, queue: str | None = None, known: bool = True
+        self,
+        claimed: Claimed,
+        *,
+        delay: float = 0.0,
+        queue: str | None = None,
+        known: bool = True,
+        retried: bool = False,
     ) -> tuple[Sending, int] | None:
         """Return the job, with the message to send and the number of workers in a row that did not know the job.
 
-        None if the claim no longer holds.
+        None if the claim no longer holds. *retried* counts a retry, in the same script.
         """
         answer = self._run(
-            "requeue", claimed.job_id, claimed.owner, lease_seconds() + delay, delay, queue or "", int(known)
-        )
+            "requeue", claimed.job_id, claimed.owner, lease_seconds() + delay, delay, queue or "", int(known),
+            int(retried),
+        )  # fmt: skip
         return (self._sending(claimed.job_id, int(answer[0])), int(answer[1])) if answer else None
 
     def park(self, claimed: Claimed) -> bool:
@@ -352,10 +359,6 @@ class Tickets:
     def replace_message(self, job_id: str, message: str) -> None:
         """Store another form of a job's message. Crash before it: the sweep sends the earlier one."""
         self.connection.hset(keys.ticket(job_id), "message", message)
-
-    def count_retry(self, claimed: Claimed) -> None:
-        """Count a retry after an error. Crash before the requeue that follows: it counts, and the sweep requeues."""
-        self.connection.hincrby(keys.ticket(claimed.job_id), "retries", 1)
 
     def _sending(self, job_id: str, n: int) -> Sending:
         message, eta, queue, retries = self.connection.hmget(

@@ -17,6 +17,7 @@ from celery import Task
 from celery.exceptions import Ignore, Retry
 from celery.worker.request import Request
 from kombu.utils import json as kombu_json
+from redis.exceptions import RedisError
 
 from harness.boundary.texts import told
 from harness.errors import ProgressUnavailable, Superseded
@@ -25,7 +26,7 @@ from harness.queues.celery.shutdown import Termination
 from harness.queues.expiry import expires
 from harness.queues.inline import InlineRun
 from harness.queues.ticket_calls import claimed_number, order_of
-from harness.queues.ticket_delivery import TicketDelivery, result_of
+from harness.queues.ticket_delivery import TicketDelivery
 from harness.runtime import forks
 
 if TYPE_CHECKING:
@@ -69,15 +70,21 @@ class CeleryDelivery(TicketDelivery[NoReturn]):
     def retry(self, error: Exception) -> None:
         """Requeue a job that has failed, if it has retries left.
 
-        :raises Retry: then.
+        The retry is counted with the requeue. If Redis is unreachable, neither has happened, or both and only the
+        answer is lost: the sweep sends the job again. It is no failure, and an uncounted retry does no harm.
+
+        :raises Retry: then. :raises Ignore: if it is left to the sweep.
         """
         request = self.task.request
         options = request.get("harness_options") or {}
         if (request.retries or 0) >= options.get("max_retries", 0):
             return
         delay = options.get("retry_delay", 0.0)
-        self.queue.tickets.count_retry(self.claimed)
-        self.send_again(delay)
+        try:
+            self.send_again(delay, retried=True)
+        except RedisError as problem:
+            self.left_to_sweep(problem)
+            raise Ignore(told(error)) from error
         raise Retry(told(error), exc=error, when=delay) from error
 
 
@@ -186,7 +193,7 @@ class Perform(Task):  # type: ignore[misc]  # Celery has no types
         except Exception as error:
             delivery.retry(error)
             raise
-        return result_of(queue, request.id, find_stored(call[0]))
+        return delivery.result(find_stored(call[0]))
 
     def _run_eagerly(self, call: list[Any]) -> dict[str, Any]:
         """Run the whole job here: Celery's eager mode has no queue that could deliver it again."""

@@ -16,16 +16,16 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dramatiq
-from dramatiq.common import q_name
-from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage
+from dramatiq.middleware import Middleware, MiddlewareError
 from redis.exceptions import RedisError
 
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.job import find_stored
 from harness.queues.calls import encoded_call
 from harness.queues.dramatiq import ages
+from harness.queues.dramatiq.messages import ACTOR, STAMP, skip, stored_form
 from harness.queues.ticket_calls import claimed_number, digest_of_call, refusal
-from harness.queues.ticket_delivery import TicketDelivery, result_of
+from harness.queues.ticket_delivery import TicketDelivery
 from harness.queues.ticket_workers import process_name
 from harness.queues.ticketed import Queue
 from harness.queues.tickets import Claimed, Sending
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from harness.context import Portion
     from harness.job import Job
     from harness.progress import Store
-
-ACTOR, STAMP = "harness_job", "harness"
-"""Name of the actor; option of a message with the number and the round of its ticket."""
 
 LATEST_DELAY_MS = 7 * 24 * 3600 * 1000
 """Longest delay that Dramatiq takes, in milliseconds."""
@@ -131,7 +128,14 @@ class DramatiqQueue(Queue):
         seconds = (delay or 0) / 1000
         delivery = self.deliveries.get(message.message_id)
         if delivery is not None and delivery.thread == threading.get_ident():
-            again = self.tickets.requeue(delivery.claimed, delay=seconds)
+            try:
+                again = self.tickets.requeue(delivery.claimed, delay=seconds)
+            except RedisError as error:
+                # The ticket says that the job runs, or is sent with the next number. It must not be closed as failed:
+                # while the lease lasts, the message that is sent now is dropped. Then the sweep sends the job.
+                delivery.left_to_sweep(error)
+                self.forget(delivery.message)
+                return
             if again is not None:
                 stamp = message.options.get(STAMP) or {}
                 message.options[STAMP] = {**stamp, "n": again[0].n}
@@ -189,15 +193,26 @@ class DramatiqQueue(Queue):
             skip(message, str(error))
         if not (self.stores_results or message.options.get("pipe_target")):
             return None
-        return result_of(self, job_id, find_stored(call[0]))
+        return delivery.result(find_stored(call[0]))
+
+    def forget(self, message: Any) -> DramatiqDelivery | None:
+        """Release the lease of a message, and return its delivery; None if it has none.
+
+        A skipped message ends here: its ticket says what becomes of the job. A requeue that did not reach Redis leaves
+        it running, so it must not be closed; the lease expires, and the sweep sends the job.
+        """
+        delivery = self.deliveries.get(message.message_id)
+        if delivery is None or delivery.message is not message:
+            return None
+        del self.deliveries[message.message_id]
+        delivery.release()
+        return delivery
 
     def finish(self, message: Any, outcome: str) -> None:
         """Close the ticket of a message that Dramatiq is done with, unless it was requeued."""
-        delivery = self.deliveries.get(message.message_id)
-        if delivery is None or delivery.message is not message:
+        delivery = self.forget(message)
+        if delivery is None:
             return
-        del self.deliveries[message.message_id]
-        delivery.release()
         try:
             self.tickets.close(message.message_id, outcome, delivery.claimed.owner)
         except RedisError as error:
@@ -261,8 +276,10 @@ class JobMiddleware(Middleware):
             self._failed.add(id(message))
 
     def after_skip_message(self, broker: Broker, message: Any) -> None:
-        """Forget the message."""
+        """Forget the message, and leave its ticket as it is."""
         _current.set(None)
+        if message.actor_name == ACTOR:
+            self.queue.forget(message)
 
     def after_ack(self, broker: Broker, message: Any) -> None:
         """Close the ticket: the result is stored, and the next message of a pipeline is sent."""
@@ -294,30 +311,6 @@ class JobMiddleware(Middleware):
 
 _current: ContextVar[Any] = ContextVar("harness_message", default=None)
 """The message that this thread processes: Dramatiq gives an actor its arguments only."""
-
-
-def skip(message: Any, reason: str) -> NoReturn:
-    """End the processing of a message without a result, a retry or a failure.
-
-    :raises SkipMessage: always.
-    """
-    # Dramatiq stores None as the result of a skipped message, which the caller would take for the job's.
-    message.options["store_results"] = False
-    raise SkipMessage(reason)
-
-
-def stored_form(message: Any) -> str:
-    """Return a message as JSON, without data that belongs to one sending."""
-    options = {
-        name: value
-        for name, value in message.options.items()
-        if name not in {"eta", "redis_message_id", STAMP}
-    }
-    return json.dumps({
-        "queue_name": q_name(message.queue_name), "actor_name": message.actor_name, "args": list(message.args),
-        "kwargs": message.kwargs, "options": options, "message_id": message.message_id,
-        "message_timestamp": message.message_timestamp,
-    })  # fmt: skip
 
 
 def install(
