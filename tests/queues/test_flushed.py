@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from redis import Redis
 
 from harness.iteration import IterationJob
 from harness.lab.queue_jobs import Count
+from harness.queues import celery
+from harness.queues.celery.queue import STAMP
 from harness.queues.tickets import Sending
 from harness.sources.enumerators import Enumerator, items
 from tests.queues.backends import OnCelery, OnDramatiq
@@ -107,6 +110,31 @@ def test_a_ticket_that_is_made_again_has_the_retries_of_its_job(kind: Any, real_
     backend.work(over(backend))
     assert left == []
     assert backend.queue.tickets.read("job")["outcome"] == "completed"
+
+
+def test_a_ticket_of_celery_that_is_made_again_has_the_headers_of_its_sender(
+    real_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job whose ticket was lost, and which is interrupted then, keeps the headers that its sender has set."""
+    backend, headers = OnCelery(real_redis), {"tenant": "acme", "traceparent": "00-1-2-01"}
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(FailsAfterStop, "left", [])
+    monkeypatch.setattr(FailsAfterStop, "stop", lambda: backend.request_stop("job"))
+    options = {"task_id": "job", "headers": headers}
+    celery.enqueue(backend.app, FailsAfterStop, options=options)
+    before = json.loads(backend.queue.tickets.read("job")["message"])["headers"]
+    real_redis.flushdb()
+
+    def until() -> bool:
+        ticket = backend.queue.tickets.read("job")
+        if ticket:
+            seen.append(json.loads(ticket["message"])["headers"])
+        return ticket.get("state") == "over"
+
+    backend.work(until)
+    assert {name: seen[-1][name] for name in headers} == headers
+    assert STAMP not in seen[-1]
+    assert set(seen[-1]) <= set(before)
 
 
 @pytest.mark.parametrize("kind", ["celery", "dramatiq"])

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 TASK = "harness.job"
 """Name of the task."""
 
+DEAD_LETTER = ("x-death", "x-first-death-", "x-last-death-")
+"""Prefixes of RabbitMQ's headers about the way of one message, which the next message must not have."""
+
 log = logging.getLogger("harness.queues")
 
 
@@ -232,7 +235,13 @@ def stored_form(request: Any) -> str:
         "ignore_result", "harness_options",
     )  # fmt: skip
     info = request.delivery_info or {}
-    headers = {name: request.get(name) for name in known if request.get(name) is not None}
+    # Celery leaves here the headers that it does not know: the sender's own.
+    own = {
+        name: value
+        for name, value in (request.headers or {}).items()
+        if name != "harness" and not name.startswith(DEAD_LETTER)
+    }
+    headers = own | {name: request.get(name) for name in known if request.get(name) is not None}
     embedded = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
     properties = {
         "correlation_id": request.correlation_id or request.id, "reply_to": request.reply_to,
