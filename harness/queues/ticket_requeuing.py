@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 INSTANCES = 16
 """Number of instances that a requeue looks for."""
 
+RETRIED = ("retries", "traceback", "requeue_timestamp")
+"""Options with which Dramatiq's retries mark a message."""
+
 PLACES = {
     "running": "started", "waiting": "queued", "sending": "queued", "reserved": "queued", "parked": "paused",
 }  # fmt: skip
@@ -46,7 +49,7 @@ def requeue(tickets: Tickets, job_id: str, store: Store, *, at_once: bool = Fals
     if fields["outcome"] == "cancelled":
         own, progress = _kept(fields, job_id, store)
         revive(own, progress)
-    return _reopened(tickets, job_id, completed=False, at_once=at_once)
+    return _reopened(tickets, job_id, fields, completed=False, at_once=at_once)
 
 
 def rewind(
@@ -68,9 +71,9 @@ def rewind(
     :raises UsageError: as :func:`requeue`, if it has no progress or is parallel, and if it has not reached that step.
     :raises CursorError: for a cursor that is no JSON value.
     """
-    _, own, progress = _moved_back(tickets, job_id, store, step, cursor)
+    fields, own, progress = _moved_back(tickets, job_id, store, step, cursor)
     own.save(progress)
-    return _reopened(tickets, job_id, completed=True, at_once=at_once)
+    return _reopened(tickets, job_id, fields, completed=True, at_once=at_once)
 
 
 def fork(
@@ -177,7 +180,14 @@ def _message(fields: dict[str, str], job_id: str, call: list[Any]) -> str:
         options = stored.get("options", {})
         kept = {name: value for name, value in options.items() if not name.startswith(("pipe_", "group_"))}
         stored |= {"message_id": job_id, "args": call, "options": kept}
+    _without_retries(stored)
     return json.dumps(stored)
+
+
+def _without_retries(stored: dict[str, Any]) -> bool:
+    """Remove what Dramatiq's retries have left in a message; return whether there was anything."""
+    options = stored.get("options") or {}
+    return bool([options.pop(name) for name in RETRIED if name in options])
 
 
 def _checked(tickets: Tickets, job_id: str, *, completed: bool) -> dict[str, str]:
@@ -260,8 +270,15 @@ def _kept(fields: dict[str, str], job_id: str, store: Store) -> tuple[Store, Pro
     return store, progress
 
 
-def _reopened(tickets: Tickets, job_id: str, *, completed: bool, at_once: bool) -> Sending:
-    sending = tickets.reopen(job_id, completed=completed, at_once=at_once)
+def _reopened(
+    tickets: Tickets, job_id: str, fields: dict[str, str], *, completed: bool, at_once: bool
+) -> Sending:
+    # Celery counts retries in the ticket, Dramatiq in the message. One script resets both, or neither.
+    stored: Any = json.loads(fields["message"])
+    message = json.dumps(stored) if _without_retries(stored) else ""
+    sending = tickets.reopen(
+        job_id, completed=completed, at_once=at_once, message=message, n=fields["n"] if message else ""
+    )
     if sending is None:  # another call was first
         _checked(tickets, job_id, completed=completed)
         raise UsageError(f"job {job_id} is not over: queued; only a failed or cancelled job can be requeued")

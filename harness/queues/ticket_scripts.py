@@ -188,12 +188,17 @@ SCRIPTS = {
         redis.call('ZADD', D, now + ARGV[2], ARGV[1])
         return {n}
     """,
-    # id, lease, whether a completed job may be done again; more keys: requests, then sets of jobs that are over
+    # id, lease, whether a completed job may be done again, message to store and its number ('': keep the message);
+    # more keys: requests, then sets of jobs that are over
     "reopen": _NOW + """
-        local s = redis.call('HMGET', K, 'state', 'outcome')
+        local s = redis.call('HMGET', K, 'state', 'outcome', 'n')
         if s[1] ~= 'over' or (s[2] == 'completed' and ARGV[3] == '0') then return {} end
+        if ARGV[4] ~= '' then
+            if s[3] ~= ARGV[5] then return {} end
+            redis.call('HSET', K, 'message', ARGV[4])
+        end
         local n = redis.call('HINCRBY', K, 'n', 1)
-        redis.call('HDEL', K, 'owner', 'outcome', 'starts', 'unknown', 'copies', 'eta')
+        redis.call('HDEL', K, 'owner', 'outcome', 'starts', 'unknown', 'copies', 'eta', 'retries')
         redis.call('HSET', K, 'state', 'sending')
         redis.call('PERSIST', K)
         redis.call('DEL', KEYS[3], KEYS[4])

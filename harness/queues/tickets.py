@@ -294,17 +294,18 @@ class Tickets:
         answer = self._run("resume", job_id, 0 if at_once else lease_seconds())
         return self._sending(job_id, int(answer[0])) if answer else None
 
-    def reopen(self, job_id: str, *, completed: bool = False, at_once: bool = False) -> Sending | None:
+    def reopen(
+        self, job_id: str, *, completed: bool = False, at_once: bool = False, message: str = "", n: str = ""
+    ) -> Sending | None:
         """Return the message of a job that is over, which must be sent now; None if it is not over.
 
-        It is the same enqueue, so the same round of the job. What was asked of it is forgotten.
+        It is the same enqueue, so the same round. Requests to it are forgotten, and it has all its retries again.
 
-        :param completed: whether a job that is completed may be done again.
-        :param at_once: as for :meth:`resume`.
+        :param completed: whether a job that is completed may be done again. :param at_once: as for :meth:`resume`.
+        :param message: stored instead of the one there, if *n* is still the ticket's number; else this returns None.
         """
-        answer = self._run(
-            "reopen", job_id, 0 if at_once else lease_seconds(), int(completed), more=self._of_round(job_id)
-        )
+        lease = 0 if at_once else lease_seconds()
+        answer = self._run("reopen", job_id, lease, int(completed), message, n, more=self._of_round(job_id))
         return self._sending(job_id, int(answer[0])) if answer else None
 
     def _of_round(self, job_id: str) -> tuple[str, ...]:

@@ -56,6 +56,19 @@ class FailsOnce(IterationJob):
         DONE.append(item)
 
 
+class FailsThrice(FailsOnce):
+    """Fails in its eighth number, three times."""
+
+    tries: list[int] = []  # noqa: RUF012 - of the test
+
+    def each_iteration(self, item: int) -> None:
+        """Do one number, or fail."""
+        if item == 7:
+            FailsThrice.tries.append(item)
+            if len(FailsThrice.tries) < 4:
+                raise RuntimeError("not this time")
+
+
 class Cancelled(FailsOnce):
     """Is asked to end before it starts."""
 
@@ -106,6 +119,25 @@ def test_a_failed_job_goes_on_at_its_cursor(kind: Any, by: str, real_redis: Redi
         backend.queue.requeue("job")
     with pytest.raises(UsageError, match="there is no job 'nothing'"):
         backend.queue.requeue("nothing")
+
+
+@QUEUES
+@pytest.mark.parametrize("by", ["requeue", "fork"])
+def test_a_requeued_job_has_all_its_retries_again(kind: Any, by: str, real_redis: Redis) -> None:
+    """A job that has used up its retries and is requeued or forked is retried as often as after its enqueue."""
+    backend, found = kind(real_redis), list[str]()
+    FailsThrice.tries = []
+    backend.enqueue(FailsThrice, job_id="job", retries=1)
+    backend.work(over(backend))
+    assert backend.queue.tickets.read("job")["outcome"] == "failed"
+    assert FailsThrice.tries == [7, 7]
+    if by == "requeue":
+        backend.queue.requeue("job")
+    else:
+        found.append(backend.queue.fork("job", cursor=6))
+    backend.work(over(backend, *found))
+    assert FailsThrice.tries == [7, 7, 7, 7]
+    assert backend.queue.tickets.read(found[0] if found else "job")["outcome"] == "completed"
 
 
 @QUEUES
