@@ -301,3 +301,25 @@ def test_progress_may_be_kept_in_a_database(kind: Any, real_redis: Redis, tmp_pa
     assert progress is not None
     assert progress.done == 3
     engine.dispose()
+
+
+def test_a_message_that_is_enqueued_again_begins_a_new_round(real_redis: Redis, tmp_path: Path) -> None:
+    """Dramatiq's message that was enqueued once runs again when it is enqueued after the end of its job."""
+    backend = OnDramatiq(real_redis)
+    message = backend.enqueue(Count, str(tmp_path / "lines"), 2, job_id="job")
+    for rounds in (1, 2, 3):
+        backend.work(lambda: backend.queue.tickets.read("job").get("state") == "over")
+        assert (tmp_path / "lines").read_text().split() == ["0", "1"] * rounds
+        assert backend.queue.tickets.read("job")["outcome"] == "completed"
+        message = backend.broker.enqueue(message)
+
+
+def test_a_message_that_is_enqueued_twice_runs_once(real_redis: Redis, tmp_path: Path) -> None:
+    """Dramatiq's message that is enqueued again before the end of its job joins it."""
+    backend = OnDramatiq(real_redis)
+    backend.broker.enqueue(backend.enqueue(Count, str(tmp_path / "lines"), 2, job_id="job"))
+    backend.enqueue(Count, str(tmp_path / "after"), 1, job_id="after")
+    backend.work(
+        lambda: all(backend.queue.tickets.read(each).get("state") == "over" for each in ("job", "after"))
+    )
+    assert (tmp_path / "lines").read_text().split() == ["0", "1"]

@@ -15,6 +15,7 @@
 must call it.
 """
 
-from harness.queues.dramatiq.queue import DramatiqQueue, JobMiddleware, enqueue, install, installed, message
+from harness.queues.dramatiq.middleware import JobMiddleware
+from harness.queues.dramatiq.queue import DramatiqQueue, enqueue, install, installed, message
 
 __all__ = ["DramatiqQueue", "JobMiddleware", "enqueue", "install", "installed", "message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from dramatiq.common import q_name
@@ -10,6 +11,12 @@ from dramatiq.middleware import SkipMessage
 
 ACTOR, STAMP = "harness_job", "harness"
 """Name of the actor; option of a message with the number and the round of its ticket."""
+
+resending: ContextVar[bool] = ContextVar("harness_resending", default=False)
+"""True while a stored message is sent again."""
+
+current: ContextVar[Any] = ContextVar("harness_message", default=None)
+"""The message that this thread processes: Dramatiq gives an actor its arguments only."""
 
 
 def skip(message: Any, reason: str) -> NoReturn:

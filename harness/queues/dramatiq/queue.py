@@ -16,14 +16,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dramatiq
-from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.middleware import MiddlewareError
 from redis.exceptions import RedisError
 
 from harness.errors import ProgressUnavailable, Superseded, UsageError
 from harness.job import find_stored
 from harness.queues.calls import encoded_call
-from harness.queues.dramatiq import ages
-from harness.queues.dramatiq.messages import ACTOR, STAMP, skip, stored_form
+from harness.queues.dramatiq.messages import ACTOR, STAMP, current, resending, skip, stored_form
+from harness.queues.dramatiq.middleware import JobMiddleware
 from harness.queues.ticket_calls import claimed_number, digest_of_call, refusal
 from harness.queues.ticket_delivery import TicketDelivery
 from harness.queues.ticket_workers import process_name
@@ -43,8 +43,6 @@ LATEST_DELAY_MS = 7 * 24 * 3600 * 1000
 """Longest delay that Dramatiq takes, in milliseconds."""
 
 log = logging.getLogger("harness.queues")
-
-_resending: ContextVar[bool] = ContextVar("harness_resending", default=False)
 
 _checked: ContextVar[bool] = ContextVar("harness_checked", default=False)
 """True while a job is enqueued under an id that the caller has chosen."""
@@ -104,11 +102,11 @@ class DramatiqQueue(Queue):
         self._resend(dramatiq.Message(**{**stored, "args": tuple(stored["args"])}))
 
     def _resend(self, message: Message[Any], delay: int = 0) -> None:
-        token = _resending.set(True)
+        token = resending.set(True)
         try:
             self.broker.enqueue(message, delay=delay or None)
         finally:
-            _resending.reset(token)
+            resending.reset(token)
 
     def send_instance(self, job_id: str, call: list[Any], model: Claimed) -> None:
         """Enqueue an instance of a parallel run in the queue of the job that starts it, unless it is there."""
@@ -165,7 +163,7 @@ class DramatiqQueue(Queue):
         :raises SkipMessage: if it is not, or another delivery has the job.
         :raises Exception: what the job raised, if it is not resumed.
         """
-        message = _current.get()
+        message = current.get()
         if message is None:
             raise UsageError("the actor harness_job runs in a Dramatiq worker only; use enqueue()")
         with forks.guarding():
@@ -237,80 +235,6 @@ class DramatiqDelivery(TicketDelivery["NoReturn"]):
         :raises SkipMessage: always.
         """
         skip(self.message, reason)
-
-
-class JobMiddleware(Middleware):
-    """Connects a broker to a queue with tickets."""
-
-    def __init__(self, queue: DramatiqQueue) -> None:
-        self.queue, self._failed = queue, set[int]()
-
-    def before_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
-        """Write the number of its ticket into a message."""
-        if message.actor_name == ACTOR and not _resending.get():
-            self.queue.stamp(message, delay)
-
-    def after_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
-        """Record that the broker has a message."""
-        n = (message.options.get(STAMP) or {}).get("n")
-        if message.actor_name == ACTOR and n:
-            self.queue.tickets.sent(message.message_id, n)
-
-    def before_process_message(self, broker: Broker, message: Any) -> None:
-        """Keep the message for the actor; it is too old only if its job has not started before."""
-        _current.set(message if message.actor_name == ACTOR else None)
-        if message.actor_name == ACTOR:
-            ages.check(self.queue.tickets, broker, message, claimed_number(message.options.get(STAMP)))
-
-    def after_process_message(
-        self,
-        broker: Broker,
-        message: Any,
-        *,
-        result: Any = None,
-        exception: BaseException | None = None,
-    ) -> None:
-        """Note that a message failed, which Dramatiq acknowledges where there is no ``Retries``."""
-        _current.set(None)
-        if exception is not None and message.actor_name == ACTOR:
-            self._failed.add(id(message))
-
-    def after_skip_message(self, broker: Broker, message: Any) -> None:
-        """Forget the message, and leave its ticket as it is."""
-        _current.set(None)
-        if message.actor_name == ACTOR:
-            self.queue.forget(message)
-
-    def after_ack(self, broker: Broker, message: Any) -> None:
-        """Close the ticket: the result is stored, and the next message of a pipeline is sent."""
-        if message.actor_name == ACTOR:
-            failed = id(message) in self._failed
-            self._failed.discard(id(message))
-            self.queue.finish(message, "failed" if failed else "completed")
-
-    def after_nack(self, broker: Broker, message: Any) -> None:
-        """Close the ticket: the failure is stored."""
-        if message.actor_name == ACTOR:
-            self._failed.discard(id(message))
-            self.queue.finish(message, "failed")
-
-    def after_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Sweep for crashed workers from now on."""
-        self.queue.shutdown.clear()
-        queues = worker.consumer_whitelist or broker.get_declared_queues()
-        self.queue.enrol(process_name("dramatiq"), queues)
-
-    def before_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Stop all jobs of this process at their next checkpoint."""
-        self.queue.shutdown.set("worker leaves")
-
-    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """End the threads."""
-        self.queue.close()
-
-
-_current: ContextVar[Any] = ContextVar("harness_message", default=None)
-"""The message that this thread processes: Dramatiq gives an actor its arguments only."""
 
 
 def install(
