@@ -172,3 +172,20 @@ def test_a_pause_or_cancellation_that_redis_does_not_confirm_is_no_failure(
     assert ticket["state"] == ("parked" if asked == "pause" else "over")
     assert ticket.get("outcome") == (None if asked == "pause" else "cancelled")
     assert Ends.done == [0, 1]
+
+
+@LOST
+@pytest.mark.parametrize("failing", [False, True])
+def test_an_end_that_redis_does_not_confirm_is_recorded_in_the_end(
+    backend: Any, failing: bool, lost: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job whose ticket cannot be closed at its end repeats no item, and is over after a sweep at the latest."""
+    monkeypatch.setattr(Ends, "act", [fail] if failing else [])
+    monkeypatch.setattr(Ends, "done", [])
+    seen = losing(backend, monkeypatch, "close", lost)
+    with caplog.at_level("WARNING", "harness.queues"):
+        backend.enqueue(Ends, job_id="job")
+        backend.work(over(backend))
+    assert seen
+    assert "its ticket was not closed" in caplog.text
+    assert Ends.done == ([0] if failing and lost == "answer" else [0, 1, 2, 3])

@@ -224,8 +224,13 @@ class Perform(Task):  # type: ignore[misc]  # Celery has no types
 
     def _close(self, task_id: str, outcome: str) -> None:
         delivery = self._deliveries.get(task_id)
-        if delivery is not None:
+        if delivery is None:
+            return
+        try:
             delivery.queue.tickets.close(task_id, outcome, delivery.claimed.owner)
+        except RedisError as error:
+            # The lease expires, and the sweep sends the job again. If it is completed, it finds that, and does no work.
+            log.warning("job %s: its ticket was not closed (%r)", task_id, error)
 
 
 def stored_form(request: Any) -> str:
