@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import random
 import signal
@@ -154,12 +155,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
-    """Fail a test that leaves threads, child processes, signal handlers or settings of the environment behind."""
+    """Fail a test that leaves threads, child processes, signal handlers, or settings of the environment or the log."""
     threads = set(threading.enumerate())
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     }
     variables = {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")}
+    logged = logging.root.level, logging.root.manager.disable
     yield
     left = [
         t.name for t in threading.enumerate() if t not in threads and not t.name.startswith(SESSION_THREADS)
@@ -168,5 +170,6 @@ def _nothing_is_left_behind() -> Iterator[None]:
     for number, handler in handlers.items():
         assert signal.getsignal(number) == handler, f"handler of {signal.Signals(number).name} left behind"
     assert variables == {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")}
+    assert logged == (logging.root.level, logging.root.manager.disable)
     with pytest.raises(ChildProcessError):  # there is no child, not even one that has ended
         os.waitpid(-1, os.WNOHANG)

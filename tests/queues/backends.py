@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from celery.contrib.testing.worker import start_worker
 from celery.worker import state
 from dramatiq import Worker
@@ -157,6 +157,13 @@ class OnRQ(OnRedis):
     def resume(self, job_id: str) -> None:
         """Resume it."""
         rq.resume(self._queue, job_id)
+
+
+def leave_logging(**_: Any) -> None:
+    """Have a worker in this process leave the level and the handlers of the root logger as they are."""
+
+
+signals.setup_logging.connect(leave_logging)
 
 
 class OnCelery(OnRedis):
