@@ -43,7 +43,7 @@ def wait_for_the_end_of(pid: int) -> None:
 
 
 def test_a_demo_is_narrated(tmp_path: Path) -> None:
-    """Acts in order, each with what came of it; nothing is left in the temporary folder."""
+    """Acts in order, each with its outcome, in the texts written for that mode; no temporary file is left."""
     with Terminal("demo", "orders", "--pace", "fast", "--embedded", folder=tmp_path, lines=60) as terminal:
         assert terminal.end() == 0
         text = " ".join(terminal.text.split())
@@ -51,9 +51,12 @@ def test_a_demo_is_narrated(tmp_path: Path) -> None:
     assert "20 orders were paid twice" in text
     assert "signal:TERM@count:20 20 orders" in text  # a loop has no durability
     assert text.count("all 61 orders were paid exactly once") == 2
+    assert EMBEDDED in text
+    assert all(act.said(real=False) in text for act in DEMOS["orders"].acts)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("which", ["reports", "emails"])
 def test_the_other_demos(which: str) -> None:
     """Without a terminal the demos print the same text, in lines."""
@@ -95,15 +98,6 @@ def test_a_pause_for_a_key_needs_a_terminal(arguments: list[str]) -> None:
     assert "--step" in one_line(harness("demo", *arguments, "--step"))
 
 
-def test_a_demo_has_a_bar(tmp_path: Path) -> None:
-    """While an act runs, a bar shows the items that are done, once and twice, within 80 columns."""
-    bar = re.compile(r"^   ▓+█*░+$", re.MULTILINE)
-    with Terminal("demo", "orders", "--embedded", folder=tmp_path) as terminal:
-        terminal.read_until(lambda text: "of them twice" in text and bar.search(text) is not None)
-        terminal.ctrl_c()
-        assert terminal.end() == 130
-
-
 @pytest.mark.parametrize("real", [True, False], ids=["real", "embedded"])
 @pytest.mark.parametrize("which", DEMOS)
 def test_a_demo_tells_of_a_kill_where_one_is(which: str, real: bool) -> None:
@@ -114,14 +108,6 @@ def test_a_demo_tells_of_a_kill_where_one_is(which: str, real: bool) -> None:
         told == [parse_interruption(act.interruption(real=real)).kills for act in acts] == [real, False, real]
     )
     assert "kill" not in DEMOS[which].intro
-
-
-def test_the_embedded_demo_says_so() -> None:
-    """The embedded demo shows the texts that were written for that mode."""
-    said = " ".join(harness("demo", "orders", "--pace", "fast", "--embedded").output.split())
-    for act in DEMOS["orders"].acts:
-        assert act.said(real=False) in said
-    assert EMBEDDED in said
 
 
 def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
@@ -137,19 +123,27 @@ def test_a_demo_with_real_workers(tmp_path: Path, redis_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("real", "happened"), [(["--embedded"], "CUT OFF"), ([], "KILLED")], ids=["embedded", "real"]
+    ("real", "happened"),
+    [(["--embedded"], "CUT OFF"), pytest.param([], "KILLED", marks=pytest.mark.full)],
+    ids=["embedded", "real"],
 )
-def test_the_line_below_an_act_tells_its_story(
+def test_a_bar_and_a_line_below_an_act_show_its_progress(
     tmp_path: Path, real: list[str], happened: str, request: pytest.FixtureRequest
 ) -> None:
-    """The line reports how many orders are paid, how many twice, a kill, and a job that starts over."""
+    """The line reports how many orders are paid, how many twice, a kill, and a job that starts over.
+
+    The bar shows the same, within 80 columns.
+    """
     if not real:
         request.getfixturevalue("redis_url")  # for its skip where none is
     line = re.compile(r"of 61 orders, (\d+) paid(?:, (\d+) of them twice)?(?:: (.+))?$", re.MULTILINE)
+    bar = re.compile(r"^   ▓+█*░+$", re.MULTILINE)
     seen: list[tuple[str, ...]] = []
+    bars: set[str] = set()
 
     def look(text: str) -> bool:
         seen.extend(line.findall(text))
+        bars.update(bar.findall(text))
         return (seen[-1:] or [("", "", "")])[0][1] == "20"
 
     with Terminal("demo", "orders", *real, folder=tmp_path) as terminal:
@@ -160,11 +154,13 @@ def test_the_line_below_an_act_tells_its_story(
     after = [
         (int(paid), int(twice or 0)) for paid, twice, told in seen if told == f"{happened}, started again"
     ]
+    assert bars, "no bar of orders paid twice"
     assert before
     assert all(paid <= 20 and not twice for paid, twice in before)
     assert {paid for paid, twice in after if twice < 20} == {20}
 
 
+@pytest.mark.full  # `tox run -e demo` makes the same report
 def test_the_comparison_makes_a_report(tmp_path: Path) -> None:
     """The finding on the terminal, the report in a folder."""
     said = harness("demo", "compare", "--pace", "fast", "--embedded", "--to", str(tmp_path / "out"))
@@ -197,9 +193,15 @@ def test_the_comparison_sets_queues_side_by_side(tmp_path: Path, redis_url: str)
 @pytest.mark.parametrize(
     ("arguments", "kept"),
     [
-        (["demo", "emails", "--embedded"], "nothing was kept: the demo used private services"),
+        pytest.param(
+            ["demo", "emails", "--embedded"],
+            "nothing was kept: the demo used private services",
+            marks=pytest.mark.full,
+        ),
         (["demo", "emails"], "nothing was kept: the demo used private services"),
-        (["run", "scenarios.emails", "--pace", "0.05"], "nothing was kept"),
+        pytest.param(
+            ["run", "scenarios.emails", "--pace", "0.05"], "nothing was kept", marks=pytest.mark.full
+        ),
         (["bench", "scenarios.emails", "--size", "full"], "nothing was kept"),
     ],
     ids=["embedded", "real", "run", "bench"],
