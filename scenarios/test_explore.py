@@ -14,7 +14,7 @@ from harness.scenario import Scenario
 from scenarios import emails, orders, reports
 
 SIZE = "tiny"
-SAMPLE = 5
+SAMPLE = 3
 by_form = pytest.mark.parametrize("form", ["steps", "iteration"])
 by_scenario = pytest.mark.parametrize(
     "scenario", [orders.scenario, reports.scenario, emails.scenario], ids=lambda scenario: scenario.name

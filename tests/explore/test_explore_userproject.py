@@ -65,6 +65,7 @@ def test_a_job_may_run_out_of_time_anywhere(project: pytest.Pytester) -> None:
     project.runpytest_subprocess(*QUIET, "checks", "-k", "out_of_time").assert_outcomes(passed=7)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_one_subtest_is_one_crash_point(project: pytest.Pytester, processes: str) -> None:
     """The marker makes a subtest of each crash point, named after it; the same in one process or in two."""

@@ -48,7 +48,7 @@ def names(verdict: Verdict) -> set[str]:
     return {each.name for each in verdict.not_seen}
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("job", NOT_SEEN, ids=lambda job: job.__name__)
 def test_an_effect_that_no_probe_watches_is_reported_at_its_line(job: Any) -> None:
     """Each way out of the process has a name in the verdict, and the line of the job."""
@@ -66,7 +66,7 @@ def lines(line: str) -> bool:
     return line.startswith("tests/unseen_jobs.py:")
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("job", seen_jobs.SEEN, ids=lambda job: job.__name__)
 def test_a_job_that_only_reads_computes_or_is_watched_is_not_accused(job: Any) -> None:
     """Reading, imports, temporary files, threads that end and asyncio's own sockets are not reported."""
@@ -268,6 +268,7 @@ def posts(client: str, address: str) -> None:
             shop.pay_once(session, invoice.id)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_request_by_any_client_is_seen(client: str, address: str) -> None:
     """A request that is sent twice is found, whatever client sends it, and none is reported as not seen."""

@@ -55,7 +55,7 @@ def found(
         return {str(trial): runner.result(trial).outcome for trial in chosen(recording)}
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("planted", "kind"), JOBS, ids=[f"{getattr(planted, kind).__name__}" for planted, kind in JOBS]
 )
@@ -81,7 +81,7 @@ ON_RQ = ALL_JOBS if FACTOR > 1 else ALL_JOBS[1 :: len(ALL_JOBS) // 8]
 """Planted jobs that are tried both ways on RQ."""
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("planted", "kind"), ON_RQ, ids=[f"{getattr(planted, kind).__name__}" for planted, kind in ON_RQ]
 )

@@ -70,7 +70,7 @@ def mistakes(job: Any) -> set[str]:
     return found
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @by_name
 def test_a_mistake_of_concurrent_items_is_found_where_it_is(pair: Pair) -> None:
     """The verdict is the right one, and the first finding of that verdict names the line."""
@@ -81,7 +81,7 @@ def test_a_mistake_of_concurrent_items_is_found_where_it_is(pair: Pair) -> None:
     assert named & mistakes(pair.wrong), verdict.text(50)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @by_name
 def test_a_correct_twin_is_not_accused(pair: Pair) -> None:
     """Neither another order of its items, nor an interruption in one, makes a difference."""
@@ -106,7 +106,7 @@ def test_a_correct_twin_is_not_accused(pair: Pair) -> None:
 def test_the_same_seed_gives_the_same_trials_and_findings(job: Any) -> None:
     """Two explorations differ in nothing but their time, also in two processes; another seed has other orders."""
     options = [{"seed": 2}, {"seed": 2, "processes": 2}, {"seed": 3}]
-    records = [{**explored(job, **each).record, "seconds": 0} for each in options]
+    records = [{**explored(job, sample=4, **each).record, "seconds": 0} for each in options]
     assert records[0] == records[1]
     orders = [{each["trial"] for each in record["findings"] if "@" in each["trial"]} for record in records]
     assert orders[0].isdisjoint(orders[2])
@@ -136,10 +136,11 @@ def test_items_are_interrupted_while_others_are_in_progress() -> None:
 @pytest.mark.parametrize("job", [together.Coroutines, together.Threads])
 def test_work_and_completion_in_one_commit_happen_exactly_once(job: Any) -> None:
     """With ``with_transaction()``, no order and no interruption loses or doubles a row."""
-    verdict = explored(job, sample=12)
+    verdict = explored(job)
     assert verdict.verdict == "exactly once", verdict.text()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("job", [together.Posts, together.PostsInThreads])
 def test_what_a_crash_may_repeat_is_at_least_once(job: Any) -> None:
     """An effect without a key comes again for unsaved items and for those in progress, and the verdict says so."""
@@ -150,7 +151,7 @@ def test_what_a_crash_may_repeat_is_at_least_once(job: Any) -> None:
 def test_threads_of_an_execution_end_with_it() -> None:
     """No thread of an item waits for its turn when the exploration is over."""
     before = threading.active_count()
-    explored(together.InvoiceInAVariable)
+    explored(together.InvoiceInAVariable, sample=2)
     assert threading.active_count() <= before
 
 

@@ -81,7 +81,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then() -> None:
 
 def test_an_exploration_leaves_no_bar(tmp_path: Path) -> None:
     """Only the verdict stays on the terminal, and a pipe gets nothing else."""
-    arguments = ["explore", "scenarios.orders", "--form", "iteration", "--sample", "3"]
+    arguments = ["explore", "scenarios.orders", "--form", "iteration", "--sample", "1"]
     with Terminal(*arguments, folder=tmp_path) as terminal:
         terminal.end()
         assert terminal.text.startswith("scenarios.orders:OrdersByIteration: ")

@@ -61,7 +61,7 @@ def test_options_of_a_project_keep_their_names(pytester: pytest.Pytester) -> Non
     pytester.runpytest_subprocess(*QUIET, "--seed", "7").assert_outcomes(passed=1)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_a_fixture_of_a_project_stays_its_own(pytester: pytest.Pytester, name: str) -> None:
     """A project's fixture with the same name as a harness fixture takes precedence, even if it is parametrized."""
@@ -80,7 +80,7 @@ def test_a_fixture_of_a_project_stays_its_own(pytester: pytest.Pytester, name: s
     pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=1)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_an_argument_of_a_project_stays_its_own(pytester: pytest.Pytester, name: str) -> None:
     """A parametrized argument that has the name of one of our fixtures gets the project's values."""
@@ -140,6 +140,7 @@ def test_each(crash_point):
     assert not (pytester.path / "ran-main").exists()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_crash_points_are_the_same_tests_in_one_process_and_in_two(
     pytester: pytest.Pytester, processes: str
@@ -161,7 +162,7 @@ def test_each(crash_point):
         result.stdout.fnmatch_lines_random([f"*test_each?{shard} of 3?*"])
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "options",
     [

@@ -74,7 +74,7 @@ def test_an_interruption_that_never_fired_fails_its_test(project: pytest.Pyteste
     result.stdout.fnmatch_lines(["NothingInterrupted: orders as * was not interrupted by count:1000*"])
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
