@@ -253,7 +253,7 @@ def pays_and_runs(statement: str) -> None:
         session.commit()
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_an_effect_that_is_in_no_table_is_reported(on_postgresql: str, statement: str) -> None:
     """Notifications, large objects and definitions are listed as not seen; a job that has none passes."""

@@ -105,7 +105,7 @@ def _shop(tmp_path: Path) -> Iterator[None]:
     shop.close_shop()
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3)
 @by_name
 def test_a_mistake_is_found_where_it_is(planted: Planted) -> None:
     """The verdict is the right one, and a finding names the line."""
@@ -115,7 +115,7 @@ def test_a_mistake_is_found_where_it_is(planted: Planted) -> None:
     assert lines_named(verdict) & mistakes(planted.wrong), verdict.text(50)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3)
 @by_name
 def test_a_correct_twin_passes(planted: Planted) -> None:
     """No false alarm."""

@@ -33,7 +33,7 @@ def _shop(tmp_path: Path) -> Iterator[None]:
     shop.close_shop()
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("shortcuts", [True, False])
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.wrong.__name__)
 def test_a_file_that_only_a_recovery_touches_is_compared(planted: Planted, shortcuts: bool) -> None:

@@ -136,6 +136,7 @@ def kept(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("kept")
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("job", "name"),
     [

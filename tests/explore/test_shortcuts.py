@@ -113,6 +113,7 @@ class Marked(cursors.InSteps):
                 step.set(invoice_id)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("queue", ["inline", pytest.param("rq", marks=pytest.mark.full)])
 @pytest.mark.parametrize("job", [effects.effect_with_commit, Marked])
 def test_the_cost_of_a_crash_does_not_grow_with_the_job(

@@ -70,7 +70,7 @@ def mistakes(job: Any) -> set[str]:
     return found
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @by_name
 def test_a_mistake_of_concurrent_items_is_found_where_it_is(pair: Pair) -> None:
     """The verdict is the right one, and the first finding of that verdict names the line."""
@@ -136,7 +136,7 @@ def test_items_are_interrupted_while_others_are_in_progress() -> None:
 @pytest.mark.parametrize("job", [together.Coroutines, together.Threads])
 def test_work_and_completion_in_one_commit_happen_exactly_once(job: Any) -> None:
     """With ``with_transaction()``, no order and no interruption loses or doubles a row."""
-    verdict = explored(job)
+    verdict = explored(job, sample=4)
     assert verdict.verdict == "exactly once", verdict.text()
 
 

@@ -61,6 +61,7 @@ def test_interrupted_after_every_item_it_does_everything_once(
     assert effects() == list(range(7))
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("at", range(7))

@@ -108,7 +108,14 @@ def install(wheel: Path, tmp_path: Path, redis_url: str, real_redis: object) -> 
     def installing(extras: str, *others: str) -> Installed:
         environment, folder = tmp_path / "environment", tmp_path / "elsewhere"
         venv.create(environment)
-        _pip("--python", str(environment / "bin" / "python"), "install", "--no-compile", f"{wheel}{extras}", *others)
+        _pip(
+            "--python",
+            str(environment / "bin" / "python"),
+            "install",
+            "--no-compile",
+            f"{wheel}{extras}",
+            *others,
+        )
         folder.mkdir()
         (folder / "jobs.py").write_text(JOBS)
         return Installed(environment, folder, redis_url)

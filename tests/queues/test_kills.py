@@ -18,7 +18,7 @@ from harness.stores.sql import SqlStore
 from tests.queues.fleet import PATIENCE, Fleet
 from tests.queues.kill_jobs import DONE, Entries
 
-KILLS = int(os.environ.get("HARNESS_QUEUE_KILLS", "4"))
+KILLS = int(os.environ.get("HARNESS_QUEUE_KILLS", "3"))
 """Number of kills of each test."""
 
 JOBS = 2

@@ -158,6 +158,7 @@ def test_a_worker_that_starts_waits(
     wait_until_finished(connection, worker, job)
 
 
+@pytest.mark.each
 @pytest.mark.parametrize("worker_class", [OURS, SIMPLE])
 @pytest.mark.parametrize("outage", [no_memory, no_replicas, replica, gone])
 def test_a_job_at_work_holds_and_goes_on(  # noqa: PLR0917 - fixtures

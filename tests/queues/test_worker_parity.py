@@ -67,6 +67,7 @@ CALLBACKS: dict[str, Any] = {
 }
 
 
+@pytest.mark.sample(4)
 @every_worker
 def test_success(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     """The result is kept, the callback called, dependents run, and all of it counted."""
@@ -82,6 +83,7 @@ def test_success(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     assert 0 < jobs_queue.connection.ttl(job.key) <= 100
 
 
+@pytest.mark.sample(4)
 @every_worker
 def test_failure(jobs_queue: Queue, worker_class: type[BaseWorker]) -> None:
     """The error is kept, the callback called once, and only dependents that allow it run."""

@@ -189,6 +189,7 @@ def test_on_postgresql_a_cursor_that_is_given_is_taken(
         call(session, read_in_each_way, session, keyed)
 
 
+@pytest.mark.each
 @pytest.mark.parametrize(("kind", "values"), KINDS.values(), ids=KINDS)
 def test_a_driver_resumes_where_another_stopped(database: sa.Engine, kind: Any, values: list[Any]) -> None:
     """A deploy may change the driver: all give equal cursors, and each takes those of the others."""

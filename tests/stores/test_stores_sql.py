@@ -105,6 +105,7 @@ def test_work_and_progress_are_committed_together(engine: sa.Engine, store: Tran
     assert (paid(engine), cursor(store)) == ([1], 1)
 
 
+@pytest.mark.sample(3)
 def test_a_death_before_the_commit_undoes_both(
     url: str, engine: sa.Engine, store: TransactionalStore
 ) -> None:
