@@ -140,6 +140,7 @@ def test_a_hundred_items_with_the_longest_messages_are_set_aside() -> None:
     assert len(progress.to_json()) < MAX_BYTES / 2
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("count", [1, 26, 100, 1_000])
 def test_what_others_wrote_never_fills_the_record(count: int) -> None:
     """The errors of any number of items that are set aside leave room for a cursor of 40 kB."""

@@ -107,6 +107,7 @@ def test_the_command_explores_a_function_by_name(project: pytest.Pytester) -> No
     assert results[1].stdout.startswith("shopapp.tasks:charge_fees_once: exactly once")
 
 
+@pytest.mark.full
 def test_the_command_writes_json(project: pytest.Pytester) -> None:
     """One verdict a line, with its findings."""
     subprocess.run(

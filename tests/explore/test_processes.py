@@ -43,6 +43,7 @@ def test_two_processes_come_to_the_verdict_of_one() -> None:
     assert [each["two"]["children"] for each in found] == [2, 2]
 
 
+@pytest.mark.full
 def test_a_process_stops_before_a_file_that_it_has_no_copy_of() -> None:
     """Only a recovery writes it: the parent goes on alone, and comes to the verdict of one process."""
     [found] = run_both_ways("tests.explore.late_jobs:notes_what_it_finds", SAMPLE="9")

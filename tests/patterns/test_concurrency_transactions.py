@@ -114,6 +114,7 @@ def once(item: int, function: Any) -> None:
     Work.told[item] = first
 
 
+@pytest.mark.each
 @both
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_every_item_is_there_once(engine: sa.Engine, job: type[Own], chunk: int) -> None:
@@ -125,6 +126,7 @@ def test_every_item_is_there_once(engine: sa.Engine, job: type[Own], chunk: int)
     assert (effects(), progress.state, progress.done) == (list(range(20)), "completed", 20)
 
 
+@pytest.mark.pairwise
 @both
 @pytest.mark.parametrize("at", [0, 3, 7])
 def test_a_crash_loses_and_repeats_nothing(engine: sa.Engine, job: type[Own], at: int) -> None:

@@ -137,6 +137,7 @@ def test_a_ticket_of_celery_that_is_made_again_has_the_headers_of_its_sender(
     assert set(seen[-1]) <= set(before)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["celery", "dramatiq"])
 def test_messages_in_rabbitmq_outlive_their_tickets(
     kind: str, fleets: Callable[..., Fleet], tmp_path: Path

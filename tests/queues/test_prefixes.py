@@ -78,6 +78,7 @@ def application(broker: Redis, prefix: str, url: str, folder: Path) -> Iterator[
             started.close()
 
 
+@pytest.mark.full
 def test_two_prefixes_on_one_redis_keep_apart(broker: Redis, redis_url: str, tmp_path: Path) -> None:
     """A job of a crashed worker is restored by its own application alone, and equal job ids are two jobs."""
     broker.acl_log_reset()

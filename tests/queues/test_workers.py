@@ -20,7 +20,8 @@ NUMBERS, PACE = 30, 0.05
 FULL = pytest.mark.full
 KINDS = pytest.mark.parametrize("kind", ["celery", "dramatiq"])
 SIGNALS = [
-    ("celery", signal.SIGTERM), pytest.param("celery", signal.SIGINT, marks=FULL), ("celery", signal.SIGQUIT),
+    ("celery", signal.SIGTERM), pytest.param("celery", signal.SIGINT, marks=FULL),
+    pytest.param("celery", signal.SIGQUIT, marks=FULL),
     ("dramatiq", signal.SIGTERM), pytest.param("dramatiq", signal.SIGINT, marks=FULL),
 ]  # fmt: skip
 
@@ -88,6 +89,7 @@ def test_a_killed_worker_gives_its_job_back(
     assert (progress.crashes, progress.errors) == (1, 0)
 
 
+@pytest.mark.sample(1)
 @KINDS
 def test_a_message_that_comes_again_does_nothing(
     kind: str, fleets: Callable[..., Fleet], tmp_path: Path
@@ -106,6 +108,7 @@ def test_a_message_that_comes_again_does_nothing(
     assert fleet.queue.store.load("job").epoch == 1
 
 
+@pytest.mark.sample(1)
 @KINDS
 def test_what_follows_a_job_starts_once(kind: str, fleets: Callable[..., Fleet], tmp_path: Path) -> None:
     """The next task of a chain or pipeline starts once, after the whole job, and not after a fork of it."""

@@ -239,6 +239,7 @@ def test_the_command_serves_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
     assert processes_of_session(process.pid) == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("width", [768, 1440])
 def test_the_bars_of_the_cards_are_aligned(stage_site: Site, browser: Browser, width: int) -> None:
     """The three bars are at one height, so that they can be compared."""
