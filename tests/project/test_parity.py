@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness import InlineRun, events, subscribe
+from harness import ContinuableJob, Enumerator, InlineRun, IterationJob, events, items, run, subscribe
 from harness.stops import AtStep
 from tests.jobs import CountInSteps
 
@@ -56,3 +56,33 @@ def test_events_carry_durations_in_seconds() -> None:
         InlineRun(Slow, 2, stops=[AtStep("count", 1)], clock=lambda: now[0]).execute()
     durations = {type(event): event.duration_s for event in seen if hasattr(event, "duration_s")}
     assert durations == {events.StepCompleted: 1.5, events.JobInterrupted: 1.5, events.StepInterrupted: 0.0}
+
+
+def test_a_job_reads_its_cursor_and_arguments() -> None:
+    """The execution has the cursor of the last item done, and the arguments of the job (S5)."""
+    seen = list[Any]()
+
+    class Read(IterationJob):
+        def build_enumerator(self, first: str, *, second: int, cursor: int | None) -> Enumerator[str]:
+            return items(["a", "b"], cursor=cursor)
+
+        def each_iteration(self, item: str, first: str, *, second: int) -> None:
+            seen.append((item, self.execution.cursor, self.execution.args, self.execution.kwargs))
+
+    run(Read, "x", second=2)
+    assert seen == [("a", None, ("x",), {"second": 2}), ("b", 0, ("x",), {"second": 2})]
+
+
+def test_a_step_does_not_return_its_value() -> None:
+    """A step that is skipped later could not return it again, so results are kept in attributes (C10)."""
+    returned = list[Any]()
+
+    class Load(ContinuableJob):
+        def perform(self) -> None:
+            returned.append(self.step("load"))
+
+        def load(self) -> int:
+            return 5
+
+    run(Load)
+    assert returned != [5]
