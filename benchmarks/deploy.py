@@ -1,4 +1,4 @@
-"""The orders job without the filter that spares what is done: what is repeated, shows."""
+"""The orders job without the filter for pending orders, so that repeated work is visible."""
 
 from __future__ import annotations
 

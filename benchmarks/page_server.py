@@ -1,4 +1,4 @@
-"""Server that takes pages: 20 ms for each, so many a second, and each idempotency key once. It ends with its parent.
+"""Server that takes pages: 20 ms for each, a limited number a second, and each idempotency key once.
 
 ``python -m benchmarks.page_server`` prints its port, and ends when its standard input does.
 """
@@ -15,7 +15,7 @@ PER_SECOND = 500
 
 
 class Server:
-    """What was asked and done."""
+    """Counts of requests and of pages."""
 
     def __init__(self) -> None:
         self.done: list[int] = []

@@ -27,7 +27,7 @@ CALLS: list[tuple[str, bool]] = []
 
 
 def note(frame: FrameType, event: str, _: Any) -> None:
-    """Note a call of a function in this package; comprehensions are part of theirs."""
+    """Note a call of a function in this package; a comprehension belongs to its function."""
     code = frame.f_code
     if event != "call" or not code.co_filename.startswith(HOME) or code.co_name.startswith("<"):
         return

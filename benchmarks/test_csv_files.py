@@ -1,4 +1,4 @@
-"""``csv_rows()`` costs little more than the loop people write by hand, and a late resume costs nothing."""
+"""``csv_rows()`` costs little more than a loop written by hand, and a late resume costs nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A deploy in the middle of 2,000 orders of 6 ms, with real workers: what a signal, a SIGKILL and durability cost.
 
-Each order is one commit, and a line in a journal that no transaction takes back.
+Each order is one commit, and a line in a journal that no rollback removes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DURABILITIES: dict[str, Durability] = {str(each): each for each in (every(second
 
 
 def fill(_size: str) -> None:
-    """Make the empty database hold the orders."""
+    """Fill the empty database with the orders."""
     Base.metadata.create_all(services.engine())
     with services.session() as session:
         session.execute(insert(Customer), [{"name": "A", "email": "a@example.com"}])

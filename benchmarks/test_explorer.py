@@ -17,7 +17,7 @@ ROUNDS = 3
 @pytest.mark.parametrize(("queue", "wanted"), [("inline", 60), ("rq", 25)])
 @pytest.mark.parametrize("form", ["steps", "iteration"])
 def test_crashes_a_second(capsys: pytest.CaptureFixture[str], form: str, queue: str, wanted: int) -> None:
-    """Every single crash, from the first to the last: on average a trial runs half of the job."""
+    """Each crash is tried, from the first to the last; on average a trial runs half of the job."""
     with (
         seeded(scenario, "quick"),
         Explorer(scenario.forms[form], queue=queue, actions=["crash"]) as explorer,

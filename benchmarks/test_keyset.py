@@ -1,4 +1,4 @@
-"""``records()`` costs about what the loop costs that people write by hand, at any size, and holds one page."""
+"""``records()`` costs about as much as a loop written by hand, at any size, and holds one page."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_row_costs_the_same_at_any_size(capsys: pytest.CaptureFixture[str], se
 
 
 def test_memory_does_not_grow(capsys: pytest.CaptureFixture[str], session: Session) -> None:
-    """Reading 100,000 rows takes about the memory of reading 10,000, and none more of the system's.
+    """Reading 100,000 rows takes about the memory of reading 10,000, and resident memory does not grow.
 
     Not of 1,000: it takes some 50 pages until the garbage collector has found its pace, which is also why the
     peaks differ by a tenth or so. Rows that were kept would make it ten times as much.

@@ -44,7 +44,7 @@ def measured(connection: Redis, workers: Workers, number: int) -> dict[str, floa
 
 
 def test_load(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """All jobs are done whatever the number of workers, nothing is left but what expires; print a line for each."""
+    """All jobs are done with any number of workers, and only keys that expire remain; print a line for each number."""
     with (
         redis_server() as server,
         Redis.from_url(server.url) as connection,

@@ -45,7 +45,7 @@ class Busy(IterationJob):
 
 
 def cost(queue: Queue) -> float:
-    """Return microseconds of this process an item of one run; what others do on the machine is not in it."""
+    """Return the processor time of this process for an item of one run, in µs."""
     enqueue(queue, Busy)
     begun = time.process_time()
     SimpleWorker([queue], connection=queue.connection, commands=False).work(burst=True, logging_level="ERROR")

@@ -1,4 +1,4 @@
-"""2,000 pages to a server that takes 20 ms for each: ten at a time against one at a time, and killed three times."""
+"""2,000 pages to a server that takes 20 ms for each: one and ten at a time, and with three kills."""
 
 from __future__ import annotations
 

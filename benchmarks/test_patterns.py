@@ -109,7 +109,7 @@ def show(label: str, values: list[float]) -> float:
 def test_hot_path(
     capsys: pytest.CaptureFixture[str], label: str, measure: Callable[[Durability], float], limit: float
 ) -> None:
-    """A checkpoint that saves nothing costs little, and saving every second hardly more."""
+    """A checkpoint that saves nothing costs little, and a save every second adds hardly anything."""
     with capsys.disabled():
         rounds = [(call(), measure(on_stop()), measure(every(seconds=1))) for _ in range(ROUNDS)]
         show("a method call with one flag test", [floor for floor, _, _ in rounds])
@@ -122,13 +122,13 @@ def test_hot_path(
 
 
 class OneAtATime(Iterate):
-    """Says itself that it does one item at a time."""
+    """Sets ``concurrency = 1``."""
 
     concurrency = 1
 
 
 def test_one_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
-    """An iteration with ``concurrency = 1`` takes the path of one that says nothing, in turn."""
+    """An iteration with ``concurrency = 1`` costs as much as one without the attribute, measured in turn."""
 
     def seconds(job: type[IterationJob]) -> float:
         start = thread_time()

@@ -38,7 +38,7 @@ def orders() -> float:
     ],
 )
 def test_idle_probes(capsys: pytest.CaptureFixture[str], label: str, measure: Callable[[], float]) -> None:
-    """The hot path does not meet them at all; a statement or a commit pays for one look-up."""
+    """The hot path does not call any probe; a statement or a commit costs one look-up more."""
     ratios, control = [], []
     for _ in range(ROUNDS):
         times = []

@@ -82,7 +82,7 @@ def _exits(fleet: Fleet, path: Path) -> tuple[float, float]:
 
 
 def _back(fleet: Fleet, path: Path) -> float:
-    """Return the seconds from SIGKILL of all processes, with a new worker at once, to the next item."""
+    """Return the seconds from SIGKILL of all processes to the next item; a new worker starts immediately."""
     fleet.enqueue(Count, str(path), 100_000, 0.01, job_id=path.name)
     wait_for_lines(path, 20)
     fleet.kill_all()

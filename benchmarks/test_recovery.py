@@ -32,7 +32,7 @@ def test_recover(capsys: pytest.CaptureFixture[str], number: int) -> None:
 
 
 def test_a_worker_that_starts(capsys: pytest.CaptureFixture[str]) -> None:
-    """All jobs are requeued, and new jobs of another queue wait for little."""
+    """All jobs are requeued, and new jobs of another queue wait only briefly."""
     with redis_server() as server, Redis.from_url(server.url, socket_timeout=None) as connection:
         queue = Queue("test", connection=connection, serializer="json")
         urgent = Queue("urgent", connection=connection, serializer="json")

@@ -17,7 +17,7 @@ from tests.browser import Browser
 from tests.comparisons import ENVIRONMENT, INTERRUPTIONS, ITEMS, run
 
 LIMITS = {1_000: 3.0, 10_000: 20.0}
-"""Seconds of processor time that a report of so many runs may take."""
+"""Limits of the processor time of a report in seconds, by the number of runs."""
 
 
 def records(number: int) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def fill(orders: int) -> None:
-    """Make an empty database hold *orders* pending orders."""
+    """Fill an empty database with *orders* pending orders."""
     Base.metadata.create_all(services.engine())
     with services.session() as session:
         session.execute(insert(Customer), [{"name": "A", "email": "a@example.com"}])

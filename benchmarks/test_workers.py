@@ -181,7 +181,7 @@ def test_exit_of_a_horse_whose_worker_died(capsys: pytest.CaptureFixture[str], r
 def test_commands_of_idle_workers(
     capsys: pytest.CaptureFixture[str], redis: Redis, tmp_path: Path, worker_class: str, count: int
 ) -> None:
-    """An idle worker hardly talks to Redis, however many there are."""
+    """An idle worker sends few commands to Redis, whatever the number of workers."""
     with ForkServer(*PRELOADED) as processes:
         workers = Workers(processes, str(redis.get("url"), "ascii"), tmp_path)  # type: ignore[arg-type]
         try:

@@ -3,9 +3,9 @@
 Usage: ``python -m benchmarks.peers [ROUNDS [WAIT [NAME]]]``: *ROUNDS* of each interruption, *WAIT* seconds that a peer
 has to come back, and a part of the names of the peers to run.
 
-*Exit* is from SIGTERM to the end of the worker; one that still works after the grace period is killed. *Back* is from
-the end of all its processes, when the next worker starts, to the next order. An order costs what it takes more than in
-a plain loop, if the order itself takes no time.
+*Exit* is the time from SIGTERM to the end of the worker; a worker that still runs after the grace period is killed.
+*Back* is the time from the end of all its processes, when the next worker starts, to the next order. The cost of an
+order is its time beyond that of a plain loop, for orders that take no time themselves.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Bench:
         return replace(self._place, database=url)
 
     def cost(self, peer: Peer) -> float:
-        """Return the µs of an order that itself takes no time."""
+        """Return the time in µs of an order that itself takes no time."""
         place = self.place()
         with _Rows(place) as rows:
             worker = peer.start(place, QUICK_ORDERS, 0)
@@ -93,14 +93,14 @@ class Bench:
         return float(last - first) / (QUICK_ORDERS - 1) * 1e6
 
     def strikes(self, peer: Peer, number: signal.Signals, rounds: int, wait: float) -> list[Struck]:
-        """Interrupt the orders so often, but once only where they do not come back: that takes long."""
+        """Interrupt the orders in each round, but only once if they do not come back, because that takes long."""
         found = [self.strike(peer, number, wait)]
         while found[-1].back is not None and len(found) < rounds:
             found.append(self.strike(peer, number, wait))
         return found
 
     def strike(self, peer: Peer, number: signal.Signals, wait: float) -> Struck:
-        """Interrupt the orders once, and start the next worker at once."""
+        """Interrupt the orders once, and start the next worker immediately."""
         place = self.place()
         with _Rows(place) as rows:
             worker = peer.start(place, ORDERS, SECONDS)
@@ -123,7 +123,7 @@ class Bench:
 
 
 class _Rows:
-    """Looks at what is done."""
+    """Reads which orders are done."""
 
     def __init__(self, place: Place) -> None:
         self._engine = sa.create_engine(place.database, isolation_level="AUTOCOMMIT")
@@ -140,7 +140,7 @@ class _Rows:
         return tuple(self._connection.execute(select).one())
 
     def wait(self, number: int, seconds: float) -> None:
-        """Return when so many different orders are done, or after so many seconds without a new one."""
+        """Return when this number of different orders is done, or after this number of seconds without a new one."""
         orders = sa.select(sa.func.count(DONE.c.number.distinct()))
         begun, before = time.monotonic(), 0
         while (done := self.ask(orders)[0]) < number and time.monotonic() - begun < seconds:
@@ -160,7 +160,7 @@ class _Rows:
 
 
 def _family(pid: int) -> list[int]:
-    """Return a process and all that come from it."""
+    """Return a process and all its descendants."""
     children: list[int] = []
     for path in Path("/proc").glob(f"{pid}/task/*/children"):
         with suppress(OSError):

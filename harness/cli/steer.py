@@ -245,7 +245,7 @@ def rewind(job_id: str, place: str, redis_url: str, *, at_front: bool) -> None:
 @click.option("--front", "at_front", is_flag=True, help="Put it before all other jobs of its queue.")
 @redis_option
 def fork(job_id: str, place: str, new_id: str | None, redis_url: str, *, at_front: bool) -> None:
-    """Enqueue a new job that does a part of a job that is over again.
+    """Enqueue a new job that repeats a part of a job that is over.
 
     The new job starts with a copy of the progress at PLACE, which is written as for `harness rewind`; the old job stays
     as it is. Effects happen a second time, and idempotency keys are others.
