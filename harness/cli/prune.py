@@ -53,8 +53,8 @@ def prune(
 ) -> None:
     """Remove progress and history older than AGE, in batches.
 
-    Redis is always searched, a database only if you name one. Records of unfinished jobs that RQ still has
-    are kept. Give the Redis of the queue: a job that only another Redis has counts as gone.
+    Redis is always searched, a database only if you name one. Records of unfinished jobs that a queue still
+    has are kept. Give the Redis of the queues: a job that only another Redis has counts as gone.
 
     \b
     harness prune --older-than 30d --dry-run

@@ -171,7 +171,7 @@ def job_or_scenario(name: str) -> type[job.Job] | Scenario:
 
 
 def refuse(found: str, kind: str, *names: str) -> None:
-    """Refuse given options that the current command would ignore.
+    """Refuse options of the command line that the current command would ignore.
 
     :param found: description of the given name. :param kind: description of what the options are for.
     :param names: of their parameters.
@@ -179,7 +179,9 @@ def refuse(found: str, kind: str, *names: str) -> None:
     """
     context = click.get_current_context()
     for parameter in context.command.params:
-        if parameter.name in names and context.get_parameter_source(parameter.name) in GIVEN:
+        # A variable that is exported for other commands is not a choice for this one.
+        source = context.get_parameter_source(parameter.name)
+        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
             raise UsageError(f"{parameter.opts[0]} is for {kind}, and {found}; leave it out")
 
 

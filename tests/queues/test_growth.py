@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from redis import Redis
 from rq import Queue, Retry
 
+from harness import Enumerator, IterationJob, RetryLater, items
 from harness.overrides import Overrides, overriding
 from harness.progress import Progress
 from harness.queues.history import TTL
@@ -24,6 +25,7 @@ from harness.stores.redis import RedisStore
 from harness.stores.sql import TABLES, SqlStore
 from tests.commands import harness, one_line
 from tests.jobs import CountByIteration
+from tests.queues.backends import OnCelery, OnDramatiq
 
 
 def keys_of(connection: Redis) -> list[bytes]:
@@ -44,6 +46,19 @@ class Fails(CountByIteration):
     def each_iteration(self, item: int, numbers: int) -> None:
         """Fail."""
         raise RuntimeError(f"cannot do {item}")
+
+
+class RetriesOnce(IterationJob):
+    """Asks for another execution in an hour, after its second item."""
+
+    def build_enumerator(self, *, cursor: Any) -> Enumerator[int]:
+        """Go through four numbers."""
+        return items(range(4), cursor=cursor)
+
+    def each_iteration(self, item: int) -> None:
+        """Wait after two."""
+        if item == 2:
+            raise RetryLater(3600)
 
 
 def work(queue: Queue, **asked: Any) -> None:
@@ -231,6 +246,42 @@ def test_old_keys_of_jobs_that_redis_no_longer_has_are_pruned(broker: Redis) -> 
     assert dry.removed == pruned.removed == {"progress": 3, "history": 7, "shared": 3}
     assert pruned.kept == dry.kept == 4
     assert all(b"waiting" in key or b"rq:" in key for key in keys_of(broker))
+
+
+@pytest.mark.parametrize(
+    ("ticket", "kept"),
+    [
+        ({"state": "waiting"}, True), ({"state": "parked"}, True), ({"state": "running"}, True),
+        ({"state": "over", "outcome": "failed"}, True), ({"state": "over", "outcome": "completed"}, False),
+        ({"state": "over", "outcome": "cancelled"}, False), (None, True),
+    ],
+)  # fmt: skip
+def test_progress_of_a_job_with_a_ticket_is_kept(
+    broker: Redis, ticket: dict[str, str] | None, kept: bool
+) -> None:
+    """An unfinished job of Celery or Dramatiq keeps its progress; so does one whose ticket cannot be read."""
+    if ticket is None:
+        broker.set("harness:ticket:job", "no hash")
+    else:
+        broker.hset("harness:ticket:job", mapping=ticket)  # type: ignore[arg-type]  # it is invariant
+    store = RedisStore(broker, ttl=None)
+    store.claim("job")
+    pruned = prune_redis(broker, 0)
+    assert (store.load("job") is not None, pruned.kept) == (kept, int(kept))
+    prune_redis(broker, 0, unfinished=True)
+    assert store.load("job") is None
+
+
+@pytest.mark.parametrize("kind", [OnCelery, OnDramatiq])
+def test_a_job_that_waits_for_its_retry_goes_on_after_pruning(kind: Any, broker: Redis) -> None:
+    """Progress that a paused or delayed job needs is not old, whatever its age."""
+    backend = kind(broker)
+    backend.enqueue(RetriesOnce, job_id="job")
+    backend.work(
+        lambda: backend.progress("job") is not None and backend.progress("job").state == "interrupted"
+    )
+    assert prune_redis(broker, 0).removed.get("progress") is None
+    assert backend.progress("job").done == 2
 
 
 def test_the_age_of_a_history_is_that_of_its_last_entry(broker: Redis) -> None:

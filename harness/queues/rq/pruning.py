@@ -1,12 +1,13 @@
-"""Removal of old progress and history from Redis, and from a database whose jobs are in RQ.
+"""Removal of old progress and history from Redis, and from a database, for the jobs of all queues.
 
-A record is old if it was not written for a given time. It is removed only if RQ no longer has the job, or has it as
-finished or canceled: a job that waits, runs, has paused or has failed may continue from its progress.
+A record is old if it was not written for a given time. It is removed only if no queue has its job any more, or has it
+as finished or canceled: a job that waits, runs, has paused or has failed may continue from its progress. RQ has a job
+while its hash exists, Celery and Dramatiq while its ticket exists.
 
 The age of a string in Redis is its idle time, which reading resets too, so it may look younger than it is and is
 removed later. The age of a history is that of its last entry. Each batch of deletions is one transaction under
-``WATCH`` on the records and on RQ's jobs: if one of them is touched in between, the batch stays. A crash or a lost
-answer leaves records that the next run removes.
+``WATCH`` on the records, on RQ's jobs and on tickets: if one of them is touched in between, the batch stays. A crash
+or a lost answer leaves records that the next run removes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rq.job import Job as RQJob
 
 from harness.errors import UsageError
 from harness.queues.connections import check_connection
+from harness.queues.keys import ticket
 from harness.queues.rq import keys
 from harness.stores import redis as store_keys
 from harness.stores.rq_meta import RQMetaStore
@@ -38,13 +40,16 @@ OVER = {"completed", "cancelled"}
 ENDED = {b"finished", "finished", b"canceled", "canceled"}
 """RQ's statuses of jobs that do not continue, as Redis returns them."""
 
+DONE = {b"completed", "completed", b"cancelled", "cancelled"}
+"""Outcomes in tickets of jobs that do not continue, as Redis returns them."""
+
 
 @dataclass
 class Pruned:
     """Result of pruning.
 
     :ivar removed: number of records removed, or to be removed, by kind.
-    :ivar kept: number of old records of jobs that RQ still has.
+    :ivar kept: number of old records of jobs that a queue still has.
     """
 
     removed: dict[str, int] = field(default_factory=dict)
@@ -61,8 +66,8 @@ def prune_redis(
 ) -> Pruned:
     """Remove old progress, history and shared records from Redis.
 
-    :param seconds: minimum age. :param dry_run: count only. :param unfinished: also records of jobs that RQ
-        still has.
+    :param seconds: minimum age. :param dry_run: count only. :param unfinished: also records of jobs that a
+        queue still has.
     """
     check_connection(connection)
     pruned = Pruned()
@@ -92,12 +97,12 @@ def prune_sql(
 ) -> Pruned:
     """Remove old progress and shared records from a database.
 
-    :param connection: to the Redis of the queue. Without it, only progress of jobs that are over is removed.
+    :param connection: to the Redis of the queues. Without it, only progress of jobs that are over is removed.
     """
     pruned, last = Pruned(), ""
     while rows := store.older_than(seconds, last, BATCH):
         last = rows[-1][0]
-        known = set() if unfinished else _in_rq(connection, [job_id for job_id, _ in rows])
+        known = set() if unfinished else _unfinished(connection, [job_id for job_id, _ in rows])
         old = [
             job_id
             for job_id, state in rows
@@ -108,7 +113,7 @@ def prune_sql(
     last = ""
     while found := store.shared_older_than(seconds, last, BATCH):
         last = found[-1]
-        known = set() if unfinished else _in_rq(connection, [_owner("", each) for each in found])
+        known = set() if unfinished else _unfinished(connection, [_owner("", each) for each in found])
         shared = [
             each for each in found if unfinished or (connection is not None and _owner("", each) not in known)
         ]
@@ -125,8 +130,9 @@ def _remove(connection: Redis, owners: dict[str, str], *, dry_run: bool, unfinis
     if not owners:
         return 0, 0
     with connection.pipeline(transaction=True) as pipeline:
-        pipeline.watch(*owners, *(RQJob.key_for(each) for each in owners.values()))
-        known = set() if unfinished else _in_rq(connection, list(owners.values()))
+        jobs = set(owners.values())
+        pipeline.watch(*owners, *map(RQJob.key_for, jobs), *map(ticket, jobs))
+        known = set() if unfinished else _unfinished(connection, list(owners.values()))
         gone = [key for key, owner in owners.items() if owner not in known]
         if dry_run or not gone:
             return len(gone), len(owners) - len(gone)
@@ -173,20 +179,33 @@ def _age(answer: Any, now: int) -> float:
     return -1.0
 
 
-def _in_rq(connection: Redis | None, job_ids: Sequence[str]) -> set[str]:
-    """Return the jobs that RQ has and that may continue."""
+def _unfinished(connection: Redis | None, job_ids: Sequence[str]) -> set[str]:
+    """Return the jobs that a queue has and that may continue."""
     if connection is None or not job_ids:
         return set()
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.hget(RQJob.key_for(job_id), "status")
+            pipeline.hmget(ticket(job_id), "state", "outcome")
         # A key of another type is unknown, so it counts as a job that may continue.
         answers = pipeline.execute(raise_on_error=False)
     return {
         job_id
-        for job_id, status in zip(job_ids, answers, strict=True)
-        if status is not None and (isinstance(status, Exception) or status not in ENDED)
+        for job_id, status, found in zip(job_ids, answers[::2], answers[1::2], strict=True)
+        if _in_rq(status) or _has_ticket(found)
     }
+
+
+def _in_rq(status: Any) -> bool:
+    return status is not None and (isinstance(status, Exception) or status not in ENDED)
+
+
+def _has_ticket(found: Any) -> bool:
+    """Return whether a ticket is that of a job that may continue, which a failed one does by ``harness requeue``."""
+    if isinstance(found, Exception):
+        return True
+    state, outcome = found
+    return state is not None and (state not in {b"over", "over"} or outcome not in DONE)
 
 
 def _owner(prefix: str, key: str) -> str:
