@@ -34,7 +34,7 @@ __all__ = [
     "IterationJob",
     "Step",
     "attribute",
-    # Where items come from
+    # Sources of items
     "Enumerator",
     "batches",
     "csv_batches",
@@ -53,11 +53,11 @@ __all__ = [
     # Cursors
     "cursor_type",
     "successor",
-    # When progress becomes safe
+    # Durability
     "every",
     "on_stop",
     "with_transaction",
-    # How a job ends itself
+    # Exceptions with which a job ends itself
     "CancelJob",
     "CompleteEarly",
     "RetryLater",
@@ -77,11 +77,11 @@ _MODULES = {
 
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-_FORMER = (
+_FORMER_EXPORTS = (
     "harness.errors", "harness.progress", "harness.stops", "harness.durability", "harness.overrides",
     "harness.stores.memory",
 )  # fmt: skip
-"""Modules whose names release 0.1 exported here as well; code written for it still finds them."""
+"""Modules whose names release 0.1 also exported here, so that code written for it still works."""
 
 
 def __getattr__(name: str) -> Any:
@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Any:
         value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
         return value
     if not name.startswith("_"):
-        for module in map(import_module, _FORMER):
+        for module in map(import_module, _FORMER_EXPORTS):
             if getattr(vars(module).get(name), "__module__", None) == module.__name__:
                 return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

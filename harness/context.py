@@ -1,7 +1,7 @@
 """Facts about an execution that a job may use, and the settings that a queue gives it.
 
-The patterns and the enumerators know only :class:`Context`, not the object that runs them. So they do not
-import it, and a test or another driver can replace it.
+The patterns and the enumerators use only :class:`Context`. They do not import the object that runs them, so a
+test or another driver can replace that object.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Portion:
-    """Part of the items of an iteration job: to try it on a few items first, or to start in the middle.
+    """Part of the items of an iteration job, for a trial on a few items or a start in the middle.
 
     :ivar after: the cursor of the item to start after; None for the beginning.
-    :ivar limit: how many items to do, in all executions together; batches are done whole. None for no limit.
+    :ivar limit: maximum number of items in all executions together; batches are done whole. None for no
+        limit.
     """
 
     after: Any = None
@@ -37,7 +38,7 @@ class Portion:
         object.__setattr__(self, "after", freeze(self.after))
 
     def size_of(self, size: int | None) -> int | None:
-        """Return how many of *size* items it has; None if that is unknown."""
+        """Return the number of items in this portion of *size* items; None if it is unknown."""
         return min((each for each in (size, self.limit) if each is not None), default=None)
 
 
@@ -45,8 +46,9 @@ class Portion:
 class ParallelRun:
     """Facts about a parallel run, provided by the queue.
 
-    :ivar id: id of the job that was enqueued. :ivar instance: this one's number; None for that job itself.
-    :ivar spawn: enqueues the instance of a number in a round of the job, unless it exists.
+    :ivar id: id of the job that was enqueued. :ivar instance: number of this instance; None for the enqueued
+        job itself.
+    :ivar spawn: enqueues the instance with a given number in a round of the job, unless it exists.
     """
 
     id: str
@@ -55,19 +57,20 @@ class ParallelRun:
 
 
 class Context(Position, Protocol):
-    """View of the execution for its job; also the position that stop sources read.
+    """Interface of an execution for its job, and the position that stop sources read.
 
     **The hot path.** After an item a pattern writes the cursor and the count to :attr:`progress`, then compares once:
-    ``progress.done >= progress.check_at``. Only then it calls :meth:`run_checkpoint`.
+    ``progress.done >= progress.check_at``. Only then does it call :meth:`run_checkpoint`.
 
     :ivar args: and *kwargs*: arguments of the job.
-    :ivar progress: the record of the job. Its step, cursor and counts are the position, which is stored
-        nowhere else.
+    :ivar progress: the record of the job. Its step, cursor and counts are the only copy of the position.
     :ivar loop: runs the awaitables that functions of the job return.
-    :ivar witness: proof that the cursor means the same when the job resumes; that of the enumerator at work.
-    :ivar holding: True while the job has a transaction open on purpose: no checkpoint counts before its end.
-    :ivar commits: True if the execution commits, so the job leaves its work uncommitted.
-    :ivar completes: True if the end of this execution is the end of the job, not only of one instance's part.
+    :ivar witness: proof of the current enumerator that the cursor has the same meaning when the job resumes.
+    :ivar holding: True while the job keeps a transaction open on purpose; checkpoints do nothing until it
+        ends.
+    :ivar commits: True if the execution commits, so the job does not commit its work itself.
+    :ivar completes: True if the job ends with this execution; False for an instance that does only a part of
+        the job.
     """
 
     args: Sequence[Any]
@@ -95,7 +98,7 @@ class Context(Position, Protocol):
 
     @property
     def advanced(self) -> bool:
-        """True if this execution has done anything that the previous one had not."""
+        """True if this execution made progress beyond the previous one."""
         ...
 
     @property
@@ -109,13 +112,13 @@ class Context(Position, Protocol):
         ...
 
     def enter(self, step: str, cursor: Any) -> None:
-        """Begin a step at *cursor*."""
+        """Start a step at *cursor*."""
 
     def complete(self, step: str) -> None:
-        """End a step that ran to its end."""
+        """Complete a step."""
 
     async def complete_async(self, step: str) -> None:
-        """End a step that ran to its end, in a coroutine of the job."""
+        """Complete a step, in a coroutine of the job."""
 
     def run_checkpoint(self) -> None:
         """Ask the stop sources, then save if a save is due.
@@ -149,7 +152,7 @@ class Context(Position, Protocol):
         """Store the progress while the job runs."""
 
     def end_window(self) -> None:
-        """Keep what is done beyond the cursor."""
+        """Keep the record of items done beyond the cursor."""
 
     def save_every_item(self) -> None:
         """Save after each item in this execution."""
@@ -168,7 +171,7 @@ class Observer(Protocol):
     """Observer of an execution, such as its history. It cannot stop the job."""
 
     def began(self, execution: Any, /) -> None:
-        """Note that the execution begins: its progress is known, and no work was done yet.
+        """Handle the start of an execution: its progress is loaded, and no work has been done yet.
 
         :param execution: a :class:`harness.execution.Execution`.
         """

@@ -13,8 +13,8 @@ stored as an object with one key that starts with ``$``::
     Phase.LOAD (an Enum)         {"$enum": ["shop.jobs:Phase", "LOAD"]}
     {"$tuple": 1}                {"$dict": {"$tuple": 1}}
 
-Everything else is refused when it is set, not when it is read back. No class is ever looked up by a
-name that comes out of storage: dataclasses and enums have to be registered with :func:`cursor_type`.
+Any other value is refused when it is set, not when it is read. The package never looks up a class by a stored
+name: dataclasses and enums have to be registered with :func:`cursor_type`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from harness.boundary.decoding import is_deeper, shown
-from harness.boundary.texts import bounded, told
+from harness.boundary.texts import bounded, error_text
 from harness.errors import CorruptProgress, CursorError, JobDefinitionError, UnadvanceableCursor
 
 ATOMIC = frozenset({int, str, bool, type(None), date, UUID, bytes})
 """Types whose values are immutable and always restored equal; they need no check and no copy."""
 
 IMMUTABLE = ATOMIC | {float, datetime, Decimal}
-"""Types whose values are immutable, but of which not all values are allowed."""
+"""Types with immutable values, not all of which are allowed."""
 
 _ALLOWED = (
     "None, bool, int, finite float, str, list, dict with str keys, tuple, date, datetime, Decimal, UUID, bytes, "
@@ -49,14 +49,14 @@ _ALLOWED = (
 )
 
 DEPTH = 120
-"""Limit of nested lists and objects in a stored cursor; its record may have :data:`harness.boundary.decoding.DEPTH`."""
+"""Depth limit of nested lists and objects in a cursor; the record has a larger limit."""
 
 SHOWN_ERROR = 200
-"""Bytes of the error of a cursor that cannot be read."""
+"""Size limit, in bytes, of the error text about a cursor that cannot be read."""
 
 _DIGITS = 4_300
 _LONG = 10**_DIGITS
-"""Digits of an int that Python converts to text, and the first number with more."""
+"""Maximum digits of an int that Python converts to text, and the smallest int with more digits."""
 
 C = TypeVar("C", bound=type)
 _registered: dict[str, type] = {}
@@ -65,8 +65,8 @@ _registered: dict[str, type] = {}
 def cursor_type(cls: C) -> C:
     """Register a dataclass or an enum as a cursor type (class decorator).
 
-    It is stored under ``module:qualname`` and read back from its fields or its member's name, so these must
-    stay valid while jobs are in the queue.
+    It is stored under ``module:qualname``, with its fields or the name of its member. These names must stay
+    valid while jobs are in the queue.
     """
     if not (isinstance(cls, type) and (dataclasses.is_dataclass(cls) or issubclass(cls, Enum))):
         raise JobDefinitionError(
@@ -85,21 +85,23 @@ def cursor_type(cls: C) -> C:
 
 @contextmanager
 def types_standing_in(module: str, old: str) -> Iterator[None]:
-    """Use a module's cursor types instead of another module's while the context is open, as if deployed there.
+    """Replace one module's cursor types by another's while the context is open, as a deploy would.
 
-    A type that has no counterpart keeps its name.
+    A type without a counterpart keeps its name.
 
-    :param module: its types are stored, and read, under the name of the module *old*.
+    :param module: module whose types are stored and read under the name of the module *old*.
     """
-    theirs = {name: cls for name, cls in _registered.items() if cls.__module__ == module and module != old}
+    replacements = {
+        name: cls for name, cls in _registered.items() if cls.__module__ == module and module != old
+    }
     before = dict(_registered)
-    for cls in theirs.values():
+    for cls in replacements.values():
         cls.__module__ = old
         _registered[_name_of(cls)] = cls
     try:
         yield
     finally:
-        for cls in theirs.values():
+        for cls in replacements.values():
             cls.__module__ = module
         _registered.clear()
         _registered.update(before)
@@ -108,7 +110,7 @@ def types_standing_in(module: str, old: str) -> Iterator[None]:
 def encode(value: Any, name: str = "cursor") -> Any:
     """Return *value* as plain JSON data.
 
-    :param name: what the value is called in errors.
+    :param name: name of the value in errors.
     :raises CursorError: naming the place inside the value, as in ``cursor[2]['when']: …``.
     """
     try:
@@ -180,7 +182,7 @@ def _decode(data: Any) -> Any:
     except (CorruptProgress, RecursionError):
         raise
     except Exception as error:  # OSError of a time zone, and what a registered class raises
-        why = bounded(told(error), SHOWN_ERROR)
+        why = bounded(error_text(error), SHOWN_ERROR)
         raise CorruptProgress(f"stored cursor {shown(data)} cannot be read: {why}") from error
 
 

@@ -1,7 +1,7 @@
 """Durability of progress: when it is saved.
 
-Both originals save only on a stop, so a SIGKILL repeats the whole execution. Here the default also saves
-during the execution, so a SIGKILL repeats at most a second of work.
+Rails and job-iteration save only on a stop, so a SIGKILL repeats the whole execution. The default here also
+saves during the execution, so a SIGKILL repeats at most a second of work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Durability:
 
     :ivar items: save after this many items; None for no limit.
     :ivar seconds: save at the first checkpoint after this many seconds; infinity for no limit.
-    :ivar transactional: each save is part of the transaction that the work is done in.
+    :ivar transactional: each save is part of the transaction of the work.
     """
 
     items: int | None = None
@@ -45,7 +45,7 @@ class Durability:
 
 
 def on_stop() -> Durability:
-    """Save when the execution ends, as in both originals: a SIGKILL repeats all of it."""
+    """Save only when the execution ends, as Rails and job-iteration do: a SIGKILL repeats all of it."""
     return Durability()
 
 
@@ -54,7 +54,7 @@ def every(*, items: int | None = None, seconds: float | timedelta | None = None)
 
     ``seconds=0`` saves at every checkpoint; a ``timedelta`` is accepted too.
 
-    :raises JobDefinitionError: without a limit, or for a limit that makes no sense.
+    :raises JobDefinitionError: without a limit, or for an invalid limit.
     """
     if items is None and seconds is None:
         raise JobDefinitionError("every() takes items=, seconds= or both; for neither use on_stop()")
@@ -71,7 +71,7 @@ def every(*, items: int | None = None, seconds: float | timedelta | None = None)
 
 
 def parse_durability(name: str) -> Durability:
-    """Return the durability that ``str()`` gives that name, such as ``every(seconds=1)``.
+    """Return the durability with the given text form, such as ``every(seconds=1)``.
 
     :raises UsageError: for another name.
     """
@@ -93,11 +93,12 @@ def parse_durability(name: str) -> Durability:
 def with_transaction(*, items: int = 1) -> Durability:
     """Commit the work and the cursor together: SIGKILL loses nothing and repeats nothing in the database.
 
-    The job does its work on ``self.session``, a SQLAlchemy session, and does not commit it: for iteration each item is
-    committed with its cursor, or each *items* of them; in steps that is ``with step.transaction() as session:``. Its
-    progress must live in the same database: ``progress_store`` returns a store for it.
+    The job does its work on ``self.session``, a SQLAlchemy session, and does not commit it. In an iteration
+    job, each item, or each group of *items* items, is committed with its cursor. In steps, use ``with
+    step.transaction() as session:``. The progress must be in the same database: ``progress_store`` returns a
+    store there.
 
-    :raises JobDefinitionError: for a number of items that makes no sense.
+    :raises JobDefinitionError: for an invalid number of items.
     """
     if type(items) is not int or items < 1:
         raise JobDefinitionError(f"with_transaction(items=…) takes an int of 1 or more; got {items!r}")

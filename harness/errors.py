@@ -7,13 +7,13 @@
         ├── UsageError                 wrong input; the commands end with exit code 2
         ├── JobNotAllowed              a job of a module that HARNESS_JOB_MODULES does not allow
         ├── JobDefinitionError         a job class that could not work
-        ├── InvalidStep                steps that do not match what earlier executions did
+        ├── InvalidStep                steps that differ from those of earlier executions
         │   └── StepsChanged           another release of the job recorded them
         ├── CursorError                a value that would not be equal when read back
         │   └── UnadvanceableCursor    a value that has no successor
         ├── CheckpointInTransaction    a checkpoint while the work is not committed
-        ├── InterruptSwallowed         the job caught the interruption and went on
-        ├── TasksLeft                  an async job ended while tasks of it were open
+        ├── InterruptSwallowed         the job caught the interruption and continued
+        ├── TasksLeft                  an async job ended with unfinished tasks
         ├── ResumeLimit                resumed more often than ``max_resumptions``
         ├── CrashLimit                 crashed more often than ``max_crashes``
         ├── QuarantineFull             more items set aside than ``max_quarantined``
@@ -25,16 +25,16 @@
         │       └── ProgressLocked     another transaction has locked the progress for too long
         ├── CollectionChanged          the iterated collection changed
         ├── Superseded                 another execution of the same job has taken over
-        │   └── ProgressGone           no other has: the stored progress is gone
+        │   └── ProgressGone           the stored progress is gone; no other execution took over
         ├── InheritedConnection        a database connection that another process opened
         └── NothingInterrupted         a test asked for an interruption that never came
     BaseException
-    ├── Died                           stands apart: a simulated crash, in trials only
-    ├── Propagated                     stands apart: carries an error past ``except Exception``
-    └── Interrupt                      stands apart: ``except Exception`` does not catch it
-        ├── CompleteEarly              raised by a job that is done before its last item
-        ├── CancelJob                  raised by a job that ends itself for good
-        └── RetryLater                 raised by a job that goes on after a while
+    ├── Died                           a simulated crash, in trials only
+    ├── Propagated                     carries an error past ``except Exception``
+    └── Interrupt                      ``except Exception`` does not catch it
+        ├── CompleteEarly              raised by a job to complete before its last item
+        ├── CancelJob                  raised by a job to end permanently
+        └── RetryLater                 raised by a job to continue after a delay
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class InvalidStep(HarnessError):
 
 
 class StepsChanged(InvalidStep):
-    """The recorded steps are not those of this code: another release of the job recorded them."""
+    """Another release of the job recorded steps that this code does not have."""
 
 
 class CursorError(HarnessError):
-    """The cursor would not come back equal from JSON."""
+    """The cursor would not be equal when read back from JSON."""
 
 
 class UnadvanceableCursor(CursorError):
@@ -153,7 +153,7 @@ class Interrupt(BaseException):
     It derives from BaseException so that a job's ``except Exception`` cannot swallow it, while
     ``finally`` and context managers run as for any exception.
 
-    :ivar reason: why the job stops; ``"stopping"`` when a stop source merely said ``True``.
+    :ivar reason: why the job stops; ``"stopping"`` if a stop source returned ``True``.
     """
 
     def __init__(self, reason: str = "stopping") -> None:
@@ -176,10 +176,10 @@ class CancelJob(Interrupt):
 
 
 class RetryLater(Interrupt):
-    """Raised by a job to continue after *delay*, with the item or step in progress.
+    """Raised by a job to stop and continue after *delay*, with the same item or step.
 
     :param delay: seconds or a ``timedelta``; replaces the job's ``resume_delay``.
-    :ivar delay: the same in seconds.
+    :ivar delay: the delay in seconds.
     :raises UsageError: for anything but a time of 0 or more.
     """
 
@@ -194,7 +194,7 @@ class RetryLater(Interrupt):
 
 
 class Propagated(BaseException):
-    """Carries an error past the job's ``except Exception`` to the job boundary, which treats it as that error.
+    """Carries an error past the job's ``except Exception`` to the job boundary.
 
     :ivar error: the error.
     """
@@ -205,7 +205,7 @@ class Propagated(BaseException):
 
 
 def carried(raised: Exception | Propagated) -> Exception:
-    """Return the error itself, carried or not."""
+    """Return the error that a :class:`Propagated` carries, or *raised* itself."""
     return raised.error if isinstance(raised, Propagated) else raised
 
 

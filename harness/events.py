@@ -4,8 +4,8 @@
 ...     emit(StepSkipped("17", "Import", step="load"))
 StepSkipped(job_id='17', job='Import', step='load')
 
-Every event but :class:`ItemDone`, :class:`PageRead` and :class:`ProgressSaved` is also a line in the log ``harness``.
-Durations are in seconds.
+Each event except :class:`ItemDone`, :class:`PageRead` and :class:`ProgressSaved` is also a line in the log
+``harness``. Durations are in seconds.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class JobCompleted(Event):
 
 @dataclass(frozen=True)
 class JobFailed(Event):
-    """An execution ended with an error that is left to the queue."""
+    """An execution ended with an error that the queue handles."""
 
     level: ClassVar[int] = logging.ERROR
     error: BaseException
@@ -150,9 +150,9 @@ class SaveFailed(Event):
 
 @dataclass(frozen=True)
 class CheckpointLate(Event):
-    """A checkpoint came later than a deploy would wait.
+    """A checkpoint came later than the grace period of a deploy.
 
-    :ivar gap_s: seconds since one was due. :ivar grace_s: the job's ``grace_period``.
+    :ivar gap_s: seconds since a checkpoint was due. :ivar grace_s: the job's ``grace_period``.
     """
 
     level: ClassVar[int] = logging.WARNING
@@ -171,7 +171,7 @@ class CheckpointLate(Event):
 
 @dataclass(frozen=True)
 class LoopBlocked(Event):
-    """The event loop of an async job stood still for longer than a deploy would wait.
+    """The event loop of an async job was blocked for longer than the grace period of a deploy.
 
     :ivar blocked_s: seconds in which no other task could run. :ivar grace_s: the job's ``grace_period``.
     """
@@ -186,7 +186,7 @@ class LoopBlocked(Event):
         """The log line."""
         return (
             f"The event loop was blocked for {self.blocked_s:.1f} s {self.description}, longer than the grace period "
-            f"of {self.grace_s:g} s: await instead of calling what blocks, or use asyncio.to_thread()"
+            f"of {self.grace_s:g} s: await instead of calling blocking functions, or use asyncio.to_thread()"
         )
 
 
@@ -258,7 +258,7 @@ class StepEvent(Event):
 
 @dataclass(frozen=True)
 class StepStarted(StepEvent):
-    """A step starts at its beginning or, if resumed, at a cursor."""
+    """A step starts, at its beginning or, if resumed, at its cursor."""
 
     cursor: Any
     resumed: bool
@@ -344,9 +344,9 @@ class ItemFailed(Event):
 
 @dataclass(frozen=True)
 class HookFailed(Event):
-    """A hook raised after the end of the execution was saved, or in ``on_quarantine``; the end stays as it is.
+    """A hook raised after the end was saved, or in ``on_quarantine``; the outcome does not change.
 
-    :ivar hook: the name of the method. :ivar error: the error, or the refusal of a control exception.
+    :ivar hook: the name of the method. :ivar error: its error, or the refusal of its control exception.
     """
 
     level: ClassVar[int] = logging.ERROR
@@ -368,7 +368,7 @@ class HookFailed(Event):
 class NothingFound(Event):
     """The enumerator of this execution yielded no item.
 
-    :ivar done: items that earlier executions have done.
+    :ivar done: items that earlier executions did.
     """
 
     done: int

@@ -1,11 +1,11 @@
 """Execution of a job: one attempt, from its start to the boundary where it ends.
 
-Where progress is written here, and what a crash there means; at checkpoints see :mod:`harness.runtime.checkpoints`, at
-the end see :mod:`harness.runtime.ends`:
+Writes of progress in this module, and the meaning of a crash at each of them (for writes at checkpoints see
+:mod:`harness.runtime.checkpoints`, for those at the end see :mod:`harness.runtime.ends`):
 
-* ``claim`` stores the raised epoch before any work. Crash after it: the next execution claims again, nothing was
-  done. An epoch without an end shows the next execution that the previous one crashed.
-* A detected crash is saved before any work. Crash after that: the next execution knows of both.
+* ``claim`` stores the raised epoch before any work. Crash after it: the next execution claims again; no work
+  was done. An epoch without an end shows the next execution that the previous one crashed.
+* A detected crash is saved before any work. Crash after that: the next execution counts both crashes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from harness import events, overrides
-from harness.boundary.texts import told
+from harness.boundary.texts import error_text
 from harness.context import ParallelRun, Portion
 from harness.errors import (
     CompleteEarly,
@@ -55,11 +55,12 @@ class Execution(Ends):
     :param stops: sources asked at checkpoints, in this order, after the job's ``max_runtime`` and before its
         ``should_stop``.
     :param durability: replaces the durability of the job.
-    :param clock: seconds that only move forward; ``time.monotonic`` if None.
+    :param clock: monotonic clock, in seconds; ``time.monotonic`` if None.
     :param portion: the part of an iteration job to do.
-    :param parallel_run: what this is an instance of, or may start; see :mod:`harness.sources.parallel`.
-    :param observers: called before any work, once the progress is known; they stop nothing.
-    :param call: facts about the enqueue that the queue knows; they distinguish the rounds of a job.
+    :param parallel_run: parallel run of which this is an instance, or that it may start; see
+        :mod:`harness.sources.parallel`.
+    :param observers: called before any work, once the progress is loaded; they cannot stop the job.
+    :param call: facts about the enqueue, from the queue; they distinguish the rounds of a job.
     :param owns: called if the stored progress is gone: True if this execution owns the job, according to the queue.
     :param patient: True to leave steps that another release recorded to a worker that knows them.
     """
@@ -111,7 +112,7 @@ class Execution(Ends):
         try:
             with at_work(self.job_id, self._name, self.clock):
                 return self._run()
-        except Superseded:  # at a save of the boundary itself: the job belongs to another execution now
+        except Superseded:  # raised by a save of the boundary itself: another execution owns the job now
             return Ended("superseded")
         finally:
             self.loop.close()
@@ -121,8 +122,8 @@ class Execution(Ends):
             self._claim()
         except ProgressUnavailable:
             raise
-        except HarnessError as error:  # what is stored cannot be used, and stays as it is: no end to save
-            self._tell_failure(error)
+        except HarnessError as error:  # stored progress is unusable and stays unchanged: no end to save
+            self._emit_failed(error)
             self.run_hook("on_error", error)
             raise
         if self.progress.state == "completed":
@@ -133,7 +134,7 @@ class Execution(Ends):
         try:
             return self._attempt()
         except (Superseded, ProgressUnavailable):
-            raise  # nothing can be saved: the next execution will count this one as crashed
+            raise  # nothing can be saved: the next execution counts this one as crashed
         except Exception as error:
             if not self._end_saved:
                 self._refused(error)
@@ -153,7 +154,7 @@ class Execution(Ends):
             self._failed(error)
 
     def _attempt(self) -> Ended:
-        """Do the work and end, or raise the error to save as a failure."""
+        """Do the work and return its end, or raise the error that is saved as a failure."""
         interrupt: Interrupt | None = None
         failure: Exception | None = None
         try:
@@ -171,7 +172,7 @@ class Execution(Ends):
                     raise
                 raise error from None
             failure = error
-        # Not in the handlers: an error of a hook would show an unrelated one as its context.
+        # Outside of the handlers: otherwise an error of a hook would show an unrelated error as its context.
         if interrupt is not None:
             return self._interrupted(interrupt)
         return self._completed() if failure is None else self._resumed_after(failure)
@@ -200,14 +201,14 @@ class Execution(Ends):
             self.commit_or_save("all done")
         self._run_on_shutdown()
         self.commits = self.transactional
-        with suppress(CompleteEarly), self._leaving_no_task("on_complete"):  # nothing is left to leave out
+        with suppress(CompleteEarly), self._leaving_no_task("on_complete"):  # no work is left to skip
             self._call_hook("on_complete")
 
     @contextmanager
     def _leaving_no_task(self, name: str) -> Iterator[None]:
         """Cancel the unfinished tasks of the block and refuse them: their work would count as done.
 
-        :raises TasksLeft: unless the block raises an error, which then has a note.
+        :raises TasksLeft: unless the block raises an error; a note is then added to that error.
         """
         try:
             yield
@@ -235,7 +236,7 @@ class Execution(Ends):
         """Count a failure of the item after the cursor; the execution then ends and is resumed."""
         progress = self.progress
         progress.failures = 1 if self._left_item else progress.failures + 1
-        progress.failure = told(error)
+        progress.failure = error_text(error)
         self.item_failed = True
 
     def _before_work(self) -> None:
@@ -247,7 +248,7 @@ class Execution(Ends):
             self._limit_crashes()
 
     def _obey_requests(self) -> None:
-        """Obey a pause or cancellation that came while the job was waiting, before any work."""
+        """Obey, before any work, a pause or cancellation that was requested while the job waited."""
         for source in self._sources:
             ask = getattr(source, "at_start", None)
             control = ask(self) if ask else None
@@ -267,8 +268,8 @@ class Execution(Ends):
         try:
             return rounds.join(claimed, type(self.job), self._call)
         except ProgressError:
-            # Only the claim was stored, which alone does not count as a crash. Crash before it is undone: the
-            # next execution counts one.
+            # Only the claim was stored, and it alone does not count as a crash. Crash before it is undone:
+            # the next execution counts a crash.
             if claimed.ended == claimed.epoch - 1:
                 claimed.ended = claimed.epoch
                 with self.reaching_store("saved"):
@@ -278,7 +279,7 @@ class Execution(Ends):
     def _notice_crash(self) -> bool:
         """Count a crash if the previous execution never ended, and return whether it did.
 
-        It is saved before any work: if this execution crashes too, the next one knows of both.
+        It is saved before any work: if this execution crashes too, the next one counts both.
         """
         progress = self.progress
         if progress.ended == progress.epoch - 1:
@@ -310,9 +311,8 @@ class Execution(Ends):
         progress.state = "running"
         if not progress.begun:
             events.emit(events.JobStarted(self.job_id, self._name))
-            if (
-                self.parallel_run is None or self.parallel_run.instance is None
-            ):  # else it ran before the instances
+            # Otherwise on_start ran before the instances.
+            if self.parallel_run is None or self.parallel_run.instance is None:
                 try:
                     self._call_hook("on_start")
                 except CompleteEarly:
@@ -326,6 +326,6 @@ class Execution(Ends):
         self._call_hook("on_resume")
 
     def _resumes(self, error: Exception) -> bool:
-        """Return whether an error is resumed: after progress, of an item, or of a lost connection."""
-        cut_off = getattr(error, "connection_invalidated", False) is True  # what SQLAlchemy says of it
+        """Return whether an error is resumed: after progress, a failed item or a lost connection."""
+        cut_off = getattr(error, "connection_invalidated", False) is True  # the cause that SQLAlchemy reports
         return self.item_failed or cut_off or (self.advanced and self.job.resume_errors_after_advancing)

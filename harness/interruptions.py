@@ -1,12 +1,12 @@
 """Interruptions by name: the same on the command line, in pytest ids and in records.
 
 ==========================  ==========================================================================
-``none``                    run undisturbed
+``none``                    run without interruption
 ``count:20``                stop once, after 20 items of the job
 ``every:7``                 stop in every execution, after 7 items of it
 ``time:0.5s``               stop once, at the first checkpoint after half a second
 ``progress:40%``            stop once, after 40 per cent of all items
-``flag``                    stop once, by a flag that is set from outside while the job is half done
+``flag``                    stop once, by a flag that is set externally when half of the items are done
 ``step:price@17``           stop once, in step ``price`` when its cursor is 17 (``step:price``: at any)
 ``after-step:load``         stop once, between step ``load`` and the next
 ``signal:TERM@count:20``    a real SIGTERM (or INT) to the worker's process, where the trigger behind ``@``
@@ -47,11 +47,11 @@ ALLOWED = (
 
 @dataclass(frozen=True)
 class Interruption:
-    """Interruption with a name.
+    """Named interruption.
 
     :ivar name: its name. :ivar where: creates its trigger from the number of items and a clock; None for
-        ``none``. :ivar by: ``"stop"`` for a stop by the trigger itself, ``"flag"`` for a flag that is set
-        there, the signal that is sent there, or the name of the process that is killed there.
+        ``none``. :ivar by: how it interrupts at the trigger: ``"stop"``, ``"flag"``, a signal to send, or the
+        name of the process to kill.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Interruption:
 
     @property
     def repeats(self) -> bool:
-        """True if it comes in every execution, False if it comes once."""
+        """True if it interrupts every execution, False if it interrupts once."""
         return re.search("(^|@)every:", self.name) is not None
 
 
@@ -96,13 +96,13 @@ def parse_interruption(name: str) -> Interruption:
 def interrupt_during_step(
     step: str, *, cursor: Any = ..., reason: str | None = None, job: type[Job] | None = None
 ) -> Iterator[None]:
-    """Interrupt a job of this process once, in a step, when its cursor equals *cursor*.
+    """Interrupt a job of this process once, in a step, when the step's cursor equals *cursor*.
 
-    Cursors are compared as real values, so a date matches a date. By default every cursor matches.
+    Cursors are compared as Python values, so a date matches a date. By default every cursor matches.
 
     :param reason: the reason of the interruption; by default the name of the trigger.
-    :param job: the class of the job, or a base of it; by default the first job that comes to that step.
-    :raises NothingInterrupted: at the end of the block, if nothing was.
+    :param job: the class of the job, or a base of it; by default the first job that reaches the step. :raises
+        NothingInterrupted: at the end of the block, if no job was interrupted.
     """
     trigger = stops.AtStep(step, cursor)
     where = f"in step {step!r}" + ("" if cursor is ... else f" at cursor {cursor!r}")
@@ -117,8 +117,9 @@ def interrupt_after_step(
     """Interrupt a job of this process once, between a step and the next.
 
     :param reason: the reason of the interruption; by default the name of the trigger.
-    :param job: the class of the job, or a base of it; by default the first job that comes there.
-    :raises NothingInterrupted: at the end of the block, if nothing was, as after the last step.
+    :param job: the class of the job, or a base of it; by default the first job that reaches that point.
+        :raises NothingInterrupted: at the end of the block, if no job was interrupted, as after the last
+        step.
     """
     with _interrupting(stops.AfterStep(step), reason, f"after step {step!r}", job):
         yield

@@ -1,4 +1,4 @@
-"""Pattern 2: a job that does one thing to many items, like Shopify's ``job-iteration``.
+"""Pattern 2: a job that does the same work on many items, like Shopify's ``job-iteration``.
 
 ::
 
@@ -62,9 +62,9 @@ class IterationJob(Job, abstract=True):
     build_enumerator: Callable[..., Any]
     """Define it as ``build_enumerator(self, …, *, cursor)``, with the job's arguments.
 
-    Return the items after *cursor* as pairs ``(item, cursor)``, in an iterable or an async iterable. None means
-    that nothing is left: all hooks run, as for an empty list, because earlier executions may have done items.
-    Called once in every execution that has work to do.
+    Return the items after *cursor* as pairs ``(item, cursor)``, in an iterable or an async iterable. None
+    means that no items are left: all hooks run, as for an empty list, because earlier executions may have
+    done items. It is called once in every execution that has work to do.
     """
 
     each_iteration: Callable[..., object]
@@ -84,7 +84,7 @@ class IterationJob(Job, abstract=True):
     """Number of items that may be set aside; with more, the job fails."""
 
     concurrency: ClassVar[int] = 1
-    """Number of items at work at a time: coroutines of one event loop, or threads if ``each_iteration`` is plain."""
+    """Number of concurrent items: coroutines of one event loop, or threads if ``each_iteration`` is plain."""
 
     _in_item = False
     """True if an item ended with an exception."""
@@ -93,16 +93,17 @@ class IterationJob(Job, abstract=True):
         """Run when an item was set aside.
 
         Its cursor was saved before, in ``Progress.quarantined``. An error here becomes a ``HookFailed`` event
-        and the job continues; ``CompleteEarly``, ``CancelJob`` and ``RetryLater`` work as usual. It does not
-        run again after a crash: it runs at most once for an item.
+        and the job continues; ``CompleteEarly``, ``CancelJob`` and ``RetryLater`` work as usual. It runs at
+        most once for an item, also after a crash.
         """
 
     def transaction(self) -> EitherWay:
         """Do the work on an item in a transaction of ``self.session``, under any durability.
 
-        ``with self.transaction() as session:`` commits when the block ends; under ``with_transaction()`` the commit
-        waits for the cursor. In hooks, which have none, it commits when the block ends; in ``on_complete`` the commit
-        waits for ``completed``. With an ``AsyncSession`` it is ``async with self.transaction() as session:``.
+        ``with self.transaction() as session:`` commits when the block ends. Under ``with_transaction()`` the
+        commit is made later, together with the cursor. In hooks, which have no cursor, it commits when the
+        block ends; in ``on_complete`` it commits together with ``completed``. With an ``AsyncSession`` it is
+        ``async with self.transaction() as session:``.
         """
         return async_items.transaction_of(self)
 
@@ -170,13 +171,14 @@ class IterationJob(Job, abstract=True):
             return
         with around:
             try:
-                # If all is done, on_complete alone is left, and may need what around_iterate sets up.
+                # If all items are done, only on_complete is left; it may need the objects that around_iterate
+                # creates.
                 if not self.execution.progress.all_done:
                     self._run_within(args, kwargs)
             except BaseException as error:
                 raised = error
                 raise
-        if raised is not None:  # around_iterate suppressed it, but what comes after it is not done
+        if raised is not None:  # around_iterate suppressed the error, but the items after it are not done
             raise raised
         self.execution.progress.completed = [STEP]
 
@@ -203,7 +205,7 @@ class IterationJob(Job, abstract=True):
             execution.commit()
 
     def _begin_enumerator(self, found: Any, start: Any) -> Enumerator[Any] | None:
-        """Enter the step with what ``build_enumerator`` returned; return what to iterate, None for nothing."""
+        """Enter the step with the result of ``build_enumerator``; return the iterable or None."""
         execution = self.execution
         enumerator = None if found is None else enumerator_of(found, type(self).__name__)
         if enumerator is not None:
@@ -220,7 +222,7 @@ class IterationJob(Job, abstract=True):
         return enumerator
 
     def _refuse_steps(self) -> None:
-        """Refuse the progress of a job of steps, which this class was before: its cursors have no meaning here.
+        """Refuse progress that this class saved as a job of steps: its cursors have no meaning here.
 
         :raises StepsChanged: naming the step.
         """
@@ -241,7 +243,7 @@ class IterationJob(Job, abstract=True):
             self.execution.commit(always=always)
 
     def _is_kept(self, control: Interrupt) -> bool | None:
-        """Return whether to commit the work done: True for always; None for not at all."""
+        """Return whether to commit the finished work: True to commit always, None to commit nothing."""
         if not self.execution.transactional:
             return None
         if isinstance(control, CompleteEarly):
@@ -251,7 +253,7 @@ class IterationJob(Job, abstract=True):
     def _note_drift(self, enumerator: Enumerator[Any]) -> None:
         execution = self.execution
         if execution.total is None:
-            # Asked once and stored: items that are done may have left the collection when the job resumes.
+            # Counted once and stored: done items may have left the collection when the job resumes.
             execution.total = execution.portion.size_of(enumerator.size)
             return
         now = execution.portion.size_of(enumerator.free_size)
@@ -271,19 +273,19 @@ class IterationJob(Job, abstract=True):
                 self._set_aside(pairs)
             wanted = pairs if limit is None else self._first(pairs, limit)
             self._iterate(wanted, args, kwargs, batched=enumerator.batched)
-        self._note_nothing_found(before)
+        self._emit_nothing_found(before)
 
     def _is_to_set_aside(self) -> bool:
         """Return whether the next item has failed too often; from its first failure on, save after each item."""
         progress = self.execution.progress
         if self.quarantine and progress.failures:
             self.execution.save_every_item()
-            # Of several items at work, one may have crashed the worker that is not the first.
+            # With several items in progress, an item other than the first may have crashed the worker.
             several = self.concurrency > 1 and progress.failure == DIED
             return progress.failures > (max(1, self.max_item_failures) if several else self.max_item_failures)
         return False
 
-    def _note_nothing_found(self, before: tuple[int, Any]) -> None:
+    def _emit_nothing_found(self, before: tuple[int, Any]) -> None:
         execution = self.execution
         progress, limit = execution.progress, execution.portion.limit
         if (progress.done, progress.cursor) == before and limit is None and not self._starts_instances:
@@ -311,12 +313,12 @@ class IterationJob(Job, abstract=True):
         bare = not (args or kwargs)
         for pair in pairs:
             item, cursor = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
-            # Frozen before the work: a cursor that cannot be stored is refused before anything is done, and
-            # later changes by the enumerator have no effect.
+            # Frozen before the work: a cursor that cannot be stored is refused before any work, and later
+            # changes by the enumerator have no effect.
             position = cursor if type(cursor) in ATOMIC else freeze(cursor)
             try:
                 result = each(item) if bare else each(item, *args, **kwargs)
-                if result is not None:  # a decorator may hide that it is to be awaited
+                if result is not None:  # a decorator may hide that it must be awaited
                     result = execution.loop.finish(result)
             except BaseException as error:
                 self._note_failure(error, position)
@@ -332,10 +334,10 @@ class IterationJob(Job, abstract=True):
                 execution.run_checkpoint()
 
     def _note_failure(self, error: BaseException, cursor: Any) -> None:
-        self._tell_failure(error, cursor)
+        self._emit_failed(error, cursor)
         self._count_failure(error)
 
-    def _tell_failure(self, error: BaseException, cursor: Any) -> None:
+    def _emit_failed(self, error: BaseException, cursor: Any) -> None:
         self._in_item = True
         error = carried(error) if isinstance(error, Propagated) else error
         if isinstance(error, Exception):
@@ -347,7 +349,7 @@ class IterationJob(Job, abstract=True):
             self.execution.fail_item(error)
 
     def _first(self, pairs: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
-        while self.execution.done < limit:  # asked before the next is produced
+        while self.execution.done < limit:  # checked before the next item is read
             try:
                 yield next(pairs)
             except StopIteration:
@@ -356,7 +358,7 @@ class IterationJob(Job, abstract=True):
     def _set_aside(self, pairs: Iterator[tuple[Any, Any]]) -> None:
         """Skip the item that failed too often, before this execution works on it.
 
-        One write records both that the item was set aside and that the cursor has passed it. Crash before it:
+        One write records that the item was set aside and moves the cursor past it. Crash before it:
         the next execution sets it aside.
         """
         pair = next(pairs, None)
@@ -365,7 +367,7 @@ class IterationJob(Job, abstract=True):
             self.execution.run_hook("on_quarantine", pair[0], aside.error, at_work=True)
 
     def _pass_over(self, pair: tuple[Any, Any], passed: Callable[[], None] | None = None) -> Quarantined:
-        """Save that an item was set aside, and report it; *passed* moves the cursor of several at work."""
+        """Save that an item was set aside, and report it; *passed* moves the cursor of concurrent items."""
         execution, progress = self.execution, self.execution.progress
         _, cursor = pair
         if len(progress.quarantined) >= self.max_quarantined:

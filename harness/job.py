@@ -30,10 +30,10 @@ HOOKS = (
 )  # fmt: skip
 """Methods that an author may override in both patterns."""
 
-_ASKED = ("should_stop", "in_transaction", "progress_store", "idempotency_key")
+_SYNC_METHODS = ("should_stop", "in_transaction", "progress_store", "idempotency_key")
 """Methods whose result an execution needs immediately, so they cannot be async."""
 
-_OURS = {"harness.job", "harness.steps", "harness.iteration"}
+_BASE_MODULES = {"harness.job", "harness.steps", "harness.iteration"}
 """Modules of the classes that define policy and hooks."""
 
 
@@ -91,7 +91,7 @@ class Job:
     value replaces.
 
     Times are seconds or a ``timedelta``. Types and ranges are checked when the class is defined, and again when the
-    job is enqueued or run; so are names that are almost right.
+    job is enqueued or run; misspelt names are refused too.
     """
 
     durability: ClassVar[Durability] = every(seconds=1)
@@ -106,14 +106,14 @@ class Job:
     error_delay: ClassVar[float | timedelta] = 5
     """Time between an error that is resumed and the next execution; ``resume_delay`` if that is longer.
 
-    An interruption is intended, so the job continues without a delay. An error has a cause, such as a database restart.
-    An execution that starts within milliseconds would meet the same cause and fail without progress. So an outage of a
-    second would fail the job. Rails also waits five seconds."""
+    An interruption is intended, so the job continues without a delay. An error has a cause, such as a
+    database restart. An execution that starts a few milliseconds later would meet the same cause and fail
+    without progress. So an outage of one second would fail the job. Rails also waits five seconds."""
 
     resume_queue: ClassVar[str | None] = None
     """Name of the queue that the job continues in, after an interruption or a resumed error; None for its own.
 
-    The workers of this package obey it. A worker must listen to that queue."""
+    The workers of this package apply it. A worker must listen to that queue."""
 
     resume_at_front: ClassVar[bool] = False
     """Resume the job before all other jobs of its queue."""
@@ -146,7 +146,7 @@ class Job:
         super().__init_subclass__(**kwargs)
         if not abstract:
             cls._check_definition()
-            _FORMER.update(dict.fromkeys(vars(cls).get("former_paths", ()), cls))
+            _FORMER_NAMES.update(dict.fromkeys(vars(cls).get("former_paths", ()), cls))
 
     @classmethod
     def _check_definition(cls) -> None:
@@ -162,10 +162,10 @@ class Job:
             raise JobDefinitionError(
                 f"{cls.__name__}.former_paths takes a tuple of names such as ('shop.jobs:Import',); got {paths!r}"
             )
-        policy.check_names(cls, (base for base in cls.__mro__ if base.__module__ in _OURS))
+        policy.check_names(cls, (base for base in cls.__mro__ if base.__module__ in _BASE_MODULES))
         cls._check_policy()
         for name in HOOKS:
-            cls._check_function(name, allowed=() if name in _ASKED else (callables.ASYNC,))
+            cls._check_function(name, allowed=() if name in _SYNC_METHODS else (callables.ASYNC,))
 
     @classmethod
     def _check_policy(cls) -> None:
@@ -192,7 +192,7 @@ class Job:
 
     @classmethod
     def has_progress_store(cls) -> bool:
-        """Return whether the class chooses its store itself; nothing of it is called."""
+        """Return whether the class chooses its store itself, without calling the method."""
         return chooses_store(cls)
 
     @classmethod
@@ -204,23 +204,24 @@ class Job:
     # CompleteEarly, CancelJob and RetryLater work as usual.
 
     def on_start(self) -> Awaitable[None] | None:
-        """Run before the first item or step; again if it raised, or if the previous execution saved nothing."""
+        """Run before the first item or step; run again if it raised or the execution saved nothing."""
 
     def on_resume(self) -> Awaitable[None] | None:
         """Run at the start of every later execution."""
 
     def on_complete(self) -> Awaitable[None] | None:
-        """Run when all is done, as the last part of the work: the job is completed when this has returned.
+        """Run when all items or steps are done, as the last part of the work, before ``completed``.
 
-        "All done" is saved before it runs. So after an error, a crash or ``RetryLater`` here the next execution
-        repeats no item and no step: it runs ``on_resume``, enters and leaves ``around_iterate`` (or runs
-        ``perform`` with all steps skipped), and runs this again. It runs at least once, so it must be repeatable.
+        "All done" is saved before it runs. So after an error, a crash or ``RetryLater`` here the next
+        execution repeats no item and no step: it runs ``on_resume``, enters and leaves ``around_iterate`` (or
+        runs ``perform`` with all steps skipped), and runs ``on_complete`` again. It runs at least once, so it
+        must be repeatable.
         """
 
     # The hooks below run after the end of an execution was saved. Their errors do not change the end: an
     # error, or a control exception such as RetryLater, becomes a HookFailed event with its traceback in the
-    # log. Their changes of attributes are kept if they return. They do not run again after a crash before or
-    # in them: they run at most once. SystemExit and KeyboardInterrupt pass.
+    # log. Their changes of attributes are kept if they return. After a crash before or in them they do not
+    # run again: they run at most once. SystemExit and KeyboardInterrupt pass.
 
     def on_shutdown(self) -> Awaitable[None] | None:
         """Run after every execution that did not raise, before ``on_complete`` and the update of the queue."""
@@ -229,7 +230,7 @@ class Job:
         """Run when the job was cancelled, instead of ``on_complete``."""
 
     def on_error(self, error: Exception) -> Awaitable[None] | None:
-        """Run when an execution ends with an error, resumed or not, those of this package included.
+        """Run when an execution ends with an error, resumed or not, including errors of this package.
 
         At ``max_resumptions`` it runs twice: for the error that is no longer resumed, and for
         ``ResumeLimit``. It does not run while the progress store is unreachable (``ProgressUnavailable``):
@@ -237,7 +238,7 @@ class Job:
         """
 
     def should_stop(self) -> bool | str | None:
-        """Return True or a reason to stop here; asked at every checkpoint, if overridden."""
+        """Return True or a reason to stop here; if overridden, each checkpoint calls it."""
         return None
 
     def in_transaction(self) -> bool:
@@ -264,7 +265,7 @@ class Job:
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse settings that this kind of job cannot run with, and a policy that was changed and cannot work."""
+        """Refuse settings that this kind of job cannot run with, and an invalid policy."""
         del kwargs, portion
         cls._check_policy()
 
@@ -294,12 +295,12 @@ class Job:
         raise NotImplementedError
 
 
-_FORMER: dict[str, type[Job]] = {}
+_FORMER_NAMES: dict[str, type[Job]] = {}
 """Job classes by their former names."""
 
 
 def find(path: str) -> Any:
-    """Return the object of a dotted name: ``package.module:Name``, or ``package.module`` for the module itself.
+    """Return the object named by ``package.module:Name``, or the module named by ``package.module``.
 
     A former name of a job class finds the class if its module is imported.
 
@@ -308,33 +309,33 @@ def find(path: str) -> Any:
     try:
         return _find(path)
     except UsageError:
-        if path in _FORMER:
-            return _FORMER[path]
+        if path in _FORMER_NAMES:
+            return _FORMER_NAMES[path]
         raise
 
 
 def find_stored(path: str) -> Any:
-    """Return the object of a stored dotted name, if ``HARNESS_JOB_MODULES`` allows its module.
+    """Return the object with a stored dotted name, if ``HARNESS_JOB_MODULES`` allows its module.
 
     A former name of an imported class needs no import.
 
     :raises JobNotAllowed: if the setting does not allow it.
     :raises UsageError: naming the part that cannot be found.
     """
-    if path in _FORMER and not allowed.is_allowed(path):
-        return _FORMER[path]
+    if path in _FORMER_NAMES and not allowed.is_allowed(path):
+        return _FORMER_NAMES[path]
     allowed.check(path)
     return find(path)
 
 
 def chooses_store(job_class: type[Job]) -> bool:
-    """Return whether a class has a ``progress_store()`` of its own; it is not called."""
+    """Return whether a class has its own ``progress_store()``, without calling it."""
     name = "progress_store"
     return next(vars(each)[name] for each in job_class.__mro__ if name in vars(each)) is not vars(Job)[name]
 
 
 def find_imported(path: Any) -> type[Job] | None:
-    """Return the job class that a dotted name out of storage means, if no import is needed for that; else None."""
+    """Return the imported job class with a stored dotted name; None if it is not imported."""
     if not isinstance(path, str) or path.partition(":")[0] not in sys.modules:
         return None
     try:

@@ -1,7 +1,7 @@
 """Ledger of a trial: the items that were started, when, and in which execution.
 
-A job calls :func:`mark` when the work on an item starts. Outside of a trial that costs one check of a list.
-Inside, the lab records it outside the job's transactions, so that repeated work is visible even after a
+A job calls :func:`mark` when the work on an item starts. Outside of a trial, a call only checks a list. In a
+trial, the lab records the item outside the job's transactions, so that repeated work is visible even after a
 rollback.
 """
 
@@ -24,7 +24,7 @@ _markers: Scoped[Marker] = Scoped("harness_marker")
 def mark(item: object) -> None:
     """Record that the work on *item* starts now.
 
-    *item* is named by its ``str()``; the same item must get the same name in every execution.
+    The name of *item* is its ``str()``; the same item must have the same name in every execution.
     """
     marker = _markers.get()
     if marker is not None:

@@ -1,4 +1,4 @@
-"""Settings for jobs that override their own: from tests, and an operator's time limit.
+"""Settings that override those of jobs: from tests, and an operator's time limit.
 
 A test's settings apply to its thread or asyncio task, and to threads that a job starts. So two tests of one
 process can run jobs at the same time.
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 class Overrides:
     """Settings of a test for the jobs that run in its context.
 
-    :ivar stops: stop sources before all others. :ivar durability: replaces the job's own. :ivar store:
-        replaces the job's and the queue's. :ivar clock: replaces ``time.monotonic``. :ivar poll_seconds:
-        replaces the interval at which queues check for requests. :ivar delay_seconds: time before the next
-        execution, instead of what the job or its policy asks for.
+    :ivar stops: stop sources that are settings before all others. :ivar durability: replaces the job's own.
+        :ivar store: replaces the job's and the queue's. :ivar clock: replaces ``time.monotonic``. :ivar
+        poll_seconds: replaces the interval at which queues check for requests. :ivar delay_seconds: time
+        before the next execution, instead of the delay that the job or its policy asks for.
     """
 
     stops: Sequence[StopSource] = ()
@@ -52,27 +52,27 @@ class _Current:
 
     @property
     def stops(self) -> Sequence[StopSource]:
-        return _found().stops
+        return _settings().stops
 
     @property
     def durability(self) -> Durability | None:
-        return _found().durability
+        return _settings().durability
 
     @property
     def store(self) -> Store | None:
-        return _found().store
+        return _settings().store
 
     @property
     def clock(self) -> Callable[[], float]:
-        return _found().clock
+        return _settings().clock
 
     @property
     def poll_seconds(self) -> float | None:
-        return _found().poll_seconds
+        return _settings().poll_seconds
 
     @property
     def delay_seconds(self) -> float | None:
-        return _found().delay_seconds
+        return _settings().delay_seconds
 
 
 current = _Current()
@@ -82,14 +82,14 @@ longest_runtime = math.inf
 """Seconds after which every execution of this process stops; see :func:`limit_runtime`."""
 
 
-def _found() -> Overrides:
+def _settings() -> Overrides:
     return _scoped.get() or _NONE
 
 
 @contextmanager
-def overriding(asked: Overrides) -> Iterator[None]:
-    """Apply *asked* to all jobs that run in this context inside the block."""
-    with _scoped.holding(asked):
+def overriding(settings: Overrides) -> Iterator[None]:
+    """Apply *settings* to all jobs that run in this context inside the block."""
+    with _scoped.holding(settings):
         yield
 
 

@@ -7,12 +7,12 @@ The format is JSON with a version number::
      "attributes": {"rejected": 2}, "done": 1700, "total": 2000, "resumptions": 2, "interruptions": 2,
      "errors": 0, "runtime_s": 12.5, "digest": "1f0c…", "round_id": "2031-05-01T…/", "enqueued": "2031-05-01T…/"}
 
-``completed`` and ``current`` are the original's; ``current`` is absent where nothing is in progress, and
-for an iteration job its name is ``each_iteration``. Nothing in it grows with the number of executions, unlike
-the original's. A job with items that are done beyond its cursor adds ``"beyond": [[1703, true], …]`` and has version
-2, which older releases refuse, as they would repeat those items. Fields that are missing get their defaults, so that
-data of an older version is read; data of a newer version is refused by name, and so is what carries the ``id`` of
-another job.
+``completed`` and ``current`` are those of ``ActiveJob::Continuation``. ``current`` is absent if no step is in
+progress; for an iteration job its step is named ``each_iteration``. Unlike in Rails, nothing in the record
+grows with the number of executions. If items beyond the cursor are done, the record has ``"beyond": [[1703,
+true], …]`` and version 2. Older releases refuse version 2, because they would repeat those items. Missing
+fields get their defaults, so data of an older version can be read. Data of a newer version is refused with a
+named error, and so is a record with the ``id`` of another job.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ DIED = "its worker died"
 """Failure of an item whose worker crashed."""
 
 NOW = -sys.maxsize
-"""Count of items that is always reached."""
+"""Item count that every comparison counts as reached."""
 
 VERSION = 2
-"""Latest version of the format: the first that names items beyond the cursor.
+"""Latest version of the format: the first one with items beyond the cursor.
 
-A record without them has version 1, so that older releases read it.
+A record without such items has version 1, so that older releases can read it.
 """
 
 MAX_BYTES = 128 * 1024
@@ -54,36 +54,35 @@ class Progress:
     While a job runs, its record also holds its position: the step, the cursor and the counts.
 
     :ivar job_id: the id of the job in its queue, the same through all executions.
-    :ivar epoch: how many executions have begun; the one with the highest number owns the job.
-    :ivar state: how the latest execution stands.
+    :ivar epoch: number of executions that have begun; the latest one owns the job.
+    :ivar state: state of the latest execution.
     :ivar begun: whether ``on_start`` has run.
-    :ivar reason: why it was interrupted, or the error it failed with; None otherwise.
+    :ivar reason: reason of the interruption, or error of the failure; None otherwise.
     :ivar completed: names of completed steps, in order.
     :ivar step: name of the step in progress, or None.
     :ivar cursor: position in that step; None is its beginning.
-    :ivar proof: what lay before the cursor, for enumerators whose cursor does not say; None for no proof.
+    :ivar proof: proof that the cursor still means the same item; None if the enumerator needs no proof.
     :ivar attributes: values of the job's ``attribute``\\ s by name.
-    :ivar done: items done in all executions. :ivar total: of how many, if known.
+    :ivar done: items done in all executions. :ivar total: total number of items, if known.
     :ivar resumptions: executions that continued earlier progress.
     :ivar interruptions: executions that ended at a checkpoint. :ivar errors: executions that ended with an error.
     :ivar all_done: whether all work is done and only ``on_complete`` is left.
-    :ivar ended: epoch of the latest execution that ended in order; one between it and ``epoch`` has crashed.
-    :ivar crashes: executions that crashed. :ivar crashes_in_a_row: those since an item was done.
-    :ivar failures: how often the item after the cursor has failed, in a row. :ivar failure: with what, the last time.
-    :ivar quarantined: items that were set aside: their cursor, how often they failed, and with what.
+    :ivar ended: epoch of the latest execution that saved its end; later ones below ``epoch`` have crashed.
+    :ivar crashes: executions that crashed. :ivar crashes_in_a_row: crashes since an item was done.
+    :ivar failures: failures in a row of the item after the cursor. :ivar failure: error of the last one.
+    :ivar quarantined: items that were set aside: their cursor, number of failures and last error.
     :ivar beyond: items that were read after the cursor, up to the last one that is done; see
         :mod:`harness.concurrency.kept_items`.
     :ivar longest_gap_s: the longest time between two checkpoints that was over the grace period.
     :ivar runtime_s: seconds spent in executions that ended or saved.
     :ivar digest: hash of the arguments and the portion; empty if unknown.
-    :ivar round_id: the enqueue that this round of the job began with; see :mod:`harness.runtime.rounds`.
+    :ivar round_id: enqueue that started this round of the job; see :mod:`harness.runtime.rounds`.
     :ivar enqueued: the latest enqueue that has joined this round.
-    :ivar claimed: random mark of the latest claim, where a store makes one: epochs start again with a new record.
-    :ivar check_at: number of done items from which a checkpoint has something to do. It is never stored; it is here
-        because each item compares with it.
-    :ivar stored: text that a store last wrote of this record. While that is what it holds, the job was not claimed
-        since, and the store need not decode it.
-    :ivar head: stored form of the fields that stay as they are from save to save, after their values.
+    :ivar claimed: random mark of the latest claim, if the store makes one: a deleted record restarts epochs.
+    :ivar check_at: number of done items from which a checkpoint has work to do. Not stored; each item compares with it.
+    :ivar stored: text that the store last wrote for this record. While the store holds it, no other execution has
+        claimed the job, and the store need not decode it.
+    :ivar head: values of the fields that do not change between saves, and their stored form.
     """
 
     job_id: str
@@ -133,28 +132,28 @@ class Progress:
         return f"after {self.completed[-1]!r}" if self.completed else "not started"
 
     def to_json(self) -> str:
-        """Return the stored form; error messages and reasons are shortened, progress itself never is.
+        """Return the stored form; error messages and reasons are shortened, progress itself is not.
 
-        :raises CursorError: for a cursor or attribute that would not come back equal.
+        :raises CursorError: for a cursor or attribute that would not be equal when read back.
         :raises ProgressTooLarge: if the text has more than :data:`MAX_BYTES` bytes.
         """
-        often = [f'"{name}":{encoded(getattr(self, name))}' for name in _OFTEN]
+        changing = [f'"{name}":{encoded(getattr(self, name))}' for name in _CHANGING_FIELDS]
         if self.step is not None:
-            often.append(f'"current":[{encoded(self.step)},{encoded(cursors.encode(self.cursor))}]')
+            changing.append(f'"current":[{encoded(self.step)},{encoded(cursors.encode(self.cursor))}]')
         if self.proof is not None:
-            often.append(f'"proof":{encoded(cursors.encode(self.proof, "proof"))}')
+            changing.append(f'"proof":{encoded(cursors.encode(self.proof, "proof"))}')
         attributes = self.attributes and {
             name: cursors.encode(value, f"attribute {name!r}") for name, value in self.attributes.items()
         }
         limit = error_limit(len(self.quarantined))
         quarantined = encoded([each.to_data(limit) for each in self.quarantined])
-        often.append(f'"attributes":{encoded(attributes)},"quarantined":{quarantined}')
+        changing.append(f'"attributes":{encoded(attributes)},"quarantined":{quarantined}')
         if self.beyond:
-            often.append(f'"beyond":{encoded([each.to_data() for each in self.beyond])}')
-        values = (VERSION if self.beyond else 1, *_rare(self))
+            changing.append(f'"beyond":{encoded([each.to_data() for each in self.beyond])}')
+        values = (VERSION if self.beyond else 1, *_stable_values(self))
         if self.head is None or self.head[0] != values:
             self.head = values, self._encode_head(values)
-        text = f"{self.head[1]}{','.join(often)}}}"
+        text = f"{self.head[1]}{','.join(changing)}}}"
         if len(text) > MAX_BYTES:
             raise ProgressTooLarge(
                 f"the progress of job {self.job_id} has {len(text):,} bytes; the limit is {MAX_BYTES:,}; "
@@ -163,7 +162,7 @@ class Progress:
         return text
 
     def _encode_head(self, values: tuple[Any, ...]) -> str:
-        data = dict(zip(("version", "id", *_RARE), values, strict=True))
+        data = dict(zip(("version", "id", *_STABLE_FIELDS), values, strict=True))
         for name in ("reason", "failure"):
             data[name] = None if data[name] is None else texts.bounded(data[name])
         return encoded(data)[:-1] + ","
@@ -173,7 +172,7 @@ class Progress:
         """Read the stored form.
 
         :raises UnsupportedProgress: if a newer version wrote it.
-        :raises CorruptProgress: if :meth:`to_json` does not write such data, or wrote it for another job.
+        :raises CorruptProgress: for data that :meth:`to_json` never writes, or that belongs to another job.
         """
         data = parse_json(text, f"the progress of job {job_id}")
         version = data.get("version") if isinstance(data, dict) else None
@@ -207,7 +206,7 @@ class Progress:
         for name, found in (("quarantined", quarantined), ("beyond", beyond)):
             if not isinstance(found, list):
                 raise corrupt(job_id, name, found)
-        # Older data does not record it; there is no reason to assume a crash.
+        # Older data does not record the end; there is no reason to assume a crash.
         values.setdefault("ended", values.get("epoch", 0))
         progress = cls(job_id, **values)
         progress.quarantined = [Quarantined.from_data(job_id, each) for each in quarantined]
@@ -225,19 +224,19 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "bool": bool, "str": str, "str | None": (str, type(None)), "State": str, "list[str]": list,
     "int": int, "int | None": (int, type(None)), "float": (int, float),
 }  # fmt: skip
-_OTHERWISE = frozenset(
+_SPECIAL_FIELDS = frozenset(
     ("job_id", "step", "cursor", "proof", "attributes", "quarantined", "beyond", "check_at", "stored", "head")
 )
 """Fields that are not stored, or in another form."""
 
-_PLAIN = {each.name: _TYPES[str(each.type)] for each in fields(Progress) if each.name not in _OTHERWISE}
+_PLAIN = {each.name: _TYPES[str(each.type)] for each in fields(Progress) if each.name not in _SPECIAL_FIELDS}
 """Fields that are stored unchanged, with their allowed types."""
 
-_OFTEN = ("completed", "done", "runtime_s")
-"""Fields that have changed since the last save, or that are mutable."""
+_CHANGING_FIELDS = ("completed", "done", "runtime_s")
+"""Fields that usually differ between two saves, or that are mutable."""
 
-_RARE = tuple(name for name in _PLAIN if name not in _OFTEN)
-_rare = attrgetter("job_id", *_RARE)
+_STABLE_FIELDS = tuple(name for name in _PLAIN if name not in _CHANGING_FIELDS)
+_stable_values = attrgetter("job_id", *_STABLE_FIELDS)
 
 
 def _may_be(name: str, value: Any) -> bool:
@@ -256,10 +255,10 @@ def _short(value: Any) -> str:
 
 
 class Saved(NamedTuple):
-    """Position that the latest save has made safe.
+    """Position of the latest save.
 
     :ivar at: time of the save, by the job's clock. :ivar done: items in all executions.
-    :ivar steps: number of completed steps. :ivar step: the one in progress, with its *cursor*.
+    :ivar steps: number of completed steps. :ivar step: the step in progress, with its *cursor*.
     """
 
     at: float
@@ -272,7 +271,7 @@ class Saved(NamedTuple):
 class Store(Protocol):
     """Store of progress. Every implementation passes one behaviour suite.
 
-    :ivar unavailable: errors that mean that the store is unreachable for now.
+    :ivar unavailable: errors that mean that the store is temporarily unreachable.
     """
 
     unavailable: ClassVar[tuple[type[Exception], ...]]
@@ -280,7 +279,7 @@ class Store(Protocol):
     def claim(self, job_id: str) -> Progress:
         """Claim the job: return its progress with the epoch raised by one, stored before it is returned.
 
-        From then on saves with an older epoch raise Superseded. A job not seen before gets a new record.
+        Afterwards, saves with an older epoch raise Superseded. A job without a record gets a new one.
         """
         ...
 
@@ -314,15 +313,16 @@ class Store(Protocol):
         ...
 
     def replace(self, key: str, before: str | None, after: str) -> bool:
-        """Store the shared record *after* under *key* if it is now *before*, and return whether it was.
+        """Replace the shared record *before* under *key* by *after*; return False if it is not *before*.
 
-        ``before=None`` means that there is no record. Kept for at least 30 days after the last change.
+        ``before=None`` means that there is no record. A record is kept for at least 30 days after its last
+        change.
         """
         ...
 
 
 class TransactionalStore(Store, Protocol):
-    """Store in the database of the work: progress and work are committed together, or neither is."""
+    """Store in the database of the work: progress and work are committed together or not at all."""
 
     def save_within(self, session: Any, progress: Progress) -> int:
         """Store the progress in the open transaction of a SQLAlchemy session; the caller commits it.
@@ -341,7 +341,7 @@ class TransactionalStore(Store, Protocol):
 
 
 class Position(Protocol):
-    """Attributes a stop source may read: the position of the execution at this checkpoint."""
+    """Attributes that a stop source may read: the position of the execution at this checkpoint."""
 
     @property
     def job(self) -> Any:
@@ -356,7 +356,7 @@ class Position(Protocol):
 
     @property
     def run_id(self) -> str:
-        """The id of the job that started this one's parallel run; without one, its own."""
+        """The id of the job that started the parallel run; outside of a parallel run, the job's own id."""
 
     @property
     def step(self) -> str | None:
@@ -364,7 +364,7 @@ class Position(Protocol):
 
     @property
     def cursor(self) -> Any:
-        """The cursor, as a real value."""
+        """The cursor, as a Python value."""
 
     @property
     def items(self) -> int:
@@ -384,15 +384,15 @@ class Position(Protocol):
 
 
 class StopSource(Protocol):
-    """Function that a checkpoint calls to learn whether the job has to stop.
+    """Function that a checkpoint calls to decide whether the job has to stop.
 
     A false value means continue, True means stop, a string means stop for that reason. A source is not asked
     again after it said stop.
 
-    A source may have a float attribute ``interval``: it is then called at most once per interval, in seconds; without
-    it, at every checkpoint. ``float("inf")`` means only when the execution is woken: a source with a method
-    ``attach(wake)``, undone by ``detach(wake)``, is given the function that does so. A source with a method
-    ``at_start(at)`` is also asked before any work.
+    A source may have a float attribute ``interval``: it is then called at most once per interval, in seconds;
+    without it, at every checkpoint. ``float("inf")`` means that it is only called after it has woken the
+    execution. For that, ``attach(wake)`` gives the source the function to call, and ``detach(wake)`` takes it
+    away. A source with a method ``at_start(at)`` is also asked before any work.
     """
 
     def __call__(self, at: Position, /) -> bool | str | None:

@@ -21,8 +21,8 @@ class Effects:
     """Result of a scenario's check.
 
     :ivar lost: items whose effect never happened. :ivar duplicated: items whose effect happened more than once.
-    :ivar duplicated_by_key: duplicates that remain after a receiver removes copies by their idempotency key,
-        more than once; None where effects carry no key.
+    :ivar duplicated_by_key: items that a receiver sees more than once although it ignores repeated
+        idempotency keys; None if effects have no key.
     :ivar checks: other conditions, with their descriptions and results.
     """
 
@@ -40,11 +40,11 @@ class Scenario:
     :ivar seed: fills the empty database with data of a named size. :ivar clear: drops the data of ``seed``.
         :ivar arguments: returns the arguments of the plain form: the ids of the items at that time. :ivar
         count: returns the number of items.
-    :ivar judge: checks tables and mailbox after the job.
+    :ivar judge: checks the tables and the mailbox after the job.
     :ivar close: closes the connections that the job opened.
-    :ivar items_per_checkpoint: how many items lie between two checkpoints.
+    :ivar items_per_checkpoint: number of items between two checkpoints.
     :ivar create: makes the empty tables, if missing.
-    :ivar statuses: for who watches: a SQLAlchemy select of (what, status, how many).
+    :ivar statuses: for the watch screen: a SQLAlchemy select of (what, status, how many).
     """
 
     name: str
@@ -78,7 +78,7 @@ class Scenario:
             raise UsageError(f"scenario {self.name} has no such data: {error}") from error
         except KeyError as error:
             if error.args != (size,):
-                raise  # it is not the size that is missing
+                raise  # another key is missing, not the size
             raise UsageError(f"scenario {self.name} has no such data: there is no size {size!r}") from error
 
     def check_form(self, form: str) -> None:

@@ -50,7 +50,7 @@ StepFunction = Callable[..., object]
 
 
 class Called(Protocol):
-    """Result of ``self.step("name")``: a decorator, or something to await."""
+    """Result of ``self.step("name")``: a decorator, or an awaitable."""
 
     def __call__(self, function: StepFunction) -> Any:
         """Run the function as the step; for an async function, return an awaitable."""
@@ -60,8 +60,8 @@ class Called(Protocol):
         ...
 
 
-class _Ran:
-    """Result of ``self.step("name")`` after it ran a method; it refuses to decorate, and may be awaited."""
+class _StepResult:
+    """Result of ``self.step("name")`` after it ran a method: awaitable, but not a decorator."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -76,7 +76,7 @@ class _Ran:
         )
 
 
-class _ToAwait:
+class _AsyncStep:
     """Step whose function is async, in an async ``perform``: it runs when it is awaited."""
 
     def __init__(self, job: Any, name: str, run: Callable[[], Any]) -> None:
@@ -87,25 +87,25 @@ class _ToAwait:
         yield from self._run().__await__()
 
     def __call__(self, function: StepFunction) -> None:
-        _Ran(self.name)(function)
+        _StepResult(self.name)(function)
 
 
 class ContinuableJob(Job, abstract=True):
     """A job of named steps; see the module for an example.
 
-    Subclasses define ``perform``, which runs in every execution: code outside of steps repeats, completed steps
-    are skipped.
+    Subclasses define ``perform``, which runs in every execution: code outside of steps is repeated, completed
+    steps are skipped.
     """
 
     perform: Callable[..., object]
-    """Define it with the job's arguments: call all steps, always in the same order. It may be async."""
+    """Call all steps, always in the same order. Define it with the job's arguments; it may be async."""
 
     @classmethod
     def check_arguments(cls, kwargs: dict[str, Any], portion: Portion | None) -> None:
-        """Refuse a portion, and a policy that cannot work."""
+        """Refuse a portion, and an invalid policy."""
         super().check_arguments(kwargs, portion)
         if portion is not None:
-            raise UsageError(f"{cls.__name__} is a job of steps, a portion is for iteration jobs")
+            raise UsageError(f"{cls.__name__} is a job of steps; a portion is for iteration jobs")
 
     @classmethod
     def check_call(cls, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
@@ -122,10 +122,10 @@ class ContinuableJob(Job, abstract=True):
 
     @classmethod
     def _check_steps(cls) -> None:
-        """Refuse methods that are named as steps and do nothing when called.
+        """Refuse step methods that do nothing when called.
 
         Other methods are helpers and are not checked. A step whose name is not a literal in the call is
-        checked when it is reached.
+        checked when it runs.
         """
         members = {name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("__")}
         suspects = {name for name, value in members.items() if callables.kind_of(value) is not None}
@@ -149,11 +149,12 @@ class ContinuableJob(Job, abstract=True):
         ``@self.step("load", start=0)`` run the decorated function immediately. Either takes no argument or the
         :class:`Step`.
 
-        In an ``async def perform`` a step whose function is async is awaited: ``await self.step("load")``. What the
-        decorator makes of an async function is awaited by its name: ``await load``. Steps run one after the other.
+        In an ``async def perform``, await a step whose function is async: ``await self.step("load")``. If the
+        decorator was applied to an async function, await the function's name: ``await load``. Steps run one
+        after the other.
 
-        :param start: the cursor at the beginning; unused when resumed.
-        :param isolated: give the step, and what follows it, an execution of its own.
+        :param start: initial cursor; ignored if the step is resumed.
+        :param isolated: start a new execution for the step and those that follow.
         :raises InvalidStep: if the steps do not match what earlier executions did.
         """
         self._refuse_pending()
@@ -163,13 +164,13 @@ class ContinuableJob(Job, abstract=True):
             self._pending = name
             return lambda function: self._run_pending(name, function, start, isolated=isolated)
         function = getattr(self, name) if isinstance(name, str) else None
-        return self._run_step(name, function, start, isolated=isolated) or _Ran(name)
+        return self._run_step(name, function, start, isolated=isolated) or _StepResult(name)
 
-    # The rest is not for job authors.
+    # Internals: not for job authors.
 
     _pending: str | None = None
     _isolating = False
-    _unawaited: _ToAwait | None = None
+    _unawaited: _AsyncStep | None = None
 
     def run_pattern(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Do the work of one execution."""
@@ -213,17 +214,17 @@ class ContinuableJob(Job, abstract=True):
                 f"await self.step({forgotten.name!r}), or await the name of the decorated function"
             )
 
-    def _awaiting(self, step: _ToAwait) -> None:
+    def _awaiting(self, step: _AsyncStep) -> None:
         if self._unawaited is not step:
             raise InvalidStep(f"Step {step.name!r} is awaited twice; await it once, where it is called")
         self._unawaited = None
 
     def _run_step(self, name: Any, function: StepFunction | None, start: Any, *, isolated: bool) -> Any:
-        """Run a step; inside a coroutine return what to await, if the step's function is async."""
+        """Run a step; in a coroutine, return an awaitable if the step's function is async."""
         asynchronous = callables.kind_of(function) == callables.ASYNC
         if function is not None and asynchronous and self.execution.loop.is_running:
             waits = partial(self._run_step_async, name, function, start, isolated=isolated)
-            self._unawaited = _ToAwait(self, name, waits)
+            self._unawaited = _AsyncStep(self, name, waits)
             return self._unawaited
         if (begun := self._admit(name, function)) is None or function is None:
             return None
@@ -277,7 +278,7 @@ class ContinuableJob(Job, abstract=True):
     def _admit(self, name: Any, function: StepFunction | None) -> tuple[bool, bool] | None:
         """Return whether the function takes the step and whether it is resumed; None to skip the step."""
         execution = self.execution
-        if execution.progress.all_done and isinstance(name, str):  # on_complete alone is left
+        if execution.progress.all_done and isinstance(name, str):  # only on_complete is left
             events.emit(events.StepSkipped(execution.job_id, type(self).__name__, name))
             return None
         self._validate(name)
@@ -296,9 +297,9 @@ class ContinuableJob(Job, abstract=True):
         return takes_step, resumed
 
     def _is_checkpoint_due(self, *, isolated: bool) -> bool:
-        """Return whether to checkpoint before a step: once something has advanced in this execution.
+        """Return whether to checkpoint before a step: True if this execution has made progress.
 
-        :raises Interrupt: if the step has to have an execution of its own.
+        :raises Interrupt: if the step needs a new execution.
         """
         execution = self.execution
         self._isolating = self._isolating or isolated

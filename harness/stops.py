@@ -1,7 +1,7 @@
-"""Stop sources: functions that a checkpoint calls to learn whether the job has to stop.
+"""Stop sources: functions that a checkpoint calls to decide whether the job has to stop.
 
 For production: :class:`Flag` (set by a signal handler or a thread), :func:`any_of`, :func:`throttled`. For tests:
-the triggers, each of which says stop at one chosen place and remembers in ``fired`` that it did.
+the triggers. Each says stop at one chosen place and counts that in ``fired``.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Wake = Callable[[], None]
 
 
 class Control(str):
-    """A reason that also says what becomes of the job; a plain reason means that it goes on later."""
+    """Reason that also decides what happens to the job; after a plain reason the job continues later."""
 
     __slots__ = ()
 
 
 PAUSE = Control("paused")
-"""Reason to stop and to stay stopped until the job is resumed."""
+"""Stop until the job is resumed."""
 
 CANCEL = Control("cancelled")
-"""Stop for good: ``on_cancel`` runs, ``on_complete`` does not."""
+"""Stop permanently: ``on_cancel`` runs, ``on_complete`` does not."""
 
 
 class Flag:
-    """Stops a job once :meth:`set` was called, from a signal handler or from any thread.
+    """Stop source that stops a job after :meth:`set` was called, from a signal handler or any thread.
 
-    It costs a checkpoint nothing until then: it is not asked, it wakes the execution up.
+    It costs a checkpoint nothing before that: it is not asked, but wakes the execution when it is set.
     """
 
     interval = math.inf
@@ -50,11 +50,11 @@ class Flag:
             wake()
 
     def clear(self) -> None:
-        """Take the request back."""
+        """Clear the request."""
         self._reason = False
 
     def attach(self, wake: Wake) -> None:
-        """Have *wake* called when the flag is set."""
+        """Call *wake* when the flag is set."""
         self._wakes.append(wake)
 
     def detach(self, wake: Wake) -> None:
@@ -62,19 +62,19 @@ class Flag:
         self._wakes.remove(wake)
 
     def __call__(self, at: Position | None = None) -> bool | str:
-        """Return what the flag was set to."""
+        """Return the value that the flag was set to."""
         return self._reason
 
 
 class any_of:  # noqa: N801 - reads as the function it is used as
-    """Stops when any of the sources does; the first one's reason counts."""
+    """Stop source that stops when any of its sources does; the reason of the first one counts."""
 
     def __init__(self, *sources: StopSource) -> None:
         self._sources = sources
         self.interval = min((interval_of(source) for source in sources), default=math.inf)
 
     def attach(self, wake: Wake) -> None:
-        """Attach to those sources that wake."""
+        """Attach to the sources that can wake an execution."""
         for source in self._sources:
             if hasattr(source, "attach"):
                 source.attach(wake)
@@ -101,12 +101,12 @@ class throttled:  # noqa: N801
         self.interval = seconds
 
     def at_start(self, at: Position) -> bool | str | None:
-        """Ask the source before any work, if it can be."""
+        """Ask the source before any work, if it supports that."""
         ask = getattr(self._source, "at_start", None)
         return ask(at) if ask else None
 
     def __call__(self, at: Position) -> bool | str | None:
-        """Ask the source if it is time, else go on."""
+        """Ask the source if the interval has passed."""
         now = self._clock()
         if now < self._next:
             return None
@@ -115,14 +115,14 @@ class throttled:  # noqa: N801
 
 
 def interval_of(source: StopSource) -> float:
-    """Return how many seconds may pass between two questions to *source*; 0 means every checkpoint."""
+    """Return the interval between two calls of *source*, in seconds; 0 means every checkpoint."""
     return float(getattr(source, "interval", 0.0))
 
 
 def reason_of(answer: Any, source: object) -> str:
-    """Return the reason of a stop that a source answered with: ``"stopping"`` for True, else the answer.
+    """Return the reason for a stop from the answer of a source: ``"stopping"`` for True, else the answer.
 
-    :raises JobDefinitionError: for the coroutine of an ``async def``, which would always say stop.
+    :raises JobDefinitionError: for the coroutine of an ``async def``, which would always mean stop.
     """
     if isinstance(answer, str):
         return answer
@@ -131,21 +131,21 @@ def reason_of(answer: Any, source: object) -> str:
 
 
 class Trigger:
-    """Base of the test triggers: stops where :meth:`due` says so, and counts how often in ``fired``.
+    """Base of the test triggers: stops where :meth:`due` returns True, and counts the stops in ``fired``.
 
-    :param reason: the reason of the interruption, by custom the trigger's name.
-    :param once: whether it fires a single time; otherwise once in every execution.
+    :param reason: the reason of the interruption, usually the trigger's name.
+    :param once: whether it fires only once; otherwise once in every execution.
     """
 
     def __init__(self, reason: str, *, once: bool = True) -> None:
         self.reason, self._once, self.fired = reason, once, 0
 
     def due(self, at: Position) -> bool:
-        """Return whether this is the place."""
+        """Return whether to stop here."""
         raise NotImplementedError
 
     def __call__(self, at: Position) -> str | None:
-        """Return the reason at the chosen place."""
+        """Return the reason if the job has to stop here."""
         if (self._once and self.fired) or not self.due(at):
             return None
         self.fired += 1
@@ -192,7 +192,7 @@ class Elapsed(Trigger):
 class Share(Trigger):
     """Stop after a percentage of all items.
 
-    :param total: how many items there are, where the job does not know itself.
+    :param total: number of items, if the job does not know it.
     """
 
     def __init__(self, percent: float, *, total: int | None = None) -> None:
@@ -200,30 +200,30 @@ class Share(Trigger):
         self._percent, self._total = percent, total
 
     def due(self, at: Position) -> bool:
-        """Return whether the share is done."""
+        """Return whether that percentage of the items is done."""
         total = self._total or at.total
         return total is not None and at.done * 100 >= self._percent * total
 
 
 class AtStep(Trigger):
-    """During a step, when its cursor equals a value (compared as real values); ``...`` is any value."""
+    """Stop during a step, when its cursor equals a Python value; ``...`` is any value."""
 
     def __init__(self, step: str, cursor: Any = ...) -> None:
         super().__init__(f"step:{step}" if cursor is ... else f"step:{step}@{cursor}")
         self._step, self._cursor = step, cursor
 
     def due(self, at: Position) -> bool:
-        """Return whether this is the step, at the cursor."""
+        """Return whether this is the step and its cursor."""
         return at.step == self._step and (self._cursor is ... or bool(at.cursor == self._cursor))
 
 
 class AfterStep(Trigger):
-    """At the checkpoint between a step and the next; there is none after the last step."""
+    """Stop at the checkpoint between a step and the next; there is none after the last step."""
 
     def __init__(self, step: str) -> None:
         super().__init__(f"after-step:{step}")
         self._step = step
 
     def due(self, at: Position) -> bool:
-        """Return whether the step was the latest to complete."""
+        """Return whether the step is the latest completed one."""
         return at.step is None and at.completed[-1:] == [self._step]

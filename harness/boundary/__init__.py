@@ -1,1 +1,1 @@
-"""Checks and formats for what enters and leaves: stored data, class names, URLs, files, log lines, output text."""
+"""Checks and formats for input and output: stored data, class names, URLs, files, log lines, text."""

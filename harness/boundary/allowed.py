@@ -20,7 +20,7 @@ SETTING = "HARNESS_JOB_MODULES"
 def modules() -> tuple[str, ...]:
     """Return the names in the setting.
 
-    :raises UsageError: if it has something else.
+    :raises UsageError: if the setting is not a list of module names.
     """
     return _names(os.environ.get(SETTING, ""))
 
@@ -37,9 +37,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def is_allowed(path: str) -> bool:
-    """Return whether the setting allows to import the module of a class.
+    """Return whether the setting allows the import of a class's module.
 
-    A name allows the module itself and all that is in the package: ``shop`` allows ``shop.jobs``, not ``shopping``.
+    A name allows the module itself and all modules of the package: ``shop`` allows ``shop.jobs``, not ``shopping``.
 
     :param path: dotted name of the class, ``module:qualname``.
     """

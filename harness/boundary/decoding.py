@@ -24,7 +24,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 from harness.errors import CorruptProgress, HarnessError, UsageError
 
 RECORD_BYTES = 1024 * 1024
-"""Size limit of a stored record in bytes; what this package writes is far smaller."""
+"""Size limit of a stored record in bytes; records of this package are far smaller."""
 
 FILE_BYTES = 256 * 1024 * 1024
 """Size limit of a file of records in bytes."""
@@ -96,7 +96,7 @@ def is_deeper(data: Any, depth: int) -> bool:
 
 
 def plain_text(raw: Any, what: str) -> str | None:
-    """Return what Redis holds under a key as text, or None.
+    """Return a value from Redis as text, or None.
 
     :raises CorruptProgress: if it is not UTF-8.
     """
@@ -109,7 +109,7 @@ def plain_text(raw: Any, what: str) -> str | None:
 
 
 def read(kind: Any, found: object, where: str, *, error: type[HarnessError] = UsageError) -> Any:
-    """Return *found* as a *kind*: a dataclass, or a type that annotates a field of one in this package.
+    """Return *found* as a *kind*: a dataclass, or a type that annotates a dataclass field in this package.
 
     Numbers are finite and 0 or more. Unknown fields are left out.
 
@@ -126,7 +126,7 @@ def shown(value: object) -> str:
 
 
 def malformed(where: str, found: object, allowed: str, *, error: type[HarnessError] = UsageError) -> NoReturn:
-    """Raise an error that says in one line what is wrong with the value at *where*."""
+    """Raise an error of one line about the value at *where*."""
     raise error(f"{where or 'comparison'}: got {shown(found)}; use {allowed}")
 
 
@@ -137,7 +137,7 @@ def _inner(value: Any) -> Any:
 
 
 _Place = Any
-"""Path of a value: a text, or a pair of the path around it and a name or an index. Only an error joins it."""
+"""Path of a value: a text, or a pair of the outer path and a name or an index. Only errors join it to a text."""
 
 _Reader = Callable[[object, _Place, type[HarnessError]], Any]
 
@@ -220,7 +220,7 @@ def _mapping_reader(each: _Reader) -> _Reader:
 
 def _fields_reader(kind: Any) -> _Reader:
     missing, hints = dataclasses.MISSING, get_type_hints(kind)
-    # A dataclass may contain its own kind, so readers of fields are looked up when they are needed.
+    # A dataclass may contain objects of its own class, so readers of fields are looked up when they are needed.
     fields = tuple(
         (each.name, hints[each.name], each.default is not missing or each.default_factory is not missing)
         for each in dataclasses.fields(kind)

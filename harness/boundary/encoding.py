@@ -13,7 +13,7 @@ _EMPTY: dict[type, str] = {list: "[]", dict: "{}"}
 def encoded(value: Any) -> str:
     """Return JSON data as compact text.
 
-    Numbers and empty values do without the encoder: to start it takes longer than the rest of a small record.
+    Numbers and empty values do not use the encoder, because starting it takes longer than the rest of a small record.
 
     :raises ValueError: for a float that is not finite.
     """

@@ -1,4 +1,4 @@
-"""Environment variables that hold for a block of code, for jobs that read them."""
+"""Environment variables set for a block of code, for jobs that read them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Filter that keeps control characters out of log lines.
 
-Ids, queue names, reasons and errors in a log line may come from Redis. A newline in them would forge a line, an escape
-sequence would steer the terminal that shows the log.
+Ids, queue names, reasons and errors in a log line may come from Redis. A newline in them would forge a log line; an
+escape sequence would control the terminal that shows the log.
 """
 
 from __future__ import annotations

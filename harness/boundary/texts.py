@@ -10,7 +10,7 @@ from html import escape
 from json.encoder import encode_basestring_ascii
 
 LIMIT = 2_000
-"""Size limit of a stored text in bytes of JSON; a longer text keeps its head and its tail."""
+"""Size limit of a stored text in bytes of JSON; the middle of a longer text is cut out."""
 
 _MARK = re.compile(r" \.\.\. \[([\d,]+) characters left out\] \.\.\. ")
 _MARK_BYTES = 50
@@ -40,7 +40,7 @@ def bounded(text: str, limit: int = LIMIT) -> str:
 
 
 def storable(text: str) -> str:
-    """Return *text* with escapes in the place of NUL and lone surrogates, which have no UTF-8 form."""
+    """Return *text* with escapes instead of NUL and lone surrogates, which have no UTF-8 form."""
     if text.isascii() and "\0" not in text:
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
@@ -71,11 +71,11 @@ def escaped(text: str) -> str:
     return escape(printable(text))
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error as ``Type: message``, also if its ``__str__`` raises."""
     try:
         message = str(error)
-    except Exception as second:  # noqa: BLE001 - an author's __str__ may raise anything, and the first error counts
+    except Exception as second:  # noqa: BLE001 - a user-defined __str__ may raise anything
         message = f"(its message cannot be shown: {type(second).__name__})"
     return f"{type(error).__name__}: {message}"
 

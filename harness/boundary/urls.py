@@ -1,7 +1,7 @@
 """URLs of databases and brokers, made safe to print.
 
-A password can be in many places of a URL, and a mistyped URL can have one anywhere. So this module
-shows only the parts it knows to be harmless and replaces the rest with ``***``.
+A password can be in many places of a URL, and anywhere in a mistyped URL. So this module shows only the parts that are
+certainly harmless, and replaces the rest with ``***``.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _HARMLESS = frozenset({
 
 
 def shown(url: str) -> str:
-    """Return the URL without anything that may be a password, for output and logs.
+    """Return the URL without any part that may be a password, for output and logs.
 
-    Of a text that is not a valid URL only the scheme is kept.
+    If the text is not a valid URL, only the scheme is kept.
     """
     found = _URL.fullmatch(url)
     if found is None:
@@ -54,7 +54,7 @@ def shown(url: str) -> str:
 def reason(error: BaseException, url: str) -> str:
     """Return the first line of an error about a URL, without the URL and its secrets.
 
-    An error about a text that is not a valid URL may quote any part of it, so it is omitted.
+    If the URL is not valid, the error may quote any part of it, so the whole error is omitted.
     """
     if _URL.fullmatch(url) is None:
         return "it cannot be parsed"

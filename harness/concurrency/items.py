@@ -1,18 +1,18 @@
 """Several items of an :class:`harness.iteration.IterationJob` at a time, with one cursor.
 
-One coroutine reads the items and starts a task for each. An ``async def each_iteration`` runs in the task, a
-plain one in a thread that the task awaits. All changes of the progress happen on the event loop, so a save
-sees a consistent state: the cursor of the last item up to which everything is done, and the done ones beyond
-it (see
+One coroutine reads the items and starts a task for each. An ``async def each_iteration`` runs in the task, a plain one
+in a thread that the task awaits. All changes of the progress happen on the event loop, so a save sees a consistent
+state: the cursor of the last item up to which all items are done, and the done items beyond it (see
 :mod:`harness.concurrency.window`).
 
-**A stop** starts no more items. Items in progress are finished; a save that is due in that time is made.
+**A stop** starts no more items. Items in progress are finished, and a save that becomes due in that time is made.
 After 80 % of the grace period coroutines are cancelled, and the next execution repeats their items. Threads
 cannot be cancelled and are waited for. Crash in that time: the next execution repeats unsaved work, as at any
 other time.
 
-**An error** of an item, or of the source, lets the others in progress finish. Then it is raised with its usual meaning.
-Of several errors, that of the first item counts: everything before it is done, so the quarantine counts it.
+**An error** of an item, or of the source, starts no more items either. The other items in progress finish; then the
+error is raised with its usual meaning. If there are several errors, the error of the first item counts: all items
+before it are done, so the quarantine counts it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _NO_MORE: Any = object()
 
 
 class Concurrent:
-    """The work of one execution on the items of an enumerator, several at a time."""
+    """Work of one execution on the items of an enumerator, several at a time."""
 
     def __init__(
         self, job: Any, enumerator: Enumerator[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -71,14 +71,14 @@ class Concurrent:
         self._checkpointing = asyncio.Lock()
         self._ending: tuple[tuple[int, int], BaseException] | None = None
         self._until: float | None = None
-        """Time of the loop at which items in progress are cancelled."""
+        """Loop time at which items in progress are cancelled."""
         self._pool: ThreadPoolExecutor | None = None
         self._commits: Commits | None = None
 
     async def run(self) -> None:
         """Do the work on each item.
 
-        :raises BaseException: the cause of its end, after no item is in progress.
+        :raises BaseException: the cause of the end, once no item is in progress.
         """
         execution, job = self._execution, self._job
         before = execution.progress.done, execution.progress.cursor
@@ -99,7 +99,7 @@ class Concurrent:
                     await self._set_aside(pairs)
                 self._alone = self._most if job.quarantine and execution.progress.failures else 0
                 await self._work(pairs)
-            job._note_nothing_found(before)
+            job._emit_nothing_found(before)
         finally:
             try:
                 await self._abandon()
@@ -123,7 +123,7 @@ class Concurrent:
             yield await stack.enter_async_context(aclosing(self._entered(first, pairs)))
 
     async def _expected(self, pairs: AsyncIterator[Any], ends: list[Any]) -> list[tuple[Any, Any]]:
-        """Read the items in the record before any work; their number is limited like the entries.
+        """Read, before any work, the items that the record lists; their number is limited like the entries.
 
         :raises CollectionChanged: if they have changed.
         """
@@ -158,8 +158,7 @@ class Concurrent:
     def _compare_entries(self) -> Any:
         """Compare the entries of the record with the source, and return the source's proof.
 
-        :raises CollectionChanged: if they belong to another source; positions are compared when they are
-            read.
+        :raises CollectionChanged: if they belong to another source; positions are compared when the items are read.
         """
         witness, beyond = self._enumerator.witness, self._execution.progress.beyond
         if beyond and beyond[0].proof is not None and witness is not None and not self._enumerator.positional:
@@ -185,10 +184,10 @@ class Concurrent:
         return len(self._tasks) < most and self._window.has_room(most)
 
     async def _start_next(self, pairs: AsyncIterator[tuple[Any, Entry]]) -> bool:
-        """Read an item and begin it; return whether there was one."""
+        """Read an item and start its work; return False if there are no more items."""
         try:
             found = await anext(pairs, None)
-        except (Exception, Interrupt) as error:  # noqa: BLE001 - raised once the items in progress have ended
+        except (Exception, Interrupt) as error:  # noqa: BLE001 - raised after the items in progress have ended
             self._end_with(error)
             return False
         if found is None:
@@ -253,7 +252,7 @@ class Concurrent:
         return result
 
     def _given_way(self, error: BaseException) -> BaseException:
-        """Return the interruption of an execution that finds at a commit that another has claimed the job."""
+        """Return the interruption of an execution whose commit found that another execution has claimed the job."""
         if not isinstance(error, Superseded):
             return error
         try:
@@ -265,19 +264,19 @@ class Concurrent:
     def _failed(self, error: BaseException, entry: Entry) -> None:
         if isinstance(error, asyncio.CancelledError):
             if asyncio.current_task() in self._cancelled:
-                return  # the execution ends, and the item comes again
+                return  # the execution ends, and the item is repeated
             error = RuntimeError(
                 f"the task of the item at cursor {entry.cursor!r} was cancelled by its own code"
             )
-        self._job._tell_failure(error, entry.cursor)
+        self._job._emit_failed(error, entry.cursor)
         self._end_with(error, self._window.order(entry))
 
     # Its end.
 
     def _end_with(self, error: BaseException, order: int = 1 << 30) -> None:
-        """Start no more items because of an exception; the strongest counts, then that of the first item.
+        """Start no more items because of an exception; the highest rank counts, then the first item.
 
-        :param order: number of items before the one that raised it.
+        :param order: number of items before the item that raised it.
         """
         rank = (
             FATAL if not isinstance(error, Exception | Interrupt)
@@ -286,7 +285,7 @@ class Concurrent:
             else STOP
         )  # fmt: skip
         if rank == ERROR and isinstance(error, HarnessError):
-            order = -1  # a mistake in the code: the others say less
+            order = -1  # a mistake in the code: other errors are less helpful
         if self._ending is None or (rank, -order) > (self._ending[0][0], -self._ending[0][1]):
             self._ending = (rank, order), error
         if rank in {STOP, FATAL}:
@@ -302,7 +301,7 @@ class Concurrent:
         return self._until is not None and asyncio.get_running_loop().time() >= self._until
 
     def _counted(self, error: BaseException) -> BaseException:
-        """Count an error for the quarantine, if everything before its item is done; return it."""
+        """Count an error for the quarantine, if all items before its item are done; return the error."""
         (rank, order), _ = self._ending or ((0, 0), None)
         if rank >= ERROR and order == 0:
             self._job._count_failure(error)
@@ -332,7 +331,7 @@ class Concurrent:
         async with self._checkpointing:
             try:
                 if self._commits is not None and (self._commits.unknown or self._ending is not None):
-                    return  # the database is asked at the end, or has it all
+                    return  # the end asks the database, or the database has everything
                 if self._ending is None:
                     await self._execution.run_checkpoint_async()
                 else:
@@ -348,7 +347,8 @@ class Concurrent:
 
     async def _abandon(self) -> None:
         """End all items: cancel coroutines, and wait for threads."""
-        if self._tasks:  # this task is cancelled itself, or reading failed in a way that is no error of it
+        # This task itself is cancelled, or reading raised something other than an error of the source.
+        if self._tasks:
             self._limit_time(0.0)
             self._cancel()
             await asyncio.wait(tuple(self._tasks))
@@ -369,7 +369,7 @@ def _call(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any], item: Any) ->
 
 
 def _outcome(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-    """Return the result or the exception of a call: a future cannot hold every exception."""
+    """Return the result or the exception of a call, because a future cannot hold every exception."""
     try:
         return function(*arguments), None
     except BaseException as error:  # noqa: BLE001 - raised by the task of the item

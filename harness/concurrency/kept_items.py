@@ -1,8 +1,7 @@
 """Items in a progress record: quarantined ones, and those read beyond the cursor.
 
-With several items at a time, the saved cursor belongs to the last item up to which everything is done. The
-record lists the items that were read after it, up to the last done one. So a resumed job repeats only
-unfinished items.
+With several items at a time, the saved cursor belongs to the last item up to which everything is done. The record lists
+the items that were read after the cursor, up to the last done item. So a resumed job repeats only unfinished items.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from harness.boundary.decoding import shown
 from harness.errors import CorruptProgress
 
 QUARANTINE_BYTES, QUARANTINE_ERROR_BYTES = 56 * 1024, 800
-"""Size limits of the errors of all quarantined items, and of one.
+"""Size limits of the errors of all quarantined items, and of one item.
 
-They are less than half of a record's size, so that foreign texts never make a progress too large.
+They are less than half of a record's size, so that error texts never make a record too large.
 """
 
 
@@ -41,7 +40,7 @@ class Quarantined:
     def from_data(cls, job_id: str, data: Any) -> Quarantined:
         """Read the stored form.
 
-        :raises CorruptProgress: if it is not that.
+        :raises CorruptProgress: if no release writes such data.
         """
         if not (isinstance(data, list) and list(map(type, data[1:])) == [int, str]):
             raise corrupt(job_id, "quarantined", data)
@@ -69,7 +68,7 @@ class Beyond:
     def from_data(cls, job_id: str, data: Any) -> Beyond:
         """Read the stored form.
 
-        :raises CorruptProgress: if it is not that.
+        :raises CorruptProgress: if no release writes such data.
         """
         if not (isinstance(data, list) and 2 <= len(data) <= 3 and type(data[1]) is bool):
             raise corrupt(job_id, "beyond", data)

@@ -1,16 +1,16 @@
-"""Sessions of items that are at work at the same time: each has one of its own, and commits by itself.
+"""Sessions of concurrent items: each item has its own session, and commits separately.
 
-With ``with_transaction()`` the transaction of an item also writes that the item is done. All of them write the one
-record of the job, so they do that one after the other:
+With ``with_transaction()`` the transaction of an item also writes that the item is done. All items write the same
+record of the job, so they write it one after the other:
 
-1. The item's work is done, not committed. Its session writes the record as it is, which takes the lock of the row. On
-   SQLite that is the lock of the file. Another item that is at this place waits in the database.
-2. The item counts as done in the record that its session writes now, and the session commits. Only one item at a time
-   is at this place: what it writes says of every other item what the database has.
+1. The item's work is done, not committed. Its session writes the current record, which takes the lock of the row (on
+SQLite, of the file). Another item in this step waits in the database.
+2. Its session writes the record in which the item is done, and commits. Only one item at a time is in this step, so the
+state of every other item in this record agrees with the database.
 
-Crash before the commit: neither work nor record of this item happened. Crash after it: both did. Answer lost, or the
-commit refused: it is unknown which. Then no other item of this execution commits, and the execution ends with the
-error; the next claim reads what the database has.
+Crash before the commit: neither the work nor the record of this item is stored. Crash after it: both are stored. If the
+answer is lost, or the commit is refused, it is unknown which. Then no other item of this execution commits, and the
+execution ends with the error; the next claim reads the state from the database.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ItemSession:
-    """Session of one item, made when it is first asked for."""
+    """Session of one item, created at its first use."""
 
     def __init__(self, job: Any) -> None:
         self.job = job
@@ -64,7 +64,7 @@ _current: ContextVar[ItemSession | None] = ContextVar("harness_item_session", de
 
 
 def begin(job: Any) -> ItemSession | None:
-    """Give the item of this task a session of its own, if the job makes them."""
+    """Give the item of this task its own session, if the job creates sessions."""
     if not hasattr(type(job), "new_session"):
         return None
     found = ItemSession(job)
@@ -73,7 +73,7 @@ def begin(job: Any) -> ItemSession | None:
 
 
 def session_of(job: Any) -> Any:
-    """Return the session of the item at work in this context; where items share one, that of the job."""
+    """Return the session of this context's item, or the job's session if its items share one."""
     found = _current.get()
     return found.get() if found is not None and found.job is job else job.session
 
@@ -81,9 +81,9 @@ def session_of(job: Any) -> Any:
 class Commits:
     """Commits of the items of one execution.
 
-    :param turn: held while the position is ahead of the database: nothing else may save it then.
-    :param in_thread: calls a function where a plain session may wait for the database.
-    :ivar unknown: whether the position is ahead of the database, perhaps for good.
+    :param turn: lock held while the position is ahead of the database: nothing else may save the position then. :param
+        in_thread: calls a function in a thread, where a plain session may wait for the database. :ivar unknown: whether
+        the position may be ahead of the database permanently.
     """
 
     def __init__(
@@ -99,11 +99,12 @@ class Commits:
             )
 
     async def commit(self, entry: Entry, session: Any) -> bool:
-        """Commit the work of an item together with its completion; return False if it is not known what is done.
+        """Commit the work of an item together with its completion; return False if it is unknown which items are done.
 
         :raises Interrupt: if another execution has claimed the job since.
         """
-        await self._write(session, self._snapshot())  # waits for the lock of the row, before this item counts
+        # Waits for the lock of the row, before this item counts as done.
+        await self._write(session, self._snapshot())
         async with self._turn:
             if self.unknown:
                 return False
@@ -119,7 +120,7 @@ class Commits:
         return True
 
     def _snapshot(self) -> Progress:
-        """Return a copy of the record: another thread writes it, while items go on."""
+        """Return a copy of the record: another thread writes it while items continue."""
         found: Progress = copy(self._execution.current_record())
         found.attributes, found.quarantined = dict(found.attributes), list(found.quarantined)
         return found
@@ -132,13 +133,13 @@ class Commits:
 
 
 async def finished(awaitable: Awaitable[Any]) -> Any:
-    """Wait for a commit or a thread however often this task is cancelled, and return its result."""
-    import asyncio  # noqa: PLC0415 - only items of several at a time come here, and jobs without them do not load it
+    """Wait for a commit or a thread, even if this task is cancelled, and return its result."""
+    import asyncio  # noqa: PLC0415 - only concurrent items need it, so other jobs do not load it
 
     future = asyncio.ensure_future(awaitable)
     while not future.done():
         try:
             await asyncio.wait([future])
-        except asyncio.CancelledError:  # remembered by Task.cancelling()
+        except asyncio.CancelledError:  # Task.cancelling() counts it
             continue
     return future.result()

@@ -1,16 +1,17 @@
 """Window of items beyond the cursor, with their states.
 
-The entries are in the order in which the items are read. The first one is never done: when it is done, the
-cursor of the progress moves past it and past all following done ones. So the cursor never passes unfinished
-work.
+The entries are in the order in which the items are read. When the first entry is done, the cursor of the progress moves
+past it and past all following done entries. So the cursor never passes unfinished work.
 
-**After an interruption** the entries of the record are there again, and reading begins at the cursor. An item
-that is read again replaces its entry, and a done one is skipped. The source determines the entry of an item:
+**After an interruption** the entries are restored from the record, and reading begins at the cursor. An item that is
+read again replaces its entry; a done item is skipped. The source determines how the entry of an item is found:
 
-* A key says it, whatever came before it: ``keyed``.
-* A batch is what lies between two cursors. Its source cuts it at the cursors of the entries: ``until``.
-* A place says it only while nothing has changed: ``positional``. All entries are compared before any work begins.
-* Of pairs of a source that says nothing of itself, an item is skipped if its cursor and the entry before it are met.
+* ``keyed``: the cursor is a key, which alone identifies the item.
+* ``until``: a batch is all that lies between two cursors. Its source cuts batches at the cursors of the entries.
+* ``positional``: the cursor is a position, which identifies the item only while nothing has changed. All entries are
+  compared before any work begins.
+* If the source says nothing about its pairs, an item is skipped if its cursor matches an entry and the entry before
+  that was read too.
 
 The number of entries is limited, in items and in bytes of the record.
 """
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from harness.progress import Progress
 
 SPAN = 8
-"""Maximum items read beyond the cursor, for each concurrent item: a slow one delays the others only after that."""
+"""Maximum items read beyond the cursor, for each concurrent item: a slow item delays the others only beyond that."""
 
 BYTES = 24 * 1024
-"""Approximate size limit of the entries in a record; half of it may occur twice after an interruption."""
+"""Approximate size limit of the entries in a record; half of the items may be read twice after an interruption."""
 
 
 def is_concurrent(job: Any) -> bool:
@@ -91,7 +92,7 @@ class Entry:
     """Item that was read beyond the cursor.
 
     :ivar cursor: cursor of the item. :ivar done: whether it is done. :ivar proof: proof for a later
-        comparison of its cursor. :ivar weight: number of items that it counts for. :ivar before: the entry
+        comparison of its cursor. :ivar weight: number of items that the entry counts for. :ivar before: the entry
         before it in the record that it comes from; None for the first. :ivar met: whether this execution has
         read it.
     """
@@ -106,9 +107,9 @@ class Entry:
 class Window:
     """Entries of one execution, and the resulting position.
 
-    :param progress: the position that it moves, and the entries of the previous execution. :param trusted:
-        whether the cursor of an item alone says which item it is, or its source cuts it so. :param cut: whether
-        the source cuts at all entries before it comes to new items.
+    :param progress: position that the window moves, and entries of the previous execution. :param trusted: whether the
+        cursor alone identifies an item, or the source cuts batches at the entries. :param cut: whether the source cuts
+        at all entries before it reads new items.
     """
 
     def __init__(self, progress: Progress, *, trusted: bool, cut: bool = False) -> None:
@@ -122,7 +123,7 @@ class Window:
         self._largest = 1
         self._latest: tuple[Any] | None = None
         self._newest: Entry | None = None
-        """The first new item since the last one from the record; entries that were not read did not come before it."""
+        """First new item since the last item from the record; unread entries did not come before it."""
         self.in_progress = 0
         """Number of items in progress, with their weights."""
         self.items_commit = False
@@ -132,7 +133,7 @@ class Window:
 
     @property
     def ends(self) -> list[Any]:
-        """Cursors of the entries that were not read again yet."""
+        """Cursors of the entries that have not been read again yet."""
         return [each.cursor for each in self._entries[self._read :]]
 
     def has_room(self, most: int) -> bool:
@@ -142,12 +143,12 @@ class Window:
     def add(self, cursor: Any, proof: Any, weight: int) -> Entry:
         """Return the entry of an item that was just read; it is done if an earlier execution has done it.
 
-        :raises CursorError: if the item before it has the same cursor, which would say that both are done.
+        :raises CursorError: if the item before it has the same cursor, which would mark both as done.
         """
         if self._latest is not None and self._latest[0] == cursor:
             raise CursorError(
-                f"two items in a row have the cursor {cursor!r}, so that it does not say which of them is done; with "
-                "concurrency each item needs a cursor of its own"
+                f"two items in a row have the cursor {cursor!r}, so it is unknown which of them is done; with "
+                "concurrency each item needs its own cursor"
             )
         self._latest = (cursor,)
         entry = self._known(cursor)
@@ -172,7 +173,7 @@ class Window:
         return entry
 
     def finish(self, entry: Entry, *, counts: bool = True) -> None:
-        """Record that an item is done, and move the cursor as far as everything is done.
+        """Record that an item is done, and move the cursor past all items that are done without a gap.
 
         :param counts: False for an item that was set aside.
         """
@@ -187,7 +188,7 @@ class Window:
         self.in_progress -= entry.weight
 
     def is_first(self, entry: Entry) -> bool:
-        """Return whether everything before an item is done."""
+        """Return whether all items before an item are done."""
         return bool(self._entries) and self._entries[0] is entry
 
     def order(self, entry: Entry) -> int:
@@ -195,14 +196,16 @@ class Window:
         return self._entries.index(entry) if entry in self._entries else 0
 
     def all_read(self) -> None:
-        """Pass the entries of items that were not read again: they have left the collection."""
+        """Move past the entries of items that were not read again: they have left the collection."""
         if self._newest is not None and not _is_guarded(self._newest.cursor):
-            del self._entries[self._read :]  # the cursor stays at the new items, which may come after these
+            del self._entries[
+                self._read :
+            ]  # the cursor stays before the new items, which may come after these
         self._entries, self._read = self._in_order()
         self._pass_over(len(self._entries))
 
     def beyond(self) -> list[Beyond]:
-        """Return the entries for the record: all up to the last done one."""
+        """Return the entries for the record: all up to the last done entry."""
         entries, _ = self._in_order()
         number = next((index for index in range(len(entries), 0, -1) if entries[index - 1].done), 0)
         return [Beyond(each.cursor, each.done, each.proof) for each in entries[:number]]
@@ -210,8 +213,9 @@ class Window:
     def _in_order(self) -> tuple[list[Entry], int]:
         """Return the entries in the order of the source, and how many of them were read or have left.
 
-        Entries that a new item came instead of have left, and stood before that item; or the item is new among them.
-        A guard refuses the latter before the item comes. Without a guard they stay behind it: a cursor that is theirs
+        If a new item is read instead of some entries, there are two cases. Either these entries have left the
+        collection, and stood before the new item. Or the new item was inserted among them; a guard refuses that before
+        the item is read. Without a guard the entries stay behind the new item: with a cursor of theirs, the position
         might pass the new item before it is done.
         """
         read, left = self._entries[: self._read], self._entries[self._read :]
@@ -223,9 +227,9 @@ class Window:
         return [*read[:index], *left, *read[index:]], len(read) + len(left)
 
     def _pass_over(self, index: int) -> None:
-        """Pass the entries up to one: they were not met, because they have left the collection.
+        """Move past the entries up to one: they were not read, because they have left the collection.
 
-        Where a cursor alone says where to go on, done ones stay: a guard counts them.
+        If a cursor alone identifies the item, done entries stay: a guard counts them.
         """
         rest = [entry for entry in self._entries[self._read : index] if entry.done and self._trusted]
         self._entries[self._read : index] = rest
@@ -240,7 +244,7 @@ class Window:
             if _place(entry.cursor) == place:
                 self._pass_over(index)
                 if entry.done and not (self._trusted or entry.before is None or entry.before.met):
-                    # What it covers may have begun further ahead, so that a part of it is not done.
+                    # The batch may begin at another item now, so a part of it may not be done.
                     entry.done = False
                     self._progress.done = max(0, self._progress.done - 1)
                 return entry
@@ -260,7 +264,7 @@ class Window:
 
 
 class LowWater:
-    """The witness of an execution with a window: the proof of the cursor is the one that its item was read with."""
+    """Witness of an execution with a window: the proof of the cursor is that of its item when it was read."""
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -271,16 +275,16 @@ class LowWater:
         return self._window.proof
 
     def check(self, cursor: Any, proof: Any) -> None:
-        """Compare nothing: the witness of the enumerator has done that."""
+        """Do nothing: the witness of the enumerator has compared."""
 
 
 def refuse_change(expected: Sequence[Any], met: Sequence[Any]) -> None:
-    """Compare the places that a record names with those that came; with a guard, its digest of the source too.
+    """Compare the positions in a record with those that were read; with a guard, also the digest of the source.
 
-    :raises CollectionChanged: if others came.
+    :raises CollectionChanged: if they differ.
     """
     found, wanted = list(met), list(expected)
-    if not all(map(_is_guarded, (*found, *wanted))):  # the code may have got a guard, or lost it
+    if not all(map(_is_guarded, (*found, *wanted))):  # the new code may have added or removed a guard
         found, wanted = [_place(each) for each in found], [_place(each) for each in wanted]
     if found != wanted:
         index = next(
@@ -288,8 +292,8 @@ def refuse_change(expected: Sequence[Any], met: Sequence[Any]) -> None:
         )
         now = repr(met[index]) if index < len(met) else "nothing"
         raise CollectionChanged(
-            f"what the job iterates has changed since it stopped: items were at work up to {expected[-1]!r}, and where "
-            f"{expected[index]!r} was, now {now} comes; restore what was there, or start the job again"
+            f"the collection has changed since the job stopped: items were in progress up to {expected[-1]!r}, and "
+            f"{now} is now in the place of {expected[index]!r}; restore the items, or start the job again"
         )
 
 

@@ -1,14 +1,13 @@
 """The pytest plugin: options, markers and fixtures. Its other modules are loaded on first use.
 
-Fixtures: ``lab`` (one of each kind for each process: by ``--harness-queue``, ``--harness-broker`` and
+Fixtures: ``lab`` (one lab of each kind for each process: by ``--harness-queue``, ``--harness-broker`` and
 ``--harness-database``, or parametrized: ``@pytest.mark.parametrize("lab", [{"queue": "celery", "broker": "redis"}],
-indirect=True)``),
-``interruption`` (parametrized by ``--harness-interrupt`` or by the marker
-``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs one and keeps its record), ``explore`` (crashes a job
-everywhere), ``crash_point`` (with the marker ``@pytest.mark.crash_points(job, …)``: the test's body runs once a crash
-point, each as a subtest of its name), ``interrupt_during_step`` and ``interrupt_after_step``.
+indirect=True)``), ``interruption`` (parametrized by ``--harness-interrupt`` or by the marker
+``@pytest.mark.interruptions("count:20", …)``), ``trial`` (runs a trial and keeps its record), ``explore`` (crashes a
+job at every crash point), ``crash_point`` (with the marker ``@pytest.mark.crash_points(job, …)``: the test's body runs
+once for each crash point, as a subtest with its name), ``interrupt_during_step`` and ``interrupt_after_step``.
 
-A fixture or an argument of one of these names that a project defines itself stays the project's own.
+If a project defines a fixture or an argument with one of these names, its own definition is used.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from harness.pytest_plugin.labs import Labs
 
 EXTRA = frozenset({"aiosmtpd", "fakeredis", "rich"})
-"""Packages that the fixtures need and the plugin does not; the extra ``test`` installs them."""
+"""Packages that only the fixtures need, not the plugin itself; the extra ``test`` installs them."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--harness-interrupt": {
@@ -47,7 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--harness-size": {"default": "quick", "metavar": "NAME", "help": "size of the data: quick or full"},
     "--harness-queue": {
         "metavar": "NAME",
-        "help": "queue that runs the jobs, instead of as the tests say: rq, celery or dramatiq",
+        "help": "queue that runs the jobs, instead of the tests' own: rq, celery or dramatiq",
     },
     "--harness-broker": {
         "metavar": "URL",
@@ -82,8 +81,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--harness-processes": {
         "type": int,
         "metavar": "N",
-        "help": "explore in N processes, instead of as the tests say (default: one on each core; one in a worker of "
-        "pytest-xdist)",
+        "help": "explore in N processes, instead of the tests' own number (default: one on each core; "
+        "one in a worker of pytest-xdist)",
     },
     "--harness-bar": {"action": "store_true", "help": "show a progress bar instead of dots"},
 }
@@ -115,12 +114,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and (
         config.getoption("--harness-records") or config.getoption("--harness-bar")
     ):
-        # Only in the process that the reports of all others come to.
+        # Only in the process that receives the reports of all others.
         config.pluginmanager.register(_load("collector").Collector(config), "harness-collector")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Create one test for each interruption and for each shard of the crash points; no job runs here."""
+    """Create one test for each interruption and for each shard of the crash points, without running a job."""
     if _is_ours(metafunc.definition, "interruption"):
         _load("options").parametrize_interruptions(metafunc)
     if _is_ours(metafunc.definition, "crash_point"):
@@ -172,7 +171,7 @@ def trial(
     record_property: Callable[[str, object], None],
 ) -> Trial:
     """Run a trial of a scenario in one of its forms and return its record, which ``--harness-records`` collects."""
-    # A project's own fixture "lab" is something else.
+    # A project may have its own fixture "lab".
     chosen = lab if _harness_labs.has(lab) else _harness_labs.asked_for({})
     runner: Trial = _load("labs").trial_in(chosen, request.config, record_property)
     return runner
@@ -182,10 +181,10 @@ def trial(
 def explore(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
     """Crash a job at every point; fail the test unless the verdict is *expect*; return the verdict.
 
-    It takes the arguments of :class:`harness.explore.Explorer`, and ``expect="exactly once"``: the beginning
-    of the verdict, None for any. With ``deploy=``, a new version of the job resumes it; a version that
-    refuses with a named error passes, unless ``strict=True``. With ``about=(scenario, pattern, durability)``,
-    three names, ``--harness-records`` collects the verdict.
+    It takes the arguments of :class:`harness.explore.Explorer`, and ``expect="exactly once"``: the beginning of the
+    verdict, None for any. With ``deploy=``, a new version of the job resumes it. The test also passes if the new
+    version refuses with a named error, unless ``strict=True``. With ``about=(scenario, pattern, durability)``, three
+    names, ``--harness-records`` collects the verdict.
     """
     explorer: Callable[..., Verdict] = _load("exploring").explorer_for(request)
     return explorer

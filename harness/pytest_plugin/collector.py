@@ -1,4 +1,4 @@
-"""The records of all processes of a session, and the progress bar."""
+"""Records of all processes of a session, and the progress bar."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Tests with the marker ``crash_points``: the body runs once for each crash point, as a subtest of its name.
+"""Tests with the marker ``crash_points``: the body runs once for each crash point, as a subtest.
 
-Nothing runs while tests are collected, so the same tests are collected everywhere: with xdist, with ``--collect-only``
-and where a test is skipped. The job is recorded in the fixture, in the process that runs the test. With ``shards=N``
-there are N tests, which xdist can give to several processes; each records the job and runs its share of the points.
+No job runs while tests are collected. So the same tests are collected with xdist, with ``--collect-only`` and if a test
+is skipped. The job is recorded in the fixture, in the process that runs the test. With ``shards=N`` there are N tests,
+which xdist can give to several processes; each records the job and runs its share of the points.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _marker(node: Any) -> pytest.Mark:
 
 
 def _within(nodeid: str, within: Any) -> AbstractContextManager[object]:
-    # A generator's context manager can be called too, but it does not return a new one each time.
+    # The context manager of a generator is callable too, but calling it does not return a new one each time.
     found = within if isinstance(within, AbstractContextManager) or not callable(within) else within()
     if found is within or not isinstance(found, AbstractContextManager):
         what = "is" if found is within else "returned"

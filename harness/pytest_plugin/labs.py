@@ -67,7 +67,7 @@ class Labs:
         return lab in self._labs.values()
 
     def close(self) -> None:
-        """End them all."""
+        """Close all labs."""
         self._stack.close()
 
 
@@ -83,7 +83,7 @@ def trial_in(
         asked = parse_durability(named) if named else durability
         try:
             record = lab.run(scenario, form, interruption, asked)
-        except UsageError as error:  # an option that only the scenario can judge, such as its size
+        except UsageError as error:  # an option that only the scenario can check, such as its size
             pytest.exit(str(error), returncode=2)
         record_property(RECORD, json.dumps(record))
         return record

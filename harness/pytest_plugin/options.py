@@ -10,7 +10,7 @@ from harness.interruptions import parse_interruption
 
 
 def check(config: pytest.Config) -> None:
-    """End the session with exit code 2 and one line if an option makes no sense."""
+    """End the session with exit code 2 and one line if an option is invalid."""
     option = config.getoption
     try:
         sample(config, None)

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 
 from harness import overrides
 from harness.boundary.decoding import parse_json, plain_text, read, shown
-from harness.boundary.texts import bounded, told
+from harness.boundary.texts import bounded, error_text
 from harness.errors import CorruptProgress
 from harness.queues import keys
 from harness.queues.connections import check_connection
@@ -234,7 +234,7 @@ class HistoryRecorder:
     ) -> None:
         """Write that it failed, if it did."""
         if kind is not None:
-            self._end("failed", kind.__name__ if error is None else told(error))
+            self._end("failed", kind.__name__ if error is None else error_text(error))
 
     def _look(self) -> tuple[float, bytes | None]:
         """Return the time of the server, and the heartbeat that an execution without an end has left."""

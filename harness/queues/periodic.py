@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from harness.boundary.texts import bounded, told
+from harness.boundary.texts import bounded, error_text
 from harness.errors import UsageError
 from harness.queues.turns import turn
 
@@ -30,7 +30,7 @@ log = logging.getLogger("harness.queues")
 def shown(value: bytes | str | BaseException) -> str:
     """Return a name or an error for the log: one line, without control characters, of limited length."""
     if isinstance(value, BaseException):
-        value = told(value)
+        value = error_text(value)
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
     text = text[: 2 * SHOWN_BYTES]
     return bounded("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text), SHOWN_BYTES)

@@ -1,4 +1,4 @@
 """Parts of an execution: checkpoints, saves, hooks, the event loop, and the rules that both patterns share.
 
-Applications need nothing from here; :mod:`harness` and the modules beside it have the public names.
+Applications do not need this package; :mod:`harness` and the modules next to it have the public names.
 """

@@ -1,9 +1,9 @@
 """Asynchronous half of :class:`harness.iteration.IterationJob`: the same work, with functions that are awaited.
 
 The whole work of an execution is one coroutine in one task: ``around_iterate``, ``build_enumerator`` and the items. So
-what belongs to a task, such as a task group that ``around_iterate`` opens, may be used by all of them. Each part may be
-plain or async. After an item the cursor, the count and the checkpoint follow without an ``await`` between them that
-another item could use, so a save holds the cursor of work that is done.
+all of them may use objects that belong to a task, such as a task group that ``around_iterate`` opens. Each part may be
+plain or async. After an item, the cursor, the count and the checkpoint follow without an ``await`` at which another
+item could run. So a save has the cursor of work that is done.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def run_items(job: Any, around: Any, args: tuple[Any, ...], kwargs: dict[s
             if raised is error:
                 raise
             raise raised from error
-    if raised is not None:  # around_iterate suppressed it, but what comes after it is not done
+    if raised is not None:  # around_iterate suppressed the error, but the items after it are not done
         raise raised
 
 
@@ -104,7 +104,7 @@ async def _run_within(job: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         if isinstance(control, CompleteEarly) and isinstance(found, Enumerator):
             found.ended_early(execution)
         raise
-    if execution.transactional and number_of(job) == 1:  # of several, each has committed itself
+    if execution.transactional and number_of(job) == 1:  # concurrent items have committed separately
         await execution.commit_async()
 
 
@@ -136,7 +136,7 @@ async def run_enumerator(
         else:
             async with aclosing(_first(job.execution, pairs, limit)) as wanted:
                 await _iterate(job, wanted, args, kwargs, batched=enumerator.batched)
-    job._note_nothing_found(before)
+    job._emit_nothing_found(before)
 
 
 async def _iterate(
@@ -175,7 +175,7 @@ async def _set_aside(job: Any, pairs: AsyncIterator[Any]) -> None:
 
 
 async def _first(execution: Any, pairs: AsyncIterator[Any], limit: int) -> AsyncGenerator[Any, None]:
-    while execution.done < limit:  # asked before the next is produced
+    while execution.done < limit:  # checked before the next item is read
         try:
             yield await anext(pairs)
         except StopAsyncIteration:

@@ -1,9 +1,9 @@
 """Functions that do nothing when they are called: ``async def``, and functions with ``yield``.
 
-Calling an ``async def`` only creates a coroutine, and calling a generator function only creates a generator.
-A job would then count an item as done without doing it. An execution awaits coroutines of the work and of
-hooks. It refuses generators, and coroutines of functions that are asked at a checkpoint: where they can be
-seen when the class is defined, else by what the call returned. A decorator may hide what a function is.
+Calling an ``async def`` only creates a coroutine, and calling a generator function only creates a generator. A job
+would then count an item as done without doing it. An execution awaits coroutines of the work and of hooks. It refuses
+generators, and coroutines of functions that a checkpoint calls. It refuses them when the class is defined, if the kind
+of the function is visible. A decorator may hide the kind, so the result of the call is checked too.
 
 This module is the one place that decides so.
 """
@@ -69,9 +69,9 @@ _INSTEAD = {
 def kind_of(function: Any) -> str | None:
     """Return the kind of a function that does nothing when called, such as :data:`ASYNC`; None for other functions.
 
-    Sees through partials, static and class methods, bound methods, caches and objects with ``__call__``. Other
-    decorators are not seen through: ``@contextmanager``, or one that runs a coroutine to its end, make a function of
-    it that does its work.
+    It unwraps partials, static and class methods, bound methods, caches and objects with ``__call__``. It does not
+    unwrap other decorators, such as ``@contextmanager`` or one that runs a coroutine to its end: the decorated function
+    does its work when called.
     """
     function = _innermost(function)
     if inspect.iscoroutinefunction(function):
@@ -84,9 +84,8 @@ def kind_of(function: Any) -> str | None:
 def refuse_function(function: Any, name: str, *, allowed: Sequence[str] = (), instead: str = "") -> None:
     """Refuse a function that does nothing when called.
 
-    :param name: what the function is called in the error.
-    :param allowed: kinds that the caller iterates or awaits.
-    :param instead: what to write instead; by default what fits the kind.
+    :param name: name of the function in the error. :param allowed: kinds that the caller iterates or awaits. :param
+        instead: advice in the error; by default the advice for the kind.
     :raises JobDefinitionError: saying what to write instead.
     """
     kind = kind_of(function)
@@ -99,7 +98,7 @@ def refuse_function(function: Any, name: str, *, allowed: Sequence[str] = (), in
 def refuse_result(result: Any, job: object, name: str) -> None:
     """Refuse the result of a call that has not done its work: a coroutine, a generator, an awaitable, a ``map``.
 
-    Call it only for results that are not None: that keeps the common case to one comparison.
+    Call it only for results that are not None, so that the common case costs one comparison.
 
     :param job: the object that the function belongs to; its class is named in the error.
     :raises JobDefinitionError: saying what to write instead; a coroutine is closed before.
@@ -126,14 +125,14 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
 
     Only annotations of plain types are compared, such as ``int`` or ``list[str] | None``; others allow everything.
 
-    :param name: what the function is called in the error.
-    :param args: those of the call, ``self`` included; :data:`LATER` stands for what is not known yet.
+    :param name: name of the function in the error. :param args: arguments of the call, ``self`` included; :data:`LATER`
+        replaces unknown ones.
     :raises UsageError: saying what the function takes.
     """
     try:
         signature, known = _signature(function)
     except (TypeError, ValueError):
-        return  # a callable that does not tell
+        return  # a callable without a known signature
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -147,7 +146,7 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
         parameter = signature.parameters[key]
         allowed = known.get(key) or _plain_types(parameter.annotation, scope)
         if allowed is None:
-            continue  # perhaps not yet defined: it is looked up again the next time
+            continue  # perhaps not yet defined: it is looked up again at the next call
         known[key] = allowed
         values = [value]
         if parameter.kind is parameter.VAR_POSITIONAL:
@@ -164,7 +163,7 @@ def check_call(function: Any, name: str, args: Sequence[Any], kwargs: dict[str, 
 
 @functools.lru_cache(maxsize=1024)
 def _signature(function: Any) -> tuple[inspect.Signature, dict[str, tuple[type, ...]]]:
-    """Return the signature, and where to keep the plain types of its parameters."""
+    """Return the signature, and the cache for the plain types of its parameters."""
     return inspect.signature(function), {}
 
 
@@ -184,7 +183,7 @@ def _plain_types(annotation: Any, scope: dict[str, Any]) -> tuple[type, ...] | N
         try:
             # The text of an annotation in the job's own source, evaluated as typing.get_type_hints() does.
             annotation = eval(annotation, dict(scope))  # noqa: S307
-        except Exception:  # noqa: BLE001 - a name for type checkers alone
+        except Exception:  # noqa: BLE001 - a name that only type checkers know
             return None
     if annotation is None:
         return (NoneType,)

@@ -1,14 +1,14 @@
 """Checkpoint logic: decide whether to stop and whether to save.
 
-While the store is unreachable, the job continues for ``max_unsaved``. Then it holds at a checkpoint: it tries
-the save again until it succeeds or a stop source says stop. So a crash during an outage of any length repeats
-at most the work of ``max_unsaved`` and of one interval of the durability. :mod:`harness.runtime.saves` says what a
-crash at each write means.
+While the store is unreachable, the job continues for ``max_unsaved``. Then it holds at a checkpoint: it repeats the
+save until the save succeeds or a stop source says stop. So a crash during an outage of any length repeats at most the
+work of ``max_unsaved`` and of one interval of the durability. :mod:`harness.runtime.saves` says what a crash at each
+write means.
 
-**When to check.** A check of the stop sources is due after their shortest interval, when a save is due, and
-at the deadline of ``max_runtime``. A :class:`~harness.runtime.ticker.Ticker` then wakes the job, which needs no clock
-until then. The job reads the clock itself at each checkpoint if a check is due within milliseconds, if the
-clock is not ``time.monotonic``, or if no thread can be started.
+**When to check.** A check of the stop sources is due after their shortest interval, when a save is due, and at the
+deadline of ``max_runtime``. A :class:`~harness.runtime.ticker.Ticker` wakes the job at that time, so the job reads no
+clock before. The job reads the clock itself at each checkpoint if a check is due within milliseconds, if the clock is
+not ``time.monotonic``, or if no thread can be started.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOOK_SECONDS = 1.0
 """Maximum interval between two checks of the stop sources."""
 
 WORTH_A_THREAD = 200
-"""Number of clock reads after which an execution starts a ticker, which costs about as much."""
+"""Number of clock reads after which an execution starts a ticker; a ticker costs about as much."""
 
 
 class Look(Enum):
@@ -51,9 +51,9 @@ class Look(Enum):
 class Checkpoints(Saves):
     """Part of an execution that the patterns call after each item.
 
-    The hot path is in the patterns: an item ends with one comparison, ``progress.done >= progress.check_at``.
-    Only then is :meth:`run_checkpoint` called. Code that needs it sooner, such as a signal handler or the ticker,
-    calls :meth:`wake`.
+    The hot path is in the patterns: an item ends with one comparison, ``progress.done >= progress.check_at``. If it is
+    true, the pattern calls :meth:`run_checkpoint`. Code that needs a checkpoint sooner, such as a signal handler or the
+    ticker, calls :meth:`wake`.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -65,12 +65,12 @@ class Checkpoints(Saves):
         self._interval = min([LOOK_SECONDS, *map(interval_of, setup.sources)])
         self._woken = True
         self._ask_at = self._look_at = -math.inf
-        """Times at which to ask each stop source, and of the next check, unless something wakes the job earlier."""
+        """Time of the next call of each stop source, and of the next check, unless something wakes the job earlier."""
         self._ticker: Ticker | None = None
         self._ticks_at = math.nan
         """Time at which the ticker wakes the job."""
         self._clock_reads = 0
-        self._found: str | None = None
+        self._pending_reason: str | None = None
         """Reason to stop that :meth:`stopping` has returned; the next checkpoint stops for it."""
 
         self.loop.watch(self._note_blocked)
@@ -123,7 +123,7 @@ class Checkpoints(Saves):
             self._ask(now)
 
     async def complete_async(self, step: str) -> None:
-        """End a step as :meth:`complete` does, and commit with an ``AsyncSession`` or another."""
+        """Complete a step as :meth:`complete` does; the session may be an ``AsyncSession``."""
         if self.transactional and self.job.in_transaction():
             self._note_complete(step)
             await self.commit_async(always=True)
@@ -144,7 +144,7 @@ class Checkpoints(Saves):
             while True:
                 changed.clear()
                 now = self.clock()
-                found = self._found = self._reason or self._find_reason(now)
+                found = self._pending_reason = self._reason or self._find_reason(now)
                 if found is not None:
                     self.wake()
                     return found
@@ -156,7 +156,7 @@ class Checkpoints(Saves):
 
     def wake(self) -> None:
         """Make the next checkpoint ask the stop sources; safe in signal handlers and other threads."""
-        self._woken = True  # first: _rest() reads it after its own write of the other
+        self._woken = True  # must be first: _rest() reads it after writing the other one
         self.progress.check_at = NOW
         self.loop.wake()
 
@@ -165,9 +165,8 @@ class Checkpoints(Saves):
 
         :raises Interrupt: always.
         """
-        self._reason = (
-            reason if isinstance(reason, str) else str(reason)
-        )  # an author's answer, and it is stored
+        # The reason comes from user code, and it is stored.
+        self._reason = reason if isinstance(reason, str) else str(reason)
         self.wake()
         self._tells_later = self.window is not None
         if not self._tells_later:
@@ -179,11 +178,11 @@ class Checkpoints(Saves):
         """Durability of this execution."""
         return self._durability
 
-    # Asked while several items are at work.
+    # Queries while several items are in progress.
 
     @property
     def look_in_s(self) -> float:
-        """Seconds until the next look at the stop sources."""
+        """Seconds until the next check of the stop sources."""
         return max(SHORTEST, self._look_at - self.clock())
 
     @property
@@ -197,9 +196,9 @@ class Checkpoints(Saves):
         return self._superseded
 
     def has_to_stop(self) -> bool:
-        """Return whether a stop source says stop, while the work ends for another reason."""
-        self._found = self._found or self._reason or self._find_reason(self.clock())
-        return self._found is not None
+        """Return whether a stop source says stop, if the work ends for another reason."""
+        self._pending_reason = self._pending_reason or self._reason or self._find_reason(self.clock())
+        return self._pending_reason is not None
 
     def save_if_due(self) -> None:
         """Save if a save is due, while the last items in progress end.
@@ -218,7 +217,7 @@ class Checkpoints(Saves):
         self._note_commit(size, (self.progress.done, self.progress.cursor))
 
     def end_window(self) -> None:
-        """Keep what is done beyond the cursor: no item is at work any more."""
+        """Keep the record of items done beyond the cursor: no item is in progress any more."""
         if self.window is not None:
             self.progress.beyond, self.window = self.window.beyond(), None
 
@@ -228,7 +227,7 @@ class Checkpoints(Saves):
         self._plan_save()
         self.wake()
 
-    # Decisions, without a write or a wait: both drivers use them.
+    # Decisions without a write or a wait, used by both drivers.
 
     def _begin_look(self, now: float) -> Look:
         """Return the work of this checkpoint.
@@ -236,11 +235,11 @@ class Checkpoints(Saves):
         :raises Interrupt: if the job swallowed an earlier interruption.
         """
         if self.holding:
-            return Look.NOTHING  # in the middle of a transaction, whose end is a checkpoint
-        if self._reason is not None:  # raise again until it gets through
+            return Look.NOTHING  # in a transaction, whose end is a checkpoint
+        if self._reason is not None:  # raise again until it reaches the boundary
             raise Interrupt(self._reason)
         if self._woken or now >= self._look_at:
-            self._woken = False  # from here on wake() is heard, if its source was asked already
+            self._woken = False  # from here on wake() has an effect, even if its source was asked already
             return Look.ASK
         if self.progress.done >= self._save_at:
             return Look.SAVE
@@ -264,13 +263,13 @@ class Checkpoints(Saves):
         """
         if now - self._look_at > self.progress.longest_gap_s:
             self._note_gap(now - self._look_at)
-        reason = self._found or self._find_reason(now)
+        reason = self._pending_reason or self._find_reason(now)
         if reason is not None:
             self.interrupt(reason)
         self._ask_at = min(now + self._interval, self._deadline)
 
     def _ask_if_woken(self) -> None:
-        """Ask again if a stop was requested while the job saved or held, because its next item may take long.
+        """Ask again if a stop was requested while the job saved or held, because its next item may be long.
 
         :raises Interrupt: if the job has to stop.
         """
@@ -279,7 +278,7 @@ class Checkpoints(Saves):
             self._ask(self.clock())
 
     def _find_reason(self, now: float) -> str | None:
-        """Return why the job has to stop, or None; a source that said stop is not asked again."""
+        """Return the reason why the job has to stop, or None; a source that said stop is not asked again."""
         if now >= self._deadline:
             return "max_runtime"
         for source in self._sources:
@@ -294,7 +293,7 @@ class Checkpoints(Saves):
         return self.progress.done >= self._save_at or tried_s >= self._durability.seconds or again
 
     def _rest(self, now: float) -> None:
-        """Schedule the next check; let the ticker wake the job then if that is worth a thread."""
+        """Schedule the next check; use the ticker if a thread is worth its cost."""
         self._look_at = at = min(self._ask_at, self._tried_at + self._durability.seconds)
         if at != self._ticks_at and self._clock_reads >= WORTH_A_THREAD and at - now >= SHORTEST:
             ticker = self._ticker
@@ -306,9 +305,9 @@ class Checkpoints(Saves):
     # Writes and waits.
 
     def _save_if_possible(self) -> bool:
-        """Save; while the store cannot be reached the job continues, until too much of its work is unsaved.
+        """Save; while the store is unreachable the job continues, until too much of its work is unsaved.
 
-        :return: False if the job has to hold: too much is unsaved. :raises Interrupt: if the job has to stop.
+        :return: False if the job has to hold, because too much is unsaved. :raises Interrupt: if the job has to stop.
         """
         try:
             self.save_on_the_way()
@@ -324,10 +323,11 @@ class Checkpoints(Saves):
     def _hold(self) -> None:
         """Wait at this checkpoint until the progress is saved or the job has to stop.
 
-        Only a save writes here. Crash while the job holds: the next execution continues from the latest save
+        Only the save writes here. Crash while the job holds: the next execution continues from the latest save
         and repeats later work.
 
-        :raises Interrupt: if the job is to stop. The work since the latest save is saved by the end, or repeated.
+        :raises Interrupt: if the job has to stop. The work since the latest save is saved at the end of the execution,
+            or repeated.
         """
         while self._failing_since is not None:
             time.sleep(HOLD_SECONDS)

@@ -1,14 +1,16 @@
 """End of an execution: the end is saved first, then hooks run. No hook changes the outcome.
 
-Where progress is written here, and what a crash there means:
+Writes of progress in this module, and the meaning of a crash at each of them:
 
 * The save of the end comes before every hook of the end, and before the report to the queue. Crash before it: the next
   execution counts a crash and continues from the previous save. Crash after it, also in a hook: the end stays valid, no
-  crash is counted and no work is repeated. Hooks that were running, or had not run yet, do not run again. So these
-  hooks run at most once. Lost answer: the next claim reads the store again; both ends are true, and no hook runs.
+  crash is counted and no work is repeated. Hooks that were running do not run again, and hooks that had not run yet
+  never run. So these hooks run at most once. Lost answer: the next claim reads the store again; both ends are correct,
+  and no hook runs.
 * A job with ``on_complete`` saves "all done" before it. Crash after that save, before ``on_complete`` has returned and
   ``completed`` is saved: a crash is counted, and the next execution does no work and runs ``on_complete`` again. So it
-  runs at least once. With ``with_transaction()``, its open work in the session is committed with ``completed``.
+  runs at least once. With ``with_transaction()``, the uncommitted work of ``on_complete`` in the session is committed
+  with ``completed``.
 * While the store is unreachable, the save of the end is tried again for the grace period. SIGKILL in that time is a
   crash before the save.
 * Attributes that a hook of the end changes are saved after it. Crash before that: those changes are lost.
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import cursor as cursors
 from harness import events, overrides
-from harness.boundary.texts import told
+from harness.boundary.texts import error_text
 from harness.cursor import freeze
 from harness.errors import (
     CancelJob,
@@ -52,10 +54,10 @@ if TYPE_CHECKING:
 class Ended:
     """Outcome of an execution that did not raise.
 
-    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: when it is resumed;
-        ``superseded``: leave it alone.
-    :ivar queue: name of the queue to run it again in; None for its own. :ivar at_front: before all others there.
-    :ivar after_error: whether an error ended it, which the next execution may meet again.
+    :ivar outcome: ``interrupted``: run it again after ``delay`` seconds; ``paused``: run it again when it is resumed;
+        ``superseded``: do nothing.
+    :ivar queue: name of the queue to run it again in; None for its own. :ivar at_front: before all other jobs of the
+        queue. :ivar after_error: whether an error ended it; the next execution may meet the same error.
     """
 
     outcome: Literal["completed", "interrupted", "paused", "cancelled", "superseded"]
@@ -67,7 +69,7 @@ class Ended:
 
 
 class _Hook:
-    """A hook that runs: whether it began without an open transaction, and whether it failed."""
+    """State of a running hook: whether it began without an open transaction, and whether it failed."""
 
     def __init__(self, execution: Ends) -> None:
         self._execution, self.began, self.failed = execution, False, False
@@ -86,7 +88,7 @@ class Ends(Checkpoints):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        # Values that __init__ of the job set are defaults; copy them, because the job may change them in place.
+        # Values from the job's __init__ are defaults; copy them, because the job may change them in place.
         self._defaults = self._copied(setup.job.__dict__.get("_attributes", {}))
         self._end_saved = False
         self._shut_down = False
@@ -124,7 +126,7 @@ class Ends(Checkpoints):
 
     def _resumed_after(self, error: Exception) -> Ended:
         self._reload_committed()
-        reason = told(error)
+        reason = error_text(error)
         self._check_limit(error)
         self.progress.errors += 1
         self._save_end("interrupted", reason)
@@ -133,7 +135,7 @@ class Ends(Checkpoints):
         return self._again(reason, read_seconds(self.job, "error_delay"), after_error=True)
 
     def _again(self, reason: str, delay: float | None, *, after_error: bool = False) -> Ended:
-        """Return the end of an execution that is followed by another, with the queue and delay of the job's policy."""
+        """Return an end after which another execution follows, with the queue and delay of the job's policy."""
         usual = read_seconds(self.job, "resume_delay") or 0
         wait = usual if delay is None else max(delay, usual) if after_error else delay
         asked = overrides.current.delay_seconds
@@ -163,15 +165,15 @@ class Ends(Checkpoints):
     def _failed(self, error: Exception, cause: Exception | None = None) -> None:
         self._reload_committed()
         self.progress.errors += 1
-        self._save_failure(told(error))
-        self._tell_failure(error)
+        self._save_failure(error_text(error))
+        self._emit_failed(error)
         for each in filter(None, (cause, error)):
             self.run_hook("on_error", each)
 
     def _left_to_others(self, error: Exception) -> None:
-        """Save that the execution stopped for an error that a worker of another release may not have."""
+        """Save that the execution stopped for an error that a worker of another release may not raise."""
         self._reload_committed()
-        reason = told(error)
+        reason = error_text(error)
         self._save_end("interrupted", reason)
         self._emit_interrupted(reason)
 
@@ -179,13 +181,13 @@ class Ends(Checkpoints):
         """Save that the process was asked to exit. The error propagates even if the save fails."""
         try:
             self._reload_committed()
-            self._save_failure(told(error))
+            self._save_failure(error_text(error))
         except Superseded:
             pass
         except Exception as problem:  # noqa: BLE001 - cannot replace the exit
             events.emit(events.SaveFailed(self.job_id, self._name, problem))
 
-    def _tell_failure(self, error: Exception) -> None:
+    def _emit_failed(self, error: Exception) -> None:
         events.emit(events.JobFailed(self.job_id, self._name, error, self.description, self._duration))
 
     # What is saved.
@@ -198,7 +200,7 @@ class Ends(Checkpoints):
         try:
             self._save_end("completed", None)
         except BaseException:
-            # A job that is not completed goes on there.
+            # Only a job that is not completed continues at these items.
             progress.step, progress.cursor, progress.beyond = where
             raise
 
@@ -214,8 +216,8 @@ class Ends(Checkpoints):
     def _commit_completion(self) -> None:
         """Commit the open work of ``on_complete`` together with the end.
 
-        Crash before the commit, or commit refused: neither happened, and ``on_complete`` runs again. Crash
-        after it: both did. Lost answer: the store knows whether they did.
+        Crash before the commit, or commit refused: neither is stored, and ``on_complete`` runs again. Crash after it:
+        both are stored. Lost answer: the store knows whether they are.
         """
         try:
             self.commit(always=True)
@@ -230,7 +232,7 @@ class Ends(Checkpoints):
             self._save_end("failed", reason)
         except (Superseded, ProgressUnavailable):
             raise
-        except Exception:  # noqa: BLE001 - whatever of the author's it was: an attribute, a sequence that gives a proof
+        except Exception:  # noqa: BLE001 - from user code: an attribute, or a sequence that gives a proof
             stored, errors = self._stored(), self.progress.errors
             stored.errors = errors
             self._take_position(stored)
@@ -240,7 +242,7 @@ class Ends(Checkpoints):
     def _reload_committed(self) -> None:
         """Reload the progress from the database if work and cursor are committed together.
 
-        Work since the latest commit is rolled back here, so that no hook commits it without its cursor. If
+        Work since the latest commit is rolled back here, so that no hook commits that work without its cursor. If
         the answer to a commit was lost, only the database knows whether it happened.
 
         :raises Superseded: if another execution has claimed the job since.
@@ -294,11 +296,9 @@ class Ends(Checkpoints):
     def run_hook(self, name: str, *arguments: Any, at_work: bool = False) -> None:
         """Run a hook whose errors do not affect the job: each becomes a :class:`~harness.events.HookFailed`.
 
-        Attributes that it sets are kept if it returns and restored if it raises. The same applies to its
-        uncommitted work in the session under ``with_transaction()``.
-
-        :param at_work: whether the execution continues after it. Then control exceptions work; after the end
-            they are refused.
+        Attributes that it sets are kept if it returns and restored if it raises. Under ``with_transaction()`` its
+        uncommitted work in the session is kept or rolled back in the same way. :param at_work: whether the execution
+        continues after the hook. If it does, control exceptions work; after the end they are refused.
         :raises Superseded: if another execution has claimed the job since.
         """
         with self._containing(name, at_work=at_work) as hook:
@@ -342,7 +342,7 @@ class Ends(Checkpoints):
                 self.save("hook")
         except Superseded:
             raise
-        except ProgressUnavailable as error:  # the end is saved; what the hook set is lost
+        except ProgressUnavailable as error:  # the end is saved; the attributes that the hook set are lost
             events.emit(events.SaveFailed(self.job_id, self._name, error))
         except Interrupt as control:
             if self._superseded:
@@ -357,7 +357,7 @@ class Ends(Checkpoints):
 
     def _hook_failed(self, name: str, error: Exception, before: dict[str, Any], hook: _Hook) -> None:
         hook.failed = True
-        if hook.began and not self.loop.is_running:  # else the caller awaits it
+        if hook.began and not self.loop.is_running:  # otherwise the caller awaits it
             self._roll_back()
         self.job.__dict__["_attributes"] = {key: cursors.decode(value) for key, value in before.items()}
         events.emit(events.HookFailed(self.job_id, self._name, name, error))

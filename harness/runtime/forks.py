@@ -1,17 +1,17 @@
 """Database connections belong to the process that opened them.
 
-A fork copies SQLAlchemy's pools, and with them the sockets. Two processes on one socket share one session of the
-database server. If one of them is killed in a transaction, that transaction stays open, because the other still holds
-the socket; the next commit on it commits the work of both.
+A fork copies SQLAlchemy's pools and their sockets. Two processes with the same socket share one session of the database
+server. If one of them is killed in a transaction, that transaction stays open, because the other process still holds
+the socket. The next commit on it commits the work of both.
 
 So every connection is marked with the process that opened it, once :func:`watch` was called. In a forked child
 
-* a connection that waits in a pool is replaced when it is next checked out. The inherited one is left open and unused,
-  for to close it properly would end the parent's session;
+* a connection that waits in a pool is replaced when it is next checked out. The inherited connection stays open and
+  unused, because closing it properly would end the parent's session;
 * a connection that is checked out, such as one that a session held at the fork, cannot be replaced: its transaction is
   the parent's. Where jobs run (see :func:`guarding`) each use of it raises InheritedConnection; ``close()`` and
   ``rollback()`` pass, and send nothing, so that a session can be closed and used again;
-* :func:`check` refuses what is out of reach here, such as a connection that was detached from its pool.
+* :func:`check` refuses connections that this cannot replace, such as one that was detached from its pool.
 
 A connection that was opened before :func:`watch` was called has no mark. It belongs to this process if it is younger.
 Databases in memory are part of the process and are copied by the fork; they are left alone.
@@ -37,7 +37,7 @@ from typing import Any
 from harness.errors import InheritedConnection
 
 _MARK = "harness:pid"
-"""The key in ``info`` of a pooled connection: the process that opened it. SQLAlchemy clears it with the connection."""
+"""Key in ``info`` of a pooled connection for the process that opened it; SQLAlchemy clears it with the connection."""
 
 _UNKNOWN = 0
 """Mark of a connection that is older than this process."""
@@ -52,7 +52,7 @@ _ADVICE = (
 
 
 class _State:
-    """Record of the connections of this process; a child inherits it."""
+    """Connection state of this process; a child inherits it."""
 
     def __init__(self) -> None:
         self.watching = False
@@ -63,7 +63,7 @@ class _State:
         """True if the parent of this forked process may have opened connections."""
         self.records: weakref.WeakSet[Any] = weakref.WeakSet()
         self.left: list[Any] = []
-        """Inherited connections: always referenced, so that no garbage collector closes them."""
+        """Inherited connections, referenced permanently so that the garbage collector does not close them."""
 
 
 _state = _State()
@@ -71,7 +71,7 @@ _state = _State()
 
 @contextmanager
 def guarding() -> Iterator[None]:
-    """Refuse inherited connections in this process and its children while the block is open: jobs run here."""
+    """Refuse inherited connections in this process and its children inside the block, in which jobs run."""
     _state.guards += 1
     watch()
     try:
@@ -81,7 +81,7 @@ def guarding() -> Iterator[None]:
 
 
 def watch() -> None:
-    """Mark the connections of SQLAlchemy's pools with their process from now on, if SQLAlchemy is loaded."""
+    """Mark connections that SQLAlchemy's pools open from now on with this process, if SQLAlchemy is loaded."""
     alchemy = sys.modules.get("sqlalchemy")
     pools = getattr(sys.modules.get("sqlalchemy.pool"), "base", None)
     if _state.watching or alchemy is None or pools is None or not hasattr(alchemy, "event"):
@@ -98,38 +98,38 @@ def watch() -> None:
 def instances(*kinds: type) -> list[Any]:
     """Return all objects of these classes and their subclasses in this process.
 
-    Those of ``gc.freeze()`` count, too: servers call it before they fork.
+    Objects frozen by ``gc.freeze()`` are included: servers call it before they fork.
     """
     classes = set().union(*map(_with_subclasses, kinds))
     frozen = gc.get_freeze_count() > 0
     if frozen:
         gc.unfreeze()
-    # An object refers to its class. To ask all objects for theirs takes twice as long.
+    # Follow the references from objects to their class; asking every object for its class takes twice as long.
     referring = gc.get_referrers(*classes)
     if frozen:
         gc.freeze()
-    # By type: isinstance() asks an object for its class, which would create a lazy object.
+    # Compare type(): isinstance() asks an object for its class, which would create a lazy object.
     return [each for each in referring if type(each) in classes]
 
 
 def _with_subclasses(kind: type) -> set[type]:
-    # As a function of type: a metaclass is a subclass of it, and has no bound method.
+    # Call it as type.__subclasses__(): a metaclass is a subclass of type, and has no bound method.
     return {kind}.union(*map(_with_subclasses, type.__subclasses__(kind)))
 
 
 def check(session: Any, statement: Any) -> Any:
     """Return the connection of a session, and refuse one that another process opened.
 
-    :param session: SQLAlchemy's. :param statement: what it is about to execute.
-    :raises InheritedConnection: if it was, or if that is unknown.
+    :param session: a SQLAlchemy session. :param statement: the statement it will execute. :raises InheritedConnection:
+        if another process opened it, or if that is unknown.
     """
     connection = session.connection(bind_arguments={"clause": statement})
     proxy = connection.connection
     owner = proxy.info.get(_MARK)
     if owner is None:
-        owner = proxy.info[_MARK] = _owner(proxy._connection_record)  # noqa: SLF001 - only the record knows its age
+        owner = proxy.info[_MARK] = _owner(proxy._connection_record)  # noqa: SLF001 - only the record has its age
     if owner != os.getpid():
-        _refuse(proxy)  # no rollback either: it would be that of another process's transaction
+        _refuse(proxy)  # no rollback either: it would roll back another process's transaction
         raise _refusal("the session's connection")
     return connection
 
@@ -145,7 +145,7 @@ def _opened(_: Any, record: Any) -> None:
 
 
 def _leave_behind() -> None:
-    """Separate this process from the connections of others."""
+    """Separate this process from the connections of other processes."""
     me = os.getpid()
     for record in list(_state.records):
         connection = record.dbapi_connection
@@ -172,7 +172,7 @@ def _refuse(proxy: Any) -> None:
 def _put_aside(connection: Any) -> None:
     _state.left.append(connection)
     if isinstance(connection, sqlite3.Connection) and not connection.in_transaction:
-        # It has no server, but SQLite would assume that this process has locks of the file.
+        # A SQLite connection has no server, but SQLite would assume that this process holds locks of the file.
         with suppress(sqlite3.Error):
             connection.close()
 
@@ -187,7 +187,7 @@ def _in_memory(connection: Any) -> bool:
 
 
 class _Refused:
-    """Replacement of a connection that was checked out when the process was forked."""
+    """Replacement for a connection that was checked out when the process was forked."""
 
     def close(self) -> None:
         """Send nothing."""
@@ -201,7 +201,7 @@ class _Refused:
 
 @cache
 def _error() -> type[InheritedConnection]:
-    """Return the error as a class that SQLAlchemy raises unchanged, not inside a StatementError."""
+    """Return the error, of a class that SQLAlchemy raises unchanged and not inside a StatementError."""
     unwrapped = sys.modules["sqlalchemy.exc"].DontWrapMixin
     return type(
         "InheritedConnection",
@@ -217,7 +217,7 @@ def _refusal(what: str) -> InheritedConnection:
 
 
 def _born() -> float:
-    """Return the start of this process in seconds of ``time.time()``; minus infinity if it is unknown."""
+    """Return the start time of this process, as ``time.time()``; minus infinity if it is unknown."""
     if _state.began is not None:
         return _state.began
     try:

@@ -1,9 +1,8 @@
 """Guarded cursors: a position, and proof that the collection is unchanged.
 
-``{"at": position, "guard": proof}``, where the position is the cursor of an unguarded enumerator. Each
-enumerator defines its proof: a digest of the whole collection, or the number of items and the number passed.
-A proof of None belongs to a job that starts in the middle: the collection that it finds then must not change
-later.
+The form is ``{"at": position, "guard": proof}``; the position is the cursor of an unguarded enumerator. Each enumerator
+defines its proof: a digest of the whole collection, or the number of items and the number passed. A job that starts in
+the middle has the proof None: the collection must not change after that start.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from harness.errors import CollectionChanged, CursorError
 T = TypeVar("T")
 
 _SMALL = 2**63
-"""Limit of the ints that certainly have few digits."""
+"""Limit below which an int certainly has few digits."""
 
 hasher = partial(blake2b, digest_size=16)
-"""Digest function. Its size is enough to tell collections apart; forging a digest gains nothing."""
+"""Digest function. Its size is enough to distinguish collections; forging a digest gains nothing."""
 
 
 def guarded(position: Any, proof: Any) -> dict[str, Any]:
@@ -34,8 +33,8 @@ def guarded(position: Any, proof: Any) -> dict[str, Any]:
 def split(name: str, cursor: Any, *, guard: bool) -> tuple[Any, Any]:
     """Return the position and the proof of a cursor, each None at the beginning.
 
-    :param name: of the enumerator, for errors.
-    :raises CursorError: if the cursor is guarded and the enumerator is not, or the other way round.
+    :param name: name of the enumerator, for errors. :raises CursorError: if only one of the cursor and the enumerator
+        is guarded.
     """
     found = type(cursor) is dict and list(cursor) == ["at", "guard"]
     if guard and not found and cursor is not None:
@@ -69,7 +68,7 @@ def line(value: Any, name: str = "item") -> bytes:
         cursor.
     """
     if type(value) is int and -_SMALL < value < _SMALL:
-        return b"%d\n" % value  # what the line below makes of it, for a tenth of the time
+        return b"%d\n" % value  # same result as the line below, in a tenth of the time
     return json.dumps(encode(value, name), sort_keys=True).encode() + b"\n"
 
 
@@ -103,7 +102,7 @@ class Witness(Protocol):
 class Origin:
     """Proof of the enumerator that a cursor belongs to, and of its position.
 
-    An index has no meaning in a select, and a key has none in another order, although all may be ints.
+    An index has no meaning in a select, and a key has no meaning in another order, although all of them may be ints.
 
     :param what: description of the enumerator and its order; the same in every version of the code that
         continues with its cursors. :param place: proof of the position; None if the position itself
@@ -118,15 +117,15 @@ class Origin:
         return self._what, None if self._place is None else self._place.proof(cursor)
 
     def check(self, cursor: Any, proof: Any) -> None:
-        """Compare both with a stored proof; a position given by hand has none.
+        """Compare both with a stored proof; a position that the user gave has no proof.
 
         :raises CollectionChanged: if the cursor belongs elsewhere, or means another item.
         """
         what, place = (None, None) if proof is None else proof
         if what not in {None, self._what}:
             raise CollectionChanged(
-                f"the job stopped at a position in {what}, and resumes with {self._what}: the position has "
-                "no meaning there; deploy the code that it started with, or start the job again"
+                f"the job stopped at a position in {what}, and resumes with {self._what}: the position has no meaning "
+                "there; deploy the code that the job started with, or start the job again"
             )
         if self._place is not None:
             self._place.check(cursor, place)
@@ -141,7 +140,7 @@ class Ahead(NamedTuple):
 
 
 class Tally:
-    """Guards an ordered, countable collection: the number of items, the number passed, and the last item.
+    """Guard of an ordered, countable collection: the number of items, the number passed, and the last item.
 
     Without *guard* it only knows the position and the size.
 
@@ -166,22 +165,23 @@ class Tally:
         self._proof: dict[str, Any] | None = proof
         self._ahead: list[Ahead] = []
         self._gone: int | None = None
-        """Number of items beyond the cursor that had left when reading began; None if it is not known."""
+        """Number of items beyond the cursor that had left the collection when reading began; None if unknown."""
         self._total: int | None = None if proof is None else proof["total"]
 
     def expect(self, ahead: Iterable[tuple[Any, bool]]) -> None:
-        """Expect items beyond the cursor, of which those that are done may have left the collection.
+        """Expect items beyond the cursor; done ones among them may have left the collection.
 
-        :param ahead: their cursors, in order, each with whether the item is done.
+        :param ahead: cursors of the items, in order, each with whether the item is done.
         """
         if not self._guard:
             return
         found = [(split(self._name, cursor, guard=True), done) for cursor, done in ahead]
         known = [Ahead(at, proof["passed"], done) for (at, proof), done in found]
         passed = 0 if self._proof is None else self._proof["passed"] or 0
-        # One that has left may stand after later ones, and before the cursor.
+        # An item that has left may be listed after later items, and before the cursor.
         self._ahead = sorted((each for each in known if each.passed > passed), key=lambda each: each.passed)
-        if found and self._proof is None:  # the cursor has not moved yet: these have what the job began with
+        # The cursor has not moved yet: these items have the initial numbers.
+        if found and self._proof is None:
             begun = 0 if self.position is None else None
             self._proof = {**found[0][0][1], "passed": begun}
             self._total = self._proof["total"]
@@ -195,11 +195,11 @@ class Tally:
         return self._total
 
     def over(self, pages: Iterable[Iterable[tuple[T, Any, int]]]) -> Iterator[Iterator[tuple[T, Any]]]:
-        """Yield pages of items with their cursors, of pages of an item, its position and how many it counts for.
+        """Yield pages of items with their cursors.
 
-        Only the step to the next page counts and compares. Read a page to its end before that.
-
-        :raises CollectionChanged: at the beginning or at the end, if *guard* finds a change.
+        :param pages: pages of tuples of an item, its position and the number of items it counts for. Only the step to
+            the next page counts and compares; read each page to its end before. :raises CollectionChanged: at the
+            beginning or at the end, if *guard* finds a change.
         """
         position, proof = self.position, self._proof
         if not self._guard:
@@ -228,7 +228,7 @@ class Tally:
         self._compare("the last item", last, position)
 
     def _check_rest(self, passed: int | None, total: int, last: Any) -> None:
-        """Compare what comes after the cursor, before anything of it is read."""
+        """Compare the items after the cursor, before any of them is read."""
         left, gone = self._count(self.position), self._may_be_gone(passed)
         if passed is not None and not total - passed - gone <= left <= total - passed:
             self._compare("the number of items after the cursor", total - passed, left)
@@ -242,7 +242,7 @@ class Tally:
             self._compare("the last item", last, self._last(self.position))
 
     def _may_be_gone(self, passed: int | None) -> int:
-        """Return the number of items that are done beyond the cursor."""
+        """Return the maximum number of items beyond the cursor that may have left the collection."""
         before, gone = passed, 0
         for each in self._ahead:
             if each.done and before is not None:
@@ -251,9 +251,9 @@ class Tally:
         return gone
 
     def _after(self, position: Any, items: int, passed: int | None, ahead: list[Ahead]) -> int:
-        """Return the number of items passed after one that was just read, with those that have left before it.
+        """Return the number of items passed after an item that was just read, including items before it that have left.
 
-        :param ahead: the expected items that were not met yet; those up to this one are removed.
+        :param ahead: the expected items that were not read yet; those up to this item are removed.
         """
         place = freeze(position)
         index = next((index for index, each in enumerate(ahead) if freeze(each.at) == place), len(ahead))
@@ -269,10 +269,10 @@ class Tally:
         return met.passed
 
     def _leave_out(self, index: int, passed: int | None, before: int | None) -> None:
-        """Count items that were expected and did not come, and refuse more than had left: another item took a place.
+        """Count expected items that were not read; refuse more than had left, because another item then took a place.
 
-        :param index: number of entries that did not come. :param passed: number of items before them, and *before* with
-            them.
+        :param index: number of expected items that were not read. :param passed: number of items before them. :param
+            before: number of items including them.
         """
         if index and self._gone is not None and passed is not None and before is not None:
             self._gone -= before - passed

@@ -1,6 +1,6 @@
 """Time limit for the end of an execution to wait for its progress store.
 
-Only the decision is here. The caller waits itself, as a thread or a task.
+This module only decides. The caller waits, in a thread or a task.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ HOLD_SECONDS = 0.2
 class Patience:
     """Decides whether a save that found the store unreachable is tried again.
 
-    :param seconds: limit of the time, from now on.
+    :param seconds: time limit, from now on.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._clock, self._give_up = clock, clock() + seconds
-        # A clock that a test injects may stand still.
+        # A test's clock may not move.
         self._tries = math.ceil(min(seconds, 1e6) / HOLD_SECONDS)
 
     def is_over(self) -> bool:
-        """Count one failed try, and return whether it was the last."""
+        """Count a failed attempt, and return whether it was the last one."""
         self._tries -= 1
         return self._tries < 0 or self._clock() >= self._give_up

@@ -1,7 +1,7 @@
 """Base class of events, and their delivery to the log and the subscribers.
 
 Use these names from :mod:`harness.events`. Two kinds of events are frequent, :class:`ItemDone` and
-:class:`PageRead`: they are created only while a subscriber names them.
+:class:`PageRead`: they are created only while a subscriber asks for them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True)
 class ItemDone(Event):
-    """An item is done and the cursor moved; made only while a subscriber names it."""
+    """An item is done and the cursor moved; created only while a subscriber asks for it."""
 
     cursor: Any
     items: int
@@ -55,9 +55,10 @@ class ItemDone(Event):
 
 @dataclass(frozen=True)
 class PageRead(Event):
-    """A page of a select was read; made only while a subscriber names it.
+    """A page of a select was read; created only while a subscriber asks for it.
 
-    :ivar rows: rows in it; 0 for the query that finds no more. :ivar duration_s: seconds by the job's clock.
+    :ivar rows: number of rows in the page; 0 for the query that finds no more rows. :ivar duration_s: seconds by the
+        job's clock.
     """
 
     rows: int
@@ -78,7 +79,7 @@ class Subscription(AbstractContextManager["Subscription", None]):
                 subscribed.append(self)
 
     def wants(self, event: Event) -> bool:
-        """Return whether its subscriber gets this event."""
+        """Return whether the subscriber gets this event."""
         return isinstance(event, self._kinds) if self._kinds else type(event) not in _FREQUENT
 
     def close(self) -> None:
@@ -117,7 +118,7 @@ def emit(event: Event) -> None:
     if logger.isEnabledFor(event.level):
         try:
             line = event.line
-        except Exception:  # noqa: BLE001 - the text of an error or a cursor is the author's code
+        except Exception:  # noqa: BLE001 - the text of an error or a cursor comes from user code
             line = f"{type(event).__name__}, whose text cannot be shown"
         if line is not None:
             logger.log(

@@ -26,7 +26,7 @@ SHOWN_TASKS = 5
 
 
 BEAT_SECONDS = 1.0
-"""Seconds between two looks at whether the loop is blocked."""
+"""Seconds between two checks whether the loop is blocked."""
 
 
 CANCEL_SECONDS = 1.0
@@ -36,7 +36,7 @@ CANCEL_SECONDS = 1.0
 class JobLoop:
     """Event loop of one execution.
 
-    :cvar factory: makes the loop; None for asyncio's own.
+    :cvar factory: creates the loop; None for asyncio's default.
     """
 
     factory: ClassVar[Callable[[], asyncio.AbstractEventLoop] | None] = None
@@ -48,7 +48,7 @@ class JobLoop:
         self._late: Callable[[float], None] | None = None
 
     def watch(self, late: Callable[[float], None]) -> None:
-        """Look once a second whether the loop turns; call *late* with the seconds for which it at least did not."""
+        """Check once a second whether the loop is running; call *late* with the minimum seconds it was blocked."""
         self._late = late
 
     @property
@@ -62,7 +62,7 @@ class JobLoop:
         :raises UsageError: if this thread runs an event loop already.
         :raises RuntimeError: if the coroutine ends because its own task was cancelled.
         """
-        import asyncio  # noqa: PLC0415 - jobs without async def do without it
+        import asyncio  # noqa: PLC0415 - jobs without async def do not need it
 
         loop = self._made(awaitable)
         task = loop.create_task(_awaited(awaitable), name="job", context=self._context)
@@ -77,7 +77,8 @@ class JobLoop:
                 raise
             raise found from group
         except BaseException as error:
-            # A signal handler raised it in the loop, while the job was waiting. Let the job clean up, then raise it.
+            # A signal handler raised the error in the loop, while the job was waiting. Let the job clean up, then raise
+            # it.
             if not task.done():
                 task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -91,7 +92,7 @@ class JobLoop:
                 heartbeat.end()
 
     def finish(self, result: Any) -> Any:
-        """Return the result of a call of the job, awaited if it is awaitable."""
+        """Return the result of a call to the job; await it if it is awaitable."""
         return self.run(result) if is_awaitable(result) else result
 
     def wake(self) -> None:
@@ -115,10 +116,10 @@ class JobLoop:
 
         loop = self._runner.get_loop()
         asked = {task for task in asyncio.all_tasks(loop) if task.cancelling()}
-        if asked:  # the job has cancelled them itself; they need a turn of the loop to end
+        if asked:  # the job has cancelled them itself; they need one iteration of the loop to end
             loop.run_until_complete(asyncio.wait(asked, timeout=CANCEL_SECONDS))
         tasks = asyncio.all_tasks(loop)
-        # asyncio finishes abandoned async generators in tasks of its own; close() waits for these.
+        # asyncio finishes abandoned async generators in its own tasks; close() waits for these.
         names = sorted(map(_described, (task for task in tasks if not _finishes_generator(task))))
         if not names:
             return ""
@@ -129,7 +130,7 @@ class JobLoop:
         return f"{len(names)} asyncio tasks that are not done ({', '.join(names[:SHOWN_TASKS])}{more})"
 
     def close(self) -> None:
-        """Cancel what is open, finish async generators, and close the loop."""
+        """Cancel open tasks, finish async generators, and close the loop."""
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.close()
@@ -159,14 +160,14 @@ class JobLoop:
 
 
 class _Heartbeat:
-    """Looks once a second whether the loop turns, while it runs."""
+    """Checks once a second whether the loop is blocked, while it runs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[float], None]) -> None:
         self._loop, self._late = loop, late
         self._plan()
 
     def end(self) -> None:
-        """Look for the last time: a job that blocks may end before the loop turns."""
+        """Check for the last time: a job that blocks may end before the next iteration of the loop."""
         self._next.cancel()
         self._look()
 

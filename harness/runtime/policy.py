@@ -81,7 +81,7 @@ HOOKS = (
     "on_start", "on_resume", "on_shutdown", "on_complete", "on_cancel", "on_error", "on_quarantine", "should_stop",
     "around_iterate", "each_iteration", "build_enumerator", "progress_store", "idempotency_key",
 )  # fmt: skip
-"""Methods that an author may define; others with similar names would never be called."""
+"""Methods that a job may define; methods with similar names would never be called."""
 
 _OTHER_NAMES = {
     # Rails, job-iteration, Sidekiq.
@@ -90,7 +90,7 @@ _OTHER_NAMES = {
     "max_job_runtime": "max_runtime",
     "max_iteration_runtime": "max_runtime",
     "default_retry_backoff": "resume_delay",
-    # Short forms too far from the right name for a comparison.
+    # Short forms that a comparison would not find.
     "max_crash": "max_crashes",
     "max_resumes": "max_resumptions",
 }
@@ -108,21 +108,21 @@ _OTHER_HOOKS = {
     "job_should_exit": "should_stop",
     "around_iteration": "around_iterate",
 }  # fmt: skip
-"""Names of the same hooks in other libraries; refused if the parameters are those of the hook, or Celery's."""
+"""Names of the same hooks in other libraries; refused with the parameters of the hook or of Celery."""
 
 _PARAMETERS = {"on_error": 1, "on_quarantine": 2}
-"""Number of arguments of a hook besides the job, for hooks that take any."""
+"""Number of arguments of hooks that take any, without the job itself."""
 
 _NEAR, _NEAR_HOOK = 0.9, 0.92
-"""Minimum similarity of two names, as in :mod:`difflib`. Hooks share words, such as ``on``, and need more."""
+"""Minimum similarity of two names, as in :mod:`difflib`. Hooks share words, such as ``on``."""
 
 _SECONDS = frozenset({float, int, type(None)})
 _FLAGS = frozenset(name for name, rule in RULES.items() if rule.takes == "True or False")
 _MISSING, _PROPERTIES = object(), (property, cached_property)
 _ALLOWED: dict[str, Any] = {}
-"""Value of each name that was checked last: most classes share the defaults, and all values are immutable."""
+"""Last checked value of each name: most classes share the defaults, and all values are immutable."""
 _PLAIN = (str, timedelta, Durability, Real, property, type(None))
-"""Types of values that may have been meant as policy, other than a flag."""
+"""Types of values that may be a misspelt policy, other than a flag."""
 
 
 def check_values(cls: type, rules: dict[str, Rule] = RULES) -> None:
@@ -168,7 +168,8 @@ def check_names(cls: type, ours: Iterable[type]) -> None:
         for name, value in vars(base).items():
             if name.startswith("_") or name in known:
                 continue
-            if name in RULES:  # of the other pattern; in a base that both share it is meant for that one
+            # Of the other pattern; in a base class of both patterns it is meant for that pattern.
+            if name in RULES:
                 if base is cls and RULES[name].allows(value):
                     raise JobDefinitionError(f"{cls.__name__}.{name} is for iteration jobs; remove it")
                 continue
@@ -234,7 +235,7 @@ def _looks_like(function: Any, hook: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _nearest(name: str, names: tuple[str, ...], least: float) -> str | None:
-    """Return the one of *names* that *name* probably means."""
+    """Return the name in *names* that *name* probably means."""
     if name.isupper():
         return None  # a constant
     plain = _plain(name)

@@ -58,7 +58,7 @@ def digest_of(
 def differs(progress: Progress, job_class: type[Job], digest: str) -> str | None:
     """Return a description of the difference between a job and the stored progress; None if it is the same job.
 
-    :raises UnsupportedProgress: if the class of the progress is unknown here.
+    :raises UnsupportedProgress: if this code does not have the class of the progress.
     """
     if not is_named(job_class, progress.job):
         return f"belongs to {progress.job}, not to {job_class.path()}"
@@ -68,9 +68,9 @@ def differs(progress: Progress, job_class: type[Job], digest: str) -> str | None
 
 
 def is_named(job_class: type[Job], path: str) -> bool:
-    """Return whether a job class has or had this name, or can be imported under it.
+    """Return whether a job class has or had this name, or can be imported by it.
 
-    :raises UnsupportedProgress: if nothing can be imported under it.
+    :raises UnsupportedProgress: if no class can be imported by it.
     """
     if path == job_class.path() or path in job_class.former_paths:
         return True
@@ -88,7 +88,7 @@ def join(progress: Progress, job_class: type[Job], call: Call) -> Progress:
     """Return the progress of an execution: the claimed one, or that of a new round.
 
     :raises CorruptProgress: if the progress belongs to another, unfinished job. :raises UnsupportedProgress:
-        if it belongs to an unfinished job of a class that is unknown here.
+        if it belongs to an unfinished job whose class this code does not have.
     """
     if progress.job and progress.state in OVER and _begins(progress, job_class, call):
         epoch = progress.epoch
@@ -97,8 +97,8 @@ def join(progress: Progress, job_class: type[Job], call: Call) -> Progress:
         found = differs(progress, job_class, call.digest)
         if found:
             raise CorruptProgress(
-                f"the progress of job {progress.job_id} {found}; it is unfinished and was left as it is: "
-                "requeue the job that owns it, use another id, or delete the progress"
+                f"the progress of job {progress.job_id} {found}; it is unfinished and was not changed: requeue the "
+                "job that owns it, use another id, or delete the progress"
             )
     if not progress.job:
         progress.round_id = call.enqueued

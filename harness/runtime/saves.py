@@ -1,16 +1,16 @@
 """Saves of an execution: the record of the job, the position in it, and the writes of both.
 
-Where progress is written here, and what a crash there means:
+Writes of progress in this module, and the meaning of a crash at each of them:
 
 * A save has the cursor of work that is done. Crash before it: the work since the previous save is repeated. Crash after
-  it: nothing is repeated. Lost answer: the save raises, the execution fails, and the next claim reads the stored one of
-  the two; both are true.
-* With ``with_transaction()`` the save is part of the transaction of the work. Crash before the commit: neither
-  happened. Crash after it: both did. Lost answer: the commit raises, the execution fails, and the next claim reads the
-  database, which has both or neither.
+  it: nothing is repeated. Lost answer: the save raises, the execution fails, and the next claim reads the stored
+  record; both are correct.
+* With ``with_transaction()`` the save is part of the transaction of the work. Crash before the commit: neither is
+  stored. Crash after it: both are stored. Lost answer: the commit raises, the execution fails, and the next claim reads
+  the database, which has both or neither.
 
 A cursor is stored only as it was at a checkpoint: an error in the middle of an item stores the cursor before the
-item. The save of an end is tried for the grace period while the store is unreachable.
+item. While the store is unreachable, the save of an end is repeated for the grace period.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class Setup(NamedTuple):
-    """Settings of an execution, with those of a test applied.
+    """Settings of an execution, after a test's overrides were applied.
 
     :ivar sources: stop sources, asked in this order.
     :ivar owns: called if the stored progress is gone: True if this execution owns the job, according to the queue.
@@ -71,12 +71,12 @@ class Saves:
     def __init__(self, setup: Setup) -> None:
         self.job, self.job_id, self.store, self.clock = setup.job, setup.job_id, setup.store, setup.clock
         self.parallel_run, self.loop = setup.parallel_run, JobLoop()
-        self.progress = Progress(setup.job_id)  # until it is claimed
+        self.progress = Progress(setup.job_id)  # until the job is claimed
         self.item_failed = False
         self.witness: Witness | None = None
         self.commits = False
         self.window: Window | None = None
-        """Items at work, if several may be."""
+        """Items in progress, if several may be."""
         self._owns = setup.owns
         self._durability = setup.durability
         self._save_at = sys.maxsize
@@ -85,7 +85,7 @@ class Saves:
         self._failing_since: float | None = None
         """Time of the first failed save since the last successful one."""
         self._proven: Any = None
-        """Cursor of the proof in the progress."""
+        """Cursor to which the proof in the progress belongs."""
         self._reason: str | None = None
         """Reason why the execution stops; None while it continues."""
         self._superseded = False
@@ -95,7 +95,7 @@ class Saves:
 
     @property
     def run_id(self) -> str:
-        """Id of the job that started this one's parallel run; without one, its own id."""
+        """Id of the job that started the parallel run; outside of a parallel run, the job's own id."""
         return self.parallel_run.id if self.parallel_run else self.job_id
 
     @property
@@ -105,7 +105,7 @@ class Saves:
 
     @property
     def cursor(self) -> Any:
-        """The cursor, as a real value."""
+        """The cursor, as a Python value."""
         return self.progress.cursor
 
     @property
@@ -145,7 +145,7 @@ class Saves:
 
     @property
     def advanced(self) -> bool:
-        """True if this execution has done anything that the previous one had not."""
+        """True if this execution made progress beyond the previous one."""
         return self._left_item or bool(self.progress.beyond and self.items > 0)
 
     @property
@@ -163,14 +163,14 @@ class Saves:
         return self._durability.transactional
 
     def enter(self, step: str, cursor: Any) -> None:
-        """Begin a step at *cursor*; that alone does not count as progress."""
+        """Start a step at *cursor*; that alone does not count as progress."""
         progress = self.progress
         progress.step, progress.cursor = step, freeze(cursor)
         self._cursor_before = progress.cursor
         self._committed = (progress.done, progress.cursor)
 
     def complete(self, step: str) -> None:
-        """End a step that ran to its end; the next save records it, which is now under with_transaction()."""
+        """Complete a step; the next save records it. Under with_transaction() that save is made now."""
         self._note_complete(step)
         if self.transactional:
             self.commit_or_save("step")
@@ -249,7 +249,7 @@ class Saves:
         try:
             size = self.write_within(session)
         except (Superseded, ProgressUnavailable) as error:
-            session.rollback()  # otherwise the transaction would hold its locks while the job waits to run again
+            session.rollback()  # otherwise the transaction would keep its locks while the job waits to run again
             if isinstance(error, Superseded):
                 self.give_way()
             raise
@@ -257,7 +257,7 @@ class Saves:
         self._note_commit(size, (self.progress.done, self.progress.cursor))
 
     async def commit_async(self, *, always: bool = False) -> None:
-        """Commit as :meth:`commit` does, with an ``AsyncSession`` or another; a crash means the same.
+        """Commit as :meth:`commit` does, also with an ``AsyncSession``; a crash means the same.
 
         :raises Interrupt: if another execution has claimed the job since; the work was rolled back.
         """
@@ -265,7 +265,7 @@ class Saves:
         if session is None or not is_async_session(session):
             self.commit(always=always)
             return
-        position = self.progress.done, self.progress.cursor  # another task may move it during the commit
+        position = self.progress.done, self.progress.cursor  # another task may move them in the commit
         try:
             size = await session.run_sync(self.write_within)
         except (Superseded, ProgressUnavailable) as error:
@@ -308,7 +308,7 @@ class Saves:
         return session
 
     def write_within(self, session: Any, progress: Progress | None = None) -> int:
-        """Store the progress, or another record of it, in the transaction of a session; return its size."""
+        """Store the progress, or a copy of it, in a session's transaction; return its size."""
         store: Any = self.store
         progress = progress or self._bring_up_to_date()
         try:
@@ -331,21 +331,21 @@ class Saves:
         self._note_position()
 
     def _bring_up_to_date(self) -> Progress:
-        """Return the progress, with the parts that are kept elsewhere while the job runs."""
+        """Return the progress, updated with the parts that other objects hold while the job runs."""
         progress = self.progress
         if self.window is not None:
             progress.beyond = self.window.beyond()
         if progress.step is None:
             progress.proof = None
         elif progress.cursor != self._proven:
-            # Otherwise keep the stored proof: a new one would hide changes since the work was done.
+            # Otherwise keep the stored proof: a new proof would hide changes since the work was done.
             progress.proof = self.witness.proof(progress.cursor) if self.witness is not None else None
             self._proven = progress.cursor
         progress.attributes = self.job.__dict__["_attributes"]
         progress.runtime_s = self._runtime_before + self.clock() - self._started_at
         if self.advanced:
             progress.crashes_in_a_row = 0
-        if self._left_item and not self.item_failed:  # what is counted belongs to the item after the cursor
+        if self._left_item and not self.item_failed:  # the failures belong to the item after the cursor
             progress.failures, progress.failure = 0, None
         return progress
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Scoped(Generic[T]):
     """Variable whose value belongs to a context.
 
-    :param name: of the context variable.
+    :param name: name of the context variable.
     """
 
     def __init__(self, name: str) -> None:
@@ -25,14 +25,15 @@ class Scoped(Generic[T]):
         self._all: dict[object, T] = {}
 
     def get(self) -> T | None:
-        """Return the value of this context; if it has none, the only one in the process."""
+        """Return the value of this context; if it has none, the only value in the process, if there is one."""
         if not self._all:
             return None
         own = self._own.get()
         if own is not None:
             return own[1]
         values = list(self._all.values())
-        return values[0] if len(values) == 1 else None  # of several, none is known to be this thread's
+        # With several values, none is known to be this thread's.
+        return values[0] if len(values) == 1 else None
 
     def own(self) -> T | None:
         """Return the value that was set in this context."""
@@ -50,7 +51,7 @@ class Scoped(Generic[T]):
         try:
             yield
         finally:
-            self._own.set(outer)  # no reset(): a fixture may end in another context than it began in
+            self._own.set(outer)  # no reset(): a fixture may end in another context than the one it began in
             del self._all[key]
             if outer is not None:
                 self._all[outer[0]] = outer[1]

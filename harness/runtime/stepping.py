@@ -36,12 +36,12 @@ class Step:
     def cursor(self) -> Any:
         """Position in the step: first its ``start``, later the cursor that was set."""
         cursor = self._progress.cursor
-        # The job gets a separate object that it may change in place, never the one that is saved.
+        # The job gets a copy that it may change in place, never the object that is saved.
         return cursor if type(cursor) in ATOMIC else self._live
 
     @property
     def advanced(self) -> bool:
-        """True if the cursor moved in this execution; changes in place count."""
+        """True if the cursor moved in this execution, also by a change in place."""
         return bool(freeze(self.cursor) != self._before)
 
     @property
@@ -62,8 +62,8 @@ class Step:
     def set(self, cursor: Any, items: int = 1) -> None:
         """Record that everything up to *cursor* is done, then checkpoint.
 
-        Call it after the effect, never before: a crash in between repeats the effect; the other order would
-        lose it.
+        Call it after the effect, never before: a crash between the two repeats the effect. In the other order a crash
+        would lose the effect.
 
         :param items: number of items done, for counts and progress bars. :raises CursorError: if the cursor
             would not come back equal.
@@ -76,7 +76,7 @@ class Step:
             self._execution.run_checkpoint()
 
     def advance(self, from_: Any = None, items: int = 1) -> None:
-        """Move the cursor to the successor of *from_*, by default of itself, then checkpoint.
+        """Move the cursor to the successor of *from_* (by default of the cursor), then checkpoint.
 
         :raises UnadvanceableCursor: if there is no successor, as for None, the cursor without a ``start``.
         """
@@ -91,7 +91,7 @@ class Step:
             self._execution.run_checkpoint()
 
     def checkpoint(self) -> None:
-        """Let the job stop here, with the current cursor; changes in place are included.
+        """Let the job stop here, with the current cursor, including changes in place.
 
         :raises Interrupt: if the job has to stop here.
         """
@@ -110,15 +110,15 @@ class Step:
                 price(session, row)
                 step.set(row.id)
 
-        The block commits; under ``with_transaction()`` the cursor is in the same commit. The checkpoint comes after
-        it. If the block raises, it is rolled back, and the cursor with it. With an ``AsyncSession`` it is
-        ``async with step.transaction() as session:``.
+        The end of the block commits; under ``with_transaction()`` the cursor is in the same commit. The checkpoint
+        comes after the commit. If the block raises, its work and the cursor are rolled back. With an ``AsyncSession``
+        it is ``async with step.transaction() as session:``.
         """
         return EitherWay(self._transaction, self._transaction_async)
 
-    # Crash before the commit: nothing happened. Crash after it: under with_transaction() both work and cursor
-    # are stored, otherwise only the work, which is repeated. Lost answer: under with_transaction() the
-    # database is asked.
+    # Crash before the commit: nothing is stored. Crash after it: under with_transaction() both work and cursor are
+    # stored; otherwise only the work is stored, and it is repeated. Lost answer: under with_transaction() the database
+    # is asked.
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

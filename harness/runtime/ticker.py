@@ -1,7 +1,8 @@
-"""Timer that wakes a job when a look at its stop sources is due, so that the job need not read a clock for each item.
+"""Timer that wakes a job when a check of its stop sources is due, so that the job reads no clock for each item.
 
-One daemon thread an execution, started when the first look is planned, and ended with the execution. It never touches
-the job: it calls a function that stores one number. A forked child has no such thread; there the job reads the clock.
+Each execution has one daemon thread. It starts when the first check is planned, and ends with the execution. The thread
+never touches the job: it calls a function that stores one number. A forked child has no such thread; there the job
+reads the clock.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 SHORTEST = 0.05
-"""Time in seconds that is not worth a thread's switch: for looks that are closer, a job reads the clock."""
+"""Shortest wait for which a thread is worth its cost, in seconds; for shorter waits a job reads the clock."""
 
 _LONGEST_WAIT = 1.0
-"""Upper bound of one wait in seconds, so that a clock that is set does not delay a look by more."""
+"""Upper bound of one wait in seconds, so that a change of the system clock does not delay a check by more."""
 
 _SIGNALS = {
     number
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD")
     if (number := getattr(signal, name, None)) is not None
 }
-"""Signals that must reach the main thread: their handlers run there, and only what interrupts it is prompt."""
+"""Signals that must reach the main thread: their handlers run there, promptly only if it is interrupted."""
 
 _tickers: weakref.WeakSet[Ticker] = weakref.WeakSet()
 
 
 class Ticker:
-    """Calls *wake* once each time that :meth:`wake_at` has asked for.
+    """Timer that calls *wake* at each time that :meth:`wake_at` has planned.
 
-    :param wake: safe in any thread; it is called again after the time if nothing was asked since.
+    :param wake: function that is safe in any thread; it is called again later if no new time was planned.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -43,7 +44,7 @@ class Ticker:
         self._changed = Event()
         self._thread: Thread | None = None
         self.usable = not _cooperative()
-        """False if no thread can be had: the job then has to read the clock."""
+        """False if no thread can be started: the job then has to read the clock."""
 
     def wake_at(self, due: float) -> bool:
         """Plan the next call for a time of ``time.monotonic``; return whether it will come."""
@@ -55,14 +56,14 @@ class Ticker:
         return self.usable
 
     def close(self) -> None:
-        """End the thread, and wait for that."""
+        """End the thread, and wait for its end."""
         thread, self._thread, self.usable = self._thread, None, False
         if thread is not None:
             self._changed.set()
             thread.join(timeout=5)
 
     def forked(self) -> None:
-        """Give up in a forked child, which has no such thread and perhaps locked locks."""
+        """Stop using the thread in a forked child, which has no such thread and whose locks may be locked."""
         self._thread, self.usable = None, False
         self._wake()
 
@@ -86,14 +87,14 @@ class Ticker:
             if left > 0:
                 self._changed.wait(min(left, _LONGEST_WAIT))
             else:
-                self._waits_until = math.inf  # before the call: the job may plan its next look at once
+                self._waits_until = math.inf  # before the call: the job may plan its next check immediately
                 self._wake()
                 self._changed.wait()
             self._changed.clear()
 
 
 class _blocked_signals:  # noqa: N801 - reads as the state it is
-    """Block signals, so that a thread that is started inside never gets any."""
+    """Block signals, so that a thread started inside never receives any."""
 
     def __enter__(self) -> None:
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS) if _MASKS else set()
@@ -107,7 +108,7 @@ _MASKS = hasattr(signal, "pthread_sigmask")
 
 
 def _cooperative() -> bool:
-    """Return whether threads only run when the others let them, as gevent and eventlet make them."""
+    """Return whether threads are cooperative, as gevent and eventlet make them."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     return bool(
         (gevent is not None and gevent.is_module_patched("threading"))

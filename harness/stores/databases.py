@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 def refuse_async(engine: sa.Engine) -> None:
-    """Refuse an engine of an async driver, which a store cannot use because it saves with plain calls.
+    """Refuse an engine with an async driver: the store saves with plain calls.
 
-    :raises UsageError: if it is one.
+    :raises UsageError: if the driver is async.
     """
     if engine.dialect.is_async:
         raise UsageError(
-            "SqlStore takes a plain engine; got one of an async driver, while saves are plain calls; give it "
-            "create_engine() on the same database, such as postgresql+psycopg or sqlite"
+            "SqlStore takes a plain engine; got one of an async driver; use create_engine() on the same database, "
+            "such as postgresql+psycopg or sqlite"
         )
 
 
 def is_same(one: sa.Engine, other: sa.Engine) -> bool:
-    """Return whether two engines use one database; two drivers name it with different options."""
+    """Return whether two engines use the same database, also with different drivers and options."""
     if one.dialect.driver == other.dialect.driver:
         return one.url == other.url
     return _place(one) == _place(other)

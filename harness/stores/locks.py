@@ -26,10 +26,10 @@ LONGEST_LOCK_TIMEOUT = (2**31 - 1) / 1000
 
 
 def locked(key: str) -> ProgressLocked:
-    """Return the error for a row that another transaction has locked for too long."""
+    """Return the error about a row that another transaction has locked for too long."""
     return ProgressLocked(
         f"the progress of job {key} is locked by another transaction for longer than lock_timeout; run the "
-        "job again later (the queues of this package do); if that repeats, end the frozen worker that "
+        "job again later (the queues of this package do); if it happens again, end the frozen worker that "
         "holds the lock, or let PostgreSQL's idle_in_transaction_session_timeout end its connection"
     )
 
@@ -37,7 +37,8 @@ def locked(key: str) -> ProgressLocked:
 def is_locked(error: DBAPIError) -> bool:
     """Return whether PostgreSQL ended a statement because it waited too long for a lock, with any driver."""
     original: Any = error.orig
-    fields = original.args[0] if original is not None and original.args else None  # pg8000 has nothing else
+    # pg8000 has the SQLSTATE only in the arguments of its error.
+    fields = original.args[0] if original is not None and original.args else None
     state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     return (state or (fields.get("C") if isinstance(fields, dict) else None)) == LOCK_NOT_AVAILABLE
 

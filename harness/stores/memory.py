@@ -10,7 +10,7 @@ from harness.progress import Progress
 
 
 class MemoryStore:
-    """Keeps the JSON text, not the object, so that every store accepts what it accepts."""
+    """Store in memory; it keeps the JSON text, not the object, to accept the same values as other stores."""
 
     unavailable: ClassVar[tuple[type[Exception], ...]] = ()
 

@@ -1,8 +1,8 @@
 """Statements that are compiled once for a dialect, and then sent unchanged.
 
-SQLAlchemy looks up each statement in its cache at each execution, and walks through the whole statement for
-that. A save is the same statement for each item, so this look-up is most of its cost. If nothing listens to
-the statements of an engine, a save uses the driver's cursor; SQLAlchemy handles an error from there.
+SQLAlchemy looks up each statement in its cache at each execution, and visits the whole statement to do so. A save is
+the same statement for each item, so this look-up is most of its cost. If an engine has no listeners for statements, a
+save uses the driver's cursor. SQLAlchemy handles errors of that cursor.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ def _send(connection: Any, text: str, parameters: Any) -> int:
         connection.dialect.do_execute(cursor, text, parameters)
         changed: int = cursor.rowcount
         cursor.close()
-    except BaseException as error:  # noqa: BLE001 - it raises: the error that SQLAlchemy makes of it
+    except BaseException as error:  # noqa: BLE001 - SQLAlchemy converts and raises the error
         connection._handle_dbapi_exception(error, text, parameters, cursor, None)  # noqa: SLF001
     return changed

@@ -1,4 +1,4 @@
-"""Progress in separate keys in Redis: it outlives the RQ job, and may be in another Redis than the queue.
+"""Progress in separate keys in Redis: progress outlives the RQ job, and may be in another Redis than the queue.
 
 Each job has one key with the JSON text, so ``GET harness:progress:17`` shows the position of job 17.
 :mod:`harness.stores.watched` says what a crash means for each write. Redis's configuration determines what a
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from harness.progress import Progress
 
 DAY = 24 * 3600
-"""Seconds."""
+"""A day, in seconds."""
 
 PREFIX = f"{shared.PREFIX}progress:"
 """Key prefix: ``harness:progress:``, or ``<prefix>:harness:progress:`` where ``RQ_KEY_PREFIX`` is set."""
 
 
 class RedisStore(WatchedStore):
-    """Keeps progress in Redis, written immediately.
+    """Store in Redis; each save is written immediately.
 
-    :param connection: connection to the Redis that keeps it. :param ttl: TTL of progress after its last
+    :param connection: connection to the Redis of the progress. :param ttl: TTL of progress after its last
         write, in seconds; None keeps it until it is deleted. :param prefix: key prefix.
     """
 
@@ -38,19 +38,19 @@ class RedisStore(WatchedStore):
         self._ttl, self._prefix = ttl, prefix
 
     def is_on(self, connection: Redis) -> bool:
-        """Return whether the store is on the same server and database, by the same connection."""
+        """Return whether the store uses this connection, and so the same server and database."""
         return self._connection is connection
 
     def claimable(self, job_id: str) -> tuple[tuple[str, str, int], Progress]:
-        """Return key, text and TTL that a claim of a job without progress stores, and that progress."""
+        """Return the key, text and TTL of the first claim of a job without progress, and that progress."""
         progress = next_claim(None, job_id)
         progress.stored = progress.to_json()
         return (self._key(job_id), progress.stored, self._ttl or 0), progress
 
     def taking(self, found: Progress | str | bytes) -> ClaimedStore:
-        """Return this store for an execution whose claim has read or made the progress with another command.
+        """Return this store for an execution whose progress another command has read or created.
 
-        :param found: text that was stored, or the progress that was stored by that command.
+        :param found: text that the command read, or progress that it stored.
         """
         return ClaimedStore(self._connection, found, ttl=self._ttl, prefix=self._prefix)
 
@@ -60,7 +60,7 @@ class RedisStore(WatchedStore):
     def _get(self, connection: Redis, key: str) -> Any:
         return connection.get(key)
 
-    def _text(self, job_id: str, held: Any) -> str | bytes | None:  # noqa: ARG002 - the value is nothing else
+    def _text(self, job_id: str, held: Any) -> str | bytes | None:  # noqa: ARG002 - the value is the text itself
         text: str | bytes = held
         return text
 
@@ -76,7 +76,7 @@ class RedisStore(WatchedStore):
 
 
 class ClaimedStore(RedisStore):
-    """A store whose first claim saves the round trips to read what another command has read or stored."""
+    """Store whose first claim needs no round trip to read, because another command has read or stored the progress."""
 
     def __init__(
         self, connection: Redis, found: Progress | str | bytes, *, ttl: int | None, prefix: str
@@ -87,8 +87,8 @@ class ClaimedStore(RedisStore):
     def claim(self, job_id: str) -> Progress:
         """Take the job over with a raised epoch.
 
-        Crash after the other command, before this: the progress that it stored is of an execution that crashed. What
-        it only read is replaced here if it is still there, by the script that saves.
+        Crash after the other command and before this one: the progress that it stored counts as an execution that
+        crashed. If it only read the progress, the script for saves replaces that progress here if it is unchanged.
         """
         found, self._found = self._found, None
         if found is None:

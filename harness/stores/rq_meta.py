@@ -1,12 +1,14 @@
-"""Progress in the hash of the RQ job: it lives, expires and is deleted with the job, and needs no set-up.
+"""Progress in the hash of the RQ job: it expires and is deleted with the job, and needs no set-up.
 
-It is a field of its own, :data:`FIELD`. RQ writes the fields it knows and leaves others alone: when a job is saved,
-requeued, retried, repeated or enqueued again under its id. So ``job.save()`` and ``job.save_meta()`` of an application
-cannot touch it, however old the copy that is saved.
+It is a separate field, :data:`FIELD`. RQ writes only the fields it knows when a job is saved, requeued, retried,
+repeated or enqueued again under its id. So an application that calls ``job.save()`` or ``job.save_meta()`` cannot
+overwrite it, even with an old copy of the job.
 
-Releases before this one kept it in the job's ``meta``, under the same name. It is read there if the field is
-missing, and moves with the next write. A worker of such a release does not find the field, and starts the job
-from the beginning. What a crash means for each write is said in :mod:`harness.stores.watched`.
+Older releases kept it in the job's ``meta``, under the same name. If the field is missing, it is read from ``meta``,
+and the next write moves it to the field. A worker of an older release does not find the field, and starts the job from
+the beginning.
+
+:mod:`harness.stores.watched` says what a crash means for each write.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ FIELD = "continuation"
 
 
 class Held(NamedTuple):
-    """The fields of a job's hash that progress can be in.
+    """Fields of a job's hash that may contain the progress.
 
-    :ivar exists: whether RQ has the job, and not only single fields of it.
+    :ivar exists: whether the RQ job exists, not only some of its fields.
     """
 
     text: Any
@@ -45,9 +47,9 @@ class Held(NamedTuple):
 
 
 class RQMetaStore(WatchedStore):
-    """Keeps progress in the hash of the RQ job, written under ``WATCH`` or by a script.
+    """Store in the hash of the RQ job, written under ``WATCH`` or by a script.
 
-    :param connection: where the RQ jobs are.
+    :param connection: connection to the Redis of the RQ jobs.
     """
 
     def _key(self, job_id: str) -> str:
@@ -70,7 +72,7 @@ class RQMetaStore(WatchedStore):
             pipeline.hset(key, "meta", meta)
 
     def _replace(self, job_id: str, expected: str, text: str) -> bool:
-        # The claim has moved what an older release kept in meta, and the copy of meta in this process is without it.
+        # The claim has moved progress of an older release out of meta, and removed it from this process's copy of meta.
         return replaced(
             self._connection, IN_HASH, self._key(job_id), expected=expected, text=text, last=FIELD
         )
@@ -81,15 +83,14 @@ class RQMetaStore(WatchedStore):
         changed = super()._change(job_id, change, put)
         job = get_current_job()
         if job is not None and job.id == job_id:
-            job.meta.pop(FIELD, None)  # else RQ would write it again with the rest of meta
+            job.meta.pop(FIELD, None)  # otherwise RQ would write it again with the rest of meta
         return changed
 
     def renew(self, progress: Progress) -> int:
         """Store the progress of an execution whose record is gone.
 
-        If the whole RQ job is gone, as after an eviction, the worker that runs it saves it again: the caller
-        knows that the job was not deleted, because a deletion removes it from its execution. One ``MULTI`` …
-        ``EXEC``.
+        If the whole RQ job is gone, as after an eviction, the worker that runs it saves it again. The caller knows that
+        the job was not deleted, because a deletion also removes the job's execution. It is one ``MULTI`` … ``EXEC``.
         """
         job = get_current_job()
         running = job if job is not None and job.id == progress.job_id else None
@@ -108,10 +109,10 @@ class RQMetaStore(WatchedStore):
 def text_in_meta(job_id: str, meta: Any) -> str | None:
     """Return the progress that an older release stored in the ``meta`` of an RQ job.
 
-    :param meta: bytes in Redis. :raises CorruptProgress: if it may be there but is unreadable.
+    :param meta: bytes in Redis. :raises CorruptProgress: if the progress may be there but is unreadable.
     """
     if not _mentions(meta):
-        return None  # whatever it is, a pickle of the application's included
+        return None  # any serializer's data, including a pickle of the application
     found = parse_json(meta, f"the meta of RQ job {job_id}, which contains progress,")
     text = found.get(FIELD) if isinstance(found, dict) else None
     if text is not None and not isinstance(text, str):

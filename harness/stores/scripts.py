@@ -1,11 +1,11 @@
-"""Scripts with which a store in Redis saves in one round trip: replace a text if it is the expected one.
+"""Scripts that save in Redis in one round trip: replace a text if it is the expected one.
 
-The server runs a script as a whole. Crash before it arrives: nothing is stored. Crash after it: the new text is. If
-only the answer is lost, the caller reads what is stored. If redis-py sends the script again, it changes nothing: the
-text that the first one stored is not the expected one. A script that arrives late, after its client gave up, finds
-another text too, if anything was stored since.
+The server runs a script as a whole. Crash before it arrives: nothing is stored. Crash after it: the new text is stored.
+If only the answer is lost, the caller reads the stored text. If redis-py sends the script again, the second run changes
+nothing: the text that the first run stored is not the expected one. If a script arrives late, after its client gave up,
+it also changes nothing if anything was stored since.
 
-Where a server does not run scripts, by its access rules or because it is fakeredis, callers use ``WATCH``.
+If a server does not run scripts, because of its access rules or because it is fakeredis, callers use ``WATCH``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Script:
 
     @property
     def sha(self) -> str:
-        """Name of the script on a server."""
+        """SHA-1 digest that names the script on a server."""
         return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -46,17 +46,17 @@ IN_KEY = Script(
     "if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2]) "
     "else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end return 1"
 )
-"""Arguments: hash of the expected text, the new text, the TTL in seconds or nothing."""
+"""Arguments: hash of the expected text, the new text, the TTL in seconds or an empty text."""
 
 _SHAS = {script: script.sha for script in (IN_HASH, IN_KEY)}
 _refused: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Pools of connections to servers that have refused to run a script."""
+"""Connection pools of servers that have refused to run a script."""
 
 
 def replaced(connection: Redis, script: Script, key: str, *, expected: str, text: str, last: Any) -> bool:
-    """Replace the text under a key, and return whether that was done.
+    """Replace the text under a key; return True if it was certainly replaced.
 
-    False means that it is unknown: read the stored text.
+    After False the result is unknown: read the stored text.
 
     :param expected: text that must be stored now. :param last: third argument of the script.
     """
@@ -69,9 +69,9 @@ def replaced(connection: Redis, script: Script, key: str, *, expected: str, text
             answer: Any = connection.evalsha(_SHAS[script], *arguments)
         except NoScriptError:  # the first save since this server started
             answer = connection.eval(script.source, *arguments)
-    except RedisConnectionError:  # perhaps the answer alone is lost
+    except RedisConnectionError:  # perhaps only the answer is lost
         return False
-    except ResponseError as error:  # of access rules, of another type under the key; WATCH says which
+    except ResponseError as error:  # access rules, or another type under the key; WATCH tells them apart
         if isinstance(error, NoPermissionError) or "unknown command" in str(error).lower():
             _refused.add(pool)
         return False
@@ -80,5 +80,5 @@ def replaced(connection: Redis, script: Script, key: str, *, expected: str, text
 
 @cache
 def _is_fake(connection_class: type) -> bool:
-    """Return whether it is fakeredis, which needs another package to run scripts."""
+    """Return whether the connection is fakeredis's, which needs another package to run scripts."""
     return any(cls.__module__.startswith("fakeredis") for cls in connection_class.__mro__)

@@ -20,7 +20,7 @@ TTL = 30 * 24 * 3600
 _RQ = os.environ.get("RQ_KEY_PREFIX", "rq")
 
 PREFIX = "harness:" if _RQ == "rq" else f"{_RQ}:harness:"
-"""Prefix of all keys of this package, derived from RQ's: applications with different RQ prefixes are separate."""
+"""Prefix of all keys of this package, derived from RQ's prefix, so that RQ prefixes separate applications."""
 
 
 def read(connection: Redis, key: str, *, prefix: str = PREFIX) -> str | None:
@@ -29,11 +29,10 @@ def read(connection: Redis, key: str, *, prefix: str = PREFIX) -> str | None:
 
 
 def replace(connection: Redis, key: str, before: str | None, after: str, *, prefix: str = PREFIX) -> bool:
-    """Store *after* if the record is *before* now; one transaction under ``WATCH``.
+    """Store *after* if the current record is *before*, in one transaction under ``WATCH``.
 
-    If only the answer is lost, this raises; a caller that tries again reads the record first.
-
-    :raises RedisError: if the connection fails; the record may be stored or not.
+    If only the answer is lost, it raises; a caller that tries again reads the record first. :raises RedisError: if the
+    connection fails; the record may be stored or not.
     """
     name = f"{prefix}shared:{key}"
     with connection.pipeline() as pipeline:

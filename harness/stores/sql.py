@@ -1,33 +1,33 @@
-"""Progress in two small tables of a database; if the work is in the same database, both can be committed together.
+"""Progress in two small tables of a database; work in the same database can be committed with it.
 
 Create the tables with :meth:`SqlStore.create`, with ``harness init-db``, or with a migration: Alembic finds them
 after :func:`progress_tables` has added them to your metadata.
 
-**What a crash means.** ``claim``, ``save``, ``delete`` and ``replace`` each are one separate transaction. Crash
-before its commit: nothing is stored. Crash after it: everything is. If only the answer is lost, SQLAlchemy's
-OperationalError is raised, and the execution fails. Its progress is then stored or not, and both are true. A claim
-whose answer was lost leaves an unused epoch. ``save_within`` is part of the caller's transaction. Crash before the
-commit: neither the work nor the progress is stored. Crash after it: both are. If only the answer to that commit is
-lost, the next claim reads the stored progress, which agrees with the work.
+**What a crash means.** ``claim``, ``save``, ``delete`` and ``replace`` are each a separate transaction. Crash before
+its commit: nothing is stored. Crash after it: everything is stored. If only the answer is lost, SQLAlchemy's
+OperationalError is raised, and the execution fails. Its progress is then stored or not; both states are correct. A
+claim whose answer was lost leaves an unused epoch. ``save_within`` is part of the caller's transaction. Crash before
+the commit: neither the work nor the progress is stored. Crash after it: both are stored. If only the answer to that
+commit is lost, the next claim reads the stored progress, which agrees with the work.
 
-**Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends, so a claim waits for it,
-and then sees it. So call it last, just before the commit. A worker that was frozen *between* the two makes the
-claim wait: only the end of that transaction decides whether its work is committed. On PostgreSQL each statement
-that may wait ends after ``lock_timeout`` with ProgressLocked. It has changed nothing, and the job runs again later:
-the claim waits again until the frozen worker continues or its connection ends. PostgreSQL's
-``idle_in_transaction_session_timeout`` ends that connection. A worker that was frozen *before* the save finds a
-higher epoch: Superseded, and its transaction is rolled back.
+**Lock waits.** ``save_within`` locks the job's row until the caller's transaction ends. A claim waits for that end, and
+then sees the saved progress. So call ``save_within`` last, just before the commit. A worker that is frozen *between*
+the save and the commit makes the claim wait: only the end of its transaction decides whether its work is committed. On
+PostgreSQL each statement that may wait ends after ``lock_timeout`` with ProgressLocked. The statement has changed
+nothing, and the job runs again later. The claim then waits again, until the frozen worker continues or its connection
+ends. PostgreSQL's ``idle_in_transaction_session_timeout`` ends that connection. A worker that was frozen *before* the
+save finds a higher epoch: it raises Superseded, and its transaction is rolled back.
 
-**PostgreSQL.** The store's own transactions are READ COMMITTED, independent of the engine's level. The caller's may
-have any level: above READ COMMITTED the database refuses an update of a row that was claimed in between (SQLSTATE
-40001), and that is reported as Superseded too.
+**PostgreSQL.** The store's own transactions are READ COMMITTED, independent of the engine's level. The caller's
+transaction may have any level. Above READ COMMITTED the database refuses to update a row that was claimed in between
+(SQLSTATE 40001); the store reports that as Superseded too.
 
-**SQLite.** It locks the whole file. Each transaction here takes the lock with its first statement, so it waits for
-other writers, never reads old data, and never deadlocks. It waits for the connection's timeout, 5 s by default, and
-then raises "database is locked". Longer transactions need ``create_engine(url, connect_args={"timeout": 30})``;
-with ``PRAGMA journal_mode=WAL`` readers and the writer do not wait for each other. ``lock_timeout`` has no effect
-on SQLite. A store and a session of one process are two connections: end the session's transaction before any call
-except ``save_within``. A database in memory cannot be used.
+**SQLite.** SQLite locks the whole file. Each transaction of the store takes the lock with its first statement, so it
+waits for other writers, never reads old data, and never deadlocks. It waits for the connection's timeout, 5 s by
+default, and then raises "database is locked". Longer transactions need ``create_engine(url, connect_args={"timeout":
+30})``; with ``PRAGMA journal_mode=WAL`` readers and the writer do not wait for each other. ``lock_timeout`` has no
+effect on SQLite. A store and a session of one process are two connections: end the session's transaction before any
+call except ``save_within``. Databases in memory are not supported.
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ NOW = sa.func.current_timestamp()
 
 
 class SqlStore:
-    """Keeps progress in a database: a :class:`harness.progress.TransactionalStore`.
+    """Store in a database: a :class:`harness.progress.TransactionalStore`.
 
-    :param engine: of the database, SQLite or PostgreSQL. It may be older than the process; its connections
-        are not shared with the process that created it. :param tables: result of :func:`progress_tables`, if
-        the names are not the default ones.
+    :param engine: engine of the database, SQLite or PostgreSQL. It may be created before a fork: its connections are
+        not shared with the parent process. :param tables: result of :func:`progress_tables`, if the names are not the
+        default ones.
     :param lock_timeout: time in seconds, or a ``timedelta``, that a statement waits for another transaction's lock on
-        PostgreSQL. A ``lock_timeout`` that the engine's connections have already, other than 0, is left as it is.
+        PostgreSQL. If the engine's connections already have a ``lock_timeout`` other than 0, it is kept.
     :raises UsageError: if *lock_timeout* is not a time that PostgreSQL accepts.
     """
 
@@ -127,7 +127,7 @@ class SqlStore:
         self._engine = engine if self._sqlite else engine.execution_options(isolation_level="READ COMMITTED")
         self._progress, self._shared = tables
         columns = self._progress.c
-        # The text has the epoch too; the column counts, because it is locked and compared.
+        # The text also contains the epoch; the column is authoritative, because it is locked and compared.
         self._of_job = columns.job_id == sa.bindparam("job")
         always = bound(lock_timeout)
         self._bound = always if engine.dialect.name == "postgresql" else sa.true()
@@ -160,7 +160,7 @@ class SqlStore:
         try:
             return self._claim(job_id)
         except IntegrityError:
-            # Another execution was first at the same moment: now there is a row to raise.
+            # Another execution inserted the row first: now raise its epoch.
             return self._claim(job_id)
 
     def save(self, progress: Progress) -> int:
@@ -174,7 +174,7 @@ class SqlStore:
     def save_within(self, session: Session, progress: Progress) -> int:
         """Store the progress in the open transaction of *session*, which locks it until the caller commits.
 
-        On PostgreSQL the rest of that transaction gets the store's lock timeout, if it had none.
+        On PostgreSQL the store's lock timeout applies to the rest of that transaction, if it had none.
 
         :raises Superseded: if the job was claimed since; roll the transaction back.
         :raises ProgressLocked: if another transaction holds the job's row for too long; roll the transaction back.
@@ -187,7 +187,7 @@ class SqlStore:
             stored = self._save.run(connection, values)
         except DBAPIError as error:
             self._check_same_database(session)
-            # The session's transaction can no longer be asked whether it was refused because of a claim.
+            # The session's transaction has failed, so it cannot say whether a claim was the reason.
             with self._transaction(progress.job_id, reading=True) as own:
                 owner = self._owner(own, progress)
             if owner != progress.epoch:
@@ -207,14 +207,14 @@ class SqlStore:
         try:
             with self._transaction(progress.job_id) as connection:
                 return self._insert(connection, progress)
-        except IntegrityError:  # there is a row by now, of this execution or of another
+        except IntegrityError:  # a row exists by now, of this execution or of another
             return self.save(progress)
 
     def renew_within(self, session: Session, progress: Progress) -> int:
         """Store the progress of an execution whose row is gone in the open transaction of *session*.
 
-        :raises Superseded: if there is a row by now; roll the transaction back.
-        :raises ProgressLocked: if another transaction is about to insert one for too long; roll the transaction back.
+        :raises Superseded: if a row exists by now; roll the transaction back. :raises ProgressLocked: if another
+            transaction that inserts the row takes too long; roll the transaction back.
         """
         try:
             return self._insert(session, progress)
@@ -232,7 +232,7 @@ class SqlStore:
         return None if row is None else _progress(job_id, *row)
 
     def delete(self, job_id: str) -> None:
-        """Forget the progress."""
+        """Delete the progress."""
         with self._transaction(job_id) as connection:
             connection.execute(sa.delete(self._progress).where(self._of_job, self._bound), {"job": job_id})
 
@@ -284,7 +284,7 @@ class SqlStore:
         return at.replace(tzinfo=None) if self._sqlite else at
 
     def read(self, key: str) -> str | None:
-        """Return what is shared under the key."""
+        """Return the shared record under the key."""
         with self._transaction(key, reading=True) as connection:
             value: str | None = connection.scalar(
                 sa.select(self._shared.c.value).where(self._shared.c.key == key)
@@ -294,7 +294,7 @@ class SqlStore:
     def replace(self, key: str, before: str | None, after: str) -> bool:
         """Replace the shared record unless it was changed since it was read.
 
-        If only the answer is lost, this raises; a caller that tries again reads the record first.
+        If only the answer is lost, it raises; a caller that tries again reads the record first.
         """
         columns = self._shared.c
         if before is None:
@@ -317,7 +317,7 @@ class SqlStore:
                 progress = Progress(job_id, epoch=1)
                 self._insert(connection, progress)
                 return progress
-            # Unreadable progress raises an error, which rolls the epoch back: the row does not change.
+            # Unreadable progress raises an error, which rolls back the change of the epoch: the row does not change.
             progress = _progress(job_id, *connection.execute(self._select, {"job": job_id}).one())
             self._save.run(connection, _values(progress))
             return progress
@@ -334,7 +334,7 @@ class SqlStore:
         return None if row is None else row[0]
 
     def _bound_inserts(self, at: sa.Connection | Session) -> None:
-        """Limit the wait of an insert for another transaction's row with the same key; it has no WHERE for that."""
+        """Limit the time that an insert waits for another transaction's row with the same key: it has no WHERE."""
         if not self._sqlite:
             at.execute(sa.select(self._bound))
 
@@ -367,13 +367,14 @@ class SqlStore:
     def _check_same_database(self, session: Session, missing: Progress | None = None) -> None:
         engine = session.get_bind(clause=self._progress).engine
         same = is_same(engine, self._engine)
-        if same and missing is not None:  # else the session looks in another schema
+        if same and missing is not None:  # otherwise the session uses another schema
             with self._transaction(missing.job_id, reading=True) as own:
                 same = self._owner(own, missing) != missing.epoch
         if not same:
             raise UsageError(
-                f"the session works in the {named(engine)}, the progress is in the {named(self._engine)}; they can "
-                "be committed together in one database only: give the store the session's engine"
+                f"the session works in the {named(engine)}, but the progress is in the {named(self._engine)}; they "
+                "can be "
+                "committed together only in one database: give the store the session's engine"
             )
 
 

@@ -1,16 +1,15 @@
 """Base of the two stores in Redis: one key per job, changed under ``WATCH`` or by a script.
 
-A save is a script that replaces the text if this execution stored it: one round trip, without decoding. A
+A save is a script that replaces the text if this execution stored it: one round trip and no decoding. A
 claim changes the text, so a script of a superseded execution changes nothing. If the script does not replace
 the text, or cannot run, the save is made under ``WATCH``; see :mod:`harness.stores.scripts`.
 
-What a crash means, for ``claim``, ``save`` and ``delete`` alike: each is one ``MULTI`` … ``EXEC``. Crash
-before ``EXEC`` arrives: nothing is stored. Crash after it: everything is. If only the answer is lost,
-redis-py says WatchError, and the change is made again on what is stored by then: a save is stored once more,
-the same, and so is ``renew``; a claim raises the epoch once more, and nobody has seen the one in between; if
-another execution has claimed the job meanwhile it is Superseded, which is true. If the connection cannot be
-made again redis-py's ConnectionError is raised: the execution fails with its progress stored or not, both of
-them true.
+What a crash means: ``claim``, ``save`` and ``delete`` are each one ``MULTI`` … ``EXEC``. Crash before ``EXEC`` arrives:
+nothing is stored. Crash after it: everything is stored. If only the answer is lost, redis-py raises WatchError, and the
+change is applied again to the record that is stored by then. ``save`` and ``renew`` store the same record once more. A
+claim raises the epoch once more, and no execution has used the epoch in between. If another execution has claimed the
+job since, Superseded is raised, which is correct. If redis-py cannot connect again, it raises ConnectionError. The
+execution then fails; its progress is stored or not, and both states are correct.
 """
 
 from __future__ import annotations
@@ -48,13 +47,13 @@ Put: TypeAlias = Callable[["Pipeline", str, Any, "str | None"], None]
 
 
 class Refused(ResponseError):
-    """Error of Redis that refuses the command for now, without a class in redis-py."""
+    """Error of Redis that refuses a command temporarily and has no class in redis-py."""
 
 
 UNAVAILABLE: tuple[type[Exception], ...] = (
     RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, MasterDownError, Refused,
 )  # fmt: skip
-"""Temporary errors of Redis: it is unreachable, loads its data, has no memory left, or has become a replica."""
+"""Temporary errors of Redis: it is unreachable, is loading its data, is out of memory, or has become a replica."""
 
 REFUSALS = re.compile(
     r"(?:Command # .* caused error: )?(?:NOREPLICAS|MISCONF|BUSY|CLUSTERDOWN|TRYAGAIN)\b", re.DOTALL
@@ -77,7 +76,7 @@ class WatchedStore(ABC):
         self._connection = connection
 
     def claim(self, job_id: str) -> Progress:
-        """Take the job over with a raised epoch."""
+        """Claim the job with a raised epoch."""
         progress, _ = self._change(job_id, lambda stored: next_claim(stored, job_id))
         assert progress is not None  # noqa: S101 - next_claim() makes one
         return progress
@@ -134,9 +133,9 @@ class WatchedStore(ABC):
 
     @abstractmethod
     def _replace(self, job_id: str, expected: str, text: str) -> bool:
-        """Store *text* in one round trip if *expected* is stored, and return whether it was.
+        """Store *text* in one round trip if *expected* is stored; return True if it was certainly stored.
 
-        False means that it is unknown: the change is then made under ``WATCH``.
+        After False the result is unknown: the caller then makes the change under ``WATCH``.
         """
 
     def _held(self, connection: Redis, job_id: str) -> Any:
@@ -190,7 +189,7 @@ class WatchedStore(ABC):
 
 
 def next_claim(stored: Progress | None, job_id: str) -> Progress:
-    """Return the progress of the execution that claims a job, from what is stored."""
+    """Return the progress of the execution that claims a job, based on the stored text."""
     progress = stored or Progress(job_id)
     progress.epoch += 1
     progress.claimed = secrets.token_hex(4)
@@ -198,9 +197,9 @@ def next_claim(stored: Progress | None, job_id: str) -> Progress:
 
 
 def _owned(progress: Progress, stored: Progress) -> Progress:
-    """Return the progress to save, if the stored one has the same claim.
+    """Return the progress to save, if the stored progress has the same claim.
 
-    Epochs restart at 1 after a record was deleted; the mark of the claim does not.
+    Epochs restart at 1 after a record was deleted. The random mark of the claim is different then.
     """
     if (stored.epoch, stored.claimed) != (progress.epoch, progress.claimed):
         raise superseded(progress, stored.epoch)

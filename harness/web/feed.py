@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from harness.boundary.texts import told
+from harness.boundary.texts import error_text
 from harness.errors import HarnessError
 from harness.web.access import Refused
 
@@ -242,7 +242,7 @@ class Feed:
             snapshot, details = self._monitor.look(asked)
         except (RedisError, HarnessError, OSError) as error:
             if before is None or before.error is None:
-                log.warning("reading Redis failed: %s", told(error))
+                log.warning("reading Redis failed: %s", error_text(error))
             snapshot = before.snapshot if before else None  # type: ignore[assignment]
             kept = before.details if before else {}
             return Look(self._clock(), self._clock() - begun, snapshot, kept, asked, type(error).__name__)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import InlineRun, RetryLater
-from harness.boundary.texts import bounded, storable, told
+from harness.boundary.texts import bounded, error_text, storable
 from harness.concurrency.kept_items import Quarantined
 from harness.errors import ProgressTooLarge
 from harness.progress import MAX_BYTES, Progress
@@ -80,8 +80,8 @@ def test_an_error_whose_message_raises_is_told_all_the_same() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert told(Mute()) == "Mute: (its message cannot be shown: RuntimeError)"
-    assert told(ValueError("bad")) == "ValueError: bad"
+    assert error_text(Mute()) == "Mute: (its message cannot be shown: RuntimeError)"
+    assert error_text(ValueError("bad")) == "ValueError: bad"
 
 
 @pytest.mark.parametrize("error", [ValueError(LONG), ValueError(AWKWARD)])

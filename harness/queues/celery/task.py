@@ -19,7 +19,7 @@ from celery.worker.request import Request
 from kombu.utils import json as kombu_json
 from redis.exceptions import RedisError
 
-from harness.boundary.texts import told
+from harness.boundary.texts import error_text
 from harness.errors import ProgressUnavailable, Superseded
 from harness.job import find_stored
 from harness.queues.celery.shutdown import Termination
@@ -87,8 +87,8 @@ class CeleryDelivery(TicketDelivery[NoReturn]):
             self.send_again(delay, retried=True)
         except RedisError as problem:
             self.left_to_sweep(problem)
-            raise Ignore(told(error)) from error
-        raise Retry(told(error), exc=error, when=delay) from error
+            raise Ignore(error_text(error)) from error
+        raise Retry(error_text(error), exc=error, when=delay) from error
 
 
 class JobRequest(Request):  # type: ignore[misc]  # Celery has no types
@@ -105,7 +105,7 @@ class JobRequest(Request):  # type: ignore[misc]  # Celery has no types
         queue = _queue()
         if isinstance(error, WorkerLostError | SystemExit):
             queue.crashed(self.id, self.worker_pid, self.reservation)
-            exc_info = _Ended(Ignore(told(error)))
+            exc_info = _Ended(Ignore(error_text(error)))
         if self.reservation is not None:
             queue.held.remove(self.id, self.reservation)
         return super().on_failure(exc_info, send_failed_event, return_ok)

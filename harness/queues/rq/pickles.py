@@ -21,7 +21,7 @@ from rq.rate_limit import release_slot
 from rq.serializers import DefaultSerializer, JSONSerializer, resolve_serializer
 from rq.worker import BaseWorker
 
-from harness.boundary.texts import bounded, told
+from harness.boundary.texts import bounded, error_text
 from harness.errors import UsageError
 from harness.queues.connections import check_worker_connection
 from harness.queues.rq.places import PERFORM
@@ -131,8 +131,8 @@ class Reading(BaseWorker):
         except Exception as error:  # noqa: BLE001 - depends on the serializer, and on the data
             cause = error.__cause__ or error
             return (
-                f"the data of job {job.id} cannot be read as {_named(job.serializer)} ({told(cause)}); it was not run: "
-                "enqueue it again, with the serializer of the worker"
+                f"the data of job {job.id} cannot be read as {_named(job.serializer)} ({error_text(cause)}); it was "
+                "not run: enqueue it again, with the serializer of the worker"
             )
         return None
 

@@ -13,7 +13,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
-from harness.boundary.texts import told
+from harness.boundary.texts import error_text
 from harness.errors import UsageError
 from harness.queues.history import Heartbeat, history
 from harness.queues.rq.overview import Watcher
@@ -38,7 +38,7 @@ def fetched(connection: Redis, job_id: str) -> RQJob | None:
         raise
     except Exception as error:
         raise UsageError(
-            f"RQ's record of job {job_id} cannot be read: {told(error)}; it was not changed"
+            f"RQ's record of job {job_id} cannot be read: {error_text(error)}; it was not changed"
         ) from error
 
 
