@@ -49,6 +49,7 @@ def test_a_job_is_enqueued_on_an_app(
     fleet = fleets(kind, "redis")
     for variable, value in fleet.settings.items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("HARNESS_REDIS_URL", "redis://localhost:1")  # exported for other commands
     done = subprocess.run(
         [
             sys.executable, "-m", "harness", "enqueue", "--app", f"tests.queues.{kind}_app:{name}", "--id", "job",
