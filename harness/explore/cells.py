@@ -40,7 +40,7 @@ _HASHABLE = {str, int, bool, bytes, datetime, date, time_of_day}
 _TOKENS = re.compile(r"(\W+)")
 
 How = str | frozenset[int]
-"""Compared part of a cell: see :func:`seen`."""
+"""Name of the compared part of a cell: see :func:`seen`."""
 
 
 def plain(value: Any, *, is_json: bool = False) -> Any:
@@ -136,7 +136,7 @@ def seen(value: Any, how: How) -> Any:
 
 
 def weaker(one: How | None, other: How) -> How:
-    """Return the comparison that ignores what either of two comparisons ignores."""
+    """Return the comparison that ignores everything that one of the two comparisons ignores."""
     if one is None or one == other:
         return other
     if isinstance(one, frozenset) and isinstance(other, frozenset):
@@ -148,7 +148,7 @@ def weaker(one: How | None, other: How) -> How:
 class Clock:
     """Time as the job's values can show it.
 
-    :param began: seconds since 1970, before the first clean run; by default when this was made.
+    :param began: seconds since 1970, before the first clean run; by default the time of creation.
     """
 
     def __init__(self, began: float | None = None) -> None:
@@ -179,7 +179,7 @@ class Clock:
         return TIME.sub(lambda found: NOW if any(map(self._is_now, meant(found))) else found[0], text)
 
     def moved(self, one: Any, other: Any) -> bool:
-        """Return whether a time is later by no more than has passed since the exploration began.
+        """Return whether a time is later by at most the time since the exploration began.
 
         Such times are computed from the present: for example an expiry in an hour, in whole seconds or minutes.
         """

@@ -1,6 +1,6 @@
-"""Private external state of a forked process: SQLite files are copied, and the fork copies memory.
+"""Private external state of a forked process: copies of SQLite files, and the memory that the fork copies.
 
-Everything else exists once, and two processes that change it and restore it would disturb each other.
+Any other external state exists only once. Two processes that change and restore it would disturb each other.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from harness.explore.recording import Recording
 
 Leave = Callable[[], NoReturn]
-"""Ends a process that reaches external state without a copy."""
+"""Callback that ends a process when it reaches external state without a copy."""
 
 SHARED = {"before-request", "request", "write", "leave"}
-"""Kinds of crash points at external state that exists once."""
+"""Kinds of crash points at external state that exists only once."""
 _IN_MEMORY = (Messages, ObjectResource, ProgressResource, SentResource)
 
 
@@ -57,7 +57,7 @@ def why_alone(external: ExternalState, recording: Recording) -> str:
 
 
 def _held(databases: dict[str, SqliteResource]) -> str:
-    """Return open things of this process, except resources, that two processes would share after a fork."""
+    """Return a description of an open object that two processes would share after a fork; empty if none is open."""
     ours = {id(place.connection) for place in databases.values()}
     for each in instances(sqlite3.Connection, socket.socket, asyncio.AbstractEventLoop):
         if isinstance(each, sqlite3.Connection):
@@ -80,17 +80,17 @@ def _leads_to(connection: sqlite3.Connection, paths: Container[str]) -> bool:
 
 
 def is_shared(kind: str, label: str) -> bool:
-    """Return whether a crash point is at external state that exists once."""
+    """Return whether a crash point is at external state that exists only once."""
     return kind in SHARED or (kind.startswith("before-") and label.lstrip()[:6].upper() == "ATTACH")
 
 
 def own(external: ExternalState, folder: str, leave: Leave) -> None:
-    """Give this process copies of the databases; it ends if the job reaches anything else."""
+    """Give this process copies of the databases; end it if the job reaches other external state."""
     paths = {}
     for number, (path, place) in enumerate(external.databases.items()):
         copy = os.path.join(folder, str(number), os.path.basename(path))  # noqa: PTH118, PTH119
         os.makedirs(os.path.dirname(copy))  # noqa: PTH103, PTH120
-        for suffix in ("", "-wal"):  # nobody writes now, but what was written may still be in the log
+        for suffix in ("", "-wal"):  # no process writes now, but committed data may still be in the log
             if os.path.exists(path + suffix):  # noqa: PTH110
                 shutil.copyfile(path + suffix, copy + suffix)
         place.move(copy)

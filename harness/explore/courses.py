@@ -1,8 +1,8 @@
-"""Courses: runs of a job with concurrent items, in another order than that of the clean run.
+"""Courses: runs of a job with concurrent items, in an order other than the clean run's.
 
-In the clean run an item goes on until it is done, or waits for another one. So its outcome is that of one item at a
-time. A course has no interruption either, and must end alike. Its crash points are recorded, so that the job can be
-interrupted while several items are in progress.
+In the clean run an item continues until it is done or waits for another one. So the outcome is the same as without
+concurrency. A course has no interruption either, and must end with the same outcome. Its crash points are recorded, so
+that the job can be interrupted while several items are in progress.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Courses:
         self._read, self._seconds = read, seconds
 
     def get(self, number: int) -> Recording:
-        """Return the record of an order, made when it is first asked for; 0 is the order of the clean run."""
+        """Return the record of an order, and run the job in it at the first call; 0 is the clean run's order."""
         if number and number not in self._recording.courses:
             self._recording.courses[number] = self._recorded(number)
         return self._recording.courses[number] if number else self._recording
@@ -102,7 +102,7 @@ def _may_switch(point: Point) -> bool:
 def in_all(
     recording: Recording, seed: int, most: int | None, plan: Callable[[Recording], list[PlannedTrial]]
 ) -> tuple[list[PlannedTrial], int | None]:
-    """Return interruptions of the clean run, with the maximum number; of several items also those in the orders.
+    """Return interruptions of the clean run, with their maximum number; for concurrent items, also of each order.
 
     :param plan: returns the interruptions of one run.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def count(verdict: Verdict, recording: Recording, tried: AbstractSet[int]) -> None:
     """Write the number of points, states and lines into a verdict.
 
-    :param tried: indexes of the states that a crash was tried in.
+    :param tried: indexes of the states in which a crash was tried.
     """
     verdict.points, verdict.states = len(recording.points), len(recording.states)
     verdict.tried = len(tried)
@@ -45,7 +45,7 @@ def held_by(external: ExternalState, modules: Sequence[str]) -> None:
 def written(
     external: ExternalState, before: Mapping[str, tuple[str, int]], after: Mapping[str, tuple[str, int]]
 ) -> None:
-    """Record files that were written through a descriptor open before the job, and files under random names that stay.
+    """Record files written through a descriptor opened before the job, and files under random names that remain.
 
     :param before: path and position by descriptor, as of :func:`~harness.explore.probes.older.positions`.
     """
@@ -68,7 +68,7 @@ def bound(
     *,
     whole: bool = True,
 ) -> None:
-    """Write the coverage of a verdict into it: what it is based on, and what it does not cover.
+    """Write into a verdict the number of trials, the compared resources and the unseen effects.
 
     :param accepted: names of effects that may stay unseen.
     :param whole: whether all resources are compared, not the result of a user's function.

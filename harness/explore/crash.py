@@ -1,4 +1,4 @@
-"""Simulate the crash of a process: after it, nothing the execution does changes external state.
+"""Simulate the crash of a process: after it, the execution can no longer change external state.
 
 An execution runs inside :func:`living`, with a :class:`SimulatedProcess`. A probe (:mod:`harness.explore.probes`)
 calls :meth:`SimulatedProcess.reach` before and after each external effect. The observer of the process may call
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from threading import Thread
 
 Lost = Callable[[], Exception]
-"""Makes the error that a client library raises if the answer to an action is lost."""
+"""Returns the error that a client library raises if the answer to an action is lost."""
 
 
 class Observer(Protocol):
@@ -67,7 +67,8 @@ class SimulatedProcess:
 
     :param observer: called at every crash point while the process lives.
     :ivar dead: whether it has crashed. :ivar cause: why it ended, if not by a planned crash.
-    :ivar connections: database connections in use, by the identity of the driver's. :ivar engines: what they came from.
+    :ivar connections: database connections in use, by the identity of the driver's connection. :ivar engines: their
+        engines.
     :ivar pooled: wrappers of SQLAlchemy's pools, by the identity of the driver's connection.
     :ivar threads: the threads that the execution started. :ivar pools: its pools of threads, by the identity of those
         that the job uses.
@@ -110,9 +111,9 @@ class SimulatedProcess:
         self.connections[raw] = connection
 
     def use_raw(self, raw: Any, direct: Callable[[Any], Any]) -> None:
-        """Remember a connection of a driver that the job uses by itself: by its pool, or as it is.
+        """Remember a driver's connection that the job uses directly: through its pool, or alone.
 
-        :param direct: makes an object with ``crash()`` of one that belongs to no pool.
+        :param direct: returns an object with ``crash()`` for a connection that belongs to no pool.
         """
         if id(raw) not in self.connections:
             self.use(None, self.pooled.get(id(raw)) or direct(raw))
@@ -142,12 +143,12 @@ def current() -> SimulatedProcess | None:
 
 
 def living(simulated: SimulatedProcess | None) -> AbstractContextManager[None]:
-    """Attribute effects inside the block, in this thread and threads that it starts, to a process; None for none."""
+    """Attribute effects inside the block to a process, also in threads that it starts; None for no process."""
     return _Living(simulated)
 
 
 class _Living:
-    """Sets the process of a thread while its block is open. A trial enters thousands of these: none is a generator."""
+    """Sets the process of a thread during a block. It is no generator, because a trial enters thousands of blocks."""
 
     __slots__ = ("_before", "_simulated")
 
@@ -163,7 +164,7 @@ class _Living:
 
 
 class _Marked:
-    """Sets a variable while its block is open."""
+    """Sets a context variable during a block."""
 
     __slots__ = ("_token", "_variable")
 
@@ -191,12 +192,12 @@ def is_accounted() -> bool:
 
 
 def awaiting() -> AbstractContextManager[None]:
-    """Mark what happens inside the block as awaited: a task of the job waits for it, and may be cancelled there."""
+    """Mark effects inside the block as awaited: a task of the job waits for them, and may be cancelled there."""
     return _Marked(_awaiting)
 
 
 def is_awaiting() -> bool:
-    """Return whether a task of the job waits for what happens here."""
+    """Return whether a task of the job waits for the current effect."""
     return _awaiting.get()
 
 
@@ -209,14 +210,14 @@ def close_raw(connection: Any) -> None:
     raw = getattr(connection, "dbapi_connection", None)
     if raw is None:
         return
-    # By the driver's own method, past the probe of the connection, which takes nothing from a process that is over.
+    # Call the driver's own method: the probe of the connection refuses effects of a crashed process.
     rollback = sqlite3.Connection.rollback if isinstance(raw, sqlite3.Connection) else type(raw).rollback
     with suppress(Exception):
         rollback(
             raw
         )  # SQLite keeps a closed connection and its lock open while a statement is still referenced
     if not in_memory(raw):
-        with suppress(Exception):  # a connection that cannot be closed is as good as closed
+        with suppress(Exception):  # a connection that cannot be closed counts as closed
             connection.invalidate()
 
 

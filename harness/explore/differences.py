@@ -1,4 +1,4 @@
-"""Differences between two outcomes, in words."""
+"""Descriptions of the differences between two outcomes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Difference:
 
     :ivar kind: ``lost``, ``duplicated`` or ``wrong total``. :ivar text: text of the row. :ivar table: its
         table. :ivar times: number of such rows that are missing or extra.
-    :ivar more: whether a number is too large, as after doing something twice. :ivar row: identity of the row:
+    :ivar more: whether a number is too large, as after repeated work. :ivar row: identity of the row:
         ``known`` by its key, or ``new`` by its cells.
     """
 
@@ -124,7 +124,7 @@ def rows_differ(
 
 
 def _patterns(sheet: Sheet, row: Any, project: Project) -> list[Pattern]:
-    """Return the masks of a row, the least hiding one first."""
+    """Return the masks of a row; the mask that hides the fewest cells comes first."""
     return [Pattern(mask, project(row, mask)) for mask in sheet.all_masks()]
 
 

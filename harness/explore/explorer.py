@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from harness.progress import Store
 
 Progress = Callable[[int, int, str], object]
-"""Callback after each trial: number done, number known so far, and the name of the latest."""
+"""Callback after each trial: number of trials done, number planned so far, and name of the latest trial."""
 
 Announce = Callable[[int, float], object]
-"""Callback before the trials: number planned, and an estimate of the seconds they take."""
+"""Callback before the trials: number planned, and their estimated duration in seconds."""
 
 SAMPLE = 60
 """Default maximum number of pairs, and of freezes."""
 LIMIT_SECONDS = 60.0
 """Default time limit of an execution in seconds: longer than any finishing job needs on a busy machine."""
 COLLECTION, WHOLE_COLLECTION = 8, 64
-"""Numbers of trials after which garbage is collected: that of the latest trials, and all."""
+"""Numbers of trials after which garbage is collected: the young generations, and all generations."""
 
 
 def explore(
@@ -62,10 +62,10 @@ def explore(
 
     :param job: a ContinuableJob, an IterationJob, or any function that uses SQLAlchemy, Redis or SMTP.
     :param args: its arguments; ``kwargs=`` for keyword arguments.
-    :param outcome: returns what is compared with the clean run; by default all tables, mails and keys. If it takes
-        an argument, it is given these, by name, as :class:`~harness.explore.resources.Table`.
+    :param outcome: returns the value to compare with the clean run; by default all tables, mails and keys. If it takes
+        an argument, the argument is a mapping of these, by name, as :class:`~harness.explore.resources.Table`.
     :param only: name of the only trial to run.
-    :param options: what :class:`Explorer` takes.
+    :param options: options of :class:`Explorer`.
     """
     with Explorer(job, *args, seed=seed, outcome=outcome, **options) as explorer:
         return explorer.run(None if only is None else [parse_trial(only)])
@@ -87,7 +87,7 @@ class Explorer:
     :param queue: ``inline``, or in this process, with fakeredis: ``rq`` for RQ's worker, ``celery`` for Celery's task
         on a broker in memory, ``dramatiq`` for Dramatiq's actor on its ``StubBroker``.
     :param durability: replaces the job's. :param store: replaces the job's or the explorer's.
-    :param witnesses: objects outside, see :class:`~harness.explore.external_state.ExternalState`.
+    :param witnesses: objects that represent external state, see :class:`~harness.explore.external_state.ExternalState`.
     :param limit: seconds that an execution may last.
     :param first: stop at the first finding. :param progress: called after each trial.
     :param command: repeats a trial, with ``{trial}`` for its name.
@@ -161,7 +161,7 @@ class Explorer:
         self.recording: Recording | None = None
 
     def __enter__(self) -> Explorer:
-        with ExitStack() as stack:  # an error here leaves nothing behind: no muted log, no stopped collector
+        with ExitStack() as stack:  # after an error here, logging and the garbage collector work as before
             self._prepare(stack)
             self._stack = stack.pop_all()
         return self
@@ -173,7 +173,7 @@ class Explorer:
         if isinstance(self._target, QueuedTarget):
             stack.callback(self._target.close)
         stack.callback(self._external.close)
-        # A crashed process leaves objects open, which is not the job's fault, and each crash would log a
+        # A crashed process leaves objects open. That is not a mistake of the job, and each crash would log a
         # warning.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ResourceWarning)
@@ -197,13 +197,13 @@ class Explorer:
     def __exit__(self, *_: object) -> None:
         try:
             self._external.restore(self._external.first)
-            # Otherwise the next exploration in this process finds what this one has remembered.
+            # Otherwise the next exploration in this process would find the data of this one.
             self._external.memory.restore()
         finally:
             self._stack.close()
 
     def record(self) -> Recording:
-        """Run the job cleanly and number its crash points, if not yet done.
+        """Run the job without an interruption and number its crash points, if not yet done.
 
         :raises UsageError: if it fails.
         """
@@ -288,7 +288,7 @@ class Explorer:
         return self._runner
 
     def _planned(self, verdict: Verdict) -> Iterator[plan.Thinned]:
-        """Go through all trials, sort by sort; pairs come last, made of what the single crashes showed."""
+        """Run all trials, kind by kind; pairs come last, because they depend on the recoveries from single crashes."""
         plans = self._plans()
         sorts = [
             each for each in self._actions if plans[each][0] or each not in {"cancel", "switch", "order"}
@@ -312,7 +312,7 @@ class Explorer:
             yield plan.Thinned(chosen)
 
     def _plans(self) -> dict[Action, tuple[list[PlannedTrial], int | None]]:
-        """Return the trials of each sort, and how many of them at most."""
+        """Return the trials of each kind, and their maximum number."""
         recording = self.record()
         freezes = self._some if self._sample else plan.some(self._some, len(recording.points))
         each_of = partial(courses.in_all, recording, self._seed, self._sample)
@@ -354,7 +354,7 @@ class Explorer:
         return Found(judge.finding(result), result.refused, None if recovered is None else dict(recovered))
 
     def _take(self, trial: PlannedTrial, found: Found, verdict: Verdict) -> bool:
-        """Write the result of a trial into the verdict; return whether the job came to the crash point."""
+        """Write the result of a trial into the verdict; return whether the job reached the crash point."""
         if not found.reached:
             return False
         second_crash = trial.action == "crash" and len(trial.points) > 1

@@ -78,7 +78,7 @@ class ExternalState:
 
         Its current content becomes its initial content.
         """
-        with living(None):  # what the explorer does is not the job's
+        with living(None):  # effects of the explorer are not the job's
             self._meet(thing)
 
     def _meet(self, thing: Any) -> None:
@@ -101,7 +101,7 @@ class ExternalState:
         self._add(path or f"database in memory {id(raw)}", lambda: SqliteResource(path, raw))
 
     def include(self, places: Mapping[str, Resource]) -> None:
-        """Watch more places; what they hold now is what they held at first."""
+        """Watch more resources; their current content becomes their initial content."""
         for key, place in places.items():
             self._add(key, lambda place=place: place)  # type: ignore[misc]  # the default binds it
 
@@ -119,9 +119,9 @@ class ExternalState:
         }
 
     def stay(self, copies: dict[str, str], leave: Callable[[], NoReturn]) -> None:
-        """Take no more places from now on, and no database but these copies.
+        """Accept no more resources from now on, and no database except these copies.
 
-        :param copies: paths of the databases, by the path of the copy. :param leave: called where there is more.
+        :param copies: paths of the databases, by the path of the copy. :param leave: called if there are others.
         """
         self._copies, self._leave = copies, leave
         self.not_seen = Unseen(leave)
@@ -164,7 +164,7 @@ class ExternalState:
         return database.notifying() if isinstance(database, PostgresResource) else {}
 
     def held(self, simulated: SimulatedProcess) -> bool:
-        """Return whether the process has an open write or a lock for which others would wait."""
+        """Return whether the process has an open write transaction, or a lock that would block other processes."""
         connections, database = list(simulated.connections.values()), self._places.get(DATABASE)
         return any(
             getattr(getattr(each, "dbapi_connection", None), "in_transaction", False) for each in connections
@@ -196,7 +196,8 @@ class ExternalState:
     def each(self, state: State | None = None) -> Iterator[tuple[str, Resource, Any]]:
         """Yield each resource with its key and its content in a state; ``...`` means its current content.
 
-        A file that is as it was at first is left out: one that a recovery has found makes no state another one.
+        Files with their initial content are left out. So a file that only a recovery uses does not change earlier
+        states.
         """
         for key, place in self._places.items():
             kept = ... if state is None else state.get(key, self._first[key])
@@ -208,7 +209,7 @@ class ExternalState:
 
     @property
     def one_process(self) -> bool:
-        """True if a resource cannot be shared with a second process: a database in the memory of this one."""
+        """True if a resource is a database in the memory of this process, which a second process cannot use."""
         return any(isinstance(place, SqliteResource) and place.in_memory for place in self._places.values())
 
     @property
@@ -228,7 +229,7 @@ class ExternalState:
         for key, place in self._places.items():
             tables = place.contents() if state is None else place.contents(state.get(key, self._first[key]))
             for name, table in tables.items():
-                # Two databases may have tables of one name: neither may hide the other.
+                # Two databases may have tables with the same name: neither may hide the other.
                 found[f"{name} in {key}" if found.get(name, table) != table else name] = table
         return found
 
@@ -281,7 +282,7 @@ def leave(simulated: SimulatedProcess, *, alone: bool) -> None:
             close_all_sessions()
     for engine in engines:
         if not _keeps_memory(engine):
-            # Those of an async driver are closed, and could not be without its event loop.
+            # Connections of an async driver are closed already; closing them again would need its event loop.
             engine.dispose(close=not engine.dialect.is_async)
 
 

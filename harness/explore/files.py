@@ -1,4 +1,4 @@
-"""Files and directories as resources: contents that the operating system has, which a crash does not revert."""
+"""Files and directories as resources: contents written to the operating system, which a crash does not revert."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_BYTES = 256 << 20
 """Limits for a directory that each trial restores: number of entries, and bytes."""
 
 TICK = 20_000_000
-"""Nanoseconds within which two changes of a file may have the same time: a tick of a kernel's clock, and more."""
+"""Nanoseconds within which two changes of a file may have the same time: more than one tick of a kernel's clock."""
 
 Kept = Any
 """Snapshot: None for nothing, bytes of a file, ``("link", target)``, or ``("directory", {name: snapshot})``."""
@@ -38,7 +38,7 @@ class FileResource:
         self._note(self._signature(), self.keep())
 
     def changed(self) -> bool:
-        """Return whether its content is another one."""
+        """Return whether its content has changed."""
         now = self._signature()
         if now == self._seen and not self._is_young:
             return False
@@ -66,7 +66,7 @@ class FileResource:
         """Do nothing: nothing is open."""
 
     def _note(self, signature: Any, content: Kept) -> None:
-        """Remember what was read, and the signature from before that."""
+        """Remember the content that was read, and the signature from before the read."""
         self._seen, self._held = signature, content
         # A second write in the same tick of the file system's clock gets the same times.
         self._is_young = time.time_ns() - _newest(self._seen) < TICK
@@ -151,7 +151,7 @@ def _signature(path: Path) -> Any:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    # A copy may set the time of modification, and cannot set that of the change.
+    # A program that copies a file may set its mtime, but cannot set its ctime.
     own = found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
     if not stat.S_ISDIR(found.st_mode):
         return own

@@ -1,4 +1,4 @@
-"""Report of an exploration: the verdict on a job, and the smallest interruption that proves it."""
+"""Report of an exploration: the verdict on a job, and its findings, the smallest interruption first."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class Finding:
     :ivar what: description of the wrong external state. :ivar item: the item in progress, by its mark.
     :ivar where: the crash point; :ivar lines: the lines of the job's own code around it, ``file:line``.
     :ivar written: lines where the clean run wrote the wrong rows, before the interruption.
-    :ivar resumed: the step and the cursor that the next execution found, and the line that had set it.
-    :ivar repeated: how many items were begun again. :ivar command: repeats just this trial.
+    :ivar resumed: the step and the cursor from which the next execution resumed, and the line that had set the
+        cursor.
+    :ivar repeated: number of items begun again. :ivar command: repeats only this trial.
     """
 
     verdict: str
@@ -88,15 +89,17 @@ class Verdict:
     :ivar points: number of crash points of the clean run. :ivar states: number of distinct
         external states between them.
     :ivar tried: number of these states in which a crash was tried.
-    :ivar lines: number of lines of the job's code after which a crash was tried. :ivar all_lines: of how many.
-    :ivar seconds: how long it took. :ivar seed: of the samples.
-    :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: why it did not go on, each with
-        the number of trials; the old one then did.
+    :ivar lines: number of lines of the job's code after which a crash was tried. :ivar all_lines: number of all
+        those lines.
+    :ivar seconds: duration. :ivar seed: seed of the samples.
+    :ivar deploy: the dotted name of the new version, if there is one. :ivar refused: reasons why it refused to resume,
+        each with the number of trials; the old version then resumed.
     :ivar compared: names of the tables, keys and files that were compared.
-    :ivar not_seen: effects of the job that no probe watches. :ivar accepted: those of them that the user accepts.
-    :ivar stopped: seconds after which no more trials were begun; None if all were.
-    :ivar unseen: what was not compared, because the two versions leave it in different ways.
-    :ivar ignored: what else was not compared, each with the reason.
+    :ivar not_seen: effects of the job that no probe watches. :ivar accepted: unseen effects
+        that the user accepts.
+    :ivar stopped: seconds after which no more trials were started; None if all were run.
+    :ivar unseen: cells and rows that were not compared, because the two versions leave different ones.
+    :ivar ignored: everything else that was not compared, each with the reason.
     """
 
     job: str
@@ -170,7 +173,7 @@ class Verdict:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Its figures in the form of a comparison."""
+        """Its numbers in the form of a comparison."""
         return {
             "verdict": self.verdict, "points": self.points, "states": self.states, "tried": self.tried,
             "trials": sum(self.trials.values()), "lines": self.all_lines, "lines_tried": self.lines,
@@ -178,7 +181,7 @@ class Verdict:
         }  # fmt: skip
 
     def text(self, shown: int = 5) -> str:
-        """Return the verdict, its figures and the first findings; findings at the same lines are listed once."""
+        """Return the verdict, its numbers and the first findings; findings at the same lines are listed once."""
         job = f"{self.job}, resumed by {self.deploy}" if self.deploy else self.job
         lines = [f"{job}: {self.verdict}", f"  {self.figures}"]
         lines += self._refusals()

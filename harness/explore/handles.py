@@ -1,4 +1,4 @@
-"""Files that a module opened for writing before the job: no event of opening reports what is written there."""
+"""Files that a module opened for writing before the job: no audit event reports writes to them."""
 
 from __future__ import annotations
 

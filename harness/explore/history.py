@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 Change = tuple[int, dict[Row, int], dict[Row, int]]
-"""State, and the rows that it changed with their numbers, before and after."""
+"""State, and the rows that changed in it with their counts, before and after."""
 
 
 class History:

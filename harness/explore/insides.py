@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from harness.explore.memory import Memory
 
 MAX_VALUES = 50_000
-"""Number of values after which a process counts as one that cannot be compared."""
+"""Maximum number of values in a process that can be compared."""
 MAX_DEPTH = 12
 
 _SHOWN = (
@@ -90,21 +90,21 @@ def fingerprint(simulated: SimulatedProcess, boundary: CodeType, memory: Memory)
         if not found:
             return None  # the code of a queue, before the job or after it
         found.append(shapes.of(memory.changed()))
-    except Exception:  # noqa: BLE001 - also what objects of the job raise when they are looked at
+    except Exception:  # noqa: BLE001 - objects of the job may raise anything when they are read
         return None
     return hashlib.blake2b(repr(found).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _others_wait() -> bool:
-    """Return whether other tasks of the event loop wait: no frame here shows what they hold."""
+    """Return whether other tasks of the event loop wait: their variables are in no frame of this thread."""
     loop = asyncio._get_running_loop()  # noqa: SLF001 - the public function raises where there is none
     if isinstance(loop, TurnLoop) and loop.has_items:
-        return True  # at once: all_tasks() goes through those of all loops
+        return True  # faster than all_tasks(), which iterates over the tasks of all loops
     return loop is not None and len(asyncio.all_tasks(loop)) > 1
 
 
 def _frames(boundary: CodeType) -> list[FrameType] | None:
-    """Return the frames from here to the boundary; None in a greenlet, which does not show who waits for it."""
+    """Return the frames from here to the boundary; None in a greenlet, which does not show its caller."""
     found, frame = [], sys._getframe(2)  # noqa: SLF001 - there is no public way that is as cheap
     while frame is not None and frame.f_code is not boundary:
         found.append(frame)
@@ -135,7 +135,7 @@ class _Shapes:
             values = frame.f_locals
             names = sorted(live(code, frame.f_lasti) & values.keys())
             return (id(code), frame.f_lasti, [(name, self.of(values[name])) for name in names])
-        # To read the variables of a frame is slow, and most frames are SQLAlchemy's.
+        # Reading the variables of a frame is slow, and most frames are SQLAlchemy's.
         if _without_jobs(code.co_filename):
             return None
         if code is _ITERATE:
@@ -151,7 +151,7 @@ class _Shapes:
         try:
             return hashlib.blake2b(marshal.dumps(value, 2), digest_size=16).hexdigest()
         except ValueError:
-            pass  # there is more in it than plain data
+            pass  # it contains more than plain data
         if isinstance(value, enum.Enum):
             return (id(type(value)), value.name)
         if isinstance(value, _SHOWN):

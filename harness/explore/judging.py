@@ -96,7 +96,7 @@ class Judge:
         return any(name == owner or name.startswith(f"{owner}.") for owner in self.target.owners)
 
     def _resumed(self, result: Result, point: Point) -> tuple[str, Line | None]:
-        """Return a description of where the next execution started, and the line of the job that set the cursor."""
+        """Return the step and cursor from which the next execution resumed, as text, and the line that set it."""
         trial, points = result.trial, self.recording.courses.get(result.trial.order, self.recording).points
         if not self.target.documented or trial.action != "crash" or len(trial.points) > 1:
             return "", None
@@ -113,7 +113,7 @@ class Judge:
         return f"resumed from step {words}{at}", line
 
     def _written(self, result: Result, state: int) -> list[tuple[int, Point]]:
-        """Return the line where the clean run last wrote each wrong row, with the resulting state."""
+        """Return, for each wrong row, the state and the point in which the clean run last wrote it."""
         found = []
         for difference in result.differences if self.rows else ():
             made = self.recording.written(difference, state)
@@ -128,7 +128,7 @@ class Judge:
             return kinds.get(result.ending.kind, result.ending.why)
         # The clean run does not show writes between two interruptions, or of two concurrent workers.
         shown = len(result.trial.points) == 1 and result.trial.action not in TWICE
-        # An item in progress may have written before the last save, which was that of another one.
+        # An item in progress may have written before the last save, which belonged to another item.
         fresh = not shown or self.recording.several or all(state > saved for state, _ in written)
         if fresh and self._is_the_price(result):
             return AT_LEAST_ONCE
@@ -148,7 +148,7 @@ class Judge:
         return repeated <= result.price or result.trial.action in TWICE
 
     def _in_transactions(self, result: Result) -> bool:
-        """Return whether wrong rows are among those that with_transaction() would commit with the progress."""
+        """Return whether with_transaction() would commit some of the wrong rows with the progress."""
         durability = getattr(self.target, "durability", None)
         return bool(durability is not None and durability.transactional) and any(
             self.recording.reference.in_transactions(each.table) for each in result.differences

@@ -72,7 +72,7 @@ def run_and_kill(target: Target, external: ExternalState, watch: KillAtPoint, se
             told = _read_all(reading, time.monotonic() + seconds)
         finally:
             os.close(reading)
-            os.kill(pid, signal.SIGKILL)  # harmless if it has ended: it has not been waited for yet
+            os.kill(pid, signal.SIGKILL)  # harmless after its end, before waitpid()
             _, status = os.waitpid(pid, 0)
     if told is None or not os.WIFSIGNALED(status):
         raise UsageError(f"{watch.trial}: the process was not killed there: it did not reach that point")
