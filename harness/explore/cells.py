@@ -39,7 +39,7 @@ _BLURS = (
 _HASHABLE = {str, int, bool, bytes, datetime, date, time_of_day}
 _TOKENS = re.compile(r"(\W+)")
 
-How = str | frozenset[int]
+Part = str | frozenset[int]
 """Name of the compared part of a cell: see :func:`seen`."""
 
 
@@ -100,7 +100,7 @@ def looks_random(value: Any) -> bool:
     return isinstance(value, UUID | datetime) or (isinstance(value, int) and value >= 1 << 31)
 
 
-def difference(one: Any, other: Any) -> How:
+def difference(one: Any, other: Any) -> Part:
     """Return the largest part of a cell that is equal in two clean runs.
 
     ``blurred`` ignores times and random ids, a set of numbers ignores these words of the text, ``set``
@@ -121,28 +121,28 @@ def difference(one: Any, other: Any) -> How:
     return differing if same else "set"
 
 
-def seen(value: Any, how: How) -> Any:
+def seen(value: Any, part: Part) -> Any:
     """Return the part of a cell that is compared."""
-    if how == "nothing":
+    if part == "nothing":
         return "…"
     if value is None:
         return None
-    if how == "set":
+    if part == "set":
         return "…"
     text = blurred(value) if isinstance(value, str) else value
-    if how == "blurred" or not isinstance(text, str):
+    if part == "blurred" or not isinstance(text, str):
         return text
-    return "".join("…" if index in how else word for index, word in enumerate(_TOKENS.split(text)))
+    return "".join("…" if index in part else word for index, word in enumerate(_TOKENS.split(text)))
 
 
-def weaker(one: How | None, other: How) -> How:
+def weaker(one: Part | None, other: Part) -> Part:
     """Return the comparison that ignores everything that one of the two comparisons ignores."""
     if one is None or one == other:
         return other
     if isinstance(one, frozenset) and isinstance(other, frozenset):
         return one | other
     order = ["blurred", frozenset, "set", "nothing"]
-    return max(one, other, key=lambda how: order.index(frozenset if isinstance(how, frozenset) else how))
+    return max(one, other, key=lambda part: order.index(frozenset if isinstance(part, frozenset) else part))
 
 
 class Clock:

@@ -237,9 +237,9 @@ class Verdict:
         for why, times in self.refused.items():
             reasons.setdefault(why.partition(":")[0], []).extend([why] * times)
         lines = [
-            f"  refused in {len(whys)} {'trial' if len(whys) == 1 else 'trials'}: {whys[0]}"
-            + ("; and alike" if len(set(whys)) > 1 else "")
-            for whys in reasons.values()
+            f"  refused in {len(texts)} {'trial' if len(texts) == 1 else 'trials'}: {texts[0]}"
+            + ("; and alike" if len(set(texts)) > 1 else "")
+            for texts in reasons.values()
         ]
         if lines and not self.findings:
             lines.append("  the progress was kept: the old version, deployed again, did the rest")

@@ -33,24 +33,24 @@ class KillAtPoint(Watch):
     """
 
     pipe: int = -1
-    _told: str = ""
+    _reported: str = ""
 
     def look(self, kind: str, label: str) -> object:
         """Report changes."""
         del kind, label
-        self.tell()
+        self.report()
         return None
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Write the state if it has changed."""
         state = repr(self.external.mortal())
-        if state != self._told:
-            self._told = state
+        if state != self._reported:
+            self._reported = state
             os.write(self.pipe, state.encode() + b"\n")
 
     def _interrupt(self, simulated: SimulatedProcess, lost: Lost | None) -> object:
         del simulated, lost
-        self.tell()
+        self.report()
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
@@ -69,14 +69,14 @@ def run_and_kill(target: Target, external: ExternalState, watch: KillAtPoint, se
             os._exit(0)
         os.close(watch.pipe)
         try:
-            told = _read_all(reading, time.monotonic() + seconds)
+            reported = _read_all(reading, time.monotonic() + seconds)
         finally:
             os.close(reading)
             os.kill(pid, signal.SIGKILL)  # harmless after its end, before waitpid()
             _, status = os.waitpid(pid, 0)
-    if told is None or not os.WIFSIGNALED(status):
+    if reported is None or not os.WIFSIGNALED(status):
         raise UsageError(f"{watch.trial}: the process was not killed there: it did not reach that point")
-    external.take_over(told)
+    external.take_over(reported)
 
 
 def _read_all(pipe: int, deadline: float) -> Any:

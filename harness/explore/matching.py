@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from harness.errors import UsageError
-from harness.explore.cells import Clock, How, difference, looks_random, plain, seen, weaker
+from harness.explore.cells import Clock, Part, difference, looks_random, plain, seen, weaker
 from harness.explore.pairing import MOST, paired
 from harness.explore.tables import Table
 
-Mask = tuple[tuple[int, How], ...]
+Mask = tuple[tuple[int, Part], ...]
 """Columns that are compared only in part, with that part."""
 Links = Callable[[str, int, Any], Any]
-"""Returns, for a table, a column and a number, the content of the row that the number refers to."""
+"""Returns the content of the row that a number in a column of a table refers to."""
 
 DROPPED = "nothing"
 
@@ -93,7 +93,7 @@ class Sheet:
         return Split(known, pool)
 
     def same(self, table: Table) -> bool:
-        """Return whether all rows are equal and in the same order: then no further comparison is needed."""
+        """Return whether all rows are equal and in the same order, so that no further comparison is needed."""
         return table.rows == self._raw
 
     # Comparing.
@@ -139,16 +139,16 @@ class Sheet:
         return found
 
     def mask(self, bare: tuple[Any, ...]) -> Mask:
-        """Return which cells of a row of the clean run are not compared."""
+        """Return the mask of a row of the clean run."""
         return self._pool_masks.get(bare, self._base)
 
     def project(self, row: tuple[Any, ...], mask: Mask, links: Links) -> tuple[Any, ...]:
         """Return the cells of a row that are compared."""
-        moments, how = self.table.moments, dict(mask)
+        moments, part = self.table.moments, dict(mask)
         references = {index for index, _ in self.table.references}
         return tuple(
-            seen(value, how[index])
-            if index in how
+            seen(value, part[index])
+            if index in part
             else links(self.name, index, value)
             if index in references
             else self._clock.soft(value, declared=index in moments)
@@ -156,14 +156,14 @@ class Sheet:
         )
 
     def _bare(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return a row without the key that the database gave."""
+        """Return a row without the key that the database assigned."""
         if not self.given:
             return row
         return tuple("…" if index in self.table.key else value for index, value in enumerate(row))
 
-    def _alike(self, index: int, one: Any, other: Any, how: How | None) -> bool:
-        if how is not None:
-            return bool(seen(one, how) == seen(other, how))
+    def _alike(self, index: int, one: Any, other: Any, part: Part | None) -> bool:
+        if part is not None:
+            return bool(seen(one, part) == seen(other, part))
         declared = index in self.table.moments
         soft = self._clock.soft(one, declared=declared)
         return bool(soft == self._clock.soft(other, declared=declared)) or self._clock.moved(one, other)
@@ -191,7 +191,7 @@ class Sheet:
         return found
 
     def all_masks(self) -> list[Mask]:
-        """Return the masks of all rows, the least hiding one first."""
+        """Return the masks of all rows; the mask that hides the fewest cells comes first."""
         if not self._all_masks:
             masks = {self.mask(self._bare(row)) for row in self.rows.pool} or {self._base}
             self._all_masks = sorted(masks, key=lambda mask: (len(mask), repr(mask)))
@@ -202,10 +202,10 @@ class Sheet:
         masks = [*self.masks.values(), *self._pool_masks.values(), self._base]
         return {index for mask in masks for index, _ in mask}
 
-    def hows(self, index: int) -> set[How]:
+    def parts(self, index: int) -> set[Part]:
         """Return the compared parts of a column that is not compared completely."""
         masks = [*self.masks.values(), *self._pool_masks.values()]
-        return {how for mask in masks for each, how in mask if each == index}
+        return {part for mask in masks for each, part in mask if each == index}
 
     # Learning what is noise.
 
@@ -213,8 +213,8 @@ class Sheet:
         """Mark the cells that differ in a row with this key as noise; return their columns."""
         columns = set(self.changed(key, row))
         for index in columns:
-            how = difference(self.rows.known[key][index], row[index])
-            self.masks[key] = _added(self.masks.get(key, ()), index, how)
+            part = difference(self.rows.known[key][index], row[index])
+            self.masks[key] = _added(self.masks.get(key, ()), index, part)
         return columns
 
     def hide_pool(self, pool: list[tuple[Any, ...]], links: Links, clean_links: Links) -> list[int]:
@@ -294,7 +294,7 @@ class Sheet:
                 return True
         missing = self.rest(pool, links, clean_links).missing
         there = self.patterns(clean_links) - missing
-        return any(sum(how in {"set", "nothing"} for _, how in each.mask) < width for each in there)
+        return any(sum(part in {"set", "nothing"} for _, part in each.mask) < width for each in there)
 
 
 class Unlike(UsageError):
@@ -325,16 +325,16 @@ def _take(
     extra[row] -= times
 
 
-def _added(mask: Mask, index: int, how: How) -> Mask:
-    hows = dict(mask)
-    hows[index] = weaker(hows.get(index), how)
-    return tuple(sorted(hows.items(), key=lambda each: each[0]))
+def _added(mask: Mask, index: int, part: Part) -> Mask:
+    parts = dict(mask)
+    parts[index] = weaker(parts.get(index), part)
+    return tuple(sorted(parts.items(), key=lambda each: each[0]))
 
 
 def _are_given(old: set[Any], keys: list[Any], table: Table) -> bool:
-    """Return whether the numbers of new rows can be the database's: they follow one another after the last one.
+    """Return whether the database can have assigned the numbers of new rows: they are consecutive after the last one.
 
-    Numbers that the job chose are significant, and so is the number of a table without other columns.
+    Numbers that the job chose are compared, and so is the number in a table without other columns.
     """
     new = [key[0] for key in keys if key not in old]
     if len(table.columns) == 1:

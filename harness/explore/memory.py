@@ -24,7 +24,7 @@ _ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None)})
 _CONTAINERS = (list, dict, set)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 MAX_MEMBERS = 10_000
-"""Larger containers are not restored."""
+"""Maximum size of a container that is restored."""
 
 Values = dict[int, Any]
 """Values of the changed variables, by the index of the variable."""
@@ -33,8 +33,8 @@ Values = dict[int, Any]
 class Memory:
     """Values of the variables in a package's modules.
 
-    A package has many variables, and a job changes few. So only the changed ones are copied and restored, and these are
-    found without a step of Python for each.
+    A package has many variables, and a job changes few. So only the changed ones are copied and restored. They are
+    found without Python code for each variable.
 
     :param modules: names of the modules of the job's versions; all loaded modules of their top-level packages count.
     :param witnesses: objects that stand for external state, which a crash does not change.
@@ -68,7 +68,7 @@ class Memory:
         return {index: _copy(self._held(index)) for index in self._changed()}
 
     def changed(self) -> list[tuple[int, Any]]:
-        """Return the values of changed variables, each after its index."""
+        """Return the index and the value of each changed variable."""
         return [(index, self._held(index)) for index in self._changed() if index not in self._locks]
 
     def restore(self, values: Values | None = None) -> None:
@@ -148,12 +148,12 @@ class Memory:
 
 
 def _is_plain(cache: _lru_cache_wrapper[Any]) -> bool:
-    """Return whether a cache holds only plain data: a client or an engine in it may stand for external state."""
+    """Return whether a cache holds only plain data; a client or an engine in it may represent external state."""
     mine = {id(cache.__wrapped__), id(vars(cache))}
     for each in gc.get_referents(cache):
         inside = list(each.values()) if type(each) is dict and id(each) not in mine else [each]
         for value in inside:
-            members = value if type(value) is tuple else [value]  # a key, with a mark before its keywords
+            members = value if type(value) is tuple else [value]  # a key; a mark precedes its keywords
             if id(value) not in mine and not all(map(_is_plain_member, members)):
                 return False
     return True
@@ -181,7 +181,7 @@ class _NotPlainError(Exception):
 
 
 def _copy(value: Any) -> Any:
-    """Return a copy; of a container that has come to hold a connection, say, one with the same members."""
+    """Return a deep copy, or a shallow copy of a container that now holds, for example, a connection."""
     if not isinstance(value, _CONTAINERS):
         return value
     try:
@@ -191,7 +191,7 @@ def _copy(value: Any) -> Any:
 
 
 def _duplicate(value: Any, known: dict[int, Any]) -> Any:
-    """Return a copy of plain data; like :func:`copy.deepcopy`, but without its price for each number and string.
+    """Return a copy of plain data; like :func:`copy.deepcopy`, but without its cost for each number and string.
 
     :param known: copies of the containers so far, by identity; None for one that is being copied.
     :raises _NotPlainError: if it is no plain data.

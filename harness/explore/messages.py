@@ -25,7 +25,7 @@ class Messages(queue.Queue[Any]):
         self._seen: tuple[Any, ...] = ()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Add a message. Crash before it: there is none. Crash after it, or a lost answer: it is there."""
+        """Add a message. Crash before it: there is no message. Crash after it, or a lost answer: the message exists."""
         simulated = current()
         if simulated is not None:
             simulated.reach("before-publish", self._name)
@@ -39,7 +39,7 @@ class Messages(queue.Queue[Any]):
         if simulated is not None:
             simulated.reach("before-ack", self._name)
         with self.mutex:
-            if item in self.queue:  # a worker that stood still may have lost it
+            if item in self.queue:  # a paused worker may no longer have it
                 self.queue.remove(item)
         if simulated is not None:
             simulated.reach("ack", self._name)
@@ -49,7 +49,7 @@ class Messages(queue.Queue[Any]):
         with self.mutex:
             return tuple(self.queue)
 
-    # A place outside, see harness.explore.tables.Resource.
+    # The methods of a resource, see harness.explore.tables.Resource.
 
     def changed(self) -> bool:
         """Return whether the messages have changed."""

@@ -57,9 +57,9 @@ def split(text: str) -> tuple[list[str], list[re.Match[str]]]:
 
 
 def meant(found: re.Match[str]) -> list[float]:
-    """Return the seconds since 1970 that a time in a text can mean."""
+    """Return the possible meanings of a time in a text, in seconds since 1970."""
     form = found.lastgroup or ""
-    # A time of day means another moment each day.
+    # A time of day has no date.
     return _decimal(found[0]) if form == "clock" else list(_meant(form, found[0]))
 
 

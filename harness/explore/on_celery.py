@@ -1,6 +1,7 @@
 """Runs an explored job on Celery: its in-memory transport, and its own tracer in this process.
 
-The worker's main process reserves the message and acknowledges it, and its pool traces the task. Here both are one.
+The worker's main process reserves and acknowledges the message, and its pool traces the task. Here one process does
+both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PLAIN = "harness.explore.plain"
 
 
 class Received:
-    """A request of Celery's main process, as far as the reservation of a job needs it."""
+    """The parts of a request in Celery's main process that the reservation of a job needs."""
 
     reservation: str | None = None
 
@@ -37,7 +38,7 @@ class CeleryTarget(TicketTarget):
     queue: CeleryQueue
 
     def _install(self) -> None:
-        name = f"{QUEUE}-{self.job_id}"  # the transport is one for the whole process
+        name = f"{QUEUE}-{self.job_id}"  # the whole process shares one transport
         self._app = Celery("explored", broker="memory://", set_as_current=False)
         self._app.conf.task_default_queue = name
         self.queue = celery.install(self._app, redis=self._connection)

@@ -24,7 +24,7 @@ PLAIN = "harness_explore_plain"
 
 
 class Consumer:
-    """Acknowledges what a worker has processed.
+    """Consumer that acknowledges the messages that a worker has processed.
 
     :ivar error: why the last message failed, if it did.
     """
@@ -37,10 +37,10 @@ class Consumer:
         """Acknowledge or reject a message, as Dramatiq's own consumer does."""
         simulated = current()
         if simulated is not None and simulated.dead:
-            simulated.reach("before-ack", QUEUE)  # a dead process does nothing more
+            simulated.reach("before-ack", QUEUE)  # a crashed process has no further effects
         self.error = message._exception if message.failed else None  # noqa: SLF001 - Dramatiq's consumers read it
         if message.failed and not self._target.documented:
-            return  # its retries are the explorer's
+            return  # the explorer retries it
         what = "nack" if message.failed else "ack"
         self._target.broker.emit_before(what, message)
         self._target.messages.acknowledge(message.raw)
@@ -81,13 +81,13 @@ class DramatiqTarget(TicketTarget):
         )
         proxy: Any = MessageProxy(dramatiq.Message.decode(message))
         proxy.raw = message
-        thread.work_queue.put((0, 0))  # it says that it is done with one
+        thread.work_queue.put((0, 0))  # it reports each finished message
         thread.process_message(proxy)
         error = consumer.error
         return error if isinstance(error, Exception) else None
 
     def _forget(self) -> None:
-        """Forget the delivery of a process that has died in this thread."""
+        """Forget the delivery of a process that crashed in this thread."""
         delivery = self.queue.deliveries.get(self.job_id)
         if delivery is not None and delivery.thread == get_ident():
             del self.queue.deliveries[self.job_id]

@@ -1,4 +1,4 @@
-"""Orders in which concurrent items go on: one item after the other, or chosen by a seed."""
+"""Orders in which concurrent items continue: one item after the other, or chosen by a seed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from random import Random
 from typing import Protocol, TypeVar
 
 STAY = (0.0, 0.5, 0.8)
-"""Probabilities that an item goes on if it can; an order has one of them, by its number."""
+"""Probabilities that the same item continues if it can; the number of an order selects one."""
 
 
 class Numbered(Protocol):
-    """Something that can go on; ``number`` is its place in the order of the starts."""
+    """Task or thread that can continue; ``number`` is its place in the order of the starts."""
 
     number: tuple[int, ...]
 
@@ -30,9 +30,9 @@ class Order:
         self._stay = STAY[number % len(STAY)]
 
     def choose(self, turn: T | None, parties: Sequence[T]) -> T:
-        """Return the one that goes on.
+        """Return the party that continues.
 
-        :param turn: the one that went on last. :param parties: those that can go on, at least one.
+        :param turn: the party that continued last. :param parties: those that can continue, at least one.
         """
         can_stay = turn is not None and turn in parties
         if self._random is None:

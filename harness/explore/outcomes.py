@@ -1,7 +1,7 @@
-"""Outcomes: the external state after a job, compared with that after its clean run.
+"""Outcomes: comparison of the external state after a job with the state after its clean run.
 
 All tables, mails and keys are compared, cell by cell. Exceptions are cells that differ between two clean
-runs, numbers that the database gave to new rows, and the time of the run: :attr:`Reference.ignored` lists
+runs, numbers that the database assigned to new rows, and the time of the run: :attr:`Reference.ignored` lists
 them.
 """
 
@@ -30,7 +30,7 @@ from harness.explore.tables import BODIES, Contents, Table, from_value
 __all__ = ["Contents", "Difference", "Reference", "Table", "reading"]
 
 MAX_NAMED = 3
-"""Number of rows named for a column that is not compared in them."""
+"""Maximum number of rows that are named for a column that is not compared in them."""
 
 
 class Reference:
@@ -40,8 +40,8 @@ class Reference:
     :param new: the state after a clean run of the new version, if there is one. Differences between the versions are
         not compared.
     :param began: the time before the clean runs, in seconds since 1970.
-    :param later: returns the first contents of all resources if some were found since its last call. Those that no
-        clean run has used must be left as they were.
+    :param later: returns the initial contents of all resources if some were found since its last call. Resources that
+        no clean run used must not change.
     :ivar unseen: description of those differences.
     :ivar ignored: description of everything else that is not compared, with the reason.
     :raises UsageError: if the two clean runs differ in more than the values of cells, or if the versions have nothing
@@ -110,11 +110,12 @@ class Reference:
     def identified(
         self, name: str, mask: Mask | None, contents: Contents, rows: Mapping[Any, int]
     ) -> dict[Any, Any]:
-        """Return the identities of rows, with the values that stay the same if a row is unchanged.
+        """Return the identities of rows, each with the value that shows whether the row has changed.
 
-        :param mask: None for the rows that are known by their key; it identifies them, and their cells must be the
-            same. Otherwise what is compared under the mask identifies the others, and their number must be the same.
-        :param contents: what there was. :param rows: rows of that time, with their numbers.
+        :param mask: None for the rows that are known by their key; the key identifies them, and their cells must be
+            the same. Otherwise the compared cells under the mask identify a row, and the number of such rows must be
+            the same.
+        :param contents: contents at that time. :param rows: rows at that time, with their counts.
         """
         sheet, table = self._sheets[name], contents.get(name)
         if table is None:
@@ -167,7 +168,7 @@ class Reference:
         return found + rows_differ(sheet, wanted, Rest(missing, extra), project, rest.extra)
 
     def _of_missing(self, name: str, clean: Table | None, table: Table | None) -> list[Difference]:
-        """Compare a table that is only in one of the two."""
+        """Compare a table that only one of the two outcomes has."""
         optional, keys = self._optional.get(name), self._optional_keys.get(name, {})
         rows = clean or table
         assert rows is not None  # noqa: S101 - it is in one of the two
@@ -184,7 +185,7 @@ class Reference:
         ]
 
     def _links(self, contents: Contents) -> Links:
-        """Return what resolves references to rows whose numbers the database gave."""
+        """Return a function that resolves references to rows whose numbers the database assigned."""
         texts: dict[tuple[str, Any], str] = {}
         referring = {name: dict(table.references) for name, table in contents.items() if table.references}
         if not referring:
@@ -205,10 +206,10 @@ class Reference:
         for index, rows in sorted(noise.items()):
             column = sheet.table.columns[index]
             cells = _cells(sheet, column, rows)
-            hows = sheet.hows(index)
-            if hows == {"blurred"}:
+            parts = sheet.parts(index)
+            if parts == {"blurred"}:
                 self.ignored.append(f"{cells}: its times and random ids differ between two clean runs")
-            elif all(isinstance(how, frozenset) or how == "blurred" for how in hows):
+            elif all(isinstance(part, frozenset) or part == "blurred" for part in parts):
                 self.ignored.append(f"{cells}: some of its words differ between two clean runs")
             else:
                 self.ignored.append(f"{cells}: differs between two clean runs")
@@ -216,7 +217,7 @@ class Reference:
             column = ", ".join(sheet.table.columns[index] for index in sheet.table.key)
             self.ignored.append(f"{sheet.name}.{column} of new rows: numbers that the database gives")
 
-    # What two versions of the code have in common.
+    # Comparison of two versions of the code.
 
     def _leave_out(self, new: Contents) -> None:
         """Exclude each cell and row in which the two versions differ.
@@ -285,7 +286,7 @@ class Reference:
     def _without_optional(
         self, sheet: Sheet, missing: Counter[Pattern], extra: Counter[Any], links: Links
     ) -> tuple[Counter[Pattern], Counter[Any]]:
-        """Make rows optional that only one of the versions writes."""
+        """Mark the rows that only one of the versions writes as optional."""
         optional = self._optional.get(sheet.name)
         if not optional:
             return missing, extra
@@ -295,7 +296,7 @@ class Reference:
                 if sheet.project(row, pattern.mask, links) == pattern.cells:
                     taken = min(times, more[pattern])
                     more[pattern] -= taken
-                    times -= taken  # noqa: PLW2901 - what is left of them
+                    times -= taken  # noqa: PLW2901 - the remaining ones
             left[row] += times
         return missing - optional, +left
 

@@ -33,14 +33,14 @@ def _by_columns(missing: list[Any], extra: list[Any], width: int, pairs: list[tu
     for side, rows in enumerate((missing, extra)):
         for row in rows:
             groups.setdefault(tuple(row[index] for index in same), ([], []))[side].append(row)
-    lonely: tuple[list[Any], list[Any]] = ([], [])
+    unpaired: tuple[list[Any], list[Any]] = ([], [])
     for ours, theirs in groups.values():
         if len(groups) > 1 and len(ours) == len(theirs):
             _by_columns(ours, theirs, width, pairs)
         else:
-            lonely[0].extend(ours)
-            lonely[1].extend(theirs)
-    pairs += closest(*lonely)
+            unpaired[0].extend(ours)
+            unpaired[1].extend(theirs)
+    pairs += closest(*unpaired)
 
 
 def closest(missing: list[Any], extra: list[Any]) -> list[tuple[Any, Any]]:

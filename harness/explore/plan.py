@@ -1,4 +1,4 @@
-"""Choose the trials: all that can show a difference, or a seeded sample if there are too many."""
+"""Choose the trials: all trials that can show a difference, or a seeded sample if there are too many."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from harness.explore.recording import Recording
 
 ALIKE = 25
-"""Number of consecutive trials with a mistake after which only some of the others are run."""
+"""Number of consecutive trials with a finding after which only some of the others are run."""
 ALL_TWICE, SOME_TWICE = 100, 40
-"""Maximum number of pairs of points for two executions that are all tried, and the number tried if there are more."""
+"""Maximum number of pairs of points up to which all are tried, and the number tried if there are more."""
 LEAST = 12
-"""Number of freezes that are tried in a job of any length."""
+"""Minimum number of freezes that are tried, even in a long job."""
 ENOUGH = 1_000
 """Maximum number of points of a job for which the whole sample is tried."""
 
@@ -54,7 +54,7 @@ def cancellations(recording: Recording) -> list[PlannedTrial]:
 
 
 def freezes(recording: Recording) -> list[PlannedTrial]:
-    """Return a freeze before each external effect, except where others would wait for a lock."""
+    """Return a freeze before each external effect, except where the frozen execution would block others by a lock."""
     return [
         PlannedTrial("freeze", ((point.kind, point.number),)) for point in recording.points if _waits(point)
     ]
@@ -63,9 +63,9 @@ def freezes(recording: Recording) -> list[PlannedTrial]:
 def twice(recording: Recording, most: int | None, seed: int) -> list[PlannedTrial]:
     """Return pairs of points at which two concurrent executions pause: all for a small job, and some for others.
 
-    Each execution pauses only where the other does not have to wait for it.
+    Each execution pauses only at points where it does not block the other.
 
-    :param most: maximum number of pairs; None for :data:`ALL_TWICE` and :data:`SOME_TWICE` say.
+    :param most: maximum number of pairs; None for the limits in :data:`ALL_TWICE` and :data:`SOME_TWICE`.
     """
     points = [(point.kind, point.number) for point in recording.points if _waits(point)]
     every = range(number_of_twice(recording))
@@ -87,9 +87,9 @@ def _waits(point: Point) -> bool:
 
 
 class Thinned:
-    """Iterator over trials; once :data:`ALIKE` in a row were wrong, over fewer and fewer of the rest.
+    """Iterator over trials; after :data:`ALIKE` consecutive wrong trials it skips more and more of the rest.
 
-    :param wrong: returns how many were wrong until now; None to go through all.
+    :param wrong: returns the number of wrong trials so far; None to return all trials.
     """
 
     def __init__(self, trials: Sequence[PlannedTrial], wrong: Callable[[], int] | None = None) -> None:
@@ -110,7 +110,7 @@ class Thinned:
         return self._trials[self._index]
 
     def ahead(self, most: int) -> list[PlannedTrial]:
-        """Return the trials that come next if they go on to be wrong, or right, as the last ones were."""
+        """Return the next trials, if they are wrong or right like the last ones."""
         found: list[PlannedTrial] = []
         index, row = self._index, self._row
         while len(found) < most:

@@ -1,17 +1,17 @@
 """Trials by name.
 
 ==============================  ===================================================================================
-``crash:commit#12``             die there; recover; run to the end
-``crash:commit#12+commit#3``    and die again during the recovery, at its third commit
-``stop:checkpoint#7``           stop politely there; go on
-``lost-reply:commit#12``        the commit takes place, but the job gets an error for an answer
+``crash:commit#12``             crash there; recover; run to the end
+``crash:commit#12+commit#3``    crash there, and again during the recovery, at its third commit
+``stop:checkpoint#7``           stop gracefully there; continue
+``lost-reply:commit#12``        the commit takes place, but the job gets an error instead of an answer
 ``cancel:before-commit#12``     the task that awaits the commit is cancelled while it waits
-``freeze:before-commit#12``     stand still there; a second execution takes over and completes; then go on
-``twice:before-commit#12``      stand still there; a second execution comes to the point after the plus sign; the
-``+before-statement#3``         first goes on to its end, then the second
-``switch:before-statement#7``   the item at work there waits until no other item can go on; only with ``concurrency``
-``order:seed#3``                concurrent items go on in an order of that seed
-``crash:commit#12@3``           die there, in that order; the same for stop, lost-reply and cancel
+``freeze:before-commit#12``     pause there; a second execution takes over and completes; then continue
+``twice:before-commit#12``      pause there; a second execution reaches the point after the plus sign; the first
+``+before-statement#3``         continues to its end, then the second
+``switch:before-statement#7``   the item there waits until no other item can continue; only with ``concurrency``
+``order:seed#3``                concurrent items continue in an order of that seed
+``crash:commit#12@3``           crash there, in that order; the same for stop, lost-reply and cancel
 ==============================  ===================================================================================
 """
 
@@ -38,10 +38,10 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """An interruption: what happens, and at which crash points.
+    """Interruption: an action and its crash points.
 
-    :ivar points: pairs of kind and number; a second one is counted from the first death on.
-    :ivar order: number of the order in which concurrent items go on; 0 for one after the other.
+    :ivar points: pairs of kind and number; a second one is counted from the first crash on.
+    :ivar order: number of the order in which concurrent items continue; 0 for one after the other.
     """
 
     action: Action

@@ -46,9 +46,9 @@ class Point:
     :ivar kind: ``commit``, ``before-statement``, …; :ivar number: its number among the points of its kind,
         from 1. :ivar lines: lines of the job's own code on the call stack, outermost first. :ivar state:
         index of the external state there. :ivar marks: number of items started. :ivar unsaved: number of
-        items started since the last save. :ivar held: whether a write was open for which others would wait.
+        items started since the last save. :ivar held: whether an open write would have blocked others.
     :ivar awaits: whether a task of the job waited there, so that it could be cancelled.
-    :ivar inside: whether an item that takes turns with others was at work there.
+    :ivar inside: whether the point is in an item that takes turns with others.
     """
 
     kind: str
@@ -91,7 +91,7 @@ def lines_here(boundary: CodeType) -> tuple[Line, ...]:
 
 
 def stack(frame: FrameType | None) -> Iterator[FrameType]:
-    """Yield a frame and its callers, and after them what waits for their greenlet, such as that of an async session."""
+    """Yield a frame and its callers, then the frames that wait for their greenlet, such as an async session's."""
     greenlet: Any = None
     while frame is not None:
         yield frame
@@ -129,7 +129,7 @@ def innermost(way: tuple[Line, ...], files: frozenset[str]) -> Line | None:
 
 
 def between(before: tuple[Line, ...], after: tuple[Line, ...], files: frozenset[str]) -> list[Line]:
-    """Return the lines around an interruption: the first where the call stacks differ, or the best ones."""
+    """Return the lines around an interruption: the first where the call stacks differ, or the innermost ones."""
     for one, other in zip(before, after, strict=False):
         if one != other:
             return [one, other]

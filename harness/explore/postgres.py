@@ -103,7 +103,7 @@ class PostgresResource:
             return changed
 
     def holds(self, connections: Iterable[Any]) -> bool:
-        """Return whether one of these connections has a lock for which others would wait."""
+        """Return whether one of these connections has a lock that would block others."""
         pids = [pid for each in connections if (pid := pid_of(getattr(each, "dbapi_connection", None)))]
         with living(None):
             return bool(pids) and bool(self._all(_HELD, pids=pids)[0][0])
@@ -127,7 +127,7 @@ class PostgresResource:
                 raise UsageError(
                     f"the job dropped the table {min(lost)}, which cannot be restored; explore it on SQLite"
                 )
-            # A crash or a lost answer in one of these leaves the database as it was: nothing is committed yet.
+            # A crash or a lost answer in one of these does not change the database: nothing is committed yet.
             try:
                 self._change(now, kept)
             except sa.exc.IntegrityError:  # two rows have exchanged a unique value, for example
@@ -151,7 +151,7 @@ class PostgresResource:
             }
 
     def everything(self, kept: Kept | None = None) -> dict[str, tuple[list[str], list[Any]]]:
-        """Return the columns and the rows of every table: as text, but those of progress by column."""
+        """Return the columns and the rows of every table; rows are text, but rows of progress are tuples of columns."""
         with living(None):
             held = self.keep() if kept is None else kept
             found: dict[str, tuple[list[str], list[Any]]] = {}
@@ -182,7 +182,7 @@ class PostgresResource:
             self._tables = {each.name: each for each in map(described, self._all(TABLES))}
             self._names = [row[0] for row in self._all(_SEQUENCES)]
         found = list(self._tables.values())
-        # A change either writes rows under a new transaction id, or leaves fewer.
+        # A change writes rows under a new transaction id, or reduces the number of rows.
         versions = [
             f"SELECT {index}, count(*), coalesce(max(xmin::text::bigint), 0) FROM {each.quoted}"  # noqa: S608
             for index, each in enumerate(found)
@@ -199,15 +199,15 @@ class PostgresResource:
 
     def _sequences(self) -> dict[str, tuple[int, bool]]:
         names = self._names
-        asked = [
+        queries = [
             f"SELECT {index}, last_value, is_called FROM {name}"  # noqa: S608
             for index, name in enumerate(names)
         ]
-        found = self._all(" UNION ALL ".join(asked)) if asked else []
+        found = self._all(" UNION ALL ".join(queries)) if queries else []
         return {names[index]: (last, called) for index, last, called in found}
 
     def _typed(self, table: Described, rows: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        """Return rows, which are kept as text, by column."""
+        """Return rows, which are stored as text, as tuples of columns."""
         found = self._all(
             f"SELECT (x.r::{table.quoted}).* FROM unnest(CAST(:rows AS text[])) WITH ORDINALITY AS x(r, n) "  # noqa: S608
             "ORDER BY x.n",
@@ -257,7 +257,7 @@ class PostgresResource:
 
     @contextmanager
     def _transaction(self) -> Iterator[bool]:
-        """Begin a transaction, without triggers and reference checks if the user may; yield whether so."""
+        """Begin a transaction; disable triggers and reference checks if the user may; yield whether they are."""
         self._all("BEGIN")
         try:
             self._all("SAVEPOINT role")
@@ -300,7 +300,7 @@ class PostgresResource:
             same = " AND ".join(
                 f"(x.r::{table.quoted}).{each} = t.{each}" for each in map(_quoted, table.key)
             )
-            kept = (  # rows that are only to be changed stay, since others may refer to them
+            kept = (  # rows that will be changed stay, because other rows may refer to them
                 f" AND NOT EXISTS (SELECT 1 FROM unnest(CAST(:rows AS text[])) AS x(r) WHERE {same})"  # noqa: S608
                 if same and not free else ""
             )  # fmt: skip
@@ -345,7 +345,7 @@ def is_postgresql(raw: Any) -> bool:
 
 
 def pid_of(raw: Any) -> int | None:
-    """Return the number of the server process that serves a connection; None if the driver does not say."""
+    """Return the number of the server process that serves a connection; None if the driver does not know it."""
     if hasattr(raw, "get_server_pid"):
         return int(raw.get_server_pid())
     if hasattr(raw, "get_backend_pid"):

@@ -25,7 +25,7 @@ JOIN pg_type t ON t.oid = a.atttypid
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
 GROUP BY c.oid, n.nspname, c.relname ORDER BY 2
 """
-"""Query of all tables of users; :func:`described` reads a row of it."""
+"""Query of all user tables; :func:`described` reads a row of the result."""
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,10 @@ def command_for(
 ) -> str:
     """Return the command that repeats a trial, with ``{trial}`` for its name."""
     shown = "".join(f" {json.dumps(each, default=repr)!r}" for each in args)
-    asked = f" --durability '{durability}'" if durability else ""
-    asked += f" --deploy {target.versions.name}" if target.versions.deploys else ""
-    asked += f" --queue {queue}" if queue != INLINE else ""
-    return f"harness explore {target.name}{shown}{asked} --trial {{trial}}"
+    options = f" --durability '{durability}'" if durability else ""
+    options += f" --deploy {target.versions.name}" if target.versions.deploys else ""
+    options += f" --queue {queue}" if queue != INLINE else ""
+    return f"harness explore {target.name}{shown}{options} --trial {{trial}}"
 
 
 def _broker(url: str | None) -> Redis:

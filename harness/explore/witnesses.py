@@ -69,32 +69,32 @@ def _digest(body: bytes, compared: Callable[[str], str]) -> str:
 class ObjectResource:
     """List, dict or set that represents external state, such as the calls of a test double."""
 
-    def __init__(self, name: str, thing: Any) -> None:
-        self._name, self._thing = name, thing
+    def __init__(self, name: str, value: Any) -> None:
+        self._name, self._value = name, value
         self._seen = self.keep()
 
     def changed(self) -> bool:
         """Return whether it has changed."""
-        if self._seen == self._thing:
+        if self._seen == self._value:
             return False
         self._seen = self.keep()
         return True
 
     def keep(self) -> Any:
         """Return a copy."""
-        return copy.deepcopy(self._thing)
+        return copy.deepcopy(self._value)
 
     def restore(self, kept: Any) -> None:
         """Restore it in place."""
-        self._thing.clear()
-        add = self._thing.extend if isinstance(self._thing, list) else self._thing.update
+        self._value.clear()
+        add = self._value.extend if isinstance(self._value, list) else self._value.update
         add(copy.deepcopy(kept))
         self._seen = self.keep()
 
     def contents(self, kept: Any = None) -> dict[str, Table]:
         """Return its members."""
-        thing = self._thing if kept is None else kept
-        return {self._name: from_value(thing, ("member",))}
+        value = self._value if kept is None else kept
+        return {self._name: from_value(value, ("member",))}
 
     def close(self) -> None:
         """Nothing is open."""

@@ -65,7 +65,7 @@ class EmbeddedTrial(Trial):
             self._trigger = self._armed(trigger, interruption)
             if not self.plain:
                 sources.append(self._trigger)
-        asked = Overrides(
+        overrides = Overrides(
             tuple(sources),
             self.settings.durability,
             self._store,
@@ -74,7 +74,7 @@ class EmbeddedTrial(Trial):
             poll_seconds=0.0 if interruption.by == "flag" else None,
             delay_seconds=0.0,
         )
-        with _quiet(), events.subscribe(self._notice), marking(self._mark), overriding(asked):
+        with _quiet(), events.subscribe(self._notice), marking(self._mark), overriding(overrides):
             self._work()
         return trigger is not None and bool(trigger.fired)
 

@@ -145,7 +145,7 @@ class ProcessTrial(Trial):
                         until = self._exits[-1] + PLAIN_SECONDS
                     failures = failures + 1 if (worker.returncode or 0) > 0 else 0
                     if failures > MAX_FAILURES:  # once may be a broker that was away
-                        raise HarnessError(f"the worker failed; it said: {self._said()}")
+                        raise HarnessError(f"the worker failed; it said: {self._last_output()}")
                     worker = self._start(config, pipe, seconds)
                 elif self.disturb is not None:
                     self.disturb(worker, self._journal)
@@ -186,6 +186,6 @@ class ProcessTrial(Trial):
                 self._program, environment=environment, streams=(pipe.theirs, log, log)
             )
 
-    def _said(self) -> str:
+    def _last_output(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "nothing"

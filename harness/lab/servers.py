@@ -96,8 +96,8 @@ class Server:
         self._orders.flush()
         answer = self._answers.readline()
         if answer != "ok\n":
-            said = json.loads(answer).strip() if answer else "nothing, because its supervisor has ended"
-            raise HarnessError(f"the server for {self.url} did not {order}; it said: {said}")
+            output = json.loads(answer).strip() if answer else "nothing, because its supervisor has ended"
+            raise HarnessError(f"the server for {self.url} did not {order}; it said: {output}")
 
 
 def find_redis() -> Path | None:

@@ -204,13 +204,13 @@ def working() -> Iterator[Working]:
         importlib.import_module(os.environ[PRELOAD])
     interrupter = Interrupter(config, connection, journal)
     store: Store | None = SqlStore(sqlalchemy.create_engine(config.store)) if config.store else None
-    asked = Overrides(
+    overrides = Overrides(
         tuple(interrupter.sources),
         durability.parse_durability(config.durability) if config.durability else None,
         store,
         delay_seconds=0.0,
     )
-    with marking(interrupter.mark), events.subscribe(notice(journal)), overriding(asked):
+    with marking(interrupter.mark), events.subscribe(notice(journal)), overriding(overrides):
         yield Working(config, journal, connection, interrupter)
 
 

@@ -19,10 +19,10 @@ from harness.explore.probes.patching import patched
 
 def probes() -> AbstractContextManager[None]:
     """Hook the look-up of a logger's level, until the block ends."""
-    return patched((logging.Logger, "isEnabledFor", _asked))
+    return patched((logging.Logger, "isEnabledFor", _reporting))
 
 
-def _asked(is_enabled: Any) -> Any:
+def _reporting(is_enabled: Any) -> Any:
     @wraps(is_enabled)
     def hooked(logger: logging.Logger, level: int) -> bool:
         simulated = current()
