@@ -1,6 +1,6 @@
 """Probes that find crash points: while :func:`installed`, they report each external effect to an observer.
 
-Outside of that block nothing is hooked. Inside, other threads pay for one look-up.
+Outside of that block nothing is hooked. Inside, an effect in another thread costs one additional look-up.
 
 ==========================================  ===========================================================================
 ``before-statement``, ``statement``         an SQL statement; ``before-commit``, ``commit``: a commit (:mod:`.sql`)
@@ -10,12 +10,13 @@ Outside of that block nothing is hooked. Inside, other threads pay for one look-
 ``write``, ``opened``                       a file opened for writing, renamed or removed (:mod:`.files`)
 ``leave``                                   the job forks, or leaves or replaces its process (:mod:`.process`)
 ``step``, ``checkpoint``, ``saved``         edges of steps, checkpoints, and saves of progress (:mod:`.steps`)
-``end``                                     the job is done, and the queue does not know it yet (the target)
+``end``                                     the job is done, but the queue has not been updated (the target)
 ==========================================  ===========================================================================
 
 The probes of clients that are loaded later, such as httpx, are in :mod:`.clients`. Effects that no probe watches are
 reported: audit events (:mod:`.audit`), sockets (:mod:`.sockets`), drivers in C (:mod:`.drivers`), and messages of
-``logging`` (:mod:`.logs`), and what Redis and PostgreSQL do elsewhere (:mod:`.redis_server`, :mod:`.postgres_server`).
+``logging`` (:mod:`.logs`), and effects of Redis and PostgreSQL outside of the compared data (:mod:`.redis_server`,
+:mod:`.postgres_server`).
 """
 
 from __future__ import annotations

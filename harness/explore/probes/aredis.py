@@ -73,7 +73,7 @@ async def _reached(
     await other_items()
     if (
         _cancelled() > cancelled
-    ):  # fakeredis answers at once, and asyncio.wait_for() of Python 3.11 then forgets it
+    ):  # fakeredis answers at once, and asyncio.wait_for() of Python 3.11 then loses a cancellation
         raise asyncio.CancelledError
     published(simulated, commands)
     simulated.observer.meet(same)

@@ -1,7 +1,7 @@
 """One audit hook of the interpreter: it feeds the probes of files, and reports effects that no probe watches.
 
-Python cannot remove an audit hook. So there is one hook, added by the first exploration, and it does nothing
-outside of one. It ignores the events that it causes itself. Reads and imports are never reported.
+Python cannot remove an audit hook. So the first exploration adds one hook, which does nothing between explorations.
+It ignores the events that it causes itself. Reads and imports are never reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Handler = Callable[[SimulatedProcess, str, tuple[Any, ...]], None]
 
 @contextmanager
 def probes() -> Iterator[None]:
-    """Listen to audit events, until the block ends."""
+    """Receive audit events until the block ends."""
     files.prepare()
     if not _state["hooked"]:
         sys.addaudithook(_hook)
@@ -65,7 +65,7 @@ def _process(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> 
     program = args[0] if event != "os.system" else "a shell"
     if program is None and len(args) > 1 and args[1]:
         program = args[1][0]
-    name = files.text(program).rpartition("/")[2]  # without its arguments: one may be a secret
+    name = files.text(program).rpartition("/")[2]  # without its arguments, which may contain a secret
     simulated.unseen("process", f"{event} runs {name}", found.line)
 
 
@@ -105,7 +105,7 @@ def _native(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> N
 
 
 def _imported(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
-    """Report a client in C that is loaded too late to be hooked; what SQLAlchemy loads, it uses itself."""
+    """Report a client in C that is loaded too late to be hooked, unless SQLAlchemy loads it for its own use."""
     name = files.text(args[0])
     if name in drivers.SILENT and sys.modules.get(name) is None:
         found = caller()
@@ -160,7 +160,7 @@ TOLD_BY_OTHERS = {
     "telnetlib.Telnet.open": "socket.connect", "telnetlib.Telnet.write": "socket.send",
     "urllib.Request": "the probe of http.client", "webbrowser.open": "subprocess.Popen",
 }  # fmt: skip
-"""Events of effects that need no handler, with the probe that sees the same effect."""
+"""Events that need no handler, each with the probe that sees the same effect."""
 
 HARMLESS = {
     "code of this process": (

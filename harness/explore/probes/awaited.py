@@ -1,7 +1,7 @@
 """Connections of async drivers under SQLAlchemy: aiosqlite, asyncpg and psycopg.
 
-Their statements and commits are seen where those of plain drivers are (:mod:`.sql`), in the greenlet that SQLAlchemy
-runs them in. A crash closes them from outside of the event loop, which may be over by then.
+The probe of plain drivers (:mod:`.sql`) sees their statements and commits, in the greenlet in which SQLAlchemy runs
+them. A crash closes the connections from outside of the event loop, which may be closed by then.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ JOIN_SECONDS = 5.0
 
 
 class Awaited:
-    """A connection of an async driver, as the probes and resources of an exploration look at connections.
+    """Connection of an async driver, in the form that the exploration uses.
 
     :param driver: the driver's connection.
     """
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-        # That of aiosqlite has a plain one of sqlite3, in a thread of its own.
+        # A connection of aiosqlite contains one of sqlite3, in its own thread.
         self.dbapi_connection = self.driver_connection = getattr(driver, "_connection", None) or driver
 
     def crash(self) -> None:
-        """Close it as a crash would: the database rolls back what is not committed."""
-        with suppress(Exception):  # a connection that cannot be closed is as good as closed
+        """Close it as a crash would: the database rolls back uncommitted work."""
+        with suppress(Exception):  # a connection that cannot be closed counts as closed
             _CLOSED[type(self._driver).__module__.partition(".")[0]](self._driver)
 
 
 def seen(connection: Any) -> Any:
-    """Return a pooled connection as an exploration looks at it."""
+    """Return a pooled connection in the form that the exploration uses."""
     driver = getattr(connection, "driver_connection", None)
     return (
         Awaited(driver)

@@ -33,7 +33,7 @@ PLUMBING = {
 }  # fmt: skip
 """Modules of the standard library that do not identify a client; their caller does."""
 READERS = {"_aix_support", "_osx_support", "ctypes.util", "locale", "platform", "sysconfig", "uuid"}
-"""Modules of the standard library that start a process only to read a fact about this machine."""
+"""Modules of the standard library that start a process only to read a property of this machine."""
 
 
 @dataclass(frozen=True, slots=True)

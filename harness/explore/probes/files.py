@@ -80,7 +80,7 @@ def changed(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> N
         # An existing directory does not change, so there is nothing to compare or restore.
         paths = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112
     if event == "os.rmdir":
-        # Neither does one that is not empty; it may hold the database, which has a resource of its own.
+        # A directory that is not empty does not change either; it may hold the database, which has its own resource.
         paths = [path for path in paths if not _is_full(path)]
     if not paths:
         return
@@ -100,10 +100,10 @@ def changed(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> N
 
 
 def _opened(simulated: SimulatedProcess, path: str, flags: int, label: str) -> None:
-    """Reach the point at which a file is open and still empty, as a crash before the first flush leaves it.
+    """Reach the point at which a file is open and still empty, as it is after a crash before the first flush.
 
-    The event precedes the opening. So the file is emptied here, as the opening would do; a new one is removed again,
-    because the job's opening may need that, and sets its mode.
+    The event precedes the opening. So the file is emptied here, as the opening would do. A new file is removed again,
+    because the job's opening may require that it does not exist, and sets its mode.
     """
     is_new = not os.path.lexists(path)
     if is_new and not flags & os.O_CREAT:
@@ -124,7 +124,7 @@ def _opened(simulated: SimulatedProcess, path: str, flags: int, label: str) -> N
 def attributes(simulated: SimulatedProcess, event: str, args: tuple[Any, ...]) -> None:
     """Report a change of a file's attributes."""
     if isinstance(args[0], int):
-        return  # of an open file: who writes it is seen
+        return  # the descriptor of an open file, whose writes are seen
     path = os.path.abspath(text(args[0]))  # noqa: PTH100 - as the job spells it
     found = caller(2)
     if found is not None and found.library not in sys.stdlib_module_names and not _is_no_outcome(path, event):
@@ -157,7 +157,7 @@ def _paths(event: str, args: tuple[Any, ...]) -> list[str]:
 
 
 def _is_full(path: str) -> bool:
-    """Return whether a directory holds anything."""
+    """Return whether a directory is not empty."""
     try:
         with os.scandir(path) as entries:
             return next(entries, None) is not None
@@ -197,7 +197,7 @@ def _not_compared(path: str) -> tuple[str, str] | None:
 
 
 def _with_the_content(copy: Any) -> Any:
-    """Copying a file's attributes along with its content is not a separate effect."""
+    """Do not report the copy of a file's attributes together with its content, which is no separate effect."""
 
     @wraps(copy)
     def hooked(*args: Any, **kwargs: Any) -> Any:

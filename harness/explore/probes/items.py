@@ -1,7 +1,7 @@
 """Turns of concurrent items: their tasks join an event loop that chooses, and their threads wait at crash points.
 
 Installed only for jobs with ``concurrency``. ``asyncio.sleep`` and ``time.sleep`` in an item are points of the kind
-``sleep``, and do not take their time.
+``sleep``, and return without the delay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.explore.turns import NONE, RETURNING, STARTING, Party, TurnLoop, pa
 from harness.runtime.loops import JobLoop
 
 _SLEEP = asyncio.sleep
-"""The original, which is no crash point."""
+"""The original function, which is no crash point."""
 
 
 def probes() -> AbstractContextManager[None]:
@@ -46,7 +46,7 @@ def _do(do: Any) -> Any:
         loop = asyncio.get_running_loop()
         if isinstance(loop, TurnLoop):
             loop.join()
-            await _SLEEP(0)  # it begins when it has the turn
+            await _SLEEP(0)  # it starts when it gets the turn
         watch = _watch()
         if watch is None:
             await do(items, item, entry)
@@ -95,7 +95,7 @@ def _reach(reach: Any) -> Any:
         if party is None or simulated.dead:
             return reach(simulated, kind, label, lost)
         threaded = party.is_in_thread
-        if threaded and not party.turns.has_turn(party):  # it has waited for another one, which has the turn
+        if threaded and not party.turns.has_turn(party):  # it waited for another item, which has the turn
             party.pause()
         watch: Any = simulated.observer
         if party.item.resumed and _precedes(kind) and not watch.then and watch.boundary is not None:
@@ -109,7 +109,7 @@ def _reach(reach: Any) -> Any:
 
 
 def _precedes(kind: str) -> bool:
-    """Return whether a point comes before an effect, and not after one whose answer had to wait."""
+    """Return whether a point precedes an effect; False after an effect whose answer had to be awaited."""
     return kind.startswith("before-") or kind in {"sleep", "write"}
 
 

@@ -1,7 +1,7 @@
 """Messages of ``logging``: an exploration switches them off, and reports those that a handler would have written.
 
-A job logs in each of hundreds of trials. A terminal would be full of that, and a file that repeats a message is
-usually no mistake. Handlers that write to a terminal, or nowhere, are not reported.
+A job logs in each of hundreds of trials, which would fill a terminal. A repeated message in a file is usually no
+mistake. Handlers that write to a terminal, or nowhere, are not reported.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from harness.explore.probes.patching import patched
 _HEADERS = BytesHeaderParser()
 _ACCEPTED = 250
 MAILS = 256
-"""Number of mails whose parts are remembered: each trial sends the same ones."""
+"""Number of mails whose parts are cached, because each trial sends the same mails."""
 
 
 def probes() -> AbstractContextManager[None]:
@@ -34,7 +34,7 @@ def probes() -> AbstractContextManager[None]:
 
 
 class _Peer:
-    """Server side of a connection, in the parts that ``smtplib`` uses."""
+    """Server side of a connection: only the methods that ``smtplib`` uses."""
 
     def __init__(self, simulated: SimulatedProcess) -> None:
         self._life, self._replies, self._buffer = simulated, [b"220 trial\r\n"], b""

@@ -1,4 +1,4 @@
-"""Connections, processes and files that are older than the exploration: their use raises no event.
+"""Connections, processes and files that were opened before the exploration: their use raises no event.
 
 Connections to SQLite and descriptors of files can be traced, and are reported when they are used. Objects of
 drivers in C are reported if a module of the job has one in a variable.
@@ -35,7 +35,7 @@ def older() -> list[sqlite3.Connection]:
 def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield name, text and place of objects in a job's modules that no probe can watch.
 
-    :param modules: names of the job's modules; those of the same packages that they use count, too.
+    :param modules: names of the job's modules; modules of the same packages that they use count, too.
     """
     for module in _used(modules):
         for variable, value in list(vars(sys.modules[module]).items()):
@@ -48,7 +48,7 @@ def held(modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _used(modules: Sequence[str]) -> list[str]:
-    """Return the modules that are loaded, with those of the same packages that they have in variables."""
+    """Return the loaded modules, with the modules of the same packages in their variables."""
     packages = {module.partition(".")[0] for module in modules}
     found = dict.fromkeys(module for module in modules if module in sys.modules)
     for module in list(found):
@@ -60,7 +60,7 @@ def _used(modules: Sequence[str]) -> list[str]:
 
 
 def _inside(value: Any) -> list[Any]:
-    """Return what a container or an object of the job's own has, one level deep."""
+    """Return the members of a container, or of an object of the job's own, one level deep."""
     if type(value) in {list, tuple, set}:
         return list(value)[:MEMBERS]
     if type(value) is dict:
@@ -85,7 +85,7 @@ def _held(value: Any) -> tuple[str, str] | None:
 
 @contextmanager
 def traced(connections: Sequence[sqlite3.Connection]) -> Iterator[None]:
-    """Report what a job writes through connections that were open before, until the block ends."""
+    """Report writes of a job through connections that were open before, until the block ends."""
 
     def trace(statement: str) -> None:
         simulated = current()
@@ -112,16 +112,16 @@ def traced(connections: Sequence[sqlite3.Connection]) -> Iterator[None]:
 
 
 def descriptors(modules: Sequence[str]) -> set[int]:
-    """Return the numbers that the job's modules have in variables: one that is a descriptor may be the job's."""
+    """Return the numbers in variables of the job's modules; each may be a descriptor that the job uses."""
     values = [value for module in _used(modules) for value in vars(sys.modules[module]).values()]
     found = [each for value in values for each in (value, *_inside(value))]
     return {each for each in found if type(each) is int and each > 2}
 
 
 def _outputs() -> set[str]:
-    """Return the files that this process and those that started it write their output to.
+    """Return the output files of this process and of its ancestors.
 
-    A worker of a test run has a copy of such a descriptor, and its position moves when the others write.
+    A worker of a test run shares such a descriptor, so its position moves when other processes write.
     """
     found, pid = set(), "self"
     with suppress(OSError, ValueError, IndexError):
@@ -129,7 +129,7 @@ def _outputs() -> set[str]:
             for number in (1, 2):
                 with suppress(OSError):
                     found.add(str(Path("/proc", pid, "fd", str(number)).readlink()))
-            # The name of a program, in parentheses, may hold spaces; status and parent follow it.
+            # The name of a program, in parentheses, may contain spaces; status and parent follow it.
             pid = Path("/proc", pid, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
     return found
 
@@ -152,7 +152,7 @@ def positions(numbers: set[int]) -> dict[str, tuple[str, int]]:
                         continue  # its connections are traced
                 fields = Path("/proc/self/fdinfo", entry.name).read_text(encoding="ascii").split()
                 flags = int(fields[3], 8)
-                # What this process has inherited, such as its output, is open to the children as well.
+                # Descriptors that this process inherited, such as its output, are also open in its children.
                 if flags & (os.O_WRONLY | os.O_RDWR) and flags & os.O_CLOEXEC:
                     found[entry.name] = path, int(fields[1])
     return found

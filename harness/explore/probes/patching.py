@@ -1,4 +1,4 @@
-"""Replaces methods while trials run, and puts them back."""
+"""Replace methods while trials run, and restore them afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Wrap = Callable[[Any], Any]
 
 @contextmanager
 def patched(*patches: tuple[Any, str, Wrap]) -> Iterator[None]:
-    """Replace attributes, each by what ``wrap(original)`` returns, until the block ends."""
+    """Replace each attribute by the result of ``wrap(original)``, until the block ends."""
     with ExitStack() as stack:
         for owner, name, wrap in patches:
             inherited = name not in vars(owner)

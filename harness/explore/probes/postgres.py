@@ -1,7 +1,8 @@
 """Crash points of psycopg's connections, without SQLAlchemy: those of SQL, as in :mod:`.sql`.
 
-Watched are connections to the database of ``database=`` that the job opens itself. Any other use of psycopg is reported
-as not seen: another connection, one that is older than the execution, an asynchronous one, and the pipeline mode.
+The probe watches connections to the database of ``database=`` that the job opens itself. Any other use of psycopg is
+reported as not seen: other connections, connections opened before the execution, asynchronous connections, and the
+pipeline mode.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ def probes() -> AbstractContextManager[None]:
 
 
 class Direct:
-    """A connection of psycopg, as the probes and resources of an exploration look at connections."""
+    """Connection of psycopg, in the form that the exploration uses."""
 
     def __init__(self, raw: Any) -> None:
         self.dbapi_connection = self.driver_connection = raw
 
     def crash(self) -> None:
-        """Close it as a crash would: the server rolls back what is not committed."""
+        """Close it as a crash would: the server rolls back uncommitted work."""
         with suppress(Exception), accounted():
             self.dbapi_connection.close()
 
@@ -75,7 +76,7 @@ def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
             with accounted():
                 connection = connect(*args, **kwargs)
         except Exception:
-            _report(simulated, "without SQLAlchemy")  # nothing says which database it was to be
+            _report(simulated, "without SQLAlchemy")  # the database is unknown
             raise
         if simulated.observer.serves(connection):
             simulated.use(None, Direct(connection))
@@ -103,7 +104,7 @@ def _watched(
     simulated = current()
     if simulated is None or is_accounted():
         return None
-    if id(connection) in simulated.pooled:  # of SQLAlchemy's pool, which the job uses by itself
+    if id(connection) in simulated.pooled:  # a connection of SQLAlchemy's pool that the job uses directly
         simulated.use_raw(connection, Direct)
     if id(connection) in simulated.connections:
         return simulated
@@ -184,7 +185,7 @@ def _rollback(rollback: Any) -> Any:
     @wraps(rollback)
     def hooked(connection: Any) -> None:
         simulated = current()
-        if simulated is None or not simulated.dead:  # the server has done it already
+        if simulated is None or not simulated.dead:  # the server has executed it already
             rollback(connection)
 
     return hooked
@@ -202,7 +203,7 @@ def _close(close: Any) -> Any:
 
 
 def _end(leave: Any) -> Any:
-    """Hook the end of ``with connection.transaction()``: of the outermost one, a commit."""
+    """Hook the end of ``with connection.transaction()``; the end of the outermost block is a commit."""
 
     @wraps(leave)
     def hooked(transaction: Any, kind: Any, error: Any, traceback: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Statements whose effect on PostgreSQL is in no table: they are reported as not seen."""
+"""PostgreSQL statements with an effect outside of the tables: they are reported as not seen."""
 
 from __future__ import annotations
 

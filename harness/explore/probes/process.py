@@ -1,7 +1,7 @@
-"""Ways out of a trial: a job that leaves its process would leave the exploration.
+"""Calls that leave the process: a job that leaves its process would also leave the exploration.
 
-``os._exit``, ``os.fork`` and ``os.forkpty``, which ``multiprocessing`` uses too, end the simulated process, with a
-cause that says what was called.
+``os._exit``, ``os.fork`` and ``os.forkpty``, which ``multiprocessing`` uses too, end the simulated process; the
+cause names the call.
 """
 
 from __future__ import annotations

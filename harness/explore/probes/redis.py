@@ -80,7 +80,7 @@ def _reached(client: Any, commands: list[Any], label: str, execute: Any) -> Any:
     with accounted():
         answer = execute()
     published(simulated, commands)
-    simulated.observer.meet(client)  # which may have changed something
+    simulated.observer.meet(client)  # the command may have changed data
     simulated.reach("redis", label, lambda: RedisConnectionError(LOST))
     return answer
 

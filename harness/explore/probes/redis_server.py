@@ -1,6 +1,6 @@
-"""Redis commands whose effect is not in the compared database: they are reported as not seen.
+"""Redis commands with an effect outside of the compared database: they are reported as not seen.
 
-A message that a script or a function publishes is in no command, and some commands change another database of the
+A script or a function can publish a message that is in no command. Some commands change another database of the
 server.
 """
 

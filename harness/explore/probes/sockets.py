@@ -1,6 +1,6 @@
 """Sockets that no probe watches: their use is reported, with the library that uses them.
 
-A socket that a watched client has connected, or sent through, belongs to that client from then on.
+After a watched client has connected a socket, or sent through it, the socket belongs to that client.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def probes() -> AbstractContextManager[None]:
 
 
 def used(simulated: SimulatedProcess, event: str, used_socket: Any) -> None:
-    """Report that a socket is used, unless it is a watched client's."""
+    """Report the use of a socket, unless it belongs to a watched client."""
     if is_accounted():
         _known.add(used_socket)
     elif used_socket not in _known and not _stays_here(used_socket, event):

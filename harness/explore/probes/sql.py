@@ -27,13 +27,13 @@ from harness.explore.turns import other_items, party_here
 from harness.stores import prepared
 
 WATCHED = "harness_watched"
-"""Attribute of SQLite connections that have crash points of their own."""
+"""Attribute of SQLite connections that have their own crash points."""
 LOST = "the connection was lost before the answer came"
 _IN_NO_TABLE = re.compile(
     r"\s*(?:(?P<attach>ATTACH)\b|(?:CREATE|DROP)\s+(?:VIEW|TRIGGER)\b|PRAGMA\s+(?:\w+\.)?(?:user_version|application_id)\s*[=(])",
     re.IGNORECASE,
 )
-"""Statements of SQLite whose effect is in no table; PostgreSQL has more: :mod:`.postgres_server`."""
+"""SQLite statements with an effect outside of the tables; for PostgreSQL see :mod:`.postgres_server`."""
 
 
 def probes() -> AbstractContextManager[None]:
@@ -48,7 +48,7 @@ def probes() -> AbstractContextManager[None]:
         *with_overrides(DefaultDialect, "do_ping", _quietly),
         *with_overrides(DefaultDialect, "do_close", _closing),
         *with_overrides(DefaultDialect, "do_terminate", _closing),
-        # For every origin of a connection: a dialect, or a creator of the application.
+        # For every source of a connection: a dialect, or a creator of the application.
         (_ConnectionRecord, "_ConnectionRecord__connect", _quietly),
         (_ConnectionFairy, "_checkout", _checked_out),
         (prepared, "is_watched", _watched),
@@ -64,7 +64,7 @@ def _statement(execute: Any) -> Any:
         if simulated is None:
             execute(dialect, cursor, statement, *rest, **named)
             return
-        # An application that calls the dialect itself may give no context: then nothing says whose connection it is.
+        # An application that calls the dialect itself may pass no context: then the connection is unknown.
         context = named.get("context", rest[-1] if rest else None)
         connection = getattr(context, "root_connection", None)
         if connection is not None:
@@ -74,7 +74,7 @@ def _statement(execute: Any) -> Any:
         report = beyond if dialect.name == "postgresql" else attaches
         report(simulated, statement)
         if many and connection is not None and commits_alone(connection.connection.driver_connection):
-            if dialect.is_async and dialect.name == "sqlite":  # its rows are read in a thread of the driver
+            if dialect.is_async and dialect.name == "sqlite":  # a thread of the driver reads its rows
                 what, by = "executemany() commits each row, and no crash is tried between them", caller()
                 simulated.unseen("sqlite3", what, by.line if by else "")
             elif not dialect.is_async:
@@ -91,7 +91,7 @@ def _statement(execute: Any) -> Any:
 
 
 def commits_alone(raw: Any) -> bool:
-    """Return whether each statement of a driver's connection is a commit of its own now."""
+    """Return whether a driver's connection now commits after each statement."""
     if isinstance(raw, sqlite3.Connection) or hasattr(raw, "in_transaction"):
         return getattr(raw, "autocommit", False) is True or (
             raw.isolation_level is None and not raw.in_transaction
@@ -102,9 +102,9 @@ def commits_alone(raw: Any) -> bool:
 def each_committed(
     simulated: SimulatedProcess, statement: str, rows: Iterable[Any], error: type[Exception]
 ) -> Iterator[Any]:
-    """Yield the rows of ``executemany()`` with a crash point between them: each is a commit of its own.
+    """Yield the rows of ``executemany()`` with a crash point between them, because each row is committed separately.
 
-    A driver asks for the next row when it has executed the last.
+    A driver requests the next row after it has executed the previous one.
     """
     for number, row in enumerate(rows):
         if number:
@@ -113,7 +113,7 @@ def each_committed(
 
 
 def attaches(simulated: SimulatedProcess, statement: str) -> None:
-    """Report a statement by which SQLite changes another file, or something that is in no table."""
+    """Report a statement by which SQLite changes another file, or data outside of the tables."""
     found = _IN_NO_TABLE.match(statement)
     if found is not None:
         by = caller(2)
@@ -148,7 +148,7 @@ def _await_others(dialect: Any) -> None:
 
 
 def _closing(close: Any) -> Any:
-    """Mark it as watched. Of an async driver nothing is asked after that, and a crash has closed it already."""
+    """Mark the call as watched. After a crash, skip it for an async driver: the crash has closed the connection."""
     quietly = _quietly(close)
 
     @wraps(close)
@@ -168,7 +168,7 @@ def _rollback(rollback: Any) -> Any:
     def hooked(dialect: Any, connection: Any) -> None:
         simulated = current()
         if simulated is not None and simulated.dead:
-            return  # the server has done it already
+            return  # the server has rolled back already
         with accounted():
             rollback(dialect, connection)
 
@@ -176,7 +176,7 @@ def _rollback(rollback: Any) -> Any:
 
 
 def _checked_out(checkout: Any) -> Any:
-    """Know the connections of pools, which a job may use by itself; each is of this process, and watched."""
+    """Register the connections of pools, which a job may use directly, as watched connections of this process."""
 
     @wraps(checkout.__func__)
     def hooked(*args: Any, **kwargs: Any) -> Any:
@@ -185,7 +185,7 @@ def _checked_out(checkout: Any) -> Any:
         if simulated is not None:
             raw = fairy.dbapi_connection
             if isinstance(raw, sqlite3.Connection) and not (hasattr(raw, WATCHED) or in_memory(raw)):
-                fairy.invalidate()  # it waited in the pool before the exploration: a new process has none of it
+                fairy.invalidate()  # it was in the pool before the exploration, and a new process would not have it
                 fairy = checkout.__func__(*args, **kwargs)
             simulated.pooled[id(fairy.dbapi_connection)] = fairy
         return fairy
@@ -194,7 +194,7 @@ def _checked_out(checkout: Any) -> Any:
 
 
 def _watched(is_watched: Any) -> Any:
-    """Make saves use SQLAlchemy's methods: the driver's cursor alone does not identify the connection."""
+    """Make saves use SQLAlchemy's methods, because the driver's cursor does not identify the connection."""
 
     @wraps(is_watched)
     def hooked(connection: Any) -> bool:
@@ -204,7 +204,7 @@ def _watched(is_watched: Any) -> Any:
 
 
 def _quietly(call: Any) -> Any:
-    """Mark connecting, which changes nothing, as watched."""
+    """Mark the call that connects as watched; it changes no data."""
 
     @wraps(call)
     def hooked(*args: Any, **kwargs: Any) -> Any:

@@ -27,7 +27,7 @@ def probes() -> AbstractContextManager[None]:
 
 
 def redirect(copies: dict[str, str]) -> None:
-    """Have connections lead to copies from now on; a URI is left as it is, and so is any other file.
+    """Make connections lead to copies from now on, except connections by URI or to other files.
 
     :param copies: the copy by the path of the database.
     """
@@ -67,9 +67,9 @@ class _Cursor(sqlite3.Cursor):
             return super().executescript(sql)
         connection = self.connection
         if connection.in_transaction and getattr(connection, "autocommit", -1) == -1:
-            connection.commit()  # as the driver does
+            connection.commit()  # like the driver
         for statement in _statements(sql):
-            # The driver's method would commit a transaction of the script; its other one would begin one.
+            # The driver's executescript() would commit a transaction of the script; its execute() would begin one.
             method = super().execute if connection.in_transaction else super().executescript
             _statement(connection, statement, partial(method, statement), alone=not connection.in_transaction)
         return self
@@ -81,7 +81,7 @@ class _Connection(sqlite3.Connection):
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(_Cursor if factory is None else _both(_Cursor, factory))
 
-    # The driver's own shortcuts do not call the cursor's methods.
+    # The driver's shortcut methods do not call the cursor's methods.
     def execute(self, sql: str, *rest: Any) -> Any:
         return self.cursor().execute(sql, *rest)
 
@@ -96,7 +96,7 @@ class _Connection(sqlite3.Connection):
 
     def rollback(self) -> None:
         simulated = current()
-        if simulated is None or not simulated.dead:  # the database has done it already
+        if simulated is None or not simulated.dead:  # the database has executed it already
             super().rollback()
 
     def close(self) -> None:
@@ -161,14 +161,14 @@ def _connect(connect: Callable[..., Any]) -> Callable[..., Any]:
             return connect(database, *args, **kwargs)
         options = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
         if is_accounted():
-            # SQLAlchemy's. A job may use it itself, by raw_connection(): only that reaches the points below.
+            # SQLAlchemy's connection. Only direct use by raw_connection() reaches the points below.
             factory = _both(_Connection, options.get("factory"))
             return connect(database, *args[len(_ARGUMENTS) :], **{**options, "factory": factory})
-        # Another thread ends a frozen worker.
+        # Another thread ends a paused worker.
         options |= {"check_same_thread": False, "factory": _both(_Connection, options.get("factory"))}
         connection = _quietly(connect, database, *args[len(_ARGUMENTS) :], **options)
         if _in_memory(connection):
-            return connect(database, *args, **kwargs)  # it dies with the process: no external state
+            return connect(database, *args, **kwargs)  # it ends with the process, so it is no external state
         simulated.use(None, Direct(connection))
         return connection
 

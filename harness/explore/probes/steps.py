@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def probes() -> Iterator[None]:
-    """Listen to the steps, until the block ends."""
+    """Receive the events of steps until the block ends."""
     with events.subscribe(_edge, events.ProgressSaved, events.StepStarted, events.StepCompleted):
         yield
 
 
 def at_checkpoint(at: Position) -> str | None:
-    """Pass a crash point at every checkpoint; this is the explorer's stop source, before all others."""
+    """Pass a crash point at every checkpoint; this stop source of the explorer comes before all others."""
     simulated = current()
     if simulated is None:
         return None
@@ -37,7 +37,7 @@ def _edge(event: events.Event) -> None:
     if simulated is None:
         return
     if isinstance(event, events.ProgressSaved):
-        simulated.reach("saved", event.why)  # wherever the store is
+        simulated.reach("saved", event.why)  # in any store
     elif isinstance(event, events.StepEvent):
         verb = "begins" if isinstance(event, events.StepStarted) else "is done"
         simulated.reach("step", f"step {event.step!r} {verb}")

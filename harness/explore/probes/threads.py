@@ -1,7 +1,7 @@
 """Threads that a job starts belong to its simulated process, and so does the work in its thread pools.
 
-A pool that outlives an execution would not exist in another process. So each process gets its own pool
-instead. Threads that are started apart from ``threading`` are reported as not seen.
+A pool that exists before an execution would not exist in another process. So each process gets its own pool
+instead. Threads that are started without ``threading`` are reported as not seen.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OURS = "harness-"
 
 @contextmanager
 def probes() -> Iterator[None]:
-    """Attribute threads to the process of their starter, except the timekeeping threads of this package."""
+    """Attribute each thread to the process that starts it, except the timekeeping threads of this package."""
     apart = [(_thread, name, _apart) for name in ("start_new_thread", "start_new", "start_joinable_thread")]
     with patched(
         (threading.Thread, "start", _start),
@@ -44,7 +44,7 @@ def _start(start: Any) -> Any:
     @wraps(start)
     def start_within(thread: Thread) -> None:
         simulated = current()
-        # A thread of a pool belongs to no process; each task in it does.
+        # A thread of a pool belongs to no process, but each task in it does.
         of_pool = getattr(thread, "_target", None) is _worker
         if simulated is not None and not thread.name.startswith(OURS) and not of_pool:
             simulated.threads.append(thread)
@@ -77,7 +77,7 @@ def _submit(submit: Any) -> Any:
 
 
 def _pool_of(simulated: SimulatedProcess, pool: Any) -> Any:
-    """Return the pool that a process uses instead of an older one."""
+    """Return the pool that a process uses instead of one from before its start."""
     if getattr(pool, "harness_life", None) is simulated:
         return pool
     if id(pool) not in simulated.pools:

@@ -60,7 +60,7 @@ def _watched(call: Any) -> Any:
 
 
 def _collected(send: Any) -> Any:
-    """Record the sent bytes. A subclass calls its base: only the outer call counts."""
+    """Record the sent bytes. A subclass calls its base class, so only the outer call counts."""
 
     @wraps(send)
     def hooked(connection: Any, data: Any) -> Any:
@@ -88,7 +88,7 @@ def _answer(receive: Any) -> Any:
             return receive(connection)
         method, label = connection.harness_request
         if method not in SAFE:
-            # Everything was sent: the head up to the first empty line, and the body.
+            # The sent bytes: the headers up to the first empty line, and the body.
             body = b"".join(connection.harness_sent).partition(b"\r\n\r\n")[2]
             simulated.observer.sent("request", label, body)
         response = receive(connection)
