@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from harness.progress import Store
 
 DEPTH = 4
-"""Number of trials that a process has in advance, so that it does not wait for the parent."""
+"""Number of trials that a process has in its queue, so that it does not wait for the parent."""
 AHEAD = 64
 """Number of trials assigned ahead of the one the parent waits for."""
 FEW = 24
 """Minimum number of trials for which other processes are worth their start."""
 XDIST = "PYTEST_XDIST_WORKER"
-"""Environment variable of a pytest-xdist worker, which has a core to itself at most."""
+"""Environment variable of a pytest-xdist worker, which has at most one core."""
 
 Ahead = Callable[[int], Sequence[PlannedTrial]]
-"""Returns the next trials, up to a number, if nothing changes."""
+"""Returns the next trials, up to a number, if no result changes the plan."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def usable_cores() -> int:
 def check(number: int | None, outcome: Any, queue: str, store: Store | None) -> int:
     """Return the number of processes to use.
 
-    It is one with an outcome, a store or messages that may be kept where no process has a copy of its own.
+    It is 1 with an outcome, a store or messages that may be in a place that the processes share.
 
     :raises UsageError: if it is no number of processes.
     """
@@ -123,7 +123,7 @@ class Crew:
         self._children: list[_Child] = []
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
-                stream.flush()  # else each process would write what waits there
+                stream.flush()  # otherwise each process would write the buffered output
         self._alive = os.pipe()
         try:
             with external.let_go():
@@ -173,7 +173,7 @@ class Crew:
                     return
                 self._given.add(name)
                 child.given.append(name)
-                # A process that has ended accepts nothing more: its answers say so.
+                # A process that has ended accepts no more trials; the end of its answers shows that.
                 with suppress(BrokenPipeError):
                     os.write(child.commands, name.encode() + b"\n")
 
@@ -208,7 +208,7 @@ class Crew:
         return _Child(pid, commands[1], answers[0])
 
     def _serve(self, commands: int, answers: int, folder: str) -> None:
-        """Run trials until there are no more; after any error, the parent runs the trial and sees it."""
+        """Run trials until there are no more; after any error, the parent runs the trial again and gets the error."""
         own(self._external, folder, _leave)
         with os.fdopen(commands) as names:
             for name in names:
@@ -227,17 +227,17 @@ def _leave() -> NoReturn:
 def _die_with(alive: tuple[int, int], folder: str, parent: int) -> None:
     """End this process when its parent ends: the pipe from the parent is then closed."""
     os.close(alive[1])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
-    for number in (signal.SIGTERM, signal.SIGIO):  # a SIGTERM may be meant for the whole group of processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
+    for number in (signal.SIGTERM, signal.SIGIO):  # a SIGTERM may be sent to the whole process group
         signal.signal(number, lambda *_: _end(folder))
     fcntl.fcntl(alive[0], fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(alive[0], fcntl.F_SETFL, fcntl.fcntl(alive[0], fcntl.F_GETFL) | os.O_ASYNC)
-    if os.getppid() != parent:  # it ended before the signal was set up
+    if os.getppid() != parent:  # the parent ended before the signal was set up
         _end(folder)
 
 
 def _end(folder: str, code: int = 1) -> NoReturn:
-    """End this process, whose parent may be gone, without its copies; the last one removes the folder of all."""
+    """Remove the copies of this process and end it; the last process also removes the common folder."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         os.rmdir(os.path.dirname(folder))  # noqa: PTH106, PTH120 - as in copies.py

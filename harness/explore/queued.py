@@ -34,7 +34,7 @@ TARGETS = {
     "celery": "harness.explore.on_celery:CeleryTarget",
     "dramatiq": "harness.explore.on_dramatiq:DramatiqTarget",
 }
-"""Classes of the targets of queues; each is loaded when it is asked for."""
+"""Classes of the targets of queues; each is loaded at its first use."""
 QUEUES = (INLINE, *TARGETS)
 
 
@@ -42,7 +42,7 @@ class QueuedTarget(ABC):
     """Job or function that a queue runs; see :class:`~harness.explore.targets.Target`."""
 
     counts_executions: bool = True
-    """The queue counts them."""
+    """The queue counts executions."""
     settings: ClassVar[dict[str, str]] = {TRIES: "0"}
     """Environment of an execution. No other worker will take the job: an unknown class or step is refused by name."""
 
@@ -66,7 +66,7 @@ class QueuedTarget(ABC):
         return {}
 
     def close(self) -> None:
-        """Empty the Redis and close the connection.
+        """Empty the Redis database and close the connection.
 
         Crash before it: Redis keeps the records of the explored job, and the next exploration refuses it.
         """
@@ -141,7 +141,7 @@ def _broker(url: str | None) -> Redis:
     :raises UsageError: if it is not empty, because each trial empties it.
     """
     if url is None:
-        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - of the test extra; inline or with a URL it is unused
+        from fakeredis import FakeRedis, FakeServer  # noqa: PLC0415 - it needs the test extra, and is not used inline or with a URL
 
         return FakeRedis(server=FakeServer())
     connection = Redis.from_url(url)

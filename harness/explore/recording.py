@@ -78,13 +78,13 @@ class Recording:
     """Record of the clean run.
 
     :ivar states: external state after each change; the first is the initial state.
-    :ivar makers: for each state but the first, the point that made it.
+    :ivar makers: for each state except the first, the point that created it.
     :ivar marks: the items begun, in order. :ivar read: reads a state.
     :ivar insides: for each point, the fingerprint of the process there, if it has one.
-    :ivar tallies: for each point, the items begun since progress was saved, the checkpoints since, and the time.
+    :ivar tallies: for each point, the numbers of items and checkpoints since the last save, and the time.
     :ivar final: external state after the end.
     :ivar courses: the same for other orders of concurrent items, by the number of the order. :ivar several: whether
-        items take turns. :ivar astray: whether it did not end like the clean run.
+        items take turns. :ivar astray: whether the run of an order did not end like the clean run.
     """
 
     points: list[Point]
@@ -106,7 +106,7 @@ class Recording:
     _kinds: dict[str, list[int]] = field(default_factory=dict)
 
     def maker(self, state: int) -> Point | None:
-        """Return the point that made a state; None for the initial state."""
+        """Return the point that created a state; None for the initial state."""
         return self.makers[state - 1] if state else None
 
     def after(self, point: Point) -> Point | None:
@@ -185,7 +185,7 @@ def record(
     states = [{**first, **state} for state in recorder.states]
     external.restore(first)
     before = read()
-    # A crash may leave something that the job would remove, such as a lock: that can be explored.
+    # A crash may leave a value that the job would remove, such as a lock, so there is something to explore.
     if before == clean and all(external.contents(state) == left for state in states):
         raise UsageError(
             f"{target.name} changes no external state except its progress, so nothing can be lost or done twice; "
@@ -213,7 +213,7 @@ def record(
 
 
 def _found_later(external: ExternalState) -> Callable[[], Contents]:
-    """Return what returns the first contents of all resources if some were found since it was called."""
+    """Return a function that returns the initial contents of all resources if some were found since its last call."""
     known = len(external.first)
 
     def later() -> Contents:

@@ -25,8 +25,8 @@ _RQ_KEYS = (
 def not_the_jobs(rq_prefix: str) -> tuple[bytes, ...]:
     """Return prefixes of keys that are not an outcome of the job: those of its queue, and those of this package.
 
-    All keys below ``rq:`` are RQ's. The application may use its own prefix for other keys too, so there only
-    RQ's names count.
+    All keys with the prefix ``rq:`` are RQ's. An application may use its own RQ prefix for other keys too, so there
+    only RQ's names count.
     """
     rq_keys = ("",) if rq_prefix == "rq" else (*_RQ_KEYS, "harness:")
     return (b"harness:", *(f"{rq_prefix}:{name}".encode() for name in rq_keys))
@@ -39,7 +39,7 @@ _GONE = -2
 _FOREVER = -1
 """TTL of a key that does not expire."""
 LOCAL = {None, "localhost", "127.0.0.1", "::1"}
-"""Hosts whose Redis the explorer agrees to empty and fill again."""
+"""Hosts on which the explorer may empty and refill a Redis database."""
 
 Kept = dict[bytes, tuple[bytes, Any, int | None]]
 """Type, value and TTL in milliseconds, by key."""
@@ -118,7 +118,7 @@ class RedisResource:
 
     def restore(self, kept: Kept) -> None:
         """Write all keys in one transaction, each with its old TTL."""
-        with living(None), suppress(RedisError):  # a server without scripts has none to forget
+        with living(None), suppress(RedisError):  # a server may not support scripts
             # The job loads scripts at its first call, so remove them: otherwise it would pass other crash
             # points.
             self._client.script_flush()
@@ -150,7 +150,7 @@ class RedisResource:
         return sorted(value) if kind == b"set" else value
 
     def _groups(self, key: bytes) -> Any:
-        """Return the groups of a stream with the entries that are pending in them."""
+        """Return the groups of a stream with their pending entries."""
         return [
             (
                 group["name"],
@@ -178,7 +178,7 @@ _READERS: dict[bytes, Callable[[Any, bytes], Any]] = {
 
 
 def _nothing(client: Any, key: bytes) -> Any:
-    """Send a command that every type answers, for a key without a reader."""
+    """Send a command that is valid for every type, for a key without a reader."""
     return client.exists(key)
 
 

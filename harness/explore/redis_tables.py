@@ -17,7 +17,7 @@ _KINDS = {
 _REGISTRIES = ("scheduled", "deferred")
 """Registries of RQ with jobs that will run."""
 EXPLORED = b"explored-"
-"""Prefix of the ids of explored jobs, which are not part of their own outcome."""
+"""Prefix of the ids of explored jobs; a job is not part of its own outcome."""
 
 
 def tables(kept: dict[bytes, Any]) -> dict[str, Table]:

@@ -1,4 +1,4 @@
-"""Resources outside a process that a job can change, with their snapshots.
+"""Resources outside of the process that a job can change, with their snapshots.
 
 A resource is read after every crash point, and each change is kept as a snapshot. So a trial does not repeat
 the work before its crash.
@@ -36,7 +36,7 @@ MOMENTS = ("DATE", "TIME")
 
 WAIT_SECONDS = 0.25
 MAX_WAITS = 240
-"""Timeout of a lock, and number of attempts: a minute in all, enough for any transaction that ends."""
+"""Lock timeout and number of attempts: one minute in total, enough for any transaction that ends."""
 
 _SCHEMA = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
 _WAL_BYTES = slice(18, 20)
@@ -70,11 +70,11 @@ class SqliteResource:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection through which the database is seen."""
+        """The connection through which the database is read."""
         return self._connection
 
     def move(self, path: str) -> None:
-        """Look at a copy from now on. The connection is closed; it is not that of this process."""
+        """Use a copy from now on. The old connection is closed, because it belongs to the parent process."""
         self._path = path
         self.open()
 
@@ -115,12 +115,12 @@ class SqliteResource:
 
     def restore(self, kept: Pages) -> None:
         """Write all pages in one transaction, so that other open connections notice."""
-        self._opened_or_restored += 1  # the number of a connection counts only what others commit
+        self._opened_or_restored += 1  # PRAGMA data_version counts only other connections' commits
         if self.in_memory:
             self._connection.rollback()
         with closing(_opened(kept)) as source:
             source.backup(self._connection, progress=_Patience(self._path))
-        if not self.in_memory:  # so that the log stays short: a reader looks there first
+        if not self.in_memory:  # keep the log short, because a reader searches it first
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._seen = self._version()
 
@@ -143,13 +143,13 @@ class SqliteResource:
         if not self.in_memory:
             return self._connection.execute("PRAGMA data_version").fetchone()
         if self._connection.in_transaction:
-            return self._seen  # as it was, until the commit
+            return self._seen  # the database is unchanged until the commit
         schema = self._connection.execute("PRAGMA schema_version").fetchone()
         return self._connection.total_changes, schema
 
 
 class _Patience:
-    """Ends a backup that waits for a lock: sqlite3 would wait forever."""
+    """Ends a backup that waits for a lock, because sqlite3 would wait forever."""
 
     def __init__(self, path: str) -> None:
         self._path, self._waited = path, 0
@@ -231,7 +231,7 @@ class ProgressResource(MemoryStore):
         self._changed = False
 
     def claim(self, job_id: str) -> Any:
-        """Take the job over."""
+        """Claim the job."""
         return self._reached("claim", lambda: super(ProgressResource, self).claim(job_id))
 
     def save(self, progress: Any) -> int:
@@ -284,7 +284,7 @@ def sqlite_path(raw: Any) -> str | None:
     """Return the file of a DBAPI connection, ``""`` for a database in memory, None if it is not SQLite's."""
     if not isinstance(raw, sqlite3.Connection):
         return None
-    with suppress(sqlite3.OperationalError):  # in a transaction it stays as it is
+    with suppress(sqlite3.OperationalError):  # in a transaction it does not change
         sqlite3.Connection.execute(raw, "PRAGMA synchronous=OFF")  # as in SqliteResource
     path: str = sqlite3.Connection.execute(raw, "PRAGMA database_list").fetchone()[2]
     return path

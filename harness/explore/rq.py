@@ -100,7 +100,7 @@ class RQTarget(QueuedTarget):
         for registry in (self._queue.started_job_registry, self._queue.scheduled_job_registry):
             registry.connection.zrem(registry.key, self._job.id)
         self._job.refresh()
-        self._queue._enqueue_job(self._job, at_front=True)  # noqa: SLF001 - as RQ's own registries do
+        self._queue._enqueue_job(self._job, at_front=True)  # noqa: SLF001 - RQ's own registries do the same
 
 
 def _error(line: str) -> Exception:

@@ -76,7 +76,7 @@ class Runner:
         return short
 
     def _kept(self, trial: PlannedTrial, shortcuts: Shortcuts | None) -> Result:
-        """Run one trial with or without shortcuts, and keep the result, except an error: it would keep its frames."""
+        """Run one trial with or without shortcuts, and keep its result, but no error: it would keep frames."""
         self.shortcuts = shortcuts
         result = self.result(trial)
         if result.ending.error is None:
@@ -84,7 +84,7 @@ class Runner:
         return result
 
     def _once(self, trial: PlannedTrial) -> Result:
-        """Return the result of a trial, which may be known since the check of the shortcuts."""
+        """Return the result of a trial, which the check of the shortcuts may have found already."""
         kept = self._checked.get((trial, self.shortcuts is not None))
         if kept is None:
             return self.result(trial)
@@ -105,7 +105,7 @@ class Runner:
             return self._once(trial)
         finally:
             self.shortcuts = shortcuts
-            if recovered is not None:  # which trials are run whole must not change which pairs there are
+            if recovered is not None:  # shortcuts must not change the set of pairs
                 self.recovered[trial] = recovered
 
     def result(self, trial: PlannedTrial, death: Death = "restored") -> Result:
@@ -193,7 +193,7 @@ class Runner:
         return watch, ending, begun
 
     def _crash(self, trial: PlannedTrial, point: Point, death: Death) -> tuple[Watch, Ending, list[str], int]:
-        """Recover from one or two crashes, from external state only.
+        """Recover from one or two crashes, with external state only.
 
         :return: the observer of the last recovery, its end, the items begun before it, and those of them that
             the durability lets it repeat.
@@ -264,7 +264,7 @@ class Runner:
         if not watch.fired:
             thread.join(self._limit)
             return Ending("left", "did not come to that point")
-        # Two executions run: the first one's work after the second is not part of the clean run.
+        # Two executions run: work of the first one after the second one is not in the clean run.
         following, watch.following = watch.following, None
         standing_still = memory.now()  # two processes, two memories
         memory.restore()
@@ -276,7 +276,7 @@ class Runner:
             failed = any(isinstance(each, Ending) and each.kind == "failed" for each in last[-1:])
             if not failed or not self._target.documented or ending.kind != "completed":
                 return ending
-            # The first one had taken the job over, so that the second one stopped; the queue runs the job again.
+            # The first one had claimed the job, so the second one stopped; the queue runs the job again.
             again = self._watching(None, deployed=True, follow=False)
             ending = run_to_end(self._target, self._external, again, self._limit)
             begun += again.marks
@@ -299,7 +299,7 @@ class Runner:
         def handover() -> None:
             simulated = current()
             if simulated is None or self._external.held(simulated):
-                return  # the first would have to wait for it
+                return  # the first one would wait for the second one's lock
             with self._target.versions.aside():
                 met.set()
                 on.wait()

@@ -1,4 +1,4 @@
-"""Digest of external state: equal if a job that starts there sees no difference.
+"""Digest of external state: two states with the same digest are the same for a job that starts there.
 
 It covers every row of a database, and the fields of stored progress from which a job resumes. It ignores the
 number, times and ends of executions.
@@ -32,12 +32,12 @@ _JOB = b"rq:job:"
 _PROGRESS = b"continuation"
 """Field of RQ's job that holds progress."""
 _TIMES = {b"created_at", b"ended_at", b"enqueued_at", b"last_heartbeat", b"started_at", b"worker_name"}
-"""Fields of RQ's job that differ in each execution, and that no execution continues by."""
+"""Fields of RQ's job that differ in each execution, and that no execution resumes from."""
 _EXECUTIONS = (
     b"rq:clean_groups", b"rq:execution:", b"rq:executions:", b"rq:wip:", b"rq:worker", b"harness:history:",
     b"harness:leases", b"harness:owners", b"harness:pulse:",
 )  # fmt: skip
-"""Prefixes of the keys of RQ and of this package that say which executions and workers there were, and when."""
+"""Prefixes of the keys in which RQ and this package record executions, workers and times."""
 ENDS = {"completed", "cancelled"}
 """States of stored progress after which no execution follows."""
 
@@ -67,9 +67,9 @@ def digest(places: Iterable[tuple[str, Resource, Any]]) -> bytes:
 
 
 def queue(keys: Any) -> Any:
-    """Return what a job on RQ resumes from, in the keys of its Redis; those of any other Redis as they are.
+    """Return the values in the Redis of an explored job on RQ from which it resumes; all keys of any other Redis.
 
-    One execution is alive, so who owns the job needs no comparison. A key or a field that is not known here counts.
+    Only one execution is alive, so the owner of the job is not compared. Unknown keys and fields are compared.
     """
     if not any(key.startswith(_JOB + EXPLORED) for key in keys):
         return keys
@@ -89,14 +89,14 @@ def queue(keys: Any) -> Any:
 def _hashed(found: Any) -> bytes:
     try:
         data = marshal.dumps(found, 2)
-    except ValueError:  # there is more in it than plain data
+    except ValueError:  # it contains more than plain data
         data = repr(found).encode(errors="surrogatepass")
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 @dataclass
 class _Known:
-    """Digests of the rows of a database.
+    """Cache of digests of the rows of a database.
 
     :ivar by_file: digests by the digest of the file, because most files recur byte for byte. :ivar now: the version of
         the database for which a digest was returned last, and this digest.
@@ -122,7 +122,7 @@ def _of_database(place: SqliteResource, kept: Any) -> bytes:
 def _of_file(place: SqliteResource, parts: Sequence[bytes], kept: Any, known: _Known) -> bytes:
     """Return the digest of the rows in a file.
 
-    :param parts: the file, cut anywhere behind its header. :param kept: the snapshot; None for the current content.
+    :param parts: the file, cut at any place after its header. :param kept: the snapshot; None for the current content.
     """
     file = hashlib.blake2b(digest_size=16)
     for number, part in enumerate(parts):

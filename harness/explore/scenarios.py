@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 PRIVATE = "postgresql"
-"""Name that means a private PostgreSQL server."""
+"""Name of a private PostgreSQL server."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def seeded(scenario: Scenario, size: str, database: str | None = None) -> Iterat
 def _empty(database: str | None) -> Iterator[str]:
     """Yield the URL of an empty database.
 
-    :raises UsageError: if the one that was given is not empty.
+    :raises UsageError: if the given database is not empty.
     """
     if database is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def prepared(
     name: str | None = None,
     database: str | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Create the data, and yield the explorer's arguments for that form: the job with its arguments, and options.
+    """Create the data, and yield the explorer's arguments for a form: the job with its arguments, and options.
 
     Under ``with_transaction()`` the progress is in the database of the work.
 

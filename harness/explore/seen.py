@@ -1,4 +1,4 @@
-"""External effects that no probe watches; a verdict lists them and covers only what was seen."""
+"""External effects that no probe watches; a verdict lists them, and covers only the effects that were seen."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 SUFFIX = ", of what was seen"
-"""End of a verdict that does not cover everything the job did."""
+"""Suffix of a verdict that does not cover all effects of the job."""
 UNREACHED = "unreached"
-"""Name of trials whose crash point the job did not pass again."""
+"""Name of trials that did not reach their crash point again."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class NotSeen:
 class Unseen:
     """Collection of unseen effects, one for each name and line.
 
-    :param leave: called in place of adding one.
+    :param leave: called instead of adding an effect.
     """
 
     def __init__(self, leave: Callable[[], NoReturn] | None = None) -> None:

@@ -1,9 +1,9 @@
 """Shortcuts: known results with which a trial can end early.
 
-There are two kinds, if the job repeats itself:
+There are two kinds, for jobs that behave the same in each run:
 
-* **An execution that starts** in the same state as an earlier trial ends like that trial. A new process knows only
-  external state, and that is equal: each row, each key, and the stored progress (:mod:`.sameness`).
+* **An execution that starts** in the same state as an earlier trial ends like that trial. A new process depends only
+  on external state, and that is equal: each row, each key, and the stored progress (:mod:`.sameness`).
 * **A running execution** that reaches a state of the clean run ends like the clean run. Three parts are equal: external
   state, the position in the job's code, and everything visible in the process that its future depends on
   (:mod:`.insides`). This is compared at :data:`WINDOW` consecutive external states.
@@ -11,8 +11,8 @@ There are two kinds, if the job repeats itself:
 With the second kind, a trial in the middle of a job need not start at the beginning either: it starts a few states
 earlier, and interrupts the execution when that has reached a state of the clean run.
 
-**When that is right.** The job must be deterministic, which every exploration needs, and everything that its future
-depends on must be visible. Visible are local variables of the job's own functions (except those that are no longer
+**Requirements.** The job must be deterministic, which every exploration needs, and everything that its future depends
+on must be visible. The visible parts are local variables of the job's own functions (except those that are no longer
 read), attributes of the job, closures, generators, and variables of the modules and classes of its package. A process
 with an open file, a transaction, a session with changes, its own thread or an object of an unknown kind counts as
 different from all others.
@@ -22,7 +22,7 @@ rows in a session or in ``functools.lru_cache``; and the clock. A mistake is mis
 these, more than :data:`WINDOW` external states after the start of an execution, and after no other state: an execution
 starts in each of them.
 
-**How it is checked.** Before it is used, :data:`CHECKS` crashes of the job are tried both ways. If the results differ,
+**Check.** Before shortcuts are used, :data:`CHECKS` crashes of the job are tried both ways. If the results differ,
 all trials run to their end, as with ``shortcuts=False``. They also do so on Celery and Dramatiq, with another version
 of the code, for jobs that set items aside, and if rows have times or random values: their states are never equal.
 """
@@ -50,7 +50,7 @@ WINDOW = 3
 CHECKS = 5
 """Number of crashes that are tried both ways."""
 LEAD = 4
-"""Number of external states before an interruption at which its trial begins."""
+"""Number of external states between the start of a trial and its interruption."""
 PATIENCE = 400
 """Number of crash points within which such a trial must join the clean run; otherwise it starts at the beginning."""
 MOST_MISSES = 8
@@ -122,11 +122,11 @@ class Shortcuts:
 class Following:
     """Comparison of one trial's executions with the clean run.
 
-    :ivar joins: whether only to find where the clean run was, and no execution that began before.
-    :ivar whole: whether no execution ends where another one that began there is known: what a recovery from a crash
-        passes must not depend on the trials before it.
-    :ivar at: index of the point of the clean run that an execution came to, once that is believed.
-    :ivar ended: the future that was known of an execution that would have begun.
+    :ivar joins: whether it only finds the matching point of the clean run, and uses no results of earlier executions.
+    :ivar whole: whether executions do not end with known results of earlier ones: the points that a recovery passes
+        must not depend on the trials before it.
+    :ivar at: index of the point of the clean run that an execution has joined, after enough equal states.
+    :ivar ended: known result of an execution that would have started.
     """
 
     shortcuts: Shortcuts

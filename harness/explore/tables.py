@@ -12,12 +12,12 @@ class Table:
     """Rows under one name, as tuples.
 
     :ivar key: indexes of the columns that identify a row. :ivar numbered: whether the key can be a number
-        that the database gives, which does not identify a new row.
+        that the database assigns, which does not identify a new row.
     :ivar moments: the indexes of columns that hold a date or a time.
     :ivar json: the indexes of columns that hold JSON as text.
     :ivar references: pairs of a column's index and the table whose key it holds.
     :ivar transactional: whether the rows are a database's, so that a transaction can hold them and the progress.
-    :ivar unnamed: whether the name of the table says what its single column holds: lines, mails.
+    :ivar unnamed: whether the name of the table also describes its single column: lines, mails.
     """
 
     columns: tuple[str, ...]
@@ -45,7 +45,7 @@ class Resource(Protocol):
         ...
 
     def keep(self) -> Any:
-        """Return a snapshot of what is committed."""
+        """Return a snapshot of the committed content."""
         ...
 
     def restore(self, kept: Any) -> None:

@@ -25,7 +25,7 @@ class Target(Protocol):
 
     :ivar name: its dotted name, ``module:name``. :ivar files: those of its source.
     :ivar owners: qualified names of its functions and classes.
-    :ivar documented: whether its durability declares how much it may repeat. :ivar counts_executions: whether
+    :ivar documented: whether its durability limits the repeated work. :ivar counts_executions: whether
         its outcome may depend on the number and ends of its executions.
     :ivar versions: its code, before a deploy and after it.
     """
@@ -97,7 +97,7 @@ class FunctionTarget:
     def attempt(self, external: ExternalState, *, deployed: bool = False) -> bool:
         """Call it."""
         del external
-        args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes new ones each time
+        args, kwargs = copy.deepcopy((self._args, self._kwargs))  # a queue decodes the arguments each time
         with self.versions.deployed(deployed) as function:
             function(*args, **kwargs)
             ended()
@@ -110,7 +110,7 @@ def counts_executions(job: Any) -> bool:
 
 
 def ended() -> None:
-    """Reach the last crash point: the job is done, but the queue does not know it."""
+    """Reach the last crash point: the job is done, but the queue has not been updated."""
     simulated = current()
     if simulated is not None:
         simulated.reach("end", "end")

@@ -35,7 +35,7 @@ QUEUE = "explored"
 
 
 class NoLeases(Held):
-    """Replacement of the thread that renews leases: the explorer decides when one has expired."""
+    """Replacement of the thread that renews leases, because the explorer decides when a lease expires."""
 
     def add(self, job_id: str, owner: str, lost: Flag | None = None, owns: Callable[[], bool] = bool) -> None:
         """Renew none."""
@@ -59,7 +59,7 @@ class TicketTarget(QueuedTarget):
     """
 
     queue: Queue
-    # The explorer decides when a lease has expired, independent of the duration of a trial.
+    # The explorer decides when a lease expires, independent of the duration of a trial.
     settings: ClassVar[dict[str, str]] = {**QueuedTarget.settings, SETTING: str(24 * 3600)}
 
     def __init__(
@@ -131,7 +131,7 @@ class TicketTarget(QueuedTarget):
                 if ticket.get("outcome") != "failed":
                     return None
                 self._enqueue()
-            else:  # no lease lasts for ever: a sweep finds the job due
+            else:  # every lease expires, and a sweep then finds the job due
                 self._connection.zadd(keys.due(self.queue.kind), {self.job_id: 0}, xx=True)
                 sending = self.queue.tickets.take(self.job_id)
                 if sending is not None:

@@ -37,7 +37,7 @@ MAX_EXECUTIONS = 500
 SECOND_LOOK = 0.05
 """Seconds after which a job that did not end at its time limit is interrupted again."""
 LOOKS = 100
-"""Number of times that foreign code may continue before the job is ended inside it."""
+"""Number of times that library code may continue before the job is ended inside of it."""
 
 
 @dataclass
@@ -94,19 +94,19 @@ class Watch:
         each kind passed. :ivar marks: the items begun. :ivar unsaved: number of items since the last save.
         :ivar price: number of items that the durability lets the interruption repeat: those begun since
         progress was saved.
-    :ivar now: the time as the job sees it, in seconds; some passes at each checkpoint.
+    :ivar now: simulated time of the job, in seconds; it increases at each checkpoint.
     :ivar deployed: whether executions run the new version, if there is one; those after the interruption do.
     :ivar alone: whether no other execution is alive. :ivar boundary: the function that calls the job.
     :ivar dies: whether a crash is simulated immediately; otherwise the run continues, ``left`` is the
         external state at that moment, and ``begun`` the number of items begun.
     :ivar then: next external effect that the interrupted execution attempted.
     :ivar following: compares the executions with the clean run; None to run each of them to its end.
-    :ivar led: whether the trial began in the middle.
-    :ivar aligned: whether points are counted as in the clean run; otherwise only once an execution has come to where
-        that was.
-    :ivar endless: why it does not end, if it does not.
-    :ivar order: number of the order in which concurrent items go on. :ivar loops: number of executions with items.
-    :ivar busy: number of items in progress. :ivar still: whether the process stands still.
+    :ivar led: whether the trial started in the middle of the job.
+    :ivar aligned: whether points are counted as in the clean run; otherwise counting starts when an execution joins
+        the clean run.
+    :ivar endless: reason why the run does not end, if it does not.
+    :ivar order: number of the order in which concurrent items continue. :ivar loops: number of executions with items.
+    :ivar busy: number of items in progress. :ivar still: whether the process is paused.
     """
 
     external: ExternalState
@@ -258,7 +258,7 @@ class Watch:
 
 
 def _cancel() -> None:
-    """Cancel the task that is about to wait: it is cancelled while it does."""
+    """Cancel the task that is about to wait, so that the wait is cancelled."""
     task = asyncio.current_task()
     if task is not None:
         task.cancel()
@@ -267,7 +267,7 @@ def _cancel() -> None:
 KNOWN = "its result is known"
 """Cause of the end of a process that need not continue."""
 CHANGING = ("commit", "mail", "publish", "redis", "request", "save", "write")
-"""Kinds of points after which external state may have changed."""
+
 COMPARED = {"checkpoint", *CHANGING}
 """Kinds of points at which an execution is compared with the clean run."""
 LATE = "is not done within the limit"

@@ -1,14 +1,14 @@
-"""Event loop that decides which of several concurrent items goes on, in an order that can be repeated.
+"""Event loop that decides which of several concurrent items continues, in a repeatable order.
 
 Each item of an :class:`harness.iteration.IterationJob` with ``concurrency`` is a task, and so is each task that it
-starts. One of them has the turn. It keeps the turn until it waits. During a call of a watched client nobody else gets
-the turn; after it, an :class:`~harness.explore.orders.Order` chooses the task that goes on. Plain functions run in
-threads: a thread has the turn until its next crash point.
+starts. One of them has the turn. It keeps the turn until it waits. During a call of a watched client no other task
+gets the turn; after it, an :class:`~harness.explore.orders.Order` chooses the task that continues. Plain functions run
+in threads: a thread has the turn until its next crash point.
 
-* **A sleeping task** may be chosen at any time, and then sleeps no longer.
-* **An open write transaction** keeps the turn, because others would wait for it.
+* **A sleeping task** may be chosen at any time, which ends its sleep.
+* **An open write transaction** keeps the turn, because it would block other items.
 * **A task or a thread that waits for another one**, such as for a lock, passes the turn on.
-* **The time of the loop** stands still while a task can go on.
+* **The time of the loop** does not advance while a task can continue.
 
 So the same order gives the same crash points with the same numbers.
 """
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PATIENCE = 0.3
 """Seconds after which a call of a client counts as a wait for another item."""
 LOOK_SECONDS, LOOKS = 0.01, 3
-"""Seconds between two looks at a thread, and the number of equal looks after which it waits for another one."""
+"""Seconds between two polls of a thread, and number of equal polls after which it counts as blocked by another."""
 
 NONE, STARTING, PARKED, RUNNING, RETURNING = range(5)
 """States of the thread of an item."""
@@ -52,7 +52,7 @@ NONE, STARTING, PARKED, RUNNING, RETURNING = range(5)
 _TRANSPORTS = tuple(
     f"asyncio/{name}.py" for name in ("base_events", "selector_events", "sslproto", "streams")
 )
-"""Files of asyncio with futures that something outside of the process ends."""
+"""Files of asyncio whose futures are completed from outside of the process."""
 _PACKAGE = str(Path(harness.__file__).parent) + os.sep
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 
@@ -64,7 +64,7 @@ class Party:
 
     :ivar number: its place in the order of the starts; that of a task of an item begins with that of the item.
     :ivar handles: its next steps. :ivar sleep: timer of its sleep.
-    :ivar aside: whether it waits until no other can go on; :ivar resumed: whether it has waited so.
+    :ivar aside: whether it waits until no other task can continue; :ivar resumed: whether that wait is over.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Party:
 
     @property
     def is_ready(self) -> bool:
-        """True if it can go on."""
+        """True if it can continue."""
         sleeps = self.sleep is not None and not self.sleep.cancelled()
         return bool(self.handles) or self.thread == PARKED or sleeps
 
@@ -102,7 +102,7 @@ class Party:
         )
 
     def go(self) -> None:
-        """Go on until the next wait."""
+        """Continue until the next wait."""
         self.has_begun = True
         self._since, self._alike = time.monotonic(), 0
         if self.thread == PARKED:
@@ -117,7 +117,7 @@ class Party:
             self.turns.step(self.handles.popleft())
 
     def enter(self) -> None:
-        """Begin in a thread: wait for the first turn there."""
+        """Start in a thread, and wait there for the first turn."""
         self._ident, self._native = threading.get_ident(), threading.get_native_id()
         self.pause()
 
@@ -130,7 +130,7 @@ class Party:
         self.thread = RUNNING
 
     def release(self) -> None:
-        """Have its thread go on without turns: the loop is closed."""
+        """Let its thread continue without turns, because the loop is closed."""
         self._go.set()
 
     @property
@@ -139,7 +139,7 @@ class Party:
         return self.thread != NONE and threading.get_ident() == self._ident
 
     def _is_blocked(self) -> bool:
-        """Return whether its thread waits for a lock, as far as one can see from outside."""
+        """Return whether its thread probably waits for a lock."""
         frame = sys._current_frames().get(self._ident) if self.thread == RUNNING else None  # noqa: SLF001 - as in points
         if frame is None or self.turns.stands_still:
             return False
@@ -154,7 +154,7 @@ class Party:
 
 
 def _sleeps(native: int) -> bool:
-    """Return whether a thread waits, and does not only lack a processor."""
+    """Return whether a thread waits, rather than being ready without a processor."""
     try:
         return Path(f"/proc/self/task/{native}/stat").read_text().rpartition(")")[2].split()[0] == "S"
     except (OSError, IndexError):
@@ -193,11 +193,11 @@ class TurnLoop(asyncio.SelectorEventLoop):
         super().__init__(self._limit)
 
     def time(self) -> float:
-        """Return the time of the loop, which passes only while no item can go on."""
+        """Return the time of the loop, which advances only while no item can continue."""
         return self._now
 
     def close(self) -> None:
-        """Close the loop; threads go on without turns."""
+        """Close the loop; threads continue without turns."""
         self._over = True
         for party in self._parties.values():
             party.release()
@@ -205,7 +205,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
 
     @property
     def stands_still(self) -> bool:
-        """True while the process stands still, in a trial that freezes it."""
+        """True while the process is paused, in a trial that freezes it."""
         return self._watch.still
 
     @property
@@ -214,7 +214,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
         return bool(self._parties)
 
     def join(self) -> Party:
-        """Have the current task take turns from its next wait on."""
+        """Let the current task take turns from its next wait on."""
         task = asyncio.current_task(self)
         assert task is not None  # noqa: S101 - a coroutine calls this
         party = self._added(task, None)
@@ -226,17 +226,17 @@ class TurnLoop(asyncio.SelectorEventLoop):
         self._ready.append(handle)  # type: ignore[attr-defined]
 
     def wake(self) -> bool:
-        """Have the loop choose again; return False if it is closed."""
+        """Make the loop choose again; return False if it is closed."""
         with suppress(RuntimeError):
             self.call_soon_threadsafe(_nothing)
             return not self._over
         return False
 
     def has_turn(self, party: Party) -> bool:
-        """Return whether it is the turn of a task."""
+        """Return whether a task has the turn."""
         return self._turn is party
 
-    # The methods of asyncio's loop by which tasks go on.
+    # The methods of asyncio's loop that continue tasks.
 
     def _call_soon(self, callback: Any, args: Any, context: Context | None) -> asyncio.Handle:
         task = getattr(callback, "__self__", None)
@@ -261,7 +261,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
     def call_later(  # type: ignore[override]  # the arguments of a callback have no types here
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Arrange a call; remember that of a sleep."""
+        """Schedule a call; remember the call that ends a sleep."""
         handle = super().call_later(delay, callback, *args, context=context)
         if callback is futures._set_result_unless_cancelled:  # type: ignore[attr-defined]  # noqa: SLF001
             party = _party.get()
@@ -289,14 +289,14 @@ class TurnLoop(asyncio.SelectorEventLoop):
         ready = {party.item for party in self._parties.values() if party.is_ready}
         busy = [
             party.is_busy for party in self._parties.values() if party.item not in ready
-        ]  # each is looked at
+        ]  # poll every party
         return any(busy)
 
     def _is_calling(self, item: Party) -> bool:
         return any(party.is_calling for party in self._parties.values() if party.item is item)
 
     def _give_turn(self) -> bool:
-        """Have one task go on; return False if none can."""
+        """Let one task continue; return False if none can."""
         ready = [party for party in self._parties.values() if party.is_ready]
         if not ready:
             return False
@@ -305,7 +305,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
         held = self._watch.external.held(self._simulated)
         if turn is not None and own and (held or self._is_calling(turn.item)):
             chosen = turn if turn in own else own[0]
-        elif held:  # one that has begun may have what the holder of the lock waits for
+        elif held:  # a started party may hold a resource that the holder of the lock waits for
             begun = [party for party in ready if party.item.has_begun]
             chosen = self._order.choose(turn, begun or ready)
         else:
@@ -343,7 +343,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
 
 
 def _is_of_a_library(frame: FrameType | None) -> bool:
-    """Return whether a future is made by a library, or by the parts of asyncio that talk to files and threads."""
+    """Return whether a library created a future, or the parts of asyncio for files and threads."""
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(_PACKAGE) or is_own(frame.f_code):
@@ -355,19 +355,19 @@ def _is_of_a_library(frame: FrameType | None) -> bool:
 
 
 def party_here() -> Party | None:
-    """Return the item at work in this context, if items take turns."""
+    """Return the current item of this context, if items take turns."""
     return _party.get()
 
 
 def set_aside() -> None:
-    """Have the current item wait until no other can go on."""
+    """Make the current item wait until no other item can continue."""
     party = _party.get()
     if party is not None:
         party.item.aside = True
 
 
 async def other_items() -> None:
-    """Let other items go on, as an await of a client does that has to wait for its answer."""
+    """Let other items continue, as the await of a client does while it waits for its answer."""
     if _party.get() is not None:
         await sleep(0)
 

@@ -1,4 +1,4 @@
-"""New version of the code under the name of the old one, as after a deploy."""
+"""New version of the code under the name of the old version, as after a deploy."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def new_version(job: Any, name: str) -> Any:
 class Versions:
     """Two versions of the code: one is interrupted, the other resumes.
 
-    The new job class runs under the path of the old one. So progress of one belongs to the other, and is
-    refused for the same reasons as by a worker after a deploy.
+    The new job class runs under the path of the old one. So it gets the progress of the old one,
+    and refuses it for the same reasons as a worker after a deploy.
 
     :param old: a job class or a function. :param new: another of the same kind; None for no deploy.
     :ivar new: the new version, named as the old one.
@@ -39,7 +39,7 @@ class Versions:
         if new is None:
             self.new = old
         elif _is_job(old) and _is_job(new):
-            # A subclass, because the methods of a class know it by identity: super() works in no copy.
+            # A subclass, because methods refer to their class by identity: super() does not work in a copy.
             named = {"__module__": old.__module__, "__qualname__": old.__qualname__}
             self.new = type(new)(old.__name__, (new,), named)
         elif callable(new) and not (_is_job(old) or isinstance(new, type)):
@@ -72,7 +72,7 @@ class Versions:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Have the old version found again inside the block: an execution of the new one stands still, elsewhere."""
+        """Restore the old version inside the block, while an execution of the new one is paused in another thread."""
         deployed = self._is_put
         self._stack.close()
         yield
@@ -80,7 +80,7 @@ class Versions:
             self._put()
 
     def _put(self) -> None:
-        """Have the new version found, until the stack is closed."""
+        """Install the new version, until the stack is closed."""
         stack = self._stack
         stack.enter_context(types_standing_in(self._given.__module__, self.old.__module__))
         owner: Any = sys.modules[self.old.__module__]

@@ -23,7 +23,7 @@ class SentResource:
         self._seen = 0
 
     def add(self, kind: str, label: str, body: bytes) -> None:
-        """Record one.
+        """Record a mail, a request or a message.
 
         Only hashes of the body are kept, because the body may be confidential. They are two words of a cell: if the
         first one differs between clean runs, the second one is still compared.
@@ -32,7 +32,7 @@ class SentResource:
         self.sent.append((kind, label, digests))
 
     def changed(self) -> bool:
-        """Return whether another one arrived."""
+        """Return whether another one has arrived."""
         seen, self._seen = self._seen, len(self.sent)
         return seen != self._seen
 

@@ -1,7 +1,7 @@
-"""Trials: a job with its data and an interruption, run to the end and judged.
+"""Trials: run a job with its data and an interruption to the end, and judge the result.
 
 * :mod:`harness.lab.lab`: a trial's database, broker and mailbox, set up before it and removed after it.
-* :mod:`harness.lab.embedded`: trials in this process; no process is killed, so the effect of SIGKILL is not shown.
+* :mod:`harness.lab.embedded`: trials in this process; no process is killed, so they do not show the effect of SIGKILL.
 * :mod:`harness.lab.processes`: trials with real workers on a real Redis, signalled and killed.
 * :mod:`harness.lab.servers`: private Redis and PostgreSQL servers; needs no extra, so it loads nothing else of the lab.
 """

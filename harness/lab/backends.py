@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from harness.scenario import Scenario
 
 RETRIES = 3
-"""Number of times that RQ and Dramatiq start a plain form that has failed again."""
+"""Number of retries of a failed plain form on RQ and Dramatiq."""
 QUEUE = "trials"
 """Name of the queue; on RabbitMQ, where messages of an earlier trial may remain, it gets a suffix."""
 PLAIN_END = f"{PREFIX}lab:plain"
-"""Key with the end of a plain form on Celery or Dramatiq."""
+"""Key of the outcome of a plain form on Celery or Dramatiq."""
 
 Status = Literal["completed", "failed"]
 
@@ -88,7 +88,7 @@ class Backend(ABC):
     detects: ClassVar[bool] = False
     """True if workers notice a lost process on their machine immediately, so that no lease has to expire."""
     slow: ClassVar[bool] = False
-    """True if a worker without a job needs seconds to exit: the lab then does not wait for it."""
+    """True if a worker without a job needs seconds to exit, so that the lab does not wait for it."""
 
     @abstractmethod
     def status(self) -> Status | None:
@@ -96,7 +96,7 @@ class Backend(ABC):
 
     @abstractmethod
     def leaves_alone(self, by: str | signal.Signals) -> bool:
-        """Return whether only a long timeout brings the plain form back after such an interruption."""
+        """Return whether, after such an interruption, the plain form starts again only after a long timeout."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -129,7 +129,7 @@ class RQBackend(Backend):
         return "failed" if status == JobStatus.FAILED else None
 
     def leaves_alone(self, by: str | signal.Signals) -> bool:
-        """RQ's worker retries a job whose work horse has crashed; if the worker has crashed too, nothing does."""
+        """Return True if the worker is lost too: only RQ's worker retries the job of a crashed work horse."""
         return by == "kill:both" or isinstance(by, signal.Signals)
 
 
@@ -159,7 +159,7 @@ class TicketBackend(Backend):
         """Enqueue a plain form as a task of the queue itself, and return its id."""
 
     def status(self) -> Status | None:
-        """Read the ticket, or the record of a plain form's task."""
+        """Read the outcome from the ticket, or from the record of a plain form's task."""
         if self._plain:
             end = self.connection.get(PLAIN_END)
             return None if end is None else "completed" if end == b"completed" else "failed"
@@ -182,7 +182,8 @@ def new_queue_name() -> str:
 def run_plain(path: str, arguments: list[int], journal: Journal, connection: Redis) -> None:
     """Run a plain form in a task of Celery or Dramatiq, and record its end.
 
-    Crash before the end is recorded: the queue has not acknowledged the message either, so the queue decides.
+    Crash before the end is recorded: the message is not acknowledged either, so the queue decides whether to deliver it
+    again.
     """
     journal.write("start")
     try:

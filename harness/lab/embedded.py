@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from harness.progress import Position, StopSource, Store
 
 MAX_EXECUTIONS = 2_000
-"""Limit of executions, more than any trial should need; a job that is not done by then never will be."""
+"""Maximum number of executions; a job that needs more is taken as endless."""
 NOMINAL_SECONDS = 0.02
 """Duration of an item without a given pace.
 
-The time of a trial is counted, not measured: an item lasts as long as the pace, independent of the machine.
+The time of a trial is calculated, not measured: each item lasts as long as the pace, independent of the machine.
 """
 
 
@@ -70,7 +70,7 @@ class EmbeddedTrial(Trial):
             self.settings.durability,
             self._store,
             self._clock,
-            # Only a flag is found by polling; a poll at each item would count as a cost of the item.
+            # Only a flag has to be polled; polling at each item would add to the cost of the item.
             poll_seconds=0.0 if interruption.by == "flag" else None,
             delay_seconds=0.0,
         )
@@ -93,9 +93,9 @@ class EmbeddedTrial(Trial):
             status = job.get_status()
             if status in {JobStatus.FINISHED, JobStatus.FAILED}:
                 return
-            if status == JobStatus.SCHEDULED:  # a delay is not waited for
+            if status == JobStatus.SCHEDULED:  # do not wait for a delay
                 queue.scheduled_job_registry.remove(job)
-                queue._enqueue_job(job)  # noqa: SLF001 - as RQ's scheduler does
+                queue._enqueue_job(job)  # noqa: SLF001 - RQ's scheduler does the same
         # The record says that it never finished.
 
     def _mark(self, item: str) -> None:

@@ -1,7 +1,7 @@
-"""Executions of a job on Celery or Dramatiq, in the journal; and the wait until a signal has reached the job.
+"""Journal entries for executions on Celery or Dramatiq, and the wait until a signal has reached the job.
 
-A message that is out of date is dropped without an execution. So an execution starts with the event of the
-job, and ends when the queue has finished its message.
+The queue drops an outdated message without an execution. So an execution starts with the job's event, and ends when
+the queue has finished the message.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Executions:
 def wait_for_shutdown(queue: Queue, seconds: float = 0.0) -> None:
     """Return *seconds* after a process has noticed that its worker exits.
 
-    :raises HarnessError: if it does not notice it.
+    :raises HarnessError: if the process does not notice it.
     """
     sources = queue.stop_sources()
     until = time.monotonic() + HEARD_SECONDS
-    while not any(source(None) for source in sources):  # type: ignore[arg-type]  # flags ask for no position
+    while not any(source(None) for source in sources):  # type: ignore[arg-type]  # flags use no position
         if time.monotonic() > until:
             raise HarnessError(f"the worker did not hear of its signal within {HEARD_SECONDS:g} s")
         time.sleep(LOOK_SECONDS)

@@ -2,13 +2,14 @@
 
 A :class:`ForkServer` is a process with one thread that has imported what its children need. Each child is a
 fork of it, with its own session, environment, folder and standard streams, as if :class:`subprocess.Popen`
-had started it. A child costs some 10 ms; a new interpreter that imports the lab costs a second.
+had started it. A child costs about 10 ms; a new interpreter that imports the lab costs about a second.
 
 Differences from a new interpreter: modules that the server has imported keep the state from their import, the command
-line that ``ps`` shows is the server's, and the parent is the server. Use a new interpreter where one of those matters.
+line that ``ps`` shows is the server's, and the parent is the server. Use a new interpreter if one of those matters.
 
-The server ends with the process that started it, however that ends: it reads the end of its standard input. Children
-that still run then go on without a parent; tie them to their starter by other means, as the lab's parent pipe does.
+The server ends with the process that started it, after any kind of exit, because it reads the end of its standard
+input. Running children then continue without a parent. Use another mechanism to end them with their starter, such as
+the lab's parent pipe.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import IO, Any
 from harness.errors import HarnessError
 
 INTERPRETER = ("PYTHON", "COV", "LD_")
-"""Prefixes of variables that an interpreter reads when it starts; with other values a new server is started."""
+"""Prefixes of variables that an interpreter reads when it starts; other values require a new server."""
 PROGRAM = "from harness.lab.fork_server import main; main()"
 """Program of the server."""
 _HEADER_BYTES = 8
@@ -55,9 +56,9 @@ class Child:
         return self._read(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code when it has ended.
+        """Wait for the end of the process, and return the exit code.
 
-        :raises subprocess.TimeoutExpired: if it has not ended by then.
+        :raises subprocess.TimeoutExpired: if it does not end in time.
         """
         code = self._read(timeout)
         if code is None:
@@ -96,7 +97,7 @@ class Child:
 
 
 class ForkServer:
-    """Starts children; a context manager. Threads may share it.
+    """Context manager that starts children. Threads may share it.
 
     :param modules: modules that the server imports, so that children have them.
     """
@@ -116,7 +117,7 @@ class ForkServer:
     def close(self) -> None:
         """End the server, but not its children."""
         if self._socket is not None:
-            with self._socket, suppress(OSError):  # it may be gone
+            with self._socket, suppress(OSError):  # it may have exited
                 self._socket.shutdown(socket.SHUT_WR)
                 self._socket.recv(1)  # ends with the server
             self._socket = None
@@ -162,7 +163,7 @@ class ForkServer:
                     [sys.executable, "-c", PROGRAM, *self._modules],
                     stdin=theirs.fileno(), env=dict(variables), start_new_session=True,
                 )  # fmt: skip
-                launcher.wait()  # the server is its child, and not ours
+                launcher.wait()  # the server is its child, not a child of this process
             self._socket, self._settings = ours, settings
         return self._socket
 
@@ -181,7 +182,7 @@ class _Server:
         woken.setblocking(False)
         waker.setblocking(False)
         signal.set_wakeup_fd(waker.fileno())
-        # The system reports ends only if a handler exists; it has nothing to do.
+        # The system reports exits of children only if a handler exists; the handler does nothing.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
             ready, _, _ = select.select([self._requests, woken], [], [])
@@ -191,7 +192,7 @@ class _Server:
             if self._requests in ready:
                 header, descriptors, _, _ = socket.recv_fds(self._requests, _HEADER_BYTES, _STREAMS + 1)
                 if not header:
-                    signal.set_wakeup_fd(-1)  # a child that ends from here on has no socket to write to
+                    signal.set_wakeup_fd(-1)  # from here on, there is no socket for the end of a child
                     return None
                 request = json.loads(_exactly(self._requests, int.from_bytes(header)))
                 pid = os.fork()
@@ -208,7 +209,7 @@ class _Server:
     def _reap(self) -> None:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                # Its starter, which has the other end, may have exited.
+                # The starter, which has the other end, may have exited.
                 with self._children.pop(ended[0]) as status, suppress(OSError):
                     status.sendall(str(os.waitstatus_to_exitcode(ended[1])).encode())
 
@@ -247,7 +248,7 @@ def _exactly(source: socket.socket, size: int) -> bytes:
 def main() -> None:
     """Import and serve; in each child, call its function and exit like any program."""
     if os.fork():
-        os._exit(0)  # the starter waits for this process alone
+        os._exit(0)  # the starter waits only for this process
     for name in sys.argv[1:]:
         import_module(name)
     task = _Server(socket.socket(fileno=os.dup(0))).serve()

@@ -56,7 +56,7 @@ class JournalContent:
                     f"the journal has {entry['what']!r} of a process that has not started"
                 ) from None
         self.working += self._open
-        for attempt in self._open.values():  # never said that they ended
+        for attempt in self._open.values():  # they did not record their end
             attempt.ended = "killed"
             attempt.end = max([attempt.start, *attempt.marks, attempt.requested or 0.0])
 
@@ -112,7 +112,7 @@ class _Outcome(_Start):
 
 
 _KINDS = {"start": _Start, "mark": _Mark, "fire": _Fire, "saved": _Saved, "outcome": _Outcome, "end": _Start}
-"""Kinds of lines, with the fields of each."""
+"""Kinds of lines, each with its fields."""
 
 
 def _entry(line: bytes, where: str) -> dict[str, Any]:

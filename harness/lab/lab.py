@@ -39,8 +39,8 @@ class Lab:
 
     :param directory: an existing folder for database files, journals and logs.
     :param size: the size of the data.
-    :param pace: duration of the work on an item, in seconds. Embedded, triggers by time count only these, and
-        20 ms an item with a pace of 0, which waits for nothing.
+    :param pace: duration of the work on an item, in seconds. In embedded trials,
+        triggers by time count only this duration; with a pace of 0 there is no wait, and an item counts as 20 ms.
     :param queue: ``rq``, ``celery`` or ``dramatiq``.
     :param broker: ``fakeredis``, the default of RQ: the worker is in this process. ``redis``, the default of the
         others, or the URL of an empty Redis database: workers are processes, and can be killed. ``rabbitmq``, for
@@ -132,7 +132,7 @@ class Lab:
         try:
             yield f"sqlite:///{path}"
         finally:
-            for each in self.directory.glob(f"{path.name}*"):  # including SQLite's own extra files
+            for each in self.directory.glob(f"{path.name}*"):  # with SQLite's additional files
                 each.unlink()
 
     def _seeded(self, scenario: Scenario) -> Path:
@@ -147,7 +147,7 @@ class Lab:
 
 
 def environment(size: str, pace: float, packages: Sequence[str]) -> dict[str, Any]:
-    """Return the description of the environment for a comparison, without host and path."""
+    """Return a description of the environment for a comparison, without host and path."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

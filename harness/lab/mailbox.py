@@ -27,7 +27,7 @@ class Mailbox(Controller):
     """
 
     def __init__(self) -> None:
-        # Bound here and passed on, so that no other process can take the port in between.
+        # Bind here and pass the socket on, so that no other process can take the port in between.
         self._socket = socket.create_server(("127.0.0.1", 0))
         hostname, port = self._socket.getsockname()
         super().__init__(self, hostname, port)

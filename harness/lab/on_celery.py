@@ -1,6 +1,6 @@
 """Trials on Celery: the app, its job, and the program of its workers.
 
-The plain form is a task with the settings against losses: ``acks_late`` and ``reject_on_worker_lost``. It is
+The plain form is a task with the settings that prevent losses: ``acks_late`` and ``reject_on_worker_lost``. It is
 delivered again if a process of the pool is lost, and starts at its first item. If the main process is lost
 too, RabbitMQ delivers it again immediately, and Redis after the visibility timeout, an hour by default.
 """
@@ -74,7 +74,7 @@ class CeleryBackend(TicketBackend):
 
 
 def main() -> None:
-    """Work with one process in the pool, until a signal stops it."""
+    """Run a worker with one process in the pool, until a signal stops it."""
     pipe = os.dup(0)  # Celery closes the standard input of the processes of its pool
     obey(pipe)
     with working() as trial:

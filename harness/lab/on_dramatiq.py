@@ -36,7 +36,7 @@ PLAIN = "harness_lab_plain"
 """Name of the actor that runs a plain form."""
 
 broker: Any = None
-"""Broker of a worker's process, where Dramatiq's command looks for it."""
+"""Broker of a worker's process; Dramatiq's command looks for it under this name."""
 
 
 def made(url: str) -> Any:
@@ -82,13 +82,13 @@ class DramatiqBackend(TicketBackend):
 
 
 class TrialMiddleware(Middleware):
-    """Ties the process of a worker to the lab, and writes the ends of executions."""
+    """Middleware that ends the worker's process with the lab, and writes the ends of executions."""
 
     def __init__(self, pipe: int, executions: Executions) -> None:
         self._pipe, self._executions = pipe, executions
 
     def after_process_boot(self, _broker: Any) -> None:
-        """Tie this process to the lab."""
+        """End this process when the lab ends."""
         obey(self._pipe)
 
     def after_ack(self, _broker: Any, _message: Any) -> None:
@@ -101,7 +101,7 @@ class TrialMiddleware(Middleware):
 
 
 def main() -> None:
-    """Work with one process of one thread, until a signal stops it."""
+    """Run a worker with one process of one thread, until a signal stops it."""
     global broker
     pipe = os.dup(0)  # multiprocessing closes the standard input of its processes
     obey(pipe)
@@ -114,10 +114,10 @@ def main() -> None:
 
         queue = queues.install(broker, redis=trial.config.redis, queue_name=trial.config.queue)
         declare_plain(broker, trial.config.queue, plain)
-        # Before the other one, so that its work after a message comes last.
+        # Before the other middleware, so that its work after a message comes last.
         broker.add_middleware(TrialMiddleware(pipe, executions), before=queues.JobMiddleware)
         trial.interrupter.heard = lambda: wait_for_shutdown(queue)
-        command: Any = cli  # it has no types
+        command: Any = cli  # it has no type hints
         arguments = command.make_argument_parser().parse_args([f"{__name__}:broker", "-p", "1", "-t", "1"])
         with events.subscribe(executions):
             code = command.main(arguments)

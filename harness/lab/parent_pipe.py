@@ -19,7 +19,7 @@ END_SECONDS = 120.0
 
 
 class ParentPipe:
-    """Lab's end of the socket pair.
+    """The lab's end of the socket pair.
 
     :ivar theirs: the file descriptor that a worker gets as its standard input.
     """
@@ -29,7 +29,7 @@ class ParentPipe:
         self.theirs = self._theirs.fileno()
 
     def close(self) -> None:
-        """End all processes that hold it; return when they have exited.
+        """End all processes that hold the other end; return when they have exited.
 
         :raises HarnessError: if they do not exit.
         """
@@ -38,7 +38,7 @@ class ParentPipe:
             ours.shutdown(socket.SHUT_WR)
             ours.settimeout(END_SECONDS)
             try:
-                ours.recv(1)  # nothing is ever written
+                ours.recv(1)  # no process writes to the pipe
             except TimeoutError:
                 raise HarnessError(
                     f"a process of the trial still runs {END_SECONDS:g} s after the end of the trial"
@@ -48,7 +48,7 @@ class ParentPipe:
 def obey(pipe: int = 0) -> None:
     """End this process when the lab ends. Call this again in each forked process.
 
-    :param pipe: descriptor of the pair, which is standard input unless a library closes that in its processes.
+    :param pipe: descriptor of the worker's end: standard input, unless a library closes that in its processes.
     """
     Thread(target=_obey, args=(pipe,), name="harness-parent-pipe", daemon=True).start()
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from harness.lab.mailbox import Mailbox
 
 LIMIT_SECONDS = 300.0
-"""Time limit of a trial; a job that is not done by then never will be, even on a busy machine."""
+"""Time limit of a trial; a job that takes longer is taken as endless, even on a busy machine."""
 PLAIN_SECONDS = 5.0
-"""Wait for a plain form that its queue takes up only after a long timeout."""
+"""Wait for a plain form that its queue delivers again only after a long timeout."""
 RECOVER_SECONDS = 0.6
 """``HARNESS_RECOVER_SECONDS`` of trials that need an expired lease; the others keep the default of 15 s.
 
-Such a short lease can expire while a busy machine does not run its holder.
+On a busy machine, such a short lease can expire before its holder runs again.
 """
 LEAVE_SECONDS = 600.0
 """Time limit for a worker without a job to exit."""
@@ -43,10 +43,10 @@ LOOK_SECONDS = 0.01
 
 
 def kill_both(worker: int, horse: int) -> None:
-    """Kill a worker and its work horse such that neither reacts to the end of the other, as a container's end does.
+    """Kill a worker and its work horse at the same time, as the end of a container does.
 
-    The worker would put the job of a killed horse back, so it is stopped first. A horse whose worker ended first would
-    stop at its next checkpoint.
+    Neither may react to the end of the other. The worker would requeue the job of a killed horse, so it gets SIGSTOP
+    first. The horse would stop at its next checkpoint if its worker ended first.
 
     :param worker: process id. :param horse: process id; the process may have ended.
     """
@@ -115,7 +115,7 @@ class ProcessTrial(Trial):
         try:
             self._supervise(config, pipe)
         finally:
-            pipe.close()  # and with it orphans, which have nothing to do any more
+            pipe.close()  # this also ends orphans, which are no longer needed
         story = JournalContent(self._journal)
         self._attempts, self._marked, self._bytes = story.attempts, story.marked, story.largest
         if isinstance(interruption.by, signal.Signals):
@@ -137,20 +137,20 @@ class ProcessTrial(Trial):
             while self._backend.status() is None:
                 if time.monotonic() > until:
                     if not left_alone:
-                        worker.kill()  # it is at a job that never ends
-                    return  # the record says that it never finished
+                        worker.kill()  # it runs a job that never ends
+                    return  # the record shows that the job did not finish
                 if worker.poll() is not None:
                     self._exits.append(time.monotonic())
                     if left_alone:
                         until = self._exits[-1] + PLAIN_SECONDS
                     failures = failures + 1 if (worker.returncode or 0) > 0 else 0
-                    if failures > MAX_FAILURES:  # once may be a broker that was away
+                    if failures > MAX_FAILURES:  # a single failure may be an unreachable broker
                         raise HarnessError(f"the worker failed; it said: {self._last_output()}")
                     worker = self._start(config, pipe, seconds)
                 elif self.disturb is not None:
                     self.disturb(worker, self._journal)
                 time.sleep(LOOK_SECONDS)
-        except BaseException:  # Ctrl-C, or a lab that broke: do not wait for the job, which may never stop
+        except BaseException:  # Ctrl-C, or an error of the lab: do not wait for the job, which may never stop
             worker.kill()  # the parent pipe ends the others
             raise
         finally:
@@ -162,9 +162,9 @@ class ProcessTrial(Trial):
                 worker.wait()
 
     def _leave(self, worker: Child) -> None:
-        """Wait until a worker has left; or, if it is slow to leave, until its last execution has ended.
+        """Wait until a worker has exited; or, if it exits slowly, until its last execution has ended.
 
-        :raises subprocess.TimeoutExpired: if it does neither.
+        :raises subprocess.TimeoutExpired: if neither happens in time.
         """
         if not self._backend.slow:
             worker.wait(LEAVE_SECONDS)
@@ -177,7 +177,7 @@ class ProcessTrial(Trial):
 
     def _at_work(self) -> bool:
         attempts = self.so_far()
-        return bool(attempts) and attempts[-1].ended == "killed"  # it has not said that it ended
+        return bool(attempts) and attempts[-1].ended == "killed"  # it did not record its end
 
     def _start(self, config: Config, pipe: ParentPipe, seconds: float) -> Child:
         environment = {**os.environ, SETTING: str(seconds), CONFIG: config.to_json()}

@@ -24,7 +24,7 @@ def note(path: str, line: object) -> None:
 
 
 class Count(IterationJob):
-    """Does numbers."""
+    """Processes numbers."""
 
     durability = every(items=1)
     error_delay = 0
@@ -41,24 +41,24 @@ class Count(IterationJob):
 
 
 class Stamp(IterationJob):
-    """Notes the time when it starts."""
+    """Records the time of its start."""
 
     def build_enumerator(self, path: str, *, cursor: Any) -> Enumerator[int]:
         """Do one item."""
         return items([0], cursor=cursor)
 
     def each_iteration(self, item: int, path: str) -> None:
-        """Note the time."""
+        """Record the time."""
         note(path, time.time())
 
 
 class InSteps(ContinuableJob):
-    """Does numbers in two steps."""
+    """Processes numbers in two steps."""
 
     durability = every(items=1)
 
     def perform(self, path: str, numbers: int) -> None:
-        """Do them twice."""
+        """Process them twice."""
         for name in ("first", "second"):
             self.step(name, start=0)(self._numbers(name, path, numbers))
 
@@ -105,7 +105,7 @@ class Fails(Count):
 
 
 class Typed(IterationJob):
-    """Notes the type and the value of its argument."""
+    """Records the type and the value of its argument."""
 
     def build_enumerator(self, path: str, day: date, *, cursor: Any) -> Enumerator[int]:
         """Do one item."""
@@ -117,7 +117,7 @@ class Typed(IterationJob):
 
 
 class Shared(Count):
-    """Does numbers in two instances."""
+    """Processes numbers in two instances."""
 
     def build_enumerator(self, path: str, numbers: int, pace: float = 0.0, *, cursor: Any) -> Enumerator[int]:
         """Share the numbers."""
@@ -125,16 +125,16 @@ class Shared(Count):
 
 
 class Ends(Count):
-    """Notes its hooks, and counts executions in an attribute."""
+    """Records its hooks, and counts executions in an attribute."""
 
     executions = attribute(default=0)
 
     def on_start(self) -> None:
-        """Count the first."""
+        """Count the first execution."""
         self.executions += 1
 
     def on_resume(self) -> None:
-        """Count another."""
+        """Count another execution."""
         self.executions += 1
 
     def on_cancel(self) -> None:

@@ -22,7 +22,7 @@ from harness.lab.servers import Server
 FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin")
 """Folders of ``rabbitmq-server`` in distributions; the script on Debian's path requires another user."""
 
-# The shell ends both when it gets a signal. `wait` returns when the signal comes, and again when the node has ended.
+# The shell ends both when it gets a signal. `wait` returns at the signal, and again at the end of the node.
 _SCRIPT = """
 {epmd} -port "$ERL_EPMD_PORT" -address 127.0.0.1 & mapper=$!
 {server} & node=$!
@@ -42,9 +42,9 @@ def find_rabbitmq() -> Path | None:
 
 @contextmanager
 def rabbitmq_server() -> Iterator[Server]:
-    """Run a RabbitMQ, and end it with the block; its URL begins with ``amqp://``.
+    """Run a RabbitMQ server until the block ends; its URL begins with ``amqp://``.
 
-    :raises UsageError: if none is installed.
+    :raises UsageError: if RabbitMQ is not installed.
     """
     program, epmd = find_rabbitmq(), shutil.which("epmd")
     if program is None or epmd is None:
@@ -73,7 +73,7 @@ def rabbitmq_server() -> Iterator[Server]:
         ["setsid", "env", "-i", *(f"{name}={value}" for name, value in settings.items()), "sh", "-c", script],
         ready="server startup complete",
         stop=signal.SIGTERM,
-        end=signal.SIGUSR1,  # SIGINT may be ignored by what started this
+        end=signal.SIGUSR1,  # the process that started this one may ignore SIGINT
     )
     try:
         yield server

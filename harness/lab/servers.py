@@ -58,7 +58,7 @@ class Server:
             [sys.executable, "-I", supervisor.__file__, json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True,
         )  # fmt: skip
-        launcher.wait()  # the supervisor is its child, and is orphaned from here on
+        launcher.wait()  # the supervisor is its child, and an orphan from here on
         assert launcher.stdin is not None  # noqa: S101 - asked for
         assert launcher.stdout is not None  # noqa: S101 - asked for
         self._orders: IO[str] = launcher.stdin
@@ -116,9 +116,9 @@ def find_postgresql() -> Path | None:
 
 @contextmanager
 def redis_server(*, appendonly: bool = False, more: Sequence[str] = ()) -> Iterator[Server]:
-    """Run a Redis, and end it with the block.
+    """Run a Redis server until the block ends.
 
-    :param appendonly: write what it holds to a file, and read it again after :meth:`Server.restart`; without it a
+    :param appendonly: write the data to a file, and read it again after :meth:`Server.restart`; without it a
         restarted Redis is empty.
     :param more: arguments of ``redis-server``.
     :raises UsageError: if none is installed.
@@ -155,7 +155,7 @@ def redis_server(*, appendonly: bool = False, more: Sequence[str] = ()) -> Itera
 
 @contextmanager
 def postgresql_server(*, fsync: bool = False) -> Iterator[Server]:
-    """Run a PostgreSQL, and end it with the block.
+    """Run a PostgreSQL server until the block ends.
 
     PostgreSQL refuses to run as root; then it runs as the user ``postgres``, which its package creates.
 
@@ -190,7 +190,7 @@ def postgresql_server(*, fsync: bool = False) -> Iterator[Server]:
         ],
         user=user,
         ready="database system is ready to accept connections",
-        stop=signal.SIGINT,  # its fast mode: clients are cut off, what is committed is written
+        stop=signal.SIGINT,  # its fast mode: it disconnects clients and writes committed data
         end=signal.SIGQUIT,  # its immediate mode: it writes nothing
     )  # fmt: skip
     try:
@@ -200,5 +200,5 @@ def postgresql_server(*, fsync: bool = False) -> Iterator[Server]:
 
 
 def _new_folder(prefix: str) -> Path:
-    # Not pytest's folder: the path of a socket may have 103 bytes, and PostgreSQL's user must reach it.
+    # Not pytest's folder: the path of a socket has at most 103 bytes, and PostgreSQL's user must have access.
     return Path(tempfile.mkdtemp(prefix=prefix))

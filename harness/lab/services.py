@@ -23,11 +23,11 @@ EMBEDDED, REDIS, RABBITMQ = "fakeredis", "redis", "rabbitmq"
 
 
 class MissingService(UsageError):
-    """A server that trials need is not installed."""
+    """A server needed by trials is not installed."""
 
 
 class Services:
-    """Starts the services of a lab once, and ends them with :meth:`close`.
+    """Services of a lab, started once and ended by :meth:`close`.
 
     :param broker: ``fakeredis`` for none, ``redis`` or ``rabbitmq`` for a private server, or the URL of an empty Redis
         database; None for the default of the queue.

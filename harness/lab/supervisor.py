@@ -1,21 +1,21 @@
-"""Supervisor of a private server: a program that outlives its starter long enough to clean up.
+"""Supervisor of a private server: a program that cleans up after its starter has exited.
 
-It is started by :mod:`harness.lab.servers` with one argument, a JSON object::
+:mod:`harness.lab.servers` starts it with one argument, a JSON object::
 
     {"folder": "/tmp/x", "prepare": ["initdb", …], "command": ["postgres", …], "user": null,
      "ready": "ready to accept connections", "stop": 2, "end": 3}
 
-where ``ready`` is part of a line, in lower case, that the server prints when it accepts connections, ``stop`` the
-number of the signal for a clean stop, ``end`` that of the signal for an immediate one.
+``ready`` is part of a line, in lower case, that the server prints when it accepts connections. ``stop`` is the number
+of the signal for a clean stop. ``end`` is the number of the signal for an immediate stop.
 
-It reads its orders from standard input, a pipe that only its starter holds: ``start`` and ``stop``, one a line. Each is
-answered by one line: ``ok``, or a JSON string with the error. The end of the pipe is the last order: end the
-server, remove the folder. The system closes the pipe however the starter ends, also by SIGKILL, and on every Unix.
+It reads orders from standard input, a pipe that only its starter holds: ``start`` and ``stop``, one per line. It
+answers each with one line: ``ok``, or a JSON string with the error. At the end of the pipe it ends the server and
+removes the folder. The system closes the pipe at any exit of the starter, also by SIGKILL, and on every Unix.
 
-Deaths: until the answer to ``start`` its starter does not know of the server, but the pipe is there from the first
-moment. If the supervisor itself is killed, its server stays: no process is above it.
+Crash of the starter before the answer to ``start``: it does not know the server yet, but the pipe exists from the
+start, so the supervisor cleans up. Crash of the supervisor: its server keeps running, because no process watches it.
 
-It needs nothing but the standard library and is run by its path, so that it starts fast.
+It needs only the standard library and is run by its path, so it starts fast.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from threading import Thread
 from typing import IO, Any
 
 STOP_SECONDS = 120
-"""Seconds a server may take to stop before it is killed."""
+"""Time limit for a server to stop, in seconds; then it is killed."""
 
 
 class Supervisor:
@@ -44,13 +44,13 @@ class Supervisor:
         self._drain: Thread | None = None
 
     def serve(self, orders: IO[str], answers: IO[str]) -> None:
-        """Obey until the orders end, then clean up."""
+        """Execute orders until the pipe ends, then clean up."""
         try:
             for order in orders:
                 answers.write(self._obey(order.strip()) + "\n")
                 answers.flush()
         except BrokenPipeError:
-            pass  # the starter died before it was answered
+            pass  # the starter crashed before it got the answer
         finally:
             self._stop(self._last_signal)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -87,7 +87,7 @@ class Supervisor:
         for line in output:
             said.append(line)
             if self._ready in line.lower():
-                # An unread pipe fills up, and a server that cannot write its log stops.
+                # An unread pipe fills up, and a server that cannot write its log blocks.
                 self._drain = Thread(target=self._copy, args=(output,))
                 self._drain.start()
                 return

@@ -87,7 +87,7 @@ class Trial:
         :raises NothingInterrupted: if the interruption never happened; the trial then shows nothing.
         """
         fired = self._run(interruption)
-        # A plain job does not notice that its worker was killed, nor do processes of other queues: they go on.
+        # A plain job does not notice that its worker was killed, nor do processes of other queues: they continue.
         goes_on = self.plain or self.settings.queue != "rq"
         alone = (goes_on and interruption.by == "kill:worker") or self._backend.status() != "completed"
         if interruption.where is not None and not (fired and (alone or len(self._attempts) > 1)):
@@ -190,5 +190,5 @@ def _timeline(attempt: Attempt, start: float) -> dict[str, Any]:
 
 
 def _largest(values: list[float]) -> float | None:
-    # An orphan may still run when its successor starts: then the job never stopped.
+    # An orphan may still run when its successor starts; then the job did not stop.
     return round(max(0.0, *values), 6) if values else None

@@ -1,8 +1,8 @@
 """Program of a trial's worker process; the lab's fork server starts it, and it ends with the lab.
 
-It is this package's RQ worker, which forks a work horse for each job. The horse asks the trial's trigger at the start
-of each item, and the interruption happens there: the horse is killed, its worker, or both, or the worker gets the
-signal. A plain job does not stop for a signal, so the end of the grace period follows immediately.
+It is this package's RQ worker, which forks a work horse for each job. The horse checks the trial's trigger at the start
+of each item. The interruption happens there: it kills the horse, its worker, or both, or sends the worker the signal. A
+plain job does not stop at a signal, so the end of the grace period follows immediately.
 
 The programs of Celery and Dramatiq share all but the worker. There a process of the pool is the horse.
 """
@@ -53,10 +53,10 @@ FIRED = f"{PREFIX}lab:fired"
 """Key that records that the interruption happened; it outlives the killed processes."""
 
 LOOK_SECONDS = 0.001
-"""Interval between two looks whether a killed worker has ended."""
+"""Interval between two checks whether a killed worker has ended."""
 
 DEATH_SECONDS = 1.0
-"""Length of the item in which the main process of Celery or Dramatiq is killed."""
+"""Duration of the item in which the main process of Celery or Dramatiq is killed."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class TrialWorker(rq.Worker):
 class Interrupter:
     """Interruption of a trial, in the process where it happens.
 
-    :ivar heard: called after a job's worker got a signal; returns once the job can know of it. The item in progress
-        lasts so long.
+    :ivar heard: called after a job's worker got a signal; returns when the job can know it. The item in progress lasts
+        until then.
     """
 
     heard: Callable[[], object] | None = None
@@ -107,13 +107,13 @@ class Interrupter:
         self._interruption: Interruption = parse_interruption(config.interruption)
         self._config, self._connection, self._journal = config, connection, journal
         self._position = PlainPosition("", config.items)
-        self._worker = os.getpid()  # this is made before any work horse
+        self._worker = os.getpid()  # this is created before any work horse
         where = self._interruption.where
         self._trigger: Any = where(config.items, time.monotonic) if where else None
 
     @property
     def sources(self) -> list[StopSource]:
-        """Stop sources for checkpoints: none if the interruption comes from outside."""
+        """Stop sources for checkpoints; none for an interruption by a signal or a kill."""
         polite = self._interruption.by in {"stop", "flag"} and self._trigger is not None
         return [self._ask] if polite and not self._config.plain else []
 
@@ -136,7 +136,7 @@ class Interrupter:
         return reason
 
     def _first(self, reason: str | None) -> bool:
-        """Return whether to interrupt now; if once is enough, only for the first of all processes."""
+        """Return whether to interrupt now; an interruption that happens once happens only in the first process."""
         if not reason:
             return False
         if not self._interruption.repeats and not self._connection.set(FIRED, "1", nx=True):
@@ -161,7 +161,7 @@ class Interrupter:
 
 
 def _outlast_worker() -> None:
-    """Let the item in progress last until the job knows that its worker was killed, as an item with real work does."""
+    """Extend the item in progress until the job knows that its worker was killed, like an item with real work."""
     lease = leases.current
     if lease is None:  # Celery's or Dramatiq's
         time.sleep(DEATH_SECONDS)
@@ -186,7 +186,7 @@ def notice(journal: Journal) -> Any:
 
 @dataclass(frozen=True)
 class Working:
-    """A trial as its worker's process sees it."""
+    """View of a trial in its worker's process."""
 
     config: Config
     journal: Journal

@@ -185,7 +185,7 @@ def _rollback(rollback: Any) -> Any:
     @wraps(rollback)
     def hooked(connection: Any) -> None:
         simulated = current()
-        if simulated is None or not simulated.dead:  # the server has executed it already
+        if simulated is None or not simulated.dead:  # the server has rolled back already
             rollback(connection)
 
     return hooked

@@ -96,7 +96,7 @@ class _Connection(sqlite3.Connection):
 
     def rollback(self) -> None:
         simulated = current()
-        if simulated is None or not simulated.dead:  # the database has executed it already
+        if simulated is None or not simulated.dead:  # the database has rolled back already
             super().rollback()
 
     def close(self) -> None:
