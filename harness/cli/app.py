@@ -1,4 +1,4 @@
-"""The command ``harness`` itself: its help on one screen, its errors in one line, its exit codes."""
+"""The command ``harness``: help on one screen, errors of one line, and exit codes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SECTIONS: Sequence[tuple[str, Sequence[tuple[str, str, str]]]] = (
         ("judge", "report", "Make a report from the records of trials"),
     )),
 )  # fmt: skip
-"""Commands by purpose: the module below :mod:`harness.cli`, the names that share a line of the help, and that line."""
+"""Commands by purpose: the module in :mod:`harness.cli`, the names on one line of the help, and its text."""
 
 MODULES = {
     name: f"harness.cli.{module}"
@@ -136,9 +136,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             name = ctx.invoked_subcommand
-            if error.ctx is None and name is not None:  # click knows none while it reads options
+            if error.ctx is None and name is not None:  # click sets no context while it parses options
                 command = self.get_command(ctx, name)
-                assert command is not None  # noqa: S101 - it was found, or there would be no error in its options
+                assert command is not None  # noqa: S101 - the command exists, because click parsed its options
                 error.ctx = click.Context(command, info_name=name, parent=ctx)
             raise
 
@@ -165,7 +165,7 @@ class Commands(click.Group):
             _say("stopped")
             sys.exit(STOPPED)
         except Exception as error:
-            # Not caught by its class: importing redis would double the time that --help takes.
+            # The class is not imported: importing redis would double the time of --help.
             if not any(base.__module__ == "redis.exceptions" for base in type(error).__mro__):
                 raise
             _say(f"the connection to Redis broke: {type(error).__name__}: {error}")
@@ -186,5 +186,5 @@ def _say(text: str) -> None:
 @click.version_option(package_name=DISTRIBUTION, message="%(package)s %(version)s")
 def main() -> None:
     """Interrupt long jobs, resume them, and report whether anything was lost or done twice."""
-    if "" not in sys.path:  # a user's jobs are found from where the command is given, as with python -m
+    if "" not in sys.path:  # import a user's jobs from the current folder, as python -m does
         sys.path.insert(0, "")

@@ -21,7 +21,7 @@ app_option = click.option(
 def find_app(name: str) -> tuple[str, Any]:
     """Return the kind of an app, ``celery`` or ``dramatiq``, and the app.
 
-    :raises UsageError: if the name means neither.
+    :raises UsageError: if the name is neither of them.
     """
     module_name, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as celery and dramatiq do
@@ -42,7 +42,7 @@ def find_app(name: str) -> tuple[str, Any]:
 
 
 def run_worker(name: str, arguments: Sequence[str]) -> None:
-    """Become the worker of an app; its own options follow ``--``."""
+    """Replace this process by the worker of an app; the worker's options follow ``--``."""
     kind, _ = find_app(name)
     command = ["-m", "celery", "-A", name, "worker"] if kind == "celery" else ["-m", "dramatiq", name]
-    os.execv(sys.executable, [sys.executable, *command, *arguments])  # noqa: S606 - the worker takes the process over
+    os.execv(sys.executable, [sys.executable, *command, *arguments])  # noqa: S606 - the worker replaces this process

@@ -43,19 +43,19 @@ class Check:
     """Result of a check.
 
     :ivar state: ``ok``; ``note`` if the commands work without it; ``bad`` if it needs a fix.
-    :ivar mend: how to fix it; empty if no fix is needed.
+    :ivar fix: how to fix it; empty if no fix is needed.
     """
 
     name: str
     state: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def checks(redis_url: str, redis_named: bool, database_url: str | None) -> Iterator[Check]:
     """Run all checks in order.
 
-    :param redis_named: True if the user has named that Redis; only then it must answer.
+    :param redis_named: True if the user named this Redis; then it must answer.
     """
     yield _python()
     yield from _packages()
@@ -102,7 +102,7 @@ def _installed(requirements: Iterable[str]) -> tuple[list[str], list[str], list[
     for each in requirements:
         name, least = _wanted(each)
         if name == DISTRIBUTION:
-            continue  # one extra includes another, which has a check of its own
+            continue  # this extra includes another one, which has its own check
         try:
             there = version(name)
         except PackageNotFoundError:
@@ -159,8 +159,8 @@ def _redis(url: str, named: bool) -> Check:
         )
     except (redis.RedisError, ValueError) as error:
         if named:
-            mend = "start it, or correct HARNESS_REDIS_URL"
-            return Check("Redis", "bad", f"{shown(url)}: {type(error).__name__}", mend)
+            fix = "start it, or correct HARNESS_REDIS_URL"
+            return Check("Redis", "bad", f"{shown(url)}: {type(error).__name__}", fix)
         return Check(
             "Redis", "note", f"none at {shown(url)}: run and demo use a private one, or fakeredis in their process",
             "for enqueue, worker and monitor: start a Redis, or export HARNESS_REDIS_URL=redis://…",

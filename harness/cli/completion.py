@@ -18,13 +18,13 @@ INTERRUPTIONS = (
 )  # fmt: skip
 """Interruptions as examples to change: one of each kind."""
 MOST = 200
-"""Number of ids that are offered."""
+"""Maximum number of ids to offer."""
 
 
 def scenarios(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the demo's scenarios that begin with the text, if they can be imported."""
     del ctx, param
-    # The group, which puts this folder on the path, is not run when a shell completes.
+    # The command group adds this folder to the path, but shell completion does not run the group.
     there = Path("scenarios", "orders.py").is_file() or find_spec("scenarios") is not None
     return [CompletionItem(name) for name in SCENARIOS if there and name.startswith(incomplete)]
 
@@ -49,7 +49,7 @@ def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
             url, socket_connect_timeout=ANSWER_SECONDS, socket_timeout=ANSWER_SECONDS
         ) as connection:
             jobs = Watcher(connection).look().jobs
-    except Exception:  # noqa: BLE001 - a shell that completes a word is no place for an error
+    except Exception:  # noqa: BLE001 - shell completion must not print an error
         return []
     found = [job for job in jobs if job.id.startswith(incomplete)]
     return [CompletionItem(job.id, help=f"{job.status} {job.description}") for job in found[:MOST]]

@@ -65,7 +65,7 @@ def bench(name: str, rounds: int, size: str, as_json: bool) -> None:
 
 
 LEFT_OUT = 5
-"""Number of omitted records that are named."""
+"""Maximum number of omitted records to name."""
 
 
 @click.command()
@@ -116,7 +116,7 @@ def report(
 
 
 def _measured(scenario: Scenario, rounds: int, size: str) -> dict[str, list[float]]:
-    """Return the microseconds per item in each round, by form, without the first round, which warms up."""
+    """Return the microseconds per item of each round, by form; the first round warms up and is left out."""
     from harness.lab import Lab  # needs the test extra, which a report does not
 
     costs: dict[str, list[float]] = {form: [] for form in scenario.form_names}

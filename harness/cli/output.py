@@ -1,4 +1,4 @@
-"""Output of the commands for people: no control character in a stored text reaches the terminal."""
+"""Text output of the commands: it removes control characters of stored texts."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from harness.boundary.texts import printable
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a text; its line breaks stay."""
+    """Print a text and keep its line breaks."""
     click.echo(printable(str(text), lines=True), err=err)

@@ -57,8 +57,8 @@ def verify(context: click.Context, redis_url: str, database_url: str | None, as_
     else:
         for check in found:
             echo(f"{SIGNS[check.state]} {check.name}: {check.found}")
-            if check.mend:
-                echo(f"     -> {check.mend}")
+            if check.fix:
+                echo(f"     -> {check.fix}")
     sys.exit(any(check.state == "bad" for check in found))
 
 
@@ -119,7 +119,7 @@ def seed(
             _closing(scenario, lambda: scenario.fill(size))
         except IntegrityError:
             raise UsageError("the tables already have rows; run `harness reset` first") from None
-        counts = _counted(engine, names)
+        counts = _row_counts(engine, names)
         if as_json:
             click.echo(json.dumps(counts))
         else:
@@ -168,10 +168,10 @@ def _closing(scenario: Scenario, action: Callable[[], object]) -> None:
         scenario.close()
 
 
-def _counted(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, int]]:
+def _row_counts(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, int]]:
     from harness.monitor.tables import (
         StatusTables,
-    )  # its package loads rich, which the other commands here do without
+    )  # its package loads rich, which the other commands here do not need
 
     selects = [each.statuses() for each in _distinct(names) if each.statuses is not None]
     return StatusTables(engine, selects).count()[0]

@@ -121,7 +121,7 @@ def _run_job(
             _execute(inline, found, as_json=as_json)
         except (HarnessError, Stopped):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a job may raise
+        except Exception as error:  # noqa: BLE001 - a job may raise any exception
             echo(f"harness: {found.__name__} failed: {_told(error)}", err=True)
             sys.exit(1)
         if as_json and inline.progress is not None:
@@ -133,12 +133,12 @@ def _execute(inline: InlineRun, found: type[job.Job], *, as_json: bool) -> None:
         inline.stops.append(bar)
         for ended in inline.executions():
             if not as_json:
-                told = f"{found.__name__} {ended.outcome} {printable(ended.reason or '')}".rstrip()
-                echo(fill(told, WIDTH, subsequent_indent="  ") if len(told) > WIDTH else told)
+                line = f"{found.__name__} {ended.outcome} {printable(ended.reason or '')}".rstrip()
+                echo(fill(line, WIDTH, subsequent_indent="  ") if len(line) > WIDTH else line)
 
 
 def _told(error: Exception) -> str:
-    """Return the error of a job and the line of its own code that raised it, if there is one."""
+    """Return the error of a job, with the line of the job's code that raised it, if there is one."""
     from harness.explore.points import lines_of  # loads the explorer, which only a failure needs
 
     lines = lines_of(error)

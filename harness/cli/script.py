@@ -15,7 +15,7 @@ class Act:
 
     :ivar words: text shown before the run. :ivar where: time of the interruption.
     :ivar real: kind of interruption with real workers. :ivar embedded: kind if no process can be killed.
-    :ivar unkilled: text shown then instead of *words*, if those mention a kill.
+    :ivar unkilled: text shown instead of *words* if no process can be killed and *words* mention a kill.
     :ivar durability: replaces the durability of the job.
     """
 
@@ -43,7 +43,7 @@ class Demo:
 
     :ivar scenario: dotted name of the scenario. :ivar pace: seconds per item, for an audience.
     :ivar effect: one item and its effect, as in ``17 orders were paid twice``.
-    :ivar takes_s: seconds that it takes at that pace, about.
+    :ivar takes_s: approximate seconds that it takes at that pace.
     """
 
     scenario: str
@@ -119,12 +119,12 @@ DEMOS: Mapping[str, Demo] = {
 
 COMPARED = ("scenarios.orders", "scenarios.reports", "scenarios.emails")
 QUEUES = ("rq", "celery", "dramatiq")
-"""Queues that the comparison can set side by side."""
+"""Queues that can be compared."""
 QUEUED = ("scenarios.orders",)
 """Scenarios of the comparison of several queues."""
 COMPARED_PACE = 0.008
 COMPARED_TAKES_S = 150
-"""Seconds that the comparison takes, about."""
+"""Approximate duration of the comparison, in seconds."""
 FAST_PACE = 0.002
 
 

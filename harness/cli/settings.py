@@ -50,7 +50,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def connected(url: str) -> Iterator[redis.Redis]:
     """Yield a connection to a Redis that answers.
 
-    :raises UsageError: in one line, without a password, if it does not.
+    :raises UsageError: if Redis does not answer; the message is one line without a password.
     """
     try:
         connection = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS)
@@ -79,7 +79,7 @@ def database(url: str | None, *, make: bool = False) -> Iterator[sa.Engine]:
     """Yield the engine of a database that answers; during the block, jobs find its URL in the environment.
 
     :param make: whether to create a missing SQLite file.
-    :raises UsageError: in one line, without a password, if there is none.
+    :raises UsageError: if no database answers; the message is one line without a password.
     """
     if not url:
         raise UsageError(
@@ -102,7 +102,7 @@ def engine_of(url: str, *, make: bool = False) -> sa.Engine:
     """Return an engine that has not connected yet.
 
     :param make: whether a missing SQLite file may be created when the engine connects.
-    :raises UsageError: if the URL names no database that can be used here.
+    :raises UsageError: if the URL is not that of a usable database.
     """
     try:
         engine = sa.create_engine(url)
@@ -130,12 +130,12 @@ def refuse_missing_file(url: sa.URL) -> None:
 
 
 def demo_scenarios() -> tuple[str, ...]:
-    """Return the names of the demo's scenarios where they can be imported: in a clone of the source."""
+    """Return the names of the demo's scenarios if they can be imported, as in a clone of the source."""
     return DEMO if find_spec("scenarios") else ()
 
 
 def scenario_named(name: str) -> Scenario:
-    """Return a scenario by its dotted name or that of its module.
+    """Return a scenario by its dotted name or the name of its module.
 
     :raises UsageError: if there is none.
     """
@@ -154,7 +154,7 @@ def scenario_named(name: str) -> Scenario:
 def job_or_scenario(name: str) -> type[job.Job] | Scenario:
     """Return a job class or a scenario by its dotted name.
 
-    :raises UsageError: if the name means neither.
+    :raises UsageError: if the name is neither of them.
     """
     if name in DEMO:
         return scenario_named(name)
@@ -174,12 +174,12 @@ def refuse(found: str, kind: str, *names: str) -> None:
     """Refuse options of the command line that the current command would ignore.
 
     :param found: description of the given name. :param kind: description of what the options are for.
-    :param names: of their parameters.
-    :raises UsageError: for the first of them that was given.
+    :param names: names of the options' parameters.
+    :raises UsageError: for the first option that was given.
     """
     context = click.get_current_context()
     for parameter in context.command.params:
-        # A variable that is exported for other commands is not a choice for this one.
+        # A variable may be exported for other commands, so it does not count as an option of this command.
         source = context.get_parameter_source(parameter.name)
         if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
             raise UsageError(f"{parameter.opts[0]} is for {kind}, and {found}; leave it out")

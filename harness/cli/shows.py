@@ -43,14 +43,14 @@ KEPT = "nothing was kept: the demo used private services"
 def show(shown: Demo, real: bool, *, fast: bool, step: bool) -> bool:
     """Perform a demo, and return whether the jobs with checkpoints lost nothing.
 
-    :param real: whether there are real workers. :param step: wait for a key before each act, not for a moment.
+    :param real: whether there are real workers. :param step: wait for a key before each act, instead of a short pause.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
     good = True
     console.print(shown.intro)
     console.print(f"[dim]({REAL if real else EMBEDDED})[/dim]\n")
     _wait(console, fast=fast, step=step)
-    with _laboratory(real, FAST_PACE if fast else shown.pace, lambda: None) as laboratory:
+    with _demo_lab(real, FAST_PACE if fast else shown.pace, lambda: None) as laboratory:
         for number, act in enumerate(shown.acts, 1):
             console.print(f"[bold]{number}. {act.form.upper()}[/bold]")
             console.print(act.said(real=real))
@@ -65,7 +65,7 @@ def show(shown: Demo, real: bool, *, fast: bool, step: bool) -> bool:
 
 
 def _wait(console: Console, *, fast: bool, step: bool) -> None:
-    """Wait for the audience to read: for a key, or for a moment."""
+    """Give the audience time to read: wait for a key, or for a short time."""
     if step:
         console.print("[dim]Press a key to continue.[/dim]", end="")
         try:
@@ -82,18 +82,18 @@ def _wait(console: Console, *, fast: bool, step: bool) -> None:
 
 def _outcome(record: dict[str, Any], effect: tuple[str, str]) -> str:
     items, done = effect
-    told = []
+    parts = []
     if not record["completed"]:
-        told.append("[bold red]never finished[/bold red]")
+        parts.append("[bold red]never finished[/bold red]")
     if record["lost"]:
-        told.append(f"[bold red]{record['lost']:,} {items} were lost[/bold red]")
+        parts.append(f"[bold red]{record['lost']:,} {items} were lost[/bold red]")
     if record["duplicated"]:
-        told.append(f"[bold red]{record['duplicated']:,} {items} were {done} twice[/bold red]")
+        parts.append(f"[bold red]{record['duplicated']:,} {items} were {done} twice[/bold red]")
         if record["duplicated_by_key"] == 0:
-            told.append("a receiver that checks the Message-ID sees no duplicates")
+            parts.append("a receiver that checks the Message-ID sees no duplicates")
     if record["verdict"] == "exactly once":
-        told.append(f"[bold green]all {record['items']:,} {items} were {done} exactly once[/bold green]")
-    return f"{'; '.join(told)}, in {record['executions']} executions, {record['elapsed_s']:.1f} s"
+        parts.append(f"[bold green]all {record['items']:,} {items} were {done} exactly once[/bold green]")
+    return f"{'; '.join(parts)}, in {record['executions']} executions, {record['elapsed_s']:.1f} s"
 
 
 def _perform(laboratory: Lab, shown: Demo, act: Act, real: bool, console: Console) -> dict[str, Any]:
@@ -102,15 +102,15 @@ def _perform(laboratory: Lab, shown: Demo, act: Act, real: bool, console: Consol
     interruption = parse_interruption(act.interruption(real=real))
     with laboratory.prepared(scenario, act.form, durability) as trial:
 
-        def standing() -> str | Text:
+        def status_line() -> str | Text:
             try:
                 effects = scenario.judge(laboratory.mailbox)
             except SQLAlchemyError:
                 return "   the database is busy"
-            told = f"{_counted(trial, effects, shown.effect)}{_moment(trial, interruption)}"
-            return Text.assemble("   ", *_bar(trial.items, effects), "\n   ", (told, "cyan"))
+            text = f"{_progress_text(trial, effects, shown.effect)}{_since_interruption(trial, interruption)}"
+            return Text.assemble("   ", *_bar(trial.items, effects), "\n   ", (text, "cyan"))
 
-        with LiveLine(console, standing):
+        with LiveLine(console, status_line):
             return trial.run(interruption)
 
 
@@ -121,14 +121,14 @@ def _bar(items: int, effects: Effects) -> list[tuple[str, str]]:
     return [("▓" * twice, "red"), ("█" * (done - twice), "cyan"), ("░" * (BAR_COLUMNS - done), "dim")]
 
 
-def _counted(trial: Trial, effects: Effects, effect: tuple[str, str]) -> str:
+def _progress_text(trial: Trial, effects: Effects, effect: tuple[str, str]) -> str:
     """Return the progress of the work in the demo's terms."""
     items, done = effect
     twice = f", {effects.duplicated:,} of them twice" if effects.duplicated else ""
     return f"of {trial.items:,} {items}, {trial.items - effects.lost:,} {done}{twice}"
 
 
-def _moment(trial: Trial, interruption: Interruption) -> str:
+def _since_interruption(trial: Trial, interruption: Interruption) -> str:
     """Return what has happened to the job since the interruption."""
     attempts = trial.so_far()
     if all(each.requested is None for each in attempts):
@@ -141,7 +141,7 @@ def _moment(trial: Trial, interruption: Interruption) -> str:
 def compare(real: bool, pace: float, folder: Path, queues: Sequence[str]) -> bool:
     """Run the comparison and write its report, and return whether the jobs with checkpoints lost nothing.
 
-    :param queues: one queue, or several to set side by side: then there are fewer scenarios and more kills.
+    :param queues: one queue, or several to compare; several run fewer scenarios and more kills.
     """
     several = len(queues) > 1
     names, acts = (QUEUED, queued()) if several else (COMPARED, compared(real=real))
@@ -151,7 +151,7 @@ def compare(real: bool, pace: float, folder: Path, queues: Sequence[str]) -> boo
     for queue in queues:
         with ExitStack() as stack:
             stack.callback(bar.stop)
-            laboratory = stack.enter_context(_laboratory(real, pace, bar.stop, queue))
+            laboratory = stack.enter_context(_demo_lab(real, pace, bar.stop, queue))
             for scenario in map(scenario_named, names):
                 for act in acts:
                     interruption = parse_interruption(act.interruption(real=real))
@@ -170,7 +170,7 @@ def compare(real: bool, pace: float, folder: Path, queues: Sequence[str]) -> boo
 
 
 @contextmanager
-def _laboratory(real: bool, pace: float, leave: Any, queue: str = "rq") -> Iterator[Lab]:
+def _demo_lab(real: bool, pace: float, leave: Any, queue: str = "rq") -> Iterator[Lab]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(saying(KEPT))

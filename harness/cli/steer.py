@@ -72,7 +72,7 @@ def interrupt(
             echo(f"asked job {job.id} to stop at its next checkpoint ({reason})")
             return
         worker = steering.worker_here(connection, running)
-        assert worker.pid is not None  # noqa: S101 - worker_here() has looked
+        assert worker.pid is not None  # noqa: S101 - worker_here() checks the pid
         if victim == "horse":
             pid, number = steering.horse(connection, job.id, worker.pid), signal.SIGKILL
         else:
@@ -98,7 +98,7 @@ def _interrupt_ticket(ticket: TicketJob, signal_name: str | None, victim: str | 
 def _refuse_front(ticket: TicketJob, *, at_front: bool) -> None:
     """Refuse the front of a queue.
 
-    :raises UsageError: if it is asked for.
+    :raises UsageError: if the user chose the front.
     """
     if at_front:
         raise UsageError(
@@ -311,7 +311,7 @@ def scale(job_id: str, instances: int, redis_url: str) -> None:
                 ticket.id = job_id
                 echo(ticket.scale(instances))
             return
-        # RQ may have forgotten the job that was enqueued, while its instances go on.
+        # RQ may have deleted the enqueued job while its instances still run.
         known = steering.fetched(connection, job_id) is not None
         with steered(connection, job_id, "scale", str(instances)) if known else nullcontext():
             rq.scale(connection, job_id, instances)

@@ -53,7 +53,7 @@ def _words(kept: Kept) -> str:
 
 
 class HardStop:
-    """Ends this process at Ctrl-C although an RQ worker in it would take the signal for its own.
+    """Ends this process at Ctrl-C, although an RQ worker in this process would handle the signal itself.
 
     The worker of an embedded trial handles SIGINT like any worker: its job stops, and the trial starts the
     next. So the signal also takes a second path: Python writes its number into a socket that a thread reads.
@@ -82,7 +82,7 @@ class HardStop:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is KeyboardInterrupt:
-            self._thread.join()  # it ends the process, and says why
+            self._thread.join()  # the thread ends the process and prints the reason
         signal.set_wakeup_fd(self._before)
         self._writer.close()
         self._thread.join()
@@ -97,7 +97,7 @@ class HardStop:
     def _end(self) -> None:
         self._leave()
         shutil.rmtree(self._folder, ignore_errors=True)
-        # While the main thread removes a bar, sys.stderr may still lead to it, and what is written there be lost.
+        # While the main thread removes a bar, sys.stderr may still be the bar's stream, and text written there is lost.
         last_line(_words(self._kept), sys.__stderr__)
         sys.stdout.flush()
         os._exit(STOPPED)

@@ -71,6 +71,6 @@ def line(record: dict[str, Any]) -> str:
 
 
 def _folded(text: str, indent: str) -> list[str]:
-    """Return a text in lines; one that fits stays as it is."""
+    """Return a text as lines; a text that fits is not changed."""
     line = indent + text
     return [line] if len(line) <= WIDTH else wrap(line, WIDTH, subsequent_indent=" " * 9)

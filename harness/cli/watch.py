@@ -50,7 +50,7 @@ from harness.stores.redis import RedisStore
 from harness.stores.rq_meta import RQMetaStore
 
 FASTEST = 0.25
-"""Seconds between two refreshes, at least."""
+"""Minimum seconds between two refreshes."""
 LINE_SECONDS = 10.0
 
 queues_option = click.option(
@@ -166,14 +166,14 @@ def explain(job_id: str, svg: Path | None, redis_url: str, database_url: str | N
             )
         progress = _progress(connection, database_url, job.id)
         seconds, micros = connection.time()
-    told = story(
+    timeline = story(
         job.id, job.description or "", entries, heartbeat,
         now=seconds + micros / 1e6, progress=progress, failure=failure,
     )  # fmt: skip
-    click.echo(json.dumps(told.to_data()) if as_json else story_text.text(told))
+    click.echo(json.dumps(timeline.to_data()) if as_json else story_text.text(timeline))
     if svg is not None:
         try:
-            svg.write_text(story_picture.svg(told), encoding="utf-8")
+            svg.write_text(story_picture.svg(timeline), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{svg} cannot be written: {error.strerror}") from None
         echo(f"written: {svg}", err=True)

@@ -175,7 +175,7 @@ def worker(
             working = KINDS[kind](queues, name, connection=connection)
             with marking((lambda _: time.sleep(pace)) if pace else (lambda _: None)):
                 working.work(burst=burst, logging_level=level.upper(), with_scheduler=True)
-        except ValueError as error:  # RQ's word for a name that is taken
+        except ValueError as error:  # RQ raises it for a name that is already in use
             raise UsageError(str(error)) from None
     echo("the worker has exited; an unfinished job is back in its queue", err=True)
 

@@ -46,7 +46,7 @@ class _Line(Progress):
     """One line, with room for the ``^C`` of a terminal: otherwise it would wrap, and an old bar would stay."""
 
     def __init__(self, console: Console, *, thread: bool = True) -> None:
-        self._where = console  # the base draws before it has a console
+        self._where = console  # the base class draws before it has a console
         super().__init__(
             TextColumn("[bold]{task.description}"), BarColumn(None, table_column=Column(ratio=1)),
             MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),

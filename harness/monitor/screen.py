@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LEFT_OUT = 5
-"""Number of omitted records that are named."""
+"""Maximum number of omitted records to name."""
 
 ROOMY = 30
 """Lines of a screen that has room for empty ones."""
 JOBS_LINES, SECTION_LINES = 8, 3
-"""Lines that jobs, and each other section, keep on a small screen."""
+"""Minimum lines of the jobs, and of each other section, on a small screen."""
 
 
 def draw(
@@ -77,7 +77,7 @@ def lines(snapshot: Snapshot, where: str, *, width: int = WIDTH, height: int | N
         *(line for section in sections for line in section),
     ]
     for line in drawn:
-        line.plain = printable(line.plain)  # of the same length, so the styles keep their places
+        line.plain = printable(line.plain)  # the length is the same, so the styles keep their positions
         line.truncate(width, overflow="ellipsis")
         line.no_wrap = True
     return drawn if height is None else drawn[:height]
@@ -133,7 +133,7 @@ def _jobs(snapshot: Snapshot, width: int, room: int | None, *, gap: bool) -> lis
         if room is not None and len(drawn) + len(block) + len(end) + (not last) > room:
             hidden = Counter(row.state for row in snapshot.jobs[index:])
             states = ", ".join(f"{number:,} {state}" for state, number in hidden.items())
-            if index == 0:  # the id and the bar at least
+            if index == 0:  # at least the id and the bar
                 drawn += block[: max(0, room - len(drawn) - 1)]
             drawn.append(Text(f" more jobs: {states}; enlarge the window or use --queue", style="dim"))
             break

@@ -29,7 +29,7 @@ BUSY = "busy"
 ACTIVE = {"started", "queued", "scheduled", "deferred"}
 UNDER_WAY = {"running", "interrupted", "delayed", "queued", "scheduled", "deferred"}
 REQUESTS, ANSWERS = {"interrupt", "pause", "cancel"}, {"resume", "requeue", "rewind"}
-"""Actions that a job answers at its next checkpoint or start, and actions that answer them."""
+"""Requests that a job acts on at its next checkpoint or start, and actions after which none is pending."""
 
 EVENTS = 6
 ORDER = {
@@ -51,8 +51,8 @@ ORDER = {
 class JobRow:
     """Job in a snapshot.
 
-    :ivar state: RQ's status, or what the job's own progress knows better: ``paused``, ``interrupted``.
-    :ivar done: items, those included that are not saved yet. :ivar saved: those that are safe.
+    :ivar state: RQ's status, or a more exact state from the job's progress: ``paused``, ``interrupted``.
+    :ivar done: items done, saved or not. :ivar saved: items done and saved.
     :ivar rate: items a second in this execution. :ivar left_s: seconds to the end at that rate.
     :ivar executions: number of executions started. :ivar crashes: number of crashed ones.
     :ivar last_end: how the latest execution ended that did not complete the job. :ivar reason: why.
@@ -204,7 +204,7 @@ def _silent(overview: Overview) -> dict[str, float]:
             continue
         if (
             heartbeat is not None and heartbeat.worker == worker.name
-        ):  # else another one is at that job by now
+        ):  # otherwise another worker runs that job by now
             quiet_s = min(quiet_s, overview.at - heartbeat.at)
         if quiet_s > (HEARTBEAT_SECONDS if heartbeat is None else SILENT_SECONDS):
             silent[worker.name] = quiet_s
@@ -255,7 +255,7 @@ def _pending(entries: Sequence[Entry], state: str) -> dict[str, str]:
         if entry.what != ASKED:
             break
         if (entry.reason or "").startswith("refused:"):
-            refused.add(entry.action)  # the request itself stands before it
+            refused.add(entry.action)  # the request itself is an earlier entry
         elif entry.action in refused:
             refused.remove(entry.action)
         elif entry.action in ANSWERS:

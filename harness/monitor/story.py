@@ -49,7 +49,7 @@ class Part:
 
     @property
     def items(self) -> int | None:
-        """Items done in it, repeated ones included."""
+        """Items done in it, including repeated ones."""
         return None if self.came_to is None else max(0, self.came_to - self.began_at)
 
     @property
@@ -67,7 +67,7 @@ class Story:
         number of executions before the first recorded one. :ivar total_s: from its first place in the queue
         to its end, or to now. :ivar working_s: in executions. :ivar waiting_s: in the queue. :ivar
         unnoticed_s: until a crash was detected. :ivar repeated: items that are known to have been done again.
-        :ivar repeated_s: seconds of the work that went into items that were done before; about.
+        :ivar repeated_s: approximate seconds of repeated work.
     """
 
     job_id: str
@@ -87,7 +87,7 @@ class Story:
     repeated_s: float
 
     def to_data(self) -> dict[str, Any]:
-        """Return it as what JSON can hold."""
+        """Return it as JSON data."""
         return asdict(self)
 
 
@@ -153,7 +153,7 @@ def _part(
     elif following is not None:
         sign = following.died
         if sign is not None and sign.epoch == start.epoch:
-            # What the next one began with was saved after that sign of life, before the crash.
+            # The next execution began with progress that was saved after that sign of life and before the crash.
             ended_at, came_to = max(start.at, sign.at), max(sign.done, following.done)
     else:
         outcome, ended_at = "running", now
@@ -193,7 +193,7 @@ def _most(durability: str) -> int | None:
     """Return the maximum number of items that a crash repeats: those between two saves, with the current one."""
     try:
         return parse_durability(durability).items
-    except UsageError:  # of another release, or not known
+    except UsageError:  # from another release, or unknown
         return None
 
 

@@ -113,13 +113,13 @@ def _costs_of_patterns(
         for each in comparison.of_patterns
         if each.overhead_ns is not None and each.pattern != "plain"
     ]
-    told = [f"Cost of the pattern itself, an item: {', '.join(own)}"] if own else []
+    parts = [f"Cost of the pattern itself, an item: {', '.join(own)}"] if own else []
     if pairs:
         each_of = zip(*pairs, strict=True)
         ratios = [f"{found[0].pattern} {_over_all(found)}" for found in each_of]
-        told.append(f"cost of whole runs, times plain: {', '.join(ratios)}")
-    told += [f"Noise of {each.scenario}: plain {_range(each)}" for each in noise]
-    return "; ".join(told)
+        parts.append(f"cost of whole runs, times plain: {', '.join(ratios)}")
+    parts += [f"Noise of {each.scenario}: plain {_range(each)}" for each in noise]
+    return "; ".join(parts)
 
 
 def _over_all(found: Sequence[Benchmark]) -> str:
@@ -130,13 +130,13 @@ def _over_all(found: Sequence[Benchmark]) -> str:
 
 def _good_runs(comparison: Comparison, patterns: Sequence[str]) -> str:
     """Return the number of interrupted runs of each pattern that ended exactly once."""
-    told = []
+    parts = []
     for pattern in patterns:
         runs = [run for run in comparison.runs if run.pattern == pattern and run.interrupted]
         runs = [run for run in runs if run.outcome != "not hit"]
         good = sum(run.outcome == "exactly once" for run in runs)
-        told.append(f"{pattern} in {good:,} of {counted(len(runs), 'interrupted run')}")
-    return f"Exactly once: {'; '.join(told)}"
+        parts.append(f"{pattern} in {good:,} of {counted(len(runs), 'interrupted run')}")
+    return f"Exactly once: {'; '.join(parts)}"
 
 
 def _durability(comparison: Comparison) -> Iterator[Advice]:
@@ -227,9 +227,9 @@ def _scenarios(tried: Sequence[Mapping[Tried, int]]) -> dict[str, int]:
 
 def _by_scenario(most: Mapping[str, int]) -> str:
     clean = [name for name, number in most.items() if not number]
-    told = [f"nothing in {listed(clean)}"] if clean else []
-    told += [f"up to {counted(number, 'item')} in {name}" for name, number in most.items() if number]
-    return ", ".join(told)
+    parts = [f"nothing in {listed(clean)}"] if clean else []
+    parts += [f"up to {counted(number, 'item')} in {name}" for name, number in most.items() if number]
+    return ", ".join(parts)
 
 
 def _repeated(
@@ -237,12 +237,12 @@ def _repeated(
 ) -> str:
     """Return the most items that one kill or crash repeated, by durability and scenario; the best come first."""
     scenarios = [*_scenarios([*found.values()])]
-    told = []
+    parts = []
     for name in sorted(found, key=lambda name: name not in best):
         most = _scenarios([found[name]])
         figures = "/".join(f"{most[each]:,}" if each in most else DASH for each in scenarios)
-        told.append(f"{name} {figures}{' (kills only)' if explored and name not in explored else ''}")
-    return f"Most items repeated by one kill or crash, in {'/'.join(scenarios)}: {'; '.join(told)}"
+        parts.append(f"{name} {figures}{' (kills only)' if explored and name not in explored else ''}")
+    return f"Most items repeated by one kill or crash, in {'/'.join(scenarios)}: {'; '.join(parts)}"
 
 
 def _costs(comparison: Comparison, names: list[str]) -> str:
@@ -253,13 +253,13 @@ def _costs(comparison: Comparison, names: list[str]) -> str:
     if any(each.cost and each.cost.scenario in noisy(comparison) for each in found):
         return "; costs are too noisy to compare"
     named = len(names) > 1
-    told = [
+    parts = [
         f"{each.pattern}{f' under {each.durability}' if named else ''} {each.cost.ratio_to_plain:.2f}"
         for each in found
         if each.cost
     ]
     where = next(each.cost.scenario for each in found if each.cost)
-    return f"; cost of whole runs of {where}, times plain: {', '.join(told)}"
+    return f"; cost of whole runs of {where}, times plain: {', '.join(parts)}"
 
 
 def _own_cost(comparison: Comparison, scenario: str, pattern: str) -> Benchmark | None:

@@ -126,7 +126,7 @@ def _segments(run: Run) -> Iterator[tuple[str, float, float]]:
         again = min(count, reached) if run.pattern == "plain" else min(count, left) if reached else 0
         start = each.start_s
         if again:
-            middle = each.end_s if again >= count else _moment(each, again)
+            middle = each.end_s if again >= count else _time_at(each, again)
             yield "again", start, middle
             start = middle
         if start < each.end_s:
@@ -135,7 +135,7 @@ def _segments(run: Run) -> Iterator[tuple[str, float, float]]:
         left -= again
 
 
-def _moment(execution: Execution, items: int) -> float:
+def _time_at(execution: Execution, items: int) -> float:
     """Return the time when an execution had started a number of items, in seconds."""
     points = [(execution.start_s, 0), *execution.items]
     for (start, before), (stop, after) in pairwise(points):

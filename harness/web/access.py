@@ -59,7 +59,7 @@ Answer = str | Response | None
 Access = Callable[[Request, str], Answer | Awaitable[Answer]]
 """Hook that decides about a request: ``access(request, action)``; *action* is ``"look"`` or the name of an action.
 
-It returns the name of the user, which goes into the history of the job; None or an empty name refuses. It may return a
+It returns the name of the user for the history of the job; None or an empty name refuses the request. It may return a
 response of its own, such as a redirection to a login, and may be a coroutine function."""
 
 
@@ -118,7 +118,7 @@ def host_name(netloc: str) -> str:
 
 
 def loopback_only(request: Request, action: str) -> str | None:
-    """Allow requests from this machine that did not come through a proxy."""
+    """Allow only requests from this machine that did not come through a proxy."""
     del action
     forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip"))
     # A client without an address came through a Unix socket.
@@ -126,7 +126,7 @@ def loopback_only(request: Request, action: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address reaches this machine only."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -178,7 +178,7 @@ async def user_of(access: Access, request: Request, action: str) -> str | Respon
     answer = access(request, action)
     if inspect.isawaitable(answer):
         answer = await answer
-    if answer is None or answer == "":  # a hook that reads a name from an empty header has found no user
+    if answer is None or answer == "":  # the hook read the name from an empty header: there is no user
         return PlainTextResponse(f"you may not {printable(action)} here\n", 403)
     return answer
 

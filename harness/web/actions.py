@@ -136,7 +136,7 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
 
 
 def offered(row: JobRow) -> tuple[str, ...]:
-    """Return the actions that the page offers for a job: none that was requested; a pause can be taken back."""
+    """Return the actions that the page offers for a job, without a requested one; a requested pause can be undone."""
     found = OFFERED.get(row.state, ())
     names = ("resume" if name == row.asked == "pause" else name for name in found)
     return tuple(name for name in names if name != row.asked)

@@ -162,7 +162,7 @@ class Web:
         topic = _id(request, "job")
         self.feed.check_room(topic)
         token = self._tokens.token(self._tokens.cookie(request))
-        headers = {"X-Accel-Buffering": "no"}  # a proxy that collects events would send them late
+        headers = {"X-Accel-Buffering": "no"}  # otherwise a proxy may buffer events and send them late
         return StreamingResponse(
             self.feed.stream(topic, {"token": token}), media_type="text/event-stream", headers=headers
         )

@@ -218,7 +218,7 @@ class Feed:
             names = list(self._topics)
             try:
                 rendered = await asyncio.to_thread(self._render_all, look, names)
-            except Exception:  # a fault of ours must not end the streams of all viewers
+            except Exception:  # an error of this package must not end the streams of all viewers
                 log.exception("the page cannot be rendered")
                 rendered = {}
             for name, parts in rendered.items():
@@ -231,7 +231,7 @@ class Feed:
         return self._latest.asked | {LIST} if self._latest else frozenset({LIST})
 
     def _render_all(self, look: Look, names: Collection[str]) -> dict[str, Parts]:
-        # A job that was opened during the read is in the next one.
+        # A job that was opened during the read is included in the next read.
         return {name: self._render(look, name) for name in names if name == LIST or name in look.asked}
 
     def _take(self, asked: frozenset[str]) -> Look:

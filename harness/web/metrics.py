@@ -2,7 +2,8 @@
 
 Labels are names of queues and job classes, never ids, so the number of series is limited.
 
-No label is ``job`` or ``instance``: Prometheus keeps these for the target that it scrapes, and renames ours.
+No label is ``job`` or ``instance``: Prometheus keeps these for the target that it scrapes, and renames
+the labels of the page.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 NAMED = 100
-"""Number of pairs of job class and queue that are exported, at most; the rest are summed as ``other``."""
+"""Maximum number of exported pairs of job class and queue; the rest are summed as ``other``."""
 
 PER_JOB = {
     "harness_jobs_running": "Running jobs, by class and queue.",
@@ -54,7 +55,7 @@ class _Look(Collector):
         yield _gauge("harness_look_seconds", "Duration of the latest read of Redis.", look.took_s)
         yield _gauge("harness_web_viewers", "Open pages.", self._viewers)
         if snapshot is None or look.error:
-            return  # what was seen before is no measurement of now
+            return  # an earlier snapshot is not a current measurement
         jobs = GaugeMetricFamily("harness_queue_jobs", "Jobs of a queue by place.", labels=("queue", "place"))
         for queue, counts in snapshot.queues.items():
             for place, number in counts.items():

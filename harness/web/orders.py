@@ -32,7 +32,7 @@ class Order(Base):
 
 
 class Payment(Base):
-    """Charge for an order. Nothing refuses a second one, so the job has to avoid it."""
+    """Charge for an order. The table accepts a second charge, so the job must avoid it."""
 
     __tablename__ = "payments"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -54,7 +54,7 @@ def open_session() -> Session:
 
 
 def _prepare(connection: Any, _record: object) -> None:
-    # The page counts while the job writes. A killed process loses no commit; only a power failure could.
+    # The page reads while the job writes. A killed process loses no commit; only a power failure could lose one.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -76,7 +76,7 @@ def plain(order_ids: list[int]) -> None:
 
 
 class OrdersInSteps(ContinuableJob):
-    """One step; its cursor is the id of the last order that was paid."""
+    """Job with one step; its cursor is the id of the last paid order."""
 
     def perform(self) -> None:
         """Run in every execution."""
@@ -94,7 +94,7 @@ class OrdersInSteps(ContinuableJob):
 
 
 class OrdersByIteration(IterationJob):
-    """One iteration an order."""
+    """Job with one iteration per order."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""HTML of a read, in parts that are sent when they change. Jinja escapes every value, because all may be hostile."""
+"""HTML of a read, in parts that are sent when they change. Jinja escapes every value, because each may be hostile."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = {
     "completed": "good", "running": "good", "interrupted": "polite", "paused": "polite", "cancelled": "polite",
     "superseded": "polite",
 }  # fmt: skip
-"""Colour of an execution by its outcome; of all others ``harsh``."""
+"""Colour of an execution by its outcome; all other outcomes are ``harsh``."""
 
 
 def _text(value: Any) -> Any:

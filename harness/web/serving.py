@@ -28,7 +28,7 @@ class _Server(uvicorn.Server):
         self._end_streams = end_streams
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then everything else."""
+        """End the streams, then shut down the server."""
         self._end_streams()
         await super().shutdown(sockets)
 

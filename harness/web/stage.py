@@ -101,7 +101,7 @@ class Lane:
 
 
 class Stage:
-    """The demo; a context manager that leaves nothing behind.
+    """The demo; a context manager that removes its files and processes.
 
     :param scenario: the job. :param broker: URL of a Redis of the demo's own. :param folder: for databases and logs.
     """
@@ -189,7 +189,7 @@ class Stage:
         )  # fmt: skip
 
     def _judge(self, lane: Lane) -> Effects | None:
-        with self._at(lane.url), suppress(SQLAlchemyError):  # it is busy: the former figures stay
+        with self._at(lane.url), suppress(SQLAlchemyError):  # a busy database keeps the previous figures
             return self._scenario.judge(_NO_MAILBOX)
         return None
 
@@ -236,7 +236,7 @@ class Stage:
                 each.unlink()
 
     def _sign_off(self, lane: Lane) -> None:
-        """Remove the workers of a lane from RQ's list: a killed one would stay for minutes."""
+        """Remove the workers of a lane from RQ's list, where a killed worker would stay for minutes."""
         queue = Queue(lane.form, connection=self._connection)
         if not self._ending.is_set() and (keys := worker_registration.get_keys(queue)):
             self._connection.delete(*keys)
@@ -245,7 +245,7 @@ class Stage:
     def _employ(self, lane: Lane) -> None:
         lane.workers += 1
         config = Config(self._broker, lane.form, f"{lane.form}-worker-{lane.workers}", self._pace)
-        assert lane.pipe is not None  # noqa: S101 - it is made before
+        assert lane.pipe is not None  # noqa: S101 - the pipe is created earlier
         environment = {
             **os.environ, CONFIG: config.to_json(), SETTING: str(RECOVER_SECONDS), "HARNESS_DATABASE_URL": lane.url
         }  # fmt: skip
@@ -260,7 +260,7 @@ class Stage:
         if text is None:
             return None
         pid = int(text)
-        # A zombie has ended: its worker has not noticed yet.
+        # A zombie has ended, but its worker has not reaped it yet.
         with suppress(OSError):
             return pid if _runs(pid) else None
         return None
@@ -286,7 +286,7 @@ class Stage:
                 os.kill(horse, signal.SIGKILL)
 
     def _supervise(self) -> None:
-        """Start each worker again that has ended, as systemd or Kubernetes does."""
+        """Restart each worker that has ended, as systemd or Kubernetes does."""
         while not self._ending.wait(LOOK_SECONDS):
             with self._lock:
                 for lane in self._lanes.values():
@@ -322,7 +322,7 @@ def _runs(pid: int) -> bool:
 def _verdict(form: str, state: str, effects: Effects, items: int, back: Sequence[str]) -> tuple[str, str]:
     """Return the colour and the sentence about a form.
 
-    :param back: kills and deploys that it is back at work from.
+    :param back: kills and deploys after which the form works again.
     """
     twice, unpaid = effects.duplicated, effects.lost
     charged = f"{twice:,} customer{'' if twice == 1 else 's'} charged twice"
