@@ -1,4 +1,4 @@
-"""Rules for every test here: nothing is left behind, and without --full long matrices run in part."""
+"""Rules for all tests: a test cleans up after itself, and without --full only a part of long matrices runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROCESS_PARAMETERS = ("postgresql", "redis")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that runs all of the long matrices."""
+    """Add the option that runs the whole of long matrices."""
     parser.addoption(
         "--full", action="store_true", default=os.environ.get("HARNESS_FULL") == "1",
         help="run all cases of the long matrices and whole samples, not a part that covers all pairs",
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark what starts processes; without --full choose among the cases of each test."""
+    """Mark tests that start processes; without --full, choose some cases of each test."""
     for item in items:
         mark_process(item)
     yield  # -m and -k choose
@@ -125,9 +125,9 @@ def covering(cases: list[pytest.Function], together: int) -> set[pytest.Function
 
 
 def shuffled(cases: list[pytest.Function]) -> list[pytest.Function]:
-    """Return cases in an order of chance that is the same in each run."""
+    """Return cases in a random order that is the same in each run."""
     order = sorted(cases, key=lambda case: case.nodeid)
-    random.Random(SEED).shuffle(order)  # noqa: S311 - a choice that anybody can repeat
+    random.Random(SEED).shuffle(order)  # noqa: S311 - the choice must be repeatable
     return order
 
 
@@ -148,7 +148,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what was left out."""
+    """Print the cases that were left out."""
     for name, (number, of) in sorted(config.stash.get(_left_out, {}).items()):
         terminalreporter.write_line(f"{name}: {number} of {of} cases left out; --full runs all")
 

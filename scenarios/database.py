@@ -25,7 +25,7 @@ def fill(size: str) -> None:
 
 
 def create() -> None:
-    """Create the tables, empty, where they are not there yet."""
+    """Create the missing tables, without rows."""
     Base.metadata.create_all(services.engine())
 
 
@@ -42,6 +42,6 @@ def ids(select: Select[Any]) -> list[int]:
 
 
 def count(session: Any, select: Select[Any]) -> int:
-    """Return how many rows a named query has."""
+    """Return the number of rows of a named query."""
     counted: int = session.scalar(select.with_only_columns(func.count(), maintain_column_froms=True))
     return counted

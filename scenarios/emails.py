@@ -23,7 +23,7 @@ BATCH_SIZE = 50
 
 
 def plain(delivery_ids: list[int]) -> None:
-    """The loop that people write today: over the mails that were pending when it was enqueued."""
+    """Plain loop over the mails that were pending when the job was enqueued."""
     with services.session() as session:
         for start in range(0, len(delivery_ids), BATCH_SIZE):
             batch = delivery_ids[start : start + BATCH_SIZE]
@@ -39,7 +39,7 @@ def send(session: Session, deliveries: Sequence[EmailDelivery], key: Callable[[i
 
 
 class EmailsInSteps(ContinuableJob):
-    """One step; its cursor is the id of the last mail of the last batch sent."""
+    """Job with one step; its cursor is the id of the last mail of the last sent batch."""
 
     def perform(self) -> None:
         """Run in every execution."""
@@ -57,7 +57,7 @@ class EmailsInSteps(ContinuableJob):
 
 
 class EmailsByIteration(IterationJob):
-    """One iteration a batch."""
+    """Job with one iteration per batch."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:
@@ -75,7 +75,7 @@ class EmailsByIteration(IterationJob):
 
 
 def judge(mailbox: Mailbox) -> Effects:
-    """Compare the campaign with what came in at the SMTP door, and with what is left when copies are removed."""
+    """Compare the campaign with the mails that the SMTP server received, with and without duplicates."""
     with services.session() as session:
         wanted = set(session.scalars(EmailDelivery.recipients(CAMPAIGN)))
         pending = session.scalars(EmailDelivery.pending(CAMPAIGN)).first()

@@ -42,7 +42,7 @@ def expect_little_repeated(scenario: Scenario, durability: Durability, record: d
 
 
 def most_repeated(scenario: Scenario, durability: Durability, record: dict[str, Any]) -> int:
-    """Return how many items a killed run may repeat: those done since the last save."""
+    """Return the number of items that a killed run may repeat: the items done since the last save."""
     if durability.transactional:
         return 1 if scenario.name == "emails" else 0
     if durability.items is not None:
@@ -67,7 +67,7 @@ def expect_control(interruption: Interruption, record: dict[str, Any]) -> None:
 
 
 def predicted_executions(scenario: Scenario, interruption: Interruption, items: int) -> int:
-    """Return how many executions a job with checkpoints needs.
+    """Return the number of executions that a job with checkpoints needs.
 
     ``every:N`` stops at the first checkpoint at or after N items, the one after the last item included: then
     one more execution finds nothing to do.

@@ -73,7 +73,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Turn a moment into what is stored."""
+        """Convert an aware datetime to the stored form."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -81,7 +81,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Turn what is stored into a moment in UTC."""
+        """Convert the stored form to a datetime in UTC."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
@@ -149,7 +149,7 @@ class Order(Base):
 
     @classmethod
     def with_status(cls, status: OrderStatus) -> Select[Order]:
-        """Select the orders that stand there now."""
+        """Select the orders with this status."""
         return select(cls).where(cls.status == status)
 
     @classmethod
@@ -169,7 +169,7 @@ class Order(Base):
 
     @classmethod
     def statuses(cls) -> Select[str, str, int]:
-        """Select how many orders stand where."""
+        """Select the number of orders by status."""
         return select(literal("orders"), cast(cls.status, String), func.count()).group_by(cls.status)
 
     @classmethod
@@ -209,7 +209,7 @@ class CustomerReport(Base):
 
     @classmethod
     def statuses(cls) -> Select[str, str, int]:
-        """Select how many orders are counted."""
+        """Select the number of counted orders."""
         return select(
             literal("reports"), literal("orders counted"), func.coalesce(func.sum(cls.orders_counted), 0)
         )
@@ -248,7 +248,7 @@ class EmailDelivery(Base):
 
     @classmethod
     def statuses(cls) -> Select[str, str, int]:
-        """Select how many mails of which campaign stand where."""
+        """Select the number of mails by campaign and status."""
         what = literal("mails of ", String) + cls.campaign
         return select(what, cast(cls.status, String), func.count()).group_by(cls.campaign, cls.status)
 

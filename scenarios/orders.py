@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def plain(order_ids: list[int]) -> None:
-    """The loop that people write today: over the ids that were pending when it was enqueued."""
+    """Plain loop over the ids of the orders that were pending when the job was enqueued."""
     with services.session() as session:
         for order_id in order_ids:
             services.process_order(session, session.get_one(Order, order_id))
@@ -25,7 +25,7 @@ def plain(order_ids: list[int]) -> None:
 
 
 class OrdersInSteps(ContinuableJob):
-    """One step; its cursor is the id of the last order processed."""
+    """Job with one step; its cursor is the id of the last processed order."""
 
     def perform(self) -> None:
         """Run in every execution."""
@@ -43,7 +43,7 @@ class OrdersInSteps(ContinuableJob):
 
 
 class OrdersByIteration(IterationJob):
-    """One iteration an order."""
+    """Job with one iteration per order."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """Report on every customer, order by order: nested, customers and within each their orders.
 
-The totals are added up in the database, one order at a time, so that nothing lives in memory only.
+The totals are added up in the database, one order at a time, so that no total is kept only in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def plain(customer_ids: list[int]) -> None:
-    """The loop that people write today: over the customers that there were when it was enqueued."""
+    """Plain loop over the customers that existed when the job was enqueued."""
     with services.session() as session:
         for customer_id in customer_ids:
             for order in session.scalars(Order.completed_of(customer_id)).all():
@@ -42,7 +42,7 @@ def orders_by_customer(session: Session, cursor: Any) -> Enumerator[Order]:
 
 
 class ReportsInSteps(ContinuableJob):
-    """One step; its cursor is a pair, the last customer finished and the last order counted."""
+    """Job with one step; its cursor is a pair of the last finished customer and the last counted order."""
 
     def perform(self) -> None:
         """Run in every execution."""
@@ -60,7 +60,7 @@ class ReportsInSteps(ContinuableJob):
 
 
 class ReportsByIteration(IterationJob):
-    """One iteration an order."""
+    """Job with one iteration per order."""
 
     @contextmanager
     def around_iterate(self) -> Iterator[None]:

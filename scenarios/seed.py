@@ -1,4 +1,4 @@
-"""Data for the demonstration jobs: the same rows, whenever and wherever they are made."""
+"""Data for the demonstration jobs: the same rows in each run and on each machine."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def add_to_report(session: Session, order: Order) -> None:
 
 
 def report_totals(session: Session) -> Totals:
-    """Return what the report says."""
+    """Return the totals in the report."""
     rows = session.execute(
         select(CustomerReport.customer_id, CustomerReport.orders_counted, CustomerReport.total_cents)
     )

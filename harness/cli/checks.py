@@ -43,13 +43,13 @@ class Check:
     """Result of a check.
 
     :ivar state: ``ok``; ``note`` if the commands work without it; ``bad`` if it needs a fix.
-    :ivar fix: how to fix it; empty if no fix is needed.
+    :ivar mend: how to fix it; empty if no fix is needed.
     """
 
     name: str
     state: str
     found: str
-    fix: str = ""
+    mend: str = ""
 
 
 def checks(redis_url: str, redis_named: bool, database_url: str | None) -> Iterator[Check]:
@@ -159,8 +159,8 @@ def _redis(url: str, named: bool) -> Check:
         )
     except (redis.RedisError, ValueError) as error:
         if named:
-            fix = "start it, or correct HARNESS_REDIS_URL"
-            return Check("Redis", "bad", f"{shown(url)}: {type(error).__name__}", fix)
+            mend = "start it, or correct HARNESS_REDIS_URL"
+            return Check("Redis", "bad", f"{shown(url)}: {type(error).__name__}", mend)
         return Check(
             "Redis", "note", f"none at {shown(url)}: run and demo use a private one, or fakeredis in their process",
             "for enqueue, worker and monitor: start a Redis, or export HARNESS_REDIS_URL=redis://…",

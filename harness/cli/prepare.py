@@ -57,8 +57,8 @@ def verify(context: click.Context, redis_url: str, database_url: str | None, as_
     else:
         for check in found:
             echo(f"{SIGNS[check.state]} {check.name}: {check.found}")
-            if check.fix:
-                echo(f"     -> {check.fix}")
+            if check.mend:
+                echo(f"     -> {check.mend}")
     sys.exit(any(check.state == "bad" for check in found))
 
 

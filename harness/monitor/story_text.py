@@ -63,7 +63,7 @@ def how(part: Part) -> str:
 
 
 def _outcome(part: Part) -> str:
-    """Return the outcome in the word of all other pages; the data keeps its own."""
+    """Return the outcome in the words of the other pages; the data has different names."""
     return "crashed" if part.outcome == "died" else part.outcome
 
 

@@ -136,7 +136,7 @@ def noise(comparison: Comparison) -> str:
 
 
 def worker(broker: str) -> str:
-    """Return the description of where the jobs of a broker run."""
+    """Return the place where the jobs of a broker run, in words."""
     return "one process" if broker == "fakeredis" else "real workers"
 
 

@@ -58,7 +58,7 @@ def chosen(comparison: Comparison) -> Group | None:
         if len(part.patterns) > 1
         and all(any(run.hit and run.timeline.executions for run in group.of(each)) for each in part.patterns)
     ]
-    # Of equal groups the first: its name is that of the first interruption.
+    # The first of equal groups is chosen: it has the name of the first interruption.
     return max(whole, key=lambda group: (group.runs[0].killed, _share(group)), default=None)
 
 
@@ -95,7 +95,7 @@ def _lane(run: Run, top: int, end: float) -> dict[str, Any]:
         "ended": at(run.timeline.executions[-1].end_s if run.verdict != "never finished" else end),
         "top": top + TEXT + 9,
         "segments": [(kind, at(start), wide(start, stop)) for kind, start, stop in _segments(run)],
-        # Names of many interruptions would lie on one another.
+        # The names of many interruptions would overlap.
         "marks": [
             (place, anchor, name if number < 1 else "") for number, (place, anchor, name) in enumerate(marks)
         ],

@@ -90,7 +90,7 @@ class Durable:
 
 
 def durables(comparison: Comparison) -> list[Durable]:
-    """Return every form under every durability that was killed, explored or measured; the plain form comes first."""
+    """Return each form under each durability that was killed, explored or measured, the plain form first."""
     killed: dict[tuple[str, Pattern], list[Run]] = {}
     for run in comparison.runs:
         if run.killed and run.hit:

@@ -117,7 +117,7 @@ def services(comparison: Comparison) -> Table | None:
         if run.interrupted:
             found.setdefault(formatting.services(run), []).append(run)
     queues = {run.queue for run in comparison.runs if run.interrupted}
-    if len(found) < 2 or len(found) == len(queues):  # the table of queues has it
+    if len(found) < 2 or len(found) == len(queues):  # the table of queues shows it
         return None
     names = sorted(found)
     rows = [
