@@ -17,7 +17,7 @@ from harness.report.pictures import pictures
 def write(
     comparison: Comparison, folder: str | os.PathLike[str], changes: Sequence[Change] | None = None
 ) -> None:
-    """Write ``comparison.json``, ``.md``, ``.html`` and the pictures into an existing folder atomically."""
+    """Write ``comparison.json``, ``.md``, ``.html`` and the pictures into an existing folder, each file atomically."""
     folder = Path(folder)
     comparison.save(folder / "comparison.json")
     outputs = {
