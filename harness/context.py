@@ -142,6 +142,9 @@ class Context(Position, Protocol):
         :raises Interrupt: always.
         """
 
+    def refuse_swallowed(self) -> None:
+        """Raise InterruptSwallowed if the job caught an interruption and went on."""
+
     def commit(self, *, always: bool = False) -> None:
         """Commit the work since the latest commit together with the cursor."""
 

@@ -21,7 +21,6 @@ from harness.errors import (
     CrashLimit,
     HarnessError,
     Interrupt,
-    InterruptSwallowed,
     ProgressError,
     ProgressUnavailable,
     Propagated,
@@ -185,11 +184,7 @@ class Execution(Ends):
                 self.job.run_pattern(self.args, self.kwargs)
         except CompleteEarly as early:
             events.emit(events.CompletedEarly(self.job_id, self._name, early.reason, self.description))
-        if self._reason is not None:
-            raise InterruptSwallowed(
-                f"{self._name} was interrupted ({self._reason}) but caught it and continued; catch "
-                "Exception instead of BaseException, or raise it again"
-            )
+        self.refuse_swallowed()
         if (self.completes or self.progress.all_done) and type(self.job).on_complete is not Job.on_complete:
             self._run_on_complete()
 

@@ -243,6 +243,9 @@ class ContinuableJob(Job, abstract=True):
                 if execution.transactional and self.in_transaction():
                     execution.commit(always=True)  # the step does not run again, so a rollback would lose it
                 raise
+            # A function that caught the interruption and returned has left items undone: the step keeps its cursor.
+            # Saved as completed it would be skipped from then on, and they would be lost without an error.
+            execution.refuse_swallowed()
             if result is not None:
                 callables.refuse_result(result, self, f"step({name!r})")
         execution.complete(name)
@@ -271,6 +274,7 @@ class ContinuableJob(Job, abstract=True):
                 if found is group:
                     raise
                 raise found from group
+            execution.refuse_swallowed()  # as above
             if result is not None:
                 callables.refuse_result(result, self, f"step({name!r})")
         await execution.complete_async(name)

@@ -209,6 +209,9 @@ class Concurrent:
         session = begin(self._job) if self._most > 1 else None
         try:
             await self._call(item)
+            if self._is_async and asyncio.current_task() in self._cancelled:
+                # It caught the cancellation, which was raised at its await: what came after that is not done.
+                return
             if self._commits is None:
                 self._window.finish(entry)
             elif session is not None and not await finished(self._commits.commit(entry, session.get())):

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from harness import events, overrides
-from harness.errors import CheckpointInTransaction, Interrupt, ProgressUnavailable
+from harness.errors import CheckpointInTransaction, Interrupt, InterruptSwallowed, ProgressUnavailable
 from harness.progress import NOW
 from harness.runtime.holds import HOLD_SECONDS
 from harness.runtime.policy import read_seconds
@@ -172,6 +172,17 @@ class Checkpoints(Saves):
         if not self._tells_later:
             self._emit_interrupted(self._reason)
         raise Interrupt(self._reason)
+
+    def refuse_swallowed(self) -> None:
+        """Refuse to go on where the work ended although it was interrupted.
+
+        :raises InterruptSwallowed: if the job caught the interruption.
+        """
+        if self._reason is not None:
+            raise InterruptSwallowed(
+                f"{self._name} was interrupted ({self._reason}) but caught it and continued; catch "
+                "Exception instead of BaseException, or raise it again"
+            )
 
     @property
     def durability(self) -> Durability:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -67,6 +68,30 @@ def test_what_does_not_end_in_time_is_cancelled_and_comes_again() -> None:
     inline.stops.clear()
     inline.drain()
     assert sorted(job.done) == list(range(9))
+
+
+def test_an_item_that_catches_its_cancellation_is_not_done() -> None:
+    """A coroutine that is cancelled and returns as if nothing happened has left work undone: its item comes again."""
+    flag = Flag()
+    job = made(Coroutines, 3, grace_period=0.05)
+    whole: list[str] = []
+
+    async def catches() -> None:
+        flag.set("deploy")
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+            raise AssertionError("nothing sets the event")
+
+    async def does_it() -> None:
+        whole.append("done")
+
+    job.at[1] = catches
+    inline = InlineRun(job, 9, stops=[flag])
+    assert inline.execute().reason == "deploy"
+    job.at[1] = does_it
+    inline.stops.clear()
+    inline.drain()
+    assert whole == ["done"]
 
 
 def test_threads_are_waited_for_after_the_grace_period() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
@@ -154,6 +154,53 @@ def test_a_swallowed_interrupt_is_an_error() -> None:
 
     with pytest.raises(InterruptSwallowed, match="catch Exception instead of BaseException"):
         InlineRun(Swallows, stops=[Every(1)]).execute()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_step_that_swallows_the_interrupt_is_not_completed(*, asynchronous: bool, last: bool) -> None:
+    """A step that leaves its loop at an interruption which it caught keeps its cursor, and no item is lost (C22)."""
+    done: list[object] = []
+
+    def count(step: Step) -> None:
+        with suppress(BaseException) if not patient else nullcontext():
+            for number in range(step.cursor, 5):
+                done.append(number)
+                step.advance()
+
+    class Plain(ContinuableJob):
+        def perform(self) -> None:
+            self.step("count", start=0)
+            if not last:
+                self.step("after")
+
+        def count(self, step: Step) -> None:
+            count(step)
+
+        def after(self) -> None:
+            done.append("after")
+
+    class Awaits(ContinuableJob):
+        async def perform(self) -> None:
+            await self.step("count", start=0)
+            if not last:
+                await self.step("after")
+
+        async def count(self, step: Step) -> None:
+            count(step)
+
+        async def after(self) -> None:
+            done.append("after")
+
+    patient = False
+    inline = InlineRun(Awaits if asynchronous else Plain, stops=[Every(2)])
+    with pytest.raises(InterruptSwallowed):
+        inline.drain()
+    assert inline.progress is not None
+    assert (inline.progress.completed, inline.progress.step, inline.progress.cursor) == ([], "count", 2)
+    patient = True
+    inline.drain()
+    assert done == [*range(5), *([] if last else ["after"])]
 
 
 def test_interrupt_passes_except_exception_and_runs_finally() -> None:
