@@ -17,7 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from harness.errors import JobDefinitionError
 from harness.sources.nulls import Name, name_of
-from harness.sources.selects import Column, Sources, mapped_key, read_from, unique
+from harness.sources.selects import Column, Sources, mapped_key, of_model, read_from, unique
 
 MOST_KNOWN = 200
 """Number of select shapes whose keys are cached."""
@@ -35,12 +35,14 @@ class Key:
 
     :ivar columns: each with whether it descends. :ivar vouched: whether only a mapper or the caller declares
         that they identify each row, so that reading checks it. :ivar nullable: columns that are not NULL only
-        according to that declaration.
+        according to that declaration. :ivar declared: columns, besides those of primary keys, that are not NULL only
+        according to the model.
     """
 
     columns: list[tuple[Column, bool]]
     vouched: bool
     nullable: list[Column]
+    declared: list[Column]
 
 
 _known: dict[Any, Key] = {}
@@ -123,13 +125,17 @@ def _found(name: str, select: sa.Select[Any], given: Any, *, vouched: bool) -> K
     if not key:
         raise JobDefinitionError(f"{name} cannot read a select without a table in pages")
     nullable: list[Column] = []
+    declared: list[Column] = []
     for column, _ in key.values():
         believed = vouched or name_of(column) in sources.believed
         if (objection := _objection(sources, column, believed=believed)) is not None:
             raise JobDefinitionError(f"{name} cannot sort by {column}: {objection}")
         if believed and sources.may_be_null(column):
             nullable.append(column)
-    return Key(list(key.values()), not proven or bool(sources.believed), nullable)
+        elif of_model(column) and name_of(column) not in sources.filled:
+            # The database may lack NOT NULL, as before a migration. Pages would skip such rows without an error.
+            declared.append(column)
+    return Key(list(key.values()), not proven or bool(sources.believed), nullable, declared)
 
 
 def _missing(name: str, sources: Sources, table: sa.FromClause, key: dict[Name, Any]) -> list[Column]:

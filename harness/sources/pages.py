@@ -80,7 +80,7 @@ class Keyset:
         for each in self.keys:
             if (objection := each.objection()) is not None:
                 raise JobDefinitionError(f"{name} cannot sort by {each}: {objection}")
-        self.vouched, self.nullable = key.vouched, key.nullable
+        self.vouched, self.nullable, self.declared = key.vouched, key.nullable, key.declared
         self.plain = all(each.plain for each in self.keys)
         selected: list[Column] = [each.read for each in self.keys]
         if not self.plain:
@@ -285,8 +285,8 @@ class Keyset:
             )
 
     def _refuse_nulls(self) -> None:
-        """Raise if a column is NULL that only the caller or a mapper declares never NULL: pages skip such rows."""
-        for column in self.nullable:
+        """Raise if a column is NULL that the caller, a mapper or a model declares never NULL: pages skip such rows."""
+        for column in (*self.nullable, *self.declared):
             rows = only(self.select, sa.literal(1)).where(sa.type_coerce(column, STORED).is_(None)).limit(1)
             with reading(self.session):
                 if self.session.execute(rows).first() is not None:

@@ -198,6 +198,11 @@ def _unlabelled(expression: Any) -> Any:
     return expression
 
 
+def of_model(column: Any) -> bool:
+    """Return whether only the model says that a column is not NULL: one of a table, and of no primary key."""
+    return isinstance(_base(column.table), sa.Table) and not column.primary_key
+
+
 def _nullable(column: Any) -> bool:
     """Return whether a column may be NULL in its table, or in its subquery."""
     if isinstance(_base(column.table), sa.Table):
