@@ -21,8 +21,9 @@ what Python does not; before the first page and after the last NULL is looked fo
 
 **NULL** compares with nothing. So a column that may be NULL can be in the key where the select leaves NULL out, by
 ``.where(Order.due.is_not(None))`` or by any comparison of the column: in each branch of an OR.
-The database may allow what the model forbids, as where a migration is missing. So before the first page and after the
-last a query looks for NULL in each key column that is of no primary key, unless the select leaves NULL out.
+The database may allow NULL where the model says NOT NULL, for example if a migration is missing. So a query looks for
+NULL before the first page and after the last one, in each key column that is in no primary key. It does not look if the
+select excludes NULL.
 
 **A cursor** holds what the types of the columns make of the values: int, str, datetime, UUID, Decimal and so
 on. Where that would not come back equal, from JSON or from the database, it holds ``{"stored": …}``, the
