@@ -1,4 +1,4 @@
-"""Celery apps and Dramatiq brokers as one kind of thing: where the commands and the page enqueue jobs besides RQ."""
+"""Enqueue jobs on a Celery app or a Dramatiq broker, for the commands and the page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def enqueue(
 ) -> str:
     """Enqueue a job on an app, and return its id.
 
-    :param queue: name of the queue; None for the app's default. :param retries: how often it is retried after an error.
+    :param queue: name of the queue; None for the app's default. :param retries: most retries after an error.
     :raises UsageError: as the enqueue of the app's kind.
     """
     options: dict[str, Any] = {} if retries is None else {"max_retries": retries}

@@ -58,10 +58,10 @@ def more_of(arguments: Any) -> dict[str, Any]:
 def encoded_call(
     job_class: type[Job], args: Sequence[Any], kwargs: dict[str, Any], portion: Portion | None = None
 ) -> list[Any]:
-    """Return the arguments of a message: path, args, kwargs, and what else there is, as JSON data.
+    """Return the arguments of a message: path, args, kwargs, and further options, as JSON data.
 
     :raises UsageError: if the job cannot take this, or no worker could find the class.
-    :raises CursorError: if an argument would not come back equal.
+    :raises CursorError: if an argument would not be equal when read back.
     """
     check_class(job_class)
     job_class.check_arguments(kwargs, portion)
@@ -77,7 +77,7 @@ def encoded_call(
 def check_class(job_class: Any) -> None:
     """Refuse anything but a job class that a worker can import.
 
-    :raises UsageError: if it is.
+    :raises UsageError: for anything else.
     """
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         raise UsageError(f"enqueue() takes a ContinuableJob or an IterationJob; got {job_class!r}")
@@ -87,7 +87,7 @@ def check_class(job_class: Any) -> None:
 def check_importable(target: Any) -> None:
     """Refuse a class or function that no worker can import.
 
-    :raises UsageError: if it is.
+    :raises UsageError: for such a class or function.
     """
     if target.__module__ == "__main__":
         raise UsageError(

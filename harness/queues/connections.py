@@ -48,7 +48,7 @@ def check_worker_connection(connection: Redis) -> None:
 def check_server(connection: Redis) -> None:
     """Refuse a Redis that is too old for a worker.
 
-    :raises UsageError: if it is.
+    :raises UsageError: if the server is too old.
     """
     try:
         connection.getdel(keys.PROBE)

@@ -19,10 +19,10 @@ log = logging.getLogger("harness.queues")
 def expires(tickets: Tickets, job_id: str, n: int, outcome: str) -> bool:
     """Return whether a message that is too old ends its job, and close the ticket then.
 
-    It does not if the job has started before, is running or over, or if the message joins it: the caller lets the
-    message pass, and its claim decides. The same holds while Redis cannot be reached.
+    Return False if the job has started before, is running or over, or if the message joins it: the caller lets the
+    message pass, and its claim decides. Also return False while Redis cannot be reached.
 
-    The claim makes sure that no other message starts the job. Crash after it: the lease runs out, and the sweep's
+    The claim makes sure that no other message starts the job. Crash after it: the lease expires, and the sweep's
     message finds a job that counts as not started, which expires again. Lost answer: the same.
 
     :param n: as for :meth:`harness.queues.tickets.Tickets.claim`.

@@ -83,7 +83,7 @@ class Heartbeat:
     :ivar crashes: number of crashed executions of the job. :ivar step: the step in progress; None between
         steps.
     :ivar cursor: its position as text, cut to :data:`CURSOR_BYTES`; None at the beginning of the step.
-    :ivar steps: completed steps that no save has made safe. :ivar moved: whether anything is not saved.
+    :ivar steps: completed steps that are not saved. :ivar moved: whether anything is not saved.
     """
 
     at: float

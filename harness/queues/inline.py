@@ -91,7 +91,7 @@ class InlineRun:
     history = requests = None
 
     def begin(self) -> Begun:
-        """Return facts that mean that no other worker will know the job if this one does not."""
+        """Return facts that make unknown code an error: there is no other worker that might know it."""
         return Begun(unknown=sys.maxsize)
 
     @contextmanager
@@ -108,7 +108,7 @@ class InlineRun:
         self._spawn(number)
 
     def requeue(self, again: Again) -> Ended:
-        """Return the end of an execution that is followed by another.
+        """Return the end of an interrupted execution: another one follows.
 
         :raises HarnessError: if the store is unreachable, or the job belongs to another release, because
             there is no later attempt.
@@ -118,7 +118,7 @@ class InlineRun:
         return Ended("interrupted", again.reason, again.delay, again.queue, again.at_front, again.after_error)
 
     def park(self, reason: str, *, cancelled: bool) -> Ended:
-        """Return the end of an execution that is not followed automatically by another."""
+        """Return the end of a paused or cancelled execution: none follows by itself."""
         return Ended("cancelled" if cancelled else "paused", reason)
 
     def executions(self) -> Iterable[Ended]:

@@ -56,5 +56,5 @@ def workers(kind: str) -> str:
 
 
 def worker(kind: str, name: str) -> str:
-    """Return the key of what such a worker says of itself."""
+    """Return the key of the record of such a worker."""
     return f"{PREFIX}worker:{kind}:{name}"

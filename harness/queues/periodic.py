@@ -64,7 +64,7 @@ def lease_seconds() -> float:
 class PeriodicThread(threading.Thread):
     """Periodic thread, until it is closed; it logs an error once while the error lasts.
 
-    Signals never go to it: a handler runs in the main thread, and only a signal to that thread interrupts it
+    It receives no signals: a handler runs in the main thread, and only a signal to that thread interrupts it
     quickly.
 
     :param action: called each time; if it returns True, it is called again immediately.
@@ -86,7 +86,7 @@ class PeriodicThread(threading.Thread):
         return self._end
 
     def wake(self) -> None:
-        """Have the action called at once."""
+        """Call the action now."""
         self._woken.set()
 
     def run(self) -> None:
@@ -103,7 +103,7 @@ class PeriodicThread(threading.Thread):
                     again = self._action() is True
                 self._wait = 0.0 if again else self._seconds
                 self._failing = ""
-            except Exception as error:  # noqa: BLE001 - keeps the thread alive, whatever is stored in Redis
+            except Exception as error:  # noqa: BLE001 - an error must not end the thread
                 self._log(error)
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class PeriodicThread(threading.Thread):
 
 
 class Heartbeats:
-    """Actions of a process that one thread repeats, so that none has to start a thread of its own.
+    """Actions of a process that one thread repeats, instead of one thread each.
 
     :param name: of the thread. :param seconds: between two calls of an action.
     """
@@ -155,7 +155,7 @@ class Heartbeats:
             self._thread.wake()
 
     def remove(self, action: Callable[[], object]) -> None:
-        """Call an action no more, and wait for a call that is under way."""
+        """Stop calling an action, and wait for a running call."""
         self._due.pop(action, None)
         if self._calling.acquire(timeout=CLOSE_SECONDS):
             self._calling.release()

@@ -86,7 +86,7 @@ def copied(progress: Progress, job_id: str, round_id: str) -> Progress:
 def store_first(store: Store, progress: Progress) -> None:
     """Store the first record of a job.
 
-    :raises UsageError: if there is one that an execution has claimed.
+    :raises UsageError: if an execution has claimed the existing record.
     """
     try:
         store.renew(progress)
@@ -105,5 +105,5 @@ def take_back(store: Store, job_id: str) -> None:
 
 
 def taken(new_id: str, what: str) -> UsageError:
-    """Return the error for an id under which there is something."""
+    """Return the error for an id that is in use."""
     return UsageError(f"there is {what} under the id {new_id!r}; choose another id")

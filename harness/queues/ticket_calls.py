@@ -50,7 +50,7 @@ def order_of(call: Sequence[Any]) -> Order:
 
 
 def run_id_of(call: list[Any]) -> str | None:
-    """Return the id of the job that started the parallel run which a call is an instance of; None for other calls."""
+    """Return the id of the parallel run that a call belongs to; None for other calls."""
     try:
         instance = more_of(call).get("instance")
     except CorruptProgress:
@@ -61,9 +61,11 @@ def run_id_of(call: list[Any]) -> str | None:
 def claimed_number(stamp: Any) -> int:
     """Return the number with which a message claims its job.
 
-    :param stamp: what the sender wrote into the message. 0 without one, or without a number: the sender does not know
-        this package, or could not reach Redis. -1 if the message joins a job that was not over: it never starts that
-        one, which may wait for its time or its turn.
+    It is 0 without a stamp, or without a number in it: the sender does not know this package, or could not reach Redis.
+    It is -1 if the message joins a job that was not over. Such a message never starts the job, which may wait for its
+    time or its turn.
+
+    :param stamp: mark that the sender wrote into the message.
     """
     if not isinstance(stamp, dict) or "n" not in stamp:
         return 0

@@ -113,9 +113,9 @@ class TicketDelivery(ABC, Generic[Report]):
         yield [*self.queue.stop_sources(), self.lost, Waking(self.queue.heartbeats)]
 
     def owns(self) -> bool:
-        """Return whether the claim still holds. A ticket that Redis has lost is made again.
+        """Return whether the claim still holds. Restore the ticket if Redis has lost it.
 
-        :raises ProgressUnavailable: if Redis cannot be asked now.
+        :raises ProgressUnavailable: if Redis is unreachable.
         """
         try:
             tickets = self.queue.tickets

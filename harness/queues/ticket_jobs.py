@@ -97,7 +97,7 @@ class TicketJob:
         return f"job {new} is in queue {self.queue}, forked from {self.id} at {place}"
 
     def scale(self, instances: int) -> str:
-        """Have a parallel job go on with more or fewer instances, and return what will happen.
+        """Change the number of instances of a parallel job, and return what will happen.
 
         :raises UsageError: if it is none.
         """

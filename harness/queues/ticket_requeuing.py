@@ -1,4 +1,4 @@
-"""Requeue, rewind, fork and scale jobs with tickets, with the words and the rules of RQ's.
+"""Requeue, rewind, fork and scale jobs with tickets, with the same rules and messages as on RQ.
 
 A caller that has the broker sends the messages itself. A command does not have it: its tickets are due at once, and the
 next sweep of a worker sends them.
@@ -63,8 +63,8 @@ def rewind(
 ) -> Sending:
     """Requeue a job that is over, a finished one too, to be done again from an earlier place.
 
-    Attributes and counts are kept, and so is what was quarantined. Hooks of the end run once more. Effects that happen
-    a second time are for the caller to allow.
+    Attributes and counts are kept, and so is what was quarantined. Hooks of the end run once more. The caller
+    must accept effects that happen a second time.
 
     :param step: name of a completed step, or of the one in progress; None for an iteration job.
     :param cursor: cursor in that step, or of the iteration: the work goes on after it. None is the beginning.
@@ -114,10 +114,10 @@ def fork(
 
 
 def scale(tickets: Tickets, job_id: str, instances: int, store: Store) -> None:
-    """Have a parallel run go on with more or fewer instances; new ones are sent by the sweep of a worker.
+    """Change the number of instances of a parallel run; the sweep of a worker sends the new ones.
 
-    Those that are too many end with the slice that they are at. Crash between the numbers and the tickets: the numbers
-    are given and unused. Their slices are free for all others, and who scales again starts further ones.
+    Surplus instances end after their current slice. Crash between the numbers and the tickets: the numbers are assigned
+    and unused. Their slices are free for all others, and the next call starts further instances.
 
     :param job_id: of the job that was enqueued.
     :raises UsageError: if it is no parallel run.

@@ -1,4 +1,4 @@
-"""Workers of Celery and Dramatiq as they say of themselves, for the monitor: main processes of Celery, and Dramatiq's.
+"""Records of the workers of Celery and Dramatiq, for the monitor: one for each main process.
 
 A thread of the worker writes the record every :data:`EVERY_SECONDS`. It expires after :data:`SHOWN_SECONDS`, so a
 worker that was killed is shown for a while, with the age of its record. Nothing depends on it. Crash before a
@@ -33,7 +33,7 @@ def process_name(kind: str) -> str:
 class Enrolled:
     """This process as a worker.
 
-    :param name: by which the history of jobs calls it. :param queues: names of its queues.
+    :param name: name of the worker in the history of jobs. :param queues: names of its queues.
     """
 
     def __init__(self, connection: Redis, kind: str, name: str, queues: Iterable[str]) -> None:

@@ -159,7 +159,7 @@ class Queue(ABC):
     ) -> str:
         """Enqueue a new job like one that is over, to be done again from an earlier place; return its id.
 
-        The old job stays as it is. Idempotency keys of the new one are others.
+        The old job stays as it is. The new job has other idempotency keys.
 
         :param step: and *cursor*: as for :meth:`rewind`. :param new_id: id of the new job; by default a random one.
         :raises UsageError: as :meth:`rewind`, and if there is a job or progress under the new id.
@@ -171,7 +171,7 @@ class Queue(ABC):
         return sending.job_id
 
     def scale(self, job_id: str, instances: int) -> None:
-        """Have a parallel run go on with more or fewer instances; a sweep sends the new ones.
+        """Change the number of instances of a parallel run; a sweep sends the new ones.
 
         :raises UsageError: if it is no parallel run.
         """
@@ -187,7 +187,7 @@ class Queue(ABC):
         A message whose ticket Redis has lost, or that was sent without one, gets a ticket. Of several such messages
         of one job, the first gets it.
 
-        While Redis cannot be reached this waits, unless the worker leaves: the broker has forgotten the message.
+        While Redis cannot be reached this waits, unless the worker shuts down: the broker has forgotten the message.
 
         :raises redis.exceptions.ResponseError: if this package does not write such tickets.
         """
@@ -236,9 +236,10 @@ class Queue(ABC):
         return round_id not in {"", job_id} and self.tickets.read(job_id).get("round") != round_id
 
     def _start(self, job_id: str, call: list[Any]) -> tuple[Start | None, Progress | None]:
-        """Return what lets a claim start the execution, and the progress that it stores if there is none.
+        """Return the data with which a claim starts the execution, and the progress to store if there is none.
 
-        Nothing if the class is yet to be imported: a crash of the import must not count as one of the job's code.
+        Return None twice if the class is not yet imported: a crash of the import must not count as a crash of the
+        job's code.
         """
         job_class = find_imported(call[0] if call else None)
         if job_class is None:

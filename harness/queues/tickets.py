@@ -243,9 +243,9 @@ class Tickets:
         return owner is not None and _text(owner) == claimed.owner and state == b"running"
 
     def restored(self, claimed: Claimed, digest: str, message: str) -> bool:
-        """Return whether the claim still holds; a ticket that Redis has lost is made again for it.
+        """Return whether the claim still holds; restore its ticket if Redis has lost it.
 
-        Crash after it, or a lost answer: the lease runs out, and the sweep sends the message.
+        Crash after it, or a lost answer: the lease expires, and the sweep sends the message.
         """
         answer = self._run(
             "owned", claimed.job_id, claimed.owner, lease_seconds(), claimed.n, claimed.round, digest, message,

@@ -32,7 +32,7 @@ OPEN, OVER = 60, 4
 """Number of jobs of a kind that a read describes: unfinished ones, and the latest of each outcome."""
 
 WORKERS, RECORD_BYTES = 100, 4096
-"""Number of workers of a kind that a look describes, and size limit of the record of one."""
+"""Number of workers of a kind that one read describes, and size limit of the record of one."""
 
 FIELDS = ("state", "outcome", "message", "queue", "eta")
 """Fields of a ticket that are read."""
@@ -107,7 +107,7 @@ class _TicketWatcher:
     def _ids(
         self, left_out: dict[str, str]
     ) -> tuple[dict[str, dict[str, int]], dict[str, list[str]], dict[str, list[tuple[Any, float]]]]:
-        """Return how many tickets of each kind are where, the ids of those that are shown, and names of workers."""
+        """Return the number of tickets of each kind in each place, the ids of the shown ones, and names of workers."""
         with self._connection.pipeline(transaction=False) as pipeline:
             for kind in KINDS:
                 due = keys.due(kind)
@@ -190,7 +190,7 @@ class _TicketWatcher:
 
 
 def _beyond(places: dict[str, int]) -> dict[str, int]:
-    """Return how many jobs of a kind are in each place beyond those whose ids are read."""
+    """Return the number of jobs of a kind in each place, without those whose ids are read."""
     beyond = {place: max(0, places[place] - OVER) for place in ENDS.values()}
     # Parked jobs are the last in the order of due times.
     hidden = max(0, places["queued"] + places["scheduled"] - OPEN)
